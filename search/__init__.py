@@ -1,0 +1,1 @@
+"""What to try next: evaluators, searchers, executors, the study loop, the command line."""

@@ -1,0 +1,1 @@
+"""The networks: placements, mechanisms, backbones, their cost, data and training."""

@@ -1,0 +1,8 @@
+"""The one error that means: the input is at fault, nothing was begun."""
+
+
+class InputError(ValueError):
+    """Input that breaks a stated rule; the command line ends with exit code 2.
+
+    The message states the rule in backticks, the offending value, and what to do.
+    """

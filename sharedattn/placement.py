@@ -1,0 +1,687 @@
+"""Placements: which attention mechanism stands in which layer, and the spec of a whole network.
+
+The truth of a placement is one `LayerChoice` per layer; text, YAML and JSON are forms of it.
+Everything here is frozen, validated on construction, and canonical: two placements that mean the
+same network are equal, have the same text and the same hash.
+
+Text form of a stage: layers in order, run-length (`E1V2L3N1`), then options that expand to the
+layers: `/sS` memory slots, `/diaG` contiguous DIA groups, `/cb` or `/cbK` context broadcasting in
+all or the last K layers. Where these cannot say the layers, they are written one by one with
+commas: `E/s16,E/s64/cb,V/d0,L/d0`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Literal
+
+from sharedattn.errors import InputError
+
+SPEC_FORMAT_VERSION = 1
+DEFAULT_SLOTS = 64
+
+_RESERVED_OPTION = re.compile(r"mea|cbs|r\d+|dia\[[01]*\]|keys|lowrank\d+|reuse")
+_SHORT_STAGE = re.compile(r"((?:[A-Z]\d+)+)((?:/[^/]*)*)")
+_LONG_LAYER = re.compile(r"([A-Z])((?:/[^/]*)*)")
+_SPEC = re.compile(r"\s*([A-Za-z][\w.]*)\s*(?:\(([^()]*)\))?\s*(?:@\s*(\d+))?\s*")
+
+
+class Kind(StrEnum):
+    """The attention branch of a layer."""
+
+    VANILLA = "V"
+    LESS = "L"
+    EXTERNAL = "E"
+    NONE = "N"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """What one layer does.
+
+    Attributes:
+        kind: the attention branch: vanilla, less, external, or none.
+        slots: memory slots S of an external layer; None for every other kind.
+        dia: cell of the DIA unit that gates this layer, numbered within its stage; None: no gate.
+        cb: whether the layer's MLP ends with context broadcasting.
+
+    Raises:
+        InputError: slots and kind do not agree, or a number is out of range.
+    """
+
+    kind: Kind
+    slots: int | None = None
+    dia: int | None = None
+    cb: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.kind is Kind.EXTERNAL) != (self.slots is not None):
+            raise InputError(
+                f"`slots` belongs to kind E and to no other, but got kind={self.kind.value}, "
+                f"slots={self.slots}"
+            )
+        if self.slots is not None and self.slots < 1:
+            raise InputError(f"`slots >= 1` must hold, but got slots={self.slots}")
+        if self.dia is not None and self.dia < 0:
+            raise InputError(f"`dia >= 0` must hold, but got dia={self.dia}")
+
+    def to_json(self) -> list[Any]:
+        """The layer as `[kind, slots, dia, "cb" or null]`."""
+        return [self.kind.value, self.slots, self.dia, "cb" if self.cb else None]
+
+    @classmethod
+    def from_json(cls, layer: Sequence[Any]) -> LayerChoice:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: not a list of four, or of values that mean no layer.
+        """
+        try:
+            kind, slots, dia, broadcasting = layer
+            kind = Kind(kind)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"a layer is `[kind, slots, dia, cb]` with kind V, L, E or N, but got {layer!r}"
+            ) from error
+        if broadcasting not in (None, "cb") or not all(
+            n is None or type(n) is int for n in (slots, dia)
+        ):
+            raise InputError(
+                f'a layer has whole numbers or null as slots and dia, and "cb" or null as cb, '
+                f"but got {layer!r}"
+            )
+        return cls(kind, slots, dia, broadcasting == "cb")
+
+    def __str__(self) -> str:
+        slots = "" if self.slots is None else f"/s{self.slots}"
+        dia = "" if self.dia is None else f"/d{self.dia}"
+        return f"{self.kind.value}{slots}{dia}{'/cb' if self.cb else ''}"
+
+
+def dia_runs(num_layers: int, num_groups: int) -> tuple[int, ...]:
+    """The DIA cell of each layer when a stage is split into contiguous runs, longer ones first.
+
+    Args:
+        num_layers: layers in the stage; > 0.
+        num_groups: cells; from 1 to `num_layers`.
+
+    Returns:
+        One cell number per layer: 7 layers in 3 groups are (0, 0, 0, 1, 1, 2, 2).
+
+    Raises:
+        InputError: more groups than layers, or none.
+    """
+    if not 1 <= num_groups <= num_layers:
+        raise InputError(
+            f"`1 <= DIA groups <= layers` must hold, but got /dia{num_groups} on a stage of "
+            f"{num_layers} layers; the most that fits is /dia{num_layers}"
+        )
+    length, longer = divmod(num_layers, num_groups)
+    runs = [length + (group < longer) for group in range(num_groups)]
+    return tuple(group for group, run in enumerate(runs) for _ in range(run))
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One choice per layer, stage by stage; canonical and hashable.
+
+    DIA cells are renumbered within each stage by first use.
+
+    Attributes:
+        stages: the layers of each stage, first stage first.
+
+    Raises:
+        InputError: a stage without layers, or a less-attention layer with nothing to reuse.
+    """
+
+    stages: tuple[tuple[LayerChoice, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise InputError("`a placement has at least one stage` must hold, but got none")
+        canonical = tuple(_canonical_stage(i, stage) for i, stage in enumerate(self.stages))
+        object.__setattr__(self, "stages", canonical)
+
+    @property
+    def layers(self) -> tuple[LayerChoice, ...]:
+        """All layers, stage after stage."""
+        return tuple(itertools.chain.from_iterable(self.stages))
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Layers of each stage."""
+        return tuple(len(stage) for stage in self.stages)
+
+    @classmethod
+    def parse(cls, text: str) -> Placement:
+        """Read the text form, `stage | stage | ...`.
+
+        Raises:
+            InputError: text that means no placement; the message names the part at fault.
+        """
+        return cls(tuple(_parse_stage(part.strip()) for part in text.split("|")))
+
+    @classmethod
+    def from_json(cls, stages: Sequence[Sequence[Sequence[Any]]]) -> Placement:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: not lists of layers, or layers that mean no placement.
+        """
+        if not isinstance(stages, Sequence) or isinstance(stages, str):
+            raise InputError(f"a placement is a list of stages, but got {stages!r}")
+        return cls(tuple(tuple(LayerChoice.from_json(l) for l in stage) for stage in stages))
+
+    @classmethod
+    def all_vanilla(cls, depths: Sequence[int]) -> Placement:
+        """Vanilla attention in every layer: the backbone as it was published."""
+        return cls(tuple((LayerChoice(Kind.VANILLA),) * depth for depth in depths))
+
+    def to_json(self) -> list[list[list[Any]]]:
+        """Stages of layers, each layer `[kind, slots, dia, "cb" or null]`."""
+        return [[layer.to_json() for layer in stage] for stage in self.stages]
+
+    def __str__(self) -> str:
+        return " | ".join(_stage_text(stage) for stage in self.stages)
+
+
+def _canonical_stage(index: int, stage: Iterable[LayerChoice]) -> tuple[LayerChoice, ...]:
+    layers = tuple(stage)
+    if not layers:
+        raise InputError(
+            f"`a stage has at least one layer` must hold, but stage {index + 1} has none"
+        )
+    has_scores = False
+    cell_of: dict[int, int] = {}
+    for position, layer in enumerate(layers):
+        if layer.kind is Kind.LESS and not has_scores:
+            raise InputError(
+                f"`a less-attention layer reuses the scores of a V or L before it in its stage` "
+                f"must hold, but layer {position + 1} of stage {index + 1} is an L with nothing "
+                f"to reuse; put a V before it"
+            )
+        has_scores = has_scores or layer.kind is Kind.VANILLA
+        if layer.dia is not None:
+            cell_of.setdefault(layer.dia, len(cell_of))
+    if all(raw == cell for raw, cell in cell_of.items()):
+        return layers
+    return tuple(
+        layer
+        if layer.dia is None
+        else LayerChoice(layer.kind, layer.slots, cell_of[layer.dia], layer.cb)
+        for layer in layers
+    )
+
+
+def _stage_text(stage: tuple[LayerChoice, ...]) -> str:
+    """The short form where it says the same layers, else the layers one by one."""
+    slots = {layer.slots for layer in stage if layer.slots is not None}
+    cells = [layer.dia for layer in stage]
+    num_groups = len(set(cells) - {None})
+    with_cb = sum(layer.cb for layer in stage)
+    short = (
+        len(slots) <= 1
+        and (num_groups == 0 or tuple(cells) == dia_runs(len(stage), num_groups))
+        and all(layer.cb for layer in stage[len(stage) - with_cb :])
+    )
+    if not short:
+        return ",".join(str(layer) for layer in stage)
+    runs = "".join(
+        f"{kind.value}{len(list(run))}"
+        for kind, run in itertools.groupby(stage, key=lambda layer: layer.kind)
+    )
+    slots_text = "".join(f"/s{s}" for s in slots)
+    dia_text = f"/dia{num_groups}" if num_groups else ""
+    cb_text = "" if not with_cb else "/cb" if with_cb == len(stage) else f"/cb{with_cb}"
+    return runs + slots_text + dia_text + cb_text
+
+
+def _parse_kind(letter: str, text: str) -> Kind:
+    try:
+        return Kind(letter)
+    except ValueError:
+        raise InputError(
+            f"`a layer is V (vanilla), L (less), E (external) or N (none)` must hold, "
+            f"but got {letter!r} in {text!r}"
+        ) from None
+
+
+def _parse_options(options: str, text: str, allowed: dict[str, str]) -> dict[str, int | None]:
+    """Options of `text` as name to number, None where the option stands without one.
+
+    Args:
+        options: the part from the first slash on.
+        text: the stage or layer the options belong to, for messages.
+        allowed: pattern of the number per option name.
+    """
+    found: dict[str, int | None] = {}
+    for option in options.split("/")[1:]:
+        match = re.fullmatch(r"([a-z]+)(\d*)", option)
+        known = match is not None and match[1] in allowed
+        if match is None or not known or not re.fullmatch(allowed[match[1]], match[2]):
+            if _RESERVED_OPTION.fullmatch(option):
+                raise InputError(
+                    f"`/{option}` in {text!r} is reserved for a form that does not exist yet"
+                )
+            raise InputError(
+                f"`/{option}` in {text!r} is no option here; known: "
+                + ", ".join(f"/{name}" for name in allowed)
+            )
+        if match[1] in found:
+            raise InputError(
+                f"`an option stands once` must hold, but {text!r} repeats /{match[1]}"
+            )
+        found[match[1]] = int(match[2]) if match[2] else None
+    return found
+
+
+def _parse_stage(text: str) -> tuple[LayerChoice, ...]:
+    compact = re.sub(r"\s+", "", text)
+    if "," in compact or _LONG_LAYER.fullmatch(compact):
+        return tuple(_parse_layer(part, text) for part in compact.split(","))
+    match = _SHORT_STAGE.fullmatch(compact)
+    if match is None:
+        raise InputError(
+            f"`a stage is run-length layers and options, such as V2L1/dia1/cb, or layers with "
+            f"commas, such as V/d0,L/d0` must hold, but got {text!r}"
+        )
+    kinds = [
+        _parse_kind(letter, text)
+        for letter, count in re.findall(r"([A-Z])(\d+)", match[1])
+        for _ in range(_bounded_count(count, text))
+    ]
+    options = _parse_options(match[2], text, {"s": r"\d+", "dia": r"\d+", "cb": r"\d*"})
+    has_external = Kind.EXTERNAL in kinds
+    if "s" in options and not has_external:
+        raise InputError(
+            f"`/s needs an external layer` must hold, but {text!r} has no E; drop the /s"
+        )
+    num_groups = options.get("dia")
+    cells: Sequence[int | None] = (
+        dia_runs(len(kinds), num_groups) if num_groups else [None] * len(kinds)
+    )
+    with_cb = (
+        (options["cb"] if options["cb"] is not None else len(kinds)) if "cb" in options else 0
+    )
+    if with_cb > len(kinds):
+        raise InputError(
+            f"`layers with CB <= layers` must hold, but got /cb{with_cb} on the {len(kinds)} "
+            f"layers of {text!r}; write /cb for all of them"
+        )
+    slots = options["s"] if "s" in options else DEFAULT_SLOTS
+    return tuple(
+        LayerChoice(
+            kind,
+            slots if kind is Kind.EXTERNAL else None,
+            cell,
+            position >= len(kinds) - with_cb,
+        )
+        for position, (kind, cell) in enumerate(zip(kinds, cells, strict=True))
+    )
+
+
+def _bounded_count(count: str, text: str) -> int:
+    # A bound far above any backbone's depth keeps a typing error from filling the memory.
+    if not 1 <= int(count) <= 1000:
+        raise InputError(f"`1 <= layers in a run <= 1000` must hold, but got {count} in {text!r}")
+    return int(count)
+
+
+def _parse_layer(part: str, text: str) -> LayerChoice:
+    match = _LONG_LAYER.fullmatch(part)
+    if match is None:
+        raise InputError(
+            f"`a layer is a kind and options, such as E/s16/d0/cb` must hold, "
+            f"but got {part!r} in {text!r}"
+        )
+    kind = _parse_kind(match[1], text)
+    options = _parse_options(match[2], text, {"s": r"\d+", "d": r"\d+", "cb": ""})
+    if "s" in options and kind is not Kind.EXTERNAL:
+        raise InputError(f"`/s needs an external layer` must hold, but got {part!r} in {text!r}")
+    slots = options.get("s", DEFAULT_SLOTS) if kind is Kind.EXTERNAL else None
+    return LayerChoice(kind, slots, options.get("d"), "cb" in options)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEnvelope:
+    """What one layer position must be able to do.
+
+    Attributes:
+        kinds: every attention branch that some placement puts here.
+        max_slots: the most memory slots of an external layer here; 0: no external layer.
+        dia_cells: the DIA cells that gate this layer in some placement.
+        cb: whether some placement broadcasts context here.
+    """
+
+    kinds: frozenset[Kind]
+    max_slots: int = 0
+    dia_cells: frozenset[int] = frozenset()
+    cb: bool = False
+
+    def holds(self, choice: LayerChoice) -> bool:
+        """Whether `choice` can be run at this position."""
+        return (
+            choice.kind in self.kinds
+            and (choice.slots or 0) <= self.max_slots
+            and (choice.dia is None or choice.dia in self.dia_cells)
+            and (self.cb or not choice.cb)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The union of placements that one network serves, layer position by layer position.
+
+    Attributes:
+        stages: the layer positions of each stage; a placement may use fewer, from the first on.
+    """
+
+    stages: tuple[tuple[LayerEnvelope, ...], ...]
+
+    @classmethod
+    def of(cls, *placements: Placement) -> Envelope:
+        """The smallest envelope over all `placements`.
+
+        Raises:
+            InputError: no placement, or placements with different numbers of stages.
+        """
+        if len({len(placement.stages) for placement in placements}) != 1:
+            raise InputError(
+                "`an envelope is over placements of equally many stages` must hold, but got "
+                + (", ".join(repr(str(p)) for p in placements) or "none")
+            )
+        return cls(
+            tuple(
+                tuple(
+                    _layer_union([choice for choice in position if choice is not None])
+                    for position in itertools.zip_longest(*stages)
+                )
+                for stages in zip(*(placement.stages for placement in placements), strict=True)
+            )
+        )
+
+    def check(self, placement: Placement) -> None:
+        """Refuse a placement that a network over this envelope cannot run.
+
+        Raises:
+            InputError: names the first layer that is outside.
+        """
+        if len(placement.stages) != len(self.stages):
+            raise InputError(
+                f"`a placement has the stages of its network` must hold, but {str(placement)!r} "
+                f"has {len(placement.stages)} and the network {len(self.stages)}"
+            )
+        for i, (stage, positions) in enumerate(zip(placement.stages, self.stages, strict=True)):
+            if len(stage) > len(positions):
+                raise InputError(
+                    f"`layers of a stage <= its network's` must hold, but stage {i + 1} of "
+                    f"{str(placement)!r} has {len(stage)} layers and the network {len(positions)}"
+                )
+            for j, (choice, position) in enumerate(zip(stage, positions, strict=False)):
+                if not position.holds(choice):
+                    raise InputError(
+                        f"`a placement lies in its network's envelope` must hold, but layer "
+                        f"{j + 1} of stage {i + 1} is {choice} and the network holds {position}"
+                    )
+
+
+def _layer_union(choices: Sequence[LayerChoice]) -> LayerEnvelope:
+    return LayerEnvelope(
+        kinds=frozenset(choice.kind for choice in choices),
+        max_slots=max(choice.slots or 0 for choice in choices),
+        dia_cells=frozenset(choice.dia for choice in choices if choice.dia is not None),
+        cb=any(choice.cb for choice in choices),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MechanismOptions:
+    """Forms of the mechanisms that hold for a whole network.
+
+    Attributes:
+        external_form: single-head external attention (ours, without the biases that cannot
+            matter), or the multi-head form of the paper's code.
+        external_expansion: c, the multi-head form's widening of the query and of the heads.
+        broadcasting_form: plain context broadcasting, or with a learned scale per channel.
+        dia_reduction: r of the DIA cell's bottleneck, floor(D / r) channels.
+        class_token_in_mean: whether prefix tokens enter the token means of CB and DIA.
+
+    Raises:
+        InputError: a form that does not exist, or a number below 1.
+    """
+
+    external_form: Literal["single", "multihead"] = "single"
+    external_expansion: int = 4
+    broadcasting_form: Literal["plain", "scaled"] = "plain"
+    dia_reduction: int = 4
+    class_token_in_mean: bool = True
+
+    def __post_init__(self) -> None:
+        forms = {
+            "external_form": ("single", "multihead"),
+            "broadcasting_form": ("plain", "scaled"),
+            "class_token_in_mean": (True, False),
+        }
+        for name, known in forms.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"`{name}` is one of {', '.join(map(str, known))}, "
+                    f"but got {getattr(self, name)!r}"
+                )
+        for name in ("external_expansion", "dia_reduction"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise InputError(
+                    f"`{name} >= 1` must hold, but got {name}={getattr(self, name)!r}"
+                )
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from the defaults, by name."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        }
+
+
+Keyword = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """A backbone without its placement: which timm model, at which size, with which forms.
+
+    Attributes:
+        name: timm's model name, or a family's base name such as `vit`.
+        keywords: the model's keyword arguments that differ from its defaults, sorted by name.
+        image_size: pixels on a side; None: the backbone's own default.
+        in_chans: image channels.
+        num_classes: classes of the head.
+        options: forms of the mechanisms.
+    """
+
+    name: str
+    keywords: tuple[tuple[str, Keyword], ...] = ()
+    image_size: int | None = None
+    in_chans: int = 3
+    num_classes: int = 1000
+    options: MechanismOptions = field(default_factory=MechanismOptions)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keywords", tuple(sorted(self.keywords)))
+        for name in ("image_size", "in_chans", "num_classes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"`{name} >= 1` must hold, but got {name}={value}")
+
+    @classmethod
+    def parse(cls, text: str) -> BackboneSpec:
+        """Read `backbone(key=value,...)@image_size`.
+
+        `in_chans`, `num_classes` and the names of `MechanismOptions` are keys beside the
+        backbone's own.
+
+        Raises:
+            InputError: text that names no backbone, or a key twice.
+        """
+        match = _SPEC.fullmatch(text)
+        if match is None:
+            raise InputError(
+                f"`a backbone is name(key=value,...)@image_size` must hold, but got {text!r}"
+            )
+        keywords: dict[str, Keyword] = {}
+        for pair in filter(None, (part.strip() for part in (match[2] or "").split(","))):
+            key, equals, value = (part.strip() for part in pair.partition("="))
+            if not equals or not key.isidentifier() or not value:
+                raise InputError(f"`keys are written key=value` must hold, but got {pair!r}")
+            if key in keywords:
+                raise InputError(f"`a key stands once` must hold, but {text!r} repeats {key}")
+            keywords[key] = _parse_keyword(value)
+        option_names = {f.name for f in fields(MechanismOptions)}
+        options: dict[str, Any] = {
+            key: keywords.pop(key) for key in list(keywords) if key in option_names
+        }
+        own: dict[str, int] = {}
+        for key in ("in_chans", "num_classes"):
+            value_ = keywords.pop(key, None)
+            if value_ is not None:
+                if type(value_) is not int:
+                    raise InputError(f"`{key}` is a whole number, but got {value_!r}")
+                own[key] = value_
+        return cls(
+            name=match[1],
+            keywords=tuple(keywords.items()),
+            image_size=int(match[3]) if match[3] else None,
+            options=MechanismOptions(**options),
+            **own,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of every field."""
+        return {
+            "name": self.name,
+            "keywords": dict(self.keywords),
+            "image_size": self.image_size,
+            "in_chans": self.in_chans,
+            "num_classes": self.num_classes,
+            "options": {f.name: getattr(self.options, f.name) for f in fields(self.options)},
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> BackboneSpec:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: unknown or missing fields, or values out of range.
+        """
+        try:
+            return cls(
+                **{
+                    **document,
+                    "keywords": tuple(document.get("keywords", {}).items()),
+                    "options": MechanismOptions(**document.get("options", {})),
+                }
+            )
+        except (TypeError, AttributeError) as error:
+            raise InputError(
+                f"`a backbone has the fields {', '.join(f.name for f in fields(cls))}` "
+                f"must hold, but got {document!r}"
+            ) from error
+
+    def __str__(self) -> str:
+        keys: dict[str, Keyword] = {**dict(self.keywords), **self.options.changed()}
+        if self.in_chans != 3:
+            keys["in_chans"] = self.in_chans
+        if self.num_classes != 1000:
+            keys["num_classes"] = self.num_classes
+        inside = ",".join(f"{key}={_keyword_text(keys[key])}" for key in sorted(keys))
+        size = "" if self.image_size is None else f"@{self.image_size}"
+        return f"{self.name}{f'({inside})' if inside else ''}{size}"
+
+
+def _parse_keyword(value: str) -> Keyword:
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _keyword_text(value: Keyword) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Everything that defines a network up to its weights; its `key` names it in the database.
+
+    Attributes:
+        backbone: the backbone with its size and forms.
+        placement: what each layer does.
+    """
+
+    backbone: BackboneSpec
+    placement: Placement
+
+    @classmethod
+    def parse(cls, text: str) -> NetworkSpec:
+        """Read `backbone(key=value,...)@image_size: placement`.
+
+        Raises:
+            InputError: text that means no network.
+        """
+        backbone, colon, placement = text.partition(":")
+        if not colon:
+            raise InputError(
+                f"`a network is backbone: placement` must hold, but got {text!r}; "
+                f'write for example "deit_tiny_patch16_224: V6L6/cb"'
+            )
+        return cls(BackboneSpec.parse(backbone), Placement.parse(placement))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary: format version, backbone, placement."""
+        return {
+            "format": SPEC_FORMAT_VERSION,
+            "backbone": self.backbone.to_json(),
+            "placement": self.placement.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> NetworkSpec:
+        """The inverse of `to_json`; the placement may be text as well.
+
+        Raises:
+            InputError: another format version, missing fields, or values that mean no network.
+        """
+        if not isinstance(document, dict) or document.get("format") != SPEC_FORMAT_VERSION:
+            raise InputError(
+                f"`a network spec has format {SPEC_FORMAT_VERSION}` must hold, but got "
+                f"{document.get('format') if isinstance(document, dict) else document!r}"
+            )
+        try:
+            backbone, placement = document["backbone"], document["placement"]
+        except KeyError as error:
+            raise InputError(f"`a network spec has a {error.args[0]}` must hold") from error
+        return cls(
+            BackboneSpec.from_json(backbone),
+            Placement.parse(placement)
+            if isinstance(placement, str)
+            else Placement.from_json(placement),
+        )
+
+    @property
+    def key(self) -> str:
+        """sha256 of the canonical JSON, in hexadecimal."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.backbone}: {self.placement}"

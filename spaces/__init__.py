@@ -1,0 +1,1 @@
+"""What may be chosen: declarative spaces, counting, legal sampling, encodings, budgets."""
