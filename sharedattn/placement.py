@@ -176,7 +176,9 @@ class Placement:
         """
         if not isinstance(stages, Sequence) or isinstance(stages, str):
             raise InputError(f"a placement is a list of stages, but got {stages!r}")
-        return cls(tuple(tuple(LayerChoice.from_json(l) for l in stage) for stage in stages))
+        return cls(
+            tuple(tuple(LayerChoice.from_json(layer) for layer in stage) for stage in stages)
+        )
 
     @classmethod
     def all_vanilla(cls, depths: Sequence[int]) -> Placement:
