@@ -1,0 +1,238 @@
+"""Backbones: which timm models are understood, their sizes, and networks built from them.
+
+A family is one file; a new one is that file and its place in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, lru_cache, partial
+from typing import Any
+
+import timm
+import torch
+
+from sharedattn.backbones.family import Family
+from sharedattn.backbones.vit import VIT
+from sharedattn.errors import InputError
+from sharedattn.network import Network
+from sharedattn.placement import BackboneSpec, Envelope, Keyword, NetworkSpec
+from sharedattn.shape import BackboneShape, StageShape
+
+__all__ = [
+    "FAMILIES",
+    "BackboneShape",
+    "StageShape",
+    "build",
+    "build_network",
+    "canonical",
+    "describe",
+    "resolve",
+]
+
+FAMILIES: tuple[Family, ...] = (VIT,)
+
+
+def describe(backbone: BackboneSpec) -> BackboneShape:
+    """Sizes of a backbone, read from a build without storage.
+
+    Args:
+        backbone: the backbone; its keywords need not be canonical.
+
+    Returns:
+        The sizes, stage by stage, at the backbone's image size.
+
+    Raises:
+        InputError: an unknown name or keyword, a value that builds no model, or a model whose
+            blocks are not understood.
+    """
+    return _read(backbone)[0]
+
+
+def canonical(backbone: BackboneSpec) -> BackboneSpec:
+    """The one spec of all those that build this backbone by the same name.
+
+    Keywords that change nothing, an image size equal to the default and timm's tag of pretrained
+    weights are left out; numbers take the type of the keyword (`mlp_ratio=2` becomes 2.0).
+
+    Raises:
+        InputError: as `describe`.
+    """
+    shape, values = _read(backbone)
+    typed = {key: type(values[key])(value) for key, value in backbone.keywords}
+    for key in sorted(typed):
+        rest = {k: v for k, v in typed.items() if k != key}
+        if _builds_the_same(replace(backbone, keywords=tuple(rest.items())), shape, values):
+            typed = rest
+    # timm's tag after a dot names pretrained weights, not another network.
+    name = backbone.name.partition(".")[0]
+    smallest = replace(backbone, name=name, keywords=tuple(typed.items()))
+    default_size = replace(smallest, image_size=None)
+    return default_size if _builds_the_same(default_size, shape, values) else smallest
+
+
+def resolve(spec: NetworkSpec) -> NetworkSpec:
+    """The spec with its backbone canonical and its placement checked against it.
+
+    Raises:
+        InputError: as `describe`; or a placement with other stages or more layers than the
+            backbone has.
+    """
+    shape = describe(spec.backbone)
+    _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
+    return NetworkSpec(canonical(spec.backbone), spec.placement)
+
+
+def build_network(
+    backbone: BackboneSpec,
+    envelope: Envelope,
+    *,
+    fused: bool = True,
+    drop_path_rate: float = 0.0,
+) -> Network:
+    """A network that can run every placement in an envelope, as timm initialises it.
+
+    Args:
+        backbone: the backbone.
+        envelope: per layer position, what the network must be able to do.
+        fused: whether attention uses the fused kernel; the results agree to rounding.
+        drop_path_rate: stochastic depth of the backbone's last block, growing linearly from 0 at
+            its first; a block has the same rate in networks of any depth.
+
+    Returns:
+        The network, on torch's default device, in training mode.
+
+    Raises:
+        InputError: as `describe`; or an envelope with other stages or more layers than the
+            backbone has.
+    """
+    shape = describe(backbone)
+    _check_depths(backbone, shape, "the envelope", tuple(map(len, envelope.stages)))
+    model = _make(backbone, drop_path_rate=drop_path_rate)
+    family, _ = _plain(backbone.name)
+    return family.make_network(model, backbone, envelope, shape, fused=fused)
+
+
+def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:
+    """The stand-alone network of one placement; arguments and errors as `build_network`."""
+    envelope = Envelope.of(spec.placement)
+    return build_network(spec.backbone, envelope, fused=fused, drop_path_rate=drop_path_rate)
+
+
+def _check_depths(
+    backbone: BackboneSpec, shape: BackboneShape, what: str, depths: tuple[int, ...]
+) -> None:
+    largest = tuple(stage.max_depth for stage in shape.stages)
+    if len(depths) != len(largest):
+        raise InputError(
+            f"`as many stages as the backbone` must hold, but {what} has {len(depths)} and "
+            f"{backbone.name} has {len(largest)}"
+        )
+    for stage, (depth, most) in enumerate(zip(depths, largest, strict=True)):
+        if depth > most:
+            raise InputError(
+                f"`layers of a stage <= the backbone's` must hold, but stage {stage + 1} of "
+                f"{what} has {depth} and {backbone.name} has {most}; use fewer layers, or a "
+                f"deeper backbone such as {backbone.name}(depth={depth})"
+            )
+
+
+def _make(backbone: BackboneSpec, **arguments: Any) -> Any:
+    """The timm model of a backbone, on torch's default device."""
+    arguments |= {
+        **dict(backbone.keywords),
+        "in_chans": backbone.in_chans,
+        "num_classes": backbone.num_classes,
+    }
+    if backbone.image_size is not None:
+        arguments["img_size"] = backbone.image_size
+    return _constructor(backbone.name)(**arguments)
+
+
+def _constructor(name: str) -> Callable[..., Any]:
+    """What builds the model called `name`: a family's class, or timm's registry.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    for family in FAMILIES:
+        if name == family.base_name:
+            return family.model_class
+    if timm.is_model(name):
+        return partial(timm.create_model, name)
+    known = [*(family.base_name for family in FAMILIES), *timm.list_models()]
+    near = difflib.get_close_matches(name, known)
+    raise InputError(
+        f"`a backbone is {', '.join(f.base_name for f in FAMILIES)} or a name of timm's` must "
+        f"hold, but got {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    )
+
+
+@cache
+def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
+    """The family of the model called `name`, and the model's own value of every keyword.
+
+    Raises:
+        InputError: an unknown name, or a model of a class that no family understands.
+    """
+    constructor = _constructor(name)
+    with torch.device("meta"):
+        model = constructor()
+    for family in FAMILIES:
+        if type(model) is family.model_class:
+            return family, family.read_keywords(model)
+    raise InputError(
+        f"`a backbone is of a family that is understood` must hold, but {name!r} is a "
+        f"{type(model).__name__}; understood are "
+        + ", ".join(f"{f.model_class.__name__} ({f.base_name})" for f in FAMILIES)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
+    """Sizes, and the value of every keyword as the built model shows it."""
+    family, own_values = _plain(backbone.name)
+    _check_keywords(backbone, family, own_values)
+    try:
+        with torch.device("meta"):
+            model = _make(backbone)
+        return family.describe(model), family.read_keywords(model)
+    except InputError as error:
+        raise InputError(f"backbone {str(backbone)!r}: {error}") from error
+    # What timm raises on values that fit no model: it validates by assertions.
+    except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"backbone {str(backbone)!r}: timm cannot build it: {error or type(error).__name__}"
+        ) from error
+
+
+def _check_keywords(
+    backbone: BackboneSpec, family: Family, own_values: dict[str, Keyword]
+) -> None:
+    for key, value in backbone.keywords:
+        rule = family.keywords.get(key)
+        if rule is None:
+            raise InputError(
+                f"`{key}` is no keyword of {backbone.name}; known: "
+                + ", ".join(sorted(family.keywords))
+                + ", in_chans, num_classes and the mechanism options"
+            )
+        kind = type(own_values[key])
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise InputError(f"`{key}` is of type {kind.__name__}, but got {value!r}")
+        if not isinstance(value, bool | str) and (
+            value < 0 or (value == 0 and not rule.may_be_zero)
+        ):
+            least = ">= 0" if rule.may_be_zero else "> 0"
+            raise InputError(f"`{key} {least}` must hold, but got {key}={value}")
+
+
+def _builds_the_same(
+    backbone: BackboneSpec, shape: BackboneShape, values: dict[str, Keyword]
+) -> bool:
+    try:
+        return _read(backbone) == (shape, values)
+    except InputError:
+        return False

@@ -1,0 +1,86 @@
+"""Dense-and-implicit attention: one small recurrent cell gates the channels of many blocks.
+
+DIANet (AAAI 2020, arXiv:1905.10671) and its generic form (arXiv:2210.16101). Blocks of a group
+share one cell; each calls it once with the mean of its own branch over tokens, hands the state on
+to the next block of the group, and scales the channels of the branch with the cell's output.
+
+The wiring in a transformer (token mean of the MLP's branch in place of global average pooling) is
+ours; the cell is the published one, as its code and its parameter counts define it.
+
+Shape letters: B batch, D channels, m bottleneck channels, r reduction.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sharedattn.errors import InputError
+
+
+class DIACell(nn.Module):
+    """The DIA-LSTM cell: an LSTM cell with bottlenecks whose output is the channel gate.
+
+    With s the input, h and c the carried state and two nets D -> m -> 4 D (ReLU between):
+
+        i, f, u, o = split(input_net(s) + hidden_net(h))
+        c' = sigmoid(f) c + sigmoid(i) tanh(u)
+        h' = sigmoid(o) sigmoid(c')
+
+    h' is the gate. The last sigmoid, where an LSTM has tanh, keeps it in (0, 1).
+
+    Attributes:
+        input_net: D -> m -> 4 D of the input.
+        hidden_net: D -> m -> 4 D of the carried h.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        """A cell for D `channels` with m = floor(D / `reduction`).
+
+        Raises:
+            InputError: the bottleneck would have no channel.
+        """
+        super().__init__()
+        if reduction > channels:
+            raise InputError(
+                f"`dia_reduction <= embed_dim` must hold, but got dia_reduction={reduction}, "
+                f"embed_dim={channels}; lower the reduction"
+            )
+        bottleneck = channels // reduction
+        self.input_net = _bottleneck_net(channels, bottleneck)
+        self.hidden_net = _bottleneck_net(channels, bottleneck)
+
+    def forward(self, s_BD: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """One call.
+
+        Args:
+            s_BD: (B, D), the block's mean over tokens.
+            state: h and c, each (B, D), from the group's block before; None: zeros, at its first.
+
+        Returns:
+            The new h, which is the gate, and the new c; each (B, D).
+        """
+        if state is None:
+            state = (torch.zeros_like(s_BD), torch.zeros_like(s_BD))
+        h_BD, c_BD = state
+        gates_B4D = self.input_net(s_BD) + self.hidden_net(h_BD)
+        i_BD, f_BD, u_BD, o_BD = gates_B4D.chunk(4, dim=-1)
+        c_BD = torch.sigmoid(f_BD) * c_BD + torch.sigmoid(i_BD) * torch.tanh(u_BD)
+        return torch.sigmoid(o_BD) * torch.sigmoid(c_BD), c_BD
+
+
+def _bottleneck_net(channels: int, bottleneck: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(channels, bottleneck), nn.ReLU(), nn.Linear(bottleneck, 4 * channels)
+    )
+
+
+def params(channels: int, reduction: int) -> int:
+    """Parameters of one cell, however many blocks share it: 10 D m + 2 m + 8 D."""
+    D, m = channels, channels // reduction
+    return 10 * D * m + 2 * m + 8 * D
+
+
+def macs(channels: int, reduction: int) -> int:
+    """Multiply-accumulates of one call, of which each gated block makes one: 10 D m."""
+    return 10 * channels * (channels // reduction)

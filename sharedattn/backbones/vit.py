@@ -1,0 +1,389 @@
+"""timm's vision transformers: ViT, DeiT and DeiT-3 as one stage of equal pre-norm blocks.
+
+"An Image is Worth 16x16 Words" (arXiv:2010.11929), "Training data-efficient image transformers"
+(arXiv:2012.12877), "DeiT III" (arXiv:2204.07118), as timm's `VisionTransformer` builds them. The
+parts of a timm model are taken over with their names, so that the all-vanilla placement has
+timm's state dict and gives timm's logits.
+
+Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, C channels, Y x X grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from timm.layers.activations import GELU
+from timm.layers.attention import Attention
+from timm.layers.layer_scale import LayerScale
+from timm.layers.mlp import Mlp
+from timm.layers.norm import LayerNorm
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import Block as TimmBlock
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from sharedattn.attention.broadcasting import (
+    ContextBroadcasting,
+    ScaledContextBroadcasting,
+    token_mean,
+)
+from sharedattn.attention.external import ExternalAttention, MultiHeadExternalAttention
+from sharedattn.attention.less import TokenMaps
+from sharedattn.attention.vanilla import SelfAttention
+from sharedattn.backbones.family import Family, KeywordRule
+from sharedattn.errors import InputError
+from sharedattn.network import Network, Recorder, State
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    Kind,
+    LayerChoice,
+    LayerEnvelope,
+    MechanismOptions,
+)
+from sharedattn.shape import BackboneShape, StageShape, layer_norm_macs
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block that can do everything its layer position asks for.
+
+    The attention branch is vanilla, less, external, or absent. The MLP's branch goes through
+    fc2, context broadcasting, the DIA gate, layer scale and stochastic depth, in this order, so
+    the DIA state follows the undropped branch. `norm2` and the MLP serve every choice; `norm1`
+    serves every kind of attention; values and output projection serve vanilla and less.
+    """
+
+    def __init__(
+        self,
+        block: Any,
+        position: LayerEnvelope,
+        stage: StageShape,
+        options: MechanismOptions,
+        *,
+        fused: bool,
+    ) -> None:
+        """Take over the parts of a timm block that the position needs, and add the mechanisms.
+
+        Args:
+            block: timm's block of this position.
+            position: what the layer must be able to do.
+            stage: sizes of the stage.
+            options: forms of the mechanisms.
+            fused: whether attention uses the fused kernel.
+        """
+        super().__init__()
+        D, H = stage.embed_dim, stage.num_heads
+        self.num_left_out = 0 if options.class_token_in_mean else stage.num_prefix_tokens
+        if position.kinds - {Kind.NONE}:
+            self.norm1 = block.norm1
+            self.ls1 = block.ls1
+            self.drop_path1 = block.drop_path1
+        if position.kinds & {Kind.VANILLA, Kind.LESS}:
+            self.attn = SelfAttention(
+                block.attn.qkv,
+                block.attn.proj,
+                H,
+                own_scores=Kind.VANILLA in position.kinds,
+                fused=fused,
+            )
+        if Kind.LESS in position.kinds:
+            self.less = TokenMaps(stage.num_tokens)
+        if Kind.EXTERNAL in position.kinds:
+            self.external = (
+                ExternalAttention(D, position.max_slots)
+                if options.external_form == "single"
+                else MultiHeadExternalAttention(
+                    D, position.max_slots, H, options.external_expansion
+                )
+            )
+        self.norm2 = block.norm2
+        self.mlp = block.mlp
+        if position.cb:
+            self.broadcasting = (
+                ContextBroadcasting()
+                if options.broadcasting_form == "plain"
+                else ScaledContextBroadcasting(D)
+            )
+        self.ls2 = block.ls2
+        self.drop_path2 = block.drop_path2
+
+    def forward(
+        self,
+        x_BND: Tensor,
+        state: State,
+        choice: LayerChoice,
+        dia_cell: nn.Module | None,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """One layer.
+
+        Args:
+            x_BND: (B, N, D).
+            state: from the layer before.
+            choice: what the layer does.
+            dia_cell: the cell that `choice.dia` names; None without one.
+            recorder: takes the attention maps and the gate.
+
+        Returns:
+            Tokens (B, N, D) and the state for the next layer.
+        """
+        maps = gate_BD = None
+        if choice.kind is not Kind.NONE:
+            branch_BND, maps, state = self._attend(
+                self.norm1(x_BND), state, choice, recorder.wants_maps(choice.kind)
+            )
+            x_BND = x_BND + self.drop_path1(self.ls1(branch_BND))
+        branch_BND = self.mlp(self.norm2(x_BND))
+        if choice.cb:
+            branch_BND = self.broadcasting(branch_BND, self.num_left_out)
+        if choice.dia is not None and dia_cell is not None:
+            mean_BD = token_mean(branch_BND, self.num_left_out).squeeze(1)
+            gate_BD, c_BD = dia_cell(mean_BD, state.dia.get(choice.dia))
+            state = state.with_dia(choice.dia, (gate_BD, c_BD))
+            branch_BND = branch_BND * gate_BD.unsqueeze(1)
+        recorder.add(choice.kind, maps, gate_BD)
+        return x_BND + self.drop_path2(self.ls2(branch_BND)), state
+
+    def _attend(
+        self, x_BND: Tensor, state: State, choice: LayerChoice, with_maps: bool
+    ) -> tuple[Tensor, Tensor | None, State]:
+        """The attention branch of normed tokens, its maps where wanted, and the state."""
+        if choice.kind is Kind.EXTERNAL:
+            branch_BND, maps_BGNS = self.external(x_BND, choice.slots)
+            return branch_BND, maps_BGNS, state
+        if choice.kind is Kind.VANILLA:
+            q_BHNK, k_BHNK, v_BHNK = self.attn.queries_keys_values(x_BND)
+        else:
+            assert state.queries_keys is not None, "a valid placement has a V before its first L"
+            q_BHNK, k_BHNK = self.less(*state.queries_keys)
+            v_BHNK = self.attn.values(x_BND)
+        branch_BND, maps_BHNN = self.attn(q_BHNK, k_BHNK, v_BHNK, with_maps=with_maps)
+        return branch_BND, maps_BHNN, replace(state, queries_keys=(q_BHNK, k_BHNK))
+
+
+class ViTNetwork(Network):
+    """A vision transformer over an envelope.
+
+    Attributes:
+        patch_embed: images to patch tokens.
+        cls_token: (1, 1, D), or None.
+        reg_token: (1, registers, D), or None.
+        pos_embed: (1, N or patches, D), or None.
+        norm_pre: norm before the blocks, or identity.
+        blocks: the layers.
+        norm: norm after the blocks, or identity.
+        fc_norm: norm after pooling, or identity.
+        head: classifier.
+    """
+
+    cls_token: nn.Parameter | None
+    reg_token: nn.Parameter | None
+    pos_embed: nn.Parameter | None
+
+    def __init__(
+        self,
+        model: Any,
+        backbone: BackboneSpec,
+        envelope: Envelope,
+        shape: BackboneShape,
+        *,
+        fused: bool,
+    ) -> None:
+        """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
+        super().__init__(backbone, envelope, shape)
+        self.no_embed_class = model.no_embed_class
+        self.pool_by_mean = model.global_pool == "avg"
+        self.pool_include_prefix = model.pool_include_prefix
+        self.patch_embed = model.patch_embed
+        self.cls_token = model.cls_token
+        self.reg_token = model.reg_token
+        self.pos_embed = model.pos_embed
+        self.norm_pre = model.norm_pre
+        self.blocks = nn.ModuleList(
+            Block(block, position, shape.stages[0], backbone.options, fused=fused)
+            for block, position in zip(model.blocks, envelope.stages[0], strict=False)
+        )
+        self.norm = model.norm
+        self.fc_norm = model.fc_norm
+        self.head = model.head
+
+    def reset_parameters(self) -> None:
+        """The stem's tokens and positions alone, as timm initialises them."""
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6)
+
+    def embed_images(self, images_BCYX: Tensor) -> Tensor:
+        """Patch, class and register tokens with their positions, (B, N, D)."""
+        x_BND = self.patch_embed(images_BCYX)
+        prefix = [
+            token.expand(len(x_BND), -1, -1)
+            for token in (self.cls_token, self.reg_token)
+            if token is not None
+        ]
+        if self.no_embed_class and self.pos_embed is not None:
+            x_BND = x_BND + self.pos_embed
+        if prefix:
+            x_BND = torch.cat([*prefix, x_BND], dim=1)
+        if not self.no_embed_class and self.pos_embed is not None:
+            x_BND = x_BND + self.pos_embed
+        out_BND: Tensor = self.norm_pre(x_BND)
+        return out_BND
+
+    def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
+        """Never called: a vision transformer has one stage."""
+        raise AssertionError(f"a vision transformer has one stage, but stage {stage} was entered")
+
+    def run_block(
+        self,
+        stage: int,
+        index: int,
+        tokens: Tensor,
+        state: State,
+        choice: LayerChoice,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """Tokens and state after block `index`."""
+        cells = self.dia_cells[stage]
+        assert isinstance(cells, nn.ModuleDict)
+        cell = None if choice.dia is None else cells[str(choice.dia)]
+        after: tuple[Tensor, State] = self.blocks[index](tokens, state, choice, cell, recorder)
+        return after
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Logits (B, classes): norm, pooling, norm where the backbone has it there, head."""
+        x_BND = self.norm(tokens)
+        if not self.pool_by_mean:
+            pooled_BD = x_BND[:, 0]
+        else:
+            first = 0 if self.pool_include_prefix else self.shape.stages[0].num_prefix_tokens
+            pooled_BD = x_BND[:, first:].mean(dim=1)
+        logits_BC: Tensor = self.head(self.fc_norm(pooled_BD))
+        return logits_BC
+
+
+def _refuse(reason: str) -> InputError:
+    return InputError(f"its blocks are not understood: {reason}")
+
+
+def _require_type(part: str, module: object, *accepted: type) -> None:
+    if type(module) not in accepted:
+        known = " or ".join(t.__name__ for t in accepted)
+        raise _refuse(f"{part} is a {type(module).__name__}, understood is {known}")
+
+
+def _check_block(block: Any, embed_dim: int) -> None:
+    """Refuse a block that does more than `Block` does."""
+    _require_type("a block", block, TimmBlock)
+    _require_type("its attention", block.attn, Attention)
+    _require_type("its query norm", block.attn.q_norm, nn.Identity)
+    _require_type("its key norm", block.attn.k_norm, nn.Identity)
+    _require_type("its attention's output norm", block.attn.norm, nn.Identity)
+    if block.attn.gate is not None or block.attn.attn_dim != embed_dim:
+        raise _refuse("its attention is gated, or of another width than the tokens")
+    _require_type("its MLP", block.mlp, Mlp)
+    _require_type("its MLP's activation", block.mlp.act, GELU, nn.GELU)
+    _require_type("its MLP's norm", block.mlp.norm, nn.Identity)
+    for part in ("norm1", "norm2"):
+        _require_type(f"its {part}", getattr(block, part), LayerNorm)
+    for part in ("ls1", "ls2"):
+        _require_type(f"its {part}", getattr(block, part), LayerScale, nn.Identity)
+
+
+def _describe(model: Any) -> BackboneShape:
+    """Sizes of a timm vision transformer, of which every part is understood.
+
+    Raises:
+        InputError: a part that is not understood; no patch or no block.
+    """
+    if len(model.blocks) == 0 or not model.patch_embed.num_patches:
+        raise InputError(
+            f"`a network has blocks and patches` must hold, but got {len(model.blocks)} blocks "
+            f"and {model.patch_embed.num_patches} patches; raise the depth or the image size"
+        )
+    D = model.embed_dim
+    for block in model.blocks:
+        _check_block(block, D)
+    _require_type("the patch embedding", model.patch_embed, PatchEmbed)
+    _require_type("the patch embedding's norm", model.patch_embed.norm, nn.Identity)
+    _require_type("the patch dropout", model.patch_drop, nn.Identity)
+    for part in ("norm_pre", "norm", "fc_norm"):
+        _require_type(f"its {part}", getattr(model, part), LayerNorm, nn.Identity)
+    if model.global_pool not in ("token", "avg"):
+        raise _refuse(f"it pools by {model.global_pool!r}, understood is token or avg")
+    if model.dynamic_img_size:
+        raise _refuse("its image size is dynamic, and maps over tokens fit one size")
+    if len(set(model.patch_embed.img_size)) > 1 or len(set(model.patch_embed.patch_size)) > 1:
+        raise _refuse("its images or patches are not square")
+    block = model.blocks[0]
+    num_patches = model.patch_embed.num_patches
+    N = num_patches + model.num_prefix_tokens
+    stem_norm_macs = _norm_macs(model.norm_pre, N)
+    head_norm_macs = _norm_macs(model.norm, N) + _norm_macs(model.fc_norm, 1)
+    stem = (model.cls_token, model.reg_token, model.pos_embed)
+    return BackboneShape(
+        image_size=model.patch_embed.img_size[0],
+        stages=(
+            StageShape(
+                max_depth=len(model.blocks),
+                num_tokens=N,
+                num_prefix_tokens=model.num_prefix_tokens,
+                embed_dim=D,
+                num_heads=block.attn.num_heads,
+                mlp_hidden_dim=block.mlp.fc1.out_features,
+                qkv_bias=block.attn.qkv.bias is not None,
+                proj_bias=block.attn.proj.bias is not None,
+                layer_scale=isinstance(block.ls1, LayerScale),
+            ),
+        ),
+        stem_params=_num_params(model.patch_embed, model.norm_pre)
+        + sum(token.numel() for token in stem if token is not None),
+        stem_macs=num_patches * model.patch_embed.proj.weight.numel() + stem_norm_macs,
+        stem_norm_macs=stem_norm_macs,
+        head_params=_num_params(model.norm, model.fc_norm, model.head),
+        head_macs=model.head.weight.numel() + head_norm_macs,
+        head_norm_macs=head_norm_macs,
+    )
+
+
+def _num_params(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _norm_macs(norm: Any, num_tokens: int) -> int:
+    return 0 if isinstance(norm, nn.Identity) else layer_norm_macs(num_tokens, norm.weight.numel())
+
+
+VIT = Family(
+    base_name="vit",
+    model_class=VisionTransformer,
+    keywords={
+        "embed_dim": KeywordRule(lambda m: m.embed_dim),
+        "depth": KeywordRule(lambda m: len(m.blocks)),
+        "num_heads": KeywordRule(lambda m: m.blocks[0].attn.num_heads),
+        "mlp_ratio": KeywordRule(lambda m: m.blocks[0].mlp.fc1.out_features / m.embed_dim),
+        "patch_size": KeywordRule(lambda m: m.patch_embed.patch_size[0]),
+        "qkv_bias": KeywordRule(lambda m: m.blocks[0].attn.qkv.bias is not None),
+        "proj_bias": KeywordRule(lambda m: m.blocks[0].attn.proj.bias is not None),
+        "init_values": KeywordRule(
+            lambda m: float(getattr(m.blocks[0].ls1, "init_values", 0.0)), may_be_zero=True
+        ),
+        "class_token": KeywordRule(lambda m: m.cls_token is not None),
+        "reg_tokens": KeywordRule(lambda m: m.num_reg_tokens, may_be_zero=True),
+        "no_embed_class": KeywordRule(lambda m: m.no_embed_class),
+        "pos_embed": KeywordRule(lambda m: "none" if m.pos_embed is None else "learn"),
+        "pre_norm": KeywordRule(lambda m: not isinstance(m.norm_pre, nn.Identity)),
+        "final_norm": KeywordRule(
+            lambda m: not (isinstance(m.norm, nn.Identity) and isinstance(m.fc_norm, nn.Identity))
+        ),
+        "fc_norm": KeywordRule(lambda m: not isinstance(m.fc_norm, nn.Identity)),
+        "pool_include_prefix": KeywordRule(lambda m: m.pool_include_prefix),
+        "global_pool": KeywordRule(lambda m: m.global_pool),
+    },
+    describe=_describe,
+    make_network=ViTNetwork,
+)
