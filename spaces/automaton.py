@@ -1,0 +1,255 @@
+"""A space as a minimal deterministic automaton: one path per member, one symbol per position.
+
+Every path reads as many symbols as the stages have positions at most; a stage that ends earlier
+is followed by None up to its last position. Levels are the states between symbols, level 0 before
+the first; so forward and backward passes over levels give sizes, ranges and tables of costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from sharedattn.errors import InputError
+from sharedattn.placement import Kind, LayerChoice, Placement
+from spaces.constraints import Constraint, State
+from spaces.stages import StageLanguage, Symbol, symbol_key
+
+MAX_STATES_PER_LEVEL = 200_000
+"""A level of more states would not fit in memory with its tables; real spaces have hundreds."""
+
+Path = tuple[Symbol, ...]
+
+
+class Edge(NamedTuple):
+    """A symbol that may come next.
+
+    Attributes:
+        symbol: the choice at this position, or None where the stage has ended.
+        new_cell: whether the symbol is the first in its stage to use its DIA cell.
+        target: index of the state after it, in the next level.
+    """
+
+    symbol: Symbol
+    new_cell: bool
+    target: int
+
+
+@dataclass(frozen=True)
+class Automaton:
+    """The members of a space as the paths from the one state of level 0 to that of the last.
+
+    Attributes:
+        depths: positions of each stage.
+        levels: states per level, each its edges sorted by symbol; no state is without a member.
+            Without any members there is no level.
+    """
+
+    depths: tuple[int, ...]
+    levels: tuple[tuple[tuple[Edge, ...], ...], ...]
+
+    @cached_property
+    def positions(self) -> tuple[tuple[int, int], ...]:
+        """Stage and position within it, both from 0, of the symbol read after each level."""
+        return tuple(
+            (stage, position)
+            for stage, depth in enumerate(self.depths)
+            for position in range(depth)
+        )
+
+    @cached_property
+    def alphabets(self) -> tuple[tuple[Symbol, ...], ...]:
+        """The symbols that some member has at each position, sorted."""
+        return tuple(
+            tuple(sorted({edge.symbol for state in level for edge in state}, key=symbol_key))
+            for level in self.levels[:-1]
+        )
+
+    @cached_property
+    def size(self) -> int:
+        """Number of members."""
+        if not self.levels:
+            return 0
+        paths = [1]
+        for level in reversed(self.levels[:-1]):
+            paths = [sum(paths[edge.target] for edge in state) for state in level]
+        return paths[0]
+
+    def path(self, placement: Placement) -> Path | None:
+        """The symbols of `placement`; None: its stages are not this automaton's."""
+        if len(placement.stages) != len(self.depths) or any(
+            len(stage) > depth for stage, depth in zip(placement.stages, self.depths, strict=True)
+        ):
+            return None
+        return pad(placement.stages, self.depths)
+
+    def accepts(self, path: Path) -> bool:
+        """Whether `path` is a member's."""
+        state = 0
+        for symbol, level in zip(path, self.levels[:-1], strict=True):
+            edge = next((edge for edge in level[state] if edge.symbol == symbol), None)
+            if edge is None:
+                return False
+            state = edge.target
+        return True
+
+    def placement(self, path: Sequence[Symbol]) -> Placement:
+        """The placement whose symbols are `path`; the inverse of `path`."""
+        return Placement(tuple(stages_of(path, self.depths)))
+
+    def cover(self) -> Iterator[Path]:
+        """Members that together have every symbol at every position that some member has."""
+        ends: list[list[Path]] = [[()]]
+        for level in reversed(self.levels[:-1]):
+            ends.append([(state[0].symbol, *ends[-1][state[0].target]) for state in level])
+        ends.reverse()
+        begins: dict[int, Path] = {0: ()}
+        for states, after in zip(self.levels[:-1], ends[1:], strict=True):
+            following: dict[int, Path] = {}
+            for index, begin in begins.items():
+                for edge in states[index]:
+                    yield (*begin, edge.symbol, *after[edge.target])
+                    following.setdefault(edge.target, (*begin, edge.symbol))
+            begins = following
+
+
+def pad(stages: Sequence[Sequence[LayerChoice]], depths: Sequence[int]) -> Path:
+    """The layers of all stages in a row, each stage filled with None up to its depth."""
+    return tuple(
+        symbol
+        for stage, depth in zip(stages, depths, strict=True)
+        for symbol in (*stage, *(None,) * (depth - len(stage)))
+    )
+
+
+def stages_of(path: Sequence[Symbol], depths: Sequence[int]) -> Iterator[tuple[LayerChoice, ...]]:
+    """The layers of each stage of a padded path."""
+    begin = 0
+    for depth in depths:
+        yield tuple(symbol for symbol in path[begin : begin + depth] if symbol is not None)
+        begin += depth
+
+
+class _ReuseRule:
+    """A less-attention layer needs a V before it in its stage: a rule of every placement."""
+
+    per = "stage"
+    start: State = False
+
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        if layer.kind is Kind.LESS and not state:
+            return None
+        return state or layer.kind is Kind.VANILLA
+
+    def accepts(self, state: State) -> bool:
+        del state
+        return True
+
+
+class _State(NamedTuple):
+    """What the continuation of a member depends on.
+
+    Attributes:
+        stage: state of the stage's language.
+        num_cells: DIA cells that the stage has used so far.
+        rules: state of every rule.
+    """
+
+    stage: State
+    num_cells: int
+    rules: tuple[State, ...]
+
+
+def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint]) -> Automaton:
+    """The minimal automaton of all placements that the stages and constraints allow.
+
+    Args:
+        languages: one per stage.
+        constraints: rules over the layers of each stage or of the network.
+
+    Raises:
+        InputError: the constraints need more states than can be held.
+    """
+    rules: tuple[Constraint | _ReuseRule, ...] = (_ReuseRule(), *constraints)
+
+    def step(language: StageLanguage, state: _State, position: int) -> Iterator[_Move]:
+        for symbol, stage_state in language.moves(state.stage, position).items():
+            if symbol is None:
+                yield None, False, _State(None, 0, state.rules)
+                continue
+            after = tuple(
+                rule.step(rule_state, symbol)
+                for rule, rule_state in zip(rules, state.rules, strict=True)
+            )
+            if None not in after:
+                new_cell = symbol.dia == state.num_cells
+                yield symbol, new_cell, _State(stage_state, state.num_cells + new_cell, after)
+
+    def end_stage(state: _State, stage: int) -> _State | None:
+        language = languages[stage]
+        is_last = stage + 1 == len(languages)
+        if None not in language.moves(state.stage, language.max_depth):
+            return None
+        after: list[State] = []
+        for rule, rule_state in zip(rules, state.rules, strict=True):
+            ends = is_last or rule.per == "stage"
+            if ends and not rule.accepts(rule_state):
+                return None
+            after.append(rule.start if ends else rule_state)
+        return _State(None if is_last else languages[stage + 1].start, 0, tuple(after))
+
+    states = [_State(languages[0].start, 0, tuple(rule.start for rule in rules))]
+    levels: list[list[list[Edge]]] = []
+    for stage, language in enumerate(languages):
+        for position in range(language.max_depth):
+            index: dict[_State, int] = {}
+            level: list[list[Edge]] = []
+            for state in states:
+                edges = []
+                for symbol, new_cell, following in step(language, state, position):
+                    target: _State | None = following
+                    if position + 1 == language.max_depth:
+                        target = end_stage(following, stage)
+                    if target is not None:
+                        edges.append(Edge(symbol, new_cell, index.setdefault(target, len(index))))
+                level.append(edges)
+            if len(index) > MAX_STATES_PER_LEVEL:
+                raise InputError(
+                    f"`a space has at most {MAX_STATES_PER_LEVEL} states at a layer` must hold, "
+                    f"but layer {position + 1} of stage {stage + 1} needs {len(index)}; use fewer "
+                    f"constraints, or fewer DIA labels in a list of layers"
+                )
+            levels.append(level)
+            states = list(index)
+    depths = tuple(language.max_depth for language in languages)
+    return Automaton(depths, _minimal(levels, len(states)))
+
+
+_Move = tuple[Symbol, bool, _State]
+
+
+def _minimal(
+    levels: list[list[list[Edge]]], num_ends: int
+) -> tuple[tuple[tuple[Edge, ...], ...], ...]:
+    """Drop states that lead nowhere and merge those of equal futures, last level first."""
+    merged: list[tuple[tuple[Edge, ...], ...]] = [((),)] if num_ends else [()]
+    # Where each state of the level above went; every state after the last symbol is the end.
+    place: dict[int, int] = dict.fromkeys(range(num_ends), 0)
+    for level in reversed(levels):
+        index: dict[tuple[Edge, ...], int] = {}
+        new_place: dict[int, int] = {}
+        for number, edges in enumerate(level):
+            alive = [
+                Edge(edge.symbol, edge.new_cell, place[edge.target])
+                for edge in edges
+                if edge.target in place
+            ]
+            if alive:
+                alive.sort(key=lambda edge: symbol_key(edge.symbol))
+                new_place[number] = index.setdefault(tuple(alive), len(index))
+        merged.append(tuple(index))
+        place = new_place
+    merged.reverse()
+    return tuple(merged) if merged[0] else ()

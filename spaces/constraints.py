@@ -1,0 +1,301 @@
+"""The closed list of constraints: each a small automaton that reads a placement's layers in order.
+
+A constraint is read once per stage or once over the whole network (`per`). A rule that is not
+listed here is refused by name: exact counting and sampling need every rule as an automaton.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from sharedattn.errors import InputError
+from sharedattn.placement import Kind, LayerChoice
+from spaces.document import (
+    DocumentError,
+    DocumentPath,
+    Reader,
+    Section,
+    located,
+    read_kind,
+    read_list,
+    read_number,
+    read_one_of,
+)
+
+Per = Literal["stage", "network"]
+State = Hashable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint(ABC):
+    """A rule over the layers of each stage, or of the whole network.
+
+    Attributes:
+        per: what the rule reads: each stage by itself, or all layers as one sequence.
+    """
+
+    rule: ClassVar[str]
+    readers: ClassVar[dict[str, Reader[Any]]]
+
+    per: Per
+
+    @property
+    @abstractmethod
+    def start(self) -> State:
+        """The state before the first layer."""
+
+    @abstractmethod
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        """The state after `layer`; None: no continuation can hold the rule."""
+
+    def accepts(self, state: State) -> bool:
+        """Whether the rule holds when the layers end in `state`."""
+        del state
+        return True
+
+    def to_document(self) -> dict[str, Any]:
+        """The constraint as it stands in a space's document."""
+        document: dict[str, Any] = {"rule": self.rule}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is not None:
+                document[f.name] = (
+                    [kind.value for kind in value] if isinstance(value, tuple) else value
+                )
+        return document
+
+    def __str__(self) -> str:
+        document = self.to_document()
+        arguments = (
+            f"{key}={','.join(value) if isinstance(value, list) else value}"
+            for key, value in document.items()
+            if key != "rule"
+        )
+        return f"{self.rule}({' '.join(arguments)})"
+
+
+def _read_kinds(value: Any, path: DocumentPath) -> tuple[Kind, ...]:
+    kinds = read_list(read_kind)(value, path)
+    return tuple(kind for kind in Kind if kind in kinds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count(Constraint):
+    """At least `least` and at most `most` layers of the given kinds.
+
+    Attributes:
+        kinds: the kinds that are counted, together.
+        least: fewest layers; 0: no lower bound.
+        most: most layers; None: no upper bound.
+
+    Raises:
+        InputError: bounds that exclude each other, or that bound nothing.
+    """
+
+    rule = "count"
+    readers = {"kinds": _read_kinds, "least": read_number, "most": read_number}
+
+    kinds: tuple[Kind, ...]
+    least: int = 0
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.most is None and self.least == 0:
+            raise InputError("`a count has least >= 1 or a most` must hold, but it has neither")
+        if self.most is not None and self.least > self.most:
+            raise InputError(
+                f"`least <= most` must hold, but got least={self.least}, most={self.most}"
+            )
+
+    @property
+    def start(self) -> State:
+        return 0
+
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        assert isinstance(state, int)
+        if layer.kind not in self.kinds:
+            return state
+        if self.most is None:
+            return min(state + 1, self.least)
+        return state + 1 if state < self.most else None
+
+    def accepts(self, state: State) -> bool:
+        assert isinstance(state, int)
+        return state >= self.least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeverAfter(Constraint):
+    """No layer of `kinds` anywhere after a layer of `after`.
+
+    Attributes:
+        kinds: what may not follow.
+        after: what ends the part where it may stand.
+    """
+
+    rule = "never_after"
+    readers = {"kinds": _read_kinds, "after": _read_kinds}
+
+    kinds: tuple[Kind, ...]
+    after: tuple[Kind, ...]
+
+    @property
+    def start(self) -> State:
+        return False
+
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        if state and layer.kind in self.kinds:
+            return None
+        return state or layer.kind in self.after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongestRun(Constraint):
+    """At most `length` layers of the given kinds in a row.
+
+    Attributes:
+        kinds: the kinds of which a run is made, together.
+        length: the most layers in a run; >= 1.
+
+    Raises:
+        InputError: a length of 0, which is a count of at most 0.
+    """
+
+    rule = "longest_run"
+    readers = {"kinds": _read_kinds, "length": read_number}
+
+    kinds: tuple[Kind, ...]
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise InputError(
+                "`length >= 1` must hold, but got length=0; write a count with most: 0"
+            )
+
+    @property
+    def start(self) -> State:
+        return 0
+
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        assert isinstance(state, int)
+        if layer.kind not in self.kinds:
+            return 0
+        return state + 1 if state < self.length else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equal(Constraint):
+    """One attribute has the same value in all layers.
+
+    Attributes:
+        attribute: `kind`, `cb`, or `slots`, which only external layers have.
+    """
+
+    rule = "equal"
+    readers = {"attribute": read_one_of("kind", "slots", "cb")}
+
+    attribute: Literal["kind", "slots", "cb"]
+
+    @property
+    def start(self) -> State:
+        return ()
+
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        value = getattr(layer, self.attribute)
+        if value is None or state == (value,):
+            return state
+        return (value,) if state == () else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class First(Constraint):
+    """The first layer is of one of the given kinds.
+
+    Attributes:
+        kinds: what may stand first.
+    """
+
+    rule = "first"
+    readers = {"kinds": _read_kinds}
+
+    kinds: tuple[Kind, ...]
+
+    @property
+    def start(self) -> State:
+        return False
+
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        return True if state or layer.kind in self.kinds else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Last(Constraint):
+    """The last layer is of one of the given kinds.
+
+    Attributes:
+        kinds: what may stand last.
+    """
+
+    rule = "last"
+    readers = {"kinds": _read_kinds}
+
+    kinds: tuple[Kind, ...]
+
+    @property
+    def start(self) -> State:
+        return False
+
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        return layer.kind in self.kinds
+
+    def accepts(self, state: State) -> bool:
+        return bool(state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixingLayer(Constraint):
+    """At least one layer mixes tokens: by attention of any kind, or by context broadcasting."""
+
+    rule = "mixing_layer"
+    readers = {}
+
+    @property
+    def start(self) -> State:
+        return False
+
+    def step(self, state: State, layer: LayerChoice) -> State | None:
+        return state or layer.cb or layer.kind is not Kind.NONE
+
+    def accepts(self, state: State) -> bool:
+        return bool(state)
+
+
+CONSTRAINTS: dict[str, type[Constraint]] = {
+    constraint.rule: constraint
+    for constraint in (Count, NeverAfter, LongestRun, Equal, First, Last, MixingLayer)
+}
+
+
+def read_constraint(value: Any, path: DocumentPath) -> Constraint:
+    """One entry of a space's `constraints`: `{rule: NAME, per: stage | network, ...}`."""
+    rule = value.get("rule") if isinstance(value, dict) else None
+    if not isinstance(rule, str) or rule not in CONSTRAINTS:
+        raise DocumentError(
+            path,
+            f"`a constraint has a rule of the list {', '.join(CONSTRAINTS)}` must hold, "
+            f"but got {rule if isinstance(rule, str) else value!r}; other rules are refused, "
+            f"since they could not be counted exactly",
+        )
+    constraint = CONSTRAINTS[rule]
+    section = Section(value, path, ("rule", "per", *constraint.readers))
+    arguments: dict[str, Any] = {"per": section.take("per", read_one_of("stage", "network"))}
+    optional = {f.name for f in fields(constraint) if f.default is None or f.default == 0}
+    for name, read in constraint.readers.items():
+        if name in section or name not in optional:
+            arguments[name] = section.take(name, read)
+    with located(path):
+        return constraint(**arguments)

@@ -1,0 +1,244 @@
+"""Reading a space's document strictly: every key known, every value of its type, errors located.
+
+A document is plain dictionaries, lists and scalars; a path into it is a tuple of keys and indices.
+Readers are functions of (value, path) that return the value in its final type, or raise
+`DocumentError`; `read_yaml` also says in which line each path begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import yaml
+
+from sharedattn.errors import InputError
+from sharedattn.placement import DEFAULT_SLOTS, Kind, LayerChoice
+
+T = TypeVar("T")
+DocumentPath = tuple[str | int, ...]
+Reader = Callable[[Any, DocumentPath], T]
+
+MAX_NUMBER = 1000
+"""Far above any backbone's depth: keeps a typing error in `1..4` from filling the memory."""
+# Aliases let a small file stand for a huge tree; no space comes near these.
+_MAX_NODES = 100_000
+_MAX_NESTING = 30
+_REQUIRED: Final = object()
+_LAYER = re.compile(r"(?P<kind>[VLEN])(/s(?P<slots>\d+))?(/d(?P<dia>\d+))?(?P<cb>/cb)?")
+
+
+class DocumentError(InputError):
+    """A document that breaks a stated rule at a known place.
+
+    Attributes:
+        path: the keys and indices that lead to the place.
+        rule: what is wrong there, without the place.
+    """
+
+    def __init__(self, path: DocumentPath, rule: str) -> None:
+        self.path = path
+        self.rule = rule
+        place = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in path).lstrip(".")
+        super().__init__(f"{place}: {rule}" if place else rule)
+
+
+@contextmanager
+def located(path: DocumentPath) -> Iterator[None]:
+    """Gives an `InputError` that knows no place the place `path`."""
+    try:
+        yield
+    except DocumentError:
+        raise
+    except InputError as error:
+        raise DocumentError(path, str(error)) from error
+
+
+def read_yaml(text: str, lines: dict[DocumentPath, int]) -> Any:
+    """Parse one YAML document with safe tags only, refusing repeated keys.
+
+    Args:
+        text: the document.
+        lines: is filled with the line (from 1) in which the entry at each path begins, up to the
+            place of an error.
+
+    Raises:
+        InputError: text that is not one YAML document of plain values.
+        DocumentError: a key that stands twice or is no text, or a tree that is too large.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            raise DocumentError((), "`the document has content` must hold, but it is empty")
+        return _plain(loader, root, (), root.start_mark.line + 1, lines)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"`the document is YAML of plain values` must hold, but {' '.join(str(error).split())}"
+        ) from error
+    except RecursionError as error:
+        raise InputError(
+            f"`the document nests at most {_MAX_NESTING} levels` must hold, but it nests deeper"
+        ) from error
+
+
+def _plain(
+    loader: yaml.SafeLoader,
+    node: yaml.Node,
+    path: DocumentPath,
+    line: int,
+    lines: dict[DocumentPath, int],
+) -> Any:
+    lines[path] = line
+    if len(lines) > _MAX_NODES or len(path) > _MAX_NESTING:
+        raise DocumentError(
+            path[:3],
+            f"`a document has at most {_MAX_NODES} values, nested at most {_MAX_NESTING} levels` "
+            f"must hold, but this one has more; look for an alias inside itself",
+        )
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key, key_line = loader.construct_object(key_node), key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise DocumentError(path, f"`keys are text` must hold, but got {key!r}")
+            if key in mapping:
+                lines[(*path, key)] = key_line
+                raise DocumentError((*path, key), "`a key stands once` must hold, but it repeats")
+            mapping[key] = _plain(loader, value_node, (*path, key), key_line, lines)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _plain(loader, item, (*path, i), item.start_mark.line + 1, lines)
+            for i, item in enumerate(node.value)
+        ]
+    try:
+        return loader.construct_object(node)
+    except ValueError as error:
+        raise DocumentError(path, f"`this is a plain value` must hold, but {error}") from error
+
+
+class Section:
+    """A mapping of a document, read key by key.
+
+    Raises:
+        DocumentError: not a mapping, or a key that is not among `known`.
+    """
+
+    def __init__(self, document: Any, path: DocumentPath, known: Sequence[str]) -> None:
+        if not isinstance(document, Mapping):
+            raise DocumentError(
+                path, f"`this is a mapping of {', '.join(known)}` must hold, but got {document!r}"
+            )
+        for key in document:
+            if key not in known:
+                raise DocumentError(
+                    (*path, key), f"unknown key {key!r}; known here: {', '.join(known)}"
+                )
+        self._document = document
+        self._path = path
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._document
+
+    def take(self, key: str, read: Reader[T], default: Any = _REQUIRED) -> T:
+        """The value at `key`, read; `default` (as it would stand in the document) if absent.
+
+        Raises:
+            DocumentError: the key is absent and has no default, or `read` refuses the value.
+        """
+        value = self._document.get(key, default)
+        if value is _REQUIRED:
+            raise DocumentError(self._path, f"`{key}` is missing here")
+        return read(value, (*self._path, key))
+
+
+def read_text(value: Any, path: DocumentPath) -> str:
+    """A text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise DocumentError(path, f"`this is a text` must hold, but got {value!r}")
+    return value.strip()
+
+
+def read_number(value: Any, path: DocumentPath) -> int:
+    """A whole number from 0 to `MAX_NUMBER`."""
+    if type(value) is not int or not 0 <= value <= MAX_NUMBER:
+        raise DocumentError(
+            path, f"`this is a whole number from 0 to {MAX_NUMBER}` must hold, but got {value!r}"
+        )
+    return value
+
+
+def read_numbers(value: Any, path: DocumentPath) -> tuple[int, ...]:
+    """A whole number, a list of them, or a range `a..b` with both ends in; sorted."""
+    if isinstance(value, str) and (ends := re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", value)):
+        first, last = (read_number(int(end), path) for end in ends.groups())
+        if first > last:
+            raise DocumentError(path, f"`a range goes up` must hold, but got {value!r}")
+        return tuple(range(first, last + 1))
+    if not isinstance(value, int | list):
+        raise DocumentError(
+            path, f"`this is a whole number, a list, or a range a..b` must hold, but got {value!r}"
+        )
+    return tuple(sorted(read_list(read_number)(value, path)))
+
+
+def read_list(read: Reader[T]) -> Reader[tuple[T, ...]]:
+    """A reader of one entry, or a list of entries that differ."""
+
+    def read_entries(value: Any, path: DocumentPath) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            return (read(value, path),)
+        entries: list[T] = []
+        for i, item in enumerate(value):
+            entry = read(item, (*path, i))
+            if entry in entries:
+                raise DocumentError(
+                    (*path, i), f"`entries of a list differ` must hold, but {item!r} repeats"
+                )
+            entries.append(entry)
+        if not entries:
+            raise DocumentError(path, "`a list has an entry` must hold, but it is empty")
+        return tuple(entries)
+
+    return read_entries
+
+
+def read_one_of(*known: str) -> Reader[str]:
+    """A reader of one word of a closed list."""
+
+    def read_word(value: Any, path: DocumentPath) -> str:
+        if value not in known:
+            raise DocumentError(
+                path, f"`this is one of {', '.join(known)}` must hold, but got {value!r}"
+            )
+        return str(value)
+
+    return read_word
+
+
+def read_kind(value: Any, path: DocumentPath) -> Kind:
+    """A layer's kind by its letter."""
+    return Kind(read_one_of(*Kind)(value, path))
+
+
+def read_layer(value: Any, path: DocumentPath) -> LayerChoice:
+    """One layer in a placement's long form, such as `E/s16/d0/cb`; its DIA label as it stands."""
+    match = _LAYER.fullmatch(read_text(value, path))
+    if match is None:
+        raise DocumentError(
+            path,
+            f"`a layer is V, L, E or N and options in the order /s16 /d0 /cb` must hold, "
+            f"but got {value!r}",
+        )
+    kind = Kind(match["kind"])
+    slots = match["slots"] or (DEFAULT_SLOTS if kind is Kind.EXTERNAL else None)
+    with located(path):
+        return LayerChoice(
+            kind,
+            None if slots is None else int(slots),
+            None if match["dia"] is None else int(match["dia"]),
+            match["cb"] is not None,
+        )

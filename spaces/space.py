@@ -1,0 +1,238 @@
+"""Spaces: what may be chosen, declared in YAML, exact over distinct placements.
+
+The format is described with examples in docs/spaces.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from sharedattn.backbones import canonical, describe
+from sharedattn.errors import InputError
+from sharedattn.placement import BackboneSpec, Envelope, Placement
+from spaces.automaton import Automaton, build
+from spaces.constraints import Constraint, read_constraint
+from spaces.document import (
+    DocumentError,
+    DocumentPath,
+    Section,
+    located,
+    read_list,
+    read_one_of,
+    read_text,
+    read_yaml,
+)
+from spaces.stages import Stage, read_stage
+
+Order = Literal["EVLN", "any"]
+
+_KEYS = ("name", "backbone", "order", "stages", "constraints")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A set of placements on one backbone, by the choices of each stage and by constraints.
+
+    Attributes:
+        name: names the space in studies and reports.
+        backbone: the network whose layers are chosen.
+        stages: the choices of each stage.
+        order: whether layers that are given by counts stand in the order E, V, L, N or in any.
+        constraints: rules between layers.
+
+    Raises:
+        InputError: no stage, or a name that could not be part of a file's name.
+    """
+
+    name: str
+    backbone: BackboneSpec
+    stages: tuple[Stage, ...]
+    order: Order = "EVLN"
+    constraints: tuple[Constraint, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise InputError(
+                f"`a space's name is letters, digits, dots, dashes` must hold, but got "
+                f"{self.name!r}"
+            )
+        if not self.stages:
+            raise InputError("`a space has a stage` must hold, but got none")
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Space:
+        """A preset by its name, or a space from a YAML file.
+
+        Raises:
+            InputError: neither a preset nor a readable file, or a document that breaks a rule;
+                the message has the line.
+        """
+        if str(name_or_path) in presets():
+            source = f"preset {name_or_path}"
+            text = _preset_folder().joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        else:
+            source = str(name_or_path)
+            try:
+                text = Path(name_or_path).read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"`a space is a preset or a YAML file that can be read` must hold, but got "
+                    f"{source!r} ({error}); presets: {', '.join(presets())}"
+                ) from error
+        return cls.from_yaml(text, source)
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str) -> Space:
+        """A space from the text of a YAML document.
+
+        Args:
+            text: the document.
+            source: names the document in messages.
+
+        Raises:
+            InputError: a document that breaks a rule; the message has source and line.
+        """
+        lines: dict[DocumentPath, int] = {}
+        try:
+            document = read_yaml(text, lines)
+            return cls.from_document(document)
+        except DocumentError as error:
+            known = (error.path[:n] for n in range(len(error.path), -1, -1))
+            line = next((lines[path] for path in known if path in lines), 1)
+            context = (text.splitlines() or [""])[line - 1].strip()
+            raise InputError(f"{source}, line {line} ({context}): {error}") from error
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+
+    @classmethod
+    def from_document(cls, document: Any) -> Space:
+        """A space from plain dictionaries and lists, as YAML gives them.
+
+        Raises:
+            DocumentError: a key or value that means nothing, or stages that do not fit the
+                backbone.
+        """
+        section = Section(document, (), _KEYS)
+        backbone = section.take("backbone", _read_backbone)
+        stages = section.take("stages", _read_stages)
+        shapes = describe(backbone).stages
+        if len(stages) != len(shapes):
+            raise DocumentError(
+                ("stages",),
+                f"`a space has the stages of its backbone` must hold, but got {len(stages)} and "
+                f"{backbone} has {len(shapes)}",
+            )
+        for i, (stage, shape) in enumerate(zip(stages, shapes, strict=True)):
+            if max(stage.depth) > shape.max_depth:
+                raise DocumentError(
+                    ("stages", i),
+                    f"`depth <= layers of the backbone's stage` must hold, but got "
+                    f"{max(stage.depth)} and stage {i + 1} of {backbone} has {shape.max_depth}",
+                )
+        order = section.take("order", read_one_of("EVLN", "any"), "EVLN")
+        with located(()):
+            return cls(
+                name=section.take("name", read_text),
+                backbone=backbone,
+                stages=stages,
+                order=cast(Order, order),
+                constraints=section.take("constraints", _read_constraints, []),
+            )
+
+    def to_document(self) -> dict[str, Any]:
+        """Plain dictionaries and lists; equal spaces give equal documents."""
+        return {
+            "name": self.name,
+            "backbone": self.backbone.to_json(),
+            "order": self.order,
+            "stages": [stage.to_document() for stage in self.stages],
+            "constraints": [constraint.to_document() for constraint in self.constraints],
+        }
+
+    @cached_property
+    def automaton(self) -> Automaton:
+        """The members as a minimal automaton.
+
+        Raises:
+            InputError: the space has no member; the message names the constraints at fault.
+        """
+        automaton = self._automaton(self.constraints)
+        if not automaton.size:
+            raise InputError(self._without_members())
+        return automaton
+
+    def _automaton(self, constraints: tuple[Constraint, ...]) -> Automaton:
+        ordered = self.order == "EVLN"
+        return build([stage.language(ordered) for stage in self.stages], constraints)
+
+    def _without_members(self) -> str:
+        """Names constraints that together exclude every member and of which none can be left out.
+
+        Deletion filter: drop each constraint in turn, and keep it where that gives members.
+        """
+        at_fault = self.constraints
+        for constraint in self.constraints:
+            others = tuple(c for c in at_fault if c is not constraint)
+            if not self._automaton(others).size:
+                at_fault = others
+        if at_fault:
+            return (
+                f"`a space has a legal member` must hold, but in {self.name} "
+                f"{' and '.join(map(str, at_fault))} "
+                f"exclude{'s' if len(at_fault) == 1 else ''} every one"
+            )
+        ordered = self.order == "EVLN"
+        empty = [
+            str(i + 1)
+            for i, stage in enumerate(self.stages)
+            if not build([stage.language(ordered)], ()).size
+        ]
+        return (
+            f"`a space has a legal member` must hold, but stage {', '.join(empty)} of {self.name} "
+            f"has none: its counts never add up to an allowed depth, its options fit no depth, or "
+            f"an L has no V before it"
+        )
+
+    def __contains__(self, placement: Placement) -> bool:
+        """Whether `placement` is a member."""
+        path = self.automaton.path(placement)
+        return path is not None and self.automaton.accepts(path)
+
+    def envelope(self) -> Envelope:
+        """The smallest envelope that holds every member."""
+        return Envelope.of(*map(self.automaton.placement, self.automaton.cover()))
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the spaces that come with the package, sorted."""
+    names = (entry.name for entry in _preset_folder().iterdir())
+    return tuple(sorted(name[: -len(".yaml")] for name in names if name.endswith(".yaml")))
+
+
+def _preset_folder() -> Any:
+    return resources.files("spaces.presets")
+
+
+def _read_backbone(value: Any, path: DocumentPath) -> BackboneSpec:
+    with located(path):
+        if isinstance(value, dict):
+            return canonical(BackboneSpec.from_json(value))
+        return canonical(BackboneSpec.parse(read_text(value, path)))
+
+
+def _read_stages(value: Any, path: DocumentPath) -> tuple[Stage, ...]:
+    if not isinstance(value, list) or not value:
+        raise DocumentError(
+            path, f"`stages is a list, one entry a stage` must hold, but got {value!r}"
+        )
+    return tuple(read_stage(stage, (*path, i)) for i, stage in enumerate(value))
+
+
+def _read_constraints(value: Any, path: DocumentPath) -> tuple[Constraint, ...]:
+    return read_list(read_constraint)(value, path) if value != [] else ()
