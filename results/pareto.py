@@ -1,0 +1,246 @@
+"""Pareto fronts, hypervolume and the knee, over arrays of objective values.
+
+Values are arrays of shape (n, m): n points, m objectives in the order of `objectives`. A point
+dominates another where it is no worse in every objective and better in one. Equal points do not
+dominate each other: ties are kept, so a front may hold several placements of the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharedattn.errors import InputError
+
+FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+
+
+class Direction(StrEnum):
+    """Whether more or less of an objective is better."""
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One axis of the search.
+
+    Attributes:
+        name: as in the database and in every document.
+        direction: whether more or less is better.
+        ideal: the value that nothing exceeds; one corner of the hypervolume's box.
+    """
+
+    name: str
+    direction: Direction
+    ideal: float
+
+
+OBJECTIVES = {
+    objective.name: objective
+    for objective in (
+        Objective("top1", Direction.MAXIMIZE, 1.0),
+        Objective("macs", Direction.MINIMIZE, 0.0),
+        Objective("params", Direction.MINIMIZE, 0.0),
+        Objective("latency_ms", Direction.MINIMIZE, 0.0),
+    )
+}
+
+
+def parse_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
+    """The objectives of these names, in their order.
+
+    Raises:
+        InputError: an unknown name, or not top1 followed by different costs.
+    """
+    for name in names:
+        if name not in OBJECTIVES:
+            raise InputError(
+                f"`an objective is one of {', '.join(OBJECTIVES)}` must hold, but got {name!r}"
+            )
+    if len(set(names)) != len(names) or len(names) < 2 or names[0] != "top1":
+        raise InputError(
+            "`objectives are top1, then at least one cost, each once` must hold, "
+            f"but got {','.join(names) or 'none'}"
+        )
+    return tuple(OBJECTIVES[name] for name in names)
+
+
+def to_losses(values: FloatArray, objectives: Sequence[Objective]) -> FloatArray:
+    """Values with every objective turned so that less is better; shape (n, m) kept."""
+    signs = np.array([1 if o.direction is Direction.MINIMIZE else -1 for o in objectives])
+    losses: FloatArray = np.asarray(values, dtype=float).reshape(-1, len(objectives)) * signs
+    return losses
+
+
+def non_dominated(losses: FloatArray) -> BoolArray:
+    """Which points no other point dominates.
+
+    Two objectives take one sort and one pass. More take one sort and one vectorised comparison
+    per member of the front.
+
+    Args:
+        losses: (n, m), less is better, finite.
+
+    Returns:
+        (n,), True for members of the front; all of several equal members are True.
+    """
+    # Sorted by the first objective, ties by the next ones, nobody is dominated from behind.
+    order = np.lexsort(losses.T[::-1])
+    ordered = losses[order]
+    is_member = np.zeros(len(losses), dtype=bool)
+    if losses.shape[1] == 2:
+        is_member[order] = _staircase(ordered)
+        return is_member
+    remaining = np.arange(len(losses))
+    while remaining.size:
+        member = ordered[remaining[0]]
+        equal = np.all(ordered[remaining] == member, axis=1)
+        is_member[order[remaining[equal]]] = True
+        remaining = remaining[np.any(ordered[remaining] < member, axis=1)]
+    return is_member
+
+
+def _staircase(ordered: FloatArray) -> BoolArray:
+    """Non-dominated rows of (n, 2) losses in lexicographic order."""
+    best_before = np.concatenate(([np.inf], np.minimum.accumulate(ordered[:, 1])[:-1]))
+    descends = ordered[:, 1] < best_before
+    # A repeat of a member sits right behind it: it is one as well.
+    start_of_run = np.concatenate(([True], np.any(np.diff(ordered, axis=0) != 0, axis=1)))
+    first_of_run = np.maximum.accumulate(np.where(start_of_run, np.arange(len(ordered)), 0))
+    return np.asarray(descends[first_of_run], dtype=bool)
+
+
+def hypervolume(
+    values: FloatArray,
+    objectives: Sequence[Objective],
+    reference_point: Mapping[str, float],
+) -> float:
+    """The dominated share of the box between the ideal and the reference point.
+
+    Exact in any number of objectives: a staircase in two, slices along the last objective in
+    more (HSO, While et al. 2006, without its ordering heuristics).
+
+    Args:
+        values: (n, m); dominated points and points outside the box add nothing.
+        objectives: the m objectives of the columns.
+        reference_point: the worst value of each objective, by name.
+
+    Returns:
+        From 0 (nothing better than the reference point) to 1 (the ideal itself).
+
+    Raises:
+        InputError: a reference that is missing, or not worse than the ideal.
+    """
+    losses, reference = _unit_box(values, objectives, reference_point)
+    inside = losses[np.all(losses < reference, axis=1)]
+    return _dominated_volume(inside[non_dominated(inside)], reference)
+
+
+def hypervolume_history(
+    values: FloatArray,
+    objectives: Sequence[Objective],
+    reference_point: Mapping[str, float],
+) -> FloatArray:
+    """Hypervolume after each point, in the order given.
+
+    Args:
+        values: (n, m).
+        objectives: the m objectives of the columns.
+        reference_point: the worst value of each objective, by name.
+
+    Returns:
+        (n,), never falling; entry i is the hypervolume of the first i + 1 points.
+
+    Raises:
+        InputError: a reference that is missing, or not worse than the ideal.
+    """
+    losses, reference = _unit_box(values, objectives, reference_point)
+    history = np.zeros(len(losses))
+    front = np.empty((0, len(objectives)))
+    volume = 0.0
+    for i, point in enumerate(losses):
+        if np.all(point < reference) and not np.any(np.all(front <= point, axis=1)):
+            front = np.vstack([front[np.any(front < point, axis=1)], point])
+            volume = _dominated_volume(front, reference)
+        history[i] = volume
+    return history
+
+
+def _unit_box(
+    values: FloatArray,
+    objectives: Sequence[Objective],
+    reference_point: Mapping[str, float],
+) -> tuple[FloatArray, FloatArray]:
+    """Losses scaled so that the ideal is 0 and the reference 1 in each objective."""
+    for objective in objectives:
+        if objective.name not in reference_point:
+            raise InputError(
+                f"`the reference point has every objective` must hold, but {objective.name} is "
+                f"missing in {dict(reference_point)}"
+            )
+    ideal = to_losses(np.array([[o.ideal for o in objectives]]), objectives)[0]
+    reference = to_losses(np.array([[reference_point[o.name] for o in objectives]]), objectives)[0]
+    if not np.all(ideal < reference):
+        raise InputError(
+            f"`the reference point is worse than the ideal` must hold, but got "
+            f"{dict(reference_point)} with ideal { ({o.name: o.ideal for o in objectives}) }"
+        )
+    unit = (to_losses(values, objectives) - ideal) / (reference - ideal)
+    return unit, np.ones(len(objectives))
+
+
+def _dominated_volume(front: FloatArray, reference: FloatArray) -> float:
+    """Volume between a front (k, m) of points better than the reference, and the reference."""
+    if not len(front):
+        return 0.0
+    if front.shape[1] == 2:
+        stairs = front[np.lexsort(front.T[::-1])]
+        widths = np.diff(np.append(stairs[:, 0], reference[0]))
+        heights = reference[1] - np.minimum.accumulate(stairs[:, 1])
+        return float(widths @ heights)
+    slices = front[np.argsort(front[:, -1], kind="stable")]
+    depths = np.diff(np.append(slices[:, -1], reference[-1]))
+    return float(
+        sum(
+            depth * _dominated_volume(slices[: i + 1, :-1], reference[:-1])
+            for i, depth in enumerate(depths)
+            if depth > 0
+        )
+    )
+
+
+def knee(values: FloatArray, objectives: Sequence[Objective]) -> int:
+    """The member of a front where giving up either objective stops paying.
+
+    Each objective is scaled to run from 0 (the best on this front) to 1 (the worst). The knee is
+    the point farthest from the chord between the extremes, on the side of the ideal: the chord
+    is x + y = 1, so it is the point of the smallest sum, and in more than two objectives of the
+    smallest sum as well. On a tie the best in the first objective wins; so it does on fronts of
+    one or two members, where there is no bend, and on fronts that bulge away from the ideal.
+
+    Args:
+        values: (n, m), n > 0, a non-dominated set.
+        objectives: the m objectives of the columns.
+
+    Returns:
+        Index of the knee's row.
+
+    Raises:
+        InputError: an empty front.
+    """
+    losses = to_losses(values, objectives)
+    if not len(losses):
+        raise InputError("`a knee needs a front` must hold, but the front is empty")
+    spread = np.ptp(losses, axis=0)
+    unit = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0)
+    # Rounding keeps a tie a tie: sums of scaled values differ in their last bits.
+    sums = np.round(unit.sum(axis=1), 12)
+    return int(np.lexsort((losses[:, 0], sums))[0])

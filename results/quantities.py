@@ -1,0 +1,52 @@
+"""Whole quantities with decimal suffixes: read from the command line, written for people."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from sharedattn.errors import InputError
+
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([kKMGT]?)\s*")
+_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def parse_quantity(text: str) -> int:
+    """Read a count such as `1.3G`, `2.3 M`, `500k` or `1258411200`.
+
+    Suffixes are decimal: k 1e3, M 1e6, G 1e9, T 1e12 (K is read as k). The value is exact, not
+    by way of a float.
+
+    Raises:
+        InputError: not a number with one of the suffixes, or not a whole count.
+    """
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise InputError(
+            f"`a quantity is a number and k, M, G or T` must hold, but got {text!r}; "
+            f"write for example 1.3G"
+        )
+    value = Decimal(match[1]) * _FACTORS["k" if match[2] == "K" else match[2]]
+    if value != value.to_integral_value():
+        raise InputError(f"`a quantity is a whole count` must hold, but got {text!r} = {value}")
+    return int(value)
+
+
+def format_quantity(count: float) -> str:
+    """A count in three digits with its suffix: 1258411200 is `1.26 G`, 5717416 is `5.72 M`.
+
+    Args:
+        count: 0 or more; below 1000 it is written as it is.
+    """
+    if count < 1000:
+        return f"{count:.0f}"
+    # A value that three digits would round up to 1000 belongs to the next suffix.
+    suffix = next((s for s in "kMG" if count / _FACTORS[s] < 999.5), "T")
+    value = count / _FACTORS[suffix]
+    decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f} {suffix}"
+
+
+def format_fraction(mean: float, standard_error: float | None = None) -> str:
+    """An accuracy with its standard error where there is one: `0.893 ± 0.006`."""
+    return f"{mean:.3f}" if standard_error is None else f"{mean:.3f} ± {standard_error:.3f}"

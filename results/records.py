@@ -1,0 +1,417 @@
+"""What is written to and read from the database: plain frozen records, without a session.
+
+The ORM classes in `results.models` stay inside the store; everything else sees these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, Literal
+
+from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec
+
+Document = dict[str, Any]
+
+
+class TrialState(StrEnum):
+    """Where a trial stands; only COMPLETE ones have an evaluation."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+
+
+class TrialRole(StrEnum):
+    """Why a trial is run: to search, or to confirm a front member with another seed."""
+
+    SEARCH = "search"
+    CONFIRM = "confirm"
+
+
+class AttemptOutcome(StrEnum):
+    """How one attempt at a trial ended; LOST: its worker or its driver went away."""
+
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+    LOST = "LOST"
+
+
+def canonical_json(document: Any) -> str:
+    """JSON that is equal for equal documents: sorted keys, no spaces."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def document_key(document: Any) -> str:
+    """sha256 of a document's canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """How faithfully an evaluation measures a placement; a front is drawn among equals only.
+
+    Attributes:
+        epochs: passes over the training data; > 0.
+        data_fraction: share of the training data used, in (0, 1].
+        image_size: pixels on a side.
+        weights: trained for this placement alone, or inherited from a shared network.
+    """
+
+    epochs: int
+    image_size: int
+    data_fraction: float = 1.0
+    weights: Literal["trained", "inherited"] = "trained"
+
+    def __post_init__(self) -> None:
+        if (
+            type(self.epochs) is not int
+            or type(self.image_size) is not int
+            or self.epochs < 1
+            or self.image_size < 1
+            or not 0 < self.data_fraction <= 1
+            or self.weights not in ("trained", "inherited")
+        ):
+            raise InputError(
+                "`a fidelity has whole epochs >= 1 and image_size >= 1, a data_fraction in "
+                f"(0, 1], weights trained or inherited` must hold, but got {self}"
+            )
+        object.__setattr__(self, "data_fraction", float(self.data_fraction))
+
+    def to_json(self) -> Document:
+        """Every field by name."""
+        return asdict(self)
+
+    @property
+    def key(self) -> str:
+        """The canonical JSON itself: short enough to be read in the database."""
+        return canonical_json(self.to_json())
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def from_key(cls, key: str) -> Fidelity:
+        """The inverse of `key`; cached, since a study of 50,000 trials has a handful."""
+        return cls(**json.loads(key))
+
+    @property
+    def rank(self) -> tuple[bool, float, int, int]:
+        """Sorts from the cheapest fidelity to the most faithful one."""
+        return (self.weights == "trained", self.data_fraction, self.image_size, self.epochs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationIdentity:
+    """What makes two evaluations the same one, in whichever study.
+
+    Attributes:
+        spec_key: sha256 of the network spec.
+        recipe_key: sha256 of the training recipe.
+        data_fingerprint: sha256 over data, split and evaluation transform.
+        fidelity: epochs, share of data, image size, provenance of weights.
+        seed: the training seed itself, not the replicate's number.
+    """
+
+    spec_key: str
+    recipe_key: str
+    data_fingerprint: str
+    fidelity: Fidelity
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """sha256 in hexadecimal: unique in the database, and the name of the weights' file."""
+        return document_key(asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRecord:
+    """A complete evaluation.
+
+    Attributes:
+        identity: what was evaluated.
+        split: name of the split that the metrics are measured on.
+        top1: accuracy, a fraction.
+        loss: mean cross-entropy, nats.
+        num_images: images in the split.
+        latency_ms: milliseconds of one forward; None: not measured.
+        metrics: further metrics by name.
+        learning_curve: one document per epoch.
+        wall_time_s: seconds of training and evaluation.
+        device: such as "cpu".
+        threads: torch threads of the worker.
+        versions: versions of the libraries, by name.
+        weights_sha256: of the stored weights' file; None: no weights are kept.
+
+    Raises:
+        ValueError: a metric that is not finite or out of range, which is a failed trial and no
+            evaluation.
+    """
+
+    identity: EvaluationIdentity
+    split: str
+    top1: float
+    loss: float
+    num_images: int
+    wall_time_s: float
+    device: str
+    threads: int
+    versions: Mapping[str, str]
+    latency_ms: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    learning_curve: Sequence[Mapping[str, float]] = ()
+    weights_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        finite = all(
+            math.isfinite(value)
+            for value in (self.top1, self.loss, self.latency_ms or 0.0, *self.metrics.values())
+        )
+        if not finite or not 0 <= self.top1 <= 1:
+            raise ValueError(
+                "`metrics are finite and 0 <= top1 <= 1` must hold, but got "
+                f"top1={self.top1}, loss={self.loss}, latency_ms={self.latency_ms}, "
+                f"metrics={dict(self.metrics)}; record the trial as failed"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvaluation:
+    """An evaluation in the database.
+
+    Attributes:
+        id: its row.
+        record: what was measured.
+        created_at: naive UTC.
+    """
+
+    id: int
+    record: EvaluationRecord
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecRecord:
+    """A network spec with its closed-form figures.
+
+    Attributes:
+        key: sha256, the spec's own.
+        text: `backbone(...)@size: placement`.
+        placement: the placement's text alone.
+        document: the spec as JSON.
+        params: parameters.
+        macs: multiply-accumulates of one image.
+        attention_bytes: live attention memory of one image, float32.
+    """
+
+    key: str
+    text: str
+    placement: str
+    document: Document
+    params: int
+    macs: int
+    attention_bytes: int
+
+    @classmethod
+    def of(cls, spec: NetworkSpec, *, params: int, macs: int, attention_bytes: int) -> SpecRecord:
+        """The record of a resolved spec and of its cost."""
+        return cls(
+            key=spec.key,
+            text=str(spec),
+            placement=str(spec.placement),
+            document=spec.to_json(),
+            params=params,
+            macs=macs,
+            attention_bytes=attention_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """A study as it is first written.
+
+    Attributes:
+        name: unique in the database.
+        fingerprint_document: every choice that makes this study this study; a study of the same
+            name with another document is refused.
+        space: the space's document.
+        data: the data's document (name, version, splits, fingerprint).
+        recipe: the training recipe's document.
+        objectives: names, in order.
+        searcher: the searcher's name.
+        seed: the study's seed.
+        reference_point: of the hypervolume, by objective, fixed before the first trial.
+        provenance: command line, versions and machine of the first run.
+        num_trials: search trials asked for, a total; may change from run to run.
+        confirm_seeds: seeds per front member, a total; may change from run to run.
+    """
+
+    name: str
+    fingerprint_document: Document
+    space: Document
+    data: Document
+    recipe: Document
+    objectives: tuple[str, ...]
+    searcher: str
+    seed: int
+    reference_point: Mapping[str, float]
+    provenance: Document
+    num_trials: int
+    confirm_seeds: int
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the fingerprint document, in hexadecimal."""
+        return document_key(self.fingerprint_document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A study in the database.
+
+    Attributes:
+        id: its row.
+        record: what it was made of, with the current totals.
+        created_at: naive UTC.
+        finished_at: naive UTC; None: trials or confirmations are missing.
+    """
+
+    id: int
+    record: StudyRecord
+    created_at: datetime
+    finished_at: datetime | None
+
+
+# Rows of 50,000 trials are made at once, hence positional and in the order of the query's columns.
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """One trial with its results, without the parameters: for fronts, reports and progress.
+
+    Attributes:
+        id: the trial's row.
+        number: its number within its study and role, from 0.
+        role: search or confirm.
+        replicate: r; the training seed is the study's seed + r.
+        state: RUNNING, COMPLETE, PRUNED or FAILED.
+        reused: whether its evaluation was there already, from this study or another.
+        error: last line of the traceback of a failed trial.
+        created_at: naive UTC.
+        finished_at: naive UTC; None while RUNNING.
+        spec_key: sha256 of the spec.
+        placement: text.
+        params: parameters.
+        macs: multiply-accumulates of one image.
+        evaluation_key: of a COMPLETE trial, None of others, as are the fields that follow.
+        fidelity_key: see `Fidelity.key`.
+        seed: training seed.
+        top1: fraction.
+        loss: nats.
+        latency_ms: milliseconds, None where not measured.
+        wall_time_s: seconds of the evaluation.
+        weights_sha256: None where no weights are kept.
+    """
+
+    id: int
+    number: int
+    role: TrialRole
+    replicate: int
+    state: TrialState
+    reused: bool
+    error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    spec_key: str
+    placement: str
+    params: int
+    macs: int
+    evaluation_key: str | None
+    fidelity_key: str | None
+    seed: int | None
+    top1: float | None
+    loss: float | None
+    latency_ms: float | None
+    wall_time_s: float | None
+    weights_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialParameters:
+    """One trial as a searcher needs it: what was proposed, what it came to, what it gave.
+
+    Attributes:
+        id: the trial's row.
+        number: its number within its study and role.
+        role: search or confirm.
+        replicate: r of the training seed.
+        state: where it stands.
+        proposed: the searcher's parameters.
+        repaired: the parameters of the placement that was evaluated, told back to the searcher.
+        sampler_attributes: the searcher's own notes on this trial.
+        learning_curve: what a stopped trial measured; empty for others.
+        spec_document: the spec as JSON.
+        spec_key: sha256 of the spec.
+        params: parameters.
+        macs: multiply-accumulates of one image.
+        top1: of a COMPLETE trial, None of others.
+        latency_ms: likewise, and None where not measured.
+        num_attempts: attempts begun, from 1.
+    """
+
+    id: int
+    number: int
+    role: TrialRole
+    replicate: int
+    state: TrialState
+    proposed: Document
+    repaired: Document
+    sampler_attributes: Document
+    learning_curve: list[Document]
+    spec_document: Document
+    spec_key: str
+    params: int
+    macs: int
+    top1: float | None
+    latency_ms: float | None
+    num_attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt at a trial.
+
+    Attributes:
+        number: from 1.
+        started_at: naive UTC.
+        finished_at: naive UTC; None while it runs.
+        outcome: None while it runs.
+        traceback: of a failed attempt, or what is known of a lost one.
+    """
+
+    number: int
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: AttemptOutcome | None
+    traceback: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontSnapshot:
+    """The front as it stood after a number of complete search trials.
+
+    Attributes:
+        num_complete: complete search trials at that time.
+        members: trial numbers of the front's members.
+        hypervolume: of that front, a fraction of the box.
+    """
+
+    num_complete: int
+    members: tuple[int, ...]
+    hypervolume: float

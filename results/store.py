@@ -1,0 +1,450 @@
+"""The database as the rest of the program sees it: reading, and the way to a study's driver.
+
+Everything may be read by any process at any time; a study is written through the `StudyDriver`
+that `Store.drive` hands to one process at a time. Each method is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, Row, Select, func, insert, select, update
+from sqlalchemy.exc import DatabaseError, IntegrityError
+
+from results import models
+from results.database import open_engine, parse_url, sqlite_file
+from results.driver import StudyDriver
+from results.errors import StorageError
+from results.lock import file_lock, server_lock
+from results.records import (
+    Attempt,
+    Document,
+    EvaluationIdentity,
+    EvaluationRecord,
+    Fidelity,
+    FrontSnapshot,
+    SpecRecord,
+    StoredEvaluation,
+    Study,
+    StudyRecord,
+    TrialParameters,
+    TrialRole,
+    TrialRow,
+    TrialState,
+)
+from sharedattn.errors import InputError
+
+_TRIAL_COLUMNS = (
+    models.Trial.id,
+    models.Trial.number,
+    models.Trial.role,
+    models.Trial.replicate,
+    models.Trial.state,
+    models.Trial.reused,
+    models.Trial.error,
+    models.Trial.created_at,
+    models.Trial.finished_at,
+    models.Spec.key,
+    models.Spec.placement,
+    models.Spec.params,
+    models.Spec.macs,
+    models.Evaluation.key,
+    models.Evaluation.fidelity_key,
+    models.Evaluation.seed,
+    models.Evaluation.top1,
+    models.Evaluation.loss,
+    models.Evaluation.latency_ms,
+    models.Evaluation.wall_time_s,
+    models.Evaluation.weights_sha256,
+)
+_PARAMETER_COLUMNS = (
+    models.Trial.id,
+    models.Trial.number,
+    models.Trial.role,
+    models.Trial.replicate,
+    models.Trial.state,
+    models.Trial.proposed,
+    models.Trial.repaired,
+    models.Trial.sampler_attributes,
+    models.Trial.learning_curve,
+    models.Spec.document,
+    models.Spec.key,
+    models.Spec.params,
+    models.Spec.macs,
+    models.Evaluation.top1,
+    models.Evaluation.latency_ms,
+    select(func.count())
+    .where(models.Attempt.trial_id == models.Trial.id)
+    .correlate(models.Trial)
+    .scalar_subquery(),
+)
+
+
+class Store:
+    """An open database; a context manager that closes it.
+
+    Made by `Store.open`.
+    """
+
+    def __init__(self, engine: Engine, url: str) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(write=True)
+        self.url = url
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = False, read_only: bool = False) -> Store:
+        """Open a database of this project, bringing an older schema up to date.
+
+        Args:
+            url: `sqlite:///FILE`, or `postgresql://...` (with the extra `postgres`).
+            create: make a database that does not exist, with the folders above it.
+            read_only: nothing is written, not even an upgrade of the schema.
+
+        Raises:
+            InputError: no such database, a corrupt file, another program's, one of a newer
+                schema, or one that cannot be written. Nothing was touched.
+        """
+        return cls(open_engine(url, create=create, read_only=read_only), url)
+
+    def close(self) -> None:
+        """Close every connection; SQLite folds its log into the file."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
+        """One transaction: all of it or nothing of it.
+
+        Raises:
+            StorageError: the database failed underneath.
+        """
+        try:
+            with (self._writer if write else self._engine).begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            raise StorageError(
+                f"the database {self.url} failed: {error.orig}. What was committed before is "
+                f"kept; mend the cause (space on the disk, permissions, another program's lock) "
+                f"and run the same command again"
+            ) from error
+
+    # Studies
+
+    def studies(self) -> list[Study]:
+        """Every study, oldest first."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(models.Study.__table__).order_by(models.Study.id)
+            ).all()
+        return [_study(row) for row in rows]
+
+    def find_study(self, name: str) -> Study | None:
+        """The study of this name, if there is one."""
+        with self._transaction() as connection:
+            return _find_study(connection, name)
+
+    def study(self, name: str) -> Study:
+        """The study of this name.
+
+        Raises:
+            InputError: there is none; the message names those there are.
+        """
+        found = self.find_study(name)
+        if found is None:
+            names = ", ".join(repr(study.record.name) for study in self.studies()) or "none"
+            raise InputError(
+                f"`the study is in the database` must hold, but {self.url} has no {name!r}; "
+                f"it has {names}"
+            )
+        return found
+
+    def get_or_create_study(self, record: StudyRecord) -> Study:
+        """The study of this name, made if need be; its totals become the record's.
+
+        Of a study that exists only `num_trials` and `confirm_seeds` are written. What else is not
+        part of the fingerprint (reference point, provenance) stays as it was first written.
+
+        Raises:
+            InputError: the name belongs to a study with another fingerprint; the message names
+                the fields that differ.
+        """
+        with self._transaction(write=True) as connection:
+            found = _find_study(connection, record.name)
+            if found is None:
+                connection.execute(
+                    insert(models.Study).values(
+                        name=record.name,
+                        fingerprint=record.fingerprint,
+                        fingerprint_document=record.fingerprint_document,
+                        space=record.space,
+                        data=record.data,
+                        recipe=record.recipe,
+                        objectives=list(record.objectives),
+                        searcher=record.searcher,
+                        seed=record.seed,
+                        reference_point=dict(record.reference_point),
+                        provenance=record.provenance,
+                        num_trials=record.num_trials,
+                        confirm_seeds=record.confirm_seeds,
+                    )
+                )
+            elif found.record.fingerprint != record.fingerprint:
+                differences = _differences(
+                    found.record.fingerprint_document, record.fingerprint_document
+                )
+                raise InputError(
+                    f"`a study keeps what it was made of` must hold, but {record.name!r} was made "
+                    f"with other choices: {'; '.join(differences)}; choose another --study name"
+                )
+            else:
+                connection.execute(
+                    update(models.Study)
+                    .where(models.Study.id == found.id)
+                    .values(num_trials=record.num_trials, confirm_seeds=record.confirm_seeds)
+                )
+            study = _find_study(connection, record.name)
+        assert study is not None
+        return study
+
+    @contextmanager
+    def drive(self, study: Study) -> Iterator[StudyDriver]:
+        """Become the one process that writes to `study`, until the block ends.
+
+        Raises:
+            InputError: another process drives it.
+        """
+        database = sqlite_file(parse_url(self.url))
+        name = study.record.name
+        lock = file_lock(database, name) if database else server_lock(self._engine, name)
+        with lock:
+            yield StudyDriver(partial(self._transaction, write=True), study.id)
+
+    def searcher_attributes(self, study: Study) -> Document:
+        """Every note of the study's searcher, by key."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                select(models.SearcherAttribute.key, models.SearcherAttribute.value).where(
+                    models.SearcherAttribute.study_id == study.id
+                )
+            ).all()
+        return {key: value for key, value in rows}
+
+    # Trials
+
+    def trials(self, study: Study, role: TrialRole | None = None) -> list[TrialRow]:
+        """Trials with their results, in one query.
+
+        Args:
+            study: whose trials.
+            role: of this role only; None: search trials, then confirmations.
+
+        Returns:
+            Ordered by role and number.
+        """
+        query = _of_study(_TRIAL_COLUMNS, study, role)
+        with self._transaction() as connection:
+            return [TrialRow(*row) for row in connection.execute(query)]
+
+    def trial_parameters(
+        self,
+        study: Study,
+        role: TrialRole | None = None,
+        states: Collection[TrialState] = tuple(TrialState),
+    ) -> list[TrialParameters]:
+        """Trials as a searcher needs them to go on: proposals, notes and values.
+
+        Args:
+            study: whose trials.
+            role: of this role only; None: search trials, then confirmations.
+            states: of these states only; RUNNING finds the trials in flight at a kill.
+
+        Returns:
+            Ordered by role and number.
+        """
+        query = _of_study(_PARAMETER_COLUMNS, study, role).where(models.Trial.state.in_(states))
+        with self._transaction() as connection:
+            return [TrialParameters(*row) for row in connection.execute(query)]
+
+    def counts(self, study: Study, role: TrialRole) -> dict[TrialState, int]:
+        """How many trials stand in each state, every state present."""
+        query = (
+            select(models.Trial.state, func.count())
+            .where(models.Trial.study_id == study.id, models.Trial.role == role)
+            .group_by(models.Trial.state)
+        )
+        with self._transaction() as connection:
+            found = {state: count for state, count in connection.execute(query)}
+        return {state: found.get(state, 0) for state in TrialState}
+
+    def attempts(self, trial_id: int) -> list[Attempt]:
+        """The attempts at one trial, oldest first."""
+        query = (
+            select(
+                models.Attempt.number,
+                models.Attempt.started_at,
+                models.Attempt.finished_at,
+                models.Attempt.outcome,
+                models.Attempt.traceback,
+            )
+            .where(models.Attempt.trial_id == trial_id)
+            .order_by(models.Attempt.number)
+        )
+        with self._transaction() as connection:
+            return [Attempt(**row._mapping) for row in connection.execute(query)]
+
+    # Specs, evaluations, fronts
+
+    def spec(self, key: str) -> SpecRecord:
+        """The spec of this key.
+
+        Raises:
+            InputError: there is none.
+        """
+        with self._transaction() as connection:
+            row = connection.execute(
+                select(models.Spec.__table__).where(models.Spec.key == key)
+            ).first()
+        if row is None:
+            raise InputError(f"`the spec is in the database` must hold, but {key} is not")
+        return SpecRecord(**{name: value for name, value in row._mapping.items() if name != "id"})
+
+    def find_evaluation(self, identity: EvaluationIdentity | str) -> StoredEvaluation | None:
+        """A complete evaluation of any study, so that nothing is trained twice.
+
+        Args:
+            identity: the identity, or its key.
+        """
+        key = identity if isinstance(identity, str) else identity.key
+        query = (
+            select(models.Evaluation.__table__, models.Spec.key.label("spec_key"))
+            .join(models.Spec, models.Spec.id == models.Evaluation.spec_id)
+            .where(models.Evaluation.key == key)
+        )
+        with self._transaction() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _evaluation(row)
+
+    def snapshots(self, study: Study) -> list[FrontSnapshot]:
+        """The fronts as they stood during the search, earliest first."""
+        query = (
+            select(
+                models.FrontSnapshot.num_complete,
+                models.FrontSnapshot.members,
+                models.FrontSnapshot.hypervolume,
+            )
+            .where(models.FrontSnapshot.study_id == study.id)
+            .order_by(models.FrontSnapshot.num_complete)
+        )
+        with self._transaction() as connection:
+            return [
+                FrontSnapshot(
+                    num_complete=num_complete, members=tuple(members), hypervolume=hypervolume
+                )
+                for num_complete, members, hypervolume in connection.execute(query)
+            ]
+
+
+def _of_study(
+    columns: Sequence[Any], study: Study, role: TrialRole | None
+) -> Select[*tuple[Any, ...]]:
+    query = (
+        select(*columns)
+        .select_from(models.Trial)
+        .join(models.Spec, models.Spec.id == models.Trial.spec_id)
+        .outerjoin(models.Evaluation, models.Evaluation.id == models.Trial.evaluation_id)
+        .where(models.Trial.study_id == study.id)
+        .order_by(models.Trial.role.desc(), models.Trial.number)
+    )
+    return query if role is None else query.where(models.Trial.role == role)
+
+
+def _find_study(connection: Connection, name: str) -> Study | None:
+    row = connection.execute(
+        select(models.Study.__table__).where(models.Study.name == name)
+    ).first()
+    return None if row is None else _study(row)
+
+
+def _study(row: Row[Any]) -> Study:
+    return Study(
+        id=row.id,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        record=StudyRecord(
+            name=row.name,
+            fingerprint_document=row.fingerprint_document,
+            space=row.space,
+            data=row.data,
+            recipe=row.recipe,
+            objectives=tuple(row.objectives),
+            searcher=row.searcher,
+            seed=row.seed,
+            reference_point=row.reference_point,
+            provenance=row.provenance,
+            num_trials=row.num_trials,
+            confirm_seeds=row.confirm_seeds,
+        ),
+    )
+
+
+def _evaluation(row: Row[Any]) -> StoredEvaluation:
+    return StoredEvaluation(
+        id=row.id,
+        created_at=row.created_at,
+        record=EvaluationRecord(
+            identity=EvaluationIdentity(
+                spec_key=row.spec_key,
+                recipe_key=row.recipe_key,
+                data_fingerprint=row.data_fingerprint,
+                fidelity=Fidelity.from_key(row.fidelity_key),
+                seed=row.seed,
+            ),
+            split=row.split,
+            top1=row.top1,
+            loss=row.loss,
+            num_images=row.num_images,
+            wall_time_s=row.wall_time_s,
+            device=row.device,
+            threads=row.threads,
+            versions=row.versions,
+            latency_ms=row.latency_ms,
+            metrics=row.metrics,
+            learning_curve=row.learning_curve,
+            weights_sha256=row.weights_sha256,
+        ),
+    )
+
+
+_ABSENT = object()
+
+
+def _differences(stored: Any, asked: Any, path: str = "") -> Sequence[str]:
+    """The leaves in which two documents differ, as `path: stored is not asked`."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        return [
+            difference
+            for key in sorted(stored.keys() | asked.keys())
+            for difference in _differences(
+                stored.get(key, _ABSENT), asked.get(key, _ABSENT), f"{path}.{key}".lstrip(".")
+            )
+        ]
+    if stored == asked:
+        return []
+    shown = ["absent" if value is _ABSENT else repr(value) for value in (stored, asked)]
+    return [f"{path} was {shown[0]} and is now {shown[1]}"]
