@@ -112,10 +112,20 @@ class Network(nn.Module, ABC):
         backbone: the backbone it was built from.
         envelope: the placements it can run.
         shape: sizes of the backbone, stage by stage.
+        fused: whether attention uses the fused kernel where no map is asked for.
+        drop_path_rate: stochastic depth of the backbone's last block.
         dia_cells: per stage, the DIA cells by number.
     """
 
-    def __init__(self, backbone: BackboneSpec, envelope: Envelope, shape: BackboneShape) -> None:
+    def __init__(
+        self,
+        backbone: BackboneSpec,
+        envelope: Envelope,
+        shape: BackboneShape,
+        *,
+        fused: bool,
+        drop_path_rate: float,
+    ) -> None:
         """Make what all families share: the DIA cells.
 
         Raises:
@@ -125,6 +135,8 @@ class Network(nn.Module, ABC):
         self.backbone = backbone
         self.envelope = envelope
         self.shape = shape
+        self.fused = fused
+        self.drop_path_rate = drop_path_rate
         self._only_placement = _only_placement(envelope)
         self.dia_cells = nn.ModuleList(
             nn.ModuleDict(

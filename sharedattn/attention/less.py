@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class TokenMaps(nn.Module):
@@ -52,9 +51,13 @@ class TokenMaps(nn.Module):
 
 def _mix_tokens(x_BHNK: Tensor, difference_NN: Tensor) -> Tensor:
     # The identity is added to the small map rather than to the result, which saves a pass over
-    # the tokens. A linear map over the last axis: fvcore miscounts a 2-D left operand.
-    identity_NN = torch.eye(len(difference_NN), dtype=x_BHNK.dtype, device=x_BHNK.device)
-    return F.linear(x_BHNK.transpose(-2, -1), difference_NN + identity_NN).transpose(-2, -1)
+    # the tokens. `bmm` of a map without batch strides reads and writes the tokens where they
+    # lie: any other form copies them, or leaves the last axis strided, which no fused kernel
+    # takes. (`map @ tokens` would do, but fvcore miscounts a 2-D left operand.)
+    B, H, N, K = x_BHNK.shape
+    map_NN = difference_NN + torch.eye(N, dtype=x_BHNK.dtype, device=x_BHNK.device)
+    mixed_BND = torch.bmm(map_NN.expand(B, N, N), x_BHNK.transpose(1, 2).reshape(B, N, H * K))
+    return mixed_BND.reshape(B, N, H, K).transpose(1, 2)
 
 
 def diagonality(maps_BHNN: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class SelfAttention(nn.Module):
         v: the values alone, D -> D; only without `own_scores`.
         proj: output projection, D -> D.
         num_heads: H.
+        scale: 1 / sqrt(K), of the scores.
         fused: whether `scaled_dot_product_attention` is used where no map is asked for.
     """
 
@@ -47,6 +48,7 @@ class SelfAttention(nn.Module):
         """
         super().__init__()
         self.num_heads = num_heads
+        self.scale = (qkv.in_features // num_heads) ** -0.5
         self.fused = fused
         self.own_scores = own_scores
         if own_scores:
@@ -58,9 +60,9 @@ class SelfAttention(nn.Module):
     def queries_keys_values(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, H, N, K), of tokens (B, N, D)."""
         B, N, _ = x_BND.shape
-        qkv_3BHNK = self.qkv(x_BND).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q_BHNK, k_BHNK, v_BHNK = qkv_3BHNK.unbind(0)
-        return q_BHNK, k_BHNK, v_BHNK
+        # Unbound before the heads move forward: the gradient is then stacked in one copy.
+        q_BNHK, k_BNHK, v_BNHK = self.qkv(x_BND).view(B, N, 3, self.num_heads, -1).unbind(2)
+        return q_BNHK.transpose(1, 2), k_BNHK.transpose(1, 2), v_BNHK.transpose(1, 2)
 
     def values(self, x_BND: Tensor) -> Tensor:
         """Values (B, H, N, K) alone, of tokens (B, N, D)."""
@@ -90,8 +92,7 @@ class SelfAttention(nn.Module):
         if self.fused and not with_maps:
             out_BHNK = F.scaled_dot_product_attention(q_BHNK, k_BHNK, v_BHNK)
         else:
-            scale = q_BHNK.shape[-1] ** -0.5
-            maps_BHNN = torch.softmax((q_BHNK * scale) @ k_BHNK.transpose(-2, -1), dim=-1)
+            maps_BHNN = torch.softmax((q_BHNK * self.scale) @ k_BHNK.transpose(-2, -1), dim=-1)
             out_BHNK = maps_BHNN @ v_BHNK
         out_BND = self.proj(out_BHNK.transpose(1, 2).flatten(2))
         return out_BND, maps_BHNN if with_maps else None

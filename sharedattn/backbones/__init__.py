@@ -112,7 +112,9 @@ def build_network(
     _check_depths(backbone, shape, "the envelope", tuple(map(len, envelope.stages)))
     model = _make(backbone, drop_path_rate=drop_path_rate)
     family, _ = _plain(backbone.name)
-    return family.make_network(model, backbone, envelope, shape, fused=fused)
+    return family.make_network(
+        model, backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate
+    )
 
 
 def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:
@@ -175,13 +177,14 @@ def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
     """The family of the model called `name`, and the model's own value of every keyword.
 
     Raises:
-        InputError: an unknown name, or a model of a class that no family understands.
+        InputError: an unknown name, or a model that no family understands.
     """
     constructor = _constructor(name)
     with torch.device("meta"):
         model = constructor()
     for family in FAMILIES:
         if type(model) is family.model_class:
+            _describe_as(name, family, model)
             return family, family.read_keywords(model)
     raise InputError(
         f"`a backbone is of a family that is understood` must hold, but {name!r} is a "
@@ -198,14 +201,20 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
     try:
         with torch.device("meta"):
             model = _make(backbone)
-        return family.describe(model), family.read_keywords(model)
-    except InputError as error:
-        raise InputError(f"backbone {str(backbone)!r}: {error}") from error
     # What timm raises on values that fit no model: it validates by assertions.
     except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InputError(
             f"backbone {str(backbone)!r}: timm cannot build it: {error or type(error).__name__}"
         ) from error
+    return _describe_as(str(backbone), family, model), family.read_keywords(model)
+
+
+def _describe_as(name: str, family: Family, model: Any) -> BackboneShape:
+    """The sizes of a model; errors carry its name."""
+    try:
+        return family.describe(model)
+    except InputError as error:
+        raise InputError(f"backbone {name!r}: {error}") from error
 
 
 def _check_keywords(

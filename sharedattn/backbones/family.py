@@ -35,8 +35,9 @@ class Family:
             and classes.
         describe: sizes of a built model; raises `InputError`, without the model's name, on one
             whose parts are not understood.
-        make_network: a network from a built model, the backbone's spec, the envelope, the shape
-            and `fused`; it takes the model's parts over.
+        make_network: the family's `Network` class: it takes a built model, the backbone's spec,
+            the envelope, the shape, `fused` and `drop_path_rate`, and takes the model's parts
+            over.
     """
 
     base_name: str

@@ -190,9 +190,10 @@ class ViTNetwork(Network):
         shape: BackboneShape,
         *,
         fused: bool,
+        drop_path_rate: float,
     ) -> None:
         """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
-        super().__init__(backbone, envelope, shape)
+        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
         self.no_embed_class = model.no_embed_class
         self.pool_by_mean = model.global_pool == "avg"
         self.pool_include_prefix = model.pool_include_prefix

@@ -1,0 +1,52 @@
+"""A placement's own weights, cut out of the shared ones of a network over a larger envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sharedattn.backbones import build_network
+from sharedattn.network import Network
+from sharedattn.placement import Envelope, Placement
+
+
+def extract(network: Network, placement: Placement) -> Network:
+    """The stand-alone network of a placement, with a copy of its share of the weights.
+
+    Args:
+        network: a network whose envelope holds the placement.
+        placement: what each layer does.
+
+    Returns:
+        A network over the envelope of `placement` alone; its logits are those of `network` run
+        with it, to rounding. Device, dtype and mode are those of `network`.
+
+    Raises:
+        InputError: the placement lies outside the network's envelope.
+    """
+    network.envelope.check(placement)
+    with torch.device("meta"):
+        alone = build_network(
+            network.backbone,
+            Envelope.of(placement),
+            fused=network.fused,
+            drop_path_rate=network.drop_path_rate,
+        )
+    shared = network.state_dict()
+    own = {name: _cut(shared, name, like.shape) for name, like in alone.state_dict().items()}
+    alone.load_state_dict(own, assign=True)
+    return alone.train(network.training)
+
+
+def _cut(shared: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
+    """The weight called `name` in the smaller network, copied from the larger one's."""
+    if name in shared:
+        # Memories shrink to their first slots; every other weight keeps its shape.
+        weight = shared[name][tuple(slice(size) for size in shape)]
+    else:
+        # A layer that is less attention alone owns the value rows of the joint map.
+        module, _, leaf = name.rpartition(".v.")
+        weight = shared[f"{module}.qkv.{leaf}"][-shape[0] :]
+    return weight.clone(memory_format=torch.contiguous_format)
