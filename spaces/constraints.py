@@ -63,7 +63,9 @@ class Constraint(ABC):
             value = getattr(self, f.name)
             if value is not None:
                 document[f.name] = (
-                    [kind.value for kind in value] if isinstance(value, tuple) else value
+                    [kind.value for kind in Kind if kind in value]
+                    if isinstance(value, frozenset)
+                    else value
                 )
         return document
 
@@ -77,9 +79,8 @@ class Constraint(ABC):
         return f"{self.rule}({' '.join(arguments)})"
 
 
-def _read_kinds(value: Any, path: DocumentPath) -> tuple[Kind, ...]:
-    kinds = read_list(read_kind)(value, path)
-    return tuple(kind for kind in Kind if kind in kinds)
+def _read_kinds(value: Any, path: DocumentPath) -> frozenset[Kind]:
+    return frozenset(read_list(read_kind)(value, path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,7 @@ class Count(Constraint):
     rule = "count"
     readers = {"kinds": _read_kinds, "least": read_number, "most": read_number}
 
-    kinds: tuple[Kind, ...]
+    kinds: frozenset[Kind]
     least: int = 0
     most: int | None = None
 
@@ -139,8 +140,8 @@ class NeverAfter(Constraint):
     rule = "never_after"
     readers = {"kinds": _read_kinds, "after": _read_kinds}
 
-    kinds: tuple[Kind, ...]
-    after: tuple[Kind, ...]
+    kinds: frozenset[Kind]
+    after: frozenset[Kind]
 
     @property
     def start(self) -> State:
@@ -167,7 +168,7 @@ class LongestRun(Constraint):
     rule = "longest_run"
     readers = {"kinds": _read_kinds, "length": read_number}
 
-    kinds: tuple[Kind, ...]
+    kinds: frozenset[Kind]
     length: int
 
     def __post_init__(self) -> None:
@@ -222,7 +223,7 @@ class First(Constraint):
     rule = "first"
     readers = {"kinds": _read_kinds}
 
-    kinds: tuple[Kind, ...]
+    kinds: frozenset[Kind]
 
     @property
     def start(self) -> State:
@@ -243,7 +244,7 @@ class Last(Constraint):
     rule = "last"
     readers = {"kinds": _read_kinds}
 
-    kinds: tuple[Kind, ...]
+    kinds: frozenset[Kind]
 
     @property
     def start(self) -> State:

@@ -101,7 +101,8 @@ def _plain(
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key, key_line = loader.construct_object(key_node), key_node.start_mark.line + 1
+            key_line = key_node.start_mark.line + 1
+            key = _plain(loader, key_node, path, key_line, {})
             if not isinstance(key, str):
                 raise DocumentError(path, f"`keys are text` must hold, but got {key!r}")
             if key in mapping:

@@ -1,0 +1,264 @@
+"""Exact counting and unranking of a space's members inside a box of costs.
+
+Costs add up layer by layer, so the members that pass a state are all pairs of a way to it and a
+way from it. Tables of (cost -> number of ways) grow from both ends until they meet at one level;
+there each prefix asks how many suffixes keep the sum inside the box: a count of dominated points
+in two dimensions. The same numbers give a bijection from 0 ... size - 1 to the members, so a
+uniform member is a uniform number, and numbers drawn without replacement are distinct members.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from spaces.automaton import Path
+from spaces.pricing import PricedAutomaton, macs_of, params_of
+from spaces.stages import Symbol
+
+
+@dataclass(frozen=True, slots=True)
+class CostBox:
+    """Bounds on the cost of a whole network; each bound is inside.
+
+    Attributes:
+        max_macs: most MACs; None: no bound.
+        max_params: most params; None: no bound.
+        min_macs: fewest MACs.
+    """
+
+    max_macs: int | None = None
+    max_params: int | None = None
+    min_macs: int = 0
+
+    def holds(self, cost: int) -> bool:
+        """Whether a packed cost is inside."""
+        min_macs, max_macs, max_params = self.left_after(cost)
+        return min_macs <= 0 <= max_macs and max_params >= 0
+
+    def left_after(self, cost: int) -> tuple[float, float, float]:
+        """min_macs, max_macs and max_params of what may be added to a packed cost."""
+        macs, params = macs_of(cost), params_of(cost)
+        return (
+            self.min_macs - macs,
+            math.inf if self.max_macs is None else self.max_macs - macs,
+            math.inf if self.max_params is None else self.max_params - params,
+        )
+
+
+class _Node(NamedTuple):
+    """Points of a range of MACs, sorted by params.
+
+    Attributes:
+        params: of each point.
+        costs: packed cost of each point.
+        ways: number of ways of all points before each, and of all.
+    """
+
+    params: list[int]
+    costs: list[int]
+    ways: list[int]
+
+
+class CostPoints:
+    """A multiset of packed costs that counts and selects inside a box.
+
+    A segment tree over the costs by MACs, each node sorted by params with running counts: a query
+    reads O(log n) nodes, each by bisection.
+    """
+
+    def __init__(self, ways: Mapping[int, int]) -> None:
+        costs = sorted(ways)
+        self._macs = [macs_of(cost) for cost in costs]
+        size = len(costs)
+        members: list[list[int]] = [[] for _ in range(size)] + [[cost] for cost in costs]
+        for i in range(size - 1, 0, -1):
+            members[i] = sorted(members[2 * i] + members[2 * i + 1], key=params_of)
+        self._nodes = [
+            _Node(
+                [params_of(cost) for cost in node],
+                node,
+                list(itertools.accumulate((ways[cost] for cost in node), initial=0)),
+            )
+            for node in members
+        ]
+
+    def _inside(
+        self, min_macs: float, max_macs: float, max_params: float
+    ) -> Iterator[tuple[_Node, int]]:
+        """Nodes that make up the range of MACs, each with its number of points inside."""
+        size = len(self._macs)
+        low = bisect_left(self._macs, min_macs) + size
+        high = bisect_right(self._macs, max_macs) + size
+        while low < high:
+            for odd, index in ((low & 1, low), (high & 1, high - 1)):
+                if odd:
+                    node = self._nodes[index]
+                    yield node, bisect_right(node.params, max_params)
+            low = (low + 1) >> 1
+            high >>= 1
+
+    def count(self, min_macs: float, max_macs: float, max_params: float) -> int:
+        """Number of ways, over all costs with MACs and params inside the bounds."""
+        return sum(
+            node.ways[number] for node, number in self._inside(min_macs, max_macs, max_params)
+        )
+
+    def select(
+        self, min_macs: float, max_macs: float, max_params: float, rank: int
+    ) -> tuple[int, int]:
+        """The cost of way number `rank` of those that `count` counts, and its rank at that cost.
+
+        Raises:
+            IndexError: `rank` is not below the count.
+        """
+        for node, number in self._inside(min_macs, max_macs, max_params):
+            if rank < node.ways[number]:
+                place = bisect_right(node.ways, rank) - 1
+                return node.costs[place], rank - node.ways[place]
+            rank -= node.ways[number]
+        raise IndexError("rank is not below the count")
+
+
+class CostTables:
+    """Numbers of ways by exact cost, from both ends of a priced automaton to a level between.
+
+    Independent of any budget.
+
+    Attributes:
+        priced: the members with their costs.
+        middle: the level at which the tables meet.
+        prefixes: per level up to the middle and state, ways from the start by packed cost.
+        suffixes: per level from the middle on and state, ways to the end by packed cost.
+    """
+
+    def __init__(self, priced: PricedAutomaton) -> None:
+        self.priced = priced
+        last = len(priced.arcs)
+        self.prefixes: dict[int, list[Counter[int]]] = {0: [Counter({priced.fixed: 1})]}
+        self.suffixes: dict[int, list[Counter[int]]] = {last: [Counter({0: 1})]}
+        low, high = 0, last
+        while low < high:
+            # The smaller side grows: table sizes multiply from level to level.
+            if _num_entries(self.prefixes[low]) <= _num_entries(self.suffixes[high]):
+                self.prefixes[low + 1] = self._grow_prefixes(low)
+                low += 1
+            else:
+                high -= 1
+                self.suffixes[high] = self._grow_suffixes(high)
+        self.middle = low
+        self._into = [self._arcs_into(level) for level in range(1, low + 1)]
+        self.points = [CostPoints(suffixes) for suffixes in self.suffixes[low]]
+
+    def _grow_prefixes(self, level: int) -> list[Counter[int]]:
+        num_targets = len(self.priced.automaton.levels[level + 1])
+        grown: list[Counter[int]] = [Counter() for _ in range(num_targets)]
+        for ways, state in zip(self.prefixes[level], self.priced.arcs[level], strict=True):
+            for arc in state:
+                target = grown[arc.target]
+                for cost, number in ways.items():
+                    target[cost + arc.cost] += number
+        return grown
+
+    def _grow_suffixes(self, level: int) -> list[Counter[int]]:
+        following = self.suffixes[level + 1]
+        grown: list[Counter[int]] = []
+        for state in self.priced.arcs[level]:
+            ways: Counter[int] = Counter()
+            for arc in state:
+                for cost, number in following[arc.target].items():
+                    ways[cost + arc.cost] += number
+            grown.append(ways)
+        return grown
+
+    def _arcs_into(self, level: int) -> dict[int, list[tuple[Symbol, int, int]]]:
+        """Per state of `level`, each arc into it as symbol, state before it, and cost."""
+        into: dict[int, list[tuple[Symbol, int, int]]] = defaultdict(list)
+        for source, state in enumerate(self.priced.arcs[level - 1]):
+            for arc in state:
+                into[arc.target].append((arc.symbol, source, arc.cost))
+        return into
+
+    def prefix_path(self, state: int, cost: int, rank: int) -> list[Symbol]:
+        """Way number `rank` of those from the start to `state` of the middle level at `cost`."""
+        symbols: list[Symbol] = []
+        for level in range(self.middle, 0, -1):
+            before = self.prefixes[level - 1]
+            for symbol, source, arc_cost in self._into[level - 1][state]:
+                number = before[source].get(cost - arc_cost, 0)
+                if rank < number:
+                    symbols.append(symbol)
+                    state, cost = source, cost - arc_cost
+                    break
+                rank -= number
+        symbols.reverse()
+        return symbols
+
+    def suffix_path(self, state: int, cost: int, rank: int) -> list[Symbol]:
+        """Way number `rank` of those from `state` of the middle level to the end at `cost`."""
+        symbols: list[Symbol] = []
+        for level in range(self.middle, len(self.priced.arcs)):
+            after = self.suffixes[level + 1]
+            for arc in self.priced.arcs[level][state]:
+                number = after[arc.target].get(cost - arc.cost, 0)
+                if rank < number:
+                    symbols.append(arc.symbol)
+                    state, cost = arc.target, cost - arc.cost
+                    break
+                rank -= number
+        return symbols
+
+
+def _num_entries(tables: list[Counter[int]]) -> int:
+    return sum(map(len, tables))
+
+
+class RankedMembers:
+    """The members inside a box of costs, numbered from 0.
+
+    Attributes:
+        size: number of members inside.
+    """
+
+    def __init__(self, tables: CostTables, box: CostBox) -> None:
+        self._tables = tables
+        self._box = box
+        self._pairs: list[tuple[int, int, int]] = []
+        ends: list[int] = []
+        self.size = 0
+        for state, (prefixes, points) in enumerate(
+            zip(tables.prefixes[tables.middle], tables.points, strict=True)
+        ):
+            for cost, num_prefixes in prefixes.items():
+                num_suffixes = points.count(*box.left_after(cost))
+                if num_suffixes:
+                    self.size += num_prefixes * num_suffixes
+                    self._pairs.append((state, cost, num_suffixes))
+                    ends.append(self.size)
+        self._ends = ends
+
+    def path(self, number: int) -> Path:
+        """The member with this number.
+
+        Raises:
+            IndexError: the number is not from 0 to `size` - 1.
+        """
+        if not 0 <= number < self.size:
+            raise IndexError(f"`0 <= number < {self.size}` must hold, but got {number}")
+        tables = self._tables
+        pair = bisect_right(self._ends, number)
+        state, prefix_cost, num_suffixes = self._pairs[pair]
+        rank = number - (self._ends[pair - 1] if pair else 0)
+        prefix_rank, suffix_rank = divmod(rank, num_suffixes)
+        suffix_cost, suffix_rank = tables.points[state].select(
+            *self._box.left_after(prefix_cost), suffix_rank
+        )
+        return (
+            *tables.prefix_path(state, prefix_cost, prefix_rank),
+            *tables.suffix_path(state, suffix_cost, suffix_rank),
+        )

@@ -1,0 +1,159 @@
+"""An automaton whose edges carry exact costs, and the passes that need no budget.
+
+A cost is one whole number, MACs above params: sums of costs are sums of numbers, and costs compare
+by MACs first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from sharedattn.cost import PartCost
+from sharedattn.placement import LayerChoice
+from spaces.automaton import Automaton, Path
+from spaces.stages import Symbol
+
+_PARAMS_BITS = 44
+_PARAMS_MASK = (1 << _PARAMS_BITS) - 1
+
+
+def pack(macs: int, params: int) -> int:
+    """MACs and params as one number that adds and compares; params must stay below 2^44."""
+    return macs << _PARAMS_BITS | params
+
+
+def macs_of(cost: int) -> int:
+    """The MACs of a packed cost."""
+    return cost >> _PARAMS_BITS
+
+
+def params_of(cost: int) -> int:
+    """The params of a packed cost."""
+    return cost & _PARAMS_MASK
+
+
+class LayerCosts(Protocol):
+    """What counting asks of a cost model; `sharedattn.cost.CostModel` is one."""
+
+    @property
+    def fixed(self) -> PartCost:
+        """Stem and head."""
+
+    def layer(self, stage: int, choice: LayerChoice) -> PartCost:
+        """A whole block, its DIA cell's params left out."""
+
+    def dia_cell_params(self, stage: int) -> int:
+        """Params of each distinct DIA cell of a stage."""
+
+
+class Arc(NamedTuple):
+    """An edge with its cost.
+
+    Attributes:
+        symbol: the choice at this position, or None where the stage has ended.
+        target: index of the state after it, in the next level.
+        cost: packed MACs and params.
+    """
+
+    symbol: Symbol
+    target: int
+    cost: int
+
+
+class PricedAutomaton:
+    """The members of a space with their exact costs.
+
+    Attributes:
+        automaton: the members.
+        fixed: packed cost of everything outside the layers.
+        arcs: per level and state, the edges with their costs, in the automaton's order.
+    """
+
+    def __init__(self, automaton: Automaton, costs: LayerCosts) -> None:
+        self.automaton = automaton
+        self.fixed = pack(costs.fixed.macs, costs.fixed.params)
+        self._costs = costs
+        self._known: dict[tuple[int, LayerChoice, bool], int] = {}
+        self.arcs: tuple[tuple[tuple[Arc, ...], ...], ...] = tuple(
+            tuple(
+                tuple(
+                    Arc(edge.symbol, edge.target, self._price(stage, edge.symbol, edge.new_cell))
+                    for edge in state
+                )
+                for state in level
+            )
+            for level, (stage, _) in zip(automaton.levels[:-1], automaton.positions, strict=True)
+        )
+        self._by_symbol = tuple(
+            tuple({arc.symbol: arc for arc in state} for state in level) for level in self.arcs
+        )
+
+    def _price(self, stage: int, symbol: Symbol, new_cell: bool) -> int:
+        if symbol is None:
+            return 0
+        key = (stage, symbol, new_cell)
+        if key not in self._known:
+            layer = self._costs.layer(stage, symbol)
+            cell_params = self._costs.dia_cell_params(stage) if new_cell else 0
+            self._known[key] = pack(layer.macs, layer.params + cell_params)
+        return self._known[key]
+
+    def member_cost(self, path: Path) -> int | None:
+        """Packed cost of the whole network; None: `path` is no member."""
+        state, cost = 0, self.fixed
+        for symbol, level in zip(path, self._by_symbol, strict=True):
+            arc = level[state].get(symbol)
+            if arc is None:
+                return None
+            state = arc.target
+            cost += arc.cost
+        return cost
+
+    def proposal_cost(self, path: Path) -> int:
+        """Packed cost of any layers, members or not, DIA cells numbered by first use."""
+        cost, num_cells = self.fixed, 0
+        for symbol, (stage, position) in zip(path, self.automaton.positions, strict=True):
+            num_cells = num_cells if position else 0
+            new_cell = symbol is not None and symbol.dia == num_cells
+            num_cells += new_cell
+            cost += self._price(stage, symbol, new_cell)
+        return cost
+
+    def cost_range(self, part: Callable[[int], int]) -> tuple[int, int]:
+        """The least and most over all members of `part` of the cost, MACs or params."""
+        ends = [(0, 0)]
+        for level in reversed(self.arcs):
+            ends = [
+                (
+                    min(part(arc.cost) + ends[arc.target][0] for arc in state),
+                    max(part(arc.cost) + ends[arc.target][1] for arc in state),
+                )
+                for state in level
+            ]
+        return part(self.fixed) + ends[0][0], part(self.fixed) + ends[0][1]
+
+    def cheapest(self) -> Path:
+        """The member of fewest MACs, then fewest params, then first in the order of symbols."""
+        return self._extreme(min)
+
+    def dearest(self) -> Path:
+        """The member of most MACs, then most params, then first in the order of symbols."""
+        return self._extreme(max)
+
+    def _extreme(self, choose: Callable[[Iterable[int]], int]) -> Path:
+        ends: list[Sequence[int]] = [[0]]
+        for level in reversed(self.arcs):
+            ends.append(
+                [choose(arc.cost + ends[-1][arc.target] for arc in state) for state in level]
+            )
+        ends.reverse()
+        path: list[Symbol] = []
+        state = 0
+        for states, here, after in zip(self.arcs, ends, ends[1:], strict=False):
+            best = next(
+                arc for arc in states[state] if arc.cost + after[arc.target] == here[state]
+            )
+            path.append(best.symbol)
+            state = best.target
+        return tuple(path)

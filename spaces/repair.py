@@ -1,0 +1,186 @@
+"""The member nearest to a proposal that may break any rule of the space or its budget.
+
+The distance between two layers at one position is the number of attributes that differ: the kind,
+the slots where both are external, the DIA cell, broadcasting; a layer against none differs in all
+four. The distance between a proposal and a member is the sum over positions, stages filled up at
+their ends. Among the nearest members inside the budget, the one whose MACs are closest to the
+proposal's is taken, then the one that comes first in the order of symbols, position by position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaces.automaton import Path
+from spaces.counting import CostBox
+from spaces.pricing import PricedAutomaton, macs_of, params_of
+from spaces.stages import Symbol
+
+NUM_ATTRIBUTES = 4
+# Above any cost of a network, and sums of two still fit.
+_UNREACHABLE = 2**62
+
+
+def difference(one: Symbol, other: Symbol) -> int:
+    """Number of attributes in which two symbols differ, from 0 to 4."""
+    if one is None or other is None:
+        return 0 if one is other else NUM_ATTRIBUTES
+    return (
+        (one.kind is not other.kind)
+        + (None not in (one.slots, other.slots) and one.slots != other.slots)
+        + (one.dia != other.dia)
+        + (one.cb != other.cb)
+    )
+
+
+class _Level(NamedTuple):
+    """The arcs of one level, in rows that follow each other state by state.
+
+    Attributes:
+        begins: row of each state's first arc, (states,).
+        symbols: of each arc, as its place in the alphabet, (arcs,).
+        targets: state after each arc, (arcs,).
+        macs: of each arc, (arcs,).
+        params: of each arc, (arcs,).
+    """
+
+    begins: NDArray[np.int64]
+    symbols: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    macs: NDArray[np.int64]
+    params: NDArray[np.int64]
+
+
+class Repair:
+    """Finds nearest members exactly, by dynamic programming over the automaton.
+
+    Args:
+        priced: the members with their costs.
+        box: what the whole network may cost; some member is inside.
+    """
+
+    def __init__(self, priced: PricedAutomaton, box: CostBox) -> None:
+        self._priced = priced
+        self._box = box
+        self._levels: list[_Level] = []
+        # Most repairs are small: tables of a few differences first, wider ones if need be.
+        self._widths = [2 * NUM_ATTRIBUTES]
+        while self._widths[-1] < NUM_ATTRIBUTES * len(priced.arcs):
+            self._widths.append(4 * self._widths[-1])
+        for states, alphabet in zip(priced.arcs, priced.automaton.alphabets, strict=True):
+            place = {symbol: i for i, symbol in enumerate(alphabet)}
+            arcs = [arc for state in states for arc in state]
+            self._levels.append(
+                _Level(
+                    np.cumsum([0] + [len(state) for state in states[:-1]]),
+                    np.array([place[arc.symbol] for arc in arcs]),
+                    np.array([arc.target for arc in arcs]),
+                    np.array([macs_of(arc.cost) for arc in arcs]),
+                    np.array([params_of(arc.cost) for arc in arcs]),
+                )
+            )
+
+    def nearest(self, proposal: Path) -> Path:
+        """The member nearest to `proposal`, as the head of this module says.
+
+        Args:
+            proposal: one symbol per position, each stage filled with None.
+        """
+        if self._admits(proposal):
+            return proposal
+        done = 0
+        for width in self._widths:
+            least = self._least_costs(proposal, width)
+            for allowance in range(done + 1, width + 1):
+                found = self._search(proposal, allowance, least)
+                if found is not None:
+                    return found
+            done = width
+        raise AssertionError("no member inside the box: the caller must ensure one")
+
+    def _admits(self, path: Path) -> bool:
+        cost = self._priced.member_cost(path)
+        return cost is not None and self._box.holds(cost)
+
+    def _least_costs(
+        self, proposal: Path, width: int
+    ) -> list[tuple[list[list[int]], list[list[int]]]]:
+        """Fewest MACs and fewest params to the end, each by itself.
+
+        Returns:
+            Per level a pair of tables [state][allowance], allowance 0 to `width` differences.
+        """
+        allowances = np.arange(width + 1)
+        end = np.zeros((1, width + 1), dtype=np.int64)
+        tables = [(end, end)]
+        for number in range(len(self._levels) - 1, -1, -1):
+            level = self._levels[number]
+            alphabet = self._priced.automaton.alphabets[number]
+            off = np.array([difference(proposal[number], symbol) for symbol in alphabet])
+            left = allowances - off[level.symbols][:, None]  # (arcs, width + 1)
+            least = []
+            for step, table in zip((level.macs, level.params), tables[-1], strict=True):
+                after = np.where(
+                    left < 0, _UNREACHABLE, table[level.targets[:, None], np.maximum(left, 0)]
+                )
+                through = np.minimum(step[:, None] + after, _UNREACHABLE)
+                least.append(np.minimum.reduceat(through, level.begins, axis=0))
+            tables.append((least[0], least[1]))
+        return [(macs.tolist(), params.tolist()) for macs, params in reversed(tables)]
+
+    def _search(
+        self,
+        proposal: Path,
+        allowance: int,
+        least: list[tuple[list[list[int]], list[list[int]]]],
+    ) -> Path | None:
+        """The best member within `allowance` differences; None: there is none in the box.
+
+        Args:
+            proposal: what to be near to.
+            allowance: differences that are allowed in all.
+            least: lower bounds on what the rest costs, from `_least_costs`.
+        """
+        arcs = self._priced.arcs
+        wanted = macs_of(self._priced.proposal_cost(proposal))
+        off = [
+            {symbol: difference(proposed, symbol) for symbol in alphabet}
+            for proposed, alphabet in zip(proposal, self._priced.automaton.alphabets, strict=True)
+        ]
+
+        @cache
+        def macs_off(level: int, state: int, cost: int, left: int) -> float:
+            """Least difference in MACs of any way to the end; infinite: there is no way."""
+            if left < 0:
+                return math.inf
+            least_macs, least_params = least[level]
+            _, max_macs, max_params = self._box.left_after(cost)
+            if least_macs[state][left] > max_macs or least_params[state][left] > max_params:
+                return math.inf
+            if level == len(arcs):
+                return abs(macs_of(cost) - wanted)
+            return min(macs_off(level + 1, *after) for _, after in ways(level, state, cost, left))
+
+        def ways(
+            level: int, state: int, cost: int, left: int
+        ) -> Iterator[tuple[Symbol, tuple[int, int, int]]]:
+            for arc in arcs[level][state]:
+                yield arc.symbol, (arc.target, cost + arc.cost, left - off[level][arc.symbol])
+
+        position = (0, self._priced.fixed, allowance)
+        best = macs_off(0, *position)
+        if best == math.inf:
+            return None
+        path: list[Symbol] = []
+        for level in range(len(arcs)):
+            symbol, position = next(
+                way for way in ways(level, *position) if macs_off(level + 1, *way[1]) == best
+            )
+            path.append(symbol)
+        return tuple(path)

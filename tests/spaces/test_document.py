@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sharedattn.errors import InputError
+from sharedattn.placement import Kind, LayerChoice
+from spaces.document import (
+    DocumentError,
+    Section,
+    located,
+    read_kind,
+    read_layer,
+    read_list,
+    read_number,
+    read_numbers,
+    read_one_of,
+    read_text,
+    read_yaml,
+)
+
+
+def test_yaml_gives_plain_values_and_the_line_of_each_path() -> None:
+    lines: dict[Any, int] = {}
+    document = read_yaml("a: 1\nb:\n  - x\n  - {c: [2, 3]}\n", lines)
+    assert document == {"a": 1, "b": ["x", {"c": [2, 3]}]}
+    assert lines == {
+        (): 1,
+        ("a",): 1,
+        ("b",): 2,
+        ("b", 0): 3,
+        ("b", 1): 4,
+        ("b", 1, "c"): 4,
+        ("b", 1, "c", 0): 4,
+        ("b", 1, "c", 1): 4,
+    }
+
+
+def test_yaml_aliases_are_written_out() -> None:
+    assert read_yaml("a: &x [V, L]\nb: *x\n", {}) == {"a": ["V", "L"], "b": ["V", "L"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "`the document has content` must hold, but it is empty"),
+        ("a: [", "`the document is YAML of plain values` must hold"),
+        ("a: 1\n---\nb: 2\n", "`the document is YAML of plain values` must hold"),
+        ("a: !!python/name:os.system", "could not determine a constructor"),
+        ("a: 1\nb: {c: 1, c: 2}\n", r"b\.c: `a key stands once` must hold"),
+        ("1: a\n", "`keys are text` must hold, but got 1"),
+        ("a:\n  ? [b]\n  : c\n", r"a: `keys are text` must hold, but got \['b'\]"),
+        ("a: 2021-99-99\n", "a: `this is a plain value` must hold, but month must be in"),
+        ("a: &a [*a]\n", "nested at most 30 levels` must hold, but this one has more"),
+        ("- " * 3000, "`the document nests at most 30 levels` must hold"),
+    ],
+)
+def test_yaml_that_is_no_document_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_yaml(text, {})
+
+
+def test_aliases_cannot_blow_a_small_file_up() -> None:
+    text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    for i in range(1, 9):
+        text += f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n"
+    with pytest.raises(DocumentError, match="at most 100000 values"):
+        read_yaml(text, {})
+
+
+def test_an_error_names_its_place_once() -> None:
+    with pytest.raises(DocumentError, match=r"^a\[1\]\.b: rule$") as caught, located(("c",)):
+        raise DocumentError(("a", 1, "b"), "rule")
+    assert caught.value.path == ("a", 1, "b")
+    with pytest.raises(DocumentError, match=r"^c: plain$"), located(("c",)):
+        raise InputError("plain")
+
+
+def test_section_reads_known_keys_alone() -> None:
+    section = Section({"a": 2}, ("s",), ("a", "b"))
+    assert section.take("a", read_number) == 2
+    assert section.take("b", read_number, 5) == 5
+    assert "a" in section
+    assert "b" not in section
+    with pytest.raises(DocumentError, match="s: `b` is missing here"):
+        section.take("b", read_number)
+    with pytest.raises(DocumentError, match=r"s\.c: unknown key 'c'; known here: a, b"):
+        Section({"c": 2}, ("s",), ("a", "b"))
+    with pytest.raises(DocumentError, match="`this is a mapping of a, b` must hold, but got 7"):
+        Section(7, (), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [(3, (3,)), ("2..5", (2, 3, 4, 5)), (" 0 .. 0 ", (0,)), ([5, 2], (2, 5)), (1000, (1000,))],
+)
+def test_numbers(value: Any, numbers: tuple[int, ...]) -> None:
+    assert read_numbers(value, ()) == numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("5..2", "`a range goes up` must hold, but got '5..2'"),
+        ("2..1001", "a whole number from 0 to 1000` must hold, but got 1001"),
+        (-1, "a whole number from 0 to 1000` must hold, but got -1"),
+        (True, "a whole number from 0 to 1000` must hold, but got True"),
+        (2.0, "a whole number, a list, or a range a..b` must hold, but got 2.0"),
+        ("x", "a whole number, a list, or a range a..b` must hold, but got 'x'"),
+        ([1, 1], r"x\[1\]: `entries of a list differ` must hold, but 1 repeats"),
+        ([1, "2..3"], r"x\[1\]: `this is a whole number from 0 to 1000` must hold"),
+        ([], "`a list has an entry` must hold, but it is empty"),
+    ],
+)
+def test_numbers_refused(value: Any, message: str) -> None:
+    with pytest.raises(DocumentError, match=message):
+        read_numbers(value, ("x",))
+
+
+def test_one_entry_is_a_list_of_one() -> None:
+    assert read_list(read_text)("a", ()) == ("a",)
+    assert read_list(read_text)(["b", " a "], ()) == ("b", "a")
+
+
+def test_words_and_kinds() -> None:
+    assert read_one_of("a", "b")("b", ()) == "b"
+    assert read_kind("E", ()) is Kind.EXTERNAL
+    with pytest.raises(DocumentError, match=r"`this is one of a, b` must hold, but got \['a'\]"):
+        read_one_of("a", "b")(["a"], ())
+    with pytest.raises(DocumentError, match="`this is one of V, L, E, N` must hold, but got 'Q'"):
+        read_kind("Q", ())
+    with pytest.raises(DocumentError, match="`this is a text` must hold, but got ' '"):
+        read_text(" ", ())
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        LayerChoice(Kind.VANILLA),
+        LayerChoice(Kind.LESS, dia=3, cb=True),
+        LayerChoice(Kind.EXTERNAL, 16, 11, True),
+        LayerChoice(Kind.NONE, cb=True),
+    ],
+)
+def test_a_layer_is_read_as_it_is_written(choice: LayerChoice) -> None:
+    assert read_layer(str(choice), ()) == choice
+
+
+def test_a_layer_of_external_attention_has_64_slots_by_default() -> None:
+    assert read_layer("E/cb", ()) == LayerChoice(Kind.EXTERNAL, 64, None, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("Q", "`a layer is V, L, E or N and options in the order /s16 /d0 /cb` must hold"),
+        ("V/cb/d0", "`a layer is V, L, E or N and options in the order /s16 /d0 /cb` must hold"),
+        ("V2", "`a layer is V, L, E or N and options in the order /s16 /d0 /cb` must hold"),
+        ("V/s16", "`slots` belongs to kind E and to no other"),
+        ("E/s0", "`slots >= 1` must hold"),
+        (7, "`this is a text` must hold, but got 7"),
+    ],
+)
+def test_a_layer_refused(value: Any, message: str) -> None:
+    with pytest.raises(DocumentError, match=message):
+        read_layer(value, ())

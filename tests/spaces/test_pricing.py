@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import Any
+
+from sharedattn.placement import Kind, LayerChoice, Placement
+from spaces.automaton import pad
+from spaces.pricing import PricedAutomaton, macs_of, pack, params_of
+from spaces.space import Space
+
+Small = tuple[Space, set[Placement]]
+
+
+def test_packed_costs_add_and_compare() -> None:
+    one, other = pack(7, 2**43), pack(11, 13)
+    assert (macs_of(one), params_of(one)) == (7, 2**43)
+    assert (macs_of(one + other), params_of(one + other)) == (18, 2**43 + 13)
+    assert one < other
+
+
+def test_a_members_cost_is_the_sum_over_its_layers_and_cells(small: Small, costs: Any) -> None:
+    space, members = small
+    priced = PricedAutomaton(space.automaton, costs)
+    for placement in members:
+        path = space.automaton.path(placement)
+        assert path is not None
+        total = costs.total(placement)
+        assert priced.member_cost(path) == pack(total.macs, total.params)
+        assert priced.proposal_cost(path) == pack(total.macs, total.params)
+
+
+def test_no_member_has_no_cost_but_a_proposal_has(small: Small, costs: Any) -> None:
+    space, _ = small
+    priced = PricedAutomaton(space.automaton, costs)
+    gated = LayerChoice(Kind.EXTERNAL, 11, 0, True)
+    stages = tuple((gated, gated) for _ in space.stages)
+    path = pad(stages, space.automaton.depths)
+    assert priced.member_cost(path) is None
+    total = costs.total(Placement(stages))
+    assert priced.proposal_cost(path) == pack(total.macs, total.params)
+
+
+def test_ranges_and_extremes(small: Small, costs: Any) -> None:
+    space, members = small
+    priced = PricedAutomaton(space.automaton, costs)
+    totals = {placement: costs.total(placement) for placement in members}
+    macs = [total.macs for total in totals.values()]
+    params = [total.params for total in totals.values()]
+    assert priced.cost_range(macs_of) == (min(macs), max(macs))
+    assert priced.cost_range(params_of) == (min(params), max(params))
+    by_cost = [pack(total.macs, total.params) for total in totals.values()]
+    for path, extreme in ((priced.cheapest(), min(by_cost)), (priced.dearest(), max(by_cost))):
+        assert priced.member_cost(path) == extreme

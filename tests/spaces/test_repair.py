@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sharedattn.placement import Kind, LayerChoice, Placement
+from spaces.automaton import Path, pad
+from spaces.counting import CostBox
+from spaces.pricing import PricedAutomaton, macs_of, params_of
+from spaces.repair import Repair, difference
+from spaces.space import Space
+from spaces.stages import Symbol, symbol_key
+
+Small = tuple[Space, set[Placement]]
+
+V, E, N = Kind.VANILLA, Kind.EXTERNAL, Kind.NONE
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (None, None, 0),
+        (None, LayerChoice(N), 4),
+        (LayerChoice(V), LayerChoice(V), 0),
+        (LayerChoice(V), LayerChoice(E, 5), 1),
+        (LayerChoice(E, 7), LayerChoice(E, 5), 1),
+        (LayerChoice(V, dia=0), LayerChoice(V, dia=1), 1),
+        (LayerChoice(V, dia=0), LayerChoice(V), 1),
+        (LayerChoice(V, cb=True), LayerChoice(V), 1),
+        (LayerChoice(V, None, 0, True), LayerChoice(E, 5, 1), 3),
+    ],
+)
+def test_differences_of_layers(one: Symbol, other: Symbol, expected: int) -> None:
+    assert difference(one, other) == difference(other, one) == expected
+
+
+def random_path(rng: random.Random, depths: tuple[int, ...]) -> Path:
+    """Layers that break rules as often as not, DIA cells numbered by first use."""
+    stages = []
+    for depth in depths:
+        layers: list[LayerChoice] = []
+        for _ in range(rng.randrange(depth + 1)):
+            kind = rng.choice(list(Kind))
+            cells = len({layer.dia for layer in layers} - {None})
+            layers.append(
+                LayerChoice(
+                    kind,
+                    rng.choice((5, 7, 11)) if kind is E else None,
+                    rng.choice((None, *range(cells + 1))),
+                    rng.random() < 0.5,
+                )
+            )
+        stages.append(layers)
+    return pad(stages, depths)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.02])
+def test_the_nearest_of_all_members_by_brute_force(small: Small, costs: Any, share: float) -> None:
+    space, members = small
+    priced = PricedAutomaton(space.automaton, costs)
+    totals = {placement: costs.total(placement) for placement in members}
+    place = int(share * (len(members) - 1))
+    box = CostBox(
+        sorted(total.macs for total in totals.values())[place],
+        sorted(total.params for total in totals.values())[-1 - place // 7],
+    )
+    inside = {
+        path: totals[placement].macs
+        for placement in members
+        if (path := space.automaton.path(placement)) is not None
+        and totals[placement].macs <= (box.max_macs or 0)
+        and totals[placement].params <= (box.max_params or 0)
+    }
+    repair = Repair(priced, box)
+    rng = random.Random(19)
+    for _ in range(25):
+        proposal = random_path(rng, space.automaton.depths)
+        macs = macs_of(priced.proposal_cost(proposal))
+
+        def rank(path: Path, proposal: Path = proposal, macs: int = macs) -> Any:
+            return (
+                sum(map(difference, path, proposal)),
+                abs(inside[path] - macs),
+                [symbol_key(symbol) for symbol in path],
+            )
+
+        assert repair.nearest(proposal) == min(inside, key=rank)
+
+
+def test_a_member_inside_is_its_own_nearest(small: Small, costs: Any) -> None:
+    space, members = small
+    repair = Repair(PricedAutomaton(space.automaton, costs), CostBox())
+    for placement in sorted(members, key=str)[::7]:
+        path = space.automaton.path(placement)
+        assert path is not None
+        assert repair.nearest(path) == path
+
+
+def test_bounds_that_conflict_still_give_the_nearest(
+    make_space: Callable[..., Space], choices: Callable[..., Any], costs: Any
+) -> None:
+    from spaces.stages import ListedStage
+
+    # V is cheap in params, L in MACs: each bound alone allows 3 V or 3 L, both together not.
+    either = choices("V", "L", "N")
+    space = make_space(ListedStage(layers=(choices("V"), *(either,) * 5), depth=(6,)))
+    priced = PricedAutomaton(space.automaton, costs)
+    fixed = costs.fixed
+    box = CostBox(fixed.macs + 6 * 503 - 3 * 196, fixed.params + 6 * 101 + 2 * 12)
+    all_vanilla = (LayerChoice(V),) * 6
+    nearest = repair_text(space, Repair(priced, box).nearest(all_vanilla))
+    # 3 L for V: MACs fit, params not. 2 changes with one N fit both, and lose the fewest MACs
+    # with an L beside it; the L stands first in the order of symbols as late as it can.
+    assert nearest == "V4L1N1"
+    cost = priced.member_cost(Repair(priced, box).nearest(all_vanilla))
+    assert cost is not None
+    assert macs_of(cost) <= (box.max_macs or 0)
+    assert params_of(cost) <= (box.max_params or 0)
+
+
+def repair_text(space: Space, path: Path) -> str:
+    return str(space.automaton.placement(path))
+
+
+def test_many_differences_are_found_too(
+    make_space: Callable[..., Space], choices: Callable[..., Any], costs: Any
+) -> None:
+    from spaces.stages import ListedStage
+
+    space = make_space(ListedStage(layers=(choices("N/cb"),) * 11, depth=(11,)))
+    repair = Repair(PricedAutomaton(space.automaton, costs), CostBox())
+    member = (LayerChoice(N, cb=True),) * 11
+    assert repair.nearest((LayerChoice(V, dia=0),) * 11) == member  # 33 differences
+    assert repair.nearest((None,) * 11) == member  # 44 differences
+
+
+def test_a_box_without_members_is_the_callers_fault(small: Small, costs: Any) -> None:
+    space, _ = small
+    repair = Repair(PricedAutomaton(space.automaton, costs), CostBox(max_macs=1))
+    with pytest.raises(AssertionError, match="no member inside the box"):
+        repair.nearest((None,) * len(space.automaton.positions))
