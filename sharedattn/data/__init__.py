@@ -1,0 +1,32 @@
+"""Data sets: what they are, how they are split, and how their batches are drawn."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from sharedattn.data.source import DataConfig, DataSource, Split
+
+__all__ = ["DataConfig", "DataSource", "Split", "open_data"]
+
+
+@lru_cache(maxsize=4)
+def open_data(config: DataConfig) -> DataSource:
+    """Open a data set; the same config gives the same object.
+
+    Args:
+        config: which data, at which size, cut how.
+
+    Returns:
+        The data, its splits fixed.
+
+    Raises:
+        InputError: data that is not there, cannot be read, or does not fit the config.
+    """
+    # Imported here since timm's data package takes a second that the embedded data saves.
+    if config.name == "digit-pairs":
+        from sharedattn.data.digit_pairs import DigitPairs
+
+        return DigitPairs(config)
+    from sharedattn.data.images import ImageData
+
+    return ImageData(config)

@@ -1,0 +1,156 @@
+"""`digit-pairs`: are the two digits on the canvas the same? Embedded, and in need of attention.
+
+scikit-learn's handwritten digits (1,797 real images, 8 x 8) are split 60/20/20 by image before
+anything else. An example is two digits of one split in two different cells of a 2 x 2 canvas
+(16 x 16 pixels), labelled 1 when they are the same digit; half of the examples are. A network that
+never compares tokens stays at chance, so placement matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.datasets import load_digits
+
+from sharedattn.data.source import Batch, DataConfig, DataSource, Split
+from sharedattn.errors import InputError
+from sharedattn.recipe import Recipe
+
+CELL = 8  # pixels on a side of one digit
+GRID = 2  # cells on a side of the canvas
+IMAGE_SIZE = GRID * CELL
+PAIRS_PER_EPOCH = 4480
+EVAL_PAIRS = 4000
+SPLIT_SEED = 20_260
+EVAL_SEEDS = {"validation": 20_261, "test": 20_262}
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class _Digits(NamedTuple):
+    images: npt.NDArray[np.float32]  # (n, 8, 8), standardised by the training split
+    labels: npt.NDArray[np.int64]  # (n,), sorted
+    first: npt.NDArray[np.int64]  # (10,), where each digit begins
+    size: npt.NDArray[np.int64]  # (10,), images of each digit
+
+
+@cache
+def _splits() -> dict[SplitName, _Digits]:
+    digits = load_digits()
+    images = (digits.images / 16.0).astype(np.float32)
+    labels = digits.target.astype(np.int64)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
+    train_end, validation_end = int(0.6 * len(labels)), int(0.8 * len(labels))
+    parts: dict[SplitName, npt.NDArray[np.int64]] = {
+        "train": order[:train_end],
+        "validation": order[train_end:validation_end],
+        "test": order[validation_end:],
+    }
+    mean, std = images[parts["train"]].mean(), images[parts["train"]].std()
+    splits: dict[SplitName, _Digits] = {}
+    for name, part in parts.items():
+        by_digit = part[np.argsort(labels[part], kind="stable")]
+        size = np.bincount(labels[by_digit], minlength=10).astype(np.int64)
+        splits[name] = _Digits(
+            (images[by_digit] - mean) / std, labels[by_digit], np.cumsum(size) - size, size
+        )
+    return splits
+
+
+def draw_pairs(split: SplitName, num_pairs: int, rng: np.random.Generator) -> Batch:
+    """Draw examples from the images of one split.
+
+    Args:
+        split: whose images are used; no image is in two splits.
+        num_pairs: examples to draw; half of them, rounded down, show the same digit twice.
+        rng: source of every choice.
+
+    Returns:
+        Canvases (num_pairs, 1, 16, 16), float32, zero mean and unit variance over the digits of
+        the training split, empty cells at the background's value; labels (num_pairs,), int64.
+    """
+    digits = _splits()[split]
+    same = rng.permutation(np.arange(num_pairs) % 2).astype(bool)
+    one = rng.integers(len(digits.labels), size=num_pairs)
+    other_digit = (digits.labels[one] + rng.integers(1, 10, size=num_pairs)) % 10
+    wanted = np.where(same, digits.labels[one], other_digit)
+    # A same-digit pair shows two different images: an offset of 1 to size - 1 from the first.
+    within = one - digits.first[wanted]
+    offset = 1 + (rng.random(num_pairs) * (digits.size[wanted] - 1)).astype(np.int64)
+    free = (rng.random(num_pairs) * digits.size[wanted]).astype(np.int64)
+    two = digits.first[wanted] + np.where(same, (within + offset) % digits.size[wanted], free)
+    cell_one = rng.integers(GRID * GRID, size=num_pairs)
+    cell_two = (cell_one + rng.integers(1, GRID * GRID, size=num_pairs)) % (GRID * GRID)
+    background = digits.images.min()
+    cells = np.full((num_pairs, GRID * GRID, CELL, CELL), background, dtype=np.float32)
+    row = np.arange(num_pairs)
+    cells[row, cell_one] = digits.images[one]
+    cells[row, cell_two] = digits.images[two]
+    canvas = cells.reshape(num_pairs, GRID, GRID, CELL, CELL).transpose(0, 1, 3, 2, 4)
+    images = np.ascontiguousarray(canvas).reshape(num_pairs, 1, IMAGE_SIZE, IMAGE_SIZE)
+    return torch.from_numpy(images), torch.from_numpy(same.astype(np.int64))
+
+
+class DigitPairs(DataSource):
+    """The embedded data set; training pairs are drawn anew each epoch.
+
+    Validation and test pairs are fixed: they depend on no study's seed.
+
+    Args:
+        config: must leave the image size and the channels as they are, 16 and 1.
+
+    Raises:
+        InputError: another image size or number of channels.
+    """
+
+    name = "digit-pairs"
+    image_size = IMAGE_SIZE
+    in_chans = 1
+    num_classes = 2
+
+    def __init__(self, config: DataConfig) -> None:
+        if config.image_size not in (None, IMAGE_SIZE) or config.in_chans not in (None, 1):
+            raise InputError(
+                f"`digit-pairs has images of 16x16 pixels and 1 channel` must hold, but the "
+                f"network asks for image size {config.image_size} and {config.in_chans} channels"
+            )
+        self.identity = {
+            "name": self.name,
+            "version": 1,
+            "scikit_learn_digits": int(load_digits().images.sum()),
+            "split_seed": SPLIT_SEED,
+            "eval_seeds": EVAL_SEEDS,
+            "eval_pairs": EVAL_PAIRS,
+            "pairs_per_epoch": PAIRS_PER_EPOCH,
+            "transform": "standardised",
+        }
+        self._eval: dict[Split, Batch] = {}
+
+    def num_images(self, split: SplitName) -> int:
+        return PAIRS_PER_EPOCH if split == "train" else EVAL_PAIRS
+
+    def train_batches(
+        self, recipe: Recipe, *, seed: int, epoch: int, device: torch.device
+    ) -> Iterator[Batch]:
+        rng = np.random.default_rng((seed, epoch))
+        images, labels = draw_pairs("train", PAIRS_PER_EPOCH, rng)
+        images, labels = images.to(device), labels.to(device)
+        for start in range(0, PAIRS_PER_EPOCH - recipe.batch_size + 1, recipe.batch_size):
+            part = slice(start, start + recipe.batch_size)
+            yield images[part], labels[part]
+
+    def eval_batches(
+        self, split: Split, *, batch_size: int, device: torch.device
+    ) -> Iterator[Batch]:
+        if split not in self._eval:
+            rng = np.random.default_rng(EVAL_SEEDS[split])
+            self._eval[split] = draw_pairs(split, EVAL_PAIRS, rng)
+        images, labels = self._eval[split]
+        for start in range(0, EVAL_PAIRS, batch_size):
+            part = slice(start, start + batch_size)
+            yield images[part].to(device), labels[part].to(device)

@@ -1,0 +1,218 @@
+"""How a network is trained: one frozen document, hashed into the identity of every evaluation.
+
+Optimisers, schedules, augmentation, mixup and EMA are timm's, under timm's names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sharedattn.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A training recipe.
+
+    Attributes:
+        epochs: passes over the training split; the fidelity of an evaluation.
+        batch_size: images per optimiser step, and per evaluation batch.
+        init: `timm`: the backbone's own initialisation; `torch`: `reset_parameters` of every
+            linear and convolution layer.
+        optimizer: timm's name of the optimiser (`adamw`, `muon`, `sgd`, ...).
+        optimizer_options: further arguments of timm's `create_optimizer_v2`.
+        lr: peak learning rate.
+        weight_decay: decoupled weight decay; biases and norms are left out, as timm does.
+        schedule: timm's name of the schedule (`cosine`, `constant`, ...), stepped every update.
+        warmup_epochs: epochs of linear warm-up, inside the schedule.
+        min_lr: learning rate at the end.
+        clip_grad_norm: bound on the gradient's norm; None: none.
+        drop_path_rate: stochastic depth of the last layer, growing linearly with depth.
+        label_smoothing: of the cross entropy.
+        diagonality_weight: weight of the less-attention diagonality term; 0: off.
+        ema_decay: decay of the averaged weights that are evaluated; None: the last weights.
+        amp: precision of forward passes in training on an accelerator: `none` or `bfloat16`.
+        hflip: probability of a horizontal flip.
+        crop_scale_min: least share of the image's area in a random crop; 1: no random crop.
+        color_jitter: strength.
+        auto_augment: timm's policy text, such as `rand-m9-mstd0.5-inc1`; None: none.
+        random_erasing: probability.
+        mixup: alpha of mixup; 0: off.
+        cutmix: alpha of cutmix; 0: off.
+        loader_workers: processes that load images; the embedded data needs none.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    epochs: int
+    batch_size: int = 64
+    init: Literal["timm", "torch"] = "timm"
+    optimizer: str = "adamw"
+    optimizer_options: tuple[tuple[str, Any], ...] = ()
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    min_lr: float = 1e-5
+    clip_grad_norm: float | None = None
+    drop_path_rate: float = 0.0
+    label_smoothing: float = 0.0
+    diagonality_weight: float = 0.0
+    ema_decay: float | None = None
+    amp: Literal["none", "bfloat16"] = "none"
+    hflip: float = 0.0
+    crop_scale_min: float = 1.0
+    color_jitter: float = 0.0
+    auto_augment: str | None = None
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    loader_workers: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer_options", tuple(sorted(self.optimizer_options)))
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, (int, float)) or not low <= value <= high:
+                raise InputError(
+                    f"`{low:g} <= {name} <= {high:g}` must hold in a recipe, but got {value!r}"
+                )
+        for name in ("epochs", "batch_size", "loader_workers"):
+            if type(getattr(self, name)) is not int:
+                raise InputError(
+                    f"`{name}` of a recipe is a whole number, but got {getattr(self, name)!r}"
+                )
+        for name, known in (("init", ("timm", "torch")), ("amp", ("none", "bfloat16"))):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"`{name}` of a recipe is one of {', '.join(known)}, "
+                    f"but got {getattr(self, name)!r}"
+                )
+        if self.warmup_epochs > self.epochs:
+            raise InputError(
+                f"`warmup_epochs <= epochs` must hold in a recipe, but got "
+                f"{self.warmup_epochs:g} and {self.epochs}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of every field."""
+        return {**asdict(self), "optimizer_options": dict(self.optimizer_options)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Recipe:
+        """The inverse of `to_json`; fields left out take their defaults.
+
+        Raises:
+            InputError: an unknown field, a missing `epochs`, or a value out of its range.
+        """
+        known = {f.name for f in fields(cls)}
+        if not isinstance(document, dict) or not set(document) <= known:
+            unknown = sorted(set(document) - known) if isinstance(document, dict) else document
+            raise InputError(
+                f"`a recipe has fields of {', '.join(sorted(known))}` must hold, "
+                f"but got {unknown!r}"
+            )
+        if "epochs" not in document:
+            raise InputError("`a recipe has epochs` must hold; say for how long to train")
+        options = tuple(document.get("optimizer_options", {}).items())
+        return cls(**{**document, "optimizer_options": options})
+
+    @classmethod
+    def load(cls, name: str) -> Recipe:
+        """A built-in recipe by name, or one from a YAML file.
+
+        Raises:
+            InputError: no such recipe or file, or a file that holds no recipe.
+        """
+        if name in RECIPES:
+            return RECIPES[name]
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(
+                f"`a recipe is one of {', '.join(RECIPES)} or a YAML file` must hold, "
+                f"but got {name!r}"
+            )
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"`a recipe is a YAML mapping` must hold: {error}") from error
+        return cls.from_json(document)
+
+    def with_changes(self, **changes: Any) -> Recipe:
+        """The recipe with some fields replaced; warm-up shrinks with fewer epochs."""
+        epochs = changes.get("epochs", self.epochs)
+        warmup = changes.setdefault("warmup_epochs", self.warmup_epochs * epochs / self.epochs)
+        return replace(self, **{**changes, "warmup_epochs": round(warmup, 6)})
+
+    @property
+    def key(self) -> str:
+        """sha256 of the canonical JSON; what does not change the result is left out."""
+        document = self.to_json()
+        del document["loader_workers"]
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("epochs", 1, 100_000),
+    ("batch_size", 1, 1_000_000),
+    ("lr", 0.0, 1e3),
+    ("weight_decay", 0.0, 1e3),
+    ("warmup_epochs", 0.0, 100_000),
+    ("min_lr", 0.0, 1e3),
+    ("clip_grad_norm", 0.0, math.inf),
+    ("drop_path_rate", 0.0, 0.99),
+    ("label_smoothing", 0.0, 0.99),
+    ("diagonality_weight", 0.0, 1e6),
+    ("ema_decay", 0.0, 1.0),
+    ("hflip", 0.0, 1.0),
+    ("crop_scale_min", 0.01, 1.0),
+    ("color_jitter", 0.0, 10.0),
+    ("random_erasing", 0.0, 1.0),
+    ("mixup", 0.0, 100.0),
+    ("cutmix", 0.0, 100.0),
+    ("loader_workers", 0, 1024),
+)
+
+# Muon learns the embedded task in about a third of AdamW's steps, which is what lets a search
+# train two dozen placements in minutes on two cores (benchmarks/embedded_recipe.py).
+RECIPES: dict[str, Recipe] = {
+    "digit-pairs": Recipe(
+        epochs=5,
+        batch_size=64,
+        init="torch",
+        optimizer="muon",
+        optimizer_options=(("nesterov", True),),
+        lr=1e-2,
+        warmup_epochs=1.0,
+    ),
+    # The recipe of DeiT (Touvron et al. 2021, arXiv 2012.12877, Table 9) but for repeated
+    # augmentation; the learning rate is for the batch size that stands beside it.
+    "deit": Recipe(
+        epochs=300,
+        batch_size=256,
+        lr=2.5e-4,
+        warmup_epochs=5.0,
+        drop_path_rate=0.1,
+        label_smoothing=0.1,
+        amp="bfloat16",
+        hflip=0.5,
+        crop_scale_min=0.08,
+        color_jitter=0.4,
+        auto_augment="rand-m9-mstd0.5-inc1",
+        random_erasing=0.25,
+        mixup=0.8,
+        cutmix=1.0,
+        loader_workers=4,
+    ),
+}

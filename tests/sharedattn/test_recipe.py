@@ -1,0 +1,87 @@
+"""Recipes: canonical, hashed, validated."""
+
+from dataclasses import replace
+
+import pytest
+
+from sharedattn.errors import InputError
+from sharedattn.recipe import RECIPES, Recipe
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_json_round_trip(name):
+    recipe = Recipe.load(name)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert Recipe.from_json(recipe.to_json()).key == recipe.key
+
+
+def test_every_field_but_the_loader_changes_the_key():
+    recipe = Recipe(epochs=7)
+    changed = {
+        "epochs": 5,
+        "batch_size": 3,
+        "init": "torch",
+        "optimizer": "sgd",
+        "optimizer_options": (("momentum", 0.5),),
+        "lr": 0.5,
+        "weight_decay": 0.5,
+        "schedule": "constant",
+        "warmup_epochs": 0.5,
+        "min_lr": 0.5,
+        "clip_grad_norm": 0.5,
+        "drop_path_rate": 0.5,
+        "label_smoothing": 0.5,
+        "diagonality_weight": 0.5,
+        "ema_decay": 0.5,
+        "amp": "bfloat16",
+        "hflip": 0.25,
+        "crop_scale_min": 0.5,
+        "color_jitter": 0.5,
+        "auto_augment": "rand-m9",
+        "random_erasing": 0.5,
+        "mixup": 0.5,
+        "cutmix": 0.5,
+    }
+    assert set(changed) | {"loader_workers"} == set(recipe.to_json())
+    keys = {replace(recipe, **{name: value}).key for name, value in changed.items()}
+    assert len(keys | {recipe.key}) == len(changed) + 1
+    assert replace(recipe, loader_workers=3).key == recipe.key
+
+
+def test_fewer_epochs_shrink_the_warm_up():
+    assert Recipe(epochs=10, warmup_epochs=2.5).with_changes(epochs=4).warmup_epochs == 1.0
+
+
+def test_a_recipe_from_a_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("epochs: 3\nlr: 0.5\noptimizer_options: {nesterov: true}\n")
+    assert Recipe.load(str(path)) == Recipe(
+        epochs=3, lr=0.5, optimizer_options=(("nesterov", True),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("lr: 0.5\n", "a recipe has epochs"),
+        ("epochs: 3\nspeed: 1\n", r"a recipe has fields of .* but got \['speed'\]"),
+        ("epochs: 0\n", "1 <= epochs <= 100000"),
+        ("epochs: 2.5\n", "`epochs` of a recipe is a whole number"),
+        ("epochs: 3\nlr: fast\n", "0 <= lr <= 1000"),
+        ("epochs: 3\nlr: .nan\n", "0 <= lr <= 1000"),
+        ("epochs: 3\ninit: jax\n", "`init` of a recipe is one of timm, torch"),
+        ("epochs: 3\nwarmup_epochs: 4\n", "warmup_epochs <= epochs"),
+        ("epochs: [3\n", "a recipe is a YAML mapping"),
+        ("- 3\n", "a recipe has fields of"),
+    ],
+)
+def test_bad_recipes(text, rule, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rule):
+        Recipe.load(str(path))
+
+
+def test_an_unknown_recipe():
+    with pytest.raises(InputError, match="a recipe is one of digit-pairs, deit or a YAML file"):
+        Recipe.load("imagenet")

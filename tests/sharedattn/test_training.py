@@ -1,0 +1,169 @@
+"""The training loop and the evaluation: seeded, on train and validation alone, and it learns."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sharedattn.backbones import build, resolve
+from sharedattn.data.source import DataSource
+from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec
+from sharedattn.recipe import Recipe
+from sharedattn.training import check_fit, evaluate, train
+
+SPEC = resolve(
+    NetworkSpec.parse(
+        "vit(class_token=false,depth=2,embed_dim=10,global_pool=avg,in_chans=1,num_classes=3,"
+        "num_heads=2,patch_size=2,mlp_ratio=2)@6: V1L1/dia1/cb"
+    )
+)
+RECIPE = Recipe(epochs=3, batch_size=7, init="torch", lr=5e-3, warmup_epochs=1.0)
+
+
+class Shades(DataSource):
+    """Three classes told apart by their brightness; remembers what was asked of it."""
+
+    name = "shades"
+    image_size, in_chans, num_classes = 6, 1, 3
+
+    def __init__(self, poison=False):
+        self.identity = {"name": self.name}
+        self.opened = []
+        self.poison = poison
+
+    def num_images(self, split):
+        return {"train": 35, "validation": 23, "test": 11}[split]
+
+    def _draw(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.randint(3, (count,), generator=generator)
+        images = torch.randn(count, 1, 6, 6, generator=generator) / 2
+        for i, label in enumerate(labels):
+            images[i] += label - 1.0
+        if self.poison:
+            images[0, 0, 0, 0] = torch.nan
+        return images, labels
+
+    def train_batches(self, recipe, *, seed, epoch, device):
+        self.opened.append(("train", epoch))
+        images, labels = self._draw(35, 1000 * seed + epoch)
+        for start in range(0, 35 - recipe.batch_size + 1, recipe.batch_size):
+            part = slice(start, start + recipe.batch_size)
+            yield images[part], labels[part]
+
+    def eval_batches(self, split, *, batch_size, device):
+        self.opened.append((split, None))
+        images, labels = self._draw(self.num_images(split), 77 if split == "test" else 55)
+        yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
+
+
+def test_it_learns_and_equal_seeds_are_equal():
+    recipe = replace(RECIPE, epochs=8, lr=2e-2)
+    one, same = (train(SPEC, Shades(), recipe, seed=4) for _ in range(2))
+    assert one.metrics.top1 > 0.8
+    assert one.curve == same.curve
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            one.network.state_dict().values(), same.network.state_dict().values(), strict=True
+        )
+    )
+    assert train(SPEC, Shades(), recipe, seed=5).curve != one.curve
+
+
+def test_the_test_split_is_never_opened():
+    data = Shades()
+    train(SPEC, data, RECIPE, seed=0, validate_every=1)
+    assert {split for split, _ in data.opened} == {"train", "validation"}
+
+
+def test_validation_comes_after_the_last_epoch_or_when_asked():
+    curve = train(SPEC, Shades(), RECIPE, seed=0).curve
+    assert [epoch.validation is not None for epoch in curve] == [False, False, True]
+    often = train(SPEC, Shades(), replace(RECIPE, epochs=4), seed=0, validate_every=2).curve
+    assert [epoch.validation is not None for epoch in often] == [False, True, False, True]
+
+
+def test_evaluate_equals_accuracy_and_loss_by_hand():
+    torch.manual_seed(0)
+    network = build(SPEC)
+    data = Shades()
+    images, labels = data._draw(23, 55)
+    with torch.no_grad():
+        logits = network.eval()(images)
+    metrics = evaluate(network, data, "validation", batch_size=5)
+    assert metrics.num_images == 23
+    assert metrics.top1 == (logits.argmax(1) == labels).sum().item() / 23
+    assert metrics.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_the_diagonality_term_is_trained_where_the_recipe_weighs_it():
+    plain = train(SPEC, Shades(), RECIPE, seed=0)
+    weighed = train(SPEC, Shades(), replace(RECIPE, diagonality_weight=50.0), seed=0)
+    images, _ = Shades()._draw(23, 55)
+
+    def diagonality(training):
+        with torch.no_grad():
+            return training.network.run(images, collect={"diagonality"}).diagonality.item()
+
+    assert diagonality(weighed) < diagonality(plain) - 0.01
+
+
+def test_averaged_weights_are_what_is_evaluated():
+    last = train(SPEC, Shades(), RECIPE, seed=0)
+    averaged = train(SPEC, Shades(), replace(RECIPE, ema_decay=0.5), seed=0)
+    unaveraged = train(SPEC, Shades(), replace(RECIPE, ema_decay=0.0), seed=0)
+    assert unaveraged.metrics == last.metrics
+    assert averaged.metrics != last.metrics
+    assert averaged.metrics == evaluate(
+        averaged.network, Shades(), "validation", batch_size=RECIPE.batch_size
+    )
+
+
+def test_an_epoch_can_stop_the_training():
+    seen = []
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(epoch):
+        seen.append(epoch.epoch)
+        if epoch.epoch == 2:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        train(SPEC, Shades(), RECIPE, seed=0, on_epoch=stop)
+    assert seen == [1, 2]
+
+
+def test_a_loss_that_is_not_finite_raises():
+    with pytest.raises(FloatingPointError, match="the training loss is finite"):
+        train(SPEC, Shades(poison=True), RECIPE, seed=0)
+    network = build(SPEC)
+    nn.init.constant_(network.head.bias, torch.nan)
+    with pytest.raises(FloatingPointError, match="the validation loss is finite"):
+        evaluate(network, Shades(), "validation", batch_size=7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"optimizer": "no-such"}, "the recipe's optimiser is timm's"),
+        ({"optimizer_options": (("speed", 1),)}, "the recipe's optimiser is timm's"),
+        ({"schedule": "no-such"}, "the recipe's schedule is timm's"),
+        ({"batch_size": 36}, "batch_size <= training images"),
+    ],
+)
+def test_recipes_that_cannot_be_trained(changes, rule):
+    with pytest.raises(InputError, match=rule):
+        train(SPEC, Shades(), replace(RECIPE, **changes), seed=0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_classes", 5), ("in_chans", 3)])
+def test_data_that_does_not_fit(name, value):
+    spec = NetworkSpec(replace(SPEC.backbone, **{name: value}), SPEC.placement)
+    with pytest.raises(InputError, match=f"{name} of the network and of the data agree"):
+        check_fit(spec, Shades())
