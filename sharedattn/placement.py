@@ -29,7 +29,8 @@ DEFAULT_SLOTS = 64
 _RESERVED_OPTION = re.compile(r"mea|cbs|r\d+|dia\[[01]*\]|keys|lowrank\d+|reuse")
 _SHORT_STAGE = re.compile(r"((?:[A-Z]\d+)+)((?:/[^/]*)*)")
 _LONG_LAYER = re.compile(r"([A-Z])((?:/[^/]*)*)")
-_SPEC = re.compile(r"\s*([A-Za-z][\w.]*)\s*(?:\(([^()]*)\))?\s*(?:@\s*(\d+))?\s*")
+_NAME = r"[A-Za-z][\w.]*"
+_SPEC = re.compile(rf"\s*({_NAME})\s*(?:\(([^()]*)\))?\s*(?:@\s*(\d{{1,9}}))?\s*")
 
 
 class Kind(StrEnum):
@@ -174,8 +175,8 @@ class Placement:
         Raises:
             InputError: not lists of layers, or layers that mean no placement.
         """
-        if not isinstance(stages, Sequence) or isinstance(stages, str):
-            raise InputError(f"a placement is a list of stages, but got {stages!r}")
+        if not _is_list(stages) or not all(map(_is_list, stages)):
+            raise InputError(f"a placement is a list of stages of layers, but got {stages!r}")
         return cls(
             tuple(tuple(LayerChoice.from_json(layer) for layer in stage) for stage in stages)
         )
@@ -191,6 +192,10 @@ class Placement:
 
     def __str__(self) -> str:
         return " | ".join(_stage_text(stage) for stage in self.stages)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _canonical_stage(index: int, stage: Iterable[LayerChoice]) -> tuple[LayerChoice, ...]:
@@ -298,7 +303,9 @@ def _parse_stage(text: str) -> tuple[LayerChoice, ...]:
         for letter, count in re.findall(r"([A-Z])(\d+)", match[1])
         for _ in range(_bounded_count(count, text))
     ]
-    options = _parse_options(match[2], text, {"s": r"\d+", "dia": r"\d+", "cb": r"\d*"})
+    options = _parse_options(
+        match[2], text, {"s": r"\d{1,9}", "dia": r"\d{1,9}", "cb": r"\d{0,9}"}
+    )
     has_external = Kind.EXTERNAL in kinds
     if "s" in options and not has_external:
         raise InputError(
@@ -306,7 +313,7 @@ def _parse_stage(text: str) -> tuple[LayerChoice, ...]:
         )
     num_groups = options.get("dia")
     cells: Sequence[int | None] = (
-        dia_runs(len(kinds), num_groups) if num_groups else [None] * len(kinds)
+        [None] * len(kinds) if num_groups is None else dia_runs(len(kinds), num_groups)
     )
     with_cb = (
         (options["cb"] if options["cb"] is not None else len(kinds)) if "cb" in options else 0
@@ -330,7 +337,7 @@ def _parse_stage(text: str) -> tuple[LayerChoice, ...]:
 
 def _bounded_count(count: str, text: str) -> int:
     # A bound far above any backbone's depth keeps a typing error from filling the memory.
-    if not 1 <= int(count) <= 1000:
+    if len(count) > 4 or not 1 <= int(count) <= 1000:
         raise InputError(f"`1 <= layers in a run <= 1000` must hold, but got {count} in {text!r}")
     return int(count)
 
@@ -343,7 +350,7 @@ def _parse_layer(part: str, text: str) -> LayerChoice:
             f"but got {part!r} in {text!r}"
         )
     kind = _parse_kind(match[1], text)
-    options = _parse_options(match[2], text, {"s": r"\d+", "d": r"\d+", "cb": ""})
+    options = _parse_options(match[2], text, {"s": r"\d{1,9}", "d": r"\d{1,9}", "cb": ""})
     if "s" in options and kind is not Kind.EXTERNAL:
         raise InputError(f"`/s needs an external layer` must hold, but got {part!r} in {text!r}")
     slots = options.get("s", DEFAULT_SLOTS) if kind is Kind.EXTERNAL else None
@@ -471,10 +478,10 @@ class MechanismOptions:
             "class_token_in_mean": (True, False),
         }
         for name, known in forms.items():
-            if getattr(self, name) not in known:
+            value = getattr(self, name)
+            if type(value) is not type(known[0]) or value not in known:
                 raise InputError(
-                    f"`{name}` is one of {', '.join(map(str, known))}, "
-                    f"but got {getattr(self, name)!r}"
+                    f"`{name}` is one of {', '.join(map(str, known))}, but got {value!r}"
                 )
         for name in ("external_expansion", "dia_reduction"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
@@ -515,11 +522,23 @@ class BackboneSpec:
     options: MechanismOptions = field(default_factory=MechanismOptions)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
+            raise InputError(f"`a backbone has a name` must hold, but got {self.name!r}")
+        for key, value in self.keywords:
+            if not isinstance(value, Keyword):
+                raise InputError(
+                    f"`a keyword is true, false, a number or a text` must hold, "
+                    f"but got {key}={value!r}"
+                )
         object.__setattr__(self, "keywords", tuple(sorted(self.keywords)))
-        for name in ("image_size", "in_chans", "num_classes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"`{name} >= 1` must hold, but got {name}={value}")
+        numbers = {"in_chans": self.in_chans, "num_classes": self.num_classes}
+        if self.image_size is not None:
+            numbers["image_size"] = self.image_size
+        for name, number in numbers.items():
+            if type(number) is not int or number < 1:
+                raise InputError(
+                    f"`{name} >= 1` must hold, as a whole number, but got {name}={number!r}"
+                )
 
     @classmethod
     def parse(cls, text: str) -> BackboneSpec:
@@ -548,13 +567,10 @@ class BackboneSpec:
         options: dict[str, Any] = {
             key: keywords.pop(key) for key in list(keywords) if key in option_names
         }
-        own: dict[str, int] = {}
+        own: dict[str, Any] = {}
         for key in ("in_chans", "num_classes"):
-            value_ = keywords.pop(key, None)
-            if value_ is not None:
-                if type(value_) is not int:
-                    raise InputError(f"`{key}` is a whole number, but got {value_!r}")
-                own[key] = value_
+            if key in keywords:
+                own[key] = keywords.pop(key)
         return cls(
             name=match[1],
             keywords=tuple(keywords.items()),

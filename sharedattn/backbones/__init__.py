@@ -6,6 +6,7 @@ A family is one file; a new one is that file and its place in `FAMILIES`.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache, partial
@@ -231,8 +232,8 @@ def _check_keywords(
         kind = type(own_values[key])
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise InputError(f"`{key}` is of type {kind.__name__}, but got {value!r}")
-        if not isinstance(value, bool | str) and (
-            value < 0 or (value == 0 and not rule.may_be_zero)
+        if not isinstance(value, bool | str) and not (
+            0 < value < math.inf or (value == 0 and rule.may_be_zero)
         ):
             least = ">= 0" if rule.may_be_zero else "> 0"
             raise InputError(f"`{key} {least}` must hold, but got {key}={value}")
