@@ -1,0 +1,44 @@
+"""What the tests of networks share: tiny backbones of prime sizes, and random placements."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
+
+RandomPlacement = Callable[[random.Random, int], Placement]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Weights and images are the same in every run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny() -> BackboneSpec:
+    """5 layers, 10 tokens of which one is a prefix, width 22 in 2 heads, 3 classes."""
+    return BackboneSpec.parse(
+        "vit(embed_dim=22,depth=5,num_heads=2,patch_size=5,mlp_ratio=1.5,in_chans=2,num_classes=3)"
+        "@15"
+    )
+
+
+@pytest.fixture
+def random_placement() -> RandomPlacement:
+    """Draws a legal one-stage placement of up to so many layers, of every mechanism."""
+
+    def draw(rng: random.Random, most_layers: int) -> Placement:
+        layers: list[LayerChoice] = []
+        for _ in range(rng.randint(1, most_layers)):
+            has_scores = any(layer.kind is Kind.VANILLA for layer in layers)
+            kind = rng.choice([k for k in Kind if has_scores or k is not Kind.LESS])
+            slots = rng.choice([3, 7, 13]) if kind is Kind.EXTERNAL else None
+            layers.append(LayerChoice(kind, slots, rng.choice([None, 0, 1]), rng.random() < 0.5))
+        return Placement((tuple(layers),))
+
+    return draw
