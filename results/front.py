@@ -9,6 +9,7 @@ complete, not on the order of completion: a search that was killed goes on where
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,20 +25,35 @@ class Candidate:
     """A placement with its complete evaluations of one fidelity.
 
     Attributes:
-        number: of the first search trial that evaluated it; its id in every document.
-        spec_key: sha256 of the spec.
-        placement: text.
-        params: parameters.
-        macs: multiply-accumulates of one image.
-        runs: the complete trial of each replicate, replicate 0 (the search's own) first.
+        runs: the complete trial of each replicate; first replicate 0, the search's own.
     """
 
-    number: int
-    spec_key: str
-    placement: str
-    params: int
-    macs: int
     runs: tuple[TrialRow, ...]
+
+    @property
+    def number(self) -> int:
+        """Of the first search trial that evaluated it; its id in every document."""
+        return self.runs[0].number
+
+    @property
+    def spec_key(self) -> str:
+        """sha256 of the spec."""
+        return self.runs[0].spec_key
+
+    @property
+    def placement(self) -> str:
+        """The placement's text."""
+        return self.runs[0].placement
+
+    @property
+    def params(self) -> int:
+        """Parameters."""
+        return self.runs[0].params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return self.runs[0].macs
 
     @property
     def top1s(self) -> tuple[float, ...]:
@@ -128,25 +144,21 @@ def candidates(rows: Sequence[TrialRow], num_seeds: int) -> list[Candidate]:
         return []
     key = fidelity.key
     firsts: dict[str, TrialRow] = {}
-    confirmations: dict[str, dict[int, TrialRow]] = {}
+    further: dict[str, dict[int, TrialRow]] = defaultdict(dict)
     for row in rows:
         if row.fidelity_key != key:
             continue
         if row.role is TrialRole.SEARCH:
             firsts.setdefault(row.spec_key, row)
         elif row.replicate < num_seeds:
-            confirmations.setdefault(row.spec_key, {})[row.replicate] = row
-    return [
-        Candidate(
-            first.number,
-            spec_key,
-            first.placement,
-            first.params,
-            first.macs,
-            (first, *(run for _, run in sorted(confirmations.get(spec_key, {}).items()))),
-        )
-        for spec_key, first in sorted(firsts.items(), key=lambda item: item[1].number)
+            further[row.spec_key][row.replicate] = row
+    pool = [Candidate((first,)) for first in firsts.values() if first.spec_key not in further]
+    pool += [
+        Candidate((firsts[spec_key], *(runs[replicate] for replicate in sorted(runs))))
+        for spec_key, runs in further.items()
+        if spec_key in firsts
     ]
+    return sorted(pool, key=lambda candidate: candidate.number)
 
 
 def objective_values(
@@ -172,7 +184,8 @@ def objective_values(
     for objective in objectives:
         column = [
             c.runs[0].top1
-            if objective.name == "top1" and averaged is not None and c.spec_key not in averaged
+            if objective.name == "top1"
+            and (len(c.runs) == 1 or (averaged is not None and c.spec_key not in averaged))
             else getattr(c, objective.name)
             for c in pool
         ]

@@ -1,0 +1,203 @@
+"""What a study has come to: read once, then shown, drawn, picked from and exported."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from results.front import Candidate, Front, candidates, objective_values, study_front
+from results.pareto import Objective, hypervolume, hypervolume_history, knee, parse_objectives
+from results.quantities import format_quantity, parse_quantity
+from results.records import Document, Study, TrialRole, TrialRow, TrialState
+from results.store import Store
+from sharedattn.errors import InputError
+
+_LIMIT = re.compile(r"(macs|params)\s*(<=?)\s*(.+)")
+_ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study with its trials and its front.
+
+    Attributes:
+        study: the study.
+        rows: its trials of both roles.
+    """
+
+    study: Study
+    rows: list[TrialRow]
+
+    @classmethod
+    def read(cls, store: Store, study: Study) -> StudySummary:
+        """Read a study's trials from the database."""
+        return cls(study, store.trials(study))
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is compared."""
+        return parse_objectives(self.study.record.objectives)
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """Every placement with a complete search trial, by number."""
+        return candidates(self.rows, self.study.record.confirm_seeds)
+
+    @cached_property
+    def front(self) -> Front:
+        """The front to show, see `study_front`."""
+        return study_front(self.rows, self.objectives, self.study.record.confirm_seeds)
+
+    @cached_property
+    def hypervolume(self) -> float:
+        """Of the front, a fraction of the box to the reference point."""
+        values = objective_values(self.front.members, self.objectives)
+        return hypervolume(values, self.objectives, self.study.record.reference_point)
+
+    @cached_property
+    def hypervolume_history(self) -> tuple[list[int], list[float]]:
+        """Search trials by number, and the hypervolume of single runs once each was known.
+
+        Only the trials that raised it are listed.
+        """
+        values = objective_values(self.candidates, self.objectives, averaged=())
+        history = hypervolume_history(values, self.objectives, self.study.record.reference_point)
+        rises = np.flatnonzero(np.diff(history, prepend=0.0) > 0)
+        return [self.candidates[i].number for i in rises], history[rises].tolist()
+
+    @cached_property
+    def knee(self) -> Candidate | None:
+        """The front's knee; None of an empty front."""
+        members = self.front.members
+        if not members:
+            return None
+        return members[knee(objective_values(members, self.objectives), self.objectives)]
+
+    @cached_property
+    def best(self) -> Candidate | None:
+        """The front's member of best accuracy, the cheapest of several."""
+        return max(self.front.members, key=lambda member: member.top1, default=None)
+
+    @cached_property
+    def baseline(self) -> Candidate | None:
+        """The deepest all-vanilla placement that was evaluated: the backbone without savings."""
+        all_vanilla = [c for c in self.candidates if _ALL_VANILLA.fullmatch(c.placement)]
+        return max(all_vanilla, key=lambda c: c.macs, default=None)
+
+    @cached_property
+    def wall_time_s(self) -> float:
+        """Seconds from the study's beginning to its last finished trial, pauses included."""
+        ends = [row.finished_at for row in self.rows if row.finished_at is not None]
+        return (max(ends) - self.study.created_at).total_seconds() if ends else 0.0
+
+    def count(self, role: TrialRole) -> dict[str, int]:
+        """How many trials of a role stand in each state, by lower-case name."""
+        states = Counter(row.state for row in self.rows if row.role is role)
+        return {state.value.lower(): states[state] for state in TrialState}
+
+    def pick(self, expression: str) -> Candidate:
+        """The placement that an expression names.
+
+        Args:
+            expression: `knee`, `best`, the number of a search trial, or a limit such as
+                `macs<1.2G` or `params<=3M`, which picks the most accurate member of the front
+                within it.
+
+        Raises:
+            InputError: an expression that means nothing, or nothing that it names.
+        """
+        text = expression.strip()
+        limit = _LIMIT.fullmatch(text)
+        if text in ("knee", "best"):
+            found = self.knee if text == "knee" else self.best
+            if found is None:
+                raise InputError(
+                    f"`a pick needs a front` must hold, but study "
+                    f"{self.study.record.name!r} has no complete trial yet"
+                )
+            return found
+        if limit:
+            return self._pick_within(limit[1], limit[2] == "<=", parse_quantity(limit[3]))
+        if re.fullmatch(r"#?\d+", text):
+            return self._pick_number(int(text.removeprefix("#")))
+        raise InputError(
+            f'`a pick is knee, best, an id, or a limit such as "macs<1.2G"` must hold, '
+            f"but got {expression!r}"
+        )
+
+    def _pick_within(self, cost: str, inclusive: bool, bound: int) -> Candidate:
+        costs = {member: getattr(member, cost) for member in self.front.members}
+        within = [m for m, c in costs.items() if c < bound or (inclusive and c == bound)]
+        if not within:
+            least = min(costs.values(), default=0)
+            raise InputError(
+                f"`a member of the front is within the limit` must hold, but none has {cost} "
+                f"below {format_quantity(bound)}; the least is {least} ({format_quantity(least)})"
+            )
+        return max(within, key=lambda member: member.top1)
+
+    def _pick_number(self, number: int) -> Candidate:
+        # A placement proposed twice stands once, under its first number.
+        spec_keys = {
+            row.spec_key
+            for row in self.rows
+            if row.role is TrialRole.SEARCH and row.number == number
+        }
+        for candidate in self.candidates:
+            if candidate.spec_key in spec_keys:
+                return candidate
+        raise InputError(
+            f"`the id is of a complete search trial` must hold, but trial {number} of study "
+            f"{self.study.record.name!r} is {'not complete' if spec_keys else 'not there'}"
+        )
+
+
+def front_document(
+    summary: StudySummary, *, report: Path | None = None, wall_time_s: float | None = None
+) -> Document:
+    """The document that `search --json` and `front --json` print.
+
+    Args:
+        summary: the study.
+        report: where its report is, if there is one.
+        wall_time_s: of this run; None: of the study as a whole.
+    """
+    front = summary.front
+    return {
+        "study": summary.study.record.name,
+        "fingerprint": summary.study.record.fingerprint,
+        "trials": summary.count(TrialRole.SEARCH),
+        "confirmations": summary.count(TrialRole.CONFIRM),
+        "objectives": list(summary.study.record.objectives),
+        "front": [_member_document(member) for member in front.members],
+        "confirmed": front.is_confirmed,
+        "knee": None if summary.knee is None else summary.knee.number,
+        "hypervolume": summary.hypervolume,
+        "reference_point": dict(summary.study.record.reference_point),
+        "fidelity": None if front.fidelity is None else front.fidelity.to_json(),
+        "report": None if report is None else str(report),
+        "wall_time_s": summary.wall_time_s if wall_time_s is None else wall_time_s,
+    }
+
+
+def _member_document(member: Candidate) -> Document:
+    return {
+        "id": member.number,
+        "placement": member.placement,
+        "top1": member.top1,
+        "top1_standard_error": member.top1_standard_error,
+        "top1_by_seed": {
+            str(run.seed): top1 for run, top1 in zip(member.runs, member.top1s, strict=True)
+        },
+        "macs": member.macs,
+        "params": member.params,
+        "latency_ms": member.latency_ms,
+        "seeds": len(member.runs),
+        "reused": member.is_reused,
+        "spec_key": member.spec_key,
+    }
