@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
 from sharedattn.errors import InputError
@@ -174,8 +174,11 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
     """
     rules: tuple[Constraint | _ReuseRule, ...] = (_ReuseRule(), *constraints)
 
-    def step(language: StageLanguage, state: _State, position: int) -> Iterator[_Move]:
-        for symbol, stage_state in language.moves(state.stage, position).items():
+    # Many states of the rules share one state of a language.
+    moves = [cache(language.moves) for language in languages]
+
+    def step(stage: int, state: _State, position: int) -> Iterator[_Move]:
+        for symbol, stage_state in moves[stage](state.stage, position).items():
             if symbol is None:
                 yield None, False, _State(None, 0, state.rules)
                 continue
@@ -188,9 +191,8 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
                 yield symbol, new_cell, _State(stage_state, state.num_cells + new_cell, after)
 
     def end_stage(state: _State, stage: int) -> _State | None:
-        language = languages[stage]
         is_last = stage + 1 == len(languages)
-        if None not in language.moves(state.stage, language.max_depth):
+        if None not in moves[stage](state.stage, languages[stage].max_depth):
             return None
         after: list[State] = []
         for rule, rule_state in zip(rules, state.rules, strict=True):
@@ -208,7 +210,7 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
             level: list[list[Edge]] = []
             for state in states:
                 edges = []
-                for symbol, new_cell, following in step(language, state, position):
+                for symbol, new_cell, following in step(stage, state, position):
                     target: _State | None = following
                     if position + 1 == language.max_depth:
                         target = end_stage(following, stage)

@@ -57,6 +57,18 @@ class _Level(NamedTuple):
     params: NDArray[np.int64]
 
 
+class _LeastCosts(NamedTuple):
+    """Lower bounds on what the rest of a path costs, (states, allowance) each.
+
+    Attributes:
+        macs: fewest MACs to the end within as many differences as the column says.
+        params: fewest params likewise, on a path of its own.
+    """
+
+    macs: NDArray[np.int64]
+    params: NDArray[np.int64]
+
+
 class Repair:
     """Finds nearest members exactly, by dynamic programming over the automaton.
 
@@ -72,7 +84,7 @@ class Repair:
         # Most repairs are small: tables of a few differences first, wider ones if need be.
         self._widths = [2 * NUM_ATTRIBUTES]
         while self._widths[-1] < NUM_ATTRIBUTES * len(priced.arcs):
-            self._widths.append(4 * self._widths[-1])
+            self._widths.append(2 * self._widths[-1])
         for states, alphabet in zip(priced.arcs, priced.automaton.alphabets, strict=True):
             place = {symbol: i for i, symbol in enumerate(alphabet)}
             arcs = [arc for state in states for arc in state]
@@ -94,11 +106,16 @@ class Repair:
         """
         if self._admits(proposal):
             return proposal
+        wanted = macs_of(self._priced.proposal_cost(proposal))
+        off = [
+            {symbol: difference(proposed, symbol) for symbol in alphabet}
+            for proposed, alphabet in zip(proposal, self._priced.automaton.alphabets, strict=True)
+        ]
         done = 0
         for width in self._widths:
-            least = self._least_costs(proposal, width)
+            least = self._least_costs(off, width)
             for allowance in range(done + 1, width + 1):
-                found = self._search(proposal, allowance, least)
+                found = self._search(off, wanted, allowance, least)
                 if found is not None:
                     return found
             done = width
@@ -108,22 +125,19 @@ class Repair:
         cost = self._priced.member_cost(path)
         return cost is not None and self._box.holds(cost)
 
-    def _least_costs(
-        self, proposal: Path, width: int
-    ) -> list[tuple[list[list[int]], list[list[int]]]]:
+    def _least_costs(self, off: list[dict[Symbol, int]], width: int) -> list[_LeastCosts]:
         """Fewest MACs and fewest params to the end, each by itself.
 
-        Returns:
-            Per level a pair of tables [state][allowance], allowance 0 to `width` differences.
+        Args:
+            off: per level, differences of each symbol from the proposal's.
+            width: most differences in the tables.
         """
         allowances = np.arange(width + 1)
         end = np.zeros((1, width + 1), dtype=np.int64)
-        tables = [(end, end)]
-        for number in range(len(self._levels) - 1, -1, -1):
-            level = self._levels[number]
-            alphabet = self._priced.automaton.alphabets[number]
-            off = np.array([difference(proposal[number], symbol) for symbol in alphabet])
-            left = allowances - off[level.symbols][:, None]  # (arcs, width + 1)
+        tables = [_LeastCosts(end, end)]
+        for level, off_here in zip(reversed(self._levels), reversed(off), strict=True):
+            arc_off = np.array(list(off_here.values()))[level.symbols]
+            left = allowances - arc_off[:, None]  # (arcs, width + 1)
             least = []
             for step, table in zip((level.macs, level.params), tables[-1], strict=True):
                 after = np.where(
@@ -131,28 +145,26 @@ class Repair:
                 )
                 through = np.minimum(step[:, None] + after, _UNREACHABLE)
                 least.append(np.minimum.reduceat(through, level.begins, axis=0))
-            tables.append((least[0], least[1]))
-        return [(macs.tolist(), params.tolist()) for macs, params in reversed(tables)]
+            tables.append(_LeastCosts(*least))
+        tables.reverse()
+        return tables
 
     def _search(
         self,
-        proposal: Path,
+        off: list[dict[Symbol, int]],
+        wanted: int,
         allowance: int,
-        least: list[tuple[list[list[int]], list[list[int]]]],
+        least: list[_LeastCosts],
     ) -> Path | None:
         """The best member within `allowance` differences; None: there is none in the box.
 
         Args:
-            proposal: what to be near to.
+            off: per level, differences of each symbol from the proposal's.
+            wanted: the proposal's MACs.
             allowance: differences that are allowed in all.
-            least: lower bounds on what the rest costs, from `_least_costs`.
+            least: lower bounds on what the rest costs, per level.
         """
         arcs = self._priced.arcs
-        wanted = macs_of(self._priced.proposal_cost(proposal))
-        off = [
-            {symbol: difference(proposed, symbol) for symbol in alphabet}
-            for proposed, alphabet in zip(proposal, self._priced.automaton.alphabets, strict=True)
-        ]
 
         @cache
         def macs_off(level: int, state: int, cost: int, left: int) -> float:
@@ -161,7 +173,7 @@ class Repair:
                 return math.inf
             least_macs, least_params = least[level]
             _, max_macs, max_params = self._box.left_after(cost)
-            if least_macs[state][left] > max_macs or least_params[state][left] > max_params:
+            if least_macs[state, left] > max_macs or least_params[state, left] > max_params:
                 return math.inf
             if level == len(arcs):
                 return abs(macs_of(cost) - wanted)

@@ -59,8 +59,8 @@ class Space:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InputError(
-                f"`a space's name is letters, digits, dots, dashes` must hold, but got "
-                f"{self.name!r}"
+                f"`a space's name is letters, digits, dots, dashes, underscores` must hold, "
+                f"but got {self.name!r}"
             )
         if not self.stages:
             raise InputError("`a space has a stage` must hold, but got none")

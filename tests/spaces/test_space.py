@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sharedattn.backbones import describe
+from sharedattn.errors import InputError
+from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from spaces.budget import CountedSpace
+from spaces.constraints import Count, Equal, First, Last, MixingLayer
+from spaces.space import Space, presets
+from spaces.stages import CountedStage, ListedStage
+
+Small = tuple[Space, set[Placement]]
+Choices = Callable[..., tuple[LayerChoice, ...]]
+
+REPOSITORY = Path(__file__).parents[2]
+DOCS = (REPOSITORY / "docs" / "spaces.md").read_text(encoding="utf-8")
+PRESETS = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in (REPOSITORY / "spaces" / "presets").glob("*.yaml")
+}
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+VIT = "vit(depth=3,embed_dim=12,num_heads=2,patch_size=8)@16"
+YAML = f"""\
+name: tiny
+backbone: {VIT}
+order: any
+stages:
+  - counts: {{V: 0..3, N: 0..3}}
+    depth: 1..3
+    dia: [0, 1]
+constraints:
+  - {{rule: mixing_layer, per: network}}
+"""
+
+
+def test_the_documentation_has_examples_of_both_forms() -> None:
+    assert len(EXAMPLES) == 4
+    assert any("layers:" in text for text in EXAMPLES)
+
+
+@pytest.mark.parametrize("text", [*EXAMPLES, *PRESETS.values()])
+def test_sizes_in_comments_are_true(text: str) -> None:
+    claimed = re.search(r"^# size: (\d+) placements$", text, re.MULTILINE)
+    assert claimed is not None
+    assert Space.from_yaml(text, "text").automaton.size == int(claimed[1])
+
+
+def test_examples_with_rules_agree_with_brute_force(
+    members: Callable[..., set[Placement]],
+) -> None:
+    def ruled(placement: Placement) -> bool:
+        kinds = "".join(layer.kind for layer in placement.layers)
+        return (
+            re.fullmatch("[VE].*[VL]", kinds) is not None
+            and not re.search("[EN][EN]|L.*V", kinds)
+            and 2 <= len(re.findall("[EN]", kinds)) <= 3
+        )
+
+    rules = {
+        "layer-by-layer": lambda p: sum(layer.kind == "V" for layer in p.layers) >= 2,
+        "ruled": ruled,
+    }
+    spaces = {space.name: space for space in (Space.from_yaml(text, "text") for text in EXAMPLES)}
+    for name, holds in rules.items():
+        assert spaces[name].automaton.size == len(members(spaces[name], holds))
+
+
+def test_the_table_of_presets_is_true() -> None:
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| (\d+) \| (\d+) to (\d+) \| (\d+) to (\d+) \|$", DOCS, re.M
+    )
+    assert sorted(name for name, *_ in rows) == list(presets()) == sorted(PRESETS)
+    for name, *numbers in rows:
+        counted = CountedSpace(Space.load(name))
+        assert [int(number) for number in numbers] == [
+            counted.size,
+            *counted.macs_range,
+            *counted.params_range,
+        ]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets(name: str) -> None:
+    space = Space.load(name)
+    assert space.name == name
+    assert Space.from_document(space.to_document()) == space
+    depths = [stage.max_depth for stage in describe(space.backbone).stages]
+    assert Placement.all_vanilla(depths) in space
+    assert Placement.all_vanilla([depth + 1 for depth in depths]) not in space
+    assert len(space.envelope().stages[0]) == depths[0]
+
+
+def test_the_embedded_preset_has_the_placements_it_was_tried_with() -> None:
+    space = Space.load("digit-pairs-vit")
+    for text in ("V1", "V4", "V1N1L1N1/cb", "N4/cb", "E4/s16", "E1V1L1/s8/cb", "V2L2/dia2/cb1"):
+        assert Placement.parse(text) in space
+    for text in ("N4", "E4/s64", "V4/dia3", "V5", "V/d0,V"):
+        assert Placement.parse(text) not in space
+
+
+def test_a_file_is_loaded_by_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(YAML, encoding="utf-8")
+    space = Space.load(path)
+    assert space == Space.load(str(path))
+    assert space == Space(
+        name="tiny",
+        backbone=BackboneSpec.parse(VIT),
+        stages=(
+            CountedStage(
+                depth=(1, 2, 3), counts=((0,), (0, 1, 2, 3), (0,), (0, 1, 2, 3)), dia=(0, 1)
+            ),
+        ),
+        order="any",
+        constraints=(MixingLayer(per="network"),),
+    )
+
+
+def test_equal_spaces_have_equal_documents() -> None:
+    written_otherwise = """\
+constraints: [{per: network, rule: mixing_layer}]
+stages: [{depth: [3, 2, 1], dia: 0..1, cb: 0, slots: 64, counts: {N: [3, 0, 1, 2], V: 0..3}}]
+order: any
+backbone:
+  name: vit
+  keywords: {depth: 3, embed_dim: 12, num_heads: 2, patch_size: 8, mlp_ratio: 4}
+  image_size: 16
+name: tiny
+"""
+    one, other = Space.from_yaml(YAML, "one"), Space.from_yaml(written_otherwise, "other")
+    assert one == other
+    assert one.to_document() == other.to_document()
+    assert Space.from_document(one.to_document()) == one
+    assert Space.from_yaml(YAML.replace("0..3, N", "0..2, N"), "third") != one
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "depth: 1..3",
+            "deph: 1..3",
+            r"here, line 6 \(deph: 1\.\.3\): stages\[0\]\.deph: unknown",
+        ),
+        ("order: any", "order: VLEN", r"line 3 .*: order: `this is one of EVLN, any` must hold"),
+        ("order: any", "order: any\norder: any", r"line 4 \(order: any\): order: `a key stands"),
+        ("depth: 1..3", "depth: 1..4", r"line 5 .*`depth <= layers of the backbone's stage` must"),
+        ("dia: [0, 1]", "dia: [0, x]", r"line 7 \(dia: \[0, x\]\): stages\[0\]\.dia\[1\]: `this"),
+        ("mixing_layer", "symmetry", r"line 9 .* list count, .* must hold, but got 'symmetry'"),
+        ("name: tiny\n", "", r"line 1 \(backbone.*: `name` is missing here"),
+        ("name: tiny", "name: a/b", r"`a space's name is letters, digits, dots, dashes, undersc"),
+        ("vit(", "vitt(", r"line 2 .*: backbone: `.*'vitt'"),
+        (VIT, "vit(depth=3", r"line 2 .*: backbone: `a backbone is name\(key=value"),
+        (VIT, "{nome: vit}", r"line 2 .*: backbone: `a backbone has the fields name"),
+        (VIT, "7", r"backbone: `this is a text` must hold, but got 7"),
+        ("stages:\n", "stages: x\nother:\n", r"line 5 \(other:\): other: unknown key 'other'"),
+        ("order: any", "order: [", r"^here: `the document is YAML of plain values` must hold"),
+    ],
+)
+def test_a_document_refused_names_the_line(old: str, new: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Space.from_yaml(YAML.replace(old, new), "here")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": []}, r"`stages is a list, one entry a stage` must hold, but got \[\]"),
+        ({"stages": "V"}, "`stages is a list, one entry a stage` must hold, but got 'V'"),
+        (
+            {"stages": [{"layers": ["V"]}] * 2},
+            "`a space has the stages of its backbone` must hold, but got 2 and .* has 1",
+        ),
+        (
+            {"constraints": [{"rule": "mixing_layer", "per": "stage"}] * 2},
+            "entries of a list diff",
+        ),
+    ],
+)
+def test_a_document_that_fits_no_backbone_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    document = Space.from_yaml(YAML, "here").to_document()
+    with pytest.raises(InputError, match=message):
+        Space.from_document({**document, **changes})
+
+
+def test_neither_preset_nor_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a preset or a YAML file .* presets: deit-small, deit-t"):
+        Space.load("deit-huge")
+    with pytest.raises(InputError, match="a preset or a YAML file that can be read` must hold"):
+        Space.load(tmp_path)
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: \xff")
+    with pytest.raises(InputError, match="a preset or a YAML file that can be read` must hold"):
+        Space.load(path)
+
+
+def test_a_space_without_stages_is_refused() -> None:
+    with pytest.raises(InputError, match="`a space has a stage` must hold, but got none"):
+        Space(name="none", backbone=BackboneSpec(name="vit"), stages=())
+
+
+def test_membership(small: Small, make_space: Callable[..., Space]) -> None:
+    space, members = small
+    assert all(placement in space for placement in members)
+    anything = make_space(*space.stages, order="any")
+    others = {anything.automaton.placement(path) for path in anything.automaton.cover()} - members
+    assert not any(placement in space for placement in others)
+    longer = Placement(tuple((LayerChoice(Kind.VANILLA),) * 9 for _ in space.stages))
+    assert longer not in space
+    assert Placement((*longer.stages, *longer.stages)) not in space
+
+
+def test_the_envelope_is_the_smallest(small: Small) -> None:
+    space, members = small
+    assert space.envelope() == Envelope.of(*members)
+
+
+def test_no_member_names_the_constraints_at_fault(
+    make_space: Callable[..., Space], choices: Choices
+) -> None:
+    stage = ListedStage(layers=(choices("V", "N"), choices("V", "N")), depth=(2,))
+    innocent = Count(kinds=frozenset({Kind.EXTERNAL}), most=3, per="network")
+    first = First(kinds=frozenset({Kind.VANILLA}), per="network")
+    last = Last(kinds=frozenset({Kind.NONE}), per="stage")
+    equal = Equal(attribute="kind", per="network")
+    space = make_space(stage, constraints=(innocent, first, last, equal))
+    with pytest.raises(
+        InputError,
+        match=r"in made-up first\(per=network kinds=V\) and last\(per=stage kinds=N\) and "
+        r"equal\(per=network attribute=kind\) exclude every one$",
+    ):
+        _ = space.automaton
+    alone = First(kinds=frozenset({Kind.EXTERNAL}), per="stage")
+    with pytest.raises(
+        InputError, match=r"made-up first\(per=stage kinds=E\) excludes every one$"
+    ):
+        Placement.parse("V2") in make_space(stage, constraints=(innocent, alone))  # noqa: B015
+
+
+def test_no_member_names_the_stage_at_fault(
+    make_space: Callable[..., Space], choices: Choices
+) -> None:
+    fine = ListedStage(layers=(choices("V"),), depth=(1,))
+    reuse = ListedStage(layers=(choices("N"), choices("L")), depth=(2,))
+    counts = CountedStage(depth=(5,), counts=((0, 1), (0, 1), (0, 1), (0, 1)))
+    with pytest.raises(
+        InputError, match="stage 2, 3 of made-up has none: its counts never add up"
+    ):
+        make_space(fine, reuse, counts, constraints=(MixingLayer(per="stage"),)).envelope()
