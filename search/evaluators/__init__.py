@@ -1,0 +1,7 @@
+"""Evaluators: what a placement is worth, by training it, or by looking it up."""
+
+from __future__ import annotations
+
+from search.evaluators.base import Evaluator, Measurement, Task
+
+__all__ = ["Evaluator", "Measurement", "Task"]

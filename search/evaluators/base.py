@@ -1,0 +1,92 @@
+"""What an evaluator takes and gives; it runs inside a worker and knows no database."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from results.records import EvaluationIdentity, Fidelity
+from sharedattn.placement import NetworkSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One evaluation to be made.
+
+    Attributes:
+        spec: the network, resolved.
+        seed: the training seed.
+        identity: what names this evaluation in the database.
+    """
+
+    spec: NetworkSpec
+    seed: int
+    identity: EvaluationIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What an evaluation measured.
+
+    Attributes:
+        split: name of the split that the metrics are measured on.
+        top1: accuracy, a fraction.
+        loss: mean cross entropy, nats.
+        num_images: images in the split.
+        wall_time_s: seconds of training and evaluation.
+        device: such as "cpu".
+        learning_curve: one document an epoch.
+        weights_sha256: of the file written for this evaluation; None: none is kept.
+    """
+
+    split: str
+    top1: float
+    loss: float
+    num_images: int
+    wall_time_s: float
+    device: str = "cpu"
+    learning_curve: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    weights_sha256: str | None = None
+
+
+class Evaluator(ABC):
+    """Measures placements; pickled once to each worker.
+
+    Equal tasks give equal measurements, times apart.
+    """
+
+    @property
+    @abstractmethod
+    def recipe_key(self) -> str:
+        """Names the way of training in the evaluation's identity."""
+
+    @property
+    @abstractmethod
+    def data_fingerprint(self) -> str:
+        """Names the data in the evaluation's identity."""
+
+    @property
+    @abstractmethod
+    def fidelity(self) -> Fidelity:
+        """How faithfully placements are measured."""
+
+    @abstractmethod
+    def evaluate(self, task: Task) -> Measurement:
+        """Measure one placement.
+
+        Raises:
+            Exception: whatever makes the trial a failed one; its traceback is stored.
+        """
+
+    def task(self, spec: NetworkSpec, seed: int) -> Task:
+        """The task of measuring `spec` with a seed."""
+        identity = EvaluationIdentity(
+            spec_key=spec.key,
+            recipe_key=self.recipe_key,
+            data_fingerprint=self.data_fingerprint,
+            fidelity=self.fidelity,
+            seed=seed,
+        )
+        return Task(spec=spec, seed=seed, identity=identity)

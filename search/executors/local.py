@@ -1,0 +1,170 @@
+"""Worker processes on this machine, one a slot.
+
+A slot is one spawned process with a pipe of its own: when it dies, only the task it held is lost,
+and the next task starts a new process. A worker holds no lock and ends as soon as its driver is
+gone, however the driver went.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+import warnings
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from search.evaluators.base import Evaluator, Task
+from search.executors.base import Executor, Finished, Lost, Outcome, Raised
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+@dataclass(slots=True)
+class _Slot:
+    process: SpawnProcess
+    pipe: Connection
+    lifeline: Connection
+    ticket: int | None = None
+
+
+class LocalExecutor(Executor):
+    """Runs tasks in processes of this machine.
+
+    Args:
+        evaluator: pickled once to each worker.
+        num_slots: processes.
+        threads: torch threads of each; None: the machine's cores shared among the slots.
+
+    Raises:
+        ValueError: no slots, or no threads.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, *, num_slots: int, threads: int | None = None
+    ) -> None:
+        if num_slots < 1 or (threads is not None and threads < 1):
+            raise ValueError(
+                f"`num_slots >= 1 and threads >= 1` must hold, but got {num_slots} and {threads}"
+            )
+        self.num_slots = num_slots
+        self.threads = threads or default_threads(num_slots)
+        self._evaluator = pickle.dumps(evaluator)
+        self._slots: list[_Slot | None] = [None] * num_slots
+
+    @property
+    def num_free(self) -> int:
+        return sum(slot is None or slot.ticket is None for slot in self._slots)
+
+    def submit(self, ticket: int, task: Task) -> None:
+        index = next(i for i, s in enumerate(self._slots) if s is None or s.ticket is None)
+        slot = self._slots[index]
+        if slot is None or not slot.process.is_alive():
+            if slot is not None:
+                _end(slot)
+            slot = self._slots[index] = self._start()
+        slot.ticket = ticket
+        try:
+            slot.pipe.send(task)
+        except (BrokenPipeError, ConnectionResetError):
+            # The worker died just now: `wait` sees its end of the pipe closed and reports it.
+            pass
+
+    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Outcome]]:
+        busy = {
+            slot.pipe: index
+            for index, slot in enumerate(self._slots)
+            if slot is not None and slot.ticket is not None
+        }
+        outcomes: list[tuple[int, Outcome]] = []
+        for ready in wait(list(busy), timeout_s):
+            index = busy[ready]  # type: ignore[index]
+            slot = self._slots[index]
+            assert slot is not None
+            assert slot.ticket is not None
+            ticket, slot.ticket = slot.ticket, None
+            try:
+                outcomes.append((ticket, slot.pipe.recv()))
+            except (EOFError, ConnectionResetError):
+                slot.process.join()
+                outcomes.append((ticket, Lost(_exit_reason(slot.process.exitcode))))
+                _end(slot)
+                self._slots[index] = None
+        return sorted(outcomes, key=lambda pair: pair[0])
+
+    def close(self) -> None:
+        for index, slot in enumerate(self._slots):
+            if slot is not None:
+                slot.process.kill()
+                _end(slot)
+            self._slots[index] = None
+
+    def _start(self) -> _Slot:
+        ours, theirs = _CONTEXT.Pipe()
+        lifeline, watched = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(
+            target=_work,
+            args=(theirs, watched, self._evaluator, self.threads),
+            daemon=True,
+        )
+        process.start()
+        theirs.close()
+        watched.close()
+        return _Slot(process, ours, lifeline)
+
+
+def default_threads(num_slots: int) -> int:
+    """Torch threads of a slot: the cores this process may use, shared evenly."""
+    return max(1, len(os.sched_getaffinity(0)) // num_slots)
+
+
+def _end(slot: _Slot) -> None:
+    slot.pipe.close()
+    slot.lifeline.close()
+    slot.process.join()
+    slot.process.close()
+
+
+def _exit_reason(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        memory = "; the machine may have run out of memory" if name == "SIGKILL" else ""
+        return f"the worker was ended by {name}{memory}"
+    return f"the worker ended with exit code {exitcode}"
+
+
+def _work(pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int) -> None:
+    """A worker's life: tasks in, outcomes out, until the driver's end of the pipe closes."""
+    # Ctrl-C reaches the whole process group; the driver alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_driver, args=(lifeline,), daemon=True).start()
+    # timm 1.0.31 warns at import of its own use of torch.jit; a worker would print that each time.
+    warnings.filterwarnings("ignore", message=".*torch.jit.*")
+    import torch
+
+    torch.set_num_threads(threads)
+    measure: Evaluator = pickle.loads(evaluator)
+    while True:
+        try:
+            task: Task = pipe.recv()
+        except EOFError:
+            return
+        outcome: Outcome
+        try:
+            outcome = Finished(measure.evaluate(task), threads)
+        except Exception:
+            outcome = Raised(traceback.format_exc())
+        pipe.send(outcome)
+
+
+def _end_with_driver(lifeline: Connection) -> None:
+    # Nothing is ever sent: this returns when the driver closes its end or dies, also by SIGKILL.
+    try:
+        lifeline.recv_bytes()
+    except (EOFError, OSError):
+        pass
+    os._exit(0)

@@ -1,0 +1,65 @@
+"""What ran a study: versions, machine, code and command line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("sharedattn", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result depends on, by name."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def provenance() -> dict[str, Any]:
+    """Command line, commit, versions and machine of this process, as a JSON document."""
+    return {
+        "command": " ".join(["sharedattn", *sys.argv[1:]]),
+        "commit": _commit(),
+        "versions": library_versions(),
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)),
+        },
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this package runs from; None outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -1,0 +1,316 @@
+"""A search from its configuration to its stored result; what `sharedattn search` calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from results.pareto import Objective, parse_objectives
+from results.records import Study, StudyRecord, document_key
+from results.store import Store
+from results.weights import WeightsStore
+from search.evaluators import Evaluator
+from search.evaluators.scratch import ScratchEvaluator
+from search.evaluators.table import TableEvaluator
+from search.executors.local import LocalExecutor, default_threads
+from search.provenance import provenance
+from search.searchers import SEARCHERS
+from search.study import Progress, StudyLoop
+from sharedattn.backbones import describe
+from sharedattn.data import DataConfig, open_data
+from sharedattn.errors import InputError
+from sharedattn.recipe import Recipe
+from spaces.budget import Budget, CountedSpace
+from spaces.space import Space
+
+DEFAULT_SPACE = "digit-pairs-vit"
+DEFAULT_DATA = "digit-pairs"
+DEFAULT_TRIALS = 24
+DEFAULT_CONFIRM_SEEDS = 3
+REFERENCE_FACTOR = 1.1  # of the space's largest cost
+MAX_DEFAULT_WORKERS = 8
+GENERAL_RECIPE = "deit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """Everything that a search is asked to do.
+
+    Attributes:
+        space: a preset's name or a YAML file.
+        data: `digit-pairs`, a folder, or a name that timm opens.
+        data_root: folder that holds a named data set.
+        recipe: a recipe's name or a YAML file; None: the data's own.
+        epochs: epochs of a trial in place of the recipe's.
+        budget: what a placement may cost.
+        objectives: names, top1 among them.
+        searcher: nsga2, tpe or random.
+        evaluator: scratch, or table for a simulated search.
+        table: the table's file.
+        num_trials: search trials, a total.
+        confirm_seeds: seeds of each front member, a total; 1: none is confirmed.
+        val_fraction: share of train that is cut off where the data has no validation split.
+        seed: of proposals and trainings.
+        num_workers: trials at once; None: as many as fit the machine.
+        deterministic: whether the order of completion must not matter.
+        device: cpu, cuda, or auto.
+        study: the study's name; None: made of space, data and fingerprint.
+        storage: the database's URL; None: an SQLite file in `out`.
+        out: folder of the database, weights, reports and exports.
+        weights_dir: folder of weights; None: beside the database.
+    """
+
+    space: str = DEFAULT_SPACE
+    data: str = DEFAULT_DATA
+    data_root: str | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    budget: Budget = field(default_factory=Budget)
+    objectives: tuple[str, ...] = ("top1", "macs")
+    searcher: str = "nsga2"
+    evaluator: Literal["scratch", "table"] = "scratch"
+    table: Path | None = None
+    num_trials: int = DEFAULT_TRIALS
+    confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
+    val_fraction: float = 0.1
+    seed: int = 0
+    num_workers: int | None = None
+    deterministic: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    study: str | None = None
+    storage: str | None = None
+    out: Path = Path("sharedattn-out")
+    weights_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_trials", 1), ("confirm_seeds", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"`{name} >= {least}` must hold, but got {getattr(self, name)}")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise InputError(f"`workers >= 1` must hold, but got {self.num_workers}")
+        if (self.evaluator == "table") != (self.table is not None):
+            raise InputError(
+                "`--table and --evaluator table go together` must hold, but got "
+                f"--evaluator {self.evaluator} and table {self.table}"
+            )
+        if self.searcher not in SEARCHERS:
+            raise InputError(
+                f"`a searcher is one of {', '.join(SEARCHERS)}` must hold, "
+                f"but got {self.searcher!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A search that passed every check and has begun nothing.
+
+    Attributes:
+        config: what was asked for.
+        space: the legal placements, counted.
+        objectives: what is optimised.
+        evaluator: measures placements.
+        data: the data of training and evaluation; None for a table.
+        recipe: how placements are trained; None for a table.
+        weights: where weights are kept; None for a table.
+        num_workers: trials at once.
+        record: the study as it will stand in the database.
+    """
+
+    config: SearchConfig
+    space: CountedSpace
+    objectives: tuple[Objective, ...]
+    evaluator: Evaluator
+    data: DataConfig | None
+    recipe: Recipe | None
+    weights: WeightsStore | None
+    num_workers: int
+    record: StudyRecord
+
+    @property
+    def storage(self) -> str:
+        """URL of the database."""
+        return storage_url(self.config.storage, self.config.out)
+
+
+def storage_url(storage: str | None, out: Path) -> str:
+    """The database that is asked for, or the one in `out`."""
+    return storage or f"sqlite:///{out / 'sharedattn.db'}"
+
+
+def weights_store(weights_dir: Path | None, out: Path) -> WeightsStore:
+    """The weights that are asked for, or those in `out`."""
+    return WeightsStore(weights_dir or out / "weights")
+
+
+def resolve_device(device: str) -> str:
+    """`cpu` or `cuda`, `auto` being CUDA where there is some.
+
+    Raises:
+        InputError: CUDA is asked for and there is none.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("`--device cuda needs a CUDA device` must hold, but torch finds none")
+    return device
+
+
+def prepare(config: SearchConfig) -> Prepared:
+    """Check everything that can be wrong before anything is begun or written.
+
+    Raises:
+        InputError: what is wrong, and what to do.
+    """
+    objectives = parse_objectives(config.objectives)
+    if "latency_ms" in config.objectives:
+        raise InputError(
+            "`objectives are top1, macs and params` must hold, but got latency_ms, which is "
+            "not measured yet; cost is searched by macs or params"
+        )
+    space = Space.load(config.space)
+    if config.evaluator == "table":
+        assert config.table is not None
+        evaluator: Evaluator = TableEvaluator.load(
+            config.table, describe(space.backbone).image_size
+        )
+        data, recipe, weights = None, None, None
+        data_document: dict[str, Any] = {"name": config.table.stem}
+        num_workers = config.num_workers or 1
+    else:
+        data, recipe = data_config(config, space), load_recipe(config)
+        source = open_data(data)
+        backbone = replace(space.backbone, num_classes=source.num_classes)
+        space = replace(space, backbone=backbone)
+        weights = weights_store(config.weights_dir, config.out)
+        device = resolve_device(config.device)
+        evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
+        data_document = {
+            "name": source.name,
+            "config": data.to_json(),
+            "fingerprint": source.fingerprint,
+            "identity": source.identity,
+            "images": {s: source.num_images(s) for s in ("train", "validation", "test")},
+        }
+        num_workers = config.num_workers or default_workers(device)
+    counted = CountedSpace(space, config.budget)
+    fingerprint = {
+        "space": space.to_document(),
+        "data": evaluator.data_fingerprint,
+        "recipe": evaluator.recipe_key,
+        "evaluator": config.evaluator,
+        "objectives": list(config.objectives),
+        "max_macs": config.budget.max_macs,
+        "max_params": config.budget.max_params,
+        "searcher": config.searcher,
+        "seed": config.seed,
+        "deterministic": config.deterministic,
+        "workers": num_workers if config.deterministic else None,
+    }
+    name = f"{space.name}-{data_document['name']}-{document_key(fingerprint)[:6]}"
+    record = StudyRecord(
+        name=config.study or name,
+        fingerprint_document=fingerprint,
+        space=space.to_document(),
+        data=data_document,
+        recipe=recipe.to_json() if recipe is not None else {},
+        objectives=config.objectives,
+        searcher=config.searcher,
+        seed=config.seed,
+        reference_point={
+            "top1": 1.0 / space.backbone.num_classes,
+            "macs": REFERENCE_FACTOR * counted.macs_range[1],
+            "params": REFERENCE_FACTOR * counted.params_range[1],
+        },
+        provenance=provenance(),
+        num_trials=config.num_trials,
+        confirm_seeds=config.confirm_seeds,
+    )
+    return Prepared(
+        config=config,
+        space=counted,
+        objectives=objectives,
+        evaluator=evaluator,
+        data=data,
+        recipe=recipe,
+        weights=weights,
+        num_workers=num_workers,
+        record=record,
+    )
+
+
+def data_config(config: SearchConfig, space: Space) -> DataConfig:
+    """The data at the size and channels of the space's backbone."""
+    embedded = config.data == DEFAULT_DATA
+    return DataConfig(
+        name=config.data if embedded else str(config.data),
+        root=config.data_root,
+        image_size=describe(space.backbone).image_size,
+        in_chans=space.backbone.in_chans,
+        val_fraction=config.val_fraction,
+    )
+
+
+def load_recipe(config: SearchConfig) -> Recipe:
+    """The recipe that is asked for, or the data's own, with the epochs asked for."""
+    default = DEFAULT_DATA if config.data == DEFAULT_DATA else GENERAL_RECIPE
+    recipe = Recipe.load(config.recipe or default)
+    return recipe if config.epochs is None else recipe.with_changes(epochs=config.epochs)
+
+
+def default_workers(device: str) -> int:
+    """Trials at once: one a GPU, or one a core up to eight."""
+    if device == "cuda":
+        return torch.cuda.device_count()
+    return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def run_search(
+    prepared: Prepared, store: Store, on_progress: Callable[[Progress], None] | None = None
+) -> Study:
+    """Run a prepared search to its end, taking up where an earlier run left it.
+
+    Args:
+        prepared: what passed every check.
+        store: its database, open.
+        on_progress: called whenever something has happened.
+
+    Returns:
+        The finished study.
+
+    Raises:
+        InputError: the study's name belongs to another search, or another process drives it.
+        StorageError: the database failed; what it had committed is kept.
+    """
+    study = store.get_or_create_study(prepared.record)
+    searcher = SEARCHERS[prepared.config.searcher](
+        prepared.space,
+        prepared.objectives,
+        seed=prepared.config.seed,
+        num_trials=prepared.config.num_trials,
+        study_attributes=store.searcher_attributes(study),
+    )
+    executor = LocalExecutor(
+        prepared.evaluator,
+        num_slots=prepared.num_workers,
+        threads=default_threads(prepared.num_workers),
+    )
+    with store.drive(study) as driver, executor:
+        StudyLoop(
+            store=store,
+            driver=driver,
+            study=study,
+            space=prepared.space,
+            objectives=prepared.objectives,
+            evaluator=prepared.evaluator,
+            searcher=searcher,
+            executor=executor,
+            deterministic=prepared.config.deterministic,
+            weights=prepared.weights,
+            on_progress=on_progress,
+        ).run()
+    return store.study(study.record.name)

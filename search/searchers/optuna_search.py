@@ -1,0 +1,273 @@
+"""NSGA-II and TPE, Optuna's, over placements.
+
+Optuna's study lives in memory and is rebuilt from the database; trial and study attributes are
+kept, since NSGA-II holds its generations in the former and their parents in the latter. Two things
+are ours: where a sampler has nothing to say yet (NSGA-II's first generation, TPE's start-up) the
+proposal is uniform over legal placements, and NSGA-II's children come from crossover and mutation
+of placements, not of parameters. Parameters are decoded and repaired to the nearest legal
+placement; the repaired parameters are what Optuna is told.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from results.pareto import Direction, Objective
+from search.searchers.base import PastTrial, Proposal, Searcher
+from sharedattn.placement import Placement
+from spaces.budget import CountedSpace
+from spaces.variation import Variation
+
+FIRST_NUM_TRIALS = "sharedattn:first_num_trials"
+CROSSOVER_PROBABILITY = 0.9
+MUTATION_PROBABILITY = 0.5
+
+
+class _WholeSpace(BaseSampler):
+    """Asks a sampler about all parameters at once, so that none is drawn independently.
+
+    Every parameter of the encoding stands in every trial: there is nothing to intersect.
+    """
+
+    def __init__(self, sampler: BaseSampler, space: dict[str, BaseDistribution]) -> None:
+        self._sampler = sampler
+        self._space = space
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        if isinstance(self._sampler, TPESampler):
+            # TPE finds its groups of parameters here, and asks for them when sampling.
+            self._sampler.infer_relative_search_space(study, trial)
+        return self._space
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        raise AssertionError("no parameter is asked for on its own")
+
+
+class OptunaSearcher(Searcher):
+    """A searcher on top of one of Optuna's samplers; arguments as `Searcher`."""
+
+    def __init__(
+        self,
+        space: CountedSpace,
+        objectives: Sequence[Objective],
+        *,
+        seed: int,
+        num_trials: int,
+        study_attributes: Mapping[str, Any],
+    ) -> None:
+        super().__init__(
+            space,
+            objectives,
+            seed=seed,
+            num_trials=num_trials,
+            study_attributes=study_attributes,
+        )
+        self._distributions: dict[str, BaseDistribution] = {
+            name: CategoricalDistribution(choices)
+            for name, choices in self.encoding.dimensions.items()
+        }
+        self._storage = optuna.storages.InMemoryStorage()
+        directions = [
+            StudyDirection.MAXIMIZE
+            if objective.direction is Direction.MAXIMIZE
+            else StudyDirection.MINIMIZE
+            for objective in objectives
+        ]
+        # A study in memory is an implementation detail: nobody should read of it on the terminal.
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(storage=self._storage, directions=directions)
+        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        # Populations and start-up phases stay as they were when a study is asked for more trials.
+        self.first_num_trials: int = study_attributes.get(FIRST_NUM_TRIALS, num_trials)
+        attributes = {**study_attributes, FIRST_NUM_TRIALS: self.first_num_trials}
+        for key, value in attributes.items():
+            self._storage.set_study_system_attr(self._study_id, key, value)
+        self._placements: list[Placement] = []  # by trial number
+        # Optuna's trial of the proposal in the making: attempts share it, `begin` fills it.
+        self._open_trial_id: int | None = None
+
+    @abstractmethod
+    def make_sampler(self, seed: int) -> BaseSampler:
+        """Optuna's sampler for one attempt at a proposal."""
+
+    def propose(self, number: int, attempt: int) -> Proposal:
+        sampler = _WholeSpace(
+            self.make_sampler(self.seed_of(number, attempt)), self._distributions
+        )
+        if self._open_trial_id is None:
+            self._study.sampler = sampler
+            trial = self._study.ask()
+            assert trial.number == number
+            self._open_trial_id = trial._trial_id
+            parameters = trial.relative_params
+        else:
+            frozen = self._storage.get_trial(self._open_trial_id)
+            space = sampler.infer_relative_search_space(self._study, frozen)
+            parameters = sampler.sample_relative(self._study, frozen, space)
+        placement = (
+            self.encoding.repair(self.encoding.decode(parameters))
+            if parameters
+            else self.space.sample(self.generator(number, attempt))
+        )
+        return Proposal(
+            placement=placement,
+            proposed=dict(parameters),
+            attributes=self._storage.get_trial(self._open_trial_id).system_attrs,
+            study_attributes=self._storage.get_study_system_attrs(self._study_id),
+        )
+
+    def begin(self, trial: PastTrial) -> None:
+        self._placements.append(trial.placement)
+        parameters = self.encoding.encode(trial.placement)
+        if self._open_trial_id is None:
+            self._study.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params=parameters,
+                    distributions=self._distributions,
+                    system_attrs=dict(trial.attributes),
+                )
+            )
+            return
+        for name, value in parameters.items():
+            distribution = self._distributions[name]
+            self._storage.set_trial_param(
+                self._open_trial_id, name, distribution.to_internal_repr(value), distribution
+            )
+        self._open_trial_id = None
+
+    def finish(self, trial: PastTrial) -> None:
+        if trial.failed:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        else:
+            self._study.tell(trial.number, trial.values)
+
+
+class NSGA2Searcher(OptunaSearcher):
+    """NSGA-II (Deb et al. 2002) with a population that fits the number of trials.
+
+    With Optuna's population of 50 a search of 24 trials would be random. Ours is
+    sqrt(2 * trials), from 4 to 50: 7 for 24 trials, 14 for 100.
+    """
+
+    name: ClassVar[str] = "nsga2"
+
+    def __init__(
+        self,
+        space: CountedSpace,
+        objectives: Sequence[Objective],
+        *,
+        seed: int,
+        num_trials: int,
+        study_attributes: Mapping[str, Any],
+    ) -> None:
+        super().__init__(
+            space,
+            objectives,
+            seed=seed,
+            num_trials=num_trials,
+            study_attributes=study_attributes,
+        )
+        self.population_size = min(50, max(4, round(math.sqrt(2 * self.first_num_trials))))
+        self._variation = Variation(self.encoding)
+
+    def make_sampler(self, seed: int) -> BaseSampler:
+        rng = random.Random(seed)
+
+        def make_child(
+            study: Study, _: dict[str, BaseDistribution], parents: list[FrozenTrial]
+        ) -> dict[str, Any]:
+            one, other = (self._tournament(study, parents, rng) for _ in range(2))
+            child = one
+            if rng.random() < CROSSOVER_PROBABILITY:
+                child = self._variation.crossover(one, other, rng)
+            if child in (one, other) or rng.random() < MUTATION_PROBABILITY:
+                child = self._variation.mutate(child, rng)
+            return self.encoding.encode(child)
+
+        with warnings.catch_warnings():
+            # Optuna 5.0 calls child_generation_strategy experimental.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return NSGAIISampler(
+                population_size=self.population_size,
+                seed=seed,
+                child_generation_strategy=make_child,
+            )
+
+    def _tournament(
+        self, study: Study, parents: list[FrozenTrial], rng: random.Random
+    ) -> Placement:
+        """The better of two parents: the one that dominates, else the first drawn."""
+        first, second = rng.choice(parents), rng.choice(parents)
+        winner = second if _dominates(second, first, study) else first
+        return self._placements[winner.number]
+
+
+def _dominates(one: FrozenTrial, other: FrozenTrial, study: Study) -> bool:
+    """Whether `one` is nowhere worse than `other`, and somewhere better."""
+    signs = [1 if d is StudyDirection.MINIMIZE else -1 for d in study.directions]
+    losses_one = [sign * value for sign, value in zip(signs, one.values, strict=True)]
+    losses_other = [sign * value for sign, value in zip(signs, other.values, strict=True)]
+    return losses_one != losses_other and all(
+        a <= b for a, b in zip(losses_one, losses_other, strict=True)
+    )
+
+
+class TPESearcher(OptunaSearcher):
+    """Multi-objective TPE (Ozaki et al. 2022), multivariate and grouped."""
+
+    name: ClassVar[str] = "tpe"
+
+    def __init__(
+        self,
+        space: CountedSpace,
+        objectives: Sequence[Objective],
+        *,
+        seed: int,
+        num_trials: int,
+        study_attributes: Mapping[str, Any],
+    ) -> None:
+        super().__init__(
+            space,
+            objectives,
+            seed=seed,
+            num_trials=num_trials,
+            study_attributes=study_attributes,
+        )
+        self.num_startup_trials = min(10, max(4, self.first_num_trials // 3))
+
+    def make_sampler(self, seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            # Optuna calls multivariate and group experimental.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return TPESampler(
+                n_startup_trials=self.num_startup_trials,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+                seed=seed,
+            )

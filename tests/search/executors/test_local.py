@@ -1,0 +1,124 @@
+"""Worker processes: a dead one costs its own task, and none outlives its driver."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fakes import Dying, Fake, Raising, Slow
+
+from search.executors import Finished, Lost, Raised
+from search.executors.local import LocalExecutor, default_threads
+from sharedattn.placement import NetworkSpec
+
+BACKBONE = "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4,in_chans=1,num_classes=2)@16: "
+
+
+def task(placement, evaluator, seed=0):
+    return evaluator.task(NetworkSpec.parse(BACKBONE + placement), seed)
+
+
+def drain(executor, count):
+    outcomes = {}
+    while len(outcomes) < count:
+        outcomes |= dict(executor.wait(60))
+    return outcomes
+
+
+@pytest.mark.slow
+def test_tasks_finish_in_their_slots():
+    evaluator = Slow()
+    with LocalExecutor(evaluator, num_slots=2, threads=1) as executor:
+        assert executor.num_free == 2
+        executor.submit(0, task("V4", evaluator))
+        executor.submit(1, task("V2", evaluator))
+        assert executor.num_free == 0
+        outcomes = drain(executor, 2)
+        assert executor.num_free == 2
+        assert executor.wait(0) == []
+    assert all(isinstance(outcome, Finished) for outcome in outcomes.values())
+    assert outcomes[0].measurement == evaluator.evaluate(task("V4", evaluator))
+    assert outcomes[0].threads == 1
+
+
+@pytest.mark.slow
+def test_what_raises_comes_back_as_its_traceback():
+    evaluator = Raising()
+    with LocalExecutor(evaluator, num_slots=1) as executor:
+        executor.submit(7, task("E1", evaluator))
+        outcome = drain(executor, 1)[7]
+        assert isinstance(outcome, Raised)
+        assert outcome.traceback.endswith("MemoryError: the network does not fit\n")
+        executor.submit(8, task("V1", evaluator))
+        assert isinstance(drain(executor, 1)[8], Finished)
+
+
+@pytest.mark.slow
+def test_a_dead_worker_costs_its_own_task_alone(tmp_path):
+    evaluator = Dying(folder=str(tmp_path))
+    spared = task("V4", evaluator)
+    (tmp_path / spared.identity.key).touch()
+    with LocalExecutor(evaluator, num_slots=2, threads=1) as executor:
+        executor.submit(0, task("V1", evaluator))
+        executor.submit(1, spared)
+        outcomes = drain(executor, 2)
+        assert outcomes[0] == Lost(
+            "the worker was ended by SIGKILL; the machine may have run out of memory"
+        )
+        assert isinstance(outcomes[1], Finished)
+        executor.submit(2, task("V1", evaluator))
+        assert isinstance(drain(executor, 1)[2], Finished)
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_driver(tmp_path):
+    script = f"""
+import sys, time
+sys.path[:0] = {[str(Path(__file__).parents[1])]!r}
+from fakes import Slow
+from search.executors.local import LocalExecutor
+from sharedattn.placement import NetworkSpec
+if __name__ == "__main__":
+    evaluator = Slow(seconds=600)
+    executor = LocalExecutor(evaluator, num_slots=2, threads=1)
+    for i, text in enumerate(["V1", "V2"]):
+        executor.submit(i, evaluator.task(NetworkSpec.parse({BACKBONE!r} + text), 0))
+    print(*[slot.process.pid for slot in executor._slots], flush=True)
+    time.sleep(600)
+"""
+    path = tmp_path / "driver.py"
+    path.write_text(script)
+    driver = subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True)
+    with driver:
+        pids = [int(pid) for pid in driver.stdout.readline().split()]
+        assert len(pids) == 2
+        time.sleep(1.0)
+        driver.kill()
+    deadline = time.monotonic() + 30
+    while any(map(_is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_is_alive, pids))
+
+
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state != "Z"
+
+
+def test_slots_and_threads_are_positive():
+    with pytest.raises(ValueError, match="num_slots >= 1 and threads >= 1"):
+        LocalExecutor(Fake(), num_slots=0)
+    with pytest.raises(ValueError, match="num_slots >= 1 and threads >= 1"):
+        LocalExecutor(Fake(), num_slots=1, threads=0)
+
+
+def test_cores_are_shared_among_slots():
+    cores = len(os.sched_getaffinity(0))
+    assert default_threads(1) == cores
+    assert default_threads(10 * cores) == 1

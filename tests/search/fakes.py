@@ -1,0 +1,136 @@
+"""Evaluators that cost nothing, and ones that go wrong in each way there is."""
+
+import hashlib
+import os
+import signal
+import time
+import traceback
+from dataclasses import dataclass
+
+from results.records import Fidelity
+from search.evaluators import Evaluator, Measurement
+from search.executors import Executor, Finished, Raised
+
+
+@dataclass(frozen=True)
+class Fake(Evaluator):
+    """Accuracy from the number of attending layers and a hash of placement and seed."""
+
+    noise: float = 0.05
+
+    @property
+    def recipe_key(self):
+        return "1" * 64
+
+    @property
+    def data_fingerprint(self):
+        return "2" * 64
+
+    @property
+    def fidelity(self):
+        return Fidelity(epochs=1, image_size=16)
+
+    def evaluate(self, task):
+        digest = hashlib.sha256(f"{task.spec.placement} {task.seed}".encode()).digest()
+        noise = self.noise * int.from_bytes(digest[:4], "big") / 2**32
+        attending = sum(layer.kind.value in "VL" for layer in task.spec.placement.layers)
+        return Measurement(
+            split="validation",
+            top1=0.3 + 0.1 * attending + noise,
+            loss=0.5,
+            num_images=100,
+            wall_time_s=0.0,
+        )
+
+
+@dataclass(frozen=True)
+class Slow(Fake):
+    """Takes its time, longer for some placements than for others."""
+
+    seconds: float = 0.02
+
+    def evaluate(self, task):
+        time.sleep(self.seconds * (1 + hash(str(task.spec.placement)) % 3))
+        return super().evaluate(task)
+
+
+@dataclass(frozen=True)
+class Raising(Fake):
+    """Raises, or gives NaN, on placements with an external layer."""
+
+    nan: bool = False
+
+    def evaluate(self, task):
+        measured = super().evaluate(task)
+        if any(layer.kind.value == "E" for layer in task.spec.placement.layers):
+            if self.nan:
+                return Measurement(
+                    split="validation",
+                    top1=float("nan"),
+                    loss=0.5,
+                    num_images=100,
+                    wall_time_s=0.0,
+                )
+            raise MemoryError("the network does not fit")
+        return measured
+
+
+@dataclass(frozen=True)
+class Dying(Fake):
+    """Kills its own process: once per placement in `folder`, or always without one."""
+
+    folder: str | None = None
+
+    def evaluate(self, task):
+        if self.folder is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        mark = os.path.join(self.folder, task.identity.key)
+        if not os.path.exists(mark):
+            open(mark, "x").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().evaluate(task)
+
+
+class Inline(Executor):
+    """Runs tasks in this process, and ends them in an order of its own.
+
+    Args:
+        evaluator: measures.
+        num_slots: tasks held at once.
+        rng: chooses which of the held tasks ends next; None: the first begun.
+        die_after: tasks after which the driver is "killed", by an exception; None: never.
+    """
+
+    def __init__(self, evaluator, num_slots=1, rng=None, die_after=None):
+        self.evaluator = evaluator
+        self.num_slots = num_slots
+        self.rng = rng
+        self.die_after = die_after
+        self.held = {}
+        self.evaluated = []
+
+    @property
+    def num_free(self):
+        return self.num_slots - len(self.held)
+
+    def submit(self, ticket, task):
+        assert self.num_free
+        self.held[ticket] = task
+
+    def wait(self, timeout_s=None):
+        if self.die_after is not None and len(self.evaluated) >= self.die_after:
+            raise DriverKilledError
+        ticket = next(iter(self.held)) if self.rng is None else self.rng.choice(list(self.held))
+        task = self.held.pop(ticket)
+        self.evaluated.append(task.identity.key)
+        try:
+            return [(ticket, Finished(self.evaluator.evaluate(task), 1))]
+        except Exception:
+            return [(ticket, Raised(traceback.format_exc()))]
+
+    def close(self):
+        self.held.clear()
+
+
+class DriverKilledError(BaseException):
+    """Stands for SIGKILL: nothing between the loop and the test may catch it."""

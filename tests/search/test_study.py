@@ -1,0 +1,375 @@
+"""The study loop: asked totals, no repeats, resume equals uninterrupted, for every searcher."""
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import DriverKilledError, Dying, Fake, Inline, Raising
+
+from results.pareto import parse_objectives
+from results.records import AttemptOutcome, StudyRecord, TrialRole, TrialState
+from results.store import Store
+from results.summary import StudySummary
+from results.weights import WeightsStore
+from search.executors import Lost
+from search.executors.local import LocalExecutor
+from search.searchers import SEARCHERS
+from search.study import MAX_ATTEMPTS, StudyLoop
+from sharedattn.placement import Placement
+from spaces.budget import Budget, CountedSpace
+from spaces.space import Space
+
+OBJECTIVES = parse_objectives(("top1", "macs"))
+SPACE = {
+    "name": "small",
+    "backbone": "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4,in_chans=1,num_classes=2)@16",
+    "order": "any",
+    "stages": [
+        {
+            "depth": [1, 2, 3, 4],
+            "counts": {"V": [0, 1, 2, 3, 4], "L": [0, 1, 2], "E": [0, 1], "N": [0, 1]},
+            "slots": [5, 7],
+            "dia": [0, 1],
+            "cb": ["none", "all"],
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def space():
+    return CountedSpace(Space.from_document(SPACE))
+
+
+class Lab:
+    """Runs studies in one database, each run as a new process would."""
+
+    def __init__(self, folder, space):
+        self.url = f"sqlite:///{folder / 'lab.db'}"
+        self.space = space
+        self.folder = folder
+
+    def record(self, name, searcher, num_trials, confirm_seeds, seed):
+        return StudyRecord(
+            name=name,
+            fingerprint_document={"searcher": searcher, "seed": seed},
+            space={},
+            data={},
+            recipe={},
+            objectives=("top1", "macs"),
+            searcher=searcher,
+            seed=seed,
+            reference_point={"top1": 0.5, "macs": 1.1 * self.space.macs_range[1]},
+            provenance={},
+            num_trials=num_trials,
+            confirm_seeds=confirm_seeds,
+        )
+
+    def run(
+        self,
+        name="study",
+        searcher="random",
+        num_trials=12,
+        confirm_seeds=1,
+        seed=3,
+        executor=None,
+        deterministic=False,
+        space=None,
+        weights=None,
+    ):
+        space = space or self.space
+        executor = executor or Inline(Fake())
+        with Store.open(self.url, create=True) as store:
+            study = store.get_or_create_study(
+                self.record(name, searcher, num_trials, confirm_seeds, seed)
+            )
+            with store.drive(study) as driver, executor:
+                StudyLoop(
+                    store=store,
+                    driver=driver,
+                    study=study,
+                    space=space,
+                    objectives=OBJECTIVES,
+                    evaluator=executor.evaluator,
+                    searcher=SEARCHERS[searcher](
+                        space,
+                        OBJECTIVES,
+                        seed=seed,
+                        num_trials=num_trials,
+                        study_attributes=store.searcher_attributes(study),
+                    ),
+                    executor=executor,
+                    deterministic=deterministic,
+                    weights=weights,
+                ).run()
+        return self.summary(name)
+
+    def summary(self, name="study"):
+        with Store.open(self.url) as store:
+            return StudySummary.read(store, store.study(name))
+
+    def history(self, name="study"):
+        """Everything about the search trials that a replay must repeat."""
+        with Store.open(self.url) as store:
+            return [
+                (
+                    t.number,
+                    t.spec_key,
+                    t.state,
+                    t.proposed,
+                    t.repaired,
+                    t.sampler_attributes,
+                    t.top1,
+                )
+                for t in store.trial_parameters(store.study(name), TrialRole.SEARCH)
+            ]
+
+    def attempts(self, name="study"):
+        with Store.open(self.url) as store:
+            rows = store.trials(store.study(name))
+            return {(row.role, row.number): store.attempts(row.id) for row in rows}
+
+
+@pytest.fixture
+def lab(tmp_path, space):
+    return Lab(tmp_path, space)
+
+
+@pytest.fixture
+def other_lab(tmp_path, space):
+    """A second database: within one, evaluations are shared among studies and not run again."""
+    (tmp_path / "other").mkdir()
+    return Lab(tmp_path / "other", space)
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_the_asked_total_of_distinct_legal_placements(lab, searcher, space):
+    summary = lab.run(searcher=searcher, num_trials=30)
+    placements = [row.placement for row in summary.rows]
+    assert len(placements) == len(set(placements)) == 30
+    assert all(Placement.parse(text) in space for text in placements)
+    assert {row.state for row in summary.rows} == {TrialState.COMPLETE}
+    assert [row.number for row in summary.rows] == list(range(30))
+    assert summary.study.finished_at is not None
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_the_first_trial_is_the_backbone_as_published(lab, searcher):
+    assert lab.run(searcher=searcher, num_trials=1).rows[0].placement == "V4"
+
+
+def test_a_baseline_outside_the_budget_is_not_run(lab):
+    tight = CountedSpace(Space.from_document(SPACE), Budget(max_macs=40_000))
+    summary = lab.run(num_trials=5, space=tight)
+    assert all(row.macs <= 40_000 for row in summary.rows)
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_equal_seeds_give_equal_trials(lab, other_lab, searcher):
+    for place in (lab, other_lab):
+        place.run(searcher=searcher, num_trials=25)
+    assert lab.history() == other_lab.history()
+    lab.run("another", searcher, num_trials=25, seed=4)
+    assert [t[1] for t in lab.history()] != [t[1] for t in lab.history("another")]
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+@pytest.mark.parametrize("kills", [(7,), (1, 5, 6, 13, 20)])
+def test_a_killed_search_goes_on_to_the_same_trials(lab, other_lab, searcher, kills):
+    whole = Inline(Fake(noise=0.3))
+    lab.run(searcher=searcher, num_trials=25, confirm_seeds=3, executor=whole)
+    evaluated = []
+    for kill in kills:
+        executor = Inline(Fake(noise=0.3), die_after=kill - len(evaluated))
+        with pytest.raises(DriverKilledError):
+            other_lab.run(searcher=searcher, num_trials=25, confirm_seeds=3, executor=executor)
+        evaluated += executor.evaluated
+    executor = Inline(Fake(noise=0.3))
+    other_lab.run(searcher=searcher, num_trials=25, confirm_seeds=3, executor=executor)
+    assert other_lab.history() == lab.history()
+    # The trial in flight at a kill was not evaluated yet; no other was evaluated twice.
+    assert evaluated + executor.evaluated == whole.evaluated
+    fronts = [
+        [(m.placement, m.top1s) for m in place.summary().front.members]
+        for place in (lab, other_lab)
+    ]
+    assert fronts[0] == fronts[1]
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_with_several_slots_deterministic_means_any_order_of_completion(lab, other_lab, searcher):
+    for place, seed in ((lab, 1), (other_lab, 2)):
+        executor = Inline(Fake(noise=0.3), num_slots=3, rng=random.Random(seed))
+        place.run(searcher=searcher, num_trials=30, deterministic=True, executor=executor)
+    assert lab.history() == other_lab.history()
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_a_killed_deterministic_search_of_several_slots(lab, other_lab, searcher):
+    def run(place, seed, die_after=None):
+        executor = Inline(
+            Fake(noise=0.3), num_slots=2, rng=random.Random(seed), die_after=die_after
+        )
+        place.run(searcher=searcher, num_trials=30, deterministic=True, executor=executor)
+
+    run(lab, 1)
+    for seed, die_after in ((2, 9), (3, 8)):
+        with pytest.raises(DriverKilledError):
+            run(other_lab, seed, die_after)
+    run(other_lab, 4)
+    assert other_lab.history() == lab.history()
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_more_trials_go_on_where_the_last_ones_ended(lab, searcher):
+    lab.run(searcher=searcher, num_trials=20)
+    before = lab.history()
+    lab.run(searcher=searcher, num_trials=27)
+    assert lab.history()[:20] == before
+    assert len(lab.history()) == 27
+
+
+def test_a_finished_study_runs_nothing(lab):
+    lab.run(num_trials=9, confirm_seeds=2)
+    finished = lab.summary().study.finished_at
+    executor = Inline(Fake())
+    lab.run(num_trials=9, confirm_seeds=2, executor=executor)
+    assert executor.evaluated == []
+    assert lab.summary().study.finished_at == finished
+
+
+def test_evaluations_of_another_study_are_linked_not_made_again(lab):
+    lab.run("one", "random", num_trials=20)
+    executor = Inline(Fake())
+    summary = lab.run("two", "nsga2", num_trials=20, executor=executor)
+    known = {row.placement for row in lab.summary("one").rows}
+    for row in summary.rows:
+        assert row.reused == (row.placement in known)
+    assert len(executor.evaluated) == sum(not row.reused for row in summary.rows) < 20
+
+
+def test_an_exhausted_space_ends_the_search(lab):
+    tiny = CountedSpace(
+        Space.from_document({**SPACE, "stages": [{"depth": [1, 2], "counts": {"V": [1, 2]}}]})
+    )
+    assert tiny.in_budget == 2
+    for searcher in SEARCHERS:
+        summary = lab.run(searcher, searcher, num_trials=10, space=tiny)
+        assert {row.placement for row in summary.rows} == {"V1", "V2"}
+        assert summary.study.finished_at is not None
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_a_space_is_searched_to_its_last_placement(lab, searcher):
+    tight = CountedSpace(Space.from_document(SPACE), Budget(max_macs=30_000))
+    assert 20 <= tight.in_budget <= 150
+    summary = lab.run(searcher=searcher, num_trials=1000, space=tight)
+    assert len({row.placement for row in summary.rows}) == len(summary.rows) == tight.in_budget
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_a_trial_that_fails_is_stored_with_its_traceback_and_the_search_goes_on(lab, nan):
+    summary = lab.run(num_trials=30, executor=Inline(Raising(nan=nan)))
+    failed = [row for row in summary.rows if row.state is TrialState.FAILED]
+    assert {row.number for row in failed} == {
+        row.number for row in summary.rows if "E" in row.placement
+    }
+    assert 0 < len(failed) < 30
+    assert len(summary.rows) == 30
+    attempts = lab.attempts()
+    for row in failed:
+        (attempt,) = attempts[TrialRole.SEARCH, row.number]
+        assert attempt.outcome is AttemptOutcome.FAILED
+        assert ("metrics are finite" if nan else "MemoryError") in attempt.traceback
+        assert row.top1 is None
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_every_searcher_lives_with_failures(lab, searcher):
+    summary = lab.run(searcher=searcher, num_trials=40, executor=Inline(Raising()))
+    assert summary.count(TrialRole.SEARCH)["running"] == 0
+    assert len(summary.rows) == 40
+
+
+class LosingInline(Inline):
+    """Loses the worker of every evaluation `deaths` times before it goes through."""
+
+    def __init__(self, deaths):
+        super().__init__(Fake())
+        self.deaths = deaths
+        self.died = {}
+
+    def wait(self, timeout_s=None):
+        ticket, task = next(iter(self.held.items()))
+        key = task.identity.key
+        if self.died.get(key, 0) < self.deaths:
+            self.died[key] = self.died.get(key, 0) + 1
+            del self.held[ticket]
+            return [(ticket, Lost("the worker was ended by SIGKILL"))]
+        return super().wait(timeout_s)
+
+
+def test_a_lost_worker_is_tried_again_and_no_more(lab):
+    lab.run("once", num_trials=4, executor=LosingInline(MAX_ATTEMPTS - 1))
+    assert lab.summary("once").count(TrialRole.SEARCH)["complete"] == 4
+    for attempts in lab.attempts("once").values():
+        assert [a.outcome for a in attempts] == [AttemptOutcome.LOST, AttemptOutcome.COMPLETE]
+    lab.run("always", num_trials=4, seed=99, executor=LosingInline(MAX_ATTEMPTS))
+    rows = lab.summary("always").rows
+    assert {row.state for row in rows if not row.reused} == {TrialState.FAILED}
+    assert rows[-1].error == "the worker was ended by SIGKILL"
+
+
+def test_front_members_are_confirmed_with_further_seeds(lab):
+    executor = Inline(Fake(noise=0.3), num_slots=2, rng=random.Random(0))
+    summary = lab.run(num_trials=30, confirm_seeds=3, executor=executor)
+    assert summary.front.is_confirmed
+    assert all(len(member.runs) == 3 for member in summary.front.members)
+    for member in summary.front.members:
+        assert [run.seed for run in member.runs] == [3, 4, 5]
+    confirmations = [row for row in summary.rows if row.role is TrialRole.CONFIRM]
+    assert {row.replicate for row in confirmations} == {1, 2}
+    assert len({(r.placement, r.replicate) for r in confirmations}) == len(confirmations)
+
+
+@dataclass(frozen=True)
+class Saving(Fake):
+    """Writes weights for every evaluation, also for those whose top1 is above 1 and so fail."""
+
+    folder: Path = Path()
+
+    def evaluate(self, task):
+        sha256 = WeightsStore(self.folder).save(task.identity.key, {"x": torch.zeros(3)})
+        return replace(super().evaluate(task), weights_sha256=sha256)
+
+
+def test_only_weights_of_the_front_are_kept(lab, tmp_path):
+    weights = WeightsStore(tmp_path / "weights")
+    executor = Inline(Saving(noise=0.6, folder=weights.folder))
+    summary = lab.run(num_trials=30, confirm_seeds=2, executor=executor, weights=weights)
+    assert summary.count(TrialRole.SEARCH)["failed"]
+    on_front = {run.evaluation_key for member in summary.front.members for run in member.runs}
+    assert {path.stem for path in weights.folder.iterdir()} == on_front
+    assert {row.evaluation_key for row in summary.rows if row.weights_sha256} == on_front
+
+
+def test_snapshots_hold_the_front_as_it_grew(lab):
+    summary = lab.run(num_trials=30)
+    with Store.open(lab.url) as store:
+        snapshots = store.snapshots(summary.study)
+    volumes = [snapshot.hypervolume for snapshot in snapshots]
+    assert volumes == sorted(volumes)
+    assert volumes[-1] == pytest.approx(summary.hypervolume)
+    assert set(snapshots[-1].members) == {member.number for member in summary.front.members}
+
+
+@pytest.mark.slow
+def test_real_workers_that_die_once(lab, tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    executor = LocalExecutor(Dying(folder=str(marks)), num_slots=2, threads=1)
+    executor.evaluator = Dying(folder=str(marks))
+    summary = lab.run(num_trials=3, executor=executor)
+    assert summary.count(TrialRole.SEARCH)["complete"] == 3
