@@ -182,7 +182,8 @@ def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
     """
     constructor = _constructor(name)
     with torch.device("meta"):
-        model = constructor()
+        # Some of timm's names have no classifier of their own; every network here has one.
+        model = constructor(num_classes=1)
     for family in FAMILIES:
         if type(model) is family.model_class:
             _describe_as(name, family, model)

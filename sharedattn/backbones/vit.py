@@ -76,10 +76,9 @@ class Block(nn.Module):
         super().__init__()
         D, H = stage.embed_dim, stage.num_heads
         self.num_left_out = 0 if options.class_token_in_mean else stage.num_prefix_tokens
-        if position.kinds - {Kind.NONE}:
+        has_attention = bool(position.kinds - {Kind.NONE})
+        if has_attention:
             self.norm1 = block.norm1
-            self.ls1 = block.ls1
-            self.drop_path1 = block.drop_path1
         if position.kinds & {Kind.VANILLA, Kind.LESS}:
             self.attn = SelfAttention(
                 block.attn.qkv,
@@ -98,6 +97,9 @@ class Block(nn.Module):
                     D, position.max_slots, H, options.external_expansion
                 )
             )
+        if has_attention:
+            self.ls1 = block.ls1
+            self.drop_path1 = block.drop_path1
         self.norm2 = block.norm2
         self.mlp = block.mlp
         if position.cb:
@@ -277,6 +279,12 @@ def _require_type(part: str, module: object, *accepted: type) -> None:
         raise _refuse(f"{part} is a {type(module).__name__}, understood is {known}")
 
 
+def _require_norm(part: str, norm: Any, *accepted: type) -> None:
+    _require_type(part, norm, *accepted)
+    if type(norm) is LayerNorm and (norm.weight is None or norm.bias is None):
+        raise _refuse(f"{part} has no scale or no shift")
+
+
 def _check_block(block: Any, embed_dim: int) -> None:
     """Refuse a block that does more than `Block` does."""
     _require_type("a block", block, TimmBlock)
@@ -290,7 +298,7 @@ def _check_block(block: Any, embed_dim: int) -> None:
     _require_type("its MLP's activation", block.mlp.act, GELU, nn.GELU)
     _require_type("its MLP's norm", block.mlp.norm, nn.Identity)
     for part in ("norm1", "norm2"):
-        _require_type(f"its {part}", getattr(block, part), LayerNorm)
+        _require_norm(f"its {part}", getattr(block, part), LayerNorm)
     for part in ("ls1", "ls2"):
         _require_type(f"its {part}", getattr(block, part), LayerScale, nn.Identity)
 
@@ -313,7 +321,7 @@ def _describe(model: Any) -> BackboneShape:
     _require_type("the patch embedding's norm", model.patch_embed.norm, nn.Identity)
     _require_type("the patch dropout", model.patch_drop, nn.Identity)
     for part in ("norm_pre", "norm", "fc_norm"):
-        _require_type(f"its {part}", getattr(model, part), LayerNorm, nn.Identity)
+        _require_norm(f"its {part}", getattr(model, part), LayerNorm, nn.Identity)
     if model.global_pool not in ("token", "avg"):
         raise _refuse(f"it pools by {model.global_pool!r}, understood is token or avg")
     if model.dynamic_img_size:
