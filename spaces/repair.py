@@ -74,7 +74,7 @@ class Repair:
 
     Args:
         priced: the members with their costs.
-        box: what the whole network may cost; some member is inside.
+        box: the most that the whole network may cost; some member is inside.
     """
 
     def __init__(self, priced: PricedAutomaton, box: CostBox) -> None:

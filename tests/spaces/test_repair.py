@@ -12,7 +12,7 @@ from spaces.counting import CostBox
 from spaces.pricing import PricedAutomaton, macs_of, params_of
 from spaces.repair import Repair, difference
 from spaces.space import Space
-from spaces.stages import Symbol, symbol_key
+from spaces.stages import ListedStage, Symbol, symbol_key
 
 Small = tuple[Space, set[Placement]]
 
@@ -102,9 +102,7 @@ def test_a_member_inside_is_its_own_nearest(small: Small, costs: Any) -> None:
 def test_bounds_that_conflict_still_give_the_nearest(
     make_space: Callable[..., Space], choices: Callable[..., Any], costs: Any
 ) -> None:
-    from spaces.stages import ListedStage
-
-    # V is cheap in params, L in MACs: each bound alone allows 3 V or 3 L, both together not.
+    # V is cheap in params, L in MACs: 6 V must lose 588 MACs; 3 L for V are 12 params too many.
     either = choices("V", "L", "N")
     space = make_space(ListedStage(layers=(choices("V"), *(either,) * 5), depth=(6,)))
     priced = PricedAutomaton(space.automaton, costs)
@@ -112,8 +110,8 @@ def test_bounds_that_conflict_still_give_the_nearest(
     box = CostBox(fixed.macs + 6 * 503 - 3 * 196, fixed.params + 6 * 101 + 2 * 12)
     all_vanilla = (LayerChoice(V),) * 6
     nearest = repair_text(space, Repair(priced, box).nearest(all_vanilla))
-    # 3 L for V: MACs fit, params not. 2 changes with one N fit both, and lose the fewest MACs
-    # with an L beside it; the L stands first in the order of symbols as late as it can.
+    # No single change saves 588 MACs. Of two, an N (406) beside an L (196) does, and is closer to
+    # the proposal's MACs than two N; in the order of symbols V comes before L before N.
     assert nearest == "V4L1N1"
     cost = priced.member_cost(Repair(priced, box).nearest(all_vanilla))
     assert cost is not None
@@ -128,8 +126,6 @@ def repair_text(space: Space, path: Path) -> str:
 def test_many_differences_are_found_too(
     make_space: Callable[..., Space], choices: Callable[..., Any], costs: Any
 ) -> None:
-    from spaces.stages import ListedStage
-
     space = make_space(ListedStage(layers=(choices("N/cb"),) * 11, depth=(11,)))
     repair = Repair(PricedAutomaton(space.automaton, costs), CostBox())
     member = (LayerChoice(N, cb=True),) * 11

@@ -10,6 +10,7 @@ import pytest
 from sharedattn.errors import InputError
 from sharedattn.placement import LayerChoice, Placement
 from spaces.budget import Budget, CountedSpace
+from spaces.constraints import Equal
 from spaces.encoding import Encoding
 from spaces.space import Space
 from spaces.stages import CountedStage, ListedStage
@@ -109,8 +110,6 @@ def test_a_member_without_neighbours_mutates_to_any_other(
     make_space: Callable[..., Space], choices: Choices, costs: Any
 ) -> None:
     # Kinds must all be equal, so no single edit leads from one to the other.
-    from spaces.constraints import Equal
-
     stage = ListedStage(layers=(choices("V", "N"),) * 3, depth=(3,))
     space = make_space(stage, constraints=(Equal(attribute="kind", per="stage"),))
     of = variation(space, costs)
@@ -130,8 +129,6 @@ def test_the_only_member_cannot_mutate(small: Small, costs: Any) -> None:
 def test_a_generator_that_draws_one_member_is_found_out(
     make_space: Callable[..., Space], choices: Choices, costs: Any
 ) -> None:
-    from spaces.constraints import Equal
-
     class Stuck(random.Random):
         def randrange(self, *_: Any) -> int:  # type: ignore[override]
             return 0
