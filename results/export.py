@@ -1,0 +1,319 @@
+"""One placement as a folder: config.yaml, model.safetensors, a model card, and ONNX if asked.
+
+The folder rebuilds to exactly the network that was measured, and `results.verify` checks that. It
+appears whole: it is made beside its place and renamed. Reading one executes nothing from it: YAML
+by `safe_load`, weights by safetensors, and every file by a fixed name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from results.onnx_export import write_onnx
+from results.quantities import format_fraction, format_quantity
+from results.records import Document, EvaluationIdentity, EvaluationRecord, Fidelity
+from results.weights import read_weights, write_weights
+from sharedattn.backbones import build
+from sharedattn.cost import CONVENTION
+from sharedattn.errors import InputError
+from sharedattn.network import Network
+from sharedattn.placement import NetworkSpec
+
+CONFIG_FORMAT = 1
+CONFIG_NAME = "config.yaml"
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "README.md"
+ONNX_NAME = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecord:
+    """What config.yaml says of an exported network.
+
+    Attributes:
+        spec: the network.
+        params: its parameters, by the closed form.
+        macs: its multiply-accumulates for one image, by the closed form.
+        recipe: how it was trained, a recipe's document.
+        data: the data's document.
+        evaluation: of the run that is exported; `weights_sha256` is that of the exported file.
+        top1_by_seed: accuracy of every seed of this placement, this run's among them.
+        study: name of the study it comes from; None: it was trained alone.
+        trial: number of the search trial; None: likewise.
+    """
+
+    spec: NetworkSpec
+    params: int
+    macs: int
+    recipe: Document
+    data: Document
+    evaluation: EvaluationRecord
+    top1_by_seed: Mapping[int, float] = field(default_factory=dict)
+    study: str | None = None
+    trial: int | None = None
+
+    def to_json(self) -> Document:
+        """The document of config.yaml."""
+        evaluation = self.evaluation
+        return {
+            "format": CONFIG_FORMAT,
+            "network": str(self.spec),
+            "spec": self.spec.to_json(),
+            "params": self.params,
+            "macs": self.macs,
+            "convention": CONVENTION,
+            "recipe": self.recipe,
+            "data": self.data,
+            "evaluation": {
+                "split": evaluation.split,
+                "top1": evaluation.top1,
+                "loss": evaluation.loss,
+                "num_images": evaluation.num_images,
+                "seed": evaluation.identity.seed,
+                "fidelity": evaluation.identity.fidelity.to_json(),
+                "recipe_key": evaluation.identity.recipe_key,
+                "data_fingerprint": evaluation.identity.data_fingerprint,
+                "device": evaluation.device,
+                "threads": evaluation.threads,
+                "wall_time_s": evaluation.wall_time_s,
+                "versions": dict(evaluation.versions),
+            },
+            "weights_sha256": evaluation.weights_sha256,
+            "top1_by_seed": dict(self.top1_by_seed),
+            "study": self.study,
+            "trial": self.trial,
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> ExportRecord:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: another format, missing fields, or a text that is not the spec's.
+        """
+        if not isinstance(document, dict) or document.get("format") != CONFIG_FORMAT:
+            raise InputError(
+                f"`a config has format {CONFIG_FORMAT}` must hold, but got "
+                f"{document.get('format') if isinstance(document, dict) else document!r}"
+            )
+        try:
+            spec = NetworkSpec.from_json(document["spec"])
+            if document["network"] != str(spec):
+                raise InputError(
+                    f"`network says the same as spec` must hold, but {document['network']!r} is "
+                    f"not {str(spec)!r}; edit neither alone"
+                )
+            measured = document["evaluation"]
+            return cls(
+                spec=spec,
+                params=document["params"],
+                macs=document["macs"],
+                recipe=document["recipe"],
+                data=document["data"],
+                evaluation=EvaluationRecord(
+                    identity=EvaluationIdentity(
+                        spec_key=spec.key,
+                        recipe_key=measured["recipe_key"],
+                        data_fingerprint=measured["data_fingerprint"],
+                        fidelity=Fidelity(**measured["fidelity"]),
+                        seed=measured["seed"],
+                    ),
+                    split=measured["split"],
+                    top1=measured["top1"],
+                    loss=measured["loss"],
+                    num_images=measured["num_images"],
+                    wall_time_s=measured["wall_time_s"],
+                    device=measured["device"],
+                    threads=measured["threads"],
+                    versions=measured["versions"],
+                    weights_sha256=document["weights_sha256"],
+                ),
+                top1_by_seed=document["top1_by_seed"],
+                study=document["study"],
+                trial=document["trial"],
+            )
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"`a config has every field, of its type` must hold, but got "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def export(
+    folder: Path,
+    record: ExportRecord,
+    state_dict: Mapping[str, torch.Tensor],
+    *,
+    onnx: bool = False,
+) -> None:
+    """Write an exported network, in place of an older export.
+
+    Args:
+        folder: where; the folder above it is made.
+        record: what is exported; the sum of its weights is taken from the written file.
+        state_dict: the weights of the stand-alone network.
+        onnx: whether to write model.onnx as well, which needs the extra `onnx`.
+
+    Raises:
+        InputError: weights that do not fit the spec, a folder that holds something else or
+            cannot be written, or a missing extra. The folder is as it was.
+    """
+    network = _load(record.spec, state_dict)
+    if folder.exists() and not _is_replaceable(folder):
+        raise InputError(
+            f"`an export replaces an export or an empty folder` must hold, but {folder} holds "
+            f"something else; name another folder"
+        )
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        sha256 = write_weights(temporary / WEIGHTS_NAME, state_dict)
+        document = record.to_json() | {"weights_sha256": sha256}
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=99)
+        _write_text(temporary / CONFIG_NAME, text)
+        _write_text(temporary / CARD_NAME, model_card(record))
+        if onnx:
+            image_size = record.evaluation.identity.fidelity.image_size
+            write_onnx(temporary / ONNX_NAME, network, image_size)
+        _replace(folder, temporary)
+    except OSError as error:
+        raise InputError(
+            f"`the folder can be written` must hold, but {folder}: {error.strerror}"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_export(folder: Path) -> ExportRecord:
+    """What an exported folder, or its config.yaml by itself, says.
+
+    Args:
+        folder: the folder, or the file.
+
+    Raises:
+        InputError: no such file, no YAML, or no config of a known format.
+    """
+    path = folder / CONFIG_NAME if folder.is_dir() else folder
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"`{CONFIG_NAME} can be read` must hold, but {path}: {error.strerror}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"`{CONFIG_NAME} is YAML` must hold, but {path}: {error}") from error
+    return ExportRecord.from_json(document)
+
+
+def load_network(folder: str | Path) -> Network:
+    """The exported network with its weights, in eval mode on the CPU.
+
+    Args:
+        folder: an exported folder.
+
+    Raises:
+        InputError: a config that cannot be read, or weights that are not the recorded ones.
+    """
+    record = read_export(Path(folder))
+    return _load(record.spec, exported_weights(Path(folder), record))
+
+
+def exported_weights(folder: Path, record: ExportRecord) -> dict[str, torch.Tensor]:
+    """The weights of an exported folder, checked against its config.
+
+    Raises:
+        InputError: they are not there, or not the recorded ones.
+    """
+    return read_weights(folder / WEIGHTS_NAME, record.evaluation.weights_sha256 or "")
+
+
+def model_card(record: ExportRecord) -> str:
+    """The card: what this network is, its figures, how to load and to retrain it, in Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    accuracies = list(record.top1_by_seed.values())
+    count, mean = len(accuracies), sum(accuracies) / max(len(accuracies), 1)
+    squares = sum((top1 - mean) ** 2 for top1 in accuracies)
+    error = (squares / (count - 1) / count) ** 0.5 if count > 1 else None
+    return environment.get_template("card.md.j2").render(
+        record=record,
+        evaluation=record.evaluation,
+        fidelity=record.evaluation.identity.fidelity,
+        drawing=placement_drawing(record.spec),
+        params=format_quantity(record.params),
+        macs=format_quantity(record.macs),
+        num_seeds=count,
+        mean=format_fraction(mean, error),
+        convention=CONVENTION,
+    )
+
+
+def placement_drawing(spec: NetworkSpec) -> str:
+    """A placement in columns of text, a line per stage and per mechanism that it uses."""
+    lines: list[tuple[str, list[str]]] = []
+    for number, stage in enumerate(spec.placement.stages, 1):
+        lines.append((f"stage {number}", [layer.kind.value for layer in stage]))
+        if any(layer.slots for layer in stage):
+            lines.append(("  slots", [str(layer.slots or ".") for layer in stage]))
+        if any(layer.dia is not None for layer in stage):
+            cells = ["." if layer.dia is None else str(layer.dia + 1) for layer in stage]
+            lines.append(("  DIA unit", cells))
+        if any(layer.cb for layer in stage):
+            lines.append(("  CB", ["x" if layer.cb else "." for layer in stage]))
+    head = max(len(name) for name, _ in lines)
+    cell = max(len(text) for _, cells in lines for text in cells)
+    return "\n".join(
+        f"{name:{head}}  {' '.join(f'{text:>{cell}}' for text in cells)}" for name, cells in lines
+    )
+
+
+def _load(spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor]) -> Network:
+    network = build(spec)
+    try:
+        network.load_state_dict(state_dict, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"`the weights fit {spec}` must hold, but {error}") from error
+    return network.eval()
+
+
+def _is_replaceable(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    try:
+        read_export(folder)
+    except InputError:
+        return not any(folder.iterdir())
+    return True
+
+
+def _replace(folder: Path, made: Path) -> None:
+    """Put a made folder in the place of an older one, which goes last."""
+    old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

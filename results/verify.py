@@ -1,0 +1,151 @@
+"""Whether an exported folder is what it says: rebuilt, counted and measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results.export import (
+    CONFIG_FORMAT,
+    WEIGHTS_NAME,
+    ExportRecord,
+    exported_weights,
+    read_export,
+)
+from results.records import Document
+from results.weights import sha256_of
+from sharedattn.backbones import build
+from sharedattn.cost import CostModel
+from sharedattn.errors import InputError
+from sharedattn.network import Network
+
+TOLERANCE_IMAGES = 2  # right answers more or less, on another machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remeasured:
+    """What the injected evaluation measured on the rebuilt network.
+
+    Attributes:
+        top1: accuracy on the recorded split, a fraction.
+        num_images: images in the split.
+        data_fingerprint: of the data it was measured on.
+        device: such as "cpu".
+        threads: torch threads.
+        versions: versions of the libraries, by name.
+    """
+
+    top1: float
+    num_images: int
+    data_fingerprint: str
+    device: str
+    threads: int
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was compared.
+
+    Attributes:
+        name: what.
+        expected: what the config says.
+        found: what there is.
+        ok: whether they agree.
+    """
+
+    name: str
+    expected: Any
+    found: Any
+    ok: bool
+
+    def to_json(self) -> Document:
+        """Every field by name."""
+        return {
+            "name": self.name,
+            "expected": self.expected,
+            "found": self.found,
+            "ok": self.ok,
+        }
+
+
+def verify(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]) -> list[Check]:
+    """Compare an exported folder with what it rebuilds to.
+
+    Params and MACs must be equal, and so must the accuracy where versions, device and threads
+    are those of the record; elsewhere two images more or less may be right. After a check that
+    the rest needs, there is no rest.
+
+    Args:
+        folder: an exported folder.
+        evaluate: measures a network on the recorded split of the recorded data.
+
+    Returns:
+        The checks, in order; all must be ok.
+
+    Raises:
+        InputError: there is no config, or none of a known format; or the data cannot be opened.
+    """
+    record = read_export(folder)
+    checks = [Check("config", f"format {CONFIG_FORMAT}", f"format {CONFIG_FORMAT}", True)]
+    network, rebuilt = _rebuild(folder, record)
+    checks += rebuilt
+    if network is None:
+        return checks
+    cost = CostModel(record.spec.backbone).totals(record.spec.placement)
+    num_elements = sum(parameter.numel() for parameter in network.parameters())
+    checks += [
+        _equal("params, closed form", record.params, cost.params),
+        _equal("params of the network", record.params, num_elements),
+        _equal("MACs, closed form", record.macs, cost.macs),
+    ]
+    measured = evaluate(network, record)
+    fingerprint = record.evaluation.identity.data_fingerprint
+    checks.append(_equal("data", fingerprint, measured.data_fingerprint))
+    checks.append(_equal("images", record.evaluation.num_images, measured.num_images))
+    checks.append(_accuracy(record, measured))
+    return checks
+
+
+def verify_document(checks: list[Check]) -> Document:
+    """The document that `verify --json` prints."""
+    return {"ok": all(check.ok for check in checks), "checks": [c.to_json() for c in checks]}
+
+
+def _rebuild(folder: Path, record: ExportRecord) -> tuple[Network | None, list[Check]]:
+    expected = record.evaluation.weights_sha256
+    try:
+        weights = exported_weights(folder, record)
+    except InputError as error:
+        return None, [Check("weights", f"sha256 {expected}", str(error), False)]
+    checks = [_equal("weights", expected, sha256_of(folder / WEIGHTS_NAME))]
+    try:
+        network = build(record.spec)
+        network.load_state_dict(weights, strict=True)
+    except (InputError, RuntimeError) as error:
+        return None, [*checks, Check("rebuild", str(record.spec), str(error), False)]
+    return network.eval(), [*checks, _equal("rebuild", str(record.spec), str(record.spec))]
+
+
+def _equal(name: str, expected: Any, found: Any) -> Check:
+    return Check(name, expected, found, expected == found)
+
+
+def _accuracy(record: ExportRecord, measured: Remeasured) -> Check:
+    evaluation = record.evaluation
+    is_same_machine = (
+        dict(measured.versions) == dict(evaluation.versions)
+        and measured.device == evaluation.device
+        and measured.threads == evaluation.threads
+    )
+    tolerance = 0 if is_same_machine else TOLERANCE_IMAGES
+    right = [round(m.top1 * m.num_images) for m in (evaluation, measured)]
+    how = "exactly" if is_same_machine else f"within {tolerance} images"
+    return Check(
+        f"top-1 on {evaluation.split}, {how}",
+        evaluation.top1,
+        measured.top1,
+        abs(right[0] - right[1]) <= tolerance,
+    )
