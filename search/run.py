@@ -6,18 +6,19 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from results.pareto import Objective, parse_objectives
-from results.records import Study, StudyRecord, document_key
+from results.records import Document, Study, StudyRecord, document_key
 from results.store import Store
 from results.weights import WeightsStore
 from search.evaluators import Evaluator
 from search.evaluators.scratch import ScratchEvaluator
 from search.evaluators.table import TableEvaluator
 from search.executors.local import LocalExecutor, default_threads
+from search.exporting import data_document
 from search.provenance import provenance
 from search.searchers import SEARCHERS
 from search.study import Progress, StudyLoop
@@ -179,23 +180,18 @@ def prepare(config: SearchConfig) -> Prepared:
             config.table, describe(space.backbone).image_size
         )
         data, recipe, weights = None, None, None
-        data_document: dict[str, Any] = {"name": config.table.stem}
+        described: Document = {"name": config.table.stem}
         num_workers = config.num_workers or 1
     else:
-        data, recipe = data_config(config, space), load_recipe(config)
+        data = data_config(config, space)
+        recipe = load_recipe(config.recipe, config.data, config.epochs)
         source = open_data(data)
         backbone = replace(space.backbone, num_classes=source.num_classes)
         space = replace(space, backbone=backbone)
         weights = weights_store(config.weights_dir, config.out)
         device = resolve_device(config.device)
         evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
-        data_document = {
-            "name": source.name,
-            "config": data.to_json(),
-            "fingerprint": source.fingerprint,
-            "identity": source.identity,
-            "images": {s: source.num_images(s) for s in ("train", "validation", "test")},
-        }
+        described = data_document(data, source)
         num_workers = config.num_workers or default_workers(device)
     counted = CountedSpace(space, config.budget)
     fingerprint = {
@@ -211,12 +207,12 @@ def prepare(config: SearchConfig) -> Prepared:
         "deterministic": config.deterministic,
         "workers": num_workers if config.deterministic else None,
     }
-    name = f"{space.name}-{data_document['name']}-{document_key(fingerprint)[:6]}"
+    name = f"{space.name}-{described['name']}-{document_key(fingerprint)[:6]}"
     record = StudyRecord(
         name=config.study or name,
         fingerprint_document=fingerprint,
         space=space.to_document(),
-        data=data_document,
+        data=described,
         recipe=recipe.to_json() if recipe is not None else {},
         objectives=config.objectives,
         searcher=config.searcher,
@@ -245,9 +241,8 @@ def prepare(config: SearchConfig) -> Prepared:
 
 def data_config(config: SearchConfig, space: Space) -> DataConfig:
     """The data at the size and channels of the space's backbone."""
-    embedded = config.data == DEFAULT_DATA
     return DataConfig(
-        name=config.data if embedded else str(config.data),
+        name=config.data,
         root=config.data_root,
         image_size=describe(space.backbone).image_size,
         in_chans=space.backbone.in_chans,
@@ -255,11 +250,20 @@ def data_config(config: SearchConfig, space: Space) -> DataConfig:
     )
 
 
-def load_recipe(config: SearchConfig) -> Recipe:
-    """The recipe that is asked for, or the data's own, with the epochs asked for."""
-    default = DEFAULT_DATA if config.data == DEFAULT_DATA else GENERAL_RECIPE
-    recipe = Recipe.load(config.recipe or default)
-    return recipe if config.epochs is None else recipe.with_changes(epochs=config.epochs)
+def load_recipe(name: str | None, data: str, epochs: int | None) -> Recipe:
+    """A recipe for some data.
+
+    Args:
+        name: a recipe's name or file; None: the data's own.
+        data: name of the data.
+        epochs: in place of the recipe's; None: as they are.
+
+    Raises:
+        InputError: no such recipe, or one with a value out of range.
+    """
+    own = name if name is not None else DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
+    recipe = Recipe.load(own)
+    return recipe if epochs is None else recipe.with_changes(epochs=epochs)
 
 
 def default_workers(device: str) -> int:

@@ -21,7 +21,6 @@ from results.driver import StudyDriver
 from results.front import next_confirmations, study_front
 from results.pareto import Objective, hypervolume, non_dominated, to_losses
 from results.records import (
-    EvaluationRecord,
     FrontSnapshot,
     SpecRecord,
     Study,
@@ -32,9 +31,8 @@ from results.records import (
 )
 from results.store import Store
 from results.weights import WeightsStore
-from search.evaluators import Evaluator, Task
+from search.evaluators import Evaluator, Task, evaluation_record
 from search.executors import Executor, Finished, Lost, Outcome
-from search.provenance import library_versions
 from search.searchers import PastTrial, Proposal, Searcher
 from sharedattn.backbones import describe
 from sharedattn.cost import CostModel
@@ -386,7 +384,7 @@ class StudyLoop:
             self._ended(flight, None)
             return
         try:
-            evaluation = _evaluation(flight.task, outcome)
+            evaluation = evaluation_record(flight.task, outcome.measurement, outcome.threads)
         except ValueError as error:
             # NaN is no accuracy: the trial is a failed one, and the search goes on.
             self._driver.fail_trial(flight.trial_id, f"ValueError: {error}")
@@ -472,20 +470,3 @@ class StudyLoop:
 
 def _placement(row: TrialParameters) -> Placement:
     return NetworkSpec.from_json(row.spec_document).placement
-
-
-def _evaluation(task: Task, outcome: Finished) -> EvaluationRecord:
-    measured = outcome.measurement
-    return EvaluationRecord(
-        identity=task.identity,
-        split=measured.split,
-        top1=measured.top1,
-        loss=measured.loss,
-        num_images=measured.num_images,
-        wall_time_s=measured.wall_time_s,
-        device=measured.device,
-        threads=outcome.threads,
-        versions=library_versions(),
-        learning_curve=measured.learning_curve,
-        weights_sha256=measured.weights_sha256,
-    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.table import Table
 
 from results.front import Front
@@ -44,4 +47,17 @@ def cost_table(cost: Cost) -> Table:
     for name, part in cost.mechanisms.items():
         table.add_row(f"  {name}", f"{part.params:,}", f"{part.macs:,}", style="dim")
     table.add_row("network", f"{cost.params:,}", f"{cost.macs:,}", style="bold")
+    return table
+
+
+def checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
+    """The checks of an exported folder."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "check", "expected", "found"):
+        table.add_column(name, overflow="fold")
+    for check in checks:
+        style = None if check["ok"] else "red"
+        found = "equal" if check["expected"] == check["found"] else str(check["found"])
+        mark = "ok" if check["ok"] else "NO"
+        table.add_row(mark, check["name"], str(check["expected"]), found, style=style)
     return table

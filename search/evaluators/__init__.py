@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from search.evaluators.base import Evaluator, Measurement, Task
+from search.evaluators.base import Evaluator, Measurement, Task, evaluation_record
 
-__all__ = ["Evaluator", "Measurement", "Task"]
+__all__ = ["Evaluator", "Measurement", "Task", "evaluation_record"]

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.records import EvaluationIdentity, Fidelity
+from results.records import EvaluationIdentity, EvaluationRecord, Fidelity
+from search.provenance import library_versions
 from sharedattn.placement import NetworkSpec
 
 
@@ -90,3 +91,29 @@ class Evaluator(ABC):
             seed=seed,
         )
         return Task(spec=spec, seed=seed, identity=identity)
+
+
+def evaluation_record(task: Task, measured: Measurement, threads: int) -> EvaluationRecord:
+    """What the database keeps of a measurement.
+
+    Args:
+        task: what was measured.
+        measured: what it gave.
+        threads: torch threads it ran on.
+
+    Raises:
+        ValueError: a metric that is not finite or out of range: the trial is a failed one.
+    """
+    return EvaluationRecord(
+        identity=task.identity,
+        split=measured.split,
+        top1=measured.top1,
+        loss=measured.loss,
+        num_images=measured.num_images,
+        wall_time_s=measured.wall_time_s,
+        device=measured.device,
+        threads=threads,
+        versions=library_versions(),
+        learning_curve=measured.learning_curve,
+        weights_sha256=measured.weights_sha256,
+    )

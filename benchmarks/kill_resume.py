@@ -1,0 +1,132 @@
+"""Kill a search at random moments, run it again, and compare with one that was never stopped.
+
+    python benchmarks/kill_resume.py [--kills 5] [--trials 12] [--searcher nsga2 tpe random] [--json]
+
+Each searcher runs `sharedattn search` as a process of its own, one slot, one epoch a trial; the
+process group gets SIGKILL at a random moment, as often as asked, and is started again each time.
+The trials must then be the asked number, none running, none trained twice, and equal to those of
+the uninterrupted run: placements, order and accuracies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from results.records import AttemptOutcome, TrialRole
+from results.store import Store
+from search.provenance import provenance
+
+
+def command(out: Path, searcher: str, trials: int) -> list[str]:
+    options = f"--trials {trials} --epochs 1 --workers 1 --confirm-seeds 1 --study killed --json"
+    return [
+        sys.executable,
+        "-m",
+        "sharedattn",
+        "search",
+        *options.split(),
+        "--searcher",
+        searcher,
+        "--out",
+        str(out),
+    ]
+
+
+def run(
+    out: Path, searcher: str, trials: int, kill_after_s: float | None
+) -> dict[str, Any] | None:
+    """Run the search; None when it was killed before its end."""
+    process = subprocess.Popen(
+        command(out, searcher, trials),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=kill_after_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None
+    if process.returncode != 0:
+        raise RuntimeError(f"the search ended with exit code {process.returncode}")
+    document: dict[str, Any] = json.loads(output)
+    return document
+
+
+def trials_of(out: Path) -> tuple[list[tuple[Any, ...]], int, int]:
+    """The search trials, how many attempts completed, and how many were lost."""
+    with Store.open(f"sqlite:///{out / 'sharedattn.db'}") as store:
+        study = store.study("killed")
+        rows = store.trials(study, TrialRole.SEARCH)
+        outcomes = [a.outcome for row in rows for a in store.attempts(row.id)]
+    trials = [(row.number, row.placement, row.state.value, row.top1) for row in rows]
+    return (
+        trials,
+        outcomes.count(AttemptOutcome.COMPLETE),
+        outcomes.count(AttemptOutcome.LOST),
+    )
+
+
+def campaign(searcher: str, kills: int, trials: int, rng: random.Random) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder) / "whole", Path(folder) / "killed"
+        started = time.monotonic()
+        run(whole, searcher, trials, None)
+        whole_s = time.monotonic() - started
+        done = 0
+        while done < kills:
+            # From the start of the process to a share of the run that leaves work to do.
+            if run(killed, searcher, trials, rng.uniform(0.0, whole_s / 2)) is not None:
+                break
+            done += 1
+        document = run(killed, searcher, trials, None)
+        assert document is not None
+        expected, _, _ = trials_of(whole)
+        found, completed, lost = trials_of(killed)
+    return {
+        "searcher": searcher,
+        "kills": done,
+        "attempts_lost": lost,
+        "trials": document["trials"],
+        "trained_again": completed - len(found),
+        "equal_to_uninterrupted": found == expected,
+        "ok": done == kills
+        and document["trials"]["complete"] == trials
+        and document["trials"]["running"] == 0
+        and completed == trials
+        and found == expected,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--searcher", nargs="+", default=["nsga2", "tpe", "random"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    rows = [campaign(s, arguments.kills, arguments.trials, rng) for s in arguments.searcher]
+    if arguments.json:
+        print(json.dumps({"campaigns": rows, "provenance": provenance()}, indent=2))
+    else:
+        for row in rows:
+            print(*(f"{name} {value}" for name, value in row.items()), sep="; ")
+    return 0 if all(row["ok"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

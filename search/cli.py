@@ -1,0 +1,181 @@
+"""The command line: arguments in, one clear error or a result out.
+
+Exit codes: 0 done, 2 bad input with nothing begun, 1 anything else, 130 after Ctrl-C with the
+state saved. Results go to standard output, progress and errors to standard error; with `--json`
+standard output holds one document and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from results.errors import StorageError
+from results.quantities import parse_quantity
+from sharedattn.errors import InputError
+
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with its errors in our one form."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command line; None: this process's.
+
+    Returns:
+        The exit code.
+    """
+    # timm 1.0.31 uses torch.jit at import, which torch deprecates; nobody here can help it.
+    warnings.filterwarnings("ignore", message=".*torch.jit.*")
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    try:
+        parsed = _parser().parse_args(arguments)
+        # With --json, what people would read is not printed at all.
+        console = Console(quiet=parsed.json, soft_wrap=True)
+        # Imported here: torch and timm take seconds that --help and a typing error need not wait.
+        commands: Any = import_module("search.commands")
+        document: dict[str, Any] = getattr(commands, parsed.command)(parsed, console)
+        if parsed.json:
+            json.dump(document, sys.stdout, indent=2)
+            sys.stdout.write("\n")
+        return EXIT_FAILED if document.get("ok") is False else EXIT_DONE
+    except InputError as error:
+        errors.print(f"sharedattn: {error}", style="red")
+        return EXIT_BAD_INPUT
+    except StorageError as error:
+        errors.print(f"sharedattn: {error}", style="red")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        errors.print("sharedattn: interrupted; run the same command again to go on")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has closed it, as `head` does.
+        sys.stderr.close()
+        return EXIT_FAILED
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="sharedattn",
+        description="Search where a vision transformer needs full attention.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+        return command
+
+    _add_search(add("search", "search a space; goes on where an earlier run stopped"))
+
+    space = add("space", "a space's size, its ranges of cost, its share in a budget")
+    space.add_argument("space", metavar="SPACE", help="a preset's name or a YAML file")
+    _add_budget(space)
+
+    cost = add("cost", "params, MACs and attention memory of one network")
+    cost.add_argument("network", metavar="PLACEMENT", help='"backbone: placement"')
+    cost.add_argument("--check", action="store_true", help="count the built network as well")
+
+    front = add("front", "a study's Pareto front and its hypervolume")
+    _add_study(front)
+
+    report = add("report", "write a study's report, one self-contained HTML file")
+    _add_study(report)
+
+    export = add("export", "write one placement of a study's front as a folder")
+    _add_study(export)
+    export.add_argument(
+        "--pick", default="knee", help='knee, best, an id, or "macs<1.2G" (default: knee)'
+    )
+    export.add_argument("--to", type=Path, metavar="DIR", help="folder to write")
+    export.add_argument("--onnx", action="store_true", help="write model.onnx as well")
+    export.add_argument("--weights-dir", type=Path, metavar="DIR")
+    _add_device(export)
+
+    verify = add("verify", "rebuild an exported network and check every figure of it")
+    verify.add_argument("folder", type=Path, metavar="DIR")
+    verify.add_argument("--data", metavar="NAME|DIR", help="where the data is now")
+    verify.add_argument("--data-root", metavar="DIR")
+    _add_device(verify)
+
+    train = add("train", "train one placement in full, and export it")
+    train.add_argument("config", metavar="CONFIG", help='config.yaml, or "backbone: placement"')
+    train.add_argument("--to", type=Path, metavar="DIR", required=True, help="folder to write")
+    _add_training(train)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--onnx", action="store_true", help="write model.onnx as well")
+    _add_device(train)
+    return parser
+
+
+def _add_search(search: argparse.ArgumentParser) -> None:
+    search.add_argument(
+        "space", metavar="SPACE", nargs="?", default=None, help="a preset's name or a YAML file"
+    )
+    _add_training(search)
+    _add_budget(search)
+    _add_storage(search)
+    search.add_argument("--trials", type=int, help="search trials, a total (default: 24)")
+    search.add_argument("--study", help="the study's name (default: made from what is searched)")
+    search.add_argument("--objectives", help="comma-separated (default: top1,macs)")
+    search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
+    search.add_argument("--evaluator", choices=("scratch", "table"), default="scratch")
+    search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")
+    search.add_argument("--executor", choices=("local",), default="local")
+    search.add_argument("--workers", type=int, help="trials at once (default: what fits)")
+    search.add_argument("--deterministic", action="store_true", help="the same trials every time")
+    search.add_argument("--confirm-seeds", type=int, help="seeds of a front member (default: 3)")
+    search.add_argument("--seed", type=int, default=0)
+    search.add_argument("--weights-dir", type=Path, metavar="DIR")
+    _add_device(search)
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
+    command.add_argument("--data-root", metavar="DIR", help="folder of a named data set")
+    command.add_argument("--val-fraction", type=float, default=0.1)
+    command.add_argument("--recipe", metavar="NAME|FILE", help="how to train")
+    command.add_argument("--epochs", type=int, help="in place of the recipe's")
+
+
+def _add_budget(command: argparse.ArgumentParser) -> None:
+    for cost in ("macs", "params"):
+        command.add_argument(f"--max-{cost}", type=_quantity, metavar="N", help="such as 1.3G")
+
+
+def _add_storage(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--storage", metavar="URL", help="database (default: a file in --out)")
+    command.add_argument("--out", type=Path, metavar="DIR", default=Path("sharedattn-out"))
+
+
+def _add_study(command: argparse.ArgumentParser) -> None:
+    command.add_argument("study", nargs="?", help="the study's name (default: the latest)")
+    _add_storage(command)
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _quantity(text: str) -> int:
+    # argparse would turn a ValueError into a message without the rule.
+    try:
+        return parse_quantity(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,339 @@
+"""What each command does: checked arguments in, a JSON document out, the rest for people."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from results.export import read_export
+from results.quantities import format_quantity
+from results.records import Study
+from results.report import write_report
+from results.store import Store
+from results.summary import StudySummary, front_document
+from results.weights import WeightsStore
+from search.exporting import export_placement, train_placement, verify_folder
+from search.progress import ProgressDisplay
+from search.run import (
+    DEFAULT_DATA,
+    SearchConfig,
+    load_recipe,
+    prepare,
+    resolve_device,
+    run_search,
+    storage_url,
+    weights_store,
+)
+from search.tables import checks_table, cost_table, front_table
+from sharedattn.backbones import build, describe, resolve
+from sharedattn.cost import CONVENTION, CostModel, less_attention_economics
+from sharedattn.data import DataConfig
+from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec
+from sharedattn.recipe import Recipe
+from sharedattn.referees import fvcore_macs, matmul_macs
+from spaces.budget import Budget, CountedSpace
+from spaces.space import Space
+
+Document = dict[str, Any]
+
+
+def search(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn search`: the main job, to its report and its exported knee."""
+    started = time.monotonic()
+    given = {
+        "space": arguments.space,
+        "data": arguments.data,
+        "data_root": arguments.data_root,
+        "recipe": arguments.recipe,
+        "epochs": arguments.epochs,
+        "objectives": arguments.objectives and tuple(arguments.objectives.split(",")),
+        "searcher": arguments.searcher,
+        "table": arguments.table,
+        "num_trials": arguments.trials,
+        "confirm_seeds": arguments.confirm_seeds,
+        "num_workers": arguments.workers,
+        "study": arguments.study,
+        "storage": arguments.storage,
+        "weights_dir": arguments.weights_dir,
+    }
+    config = SearchConfig(
+        **{name: value for name, value in given.items() if value is not None},
+        budget=_budget(arguments),
+        evaluator=arguments.evaluator,
+        val_fraction=arguments.val_fraction,
+        seed=arguments.seed,
+        deterministic=arguments.deterministic,
+        device=arguments.device,
+        out=arguments.out,
+    )
+    progress_console = Console(stderr=True, soft_wrap=True)
+    prepared = prepare(config)
+    record, space = prepared.record, prepared.space
+    console.print(f"[bold]{record.name}[/bold]", highlight=False)
+    console.print(
+        f"{space.in_budget:,} placements of {space.space.name}"
+        + (f" ({space.size:,} without the budget)" if space.in_budget < space.size else "")
+        + f", {record.num_trials} trials by {record.searcher}, {prepared.num_workers} at a time",
+        highlight=False,
+    )
+    with Store.open(prepared.storage, create=True) as store:
+        with ProgressDisplay(progress_console, record, prepared.objectives) as display:
+            study = run_search(prepared, store, display.update)
+        summary = StudySummary.read(store, study)
+        folder = config.out / study.record.name
+        report_path = folder / "report.html"
+        write_report(report_path, summary, convention=CONVENTION)
+        exported = None
+        if prepared.weights is not None and summary.front.members:
+            exported = _export(
+                store,
+                summary,
+                "knee",
+                folder / "knee",
+                weights=prepared.weights,
+                device=config.device,
+                console=console,
+            )
+    document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
+    _print_front(summary, console)
+    if len(summary.candidates) < record.num_trials <= space.in_budget:
+        failed = document["trials"]["failed"]
+        console.print(f"{failed} trials failed; the report has their errors", style="yellow")
+    if space.in_budget < record.num_trials:
+        console.print(f"all {space.in_budget} placements of the space were evaluated")
+    console.print(f"report   {report_path}", highlight=False)
+    if exported is not None:
+        console.print(f"exported {exported}", highlight=False)
+    return {**document, "exported": None if exported is None else str(exported)}
+
+
+def space(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn space`: how large a space is, and what lies in a budget."""
+    counted = CountedSpace(Space.load(arguments.space), _budget(arguments))
+    costs = {"macs": counted.macs_range, "params": counted.params_range}
+    console.print(f"[bold]{counted.space.name}[/bold]  {counted.space.backbone}", highlight=False)
+    console.print(f"placements  {counted.size:,}", highlight=False)
+    share = counted.in_budget / counted.size
+    console.print(f"in budget   {counted.in_budget:,}  ({share:.2%})", highlight=False)
+    for name, (least, most) in costs.items():
+        console.print(
+            f"{name:11} {format_quantity(least)} to {format_quantity(most)}", highlight=False
+        )
+    console.print(CONVENTION, style="dim")
+    return {
+        "space": counted.space.name,
+        "backbone": str(counted.space.backbone),
+        "size": counted.size,
+        "in_budget": counted.in_budget,
+        **{name: {"min": least, "max": most} for name, (least, most) in costs.items()},
+        "convention": CONVENTION,
+    }
+
+
+def cost(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn cost`: the closed form, and on demand what two counters say."""
+    spec = resolve(NetworkSpec.parse(arguments.network))
+    figures = CostModel(spec.backbone).cost(spec.placement)
+    document: Document = {"network": str(spec), **figures.to_json(), "convention": CONVENTION}
+    console.print(f"[bold]{spec}[/bold] at {figures.image_size} pixels", highlight=False)
+    console.print(cost_table(figures))
+    console.print(f"attention memory {figures.attention_bytes:,} bytes an image", highlight=False)
+    document["less_attention"] = []
+    for stage in range(len(spec.placement.stages)):
+        economics = less_attention_economics(spec.backbone, stage)
+        document["less_attention"].append(economics.to_json())
+        verb = "saves" if economics.saved_macs >= 0 else "loses"
+        console.print(
+            f"stage {stage + 1}: a less-attention layer {verb} "
+            f"{format_quantity(abs(economics.saved_macs))} MACs of the "
+            f"{format_quantity(economics.vanilla_macs)} of a vanilla one "
+            f"({abs(economics.saved_macs) / economics.vanilla_macs:.1%}); it saves below "
+            f"N = {economics.break_even_tokens} tokens, and here N = {economics.num_tokens}. "
+            f"The paper's form of the layer would cost "
+            f"{format_quantity(economics.paper_form_macs)}.",
+            highlight=False,
+        )
+    if arguments.check:
+        network = build(spec).eval()
+        referees = {"fvcore_macs": fvcore_macs(network), "torch_matmul_macs": matmul_macs(network)}
+        expected = {"fvcore_macs": figures.macs, "torch_matmul_macs": figures.matmul_macs}
+        document |= referees
+        document["ok"] = referees == expected
+        for name, found in referees.items():
+            console.print(
+                f"{name} {found:,}: {'equal' if found == expected[name] else 'DIFFERENT'}",
+                highlight=False,
+            )
+    console.print(CONVENTION, style="dim")
+    return document
+
+
+def front(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn front`: what a study has found so far."""
+    with _open(arguments) as store:
+        study = _study(store, arguments.study)
+        summary = StudySummary.read(store, study)
+    path = arguments.out / study.record.name / "report.html"
+    console.print(f"[bold]{study.record.name}[/bold]", highlight=False)
+    _print_front(summary, console)
+    return front_document(summary, report=path if path.is_file() else None)
+
+
+def report(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn report`: the study as one file."""
+    with _open(arguments) as store:
+        study = _study(store, arguments.study)
+        summary = StudySummary.read(store, study)
+    path = arguments.out / study.record.name / "report.html"
+    write_report(path, summary, convention=CONVENTION)
+    console.print(f"report   {path}", highlight=False)
+    return {"study": study.record.name, "report": str(path)}
+
+
+def export(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn export`: one placement as a folder that rebuilds it."""
+    with _open(arguments) as store:
+        study = _study(store, arguments.study)
+        summary = StudySummary.read(store, study)
+        name = "".join(c if c.isalnum() else "-" for c in arguments.pick).strip("-")
+        folder = _export(
+            store,
+            summary,
+            arguments.pick,
+            arguments.to or arguments.out / study.record.name / name,
+            weights=weights_store(arguments.weights_dir, arguments.out),
+            device=arguments.device,
+            console=console,
+            onnx=arguments.onnx,
+        )
+    console.print(f"exported {folder}", highlight=False)
+    return {"study": study.record.name, "exported": str(folder)}
+
+
+def verify(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn verify`: whether an exported folder is what it says."""
+    document = verify_folder(
+        arguments.folder,
+        data=arguments.data,
+        data_root=arguments.data_root,
+        device=resolve_device(arguments.device),
+    )
+    console.print(checks_table(document["checks"]))
+    console.print("verified" if document["ok"] else "[red]not verified[/red]")
+    return document
+
+
+def train(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn train`: one placement, the whole recipe."""
+    spec, data, recipe = _training(arguments)
+    record = train_placement(
+        spec,
+        data,
+        recipe,
+        arguments.to,
+        seed=arguments.seed,
+        device=resolve_device(arguments.device),
+        onnx=arguments.onnx,
+    )
+    console.print(f"[bold]{spec}[/bold]", highlight=False)
+    console.print(
+        f"top1 {record.evaluation.top1:.4f} on {record.evaluation.num_images:,} validation "
+        f"images after {record.evaluation.wall_time_s:.0f} s",
+        highlight=False,
+    )
+    console.print(f"exported {arguments.to}", highlight=False)
+    return {
+        "network": str(spec),
+        "top1": record.evaluation.top1,
+        "macs": record.macs,
+        "params": record.params,
+        "exported": str(arguments.to),
+    }
+
+
+def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, Recipe]:
+    """Network, data and recipe of `train`: an export's, with what the options change."""
+    if Path(arguments.config).exists():
+        record = read_export(Path(arguments.config))
+        spec, data = record.spec, DataConfig(**record.data["config"])
+        recipe = Recipe.from_json(record.recipe)
+    else:
+        spec = resolve(NetworkSpec.parse(arguments.config))
+        shape = describe(spec.backbone)
+        data = DataConfig(
+            name=DEFAULT_DATA, image_size=shape.image_size, in_chans=spec.backbone.in_chans
+        )
+        recipe = load_recipe(arguments.recipe, arguments.data or DEFAULT_DATA, None)
+    if arguments.data is not None:
+        data = replace(data, name=arguments.data, root=arguments.data_root)
+    data = replace(data, val_fraction=arguments.val_fraction)
+    if arguments.recipe is not None:
+        recipe = Recipe.load(arguments.recipe)
+    if arguments.epochs is not None:
+        recipe = recipe.with_changes(epochs=arguments.epochs)
+    return spec, data, recipe
+
+
+def _budget(arguments: argparse.Namespace) -> Budget:
+    return Budget(max_macs=arguments.max_macs, max_params=arguments.max_params)
+
+
+def _open(arguments: argparse.Namespace) -> Store:
+    return Store.open(storage_url(arguments.storage, arguments.out))
+
+
+def _study(store: Store, name: str | None) -> Study:
+    """The study of this name, or the latest."""
+    if name is not None:
+        return store.study(name)
+    studies = store.studies()
+    if not studies:
+        raise InputError(
+            f"`the database has a study` must hold, but {store.url} has none; "
+            f"run sharedattn search first"
+        )
+    return studies[-1]
+
+
+def _export(
+    store: Store,
+    summary: StudySummary,
+    pick: str,
+    folder: Path,
+    *,
+    weights: WeightsStore,
+    device: str,
+    console: Console,
+    onnx: bool = False,
+) -> Path:
+    trained_again = export_placement(
+        store,
+        summary,
+        pick,
+        folder,
+        weights=weights,
+        device=resolve_device(device),
+        onnx=onnx,
+    )
+    if trained_again:
+        console.print("its weights were not kept: it was trained again, under the same seed")
+    return folder
+
+
+def _print_front(summary: StudySummary, console: Console) -> None:
+    console.print(front_table(summary.front))
+    reference = ", ".join(
+        f"{name} {summary.study.record.reference_point[name]:g}"
+        for name in summary.study.record.objectives
+    )
+    confirmed = "confirmed" if summary.front.is_confirmed else "not confirmed"
+    console.print(
+        f"{confirmed}; hypervolume {summary.hypervolume:.4f} of the box to {reference}",
+        highlight=False,
+    )

@@ -1,0 +1,258 @@
+"""From a study's placement to a folder, from a folder to its proof, and training one placement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from results.export import ExportRecord, export
+from results.records import Document, EvaluationRecord
+from results.store import Store
+from results.summary import StudySummary
+from results.verify import Remeasured, verify, verify_document
+from results.weights import WeightsStore
+from search.evaluators.base import evaluation_record
+from search.evaluators.scratch import ScratchEvaluator
+from search.provenance import library_versions
+from sharedattn.cost import CostModel
+from sharedattn.data import DataConfig, DataSource, open_data
+from sharedattn.errors import InputError
+from sharedattn.network import Network
+from sharedattn.placement import NetworkSpec
+from sharedattn.recipe import Recipe
+from sharedattn.training import check_fit, evaluate
+
+
+def export_placement(
+    store: Store,
+    summary: StudySummary,
+    pick: str,
+    folder: Path,
+    *,
+    weights: WeightsStore,
+    device: str = "cpu",
+    onnx: bool = False,
+) -> bool:
+    """Export the best run of a placement that a study has evaluated.
+
+    Weights that are no longer kept are trained again, under the same seed and recipe.
+
+    Args:
+        store: the study's database.
+        summary: the study.
+        pick: which placement, see `StudySummary.pick`.
+        folder: where to; replaced when it is an export.
+        weights: where the study keeps its weights.
+        device: where to train again.
+        onnx: whether to write model.onnx as well.
+
+    Returns:
+        Whether the placement had to be trained again.
+
+    Raises:
+        InputError: a pick that means nothing, a study without training, or a folder that cannot
+            be written.
+    """
+    study = summary.study.record
+    candidate = summary.pick(pick)
+    if not study.recipe:
+        raise InputError(
+            f"`an export has trained weights` must hold, but study {study.name!r} read its "
+            f"accuracies from a table"
+        )
+    stored = store.find_evaluation(candidate.best_run.evaluation_key or "")
+    assert stored is not None
+    evaluation = stored.record
+    spec = NetworkSpec.from_json(store.spec(candidate.spec_key).document)
+    recipe = Recipe.from_json(study.recipe)
+    data = DataConfig(**study.data["config"])
+    key = evaluation.identity.key
+    is_kept = evaluation.weights_sha256 is not None and weights.has(key)
+    if not is_kept:
+        evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
+        evaluation = _train(evaluator, spec, evaluation.identity.seed, evaluation.threads)
+    assert evaluation.weights_sha256 is not None
+    state_dict = weights.load(key, evaluation.weights_sha256)
+    if not is_kept:
+        # What is not on the front is not kept: the folder has the only copy.
+        weights.delete(key)
+    _write(
+        folder,
+        spec,
+        recipe,
+        study.data,
+        evaluation,
+        state_dict,
+        onnx=onnx,
+        top1_by_seed={
+            run.seed: top1
+            for run, top1 in zip(candidate.runs, candidate.top1s, strict=True)
+            if run.seed is not None
+        },
+        study=study.name,
+        trial=candidate.number,
+    )
+    return not is_kept
+
+
+def train_placement(
+    spec: NetworkSpec,
+    data: DataConfig,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int,
+    device: str,
+    onnx: bool = False,
+) -> ExportRecord:
+    """Train one placement by the whole recipe, and export it.
+
+    Args:
+        spec: the network, resolved.
+        data: what to train and evaluate on.
+        recipe: how.
+        folder: where to; replaced when it is an export.
+        seed: of the training.
+        device: where to train.
+        onnx: whether to write model.onnx as well.
+
+    Returns:
+        What was exported.
+
+    Raises:
+        InputError: data that does not fit the network, or a folder that cannot be written.
+    """
+    source = open_data(data)
+    check_fit(spec, source)
+    weights = WeightsStore(folder.parent / f".{folder.name}.weights")
+    evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
+    evaluation = _train(evaluator, spec, seed, torch.get_num_threads())
+    key = evaluation.identity.key
+    assert evaluation.weights_sha256 is not None
+    try:
+        state_dict = weights.load(key, evaluation.weights_sha256)
+        return _write(
+            folder,
+            spec,
+            recipe,
+            data_document(data, source),
+            evaluation,
+            state_dict,
+            onnx=onnx,
+            top1_by_seed={seed: evaluation.top1},
+        )
+    finally:
+        weights.delete(key)
+        weights.folder.rmdir()
+
+
+def verify_folder(
+    folder: Path, *, data: str | None = None, data_root: str | None = None, device: str = "cpu"
+) -> Document:
+    """Rebuild an exported network, and compare every figure of it.
+
+    Args:
+        folder: the exported folder.
+        data: where its data is now; None: where it was.
+        data_root: likewise, of a named data set.
+        device: where to evaluate.
+
+    Returns:
+        The document of `verify --json`: `ok` and `checks`.
+
+    Raises:
+        InputError: no readable export, or no such data.
+    """
+
+    def measure(network: Network, record: ExportRecord) -> Remeasured:
+        config = DataConfig(**record.data["config"])
+        config = replace(
+            config, name=data or config.name, root=data_root if data_root else config.root
+        )
+        source = open_data(config)
+        with _threads(record.evaluation.threads):
+            metrics = evaluate(
+                network.to(device),
+                source,
+                "validation",
+                batch_size=Recipe.from_json(record.recipe).batch_size,
+                device=device,
+            )
+        return Remeasured(
+            top1=metrics.top1,
+            num_images=metrics.num_images,
+            data_fingerprint=source.fingerprint,
+            device=device,
+            threads=record.evaluation.threads,
+            versions=library_versions(),
+        )
+
+    return verify_document(verify(folder, measure))
+
+
+def data_document(config: DataConfig, source: DataSource) -> Document:
+    """What the database and exports say of the data."""
+    return {
+        "name": source.name,
+        "config": config.to_json(),
+        "fingerprint": source.fingerprint,
+        "identity": source.identity,
+        "images": {
+            "train": source.num_images("train"),
+            "validation": source.num_images("validation"),
+            "test": source.num_images("test"),
+        },
+    }
+
+
+def _train(
+    evaluator: ScratchEvaluator, spec: NetworkSpec, seed: int, threads: int
+) -> EvaluationRecord:
+    """Train in this process, on as many threads as the run that is repeated."""
+    task = evaluator.task(spec, seed)
+    with _threads(threads):
+        return evaluation_record(task, evaluator.evaluate(task), threads)
+
+
+def _write(
+    folder: Path,
+    spec: NetworkSpec,
+    recipe: Recipe,
+    data: Document,
+    evaluation: EvaluationRecord,
+    state_dict: dict[str, torch.Tensor],
+    *,
+    onnx: bool,
+    top1_by_seed: dict[int, float],
+    study: str | None = None,
+    trial: int | None = None,
+) -> ExportRecord:
+    cost = CostModel(spec.backbone).totals(spec.placement)
+    record = ExportRecord(
+        spec=spec,
+        params=cost.params,
+        macs=cost.macs,
+        recipe=recipe.to_json(),
+        data=data,
+        evaluation=evaluation,
+        top1_by_seed=top1_by_seed,
+        study=study,
+        trial=trial,
+    )
+    export(folder, record, state_dict, onnx=onnx)
+    return record
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Run with as many torch threads as an earlier run, whose sums have their order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
