@@ -93,12 +93,10 @@ def open_engine(url: str, *, create: bool, read_only: bool) -> Engine:
             engine = _server_engine(parsed)
             schema = _look_at(engine, url)
         else:
-            schema = _Schema.EMPTY if is_new else _look_at_file(file, parsed, url)
+            schema = _Schema.EMPTY if is_new else _look_at_file(file, parsed, url, read_only)
             engine = _sqlite_engine(file, parsed, read_only=read_only)
         if schema is not _Schema.CURRENT:
             _upgrade(engine, schema, url, create=create, read_only=read_only)
-        elif file is not None and not read_only:
-            _check_pages(engine, url)
     except DatabaseError as error:
         if file is not None and is_new:
             file.unlink(missing_ok=True)
@@ -122,14 +120,19 @@ def _prepare_new_file(file: Path, create: bool) -> None:
         ) from error
 
 
-def _look_at_file(file: Path, url: URL, shown_url: str) -> _Schema:
+def _look_at_file(file: Path, url: URL, shown_url: str, read_only: bool) -> _Schema:
     """The schema of an SQLite file, found without writing to it."""
-    if file.is_file() and file.stat().st_size == 0:
+    if not file.is_file():
+        raise InputError(f"`the database is a file` must hold, but {file} is something else")
+    if file.stat().st_size == 0:
         # What a process killed while it made the database leaves behind.
         return _Schema.EMPTY
     probe = _sqlite_engine(file, url, read_only=True)
     try:
-        return _look_at(probe, shown_url)
+        schema = _look_at(probe, shown_url)
+        if not read_only:
+            _check_pages(probe, shown_url)
+        return schema
     finally:
         probe.dispose()
 
@@ -185,8 +188,9 @@ def _check_pages(engine: Engine, shown_url: str) -> None:
     with engine.connect() as connection:
         finding = connection.execute(text("PRAGMA quick_check(1)")).scalar()
     if finding != "ok":
+        what = " ".join(str(finding).split())
         raise InputError(
-            f"`the database is sound` must hold, but {shown_url} is damaged: {finding}; "
+            f"`the database is sound` must hold, but {shown_url} is damaged: {what}; "
             f"restore it from a copy"
         )
 

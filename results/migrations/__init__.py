@@ -3,7 +3,7 @@
 A new version: change `results.models`, add `versions/v000N_<what>.py` after its predecessor (or
 let Alembic draft it, `alembic.command.revision(alembic_config(), autogenerate=True)` with a
 connection in `attributes`), set `HEAD` to it, and freeze the schema it replaces in
-`tests/results/schemas/`. A test compares migrations and models.
+`tests/results/migrations/schemas/`. A test compares migrations and models.
 """
 
 from __future__ import annotations

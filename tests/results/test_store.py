@@ -1,0 +1,519 @@
+import itertools
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from results.driver import StudyDriver
+from results.errors import StorageError
+from results.records import (
+    AttemptOutcome,
+    EvaluationRecord,
+    FrontSnapshot,
+    SpecRecord,
+    Study,
+    StudyRecord,
+    TrialRole,
+    TrialState,
+)
+from results.store import Store
+from sharedattn.errors import InputError
+
+
+@pytest.fixture
+def study(store: Store, make_study: Callable[..., StudyRecord]) -> Study:
+    return store.get_or_create_study(make_study())
+
+
+@pytest.fixture
+def driver(store: Store, study: Study) -> Iterator[StudyDriver]:
+    with store.drive(study) as driving:
+        yield driving
+
+
+@pytest.fixture
+def spec(make_spec: Callable[..., SpecRecord]) -> SpecRecord:
+    return make_spec()
+
+
+@pytest.fixture
+def evaluation(
+    spec: SpecRecord, make_evaluation: Callable[..., EvaluationRecord]
+) -> EvaluationRecord:
+    return make_evaluation(spec)
+
+
+class TestStudies:
+    def test_a_study_is_read_back(
+        self, store: Store, make_study: Callable[..., StudyRecord]
+    ) -> None:
+        created = store.get_or_create_study(make_study())
+        assert created.record == make_study()
+        assert created.finished_at is None
+        assert store.study("digits") == created
+        assert store.studies() == [created]
+
+    def test_the_same_study_is_taken_up_with_new_totals(
+        self, store: Store, make_study: Callable[..., StudyRecord]
+    ) -> None:
+        created = store.get_or_create_study(make_study())
+        again = store.get_or_create_study(
+            make_study(
+                num_trials=48,
+                confirm_seeds=5,
+                reference_point={"top1": 0.0, "macs": 7.0},
+                provenance={"command": "another"},
+            )
+        )
+        assert again.id == created.id
+        assert (again.record.num_trials, again.record.confirm_seeds) == (48, 5)
+        # What was fixed before the first trial stays.
+        assert again.record.reference_point == created.record.reference_point
+        assert again.record.provenance == created.record.provenance
+
+    def test_a_name_in_use_names_what_differs(
+        self, store: Store, make_study: Callable[..., StudyRecord]
+    ) -> None:
+        store.get_or_create_study(make_study())
+        other = make_study(
+            fingerprint_document={"space": "s", "budget": {"macs": 13}, "workers": 2},
+            num_trials=48,
+        )
+        message = (
+            "'digits' was made with other choices: budget.macs was 11 and is now 13; "
+            "seed was 5 and is now absent; workers was absent and is now 2; choose another"
+        )
+        with pytest.raises(InputError, match=message):
+            store.get_or_create_study(other)
+        assert store.study("digits").record.num_trials == 24
+
+    def test_a_study_that_is_not_there(
+        self, store: Store, make_study: Callable[..., StudyRecord]
+    ) -> None:
+        assert store.find_study("flowers") is None
+        with pytest.raises(InputError, match="has no 'flowers'; it has none"):
+            store.study("flowers")
+        store.get_or_create_study(make_study())
+        with pytest.raises(InputError, match="has no 'flowers'; it has 'digits'"):
+            store.study("flowers")
+
+
+class TestTrials:
+    def test_a_trial_from_its_beginning_to_its_end(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        evaluation: EvaluationRecord,
+    ) -> None:
+        trial_id = driver.begin_trial(
+            number=0,
+            spec=spec,
+            proposed={"a": 1},
+            repaired={"a": 2},
+            sampler_attributes={"generation": 0},
+        )
+        (begun,) = store.trials(study)
+        assert (begun.state, begun.finished_at, begun.top1) == (TrialState.RUNNING, None, None)
+        assert begun.fidelity_key is None
+        (parameters,) = store.trial_parameters(study, states=[TrialState.RUNNING])
+        assert (parameters.proposed, parameters.repaired) == ({"a": 1}, {"a": 2})
+        assert parameters.spec_document == spec.document
+        assert parameters.num_attempts == 1
+
+        driver.finish_trial(trial_id, evaluation, sampler_attributes={"generation": 1})
+        (row,) = store.trials(study, TrialRole.SEARCH)
+        assert row.state is TrialState.COMPLETE and row.role is TrialRole.SEARCH
+        assert (row.number, row.replicate, row.reused, row.error) == (0, 0, False, None)
+        assert (row.spec_key, row.placement) == (spec.key, "V2L1")
+        assert (row.params, row.macs, row.seed) == (101, 1009, 5)
+        assert (row.top1, row.loss, row.latency_ms, row.wall_time_s) == (0.875, 0.25, None, 3.5)
+        assert row.evaluation_key == evaluation.identity.key
+        assert row.fidelity_key == evaluation.identity.fidelity.key
+        assert row.weights_sha256 == "a" * 64
+        assert row.finished_at is not None and row.finished_at >= row.created_at
+        (parameters,) = store.trial_parameters(study)
+        assert parameters.sampler_attributes == {"generation": 1}
+        assert parameters.top1 == 0.875
+        assert store.trial_parameters(study, states=[TrialState.RUNNING]) == []
+        (attempt,) = store.attempts(trial_id)
+        assert (attempt.number, attempt.outcome) == (1, AttemptOutcome.COMPLETE)
+        assert store.spec(spec.key) == spec
+
+    def test_a_failed_trial_keeps_its_traceback(
+        self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord
+    ) -> None:
+        trial_id = driver.begin_trial(number=0, spec=spec)
+        driver.fail_trial(trial_id, "Traceback:\n  here\nRuntimeError: out of memory\n")
+        (row,) = store.trials(study)
+        assert row.state is TrialState.FAILED
+        assert row.error == "RuntimeError: out of memory"
+        (attempt,) = store.attempts(trial_id)
+        assert attempt.traceback == "Traceback:\n  here\nRuntimeError: out of memory\n"
+        silent = driver.begin_trial(number=1, spec=spec)
+        driver.fail_trial(silent, "")
+        assert store.trials(study)[1].error == "unknown error"
+
+    def test_a_stopped_trial_is_pruned_with_what_it_measured(
+        self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord
+    ) -> None:
+        trial_id = driver.begin_trial(number=0, spec=spec)
+        driver.prune_trial(trial_id, [{"epoch": 1, "top1": 0.25}])
+        (row,) = store.trials(study)
+        assert (row.state, row.top1, row.evaluation_key) == (TrialState.PRUNED, None, None)
+        (parameters,) = store.trial_parameters(study)
+        assert parameters.learning_curve == [{"epoch": 1, "top1": 0.25}]
+
+    def test_a_trial_whose_worker_died_is_started_again(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        evaluation: EvaluationRecord,
+    ) -> None:
+        trial_id = driver.begin_trial(number=3, spec=spec)
+        assert driver.restart_trial(trial_id, traceback="killed by signal 9") == 2
+        (parameters,) = store.trial_parameters(study, states=[TrialState.RUNNING])
+        assert (parameters.number, parameters.num_attempts) == (3, 2)
+        driver.finish_trial(trial_id, evaluation)
+        attempts = store.attempts(trial_id)
+        assert [(a.number, a.outcome) for a in attempts] == [
+            (1, AttemptOutcome.LOST),
+            (2, AttemptOutcome.COMPLETE),
+        ]
+        assert attempts[0].traceback == "killed by signal 9"
+        assert attempts[1].traceback is None
+
+    def test_a_trial_ends_once(
+        self, driver: StudyDriver, spec: SpecRecord, evaluation: EvaluationRecord
+    ) -> None:
+        trial_id = driver.begin_trial(number=0, spec=spec)
+        driver.finish_trial(trial_id, evaluation)
+        endings: list[Callable[[], object]] = [
+            lambda: driver.finish_trial(trial_id, evaluation),
+            lambda: driver.prune_trial(trial_id, []),
+            lambda: driver.fail_trial(trial_id, "late"),
+            lambda: driver.restart_trial(trial_id),
+        ]
+        for ending in endings:
+            with pytest.raises(ValueError, match="a trial ends once.*is COMPLETE"):
+                ending()
+
+    def test_a_driver_writes_to_its_own_study_only(
+        self,
+        store: Store,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        evaluation: EvaluationRecord,
+        make_study: Callable[..., StudyRecord],
+    ) -> None:
+        other = store.get_or_create_study(make_study(name="flowers"))
+        with store.drive(other) as other_driver:
+            trial_id = other_driver.begin_trial(number=0, spec=spec)
+            with pytest.raises(ValueError, match="not of this study"):
+                driver.finish_trial(trial_id, evaluation)
+
+    def test_an_evaluation_is_of_its_trial_s_spec(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        evaluation: EvaluationRecord,
+        make_spec: Callable[..., SpecRecord],
+    ) -> None:
+        trial_id = driver.begin_trial(number=0, spec=make_spec("V1"))
+        with pytest.raises(ValueError, match="an evaluation is of its trial's spec"):
+            driver.finish_trial(trial_id, evaluation)
+        assert store.trials(study)[0].state is TrialState.RUNNING
+
+    def test_a_number_is_taken_once_in_its_role(
+        self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord
+    ) -> None:
+        driver.begin_trial(number=0, spec=spec, searcher_attributes={"kept": 1})
+        with pytest.raises(IntegrityError, match="UNIQUE constraint failed"):
+            driver.begin_trial(number=0, spec=spec, searcher_attributes={"kept": 2})
+        driver.begin_trial(number=0, spec=spec, role=TrialRole.CONFIRM, replicate=1)
+        # The refused trial left nothing behind.
+        assert store.searcher_attributes(study) == {"kept": 1}
+        roles = [(row.role, row.number, row.replicate) for row in store.trials(study)]
+        assert roles == [(TrialRole.SEARCH, 0, 0), (TrialRole.CONFIRM, 0, 1)]
+
+    def test_trials_come_by_role_and_number_and_are_counted(
+        self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord
+    ) -> None:
+        for number in (2, 0, 1):
+            trial_id = driver.begin_trial(number=number, spec=spec)
+            if number:
+                driver.fail_trial(trial_id, "no")
+        driver.begin_trial(number=0, spec=spec, role=TrialRole.CONFIRM, replicate=1)
+        numbers = [(row.role.value, row.number) for row in store.trials(study)]
+        assert numbers == [("search", 0), ("search", 1), ("search", 2), ("confirm", 0)]
+        assert len(store.trials(study, TrialRole.CONFIRM)) == 1
+        assert store.counts(study, TrialRole.SEARCH) == {
+            TrialState.RUNNING: 1,
+            TrialState.COMPLETE: 0,
+            TrialState.PRUNED: 0,
+            TrialState.FAILED: 2,
+        }
+
+
+class TestEvaluations:
+    def test_an_evaluation_is_found_from_any_study(
+        self,
+        store: Store,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        evaluation: EvaluationRecord,
+        make_study: Callable[..., StudyRecord],
+        make_evaluation: Callable[..., EvaluationRecord],
+    ) -> None:
+        assert store.find_evaluation(evaluation.identity) is None
+        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
+        found = store.find_evaluation(evaluation.identity)
+        assert found is not None and found.record == evaluation
+        assert store.find_evaluation(evaluation.identity.key) == found
+        assert store.find_evaluation(make_evaluation(spec, seed=6).identity) is None
+
+        other = store.get_or_create_study(make_study(name="flowers"))
+        with store.drive(other) as other_driver:
+            trial_id = other_driver.begin_trial(number=0, spec=spec)
+            other_driver.reuse_evaluation(trial_id, found)
+        (row,) = store.trials(other)
+        assert (row.state, row.reused, row.top1) == (TrialState.COMPLETE, True, 0.875)
+
+    def test_two_studies_that_measured_the_same_share_one_row(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        evaluation: EvaluationRecord,
+        make_evaluation: Callable[..., EvaluationRecord],
+    ) -> None:
+        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
+        again = make_evaluation(spec, top1=0.75, weights_sha256="b" * 64)
+        driver.finish_trial(driver.begin_trial(number=1, spec=spec), again)
+        rows = store.trials(study)
+        assert [(row.top1, row.reused) for row in rows] == [(0.875, False), (0.875, True)]
+        # The file of this key was written by the second one.
+        assert [row.weights_sha256 for row in rows] == ["b" * 64] * 2
+
+    def test_weights_come_and_go(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        evaluation: EvaluationRecord,
+    ) -> None:
+        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
+        driver.record_weights(evaluation.identity.key, None)
+        assert store.trials(study)[0].weights_sha256 is None
+        driver.record_weights(evaluation.identity.key, "c" * 64)
+        assert store.trials(study)[0].weights_sha256 == "c" * 64
+
+    def test_a_spec_that_is_not_there(self, store: Store) -> None:
+        with pytest.raises(InputError, match="the spec is in the database.*but abc is not"):
+            store.spec("abc")
+
+
+class TestStudyMarks:
+    def test_searcher_attributes_are_added_and_replaced_with_their_trial(
+        self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord
+    ) -> None:
+        trial_id = driver.begin_trial(
+            number=0, spec=spec, searcher_attributes={"parent:0": [1, 2], "seed": 3}
+        )
+        driver.fail_trial(trial_id, "no", searcher_attributes={"parent:1": [4], "seed": None})
+        attributes = {"parent:0": [1, 2], "parent:1": [4], "seed": None}
+        assert store.searcher_attributes(study) == attributes
+
+    def test_a_finished_study_is_unfinished_by_its_next_trial(
+        self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord
+    ) -> None:
+        driver.finish_study()
+        assert store.study("digits").finished_at is not None
+        driver.begin_trial(number=0, spec=spec)
+        assert store.study("digits").finished_at is None
+
+    def test_snapshots_are_kept_by_number_of_complete_trials(
+        self, store: Store, study: Study, driver: StudyDriver
+    ) -> None:
+        late = FrontSnapshot(num_complete=7, members=(2, 3), hypervolume=0.5)
+        early = FrontSnapshot(num_complete=2, members=(2,), hypervolume=0.25)
+        for snapshot in (late, early, FrontSnapshot(num_complete=7, members=(), hypervolume=0)):
+            driver.save_snapshot(snapshot)
+        driver.save_snapshot(late)
+        assert store.snapshots(study) == [early, late]
+
+
+class TestDriving:
+    def test_a_second_driver_is_refused_and_readers_are_welcome(
+        self, store: Store, study: Study, driver: StudyDriver, url: str
+    ) -> None:
+        with Store.open(url, read_only=True) as reader:
+            assert reader.trials(study) == []
+        message = f"a study has one driver.*'digits' is being searched by process {os.getpid()}"
+        with Store.open(url) as second, pytest.raises(InputError, match=message):
+            with second.drive(study):
+                pass
+
+    def test_a_study_can_be_driven_again_and_beside_another(
+        self, store: Store, study: Study, make_study: Callable[..., StudyRecord]
+    ) -> None:
+        with store.drive(study):
+            pass
+        other = store.get_or_create_study(make_study(name="flowers"))
+        with store.drive(study), store.drive(other):
+            pass
+
+    def test_a_driver_that_lost_its_lock_stops_at_its_next_write(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        tmp_path: Path,
+    ) -> None:
+        (lock,) = tmp_path.glob("*.lock")
+        lock.unlink()  # as on a network disk that forgets locks
+        with store.drive(study) as successor:
+            with pytest.raises(StorageError, match="a study has one driver.*this one stops"):
+                driver.begin_trial(number=0, spec=spec)
+            successor.begin_trial(number=0, spec=spec)
+        assert len(store.trials(study)) == 1
+
+    def test_a_full_disk_is_a_storage_error_and_leaves_whole_rows(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        make_spec: Callable[..., SpecRecord],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        driver.begin_trial(number=0, spec=make_spec())
+        with store._engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            # SQLite then fails as it does on a full disk: SQLITE_FULL.
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StorageError, match="disk is full.*was committed before is kept"):
+            for number in itertools.count(1):
+                driver.begin_trial(number=number, spec=make_spec(), proposed={"a": "b" * 999})
+        rows = store.trials(study)
+        assert [row.number for row in rows] == list(range(len(rows)))
+        assert all(len(store.attempts(row.id)) == 1 for row in rows)
+
+    def test_a_database_that_another_program_holds_is_a_storage_error(
+        self,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        url: str,
+        store: Store,
+    ) -> None:
+        with store._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout = 50")
+        other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="database is locked"):
+            driver.begin_trial(number=0, spec=spec)
+        other.execute("ROLLBACK")
+        other.close()
+        driver.begin_trial(number=0, spec=spec)
+
+
+_WRITER = """
+import sys
+from results.records import *
+from results.store import Store
+from sharedattn.placement import NetworkSpec
+
+with Store.open(sys.argv[1], create=True) as store:
+    study = store.get_or_create_study(StudyRecord(
+        name="digits", fingerprint_document={}, space={}, data={}, recipe={},
+        objectives=("top1", "macs"), searcher="random", seed=0,
+        reference_point={}, provenance={}, num_trials=10, confirm_seeds=1))
+    network = NetworkSpec.parse("vit: V1")
+    spec = SpecRecord.of(network, params=1, macs=1, attention_bytes=1)
+    with store.drive(study) as driver:
+        print("driving", flush=True)
+        for trial in store.trial_parameters(study, states=[TrialState.RUNNING]):
+            driver.restart_trial(trial.id)
+            driver.fail_trial(trial.id, "was lost")
+        for number in range(len(store.trials(study)), 100_000):
+            trial_id = driver.begin_trial(
+                number=number, spec=spec, searcher_attributes={"begun": number})
+            print("begun", number, flush=True)
+            identity = EvaluationIdentity(spec_key=spec.key, recipe_key="r", data_fingerprint="d",
+                fidelity=Fidelity(epochs=1, image_size=8), seed=number)
+            driver.finish_trial(trial_id, EvaluationRecord(identity=identity, split="validation",
+                top1=0.5, loss=0.5, num_images=8, wall_time_s=0, device="cpu", threads=1,
+                versions={}), searcher_attributes={"ended": number})
+            print("ended", number, flush=True)
+"""
+
+
+def test_what_is_committed_survives_a_kill_at_any_moment(url: str) -> None:
+    """Three times: what the driver said it had done is there, nothing by halves, no stale lock."""
+    begun = ended = -1
+    for delay_s in (0.05, 0.11, 0.17):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, url], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "driving\n"
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+        for line in process.stdout.read().splitlines():
+            what, _, number = line.partition(" ")
+            if what == "begun" and number:
+                begun = int(number)
+            if what == "ended" and number:
+                ended = int(number)
+        process.wait()
+        process.stdout.close()
+
+        with Store.open(url, read_only=True) as store:
+            study = store.study("digits")
+            rows = store.trials(study)
+            assert len(rows) > begun >= 0
+            assert [row.number for row in rows] == list(range(len(rows)))
+            assert rows[ended].state is TrialState.COMPLETE
+            assert sum(row.state is TrialState.RUNNING for row in rows) <= 1
+            attributes = store.searcher_attributes(study)
+            assert attributes["begun"] == len(rows) - 1
+            for row in rows:
+                is_complete = row.state is TrialState.COMPLETE
+                assert (row.top1 == 0.5) == is_complete == (row.evaluation_key is not None)
+                open_attempts = [a for a in store.attempts(row.id) if a.finished_at is None]
+                assert len(open_attempts) == (row.state is TrialState.RUNNING)
+    assert ended >= 3
+
+
+def test_a_thousand_trials_cost_at_most_four_milliseconds_each(
+    study: Study,
+    driver: StudyDriver,
+    make_spec: Callable[..., SpecRecord],
+    make_evaluation: Callable[..., EvaluationRecord],
+) -> None:
+    spec = make_spec()
+    parameters = {f"layer{i}": "V" for i in range(12)}
+    started = time.process_time()
+    for number in range(300):
+        trial_id = driver.begin_trial(
+            number=number,
+            spec=spec,
+            proposed=parameters,
+            repaired=parameters,
+            searcher_attributes={f"generation{number // 20}": list(range(20))},
+        )
+        driver.finish_trial(trial_id, make_evaluation(spec, seed=number))
+    assert (time.process_time() - started) / 300 < 4e-3
