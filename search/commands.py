@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from results.export import read_export
 from results.quantities import format_quantity
@@ -72,19 +73,23 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         device=arguments.device,
         out=arguments.out,
     )
-    progress_console = Console(stderr=True, soft_wrap=True)
     prepared = prepare(config)
     record, space = prepared.record, prepared.space
-    console.print(f"[bold]{record.name}[/bold]", highlight=False)
-    console.print(
-        f"{space.in_budget:,} placements of {space.space.name}"
-        + (f" ({space.size:,} without the budget)" if space.in_budget < space.size else "")
-        + f", {record.num_trials} trials by {record.searcher}, {prepared.num_workers} at a time",
-        highlight=False,
-    )
+
+    def introduce(study: Study) -> None:
+        console.print(f"[bold]{escape(study.record.name)}[/bold]", highlight=False)
+        console.print(
+            f"{space.in_budget:,} placements of {escape(space.space.name)}"
+            + (f" ({space.size:,} without budget)" if space.in_budget < space.size else "")
+            + f", {record.num_trials} trials by {record.searcher}, "
+            f"{prepared.num_workers} at a time",
+            highlight=False,
+        )
+
+    errors = Console(stderr=True, soft_wrap=True)
     with Store.open(prepared.storage, create=True) as store:
-        with ProgressDisplay(progress_console, record, prepared.objectives) as display:
-            study = run_search(prepared, store, display.update)
+        with ProgressDisplay(errors, record, prepared.objectives) as display:
+            study = run_search(prepared, store, on_begin=introduce, on_progress=display.update)
         summary = StudySummary.read(store, study)
         folder = config.out / study.record.name
         report_path = folder / "report.html"
@@ -117,7 +122,9 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn space`: how large a space is, and what lies in a budget."""
     counted = CountedSpace(Space.load(arguments.space), _budget(arguments))
     costs = {"macs": counted.macs_range, "params": counted.params_range}
-    console.print(f"[bold]{counted.space.name}[/bold]  {counted.space.backbone}", highlight=False)
+    console.print(
+        f"[bold]{escape(counted.space.name)}[/bold]  {counted.space.backbone}", highlight=False
+    )
     console.print(f"placements  {counted.size:,}", highlight=False)
     share = counted.in_budget / counted.size
     console.print(f"in budget   {counted.in_budget:,}  ({share:.2%})", highlight=False)
@@ -180,7 +187,7 @@ def front(arguments: argparse.Namespace, console: Console) -> Document:
         study = _study(store, arguments.study)
         summary = StudySummary.read(store, study)
     path = arguments.out / study.record.name / "report.html"
-    console.print(f"[bold]{study.record.name}[/bold]", highlight=False)
+    console.print(f"[bold]{escape(study.record.name)}[/bold]", highlight=False)
     _print_front(summary, console)
     return front_document(summary, report=path if path.is_file() else None)
 

@@ -274,13 +274,18 @@ def default_workers(device: str) -> int:
 
 
 def run_search(
-    prepared: Prepared, store: Store, on_progress: Callable[[Progress], None] | None = None
+    prepared: Prepared,
+    store: Store,
+    *,
+    on_begin: Callable[[Study], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Study:
     """Run a prepared search to its end, taking up where an earlier run left it.
 
     Args:
         prepared: what passed every check.
         store: its database, open.
+        on_begin: called with the study once this process may drive it.
         on_progress: called whenever something has happened.
 
     Returns:
@@ -304,6 +309,8 @@ def run_search(
         threads=default_threads(prepared.num_workers),
     )
     with store.drive(study) as driver, executor:
+        if on_begin is not None:
+            on_begin(study)
         StudyLoop(
             store=store,
             driver=driver,
