@@ -140,6 +140,13 @@ def test_each_stage_starts_with_its_transition_and_an_empty_state(tiny: Backbone
     ]
 
 
+def test_a_stand_alone_network_compiles_whole(tiny: BackboneSpec) -> None:
+    network = randomised(build(NetworkSpec(tiny, FIRST))).eval()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    x = images(tiny)
+    torch.testing.assert_close(compiled(x), network(x))
+
+
 def test_a_network_of_one_placement_needs_not_be_told(tiny: BackboneSpec) -> None:
     network = randomised(build(NetworkSpec(tiny, FIRST))).eval()
     x = images(tiny)
@@ -182,6 +189,21 @@ def test_what_a_run_collects(supernet: Network) -> None:
     torch.testing.assert_close(result.diagonality, sum(terms) / 2)
     alone = supernet.run(x, FIRST, collect={"diagonality"})
     assert alone.attention is None and torch.equal(alone.diagonality, result.diagonality)
+
+
+def test_less_layers_chain_over_layers_that_make_no_scores(tiny: BackboneSpec) -> None:
+    placement = Placement.parse("V1L1E1N1L1/s3")
+    network = randomised(build(NetworkSpec(tiny, placement))).eval()
+    x = images(tiny)
+    maps = network.run(x, collect={"attention"}).attention
+    _, state = network.run_layer(0, 0, *network.begin(x), placement.layers[0])
+    q, k = state.queries_keys
+    scores = q @ k.transpose(-2, -1) / (22 // 2) ** 0.5
+    identity = torch.eye(10, dtype=torch.float64)
+    for index in (1, 4):
+        less = network.blocks[index].less
+        scores = (less.psi + identity) @ scores @ (less.theta + identity).T
+        torch.testing.assert_close(maps[index], scores.softmax(-1))
 
 
 def test_the_diagonality_term_trains_the_token_maps(supernet: Network) -> None:
