@@ -34,6 +34,16 @@ WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
 
+_CONFIG_TYPES = {"params": int, "macs": int, "recipe": dict, "data": dict, "top1_by_seed": dict}
+_EVALUATION_TYPES = {
+    "split": str,
+    "num_images": int,
+    "seed": int,
+    "device": str,
+    "threads": int,
+    "versions": dict,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:
@@ -113,6 +123,8 @@ class ExportRecord:
                     f"not {str(spec)!r}; edit neither alone"
                 )
             measured = document["evaluation"]
+            _check_types(document, _CONFIG_TYPES)
+            _check_types(measured, _EVALUATION_TYPES)
             return cls(
                 spec=spec,
                 params=document["params"],
@@ -169,7 +181,7 @@ def export(
         InputError: weights that do not fit the spec, a folder that holds something else or
             cannot be written, or a missing extra. The folder is as it was.
     """
-    network = _load(record.spec, state_dict)
+    network = rebuild(record.spec, state_dict)
     if folder.exists() and not _is_replaceable(folder):
         raise InputError(
             f"`an export replaces an export or an empty folder` must hold, but {folder} holds "
@@ -226,7 +238,7 @@ def load_network(folder: str | Path) -> Network:
         InputError: a config that cannot be read, or weights that are not the recorded ones.
     """
     record = read_export(Path(folder))
-    return _load(record.spec, exported_weights(Path(folder), record))
+    return rebuild(record.spec, exported_weights(Path(folder), record))
 
 
 def exported_weights(folder: Path, record: ExportRecord) -> dict[str, torch.Tensor]:
@@ -284,12 +296,24 @@ def placement_drawing(spec: NetworkSpec) -> str:
     )
 
 
-def _load(spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor]) -> Network:
+def _check_types(document: Document, types: Mapping[str, type]) -> None:
+    for name, kind in types.items():
+        if type(document[name]) is not kind:
+            raise TypeError(f"{name} is {document[name]!r} and no {kind.__name__}")
+
+
+def rebuild(spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor]) -> Network:
+    """The network of a spec with these weights, in eval mode on the CPU.
+
+    Raises:
+        InputError: a spec that cannot be built, or weights that do not fit it.
+    """
     network = build(spec)
     try:
         network.load_state_dict(state_dict, strict=True)
     except RuntimeError as error:
-        raise InputError(f"`the weights fit {spec}` must hold, but {error}") from error
+        why = " ".join(str(error).split())  # torch lists keys over several lines
+        raise InputError(f"`the weights fit {spec}` must hold, but {why}") from error
     return network.eval()
 
 

@@ -35,22 +35,19 @@ def write_onnx(path: Path, network: Network, image_size: int) -> None:
             f"run: pip install 'sharedattn[onnx]'"
         )
     onnxruntime: Any = importlib.import_module("onnxruntime")
-    # A batch of 2: the exporter would take a batch of 1 for a constant.
-    generator = torch.Generator().manual_seed(0)
-    images_BCYX = torch.randn(
-        2, network.backbone.in_chans, image_size, image_size, generator=generator
+    # A batch of 2, since the exporter would take a batch of 1 for a constant. Tracing here and not
+    # inside `torch.onnx.export` keeps that from falling back to a fixed batch without a word.
+    traced = torch.export.export(
+        network,
+        (_random_images(network, 2, image_size),),
+        dynamic_shapes={"images_BCYX": {0: torch.export.Dim("batch")}},
     )
     program = torch.onnx.export(
-        network,
-        (images_BCYX,),
-        dynamo=True,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes={"images_BCYX": {0: torch.export.Dim("batch")}},
-        verbose=False,
+        traced, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
     )
     assert program is not None
     program.save(path)
+    images_BCYX = _random_images(network, 3, image_size)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images_BCYX.numpy()})
     with torch.inference_mode():
@@ -59,3 +56,9 @@ def write_onnx(path: Path, network: Network, image_size: int) -> None:
         raise RuntimeError(
             f"`ONNX logits agree to {MAX_DIFFERENCE}` must hold, but they differ by {difference}"
         )
+
+
+def _random_images(network: Network, batch_size: int, image_size: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch_size, network.backbone.in_chans, image_size, image_size)
+    return torch.randn(shape, generator=generator)

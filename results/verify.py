@@ -13,10 +13,10 @@ from results.export import (
     ExportRecord,
     exported_weights,
     read_export,
+    rebuild,
 )
 from results.records import Document
 from results.weights import sha256_of
-from sharedattn.backbones import build
 from sharedattn.cost import CostModel
 from sharedattn.errors import InputError
 from sharedattn.network import Network
@@ -122,11 +122,10 @@ def _rebuild(folder: Path, record: ExportRecord) -> tuple[Network | None, list[C
         return None, [Check("weights", f"sha256 {expected}", str(error), False)]
     checks = [_equal("weights", expected, sha256_of(folder / WEIGHTS_NAME))]
     try:
-        network = build(record.spec)
-        network.load_state_dict(weights, strict=True)
-    except (InputError, RuntimeError) as error:
+        network = rebuild(record.spec, weights)
+    except InputError as error:
         return None, [*checks, Check("rebuild", str(record.spec), str(error), False)]
-    return network.eval(), [*checks, _equal("rebuild", str(record.spec), str(record.spec))]
+    return network, [*checks, _equal("rebuild", str(record.spec), str(record.spec))]
 
 
 def _equal(name: str, expected: Any, found: Any) -> Check:

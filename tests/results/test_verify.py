@@ -1,0 +1,158 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from results.export import ExportRecord, export
+from results.records import EvaluationRecord, SpecRecord
+from results.verify import Remeasured, verify, verify_document
+from sharedattn.backbones import build, resolve
+from sharedattn.cost import CostModel
+from sharedattn.errors import InputError
+from sharedattn.network import Network
+from sharedattn.placement import NetworkSpec
+
+SPEC = resolve(
+    NetworkSpec.parse(
+        "vit(embed_dim=12,num_heads=2,depth=2,patch_size=4,num_classes=3,in_chans=1)@8: V1L1/cb"
+    )
+)
+
+
+def as_recorded(**changes: Any) -> Callable[[Network, ExportRecord], Remeasured]:
+    """An evaluation that finds what the record says, but for the changes."""
+
+    def evaluate(network: Network, record: ExportRecord) -> Remeasured:
+        assert not network.training
+        evaluation = record.evaluation
+        same: dict[str, Any] = {
+            "top1": evaluation.top1,
+            "num_images": evaluation.num_images,
+            "data_fingerprint": evaluation.identity.data_fingerprint,
+            "device": evaluation.device,
+            "threads": evaluation.threads,
+            "versions": dict(evaluation.versions),
+        }
+        return Remeasured(**{**same, **changes})
+
+    return evaluate
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_evaluation: Callable[..., EvaluationRecord]) -> Path:
+    cost = CostModel(SPEC.backbone).cost(SPEC.placement)
+    spec = SpecRecord.of(SPEC, params=cost.params, macs=cost.macs, attention_bytes=1)
+    record = ExportRecord(
+        spec=SPEC,
+        params=cost.params,
+        macs=cost.macs,
+        recipe={},
+        data={"name": "digit-pairs"},
+        evaluation=make_evaluation(spec),
+    )
+    torch.manual_seed(0)
+    export(tmp_path / "knee", record, build(SPEC).state_dict())
+    return tmp_path / "knee"
+
+
+def failures(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]) -> list[str]:
+    return [check.name for check in verify(folder, evaluate) if not check.ok]
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "config.yaml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(document)
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+
+
+def test_a_sound_export_passes_every_check(folder: Path) -> None:
+    document = verify_document(verify(folder, as_recorded()))
+    assert document["ok"] is True
+    assert [check["name"] for check in document["checks"]] == [
+        "config",
+        "weights",
+        "rebuild",
+        "params, closed form",
+        "params of the network",
+        "MACs, closed form",
+        "data",
+        "images",
+        "top-1 on validation, exactly",
+    ]
+    assert set(document["checks"][0]) == {"name", "expected", "found", "ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "right", "ok"),
+    [
+        ({}, 3500, True),
+        ({}, 3501, False),
+        ({"versions": {"torch": "2.15"}}, 3502, True),
+        ({"versions": {"torch": "2.15"}}, 3503, False),
+        ({"threads": 2}, 3498, True),
+        ({"threads": 2}, 3497, False),
+        ({"device": "cuda"}, 3498, True),
+    ],
+)
+def test_accuracy_is_exact_on_an_equal_machine_and_within_two_images_elsewhere(
+    folder: Path, changes: dict[str, Any], right: int, ok: bool
+) -> None:
+    # 0.875 of 4000 images is 3500.
+    checks = verify(folder, as_recorded(top1=right / 4000, **changes))
+    assert checks[-1].ok is ok
+    assert checks[-1].name == (
+        "top-1 on validation, within 2 images" if changes else "top-1 on validation, exactly"
+    )
+    assert verify_document(checks)["ok"] is ok
+
+
+def test_other_data_is_found(folder: Path) -> None:
+    evaluate = as_recorded(data_fingerprint="e" * 64, num_images=3999, top1=3499 / 3999)
+    assert failures(folder, evaluate) == ["data", "images", "top-1 on validation, exactly"]
+
+
+def test_changed_figures_are_found(folder: Path) -> None:
+    rewrite(folder, lambda d: d.update(params=d["params"] + 1, macs=d["macs"] - 1))
+    assert failures(folder, as_recorded()) == [
+        "params, closed form",
+        "params of the network",
+        "MACs, closed form",
+    ]
+
+
+def never(network: Network, record: ExportRecord) -> Remeasured:
+    raise AssertionError("a network that is not the one meant must not be measured")
+
+
+def test_changed_weights_end_the_checks(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert failures(folder, never) == ["weights"]
+    path.unlink()
+    assert failures(folder, never) == ["weights"]
+
+
+def test_weights_of_another_network_end_the_checks(folder: Path) -> None:
+    other = replace(SPEC, placement=resolve(SPEC).placement.parse("V2"))
+    rewrite(folder, lambda d: d.update(spec=other.to_json(), network=str(other)))
+    assert failures(folder, never) == ["rebuild"]
+
+
+def test_a_backbone_that_cannot_be_built_ends_the_checks(folder: Path) -> None:
+    document = SPEC.to_json()
+    document["backbone"]["name"] = "no_such_model"
+    other = NetworkSpec.from_json(document)
+    rewrite(folder, lambda d: d.update(spec=document, network=str(other)))
+    assert failures(folder, never) == ["rebuild"]
+
+
+def test_a_folder_without_a_config_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="config.yaml can be read"):
+        verify(tmp_path, never)
