@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from results.bulk import collector_paused
 from results.pareto import FloatArray, Objective, non_dominated, to_losses
 from results.records import Fidelity, TrialRole, TrialRow, TrialState
 from sharedattn.errors import InputError
@@ -152,12 +153,13 @@ def candidates(rows: Sequence[TrialRow], num_seeds: int) -> list[Candidate]:
             firsts.setdefault(row.spec_key, row)
         elif row.replicate < num_seeds:
             further[row.spec_key][row.replicate] = row
-    pool = [Candidate((first,)) for first in firsts.values() if first.spec_key not in further]
-    pool += [
-        Candidate((firsts[spec_key], *(runs[replicate] for replicate in sorted(runs))))
-        for spec_key, runs in further.items()
-        if spec_key in firsts
-    ]
+    with collector_paused():
+        pool = [Candidate((first,)) for first in firsts.values() if first.spec_key not in further]
+        pool += [
+            Candidate((firsts[spec_key], *(runs[replicate] for replicate in sorted(runs))))
+            for spec_key, runs in further.items()
+            if spec_key in firsts
+        ]
     return sorted(pool, key=lambda candidate: candidate.number)
 
 

@@ -6,7 +6,6 @@ that `Store.drive` hands to one process at a time. Each method is one transactio
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from results import models
+from results.bulk import collector_paused
 from results.database import open_engine, parse_url, sqlite_file
 from results.driver import StudyDriver
 from results.errors import StorageError
@@ -258,7 +258,7 @@ class Store:
         Returns:
             Ordered by role and number.
         """
-        with _collector_paused():
+        with collector_paused():
             return [TrialRow(*row) for row in self._trial_rows(_TRIAL_COLUMNS, study, role)]
 
     def trial_parameters(
@@ -277,7 +277,7 @@ class Store:
         Returns:
             Ordered by role and number.
         """
-        with _collector_paused():
+        with collector_paused():
             return [
                 TrialParameters(*row)
                 for row in self._trial_rows(_PARAMETER_COLUMNS, study, role, states)
@@ -384,21 +384,6 @@ class Store:
                 )
                 for num_complete, members, hypervolume in connection.execute(query)
             ]
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Make many rows at once without the garbage collector going over them again and again.
-
-    Rows hold no cycles; over 50,000 of them the collector takes as long as the database.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _find_study(connection: Connection, name: str) -> Study | None:
