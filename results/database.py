@@ -62,6 +62,11 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
+def shown_url(url: URL) -> str:
+    """The URL as messages show it, without its password."""
+    return url.render_as_string(hide_password=True)
+
+
 def sqlite_file(url: URL) -> Path | None:
     """The file of an SQLite database; None of a server's."""
     return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
@@ -84,24 +89,25 @@ def open_engine(url: str, *, create: bool, read_only: bool) -> Engine:
             version of this package, or one that cannot be written. The file is left as it was.
     """
     parsed = parse_url(url)
+    shown = shown_url(parsed)
     file = sqlite_file(parsed)
     is_new = file is not None and not file.exists()
     if file is not None and is_new:
         _prepare_new_file(file, create and not read_only)
     try:
         if file is None:
-            engine = _server_engine(parsed)
-            schema = _look_at(engine, url)
+            engine = _server_engine(parsed, read_only=read_only)
+            schema = _look_at(engine, shown)
         else:
-            schema = _Schema.EMPTY if is_new else _look_at_file(file, parsed, url, read_only)
+            schema = _Schema.EMPTY if is_new else _look_at_file(file, parsed, read_only)
             engine = _sqlite_engine(file, parsed, read_only=read_only)
         if schema is not _Schema.CURRENT:
-            _upgrade(engine, schema, url, create=create, read_only=read_only)
+            _upgrade(engine, schema, shown, create=create, read_only=read_only)
     except DatabaseError as error:
         if file is not None and is_new:
             file.unlink(missing_ok=True)
         raise InputError(
-            f"`the database can be opened` must hold, but {url} says: {error.orig}"
+            f"`the database can be opened` must hold, but {shown} says: {error.orig}"
         ) from error
     return engine
 
@@ -120,7 +126,7 @@ def _prepare_new_file(file: Path, create: bool) -> None:
         ) from error
 
 
-def _look_at_file(file: Path, url: URL, shown_url: str, read_only: bool) -> _Schema:
+def _look_at_file(file: Path, url: URL, read_only: bool) -> _Schema:
     """The schema of an SQLite file, found without writing to it."""
     if not file.is_file():
         raise InputError(f"`the database is a file` must hold, but {file} is something else")
@@ -129,22 +135,22 @@ def _look_at_file(file: Path, url: URL, shown_url: str, read_only: bool) -> _Sch
         return _Schema.EMPTY
     probe = _sqlite_engine(file, url, read_only=True)
     try:
-        schema = _look_at(probe, shown_url)
+        schema = _look_at(probe, shown_url(url))
         if not read_only:
-            _check_pages(probe, shown_url)
+            _check_pages(probe, shown_url(url))
         return schema
     finally:
         probe.dispose()
 
 
-def _look_at(engine: Engine, shown_url: str) -> _Schema:
+def _look_at(engine: Engine, shown: str) -> _Schema:
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
         if not tables:
             return _Schema.EMPTY
         if migrations.VERSION_TABLE not in tables:
             raise InputError(
-                f"`the database is one of sharedattn's, or empty` must hold, but {shown_url} "
+                f"`the database is one of sharedattn's, or empty` must hold, but {shown} "
                 f"holds the tables {', '.join(sorted(tables)[:5])}; name another file"
             )
         revision = connection.execute(
@@ -155,42 +161,42 @@ def _look_at(engine: Engine, shown_url: str) -> _Schema:
         if missing:
             raise InputError(
                 f"`a database of schema {revision} has all its tables` must hold, but "
-                f"{shown_url} lacks {', '.join(sorted(missing))}; restore it from a copy"
+                f"{shown} lacks {', '.join(sorted(missing))}; restore it from a copy"
             )
         return _Schema.CURRENT
     if revision in migrations.known_revisions():
         return _Schema.OLDER
     raise InputError(
-        f"`the database is not newer than sharedattn` must hold, but {shown_url} has schema "
+        f"`the database is not newer than sharedattn` must hold, but {shown} has schema "
         f"{revision} and this version knows up to {migrations.HEAD}; upgrade sharedattn"
     )
 
 
 def _upgrade(
-    engine: Engine, schema: _Schema, shown_url: str, *, create: bool, read_only: bool
+    engine: Engine, schema: _Schema, shown: str, *, create: bool, read_only: bool
 ) -> None:
     if schema is _Schema.EMPTY and (read_only or not create):
         raise InputError(
-            f"`the database holds studies` must hold, but {shown_url} is empty; "
+            f"`the database holds studies` must hold, but {shown} is empty; "
             f"name the one a search has written"
         )
     if read_only:
         raise InputError(
-            f"`the database has schema {migrations.HEAD}` must hold, but {shown_url} is older "
+            f"`the database has schema {migrations.HEAD}` must hold, but {shown} is older "
             f"and opened for reading only; run its search again, which upgrades it"
         )
     with engine.execution_options(write=True).begin() as connection:
         migrations.upgrade(connection)
 
 
-def _check_pages(engine: Engine, shown_url: str) -> None:
+def _check_pages(engine: Engine, shown: str) -> None:
     """Refuse a damaged file before a driver writes into it."""
     with engine.connect() as connection:
         finding = connection.execute(text("PRAGMA quick_check(1)")).scalar()
     if finding != "ok":
         what = " ".join(str(finding).split())
         raise InputError(
-            f"`the database is sound` must hold, but {shown_url} is damaged: {what}; "
+            f"`the database is sound` must hold, but {shown} is damaged: {what}; "
             f"restore it from a copy"
         )
 
@@ -228,10 +234,12 @@ def _sqlite_engine(file: Path, url: URL, *, read_only: bool) -> Engine:
     return engine
 
 
-def _server_engine(url: URL) -> Engine:
+def _server_engine(url: URL, *, read_only: bool) -> Engine:
     try:
         # Servers close idle connections between long trials; a ping finds out.
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(
+            url, pool_pre_ping=True, execution_options={"postgresql_readonly": read_only}
+        )
     except ModuleNotFoundError as error:
         raise InputError(
             "`PostgreSQL needs the extra postgres` must hold, but psycopg is not installed; "

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from results import models
 from results.bulk import collector_paused
-from results.database import open_engine, parse_url, sqlite_file
+from results.database import open_engine, shown_url, sqlite_file
 from results.driver import StudyDriver
 from results.errors import StorageError
 from results.lock import file_lock, server_lock
@@ -89,12 +89,15 @@ class Store:
     """An open database; a context manager that closes it.
 
     Made by `Store.open`.
+
+    Attributes:
+        url: where it is, for messages: without a password.
     """
 
-    def __init__(self, engine: Engine, url: str) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = engine.execution_options(write=True)
-        self.url = url
+        self.url = shown_url(engine.url)
 
     @classmethod
     def open(cls, url: str, *, create: bool = False, read_only: bool = False) -> Store:
@@ -109,7 +112,7 @@ class Store:
             InputError: no such database, a corrupt file, another program's, one of a newer
                 schema, or one that cannot be written. Nothing was touched.
         """
-        return cls(open_engine(url, create=create, read_only=read_only), url)
+        return cls(open_engine(url, create=create, read_only=read_only))
 
     def close(self) -> None:
         """Close every connection; SQLite folds its log into the file."""
@@ -230,7 +233,7 @@ class Store:
         Raises:
             InputError: another process drives it.
         """
-        database = sqlite_file(parse_url(self.url))
+        database = sqlite_file(self._engine.url)
         name = study.record.name
         lock = file_lock(database, name) if database else server_lock(self._engine, name)
         with lock:

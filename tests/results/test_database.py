@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from results import database, migrations
-from results.database import parse_url
+from results.database import parse_url, shown_url
 from results.records import SpecRecord, StudyRecord
 from results.store import Store
 from sharedattn.errors import InputError
@@ -204,6 +204,11 @@ def test_a_storage_that_is_not_supported(url: str, message: str) -> None:
 def test_plain_postgresql_means_psycopg_3() -> None:
     parsed = parse_url("postgresql://me:secret@host:5433/studies")
     assert parsed == make_url("postgresql+psycopg://me:secret@host:5433/studies")
+
+
+def test_a_password_is_not_shown() -> None:
+    parsed = parse_url("postgresql://me:secret@host/studies")
+    assert shown_url(parsed) == "postgresql+psycopg://me:***@host/studies"
 
 
 def test_postgresql_without_its_driver_says_how_to_get_it(
