@@ -37,7 +37,6 @@ from sharedattn.data import DataConfig
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
-from sharedattn.referees import fvcore_macs, matmul_macs
 from spaces.budget import Budget, CountedSpace
 from spaces.space import Space
 
@@ -167,6 +166,9 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
             highlight=False,
         )
     if arguments.check:
+        # Imported here: fvcore takes its time, and only --check asks it.
+        from sharedattn.referees import fvcore_macs, matmul_macs
+
         network = build(spec).eval()
         referees = {"fvcore_macs": fvcore_macs(network), "torch_matmul_macs": matmul_macs(network)}
         expected = {"fvcore_macs": figures.macs, "torch_matmul_macs": figures.matmul_macs}
@@ -292,7 +294,7 @@ def _budget(arguments: argparse.Namespace) -> Budget:
 
 
 def _open(arguments: argparse.Namespace) -> Store:
-    return Store.open(storage_url(arguments.storage, arguments.out))
+    return Store.open(storage_url(arguments.storage, arguments.out), read_only=True)
 
 
 def _study(store: Store, name: str | None) -> Study:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from results.export import ExportRecord, export
+from results.export import ExportRecord, export, rebuild
 from results.records import Document, EvaluationRecord
 from results.store import Store
 from results.summary import StudySummary
@@ -84,7 +84,7 @@ def export_placement(
         folder,
         spec,
         recipe,
-        study.data,
+        data,
         evaluation,
         state_dict,
         onnx=onnx,
@@ -126,8 +126,7 @@ def train_placement(
     Raises:
         InputError: data that does not fit the network, or a folder that cannot be written.
     """
-    source = open_data(data)
-    check_fit(spec, source)
+    check_fit(spec, open_data(data))
     weights = WeightsStore(folder.parent / f".{folder.name}.weights")
     evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
     evaluation = _train(evaluator, spec, seed, torch.get_num_threads())
@@ -139,7 +138,7 @@ def train_placement(
             folder,
             spec,
             recipe,
-            data_document(data, source),
+            data,
             evaluation,
             state_dict,
             onnx=onnx,
@@ -222,7 +221,7 @@ def _write(
     folder: Path,
     spec: NetworkSpec,
     recipe: Recipe,
-    data: Document,
+    config: DataConfig,
     evaluation: EvaluationRecord,
     state_dict: dict[str, torch.Tensor],
     *,
@@ -231,14 +230,21 @@ def _write(
     study: str | None = None,
     trial: int | None = None,
 ) -> ExportRecord:
+    source = open_data(config)
     cost = CostModel(spec.backbone).totals(spec.placement)
+    network = rebuild(spec, state_dict)
+    with _threads(evaluation.threads):
+        # The one time that the test split is opened: nothing is chosen by what it says.
+        test = evaluate(network, source, "test", batch_size=recipe.batch_size)
     record = ExportRecord(
         spec=spec,
         params=cost.params,
         macs=cost.macs,
         recipe=recipe.to_json(),
-        data=data,
+        data=data_document(config, source),
         evaluation=evaluation,
+        test_top1=test.top1,
+        num_test_images=test.num_images,
         top1_by_seed=top1_by_seed,
         study=study,
         trial=trial,

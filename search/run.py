@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ DEFAULT_CONFIRM_SEEDS = 3
 REFERENCE_FACTOR = 1.1  # of the space's largest cost
 MAX_DEFAULT_WORKERS = 8
 GENERAL_RECIPE = "deit"
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,11 @@ class SearchConfig:
             raise InputError(
                 "`--table and --evaluator table go together` must hold, but got "
                 f"--evaluator {self.evaluator} and table {self.table}"
+            )
+        if self.study is not None and not _STUDY_NAME.fullmatch(self.study):
+            raise InputError(
+                f"`a study's name is letters, digits, dots, dashes` must hold, since it names a "
+                f"folder, but got {self.study!r}"
             )
         if self.searcher not in SEARCHERS:
             raise InputError(
@@ -207,7 +214,8 @@ def prepare(config: SearchConfig) -> Prepared:
         "deterministic": config.deterministic,
         "workers": num_workers if config.deterministic else None,
     }
-    name = f"{space.name}-{described['name']}-{document_key(fingerprint)[:6]}"
+    data_name = re.sub(r"[^A-Za-z0-9._-]+", "-", described["name"])
+    name = f"{space.name}-{data_name}-{document_key(fingerprint)[:6]}"
     record = StudyRecord(
         name=config.study or name,
         fingerprint_document=fingerprint,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from results.driver import StudyDriver
+from results.errors import StorageError
 from results.front import next_confirmations, study_front
 from results.pareto import Objective, hypervolume, non_dominated, to_losses
 from results.records import (
@@ -32,7 +33,7 @@ from results.records import (
 from results.store import Store
 from results.weights import WeightsStore
 from search.evaluators import Evaluator, Task, evaluation_record
-from search.executors import Executor, Finished, Lost, Outcome
+from search.executors import DiskFull, Executor, Finished, Lost, Outcome
 from search.searchers import PastTrial, Proposal, Searcher
 from sharedattn.backbones import describe
 from sharedattn.cost import CostModel
@@ -366,6 +367,12 @@ class StudyLoop:
 
     def _record(self, flight: _Flight, outcome: Outcome) -> None:
         """Commit what became of a trial, then let searcher and front know."""
+        if isinstance(outcome, DiskFull):
+            # The trial stays as one in flight: with room again it is run under its number.
+            raise StorageError(
+                f"`there is room for weights` must hold, but {outcome.reason}; free some and run "
+                f"the same command again, all finished trials are kept"
+            )
         if isinstance(outcome, Lost) and flight.num_deaths + 1 < MAX_ATTEMPTS:
             self._driver.restart_trial(flight.trial_id, traceback=outcome.reason)
             self._fly(

@@ -189,11 +189,11 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 RECIPES: dict[str, Recipe] = {
     "digit-pairs": Recipe(
         epochs=5,
-        batch_size=64,
+        batch_size=128,
         init="torch",
         optimizer="muon",
         optimizer_options=(("nesterov", True),),
-        lr=1e-2,
+        lr=2e-2,
         warmup_epochs=1.0,
     ),
     # The recipe of DeiT (Touvron et al. 2021, arXiv 2012.12877, Table 9) but for repeated

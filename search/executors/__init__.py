@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from search.executors.base import Executor, Finished, Lost, Outcome, Raised
+from search.executors.base import DiskFull, Executor, Finished, Lost, Outcome, Raised
 
-__all__ = ["Executor", "Finished", "Lost", "Outcome", "Raised"]
+__all__ = ["DiskFull", "Executor", "Finished", "Lost", "Outcome", "Raised"]

@@ -36,7 +36,14 @@ class Lost:
     reason: str
 
 
-Outcome = Finished | Raised | Lost
+@dataclass(frozen=True, slots=True)
+class DiskFull:
+    """The evaluator had no room to write; no other trial will have any. `reason` says where."""
+
+    reason: str
+
+
+Outcome = Finished | Raised | Lost | DiskFull
 
 
 class Executor(ABC):

@@ -7,6 +7,7 @@ gone, however the driver went.
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from search.evaluators.base import Evaluator, Task
-from search.executors.base import Executor, Finished, Lost, Outcome, Raised
+from search.executors.base import DiskFull, Executor, Finished, Lost, Outcome, Raised
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -156,9 +157,16 @@ def _work(pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int
         outcome: Outcome
         try:
             outcome = Finished(measure.evaluate(task), threads)
-        except Exception:
-            outcome = Raised(traceback.format_exc())
+        except Exception as error:
+            outcome = failure(error)
         pipe.send(outcome)
+
+
+def failure(error: Exception) -> Raised | DiskFull:
+    """The outcome of an evaluation that raised `error`."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(str(error))
+    return Raised("".join(traceback.format_exception(error)))
 
 
 def _end_with_driver(lifeline: Connection) -> None:

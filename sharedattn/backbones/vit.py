@@ -224,7 +224,7 @@ class ViTNetwork(Network):
         """Patch, class and register tokens with their positions, (B, N, D)."""
         x_BND = self.patch_embed(images_BCYX)
         prefix = [
-            token.expand(len(x_BND), -1, -1)
+            token.expand(x_BND.shape[0], -1, -1)
             for token in (self.cls_token, self.reg_token)
             if token is not None
         ]

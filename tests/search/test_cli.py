@@ -161,6 +161,7 @@ def bad(capsys, tmp_path, *arguments):
         (("search", "--confirm-seeds", "0"), "confirm_seeds >= 1"),
         (("search", "--workers", "0"), "workers >= 1"),
         (("search", "--seed", "-1"), "seed >= 0"),
+        (("search", "--study", "../mine"), "a study's name is letters, digits, dots, dashes"),
         (("search", "--searcher", "magic"), "a searcher is one of nsga2, tpe, random"),
         (("search", "--objectives", "top1,speed"), "an objective is one of"),
         (("search", "--objectives", "top1,latency_ms"), "objectives are top1, macs and params"),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import DriverKilledError, Dying, Fake, Inline, Raising
+from fakes import DiskFilling, DriverKilledError, Dying, Fake, Inline, Raising
 
+from results.errors import StorageError
 from results.pareto import parse_objectives
 from results.records import AttemptOutcome, StudyRecord, TrialRole, TrialState
 from results.store import Store
@@ -320,6 +321,18 @@ def test_a_lost_worker_is_tried_again_and_no_more(lab):
     rows = lab.summary("always").rows
     assert {row.state for row in rows if not row.reused} == {TrialState.FAILED}
     assert rows[-1].error == "the worker was ended by SIGKILL"
+
+
+def test_a_full_disk_stops_the_search_and_loses_nothing(lab, other_lab, tmp_path):
+    folder = tmp_path / "room"
+    folder.mkdir()
+    with pytest.raises(StorageError, match="there is room for weights.*No space left on device"):
+        lab.run(searcher="nsga2", num_trials=12, executor=Inline(DiskFilling(folder=str(folder))))
+    counts = lab.summary().count(TrialRole.SEARCH)
+    assert counts == {"complete": 5, "running": 1, "failed": 0, "pruned": 0}
+    lab.run(searcher="nsga2", num_trials=12)
+    other_lab.run(searcher="nsga2", num_trials=12)
+    assert lab.history() == other_lab.history()
 
 
 def test_front_members_are_confirmed_with_further_seeds(lab):
