@@ -149,7 +149,7 @@ def _add_search(search: argparse.ArgumentParser) -> None:
 def _add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
     command.add_argument("--data-root", metavar="DIR", help="folder of a named data set")
-    command.add_argument("--val-fraction", type=float, default=0.1)
+    command.add_argument("--val-fraction", type=float, help="of train, where there is no val/")
     command.add_argument("--recipe", metavar="NAME|FILE", help="how to train")
     command.add_argument("--epochs", type=int, help="in place of the recipe's")
 

@@ -55,6 +55,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         "objectives": arguments.objectives and tuple(arguments.objectives.split(",")),
         "searcher": arguments.searcher,
         "table": arguments.table,
+        "val_fraction": arguments.val_fraction,
         "num_trials": arguments.trials,
         "confirm_seeds": arguments.confirm_seeds,
         "num_workers": arguments.workers,
@@ -66,7 +67,6 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         **{name: value for name, value in given.items() if value is not None},
         budget=_budget(arguments),
         evaluator=arguments.evaluator,
-        val_fraction=arguments.val_fraction,
         seed=arguments.seed,
         deterministic=arguments.deterministic,
         device=arguments.device,
@@ -281,7 +281,8 @@ def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, R
         recipe = load_recipe(arguments.recipe, arguments.data or DEFAULT_DATA, None)
     if arguments.data is not None:
         data = replace(data, name=arguments.data, root=arguments.data_root)
-    data = replace(data, val_fraction=arguments.val_fraction)
+    if arguments.val_fraction is not None:
+        data = replace(data, val_fraction=arguments.val_fraction)
     if arguments.recipe is not None:
         recipe = Recipe.load(arguments.recipe)
     if arguments.epochs is not None:

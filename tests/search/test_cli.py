@@ -12,7 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from search.cli import main
 
@@ -276,6 +279,38 @@ def test_search_export_verify_train_in_real_processes(tmp_path):
     out, err = train.communicate(timeout=300)
     assert train.returncode == 0, err
     assert process("verify", tmp_path / "trained").wait(timeout=300) == 0
+
+
+@pytest.mark.slow
+def test_a_search_on_a_folder_of_images(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for label, name in enumerate(("ant", "bee", "cow")):
+            (tmp_path / "animals" / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 60, (19, 17, 3)) + 90 * np.eye(3, dtype=int)[label]
+                path = tmp_path / "animals" / split / name / f"{i}.png"
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        SPACE.replace("in_chans=1,num_classes=2,", "").replace("num_heads=2", "num_heads=3")
+    )
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("epochs: 2\nbatch_size: 5\nlr: 0.01\nhflip: 0.5\ncrop_scale_min: 0.5\n")
+    search = process(
+        "search", space, "--data", tmp_path / "animals", "--recipe", recipe, "--trials", 2,
+        "--confirm-seeds", 1, "--val-fraction", 0.25, "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    out, err = search.communicate(timeout=300)
+    assert search.returncode == 0, err
+    found = json.loads(out)
+    assert found["trials"]["complete"] == 2
+    config = yaml.safe_load((Path(found["exported"]) / "config.yaml").read_text())
+    assert config["data"]["images"] == {"train": 27, "validation": 9, "test": 12}
+    assert config["spec"]["backbone"]["num_classes"] == 3
+    verify = process("verify", found["exported"])
+    out, err = verify.communicate(timeout=300)
+    assert verify.returncode == 0, out + err
 
 
 @pytest.mark.slow
