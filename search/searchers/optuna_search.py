@@ -2,10 +2,11 @@
 
 Optuna's study lives in memory and is rebuilt from the database; trial and study attributes are
 kept, since NSGA-II holds its generations in the former and their parents in the latter. Two things
-are ours: where a sampler has nothing to say yet (NSGA-II's first generation, TPE's start-up) the
-proposal is uniform over legal placements, and NSGA-II's children come from crossover and mutation
-of placements, not of parameters. Parameters are decoded and repaired to the nearest legal
-placement; the repaired parameters are what Optuna is told.
+are ours. Where a sampler has nothing to say yet (NSGA-II's first generation, TPE's start-up) the
+proposals go through bands of MACs, uniform over the legal placements of each: uniform over all of
+them, most would be deep and the cheap end of the front would never be seen. And NSGA-II's children
+come from crossover and mutation of placements, not of parameters. Parameters are decoded and
+repaired to the nearest legal placement; the repaired parameters are what Optuna is told.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from results.pareto import Direction, Objective
 from search.searchers.base import PastTrial, Proposal, Searcher
+from sharedattn.errors import InputError
 from sharedattn.placement import Placement
 from spaces.budget import CountedSpace
 from spaces.variation import Variation
@@ -110,6 +112,11 @@ class OptunaSearcher(Searcher):
         # Optuna's trial of the proposal in the making: attempts share it, `begin` fills it.
         self._open_trial_id: int | None = None
 
+    @property
+    @abstractmethod
+    def num_first_trials(self) -> int:
+        """Trials before the sampler itself proposes."""
+
     @abstractmethod
     def make_sampler(self, seed: int) -> BaseSampler:
         """Optuna's sampler for one attempt at a proposal."""
@@ -131,7 +138,7 @@ class OptunaSearcher(Searcher):
         placement = (
             self.encoding.repair(self.encoding.decode(parameters))
             if parameters
-            else self.space.sample(self.generator(number, attempt))
+            else self._first_placement(number, attempt)
         )
         return Proposal(
             placement=placement,
@@ -139,6 +146,22 @@ class OptunaSearcher(Searcher):
             attributes=self._storage.get_trial(self._open_trial_id).system_attrs,
             study_attributes=self._storage.get_study_system_attrs(self._study_id),
         )
+
+    def _first_placement(self, number: int, attempt: int) -> Placement:
+        """A placement of the start-up phase: trial after trial from the next band of MACs."""
+        rng = self.generator(number, attempt)
+        least = self.space.macs_range[0]
+        most = min(self.space.macs_range[1], self.space.budget.max_macs or math.inf)
+        # The first trial is the backbone as published; the bands are for the others.
+        num_bands = max(1, self.num_first_trials - 1)
+        width = (most - least) / num_bands
+        band = (number - 1) % num_bands
+        low, high = least + round(band * width), least + round((band + 1) * width)
+        try:
+            return self.space.sample_in_macs_band(rng, low, high)
+        except InputError:
+            # No member has its MACs there.
+            return self.space.sample(rng)
 
     def begin(self, trial: PastTrial) -> None:
         self._placements.append(trial.placement)
@@ -194,6 +217,10 @@ class NSGA2Searcher(OptunaSearcher):
         )
         self.population_size = min(50, max(4, round(math.sqrt(2 * self.first_num_trials))))
         self._variation = Variation(self.encoding)
+
+    @property
+    def num_first_trials(self) -> int:
+        return self.population_size
 
     def make_sampler(self, seed: int) -> BaseSampler:
         rng = random.Random(seed)
@@ -259,6 +286,10 @@ class TPESearcher(OptunaSearcher):
             study_attributes=study_attributes,
         )
         self.num_startup_trials = min(10, max(4, self.first_num_trials // 3))
+
+    @property
+    def num_first_trials(self) -> int:
+        return self.num_startup_trials
 
     def make_sampler(self, seed: int) -> BaseSampler:
         with warnings.catch_warnings():
