@@ -105,7 +105,7 @@ class DigitPairs(DataSource):
         config: must leave the image size and the channels as they are, 16 and 1.
 
     Raises:
-        InputError: another image size or number of channels.
+        InputError: another image size or number of channels, or a root.
     """
 
     name = "digit-pairs"
@@ -118,6 +118,11 @@ class DigitPairs(DataSource):
             raise InputError(
                 f"`digit-pairs has images of 16x16 pixels and 1 channel` must hold, but the "
                 f"network asks for image size {config.image_size} and {config.in_chans} channels"
+            )
+        if config.root is not None:
+            raise InputError(
+                f"`digit-pairs is embedded and has no root` must hold, but got {config.root!r}; "
+                f"leave it out"
             )
         self.identity = {
             "name": self.name,

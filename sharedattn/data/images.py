@@ -3,21 +3,25 @@
 A folder holds `train/` with one folder per class, and beside it a validation split, a test split,
 or both; a named data set (`torch/cifar10`, `hfds/...`) has what its library gives. A missing
 validation split is cut from train, so that the search never sees the split that is tested last.
+
+timm's `create_loader` seeds augmentation by worker, so its batches follow the number of workers.
+Here timm gives the transforms, the order is drawn first, and each image seeds its augmentation.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_dataset, create_loader
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_dataset, create_transform
 from timm.data.mixup import Mixup
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from sharedattn.data.source import Batch, DataConfig, DataSource, Split, hash_files
 from sharedattn.errors import InputError
@@ -35,28 +39,75 @@ _SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 _ITERABLE_PREFIXES = ("tfds/", "wds/", "hfids/")
+_TORCH_NAMES = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
+_ORDER, _AUGMENTATION, _MIXUP = range(3)  # what is drawn for an epoch, each from its own seeds
 
 
-class _Part(Dataset[Any]):
-    """Some images of a data set, through a transform that timm's loader sets."""
+def _seed(*entropy: int) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
-    def __init__(self, dataset: Any, indices: np.ndarray[Any, Any] | None = None) -> None:
+
+@contextmanager
+def _seeded(*entropy: int) -> Iterator[None]:
+    """Seed the three global generators that timm draws from, and put them back afterwards."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = _seed(*entropy)
+    random.seed(seed)
+    np.random.seed(seed)
+    # Not torch.manual_seed, which also seeds the accelerators and so the network's dropout.
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+class _Part:
+    """Some images of a data set, as PIL images of one mode, with their labels."""
+
+    def __init__(
+        self, dataset: Any, mode: str, indices: np.ndarray[Any, Any] | None = None
+    ) -> None:
         self.dataset = dataset
+        self.mode = mode
         self.indices = np.arange(len(dataset)) if indices is None else indices
-
-    @property
-    def transform(self) -> Any:
-        return self.dataset.transform
-
-    @transform.setter
-    def transform(self, transform: Any) -> None:
-        self.dataset.transform = transform
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[int(self.indices[index])]
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.dataset[int(self.indices[index])]
+        return image.convert(self.mode), label
+
+
+class _Transformed(Dataset[tuple[torch.Tensor, int]]):
+    def __init__(self, part: _Part, transform: Callable[[Any], torch.Tensor]) -> None:
+        self.part = part
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image, label = self.part[index]
+        return self.transform(image), label
+
+
+class _Augmented(_Transformed):
+    """One epoch's images; the augmentation of each depends on (seed, epoch, index) alone."""
+
+    def __init__(
+        self, part: _Part, transform: Callable[[Any], torch.Tensor], *, seed: int, epoch: int
+    ) -> None:
+        super().__init__(part, transform)
+        self.seed = seed
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        with _seeded(self.seed, self.epoch, _AUGMENTATION, index):
+            return super().__getitem__(index)
 
 
 class ImageData(DataSource):
@@ -66,7 +117,8 @@ class ImageData(DataSource):
         config: which data, at which size and channels, and how validation is cut.
 
     Raises:
-        InputError: no such folder or data set, no training images, or fewer than two classes.
+        InputError: no such folder or data set, no training images, fewer than two classes, or a
+            class that the training split lacks.
     """
 
     def __init__(self, config: DataConfig) -> None:
@@ -98,53 +150,70 @@ class ImageData(DataSource):
 
     def _open_parts(self) -> dict[SplitName, _Part]:
         """The three splits; validation and, where nothing else is there, test cut from train."""
-        given: dict[SplitName, Any] = {
-            split: dataset
-            for split in ("train", "validation", "test")
-            if (dataset := self._open_split(split)) is not None
-        }
-        if "train" not in given:
+        train = self._open_split("train")
+        if train is None:
             raise InputError(
                 f"`data has a training split` must hold, but {self.config.name!r} has none"
             )
+        given: dict[SplitName, Any] = {"train": train}
+        for split in ("validation", "test"):
+            if (dataset := self._open_split(split, train)) is not None:
+                given[split] = dataset
         if set(given) == {"train", "validation"}:
             # Of two splits the held-out one is the test split, whatever its name.
             given["test"] = given.pop("validation")
         missing: list[SplitName] = [s for s in ("test", "validation") if s not in given]
-        parts: dict[SplitName, _Part] = {s: _Part(d) for s, d in given.items()}
-        order = np.random.default_rng(self.config.split_seed).permutation(len(given["train"]))
+        parts = {s: _Part(d, self._mode) for s, d in given.items()}
+        order = np.random.default_rng(self.config.split_seed).permutation(len(train))
         cut = int(self.config.val_fraction * len(order))
         for split in missing:
-            # A second instance, since evaluation and training transform differently.
-            parts[split] = _Part(self._open_split("train"), np.sort(order[:cut]))
+            parts[split] = _Part(train, self._mode, np.sort(order[:cut]))
             order = order[cut:]
-        parts["train"] = _Part(given["train"], np.sort(order))
+        parts["train"] = _Part(train, self._mode, np.sort(order))
         return parts
 
-    def _open_split(self, split: SplitName) -> Any | None:
-        """timm's data set of one split, or None where the data has no such split."""
-        mode = "L" if self.in_chans == 1 else "RGB"
+    def _open_split(self, split: SplitName, train: Any = None) -> Any | None:
+        """timm's data set of one split, or None where the data has no such split.
+
+        Args:
+            split: which one.
+            train: the training split, whose numbering of the classes the others follow.
+        """
         if self._is_folder:
             root = Path(self.config.name)
             folder = next((root / n for n in _SPLIT_FOLDERS[split] if (root / n).is_dir()), None)
-            has_splits = any((root / n).is_dir() for n in _SPLIT_FOLDERS["train"])
+            has_splits = any(
+                (root / n).is_dir() for names in _SPLIT_FOLDERS.values() for n in names
+            )
             if folder is None and (has_splits or split != "train"):
                 return None
-            return _create("", str(folder or root), "train", mode)
+            return _create_folder(folder or root, self._mode, train)
         if self.config.name.startswith(_ITERABLE_PREFIXES):
             raise InputError(
                 f"`a data set gives random access to its images` must hold, but "
                 f"{self.config.name!r} is a stream; use the hfds/ form or a folder"
             )
-        if "/" not in self.config.name or not self.config.name.startswith(("torch/", "hfds/")):
+        library, _, name = self.config.name.partition("/")
+        if library not in ("torch", "hfds") or not name:
             raise InputError(
                 f"`data is digit-pairs, a folder, torch/NAME or hfds/NAME` must hold, "
                 f"but got {self.config.name!r}, which is no folder here"
             )
-        if self.config.name.startswith("torch/") and split == "test":
-            return None
+        if library == "torch":
+            if name not in _TORCH_NAMES:
+                raise InputError(
+                    f"`torch/NAME is one of {', '.join(_TORCH_NAMES)}` must hold, but got "
+                    f"{name!r}; give its folder of images instead"
+                )
+            if self.config.root is None:
+                raise InputError(
+                    f"`a torch/ data set has a root` must hold, but {self.config.name!r} has "
+                    f"none; name the folder that it lies in"
+                )
+            if split == "test":
+                return None
         try:
-            return _create(self.config.name, self.config.root, split, mode)
+            return _create(self.config.name, self.config.root, split, self._mode)
         except (ValueError, KeyError):
             # Hugging Face raises ValueError for a split that the data set does not have.
             if split == "train":
@@ -153,8 +222,10 @@ class ImageData(DataSource):
 
     @cached_property
     def identity(self) -> dict[str, Any]:  # type: ignore[override]
+        # A folder's own name is no identity: a moved or renamed copy holds the same data.
+        name = {} if self._is_folder else {"name": self.name}
         return {
-            "name": self.name,
+            **name,
             "version": 1,
             "files": {s: self._files_hash(part) for s, part in self._parts.items()},
             "images": {s: len(part) for s, part in self._parts.items()},
@@ -178,10 +249,14 @@ class ImageData(DataSource):
             root = Path(self.config.name)
             files = [Path(name) for name in part.dataset.filenames(absolute=True)]
         else:
-            root = Path(self.config.root or ".")
+            root = _torch_folder(part.dataset)
             files = [path for path in root.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         return hash_files(files, root, with_contents=size < HASH_CONTENTS_BELOW_BYTES)
+
+    @property
+    def _mode(self) -> str:
+        return "L" if self.in_chans == 1 else "RGB"
 
     @property
     def _crop_pct(self) -> float:
@@ -201,11 +276,6 @@ class ImageData(DataSource):
     def train_batches(
         self, recipe: Recipe, *, seed: int, epoch: int, device: torch.device
     ) -> Iterator[Batch]:
-        # timm's transforms and the loader's shuffling draw from the three global generators.
-        mixed_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-        random.seed(mixed_seed)
-        np.random.seed(mixed_seed)
-        torch.manual_seed(mixed_seed)
         mixup = None
         if recipe.mixup or recipe.cutmix:
             mixup = Mixup(
@@ -214,9 +284,7 @@ class ImageData(DataSource):
                 label_smoothing=recipe.label_smoothing,
                 num_classes=self.num_classes,
             )
-        loader = self._loader(
-            "train",
-            batch_size=recipe.batch_size,
+        transform = self._transform(
             is_training=True,
             scale=(recipe.crop_scale_min, 1.0),
             ratio=(3 / 4, 4 / 3) if recipe.crop_scale_min < 1.0 else (1.0, 1.0),
@@ -225,44 +293,76 @@ class ImageData(DataSource):
             auto_augment=recipe.auto_augment,
             re_prob=recipe.random_erasing,
             re_mode="pixel",
-            num_workers=recipe.loader_workers,
         )
-        for images, labels in loader:
+        dataset = _Augmented(self._parts["train"], transform, seed=seed, epoch=epoch)
+        order = np.random.default_rng(_seed(seed, epoch, _ORDER)).permutation(len(dataset))
+        loader = DataLoader(
+            dataset,
+            batch_size=recipe.batch_size,
+            sampler=order.tolist(),
+            drop_last=True,
+            num_workers=recipe.loader_workers,
+            generator=torch.Generator(),  # else each pass draws from torch's global one
+        )
+        for step, (images, labels) in enumerate(loader):
             images, labels = images.to(device), labels.to(device)
-            yield mixup(images, labels) if mixup is not None else (images, labels)
+            if mixup is not None:
+                with _seeded(seed, epoch, _MIXUP, step):
+                    images, labels = mixup(images, labels)
+            yield images, labels
 
     def eval_batches(
         self, split: Split, *, batch_size: int, device: torch.device
     ) -> Iterator[Batch]:
-        loader = self._loader(
-            split, batch_size=batch_size, is_training=False, crop_pct=self._crop_pct, num_workers=0
+        transform = self._transform(is_training=False, crop_pct=self._crop_pct)
+        loader = DataLoader(
+            _Transformed(self._parts[split], transform),
+            batch_size=batch_size,
+            generator=torch.Generator(),
         )
         for images, labels in loader:
             yield images.to(device), labels.to(device)
 
-    def _loader(self, split: SplitName, **options: Any) -> Any:
-        return create_loader(
-            self._parts[split],
+    def _transform(self, **options: Any) -> Any:
+        return create_transform(
             input_size=(self.in_chans, self.image_size, self.image_size),
             interpolation="bicubic",
             mean=self._mean,
             std=self._std,
-            use_prefetcher=False,
-            persistent_workers=False,
-            device=torch.device("cpu"),
             **options,
         )
 
 
-def _create(name: str, root: str | None, split: str, mode: str) -> Any:
+def _create(name: str, root: str | None, split: str, mode: str, **options: Any) -> Any:
     try:
         return create_dataset(
-            name, root=root, split=split, search_split=False, input_img_mode=mode
+            name, root=root, split=split, search_split=False, input_img_mode=mode, **options
         )
     except (RuntimeError, FileNotFoundError, AssertionError, ImportError) as error:
         raise InputError(
             f"`data is on this disk and readable` must hold, but {name or root!r} is not: {error}"
         ) from error
+
+
+def _create_folder(folder: Path, mode: str, train: Any) -> Any:
+    """A folder of classes, numbered as those of `train` where that is given."""
+    dataset = _create("", str(folder), "train", mode)
+    if train is None or dataset.reader.class_to_idx == train.reader.class_to_idx:
+        return dataset
+    unknown = sorted(set(dataset.reader.class_to_idx) - set(train.reader.class_to_idx))
+    if unknown:
+        raise InputError(
+            f"`every class has training images` must hold, but {folder.name!r} also has "
+            f"{', '.join(unknown)}; add training images or take the folder out"
+        )
+    return _create("", str(folder), "train", mode, class_map=train.reader.class_to_idx)
+
+
+def _torch_folder(dataset: Any) -> Path:
+    """The folder under the root that a data set of torchvision's has for itself."""
+    if hasattr(dataset, "base_folder"):  # CIFAR
+        return Path(dataset.root, dataset.base_folder)
+    return Path(dataset.raw_folder).parent  # MNIST and its like
 
 
 def _num_classes(dataset: Any) -> int:

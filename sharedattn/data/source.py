@@ -6,11 +6,13 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import torch
+
+from sharedattn.errors import InputError
 
 if TYPE_CHECKING:
     from sharedattn.recipe import Recipe
@@ -25,8 +27,9 @@ class DataConfig:
 
     Attributes:
         name: `digit-pairs`, a folder, or a name that timm's `create_dataset` opens
-            (`torch/cifar10`, `hfds/...`, `tfds/...`).
-        root: folder that holds a named data set; None: the library's own default.
+            with random access (`torch/cifar10`, `hfds/...`).
+        root: folder that holds a named data set, which a `torch/` one must have; None: the
+            library's own default.
         image_size: pixels on a side of the images given out; None: the data's own.
         in_chans: image channels, 1 or 3; None: the data's own.
         val_fraction: share of the training images cut off as validation where the data has none.
@@ -43,6 +46,29 @@ class DataConfig:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of every field."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> DataConfig:
+        """The inverse of `to_json`; fields left out take their defaults.
+
+        Raises:
+            InputError: an unknown field, a missing `name`, or a value of another type.
+        """
+        types = {f.name: f.type for f in fields(cls)}
+        if not isinstance(document, dict) or not set(document) <= set(types):
+            unknown = (
+                sorted(set(document) - set(types)) if isinstance(document, dict) else document
+            )
+            raise InputError(
+                f"`data has fields of {', '.join(sorted(types))}` must hold, but got {unknown!r}"
+            )
+        if "name" not in document:
+            raise InputError("`data has a name` must hold; say which data set or folder it is")
+        hints = get_type_hints(cls)
+        for name, value in document.items():
+            if isinstance(value, bool) or not isinstance(value, hints[name]):
+                raise InputError(f"`{name}` of data is {types[name]}, but got {value!r}")
+        return cls(**document)
 
 
 class DataSource(ABC):

@@ -60,6 +60,12 @@ def test_a_recipe_from_a_file(tmp_path):
     )
 
 
+def test_an_option_may_be_a_list():
+    recipe = Recipe.from_json({"epochs": 3, "optimizer_options": {"betas": [0.5, 0.75]}})
+    assert recipe.optimizer_options == (("betas", (0.5, 0.75)),)
+    assert hash(recipe) == hash(Recipe.from_json(recipe.to_json()))
+
+
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
@@ -71,6 +77,9 @@ def test_a_recipe_from_a_file(tmp_path):
         ("epochs: 3\nlr: .nan\n", "0 <= lr <= 1000"),
         ("epochs: 3\ninit: jax\n", "`init` of a recipe is one of timm, torch"),
         ("epochs: 3\nwarmup_epochs: 4\n", "warmup_epochs <= epochs"),
+        ("epochs: 3\noptimizer_options: [a]\n", r"mapping of names to values, but got \['a'\]"),
+        ("epochs: 3\noptimizer_options: {3: 4}\n", "mapping of names to plain values .* 3: 4"),
+        ("epochs: 3\noptimizer_options: {a: {b: 1}}\n", "mapping of names to plain values"),
         ("epochs: [3\n", "a recipe is a YAML mapping"),
         ("- 3\n", "a recipe has fields of"),
     ],

@@ -116,3 +116,8 @@ def test_the_fingerprint_says_what_the_data_is(data):
 def test_another_size_is_refused(wrong):
     with pytest.raises(InputError, match="digit-pairs has images of 16x16 pixels and 1 channel"):
         open_data(DataConfig(name="digit-pairs", **wrong))
+
+
+def test_a_root_is_refused():
+    with pytest.raises(InputError, match="digit-pairs is embedded and has no root"):
+        open_data(DataConfig(name="digit-pairs", root="somewhere"))

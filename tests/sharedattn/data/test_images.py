@@ -2,15 +2,19 @@
 
 import hashlib
 import pickle
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, MNIST
 
 from sharedattn.data import DataConfig, open_data
-from sharedattn.data.images import ImageData
+from sharedattn.data.images import ImageData, _torch_folder
 from sharedattn.errors import InputError
 from sharedattn.recipe import Recipe
 
@@ -107,6 +111,82 @@ def test_labels_are_those_of_the_folders(folder):
     assert torch.equal(images.mean((2, 3)).argmax(1), labels)
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_without_a_class_keeps_the_labels_of_train(folder, split):
+    shutil.move(folder / "val", folder / split)
+    shutil.rmtree(folder / split / "ant")
+    data = ImageData(config(folder))
+    assert data.num_images("test") == 6
+    images, labels = next(iter(data.eval_batches("test", batch_size=6, device=CPU)))
+    assert labels.tolist() == [1, 1, 1, 2, 2, 2]
+    assert torch.equal(images.mean((2, 3)).argmax(1), labels)
+
+
+def test_a_class_that_train_lacks_is_refused(folder):
+    shutil.rmtree(folder / "train" / "bee")
+    with pytest.raises(InputError, match="every class has training images.*'val' also has bee;"):
+        ImageData(config(folder))
+
+
+def test_splits_without_a_training_split_are_not_trained_on(folder):
+    write_images(folder / "test", 2, seed=2)
+    shutil.rmtree(folder / "train")
+    with pytest.raises(InputError, match="data has a training split"):
+        ImageData(config(folder))
+
+
+def test_a_moved_copy_has_the_same_fingerprint(folder, tmp_path):
+    before = ImageData(config(folder))
+    copy = shutil.copytree(folder, tmp_path / "elsewhere" / "renamed")
+    after = ImageData(config(copy))
+    assert (before.name, after.name) == ("animals", "renamed")
+    assert after.identity == before.identity
+
+
+@pytest.mark.parametrize("mixing", [{}, {"mixup": 0.8, "cutmix": 1.0}])
+def test_batches_do_not_depend_on_the_number_of_workers(folder, mixing):
+    data = ImageData(config(folder))
+    batches = []
+    for workers in (0, 1, 2):
+        recipe = Recipe(
+            epochs=1,
+            batch_size=4,
+            hflip=0.5,
+            crop_scale_min=0.3,
+            color_jitter=0.4,
+            auto_augment="rand-m9-mstd0.5-inc1",
+            random_erasing=0.5,
+            loader_workers=workers,
+            **mixing,
+        )
+        batches.append(list(data.train_batches(recipe, seed=1, epoch=2, device=CPU)))
+    assert [len(b) for b in batches] == [6, 6, 6]
+    for other in batches[1:]:
+        for (images, labels), (other_images, other_labels) in zip(batches[0], other, strict=True):
+            assert torch.equal(images, other_images)
+            assert torch.equal(labels, other_labels)
+
+
+def test_loading_leaves_the_global_generators_alone(folder):
+    data = ImageData(config(folder))
+    recipe = Recipe(epochs=1, batch_size=4, hflip=0.5, random_erasing=0.5, mixup=0.8)
+
+    def drawn():
+        return random.random(), np.random.random(), torch.rand(1).item()
+
+    def seed():
+        random.seed(3)
+        np.random.seed(3)
+        torch.manual_seed(3)
+
+    seed()
+    expected = drawn()
+    seed()
+    list(data.train_batches(recipe, seed=1, epoch=0, device=CPU))
+    list(data.eval_batches("validation", batch_size=4, device=CPU))
+    assert drawn() == expected
+
+
 def test_mixup_gives_soft_labels(folder):
     data = ImageData(config(folder))
     recipe = Recipe(epochs=1, batch_size=4, mixup=0.8, label_smoothing=0.1)
@@ -121,7 +201,9 @@ def test_one_channel_images(folder):
     assert images.shape == (2, 1, 8, 8)
 
 
-def test_cifar_as_it_lies_on_disk(tmp_path):
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """Seven images a file, laid out as torchvision unpacks CIFAR-10; the folder above them."""
     root = tmp_path / "cifar"
     batches = root / "cifar-10-batches-py"
     batches.mkdir(parents=True)
@@ -137,26 +219,57 @@ def test_cifar_as_it_lies_on_disk(tmp_path):
         sums[name] = hashlib.md5((batches / name).read_bytes()).hexdigest()
     meta = batches / "batches.meta"
     meta.write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CIFAR10, "train_list", [[n, sums[n]] for n in names[:5]])
-        patch.setattr(CIFAR10, "test_list", [[names[5], sums[names[5]]]])
-        patch.setattr(
-            CIFAR10,
-            "meta",
-            {
-                "filename": "batches.meta",
-                "key": "label_names",
-                "md5": hashlib.md5(meta.read_bytes()).hexdigest(),
-            },
-        )
-        data = ImageData(
-            DataConfig(name="torch/cifar10", root=str(root), image_size=32, val_fraction=0.2)
-        )
-        assert data.num_classes == 10
-        assert [data.num_images(s) for s in ("train", "validation", "test")] == [28, 7, 7]
-        images, _ = next(iter(data.eval_batches("test", batch_size=7, device=CPU)))
-        assert images.shape == (7, 3, 32, 32)
-        assert len(data.fingerprint) == 64
+    monkeypatch.setattr(CIFAR10, "train_list", [[n, sums[n]] for n in names[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [[names[5], sums[names[5]]]])
+    monkeypatch.setattr(
+        CIFAR10,
+        "meta",
+        {
+            "filename": "batches.meta",
+            "key": "label_names",
+            "md5": hashlib.md5(meta.read_bytes()).hexdigest(),
+        },
+    )
+    return DataConfig(name="torch/cifar10", root=str(root), image_size=32, val_fraction=0.2)
+
+
+def test_cifar_as_it_lies_on_disk(cifar):
+    data = ImageData(cifar)
+    assert data.num_classes == 10
+    assert [data.num_images(s) for s in ("train", "validation", "test")] == [28, 7, 7]
+    images, _ = next(iter(data.eval_batches("test", batch_size=7, device=CPU)))
+    assert images.shape == (7, 3, 32, 32)
+
+
+def test_cifar_in_grey(cifar):
+    data = ImageData(replace(cifar, in_chans=1))
+    images, _ = next(iter(data.eval_batches("test", batch_size=7, device=CPU)))
+    assert images.shape == (7, 1, 32, 32)
+
+
+def test_the_fingerprint_of_a_named_data_set_is_that_of_its_own_files(cifar):
+    before = ImageData(cifar).fingerprint
+    root = Path(cifar.root)
+    (root / "sharedattn.db").write_bytes(b"a study beside the data")
+    assert ImageData(cifar).fingerprint == before
+    (root / "cifar-10-batches-py" / "another").write_bytes(b"data")
+    assert ImageData(cifar).fingerprint != before
+
+
+def test_the_own_folder_of_mnist(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, count in (("train", 5), ("t10k", 3)):
+        header = b"".join(n.to_bytes(4, "big") for n in (2051, count, 28, 28))
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(header + bytes(count * 28 * 28))
+        header = b"".join(n.to_bytes(4, "big") for n in (2049, count))
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(header + bytes(count))
+    assert _torch_folder(MNIST(tmp_path)) == tmp_path / "MNIST"
+
+
+def test_a_torch_data_set_needs_a_root():
+    with pytest.raises(InputError, match="a torch/ data set has a root"):
+        ImageData(DataConfig(name="torch/cifar10"))
 
 
 @pytest.mark.parametrize(
@@ -165,6 +278,7 @@ def test_cifar_as_it_lies_on_disk(tmp_path):
         ("no-such-folder", "data is digit-pairs, a folder, torch/NAME or hfds/NAME"),
         ("tfds/mnist", "a data set gives random access"),
         ("torch/cifar10", "data is on this disk and readable"),
+        ("torch/image_folder", r"torch/NAME is one of cifar10, .* but got 'image_folder'"),
     ],
 )
 def test_data_that_is_not_there(name, rule, tmp_path):
