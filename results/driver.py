@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from results.errors import StorageError
+from results.inserts import insert_or_find
 from results.models import Base, utc_now
 from results.records import (
     AttemptOutcome,
@@ -36,11 +37,12 @@ _SNAPSHOTS = Base.metadata.tables["front_snapshots"]
 
 # Built once, since building a statement takes SQLAlchemy longer than SQLite takes to run it.
 # Names that begin with `b_` are bound in conditions; the columns of an update are its other keys.
-_INSERTS = {name: insert(table) for name, table in Base.metadata.tables.items()}
+_INSERTS = {
+    table.name: insert(table) for table in (_SEARCHER_ATTRIBUTES, _TRIALS, _ATTEMPTS, _SNAPSHOTS)
+}
 _SELECT_EPOCH = select(_STUDIES.c.driver_epoch).where(_STUDIES.c.id == bindparam("b_study_id"))
 _UPDATE_STUDY = update(_STUDIES).where(_STUDIES.c.id == bindparam("b_study_id"))
 _COUNT_EPOCH_UP = _UPDATE_STUDY.values(driver_epoch=_STUDIES.c.driver_epoch + 1)
-_SELECT_SPEC_ID = select(_SPECS.c.id).where(_SPECS.c.key == bindparam("b_key"))
 _SELECT_RUNNING = (
     select(_TRIALS.c.state, _TRIALS.c.spec_id, _SPECS.c.key)
     .join(_SPECS, _SPECS.c.id == _TRIALS.c.spec_id)
@@ -53,7 +55,6 @@ _SELECT_LAST_ATTEMPT = select(func.max(_ATTEMPTS.c.number)).where(
 _UPDATE_OPEN_ATTEMPT = update(_ATTEMPTS).where(
     _ATTEMPTS.c.trial_id == bindparam("b_trial_id"), _ATTEMPTS.c.finished_at.is_(None)
 )
-_SELECT_EVALUATION_ID = select(_EVALUATIONS.c.id).where(_EVALUATIONS.c.key == bindparam("b_key"))
 _UPDATE_EVALUATION = update(_EVALUATIONS).where(_EVALUATIONS.c.key == bindparam("b_key"))
 _DELETE_SEARCHER_ATTRIBUTE = delete(_SEARCHER_ATTRIBUTES).where(
     _SEARCHER_ATTRIBUTES.c.study_id == bindparam("b_study_id"),
@@ -85,6 +86,19 @@ class StudyDriver:
         with transaction() as connection:
             connection.execute(_COUNT_EPOCH_UP, self._bound)
             self._epoch = connection.execute(_SELECT_EPOCH, self._bound).scalar_one()
+
+    def set_totals(self, *, num_trials: int, confirm_seeds: int) -> None:
+        """Change how much the study is asked for, which is no part of its fingerprint.
+
+        Args:
+            num_trials: search trials, a total.
+            confirm_seeds: seeds per front member, a total.
+        """
+        with self._writing() as connection:
+            connection.execute(
+                _UPDATE_STUDY,
+                {**self._bound, "num_trials": num_trials, "confirm_seeds": confirm_seeds},
+            )
 
     def begin_trial(
         self,
@@ -164,33 +178,35 @@ class StudyDriver:
         *,
         sampler_attributes: Document | None = None,
         searcher_attributes: Mapping[str, Any] | None = None,
+        snapshot: FrontSnapshot | None = None,
     ) -> None:
         """Write an evaluation and complete its trial with it.
 
         Where another study has written the same evaluation meanwhile, that one is linked and
-        shown as reused; it takes over the weights' sum, as the file of its key is now ours.
+        shown as reused. If this one has weights, it takes the other's place: the file of their
+        key is now ours, and a measurement stands with the weights that it is of.
 
         Args:
             trial_id: a RUNNING trial.
             evaluation: what was measured; its spec is the trial's.
             sampler_attributes: the searcher's notes on this trial; None: as they were.
             searcher_attributes: the notes on the study that were added or changed.
+            snapshot: the front that this trial has changed, kept in place of one with as many
+                complete trials; None: it has not.
         """
         with self._writing() as connection:
             spec_id = self._check_running(connection, trial_id, evaluation.identity.spec_key)
-            key = evaluation.identity.key
-            found = connection.execute(_SELECT_EVALUATION_ID, {"b_key": key}).scalar()
-            if found is not None and evaluation.weights_sha256 is not None:
-                _set_weights(connection, key, evaluation.weights_sha256)
+            evaluation_id, is_there = _save_evaluation(connection, spec_id, evaluation)
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.COMPLETE,
                 sampler_attributes,
                 searcher_attributes,
-                evaluation_id=found or _insert_evaluation(connection, key, spec_id, evaluation),
-                reused=found is not None,
+                evaluation_id=evaluation_id,
+                reused=is_there,
             )
+            self._save_snapshot(connection, snapshot)
 
     def reuse_evaluation(
         self,
@@ -199,6 +215,7 @@ class StudyDriver:
         *,
         sampler_attributes: Document | None = None,
         searcher_attributes: Mapping[str, Any] | None = None,
+        snapshot: FrontSnapshot | None = None,
     ) -> None:
         """Complete a trial with an evaluation that is there already.
 
@@ -207,6 +224,7 @@ class StudyDriver:
             evaluation: from `Store.find_evaluation`, of the trial's spec.
             sampler_attributes: as in `finish_trial`.
             searcher_attributes: as in `finish_trial`.
+            snapshot: as in `finish_trial`.
         """
         with self._writing() as connection:
             self._check_running(connection, trial_id, evaluation.record.identity.spec_key)
@@ -219,6 +237,7 @@ class StudyDriver:
                 evaluation_id=evaluation.id,
                 reused=True,
             )
+            self._save_snapshot(connection, snapshot)
 
     def prune_trial(
         self,
@@ -279,17 +298,7 @@ class StudyDriver:
     def save_snapshot(self, snapshot: FrontSnapshot) -> None:
         """Keep the front of this moment, in place of one with as many complete trials."""
         with self._writing() as connection:
-            connection.execute(
-                _DELETE_SNAPSHOT, {**self._bound, "b_num_complete": snapshot.num_complete}
-            )
-            _insert(
-                connection,
-                "front_snapshots",
-                study_id=self._study_id,
-                num_complete=snapshot.num_complete,
-                hypervolume=snapshot.hypervolume,
-                members=list(snapshot.members),
-            )
+            self._save_snapshot(connection, snapshot)
 
     def record_weights(self, evaluation_key: str, weights_sha256: str | None) -> None:
         """Say which weights of an evaluation are on the disk.
@@ -299,7 +308,9 @@ class StudyDriver:
             weights_sha256: of the file; None before the file is deleted.
         """
         with self._writing() as connection:
-            _set_weights(connection, evaluation_key, weights_sha256)
+            connection.execute(
+                _UPDATE_EVALUATION, {"b_key": evaluation_key, "weights_sha256": weights_sha256}
+            )
 
     def finish_study(self) -> None:
         """Mark the study finished; the next trial that begins takes the mark away."""
@@ -362,6 +373,21 @@ class StudyDriver:
                 connection, "searcher_attributes", study_id=self._study_id, key=key, value=value
             )
 
+    def _save_snapshot(self, connection: Connection, snapshot: FrontSnapshot | None) -> None:
+        if snapshot is None:
+            return
+        connection.execute(
+            _DELETE_SNAPSHOT, {**self._bound, "b_num_complete": snapshot.num_complete}
+        )
+        _insert(
+            connection,
+            "front_snapshots",
+            study_id=self._study_id,
+            num_complete=snapshot.num_complete,
+            hypervolume=snapshot.hypervolume,
+            members=list(snapshot.members),
+        )
+
 
 def _insert(connection: Connection, table: str, **columns: Any) -> int:
     """Write one row; the first column of its primary key."""
@@ -371,10 +397,7 @@ def _insert(connection: Connection, table: str, **columns: Any) -> int:
 
 
 def _spec_id(connection: Connection, spec: SpecRecord) -> int:
-    found = connection.execute(_SELECT_SPEC_ID, {"b_key": spec.key}).scalar()
-    if found is not None:
-        return int(found)
-    return _insert(
+    spec_id, _ = insert_or_find(
         connection,
         "specs",
         key=spec.key,
@@ -385,38 +408,43 @@ def _spec_id(connection: Connection, spec: SpecRecord) -> int:
         macs=spec.macs,
         attention_bytes=spec.attention_bytes,
     )
+    return spec_id
 
 
-def _insert_evaluation(
-    connection: Connection, key: str, spec_id: int, evaluation: EvaluationRecord
-) -> int:
+def _save_evaluation(
+    connection: Connection, spec_id: int, evaluation: EvaluationRecord
+) -> tuple[int, bool]:
+    """The row of an evaluation, and whether it was there already."""
     identity = evaluation.identity
-    return _insert(
+    measured = {
+        "split": evaluation.split,
+        "top1": evaluation.top1,
+        "loss": evaluation.loss,
+        "num_images": evaluation.num_images,
+        "latency_ms": evaluation.latency_ms,
+        "wall_time_s": evaluation.wall_time_s,
+        "device": evaluation.device,
+        "threads": evaluation.threads,
+        "versions": dict(evaluation.versions),
+        "metrics": dict(evaluation.metrics),
+        "learning_curve": [dict(epoch) for epoch in evaluation.learning_curve],
+        "weights_sha256": evaluation.weights_sha256,
+        "created_at": utc_now(),
+    }
+    evaluation_id, is_there = insert_or_find(
         connection,
         "evaluations",
-        key=key,
+        key=identity.key,
         spec_id=spec_id,
         recipe_key=identity.recipe_key,
         data_fingerprint=identity.data_fingerprint,
         fidelity_key=identity.fidelity.key,
         seed=identity.seed,
-        split=evaluation.split,
-        top1=evaluation.top1,
-        loss=evaluation.loss,
-        num_images=evaluation.num_images,
-        latency_ms=evaluation.latency_ms,
-        wall_time_s=evaluation.wall_time_s,
-        device=evaluation.device,
-        threads=evaluation.threads,
-        versions=dict(evaluation.versions),
-        metrics=dict(evaluation.metrics),
-        learning_curve=[dict(epoch) for epoch in evaluation.learning_curve],
-        weights_sha256=evaluation.weights_sha256,
+        **measured,
     )
-
-
-def _set_weights(connection: Connection, evaluation_key: str, sha256: str | None) -> None:
-    connection.execute(_UPDATE_EVALUATION, {"b_key": evaluation_key, "weights_sha256": sha256})
+    if is_there and evaluation.weights_sha256 is not None:
+        connection.execute(_UPDATE_EVALUATION, {"b_key": identity.key, **measured})
+    return evaluation_id, is_there
 
 
 def _close_attempt(

@@ -74,6 +74,7 @@ class Study(Base):
     driver_epoch: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     finished_at: Mapped[datetime | None]
+    weights_dir: Mapped[str | None] = mapped_column(Text)
     objectives: Mapped[list[Any]]
     reference_point: Mapped[dict[str, Any]]
     fingerprint_document: Mapped[dict[str, Any]]
@@ -149,6 +150,7 @@ class Trial(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "role", "number"),
         Index(None, "study_id", "role", "state"),
+        Index(None, "evaluation_id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

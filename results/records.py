@@ -252,6 +252,7 @@ class StudyRecord:
         provenance: command line, versions and machine of the first run.
         num_trials: search trials asked for, a total; may change from run to run.
         confirm_seeds: seeds per front member, a total; may change from run to run.
+        weights_dir: folder of the weights that its first run has named; None: not known.
     """
 
     name: str
@@ -266,6 +267,7 @@ class StudyRecord:
     provenance: Document
     num_trials: int
     confirm_seeds: int
+    weights_dir: str | None = None
 
     @property
     def fingerprint(self) -> str:

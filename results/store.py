@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, exists, func, select
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from results import models
@@ -20,6 +20,7 @@ from results.bulk import collector_paused
 from results.database import open_engine, shown_url, sqlite_file
 from results.driver import StudyDriver
 from results.errors import StorageError
+from results.inserts import insert_or_find
 from results.lock import file_lock, server_lock
 from results.records import (
     Attempt,
@@ -179,51 +180,45 @@ class Store:
         return found
 
     def get_or_create_study(self, record: StudyRecord) -> Study:
-        """The study of this name, made if need be; its totals become the record's.
+        """The study of this name, made if need be.
 
-        Of a study that exists only `num_trials` and `confirm_seeds` are written. What else is not
-        part of the fingerprint (reference point, provenance) stays as it was first written.
+        Nothing of a study that exists is changed, since another process may be driving it: new
+        totals are for `StudyDriver.set_totals`, and what else is not part of the fingerprint
+        (reference point, provenance, weights' folder) stays as it was first written.
 
         Raises:
             InputError: the name belongs to a study with another fingerprint; the message names
                 the fields that differ.
         """
         with self._transaction(write=True) as connection:
-            found = _find_study(connection, record.name)
-            if found is None:
-                connection.execute(
-                    insert(models.Study).values(
-                        name=record.name,
-                        fingerprint=record.fingerprint,
-                        fingerprint_document=record.fingerprint_document,
-                        space=record.space,
-                        data=record.data,
-                        recipe=record.recipe,
-                        objectives=list(record.objectives),
-                        searcher=record.searcher,
-                        seed=record.seed,
-                        reference_point=dict(record.reference_point),
-                        provenance=record.provenance,
-                        num_trials=record.num_trials,
-                        confirm_seeds=record.confirm_seeds,
-                    )
-                )
-            elif found.record.fingerprint != record.fingerprint:
-                differences = _differences(
-                    found.record.fingerprint_document, record.fingerprint_document
-                )
-                raise InputError(
-                    f"`a study keeps what it was made of` must hold, but {record.name!r} was made "
-                    f"with other choices: {'; '.join(differences)}; choose another --study name"
-                )
-            else:
-                connection.execute(
-                    update(models.Study)
-                    .where(models.Study.id == found.id)
-                    .values(num_trials=record.num_trials, confirm_seeds=record.confirm_seeds)
-                )
+            insert_or_find(
+                connection,
+                "studies",
+                name=record.name,
+                fingerprint=record.fingerprint,
+                fingerprint_document=record.fingerprint_document,
+                space=record.space,
+                data=record.data,
+                recipe=record.recipe,
+                objectives=list(record.objectives),
+                searcher=record.searcher,
+                seed=record.seed,
+                reference_point=dict(record.reference_point),
+                provenance=record.provenance,
+                num_trials=record.num_trials,
+                confirm_seeds=record.confirm_seeds,
+                weights_dir=record.weights_dir,
+            )
             study = _find_study(connection, record.name)
         assert study is not None
+        if study.record.fingerprint != record.fingerprint:
+            differences = _differences(
+                study.record.fingerprint_document, record.fingerprint_document
+            )
+            raise InputError(
+                f"`a study keeps what it was made of` must hold, but {record.name!r} was made "
+                f"with other choices: {'; '.join(differences)}; choose another --study name"
+            )
         return study
 
     @contextmanager
@@ -369,6 +364,23 @@ class Store:
             row = connection.execute(query).first()
         return None if row is None else _evaluation(row)
 
+    def other_studies_with(self, evaluation_key: str, study: Study) -> bool:
+        """Whether another study has a complete trial of this evaluation.
+
+        Args:
+            evaluation_key: the evaluation's key.
+            study: whose trials do not count.
+        """
+        query = select(
+            exists()
+            .where(models.Evaluation.key == evaluation_key)
+            .where(models.Trial.evaluation_id == models.Evaluation.id)
+            .where(models.Trial.study_id != study.id)
+            .where(models.Trial.state == TrialState.COMPLETE)
+        )
+        with self._transaction() as connection:
+            return bool(connection.execute(query).scalar())
+
     def snapshots(self, study: Study) -> list[FrontSnapshot]:
         """The fronts as they stood during the search, earliest first."""
         query = (
@@ -414,6 +426,7 @@ def _study(row: Row[Any]) -> Study:
             provenance=row.provenance,
             num_trials=row.num_trials,
             confirm_seeds=row.confirm_seeds,
+            weights_dir=row.weights_dir,
         ),
     )
 

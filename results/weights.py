@@ -14,8 +14,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from results.temporary import orphans, temporary_beside
 from sharedattn.errors import InputError
 
 
@@ -34,20 +35,24 @@ def write_weights(path: Path, state_dict: Mapping[str, torch.Tensor]) -> str:
 
     Returns:
         sha256 of the file.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk; what was there before stays.
     """
-    # The process's id keeps two workers that train the same evaluation apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    # Not safetensors' own `save_file`, whose error of a full disk has no errno.
+    content = save(tensors)
+    temporary = temporary_beside(path)
     try:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-        save_file(tensors, temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         temporary.replace(path)
         _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    return sha256
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
@@ -116,6 +121,11 @@ class WeightsStore:
     def delete(self, evaluation_key: str) -> None:
         """Delete the weights of an evaluation, if they are there."""
         self.path(evaluation_key).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Delete what killed processes were writing."""
+        for path in orphans(self.folder, r".+\.safetensors"):
+            path.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:

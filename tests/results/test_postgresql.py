@@ -1,6 +1,9 @@
 """The store on a PostgreSQL server, which the tests start themselves."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -10,6 +13,7 @@ from sqlalchemy import create_engine
 from results import migrations
 from results.database import parse_url
 from results.errors import StorageError
+from results.inserts import insert_or_find
 from results.models import Base
 from results.records import EvaluationRecord, SpecRecord, StudyRecord, TrialState
 from results.store import Store
@@ -73,6 +77,38 @@ def test_a_study_is_driven_by_one_and_read_by_all(
         assert reader.searcher_attributes(study) == {"parent:0": [1]}
     with server.drive(study):
         pass
+
+
+def test_drivers_that_write_the_same_rows_at_once_share_them(
+    server: Store,
+    make_study: Callable[..., StudyRecord],
+    make_spec: Callable[..., SpecRecord],
+    make_evaluation: Callable[..., EvaluationRecord],
+) -> None:
+    studies = [server.get_or_create_study(make_study(name=name)) for name in ("digits", "flowers")]
+    spec = make_spec()
+    evaluation = make_evaluation(spec)
+    with server.drive(studies[0]) as first, server.drive(studies[1]) as second:
+        first_id = first.begin_trial(number=0, spec=make_spec("V1"))
+        begun: list[int] = []
+        thread = threading.Thread(
+            target=lambda: begun.append(second.begin_trial(number=0, spec=spec))
+        )
+        with server._transaction(write=True) as connection:
+            columns = {name: getattr(spec, name) for name in SpecRecord.__dataclass_fields__}
+            _, was_there = insert_or_find(connection, "specs", **columns)
+            thread.start()
+            time.sleep(0.3)
+            assert thread.is_alive() and not begun  # it waits for this transaction
+        thread.join()
+        assert not was_there and server.spec(spec.key) == spec
+        second.finish_trial(begun[0], evaluation)
+        first.fail_trial(first_id, "no")
+        again = replace(evaluation, top1=0.75)
+        first.finish_trial(first.begin_trial(number=1, spec=spec), again)
+    rows = [server.trials(study)[-1] for study in studies]
+    assert [(row.reused, row.top1) for row in rows] == [(True, 0.75), (False, 0.75)]
+    assert server.other_studies_with(evaluation.identity.key, studies[0])
 
 
 def test_a_reader_cannot_write(

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from results.driver import StudyDriver
@@ -60,23 +63,28 @@ class TestStudies:
         assert store.study("digits") == created
         assert store.studies() == [created]
 
-    def test_the_same_study_is_taken_up_with_new_totals(
+    def test_the_same_study_is_taken_up_as_it_is(
         self, store: Store, make_study: Callable[..., StudyRecord]
     ) -> None:
-        created = store.get_or_create_study(make_study())
+        created = store.get_or_create_study(make_study(weights_dir="/weights"))
         again = store.get_or_create_study(
             make_study(
                 num_trials=48,
                 confirm_seeds=5,
                 reference_point={"top1": 0.0, "macs": 7.0},
                 provenance={"command": "another"},
+                weights_dir="/elsewhere",
             )
         )
-        assert again.id == created.id
-        assert (again.record.num_trials, again.record.confirm_seeds) == (48, 5)
-        # What was fixed before the first trial stays.
-        assert again.record.reference_point == created.record.reference_point
-        assert again.record.provenance == created.record.provenance
+        assert again == created
+        assert again.record.weights_dir == "/weights"
+
+    def test_its_driver_alone_changes_the_totals(
+        self, store: Store, study: Study, driver: StudyDriver
+    ) -> None:
+        driver.set_totals(num_trials=48, confirm_seeds=5)
+        changed = replace(study.record, num_trials=48, confirm_seeds=5)
+        assert store.study("digits") == replace(study, record=changed)
 
     def test_a_name_in_use_names_what_differs(
         self, store: Store, make_study: Callable[..., StudyRecord]
@@ -290,7 +298,7 @@ class TestEvaluations:
         (row,) = store.trials(other)
         assert (row.state, row.reused, row.top1) == (TrialState.COMPLETE, True, 0.875)
 
-    def test_two_studies_that_measured_the_same_share_one_row(
+    def test_a_measurement_stands_with_its_own_weights(
         self,
         store: Store,
         study: Study,
@@ -300,12 +308,51 @@ class TestEvaluations:
         make_evaluation: Callable[..., EvaluationRecord],
     ) -> None:
         driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
-        again = make_evaluation(spec, top1=0.75, weights_sha256="b" * 64)
+        # The file of their key is the second one's, and so are the figures.
+        again = make_evaluation(
+            spec, top1=0.75, loss=0.5, threads=2, versions={"torch": "3"}, weights_sha256="b" * 64
+        )
         driver.finish_trial(driver.begin_trial(number=1, spec=spec), again)
         rows = store.trials(study)
-        assert [(row.top1, row.reused) for row in rows] == [(0.875, False), (0.875, True)]
-        # The file of this key was written by the second one.
-        assert [row.weights_sha256 for row in rows] == ["b" * 64] * 2
+        assert [(row.top1, row.reused) for row in rows] == [(0.75, False), (0.75, True)]
+        found = store.find_evaluation(evaluation.identity)
+        assert found is not None and found.record == again
+        # One without weights leaves that file alone, and so the figures.
+        without = make_evaluation(spec, top1=0.5, weights_sha256=None)
+        driver.finish_trial(driver.begin_trial(number=2, spec=spec), without)
+        assert store.find_evaluation(evaluation.identity) == found
+        assert [row.reused for row in store.trials(study)] == [False, True, True]
+
+    def test_other_studies_of_an_evaluation_are_found_by_an_index(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        evaluation: EvaluationRecord,
+        make_study: Callable[..., StudyRecord],
+    ) -> None:
+        key = evaluation.identity.key
+        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
+        found = store.find_evaluation(key)
+        assert found is not None
+        other = store.get_or_create_study(make_study(name="flowers"))
+        assert not store.other_studies_with(key, study)
+        assert store.other_studies_with(key, other)
+        with store.drive(other) as other_driver:
+            trial_id = other_driver.begin_trial(number=0, spec=spec)
+            assert not store.other_studies_with(key, study)
+            other_driver.reuse_evaluation(trial_id, found)
+        assert store.other_studies_with(key, study)
+        assert not store.other_studies_with("e" * 64, study)
+
+        asked: list[tuple[str, Any]] = []
+        event.listen(store._engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])))
+        store.other_studies_with(key, study)
+        query, parameters = asked[-1]
+        with store._engine.connect() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", parameters).all()
+        assert "SEARCH trials USING INDEX ix_trials_evaluation_id" in str(plan)
 
     def test_weights_come_and_go(
         self,
@@ -354,6 +401,31 @@ class TestStudyMarks:
             driver.save_snapshot(snapshot)
         driver.save_snapshot(late)
         assert store.snapshots(study) == [early, late]
+
+    def test_a_snapshot_is_written_with_its_trial_or_not_at_all(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        evaluation: EvaluationRecord,
+    ) -> None:
+        first = FrontSnapshot(num_complete=1, members=(0,), hypervolume=0.25)
+        second = FrontSnapshot(num_complete=2, members=(0, 1), hypervolume=0.5)
+        trial_id = driver.begin_trial(number=0, spec=spec)
+        driver.finish_trial(trial_id, evaluation, snapshot=first)
+        known = store.find_evaluation(evaluation.identity)
+        assert known is not None
+        again_id = driver.begin_trial(number=1, spec=spec)
+        unwritable = replace(second, hypervolume=None)  # type: ignore[arg-type]
+        with pytest.raises(IntegrityError, match="NOT NULL"):
+            driver.reuse_evaluation(again_id, known, snapshot=unwritable)
+        assert [row.state for row in store.trials(study)] == [
+            TrialState.COMPLETE,
+            TrialState.RUNNING,
+        ]
+        driver.reuse_evaluation(again_id, known, snapshot=second)
+        assert store.snapshots(study) == [first, second]
 
 
 class TestDriving:

@@ -1,4 +1,7 @@
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,42 @@ def test_a_write_that_fails_leaves_the_older_file_and_nothing_else(
     with pytest.raises(OSError, match="No space left"):
         weights.save("key", {"a": STATE["a"] + 1})
     assert os.listdir(weights.folder) == ["key.safetensors"]
+    assert sha256_of(weights.path("key")) == sha256
+
+
+_SAVING_MORE_THAN_FITS = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from results.weights import WeightsStore
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    WeightsStore(Path(sys.argv[1])).save("key", {"x": torch.zeros(8192)})
+except OSError as error:
+    sys.exit(error.errno)
+"""
+
+
+def test_a_write_that_the_system_refuses_says_why_by_its_number(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _SAVING_MORE_THAN_FITS, tmp_path]
+    assert subprocess.run(command, check=False).returncode == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_dead_processes_were_writing_is_swept(weights: WeightsStore) -> None:
+    weights.sweep()  # there is no folder yet
+    sha256 = weights.save("key", STATE)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (weights.folder / f".key.safetensors.{gone.pid}").touch()
+    (weights.folder / f".key.safetensors.{os.getpid()}").touch()
+    (weights.folder / f".notes.{gone.pid}").touch()
+    weights.sweep()
+    assert sorted(os.listdir(weights.folder)) == sorted(
+        [f".key.safetensors.{os.getpid()}", f".notes.{gone.pid}", "key.safetensors"]
+    )
     assert sha256_of(weights.path("key")) == sha256
 
 
