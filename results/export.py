@@ -8,6 +8,7 @@ by `safe_load`, weights by safetensors, and every file by a fixed name.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,10 @@ import torch
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from results.onnx_export import write_onnx
+from results.onnx_export import check_extra, write_onnx
 from results.quantities import format_fraction, format_quantity
 from results.records import Document, EvaluationIdentity, EvaluationRecord, Fidelity
+from results.temporary import orphans, temporary_beside
 from results.weights import read_weights, write_weights
 from sharedattn.backbones import build
 from sharedattn.cost import CONVENTION
@@ -171,6 +173,32 @@ class ExportRecord:
             ) from error
 
 
+def check_target(folder: Path, onnx: bool) -> None:
+    """Find out before any work that it could not be exported; nothing is written.
+
+    Args:
+        folder: where an export would go.
+        onnx: whether it would have a model.onnx.
+
+    Raises:
+        InputError: the folder holds something else or cannot be written, the folder above it
+            cannot be made, or the extra `onnx` is missing.
+    """
+    if os.path.lexists(folder) and not _is_replaceable(folder):
+        raise InputError(
+            f"`an export replaces an export or an empty folder` must hold, but {folder} holds "
+            f"something else; name another folder"
+        )
+    above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(
+            f"`the folder can be written` must hold, but nothing can be made in {above}; "
+            f"name another folder than {folder}"
+        )
+    if onnx:
+        check_extra()
+
+
 def export(
     folder: Path,
     record: ExportRecord,
@@ -190,14 +218,11 @@ def export(
         InputError: weights that do not fit the spec, a folder that holds something else or
             cannot be written, or a missing extra. The folder is as it was.
     """
+    check_target(folder, onnx)
     network = rebuild(record.spec, state_dict)
-    if folder.exists() and not _is_replaceable(folder):
-        raise InputError(
-            f"`an export replaces an export or an empty folder` must hold, but {folder} holds "
-            f"something else; name another folder"
-        )
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = temporary_beside(folder)
     try:
+        _sweep(folder)
         temporary.mkdir(parents=True)
         sha256 = write_weights(temporary / WEIGHTS_NAME, state_dict)
         document = record.to_json() | {"weights_sha256": sha256}
@@ -338,11 +363,20 @@ def _is_replaceable(folder: Path) -> bool:
 
 def _replace(folder: Path, made: Path) -> None:
     """Put a made folder in the place of an older one, which goes last."""
-    old = folder.with_name(f".{folder.name}.old.{os.getpid()}")
+    old = temporary_beside(folder, "old")
     if folder.exists():
         folder.rename(old)
     made.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Clear away what killed exports left, and put back the one whose place they left empty."""
+    for old in orphans(folder.parent, rf"{re.escape(folder.name)}\.old"):
+        if not folder.exists():
+            old.rename(folder)
+    for path in orphans(folder.parent, rf"{re.escape(folder.name)}(\.old|\.weights)?"):
+        shutil.rmtree(path)
 
 
 def _write_text(path: Path, text: str) -> None:

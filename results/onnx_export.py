@@ -16,6 +16,20 @@ _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 MAX_DIFFERENCE = 1e-4  # of logits between the two runtimes, float32
 
 
+def check_extra() -> None:
+    """Find out early that ONNX files cannot be written.
+
+    Raises:
+        InputError: the extra `onnx` is not installed.
+    """
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"`ONNX needs the extra onnx` must hold, but {', '.join(missing)} is not installed; "
+            f"run: pip install 'sharedattn[onnx]'"
+        )
+
+
 def write_onnx(path: Path, network: Network, image_size: int) -> None:
     """Write a network for any batch size, and compare what it computes.
 
@@ -28,12 +42,7 @@ def write_onnx(path: Path, network: Network, image_size: int) -> None:
         InputError: the extra `onnx` is not installed.
         RuntimeError: the written network's logits differ.
     """
-    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"`ONNX needs the extra onnx` must hold, but {', '.join(missing)} is not installed; "
-            f"run: pip install 'sharedattn[onnx]'"
-        )
+    check_extra()
     onnxruntime: Any = importlib.import_module("onnxruntime")
     # A batch of 2, since the exporter would take a batch of 1 for a constant. Tracing here and not
     # inside `torch.onnx.export` keeps that from falling back to a fixed batch without a word.

@@ -29,10 +29,10 @@ def orphans(folder: Path, name: str) -> Iterator[Path]:
         folder: where to look; it may be absent.
         name: regular expression of the whole name, without the first dot and the process's id.
     """
-    pattern = re.compile(rf"\.(?:{name})\.(\d+)")
+    pattern = re.compile(rf"\.(?:{name})\.(?P<process_id>\d+)")
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = pattern.fullmatch(path.name)
-        if match and not _is_alive(int(match[1])):
+        if match and not _is_alive(int(match["process_id"])):
             yield path
 
 

@@ -15,7 +15,7 @@ from results.export import (
     read_export,
     rebuild,
 )
-from results.records import Document
+from results.records import Document, EvaluationRecord
 from results.weights import sha256_of
 from sharedattn.cost import CostModel
 from sharedattn.errors import InputError
@@ -31,6 +31,9 @@ class Remeasured:
     Attributes:
         top1: accuracy on the recorded split, a fraction.
         num_images: images in the split.
+        test_top1: accuracy on the test split, a fraction.
+        num_test_images: images in that split.
+        recipe_key: of the recorded recipe's document.
         data_fingerprint: of the data it was measured on.
         device: such as "cpu".
         threads: torch threads.
@@ -39,6 +42,9 @@ class Remeasured:
 
     top1: float
     num_images: int
+    test_top1: float
+    num_test_images: int
+    recipe_key: str
     data_fingerprint: str
     device: str
     threads: int
@@ -74,13 +80,14 @@ class Check:
 def verify(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]) -> list[Check]:
     """Compare an exported folder with what it rebuilds to.
 
-    Params and MACs must be equal, and so must the accuracy where versions, device and threads
-    are those of the record; elsewhere two images more or less may be right. After a check that
-    the rest needs, there is no rest.
+    Params, MACs, recipe and data must be equal, and so must the accuracies on both splits where
+    versions, device and threads are those of the record; elsewhere two images more or less may be
+    right. After a check that the rest needs, there is no rest.
 
     Args:
         folder: an exported folder.
-        evaluate: measures a network on the recorded split of the recorded data.
+        evaluate: measures a network on the recorded split and the test split of the recorded
+            data.
 
     Returns:
         The checks, in order; all must be ok.
@@ -102,11 +109,28 @@ def verify(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]
         _equal("MACs, closed form", record.macs, cost.macs),
     ]
     measured = evaluate(network, record)
-    fingerprint = record.evaluation.identity.data_fingerprint
-    checks.append(_equal("data", fingerprint, measured.data_fingerprint))
-    checks.append(_equal("images", record.evaluation.num_images, measured.num_images))
-    checks.append(_accuracy(record, measured))
-    return checks
+    evaluation = record.evaluation
+    identity = evaluation.identity
+    how, tolerance = _tolerance(evaluation, measured)
+    return [
+        *checks,
+        _equal("recipe", identity.recipe_key, measured.recipe_key),
+        _equal("data", identity.data_fingerprint, measured.data_fingerprint),
+        _equal(f"images of {evaluation.split}", evaluation.num_images, measured.num_images),
+        _equal("images of test", record.num_test_images, measured.num_test_images),
+        _accuracy(
+            f"top-1 on {evaluation.split}, {how}",
+            (evaluation.top1, evaluation.num_images),
+            (measured.top1, measured.num_images),
+            tolerance,
+        ),
+        _accuracy(
+            f"top-1 on test, {how}",
+            (record.test_top1, record.num_test_images),
+            (measured.test_top1, measured.num_test_images),
+            tolerance,
+        ),
+    ]
 
 
 def verify_document(checks: list[Check]) -> Document:
@@ -132,19 +156,21 @@ def _equal(name: str, expected: Any, found: Any) -> Check:
     return Check(name, expected, found, expected == found)
 
 
-def _accuracy(record: ExportRecord, measured: Remeasured) -> Check:
-    evaluation = record.evaluation
+def _tolerance(evaluation: EvaluationRecord, measured: Remeasured) -> tuple[str, int]:
+    """How closely accuracies must agree, in words and in images."""
     is_same_machine = (
         dict(measured.versions) == dict(evaluation.versions)
         and measured.device == evaluation.device
         and measured.threads == evaluation.threads
     )
-    tolerance = 0 if is_same_machine else TOLERANCE_IMAGES
-    right = [round(m.top1 * m.num_images) for m in (evaluation, measured)]
-    how = "exactly" if is_same_machine else f"within {tolerance} images"
-    return Check(
-        f"top-1 on {evaluation.split}, {how}",
-        evaluation.top1,
-        measured.top1,
-        abs(right[0] - right[1]) <= tolerance,
-    )
+    if is_same_machine:
+        return "exactly", 0
+    return f"within {TOLERANCE_IMAGES} images", TOLERANCE_IMAGES
+
+
+def _accuracy(
+    name: str, expected: tuple[float, int], found: tuple[float, int], tolerance: int
+) -> Check:
+    """Compare (top-1, images in the split) as numbers of right answers."""
+    right = [round(top1 * num_images) for top1, num_images in (expected, found)]
+    return Check(name, expected[0], found[0], abs(right[0] - right[1]) <= tolerance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from results.export import ExportRecord, export, rebuild
+from results.export import ExportRecord, check_target, export, rebuild
 from results.records import Document, EvaluationRecord
 from results.store import Store
 from results.summary import StudySummary
+from results.temporary import temporary_beside
 from results.verify import Remeasured, verify, verify_document
 from results.weights import WeightsStore
 from search.evaluators.base import evaluation_record
@@ -36,7 +38,7 @@ def export_placement(
     weights: WeightsStore,
     device: str = "cpu",
     onnx: bool = False,
-) -> bool:
+) -> str | None:
     """Export the best run of a placement that a study has evaluated.
 
     Weights that are no longer kept are trained again, under the same seed and recipe.
@@ -51,12 +53,13 @@ def export_placement(
         onnx: whether to write model.onnx as well.
 
     Returns:
-        Whether the placement had to be trained again.
+        The sentence that says why the placement was trained again; None: it was not.
 
     Raises:
-        InputError: a pick that means nothing, a study without training, or a folder that cannot
-            be written.
+        InputError: a folder that cannot be written, a pick that means nothing, a study without
+            training, or weights that are not the recorded ones. Nothing was trained.
     """
+    check_target(folder, onnx)
     study = summary.study.record
     candidate = summary.pick(pick)
     if not study.recipe:
@@ -69,17 +72,26 @@ def export_placement(
     evaluation = stored.record
     spec = NetworkSpec.from_json(store.spec(candidate.spec_key).document)
     recipe = Recipe.from_json(study.recipe)
-    data = DataConfig(**study.data["config"])
+    data = DataConfig.from_json(study.data.get("config", {}))
     key = evaluation.identity.key
-    is_kept = evaluation.weights_sha256 is not None and weights.has(key)
-    if not is_kept:
-        evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
-        evaluation = _train(evaluator, spec, evaluation.identity.seed, evaluation.threads)
-    assert evaluation.weights_sha256 is not None
-    state_dict = weights.load(key, evaluation.weights_sha256)
-    if not is_kept:
-        # What is not on the front is not kept: the folder has the only copy.
-        weights.delete(key)
+    missing = None
+    if evaluation.weights_sha256 is None:
+        missing = "its weights were not kept"
+    elif not weights.has(key):
+        missing = f"its weights are recorded, but not found at {weights.path(key)}"
+    if missing is None:
+        assert evaluation.weights_sha256 is not None
+        state_dict = weights.load(key, evaluation.weights_sha256)
+    else:
+        evaluation, state_dict = _train(
+            spec,
+            data,
+            recipe,
+            folder,
+            seed=evaluation.identity.seed,
+            threads=evaluation.threads,
+            device=device,
+        )
     _write(
         folder,
         spec,
@@ -87,6 +99,7 @@ def export_placement(
         data,
         evaluation,
         state_dict,
+        device=device,
         onnx=onnx,
         top1_by_seed={
             run.seed: top1
@@ -96,7 +109,7 @@ def export_placement(
         study=study.name,
         trial=candidate.number,
     )
-    return not is_kept
+    return missing and f"{missing}: it was trained again, under the same seed"
 
 
 def train_placement(
@@ -124,35 +137,31 @@ def train_placement(
         What was exported.
 
     Raises:
-        InputError: data that does not fit the network, or a folder that cannot be written.
+        InputError: a folder that cannot be written, or data that does not fit the network.
+            Nothing was trained.
     """
+    check_target(folder, onnx)
     check_fit(spec, open_data(data))
-    weights = WeightsStore(folder.parent / f".{folder.name}.weights")
-    evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
-    evaluation = _train(evaluator, spec, seed, torch.get_num_threads())
-    key = evaluation.identity.key
-    assert evaluation.weights_sha256 is not None
-    try:
-        state_dict = weights.load(key, evaluation.weights_sha256)
-        return _write(
-            folder,
-            spec,
-            recipe,
-            data,
-            evaluation,
-            state_dict,
-            onnx=onnx,
-            top1_by_seed={seed: evaluation.top1},
-        )
-    finally:
-        weights.delete(key)
-        weights.folder.rmdir()
+    evaluation, state_dict = _train(
+        spec, data, recipe, folder, seed=seed, threads=torch.get_num_threads(), device=device
+    )
+    return _write(
+        folder,
+        spec,
+        recipe,
+        data,
+        evaluation,
+        state_dict,
+        device=device,
+        onnx=onnx,
+        top1_by_seed={seed: evaluation.top1},
+    )
 
 
 def verify_folder(
     folder: Path, *, data: str | None = None, data_root: str | None = None, device: str = "cpu"
 ) -> Document:
-    """Rebuild an exported network, and compare every figure of it.
+    """Rebuild an exported network, and compare its figures: see `results.verify`.
 
     Args:
         folder: the exported folder.
@@ -168,22 +177,33 @@ def verify_folder(
     """
 
     def measure(network: Network, record: ExportRecord) -> Remeasured:
-        config = DataConfig(**record.data["config"])
+        config = DataConfig.from_json(record.data.get("config", {}))
         config = replace(
             config, name=data or config.name, root=data_root if data_root else config.root
         )
-        source = open_data(config)
+        try:
+            source = open_data(config)
+        except InputError as error:
+            if data is not None:
+                raise
+            raise InputError(
+                f"`the data is where it was at the export` must hold, but {error}; "
+                f"say by --data where it is now"
+            ) from error
+        recipe = Recipe.from_json(record.recipe)
+        network.to(device)
         with _threads(record.evaluation.threads):
-            metrics = evaluate(
-                network.to(device),
-                source,
-                "validation",
-                batch_size=Recipe.from_json(record.recipe).batch_size,
-                device=device,
+            batch_size = recipe.batch_size
+            validation = evaluate(
+                network, source, "validation", batch_size=batch_size, device=device
             )
+            test = evaluate(network, source, "test", batch_size=batch_size, device=device)
         return Remeasured(
-            top1=metrics.top1,
-            num_images=metrics.num_images,
+            top1=validation.top1,
+            num_images=validation.num_images,
+            test_top1=test.top1,
+            num_test_images=test.num_images,
+            recipe_key=recipe.key,
             data_fingerprint=source.fingerprint,
             device=device,
             threads=record.evaluation.threads,
@@ -209,12 +229,30 @@ def data_document(config: DataConfig, source: DataSource) -> Document:
 
 
 def _train(
-    evaluator: ScratchEvaluator, spec: NetworkSpec, seed: int, threads: int
-) -> EvaluationRecord:
-    """Train in this process, on as many threads as the run that is repeated."""
+    spec: NetworkSpec,
+    data: DataConfig,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int,
+    threads: int,
+    device: str,
+) -> tuple[EvaluationRecord, dict[str, torch.Tensor]]:
+    """Train in this process, on as many threads as the run that is repeated.
+
+    The weights pass through a folder beside the target alone: a study's own folder is its
+    driver's to write.
+    """
+    weights = WeightsStore(temporary_beside(folder, "weights"))
+    evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
     task = evaluator.task(spec, seed)
-    with _threads(threads):
-        return evaluation_record(task, evaluator.evaluate(task), threads)
+    try:
+        with _threads(threads):
+            evaluation = evaluation_record(task, evaluator.evaluate(task), threads)
+        assert evaluation.weights_sha256 is not None
+        return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
+    finally:
+        shutil.rmtree(weights.folder, ignore_errors=True)
 
 
 def _write(
@@ -225,6 +263,7 @@ def _write(
     evaluation: EvaluationRecord,
     state_dict: dict[str, torch.Tensor],
     *,
+    device: str,
     onnx: bool,
     top1_by_seed: dict[int, float],
     study: str | None = None,
@@ -232,10 +271,10 @@ def _write(
 ) -> ExportRecord:
     source = open_data(config)
     cost = CostModel(spec.backbone).totals(spec.placement)
-    network = rebuild(spec, state_dict)
+    network = rebuild(spec, state_dict).to(device)
     with _threads(evaluation.threads):
         # The one time that the test split is opened: nothing is chosen by what it says.
-        test = evaluate(network, source, "test", batch_size=recipe.batch_size)
+        test = evaluate(network, source, "test", batch_size=recipe.batch_size, device=device)
     record = ExportRecord(
         spec=spec,
         params=cost.params,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from results.front import Front
 from results.quantities import format_fraction, format_quantity
@@ -27,7 +28,7 @@ def front_table(front: Front) -> Table:
     for member in front.members:
         table.add_row(
             str(member.number),
-            member.placement,
+            Text(member.placement),  # as a plain text its brackets would be markup
             format_fraction(member.top1, member.top1_standard_error),
             format_quantity(member.macs),
             format_quantity(member.params),
@@ -59,5 +60,7 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
         style = None if check["ok"] else "red"
         found = "equal" if check["expected"] == check["found"] else str(check["found"])
         mark = "ok" if check["ok"] else "NO"
-        table.add_row(mark, check["name"], str(check["expected"]), found, style=style)
+        # Texts of a file that anybody may have written, so none of them is markup.
+        texts = (mark, check["name"], str(check["expected"]), found)
+        table.add_row(*(Text(text) for text in texts), style=style)
     return table

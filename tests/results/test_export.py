@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 from results import export as export_module
 from results.export import (
     ExportRecord,
+    check_target,
     export,
     load_network,
     model_card,
@@ -110,6 +113,58 @@ def test_an_empty_folder_is_filled_and_another_one_is_left_alone(
             export(tmp_path / name, record, network.state_dict())
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
     assert (tmp_path / "file").read_text() == "work"
+
+
+def test_a_target_is_checked_without_writing(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("work")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    check_target(folder, onnx=True)
+    check_target(tmp_path / "not" / "yet" / "there", onnx=False)
+    for name in ("file", "link"):
+        with pytest.raises(InputError, match="replaces an export or an empty folder"):
+            check_target(tmp_path / name, onnx=False)
+    for name in ("file/knee", "link/deep/knee"):
+        with pytest.raises(InputError, match="can be written.*nothing can be made in"):
+            check_target(tmp_path / name, onnx=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    check_target(folder, onnx=False)
+    with pytest.raises(InputError, match="can be written.*nothing can be made in"):
+        check_target(tmp_path / "new" / "knee", onnx=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="ONNX needs the extra onnx"):
+        check_target(folder, onnx=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_killed_exports_left_is_cleared_or_put_back(
+    folder: Path, record: ExportRecord, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    living, another = f".knee.weights.{os.getppid()}", f".knee2.{gone.pid}"
+    for name in (living, another, f".knee.{gone.pid}", f".knee.weights.{gone.pid}"):
+        (folder.parent / name).mkdir()
+    # As a kill between the two renames leaves it.
+    folder.rename(folder.parent / f".knee.old.{gone.pid}")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(InputError, match="No space left"):
+            export(folder, replace(record, trial=13), network.state_dict())
+    assert read_export(folder).trial == 11
+    assert {path.name for path in folder.parent.iterdir()} == {"knee", living, another}
+
+    # A kill after them leaves both.
+    (folder.parent / f".knee.old.{gone.pid}").mkdir()
+    export(folder, replace(record, trial=13), network.state_dict())
+    assert read_export(folder).trial == 13
+    assert {path.name for path in folder.parent.iterdir()} == {"knee", living, another}
 
 
 def test_weights_that_do_not_fit_write_nothing(

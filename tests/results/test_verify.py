@@ -32,6 +32,9 @@ def as_recorded(**changes: Any) -> Callable[[Network, ExportRecord], Remeasured]
         same: dict[str, Any] = {
             "top1": evaluation.top1,
             "num_images": evaluation.num_images,
+            "test_top1": record.test_top1,
+            "num_test_images": record.num_test_images,
+            "recipe_key": evaluation.identity.recipe_key,
             "data_fingerprint": evaluation.identity.data_fingerprint,
             "device": evaluation.device,
             "threads": evaluation.threads,
@@ -82,40 +85,58 @@ def test_a_sound_export_passes_every_check(folder: Path) -> None:
         "params, closed form",
         "params of the network",
         "MACs, closed form",
+        "recipe",
         "data",
-        "images",
+        "images of validation",
+        "images of test",
         "top-1 on validation, exactly",
+        "top-1 on test, exactly",
     ]
     assert set(document["checks"][0]) == {"name", "expected", "found", "ok"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "right", "ok"),
+    ("changes", "difference", "ok"),
     [
-        ({}, 3500, True),
-        ({}, 3501, False),
-        ({"versions": {"torch": "2.15"}}, 3502, True),
-        ({"versions": {"torch": "2.15"}}, 3503, False),
-        ({"threads": 2}, 3498, True),
-        ({"threads": 2}, 3497, False),
-        ({"device": "cuda"}, 3498, True),
+        ({}, 0, True),
+        ({}, 1, False),
+        ({"versions": {"torch": "2.15"}}, 2, True),
+        ({"versions": {"torch": "2.15"}}, 3, False),
+        ({"threads": 2}, -2, True),
+        ({"threads": 2}, -3, False),
+        ({"device": "cuda"}, -2, True),
     ],
 )
-def test_accuracy_is_exact_on_an_equal_machine_and_within_two_images_elsewhere(
-    folder: Path, changes: dict[str, Any], right: int, ok: bool
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_accuracies_are_exact_on_an_equal_machine_and_within_two_images_elsewhere(
+    folder: Path, split: str, changes: dict[str, Any], difference: int, ok: bool
 ) -> None:
-    # 0.875 of 4000 images is 3500.
-    checks = verify(folder, as_recorded(top1=right / 4000, **changes))
-    assert checks[-1].ok is ok
-    assert checks[-1].name == (
-        "top-1 on validation, within 2 images" if changes else "top-1 on validation, exactly"
+    # 0.875 of the 4000 validation images is 3500, 0.5 of as many test images 2000.
+    measured = (
+        {"top1": (3500 + difference) / 4000}
+        if split == "validation"
+        else {"test_top1": (2000 + difference) / 4000}
     )
+    checks = verify(folder, as_recorded(**measured, **changes))
+    name = f"top-1 on {split}, {'within 2 images' if changes else 'exactly'}"
+    assert [check.ok for check in checks if check.name == name] == [ok]
     assert verify_document(checks)["ok"] is ok
 
 
 def test_other_data_is_found(folder: Path) -> None:
     evaluate = as_recorded(data_fingerprint="e" * 64, num_images=3999, top1=3499 / 3999)
-    assert failures(folder, evaluate) == ["data", "images", "top-1 on validation, exactly"]
+    assert failures(folder, evaluate) == [
+        "data",
+        "images of validation",
+        "top-1 on validation, exactly",
+    ]
+    assert failures(folder, as_recorded(test_top1=2000 / 3989, num_test_images=3989)) == [
+        "images of test"
+    ]
+
+
+def test_another_recipe_is_found(folder: Path) -> None:
+    assert failures(folder, as_recorded(recipe_key="s" * 64)) == ["recipe"]
 
 
 def test_changed_figures_are_found(folder: Path) -> None:
