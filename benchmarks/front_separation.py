@@ -91,7 +91,7 @@ def main() -> None:
         backbone, Placement.all_vanilla([s.max_depth for s in describe(backbone).stages])
     )
     evaluator = ScratchEvaluator(
-        data=DataConfig(**study.record.data["config"]),
+        data=DataConfig.from_json(study.record.data["config"]),
         recipe=Recipe.from_json(study.record.recipe),
     )
     # Seeds that neither the search nor its confirmation has used.

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from results.records import AttemptOutcome, TrialRole
+from results.records import TrialRole, TrialRow
 from results.store import Store
 from search.provenance import provenance
 
@@ -65,18 +65,18 @@ def run(
     return document
 
 
-def trials_of(out: Path) -> tuple[list[tuple[Any, ...]], int, int]:
-    """The search trials, how many attempts completed, and how many were lost."""
-    with Store.open(f"sqlite:///{out / 'sharedattn.db'}") as store:
-        study = store.study("killed")
-        rows = store.trials(study, TrialRole.SEARCH)
-        outcomes = [a.outcome for row in rows for a in store.attempts(row.id)]
-    trials = [(row.number, row.placement, row.state.value, row.top1) for row in rows]
-    return (
-        trials,
-        outcomes.count(AttemptOutcome.COMPLETE),
-        outcomes.count(AttemptOutcome.LOST),
-    )
+def rows_of(out: Path) -> list[TrialRow]:
+    """The search trials that the database holds; none before there is a study."""
+    if not (out / "sharedattn.db").exists():
+        return []
+    with Store.open(f"sqlite:///{out / 'sharedattn.db'}", create=True) as store:
+        study = store.find_study("killed")
+        return [] if study is None else store.trials(study, TrialRole.SEARCH)
+
+
+def outcomes_of(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
+    """What a resumed search must repeat: placements, order, states and accuracies."""
+    return [(row.number, row.placement, row.state.value, row.top1) for row in rows]
 
 
 def campaign(searcher: str, kills: int, trials: int, rng: random.Random) -> dict[str, Any]:
@@ -85,28 +85,33 @@ def campaign(searcher: str, kills: int, trials: int, rng: random.Random) -> dict
         started = time.monotonic()
         run(whole, searcher, trials, None)
         whole_s = time.monotonic() - started
-        done = 0
-        while done < kills:
+        finished: dict[int, Any] = {}  # when each trial was first seen finished, by number
+        finished_at_kills = []
+        for _ in range(kills):
             # From the start of the process to a share of the run that leaves work to do.
-            if run(killed, searcher, trials, rng.uniform(0.0, whole_s / 2)) is not None:
-                break
-            done += 1
+            ended = run(killed, searcher, trials, rng.uniform(0.0, whole_s / 2))
+            assert ended is None, "the search ended before it was killed: ask for more trials"
+            for row in rows_of(killed):
+                if row.finished_at is not None:
+                    finished.setdefault(row.number, row.finished_at)
+            finished_at_kills.append(len(finished))
         document = run(killed, searcher, trials, None)
         assert document is not None
-        expected, _, _ = trials_of(whole)
-        found, completed, lost = trials_of(killed)
+        rows = rows_of(killed)
+        trained_again = [n for n, when in finished.items() if rows[n].finished_at != when]
+        equal = outcomes_of(rows) == outcomes_of(rows_of(whole))
     return {
         "searcher": searcher,
-        "kills": done,
-        "attempts_lost": lost,
+        "kills": kills,
+        "finished_at_kills": finished_at_kills,
         "trials": document["trials"],
-        "trained_again": completed - len(found),
-        "equal_to_uninterrupted": found == expected,
-        "ok": done == kills
-        and document["trials"]["complete"] == trials
-        and document["trials"]["running"] == 0
-        and completed == trials
-        and found == expected,
+        "distinct_placements": len({row.placement for row in rows}),
+        "finished_trials_run_again": len(trained_again),
+        "equal_to_uninterrupted": equal,
+        "ok": document["trials"] == {"complete": trials, "pruned": 0, "failed": 0, "running": 0}
+        and len({row.placement for row in rows}) == trials
+        and not trained_again
+        and equal,
     }
 
 

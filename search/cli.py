@@ -1,8 +1,9 @@
 """The command line: arguments in, one clear error or a result out.
 
-Exit codes: 0 done, 2 bad input with nothing begun, 1 anything else, 130 after Ctrl-C with the
-state saved. Results go to standard output, progress and errors to standard error; with `--json`
-standard output holds one document and nothing else.
+Exit codes: 0 done; 2 bad input with nothing begun, or storage that gave out (a full disk) with
+nothing lost; 1 anything else; 130 after Ctrl-C with the state saved. Results go to standard output
+and progress and errors to standard error; with `--json` standard output holds one document and
+nothing else.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = _parser().parse_args(arguments)
         # With --json, what people would read is not printed at all.
-        console = Console(quiet=parsed.json, soft_wrap=True)
+        console = Console(quiet=parsed.json, soft_wrap=True, markup=False, highlight=False)
         # Imported here: torch and timm take seconds that --help and a typing error need not wait.
         commands: Any = import_module("search.commands")
         document: dict[str, Any] = getattr(commands, parsed.command)(parsed, console)
@@ -55,12 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             json.dump(document, sys.stdout, indent=2)
             sys.stdout.write("\n")
         return EXIT_FAILED if document.get("ok") is False else EXIT_DONE
-    except InputError as error:
+    except (InputError, StorageError) as error:
         errors.print(f"sharedattn: {error}", style="red")
         return EXIT_BAD_INPUT
-    except StorageError as error:
-        errors.print(f"sharedattn: {error}", style="red")
-        return EXIT_FAILED
     except KeyboardInterrupt:
         errors.print("sharedattn: interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED

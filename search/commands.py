@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
-from results.export import read_export
+from results.export import check_target, read_export
 from results.quantities import format_quantity
-from results.records import Study
+from results.records import Study, TrialRow
 from results.report import write_report
 from results.store import Store
 from results.summary import StudySummary, front_document
-from results.weights import WeightsStore
 from search.exporting import export_placement, train_placement, verify_folder
 from search.progress import ProgressDisplay
 from search.run import (
@@ -74,15 +72,16 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     )
     prepared = prepare(config)
     record, space = prepared.record, prepared.space
+    folder = config.out / record.name
+    check_target(folder / "knee", onnx=False)
 
     def introduce(study: Study) -> None:
-        console.print(f"[bold]{escape(study.record.name)}[/bold]", highlight=False)
+        console.print(study.record.name, style="bold")
         console.print(
-            f"{space.in_budget:,} placements of {escape(space.space.name)}"
+            f"{space.in_budget:,} placements of {space.space.name}"
             + (f" ({space.size:,} without budget)" if space.in_budget < space.size else "")
             + f", {record.num_trials} trials by {record.searcher}, "
             f"{prepared.num_workers} at a time",
-            highlight=False,
         )
 
     errors = Console(stderr=True, soft_wrap=True)
@@ -90,20 +89,24 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         with ProgressDisplay(errors, record, prepared.objectives) as display:
             study = run_search(prepared, store, on_begin=introduce, on_progress=display.update)
         summary = StudySummary.read(store, study)
-        folder = config.out / study.record.name
         report_path = folder / "report.html"
         write_report(report_path, summary, convention=CONVENTION)
         exported = None
-        if prepared.weights is not None and summary.front.members:
-            exported = _export(
-                store,
-                summary,
-                "knee",
-                folder / "knee",
-                weights=prepared.weights,
-                device=config.device,
-                console=console,
-            )
+        if prepared.weights is not None and summary.knee is not None:
+            exported = folder / "knee"
+            # A finished study is asked again for its result: what stands there is not made anew,
+            # nor is the test split opened once more.
+            if not _holds(exported, summary.knee.best_run):
+                message = export_placement(
+                    store,
+                    summary,
+                    "knee",
+                    exported,
+                    weights=prepared.weights,
+                    device=resolve_device(config.device),
+                )
+                if message is not None:
+                    console.print(message)
     document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
     _print_front(summary, console)
     if len(summary.candidates) < record.num_trials <= space.in_budget:
@@ -111,22 +114,24 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(f"{failed} trials failed; the report has their errors", style="yellow")
     if space.in_budget < record.num_trials:
         console.print(f"all {space.in_budget} placements of the space were evaluated")
-    console.print(f"report   {report_path}", highlight=False)
+    console.print(f"report   {report_path}")
     if exported is not None:
-        console.print(f"exported {exported}", highlight=False)
-    return {**document, "exported": None if exported is None else str(exported)}
+        console.print(f"exported {exported}")
+    return {
+        **document,
+        "exported": None if exported is None else str(exported),
+        "ok": bool(summary.candidates),
+    }
 
 
 def space(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn space`: how large a space is, and what lies in a budget."""
     counted = CountedSpace(Space.load(arguments.space), _budget(arguments))
     costs = {"macs": counted.macs_range, "params": counted.params_range}
-    console.print(
-        f"[bold]{escape(counted.space.name)}[/bold]  {counted.space.backbone}", highlight=False
-    )
-    console.print(f"placements  {counted.size:,}", highlight=False)
+    console.print(f"{counted.space.name}  {counted.space.backbone}", style="bold")
+    console.print(f"placements  {counted.size:,}")
     share = counted.in_budget / counted.size
-    console.print(f"in budget   {counted.in_budget:,}  ({share:.2%})", highlight=False)
+    console.print(f"in budget   {counted.in_budget:,}  ({share:.2%})")
     for name, (least, most) in costs.items():
         console.print(
             f"{name:11} {format_quantity(least)} to {format_quantity(most)}", highlight=False
@@ -147,9 +152,9 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
     spec = resolve(NetworkSpec.parse(arguments.network))
     figures = CostModel(spec.backbone).cost(spec.placement)
     document: Document = {"network": str(spec), **figures.to_json(), "convention": CONVENTION}
-    console.print(f"[bold]{spec}[/bold] at {figures.image_size} pixels", highlight=False)
+    console.print(f"{spec} at {figures.image_size} pixels", style="bold")
     console.print(cost_table(figures))
-    console.print(f"attention memory {figures.attention_bytes:,} bytes an image", highlight=False)
+    console.print(f"attention memory {figures.attention_bytes:,} bytes an image")
     document["less_attention"] = []
     for stage in range(len(spec.placement.stages)):
         economics = less_attention_economics(spec.backbone, stage)
@@ -163,7 +168,6 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
             f"N = {economics.break_even_tokens} tokens, and here N = {economics.num_tokens}. "
             f"The paper's form of the layer would cost "
             f"{format_quantity(economics.paper_form_macs)}.",
-            highlight=False,
         )
     if arguments.check:
         # Imported here: fvcore takes its time, and only --check asks it.
@@ -177,7 +181,6 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
         for name, found in referees.items():
             console.print(
                 f"{name} {found:,}: {'equal' if found == expected[name] else 'DIFFERENT'}",
-                highlight=False,
             )
     console.print(CONVENTION, style="dim")
     return document
@@ -189,7 +192,7 @@ def front(arguments: argparse.Namespace, console: Console) -> Document:
         study = _study(store, arguments.study)
         summary = StudySummary.read(store, study)
     path = arguments.out / study.record.name / "report.html"
-    console.print(f"[bold]{escape(study.record.name)}[/bold]", highlight=False)
+    console.print(study.record.name, style="bold")
     _print_front(summary, console)
     return front_document(summary, report=path if path.is_file() else None)
 
@@ -201,7 +204,7 @@ def report(arguments: argparse.Namespace, console: Console) -> Document:
         summary = StudySummary.read(store, study)
     path = arguments.out / study.record.name / "report.html"
     write_report(path, summary, convention=CONVENTION)
-    console.print(f"report   {path}", highlight=False)
+    console.print(f"report   {path}")
     return {"study": study.record.name, "report": str(path)}
 
 
@@ -211,17 +214,24 @@ def export(arguments: argparse.Namespace, console: Console) -> Document:
         study = _study(store, arguments.study)
         summary = StudySummary.read(store, study)
         name = "".join(c if c.isalnum() else "-" for c in arguments.pick).strip("-")
-        folder = _export(
+        folder = arguments.to or arguments.out / study.record.name / name
+        recorded = study.record.weights_dir
+        message = export_placement(
             store,
             summary,
             arguments.pick,
-            arguments.to or arguments.out / study.record.name / name,
-            weights=weights_store(arguments.weights_dir, arguments.out),
-            device=arguments.device,
-            console=console,
+            folder,
+            weights=weights_store(
+                arguments.weights_dir or (Path(recorded) if recorded else None),
+                store.url,
+                arguments.out,
+            ),
+            device=resolve_device(arguments.device),
             onnx=arguments.onnx,
         )
-    console.print(f"exported {folder}", highlight=False)
+    if message is not None:
+        console.print(message)
+    console.print(f"exported {folder}")
     return {"study": study.record.name, "exported": str(folder)}
 
 
@@ -234,7 +244,7 @@ def verify(arguments: argparse.Namespace, console: Console) -> Document:
         device=resolve_device(arguments.device),
     )
     console.print(checks_table(document["checks"]))
-    console.print("verified" if document["ok"] else "[red]not verified[/red]")
+    console.print("verified" if document["ok"] else "not verified", style="bold")
     return document
 
 
@@ -250,13 +260,12 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         device=resolve_device(arguments.device),
         onnx=arguments.onnx,
     )
-    console.print(f"[bold]{spec}[/bold]", highlight=False)
+    console.print(str(spec), style="bold")
     console.print(
         f"top1 {record.evaluation.top1:.4f} on {record.evaluation.num_images:,} validation "
-        f"images after {record.evaluation.wall_time_s:.0f} s",
-        highlight=False,
+        f"images after {record.evaluation.wall_time_s:.0f} s"
     )
-    console.print(f"exported {arguments.to}", highlight=False)
+    console.print(f"exported {arguments.to}")
     return {
         "network": str(spec),
         "top1": record.evaluation.top1,
@@ -270,7 +279,7 @@ def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, R
     """Network, data and recipe of `train`: an export's, with what the options change."""
     if Path(arguments.config).exists():
         record = read_export(Path(arguments.config))
-        spec, data = record.spec, DataConfig(**record.data["config"])
+        spec, data = record.spec, DataConfig.from_json(record.data["config"])
         recipe = Recipe.from_json(record.recipe)
     else:
         spec = resolve(NetworkSpec.parse(arguments.config))
@@ -279,8 +288,8 @@ def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, R
             name=DEFAULT_DATA, image_size=shape.image_size, in_chans=spec.backbone.in_chans
         )
         recipe = load_recipe(arguments.recipe, arguments.data or DEFAULT_DATA, None)
-    if arguments.data is not None:
-        data = replace(data, name=arguments.data, root=arguments.data_root)
+    if arguments.data is not None or arguments.data_root is not None:
+        data = replace(data, name=arguments.data or data.name, root=arguments.data_root)
     if arguments.val_fraction is not None:
         data = replace(data, val_fraction=arguments.val_fraction)
     if arguments.recipe is not None:
@@ -311,29 +320,12 @@ def _study(store: Store, name: str | None) -> Study:
     return studies[-1]
 
 
-def _export(
-    store: Store,
-    summary: StudySummary,
-    pick: str,
-    folder: Path,
-    *,
-    weights: WeightsStore,
-    device: str,
-    console: Console,
-    onnx: bool = False,
-) -> Path:
-    trained_again = export_placement(
-        store,
-        summary,
-        pick,
-        folder,
-        weights=weights,
-        device=resolve_device(device),
-        onnx=onnx,
-    )
-    if trained_again:
-        console.print("its weights were not kept: it was trained again, under the same seed")
-    return folder
+def _holds(folder: Path, run: TrialRow) -> bool:
+    """Whether a folder is the export of this run."""
+    try:
+        return read_export(folder).evaluation.identity.key == run.evaluation_key
+    except InputError:
+        return False
 
 
 def _print_front(summary: StudySummary, console: Console) -> None:
@@ -343,7 +335,4 @@ def _print_front(summary: StudySummary, console: Console) -> None:
         for name in summary.study.record.objectives
     )
     confirmed = "confirmed" if summary.front.is_confirmed else "not confirmed"
-    console.print(
-        f"{confirmed}; hypervolume {summary.hypervolume:.4f} of the box to {reference}",
-        highlight=False,
-    )
+    console.print(f"{confirmed}; hypervolume {summary.hypervolume:.4f} of the box to {reference}")

@@ -59,7 +59,7 @@ def export_placement(
         InputError: a folder that cannot be written, a pick that means nothing, a study without
             training, or weights that are not the recorded ones. Nothing was trained.
     """
-    check_target(folder, onnx)
+    check_target(folder, onnx=onnx)
     study = summary.study.record
     candidate = summary.pick(pick)
     if not study.recipe:
@@ -140,7 +140,7 @@ def train_placement(
         InputError: a folder that cannot be written, or data that does not fit the network.
             Nothing was trained.
     """
-    check_target(folder, onnx)
+    check_target(folder, onnx=onnx)
     check_fit(spec, open_data(data))
     evaluation, state_dict = _train(
         spec, data, recipe, folder, seed=seed, threads=torch.get_num_threads(), device=device

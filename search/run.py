@@ -11,6 +11,8 @@ from typing import Literal
 
 import torch
 
+from results.database import parse_url, sqlite_file
+from results.driver import StudyDriver
 from results.pareto import Objective, parse_objectives
 from results.records import Document, Study, StudyRecord, document_key
 from results.store import Store
@@ -23,10 +25,12 @@ from search.exporting import data_document
 from search.provenance import provenance
 from search.searchers import SEARCHERS
 from search.study import Progress, StudyLoop
-from sharedattn.backbones import describe
+from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
+from sharedattn.training import check_recipe
 from spaces.budget import Budget, CountedSpace
 from spaces.space import Space
 
@@ -57,7 +61,8 @@ class SearchConfig:
         table: the table's file.
         num_trials: search trials, a total.
         confirm_seeds: seeds of each front member, a total; 1: none is confirmed.
-        val_fraction: share of train that is cut off where the data has no validation split.
+        val_fraction: share of train that is cut off where the data has no validation split;
+            None: a tenth.
         seed: of proposals and trainings.
         num_workers: trials at once; None: as many as fit the machine.
         deterministic: whether the order of completion must not matter.
@@ -80,7 +85,7 @@ class SearchConfig:
     table: Path | None = None
     num_trials: int = DEFAULT_TRIALS
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
-    val_fraction: float = 0.1
+    val_fraction: float | None = None
     seed: int = 0
     num_workers: int | None = None
     deterministic: bool = False
@@ -106,11 +111,34 @@ class SearchConfig:
                 f"`a study's name is letters, digits, dots, dashes` must hold, since it names a "
                 f"folder, but got {self.study!r}"
             )
+        self._check_options_apply()
         if self.searcher not in SEARCHERS:
             raise InputError(
                 f"`a searcher is one of {', '.join(SEARCHERS)}` must hold, "
                 f"but got {self.searcher!r}"
             )
+
+    def _check_options_apply(self) -> None:
+        """Refuse options that the other options leave without a meaning."""
+        of_training = {
+            "--data": self.data != DEFAULT_DATA,
+            "--data-root": self.data_root is not None,
+            "--recipe": self.recipe is not None,
+            "--epochs": self.epochs is not None,
+            "--val-fraction": self.val_fraction is not None,
+            "--weights-dir": self.weights_dir is not None,
+        }
+        of_named_data = {name: of_training[name] for name in ("--data-root", "--val-fraction")}
+        for excluded, given, why in (
+            (self.evaluator == "table", of_training, "a table trains nothing"),
+            (self.data == DEFAULT_DATA, of_named_data, "digit-pairs has its own splits"),
+        ):
+            useless = [name for name, is_given in given.items() if is_given]
+            if excluded and useless:
+                raise InputError(
+                    f"`options do not exclude each other` must hold, but {why}: "
+                    f"leave out {', '.join(useless)}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +178,21 @@ def storage_url(storage: str | None, out: Path) -> str:
     return storage or f"sqlite:///{out / 'sharedattn.db'}"
 
 
-def weights_store(weights_dir: Path | None, out: Path) -> WeightsStore:
-    """The weights that are asked for, or those in `out`."""
-    return WeightsStore(weights_dir or out / "weights")
+def weights_store(weights_dir: Path | None, storage: str, out: Path) -> WeightsStore:
+    """The weights in the folder asked for, or beside the database's file, or in `out`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    database = sqlite_file(parse_url(storage))
+    folder = (weights_dir or (database.parent if database else out) / "weights").absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(
+            f"`the folder of weights can be written` must hold, but {existing} cannot; "
+            f"name another one by --weights-dir"
+        )
+    return WeightsStore(folder)
 
 
 def resolve_device(device: str) -> str:
@@ -195,12 +235,16 @@ def prepare(config: SearchConfig) -> Prepared:
         source = open_data(data)
         backbone = replace(space.backbone, num_classes=source.num_classes)
         space = replace(space, backbone=backbone)
-        weights = weights_store(config.weights_dir, config.out)
+        storage = storage_url(config.storage, config.out)
+        weights = weights_store(config.weights_dir, storage, config.out)
         device = resolve_device(config.device)
         evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
         described = data_document(data, source)
         num_workers = config.num_workers or default_workers(device)
     counted = CountedSpace(space, config.budget)
+    if recipe is not None and data is not None:
+        cheapest = resolve(NetworkSpec(space.backbone, counted.cheapest))
+        check_recipe(cheapest, open_data(data), recipe)
     fingerprint = {
         "space": space.to_document(),
         "data": evaluator.data_fingerprint,
@@ -233,6 +277,7 @@ def prepare(config: SearchConfig) -> Prepared:
         provenance=provenance(),
         num_trials=config.num_trials,
         confirm_seeds=config.confirm_seeds,
+        weights_dir=None if weights is None else str(weights.folder),
     )
     return Prepared(
         config=config,
@@ -254,7 +299,7 @@ def data_config(config: SearchConfig, space: Space) -> DataConfig:
         root=config.data_root,
         image_size=describe(space.backbone).image_size,
         in_chans=space.backbone.in_chans,
-        val_fraction=config.val_fraction,
+        val_fraction=0.1 if config.val_fraction is None else config.val_fraction,
     )
 
 
@@ -304,6 +349,26 @@ def run_search(
         StorageError: the database failed; what it had committed is kept.
     """
     study = store.get_or_create_study(prepared.record)
+    with store.drive(study) as driver:
+        driver.set_totals(
+            num_trials=prepared.config.num_trials, confirm_seeds=prepared.config.confirm_seeds
+        )
+        study = store.study(study.record.name)
+        if on_begin is not None:
+            on_begin(study)
+        _drive(prepared, store, driver, study, on_progress)
+    return store.study(study.record.name)
+
+
+def _drive(
+    prepared: Prepared,
+    store: Store,
+    driver: StudyDriver,
+    study: Study,
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    if prepared.weights is not None:
+        prepared.weights.sweep()
     searcher = SEARCHERS[prepared.config.searcher](
         prepared.space,
         prepared.objectives,
@@ -316,9 +381,7 @@ def run_search(
         num_slots=prepared.num_workers,
         threads=default_threads(prepared.num_workers),
     )
-    with store.drive(study) as driver, executor:
-        if on_begin is not None:
-            on_begin(study)
+    with executor:
         StudyLoop(
             store=store,
             driver=driver,
@@ -332,4 +395,3 @@ def run_search(
             weights=prepared.weights,
             on_progress=on_progress,
         ).run()
-    return store.study(study.record.name)

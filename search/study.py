@@ -92,6 +92,19 @@ class _Member:
     values: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _FrontChange:
+    """What a finished trial does to the front.
+
+    Attributes:
+        entered: whether it is on the front now.
+        off: evaluations off the front: its own, or those of the members it dominates.
+    """
+
+    entered: bool
+    off: tuple[str, ...]
+
+
 class StudyLoop:
     """Drives one study to its asked number of trials, then confirms its front.
 
@@ -198,7 +211,9 @@ class StudyLoop:
         # With fewer slots than before some of them wait for a free one.
         for row in in_flight:
             self._driver.restart_trial(row.id, traceback="the driver went away")
-            self._fly(_Flight(row.id, row.role, row.number, self._task(row)))
+            if row.role is TrialRole.SEARCH:
+                self._unfinished.add(row.number)
+            self._reuse_or_fly(_Flight(row.id, row.role, row.number, self._task(row)))
 
     def _task(self, row: TrialParameters) -> Task:
         spec = NetworkSpec(self._backbone, _placement(row))
@@ -343,20 +358,23 @@ class StudyLoop:
             searcher_attributes=searcher_attributes,
         )
         task = self._evaluator.task(spec, self._study.record.seed + replicate)
-        known = self._store.find_evaluation(task.identity)
+        self._reuse_or_fly(_Flight(trial_id, role, number, task))
+
+    def _reuse_or_fly(self, flight: _Flight) -> None:
+        """Take a running trial's evaluation from the database, or have it made."""
+        known = self._store.find_evaluation(flight.task.identity)
         if known is None:
-            self._fly(_Flight(trial_id, role, number, task))
+            self._fly(flight)
             return
-        self._driver.reuse_evaluation(trial_id, known)
-        self._ended(_Flight(trial_id, role, number, task), known.record.top1)
+        front = self._end(flight, known.record.top1)
+        self._driver.reuse_evaluation(flight.trial_id, known, snapshot=self._snapshot(front))
+        self._forget_weights_off(front)
 
     def _fly(self, flight: _Flight) -> None:
         while not self._executor.num_free:
             self._collect(flight.role)
         ticket = next(self._tickets)
         self._flights[ticket] = flight
-        if flight.role is TrialRole.SEARCH:
-            self._unfinished.add(flight.number)
         self._executor.submit(ticket, flight.task)
         self._report(flight.role)
 
@@ -387,25 +405,32 @@ class StudyLoop:
             return
         if not isinstance(outcome, Finished):
             why = outcome.reason if isinstance(outcome, Lost) else outcome.traceback
-            self._driver.fail_trial(flight.trial_id, why)
-            self._ended(flight, None)
+            self._fail(flight, why)
             return
         try:
             evaluation = evaluation_record(flight.task, outcome.measurement, outcome.threads)
         except ValueError as error:
             # NaN is no accuracy: the trial is a failed one, and the search goes on.
-            self._driver.fail_trial(flight.trial_id, f"ValueError: {error}")
+            self._fail(flight, f"ValueError: {error}")
             if self._weights is not None:
                 self._weights.delete(flight.task.identity.key)
-            self._ended(flight, None)
             return
-        self._driver.finish_trial(flight.trial_id, evaluation)
-        self._ended(flight, evaluation.top1)
+        front = self._end(flight, evaluation.top1)
+        self._driver.finish_trial(flight.trial_id, evaluation, snapshot=self._snapshot(front))
+        self._forget_weights_off(front)
 
-    def _ended(self, flight: _Flight, top1: float | None) -> None:
-        """A trial's end is committed; `top1` is None where it failed."""
+    def _fail(self, flight: _Flight, traceback: str) -> None:
+        self._end(flight, None)
+        self._driver.fail_trial(flight.trial_id, traceback)
+
+    def _end(self, flight: _Flight, top1: float | None) -> _FrontChange | None:
+        """Take a trial's end into account; `top1` is None where it failed.
+
+        Returns:
+            How the search's front changes; None where nothing is compared.
+        """
         if flight.role is TrialRole.CONFIRM:
-            return
+            return None
         number = flight.number
         trial = self._trials[number]
         cost = self._costs.totals(trial.placement)
@@ -420,25 +445,31 @@ class StudyLoop:
         self._unfinished.discard(number)
         self._untold.append(number)
         if values is None:
-            return
+            return None
         key = flight.task.identity.key
         before = self._front
         self._enter_front(number, key)
         if self._front is before:
-            self._forget_weights(key)
-            return
-        for member in before:
-            if member not in self._front:
-                self._forget_weights(member.evaluation_key)
+            return _FrontChange(entered=False, off=(key,))
+        left = tuple(m.evaluation_key for m in before if m not in self._front)
+        return _FrontChange(entered=True, off=left)
+
+    def _snapshot(self, change: _FrontChange | None) -> FrontSnapshot | None:
+        """The front as it stands, where it has changed."""
+        if change is None or not change.entered:
+            return None
         points = np.array([member.values for member in self._front])
         reference = self._study.record.reference_point
-        self._driver.save_snapshot(
-            FrontSnapshot(
-                num_complete=sum(trial.values is not None for trial in self._trials),
-                members=tuple(member.number for member in self._front),
-                hypervolume=hypervolume(points, self._objectives, reference),
-            )
+        return FrontSnapshot(
+            num_complete=sum(trial.values is not None for trial in self._trials),
+            members=tuple(member.number for member in self._front),
+            hypervolume=hypervolume(points, self._objectives, reference),
         )
+
+    def _forget_weights_off(self, change: _FrontChange | None) -> None:
+        """Delete the weights of what is not, or no longer, on the front."""
+        for key in change.off if change is not None else ():
+            self._forget_weights(key)
 
     def _values(self, top1: float | None, macs: int, params: int) -> tuple[float, ...] | None:
         if top1 is None:
@@ -457,8 +488,15 @@ class StudyLoop:
             self._front = [m for m, s in zip(candidates, stays, strict=True) if s]
 
     def _forget_weights(self, evaluation_key: str) -> None:
-        """Delete weights that left the front; the database says so first."""
-        if self._weights is not None and self._weights.has(evaluation_key):
+        """Delete weights that left the front, unless another study may have them on its own.
+
+        The database says so first.
+        """
+        if (
+            self._weights is not None
+            and self._weights.has(evaluation_key)
+            and not self._store.other_studies_with(evaluation_key, self._study)
+        ):
             self._driver.record_weights(evaluation_key, None)
             self._weights.delete(evaluation_key)
 

@@ -135,13 +135,8 @@ def train(
     network = build(spec, drop_path_rate=recipe.drop_path_rate)
     initialise(network, recipe.init)
     network.to(device).train()
+    steps_per_epoch = _steps_per_epoch(data, recipe)
     optimizer = _optimizer(network, recipe)
-    steps_per_epoch = data.num_images("train") // recipe.batch_size
-    if not steps_per_epoch:
-        raise InputError(
-            f"`batch_size <= training images` must hold, but got {recipe.batch_size} and "
-            f"{data.num_images('train')}"
-        )
     scheduler = _scheduler(optimizer, recipe, steps_per_epoch)
     ema = ModelEmaV3(network, decay=recipe.ema_decay) if recipe.ema_decay is not None else None
     evaluated: Any = network if ema is None else ema.module
@@ -212,6 +207,38 @@ def evaluate(
     if not math.isfinite(loss):
         raise FloatingPointError(f"`the {split} loss is finite` must hold, but it is {loss}")
     return Metrics(correct.item() / num_images, loss, num_images)
+
+
+def check_recipe(spec: NetworkSpec, data: DataSource, recipe: Recipe) -> None:
+    """Refuse, before anything is trained, what `train` would refuse; draws no random number.
+
+    Args:
+        spec: any network of those to be trained.
+        data: what they are trained on.
+        recipe: how.
+
+    Raises:
+        InputError: as `train`.
+    """
+    check_fit(spec, data)
+    with torch.device("meta"):
+        network = build(spec, drop_path_rate=recipe.drop_path_rate)
+    _scheduler(_optimizer(network, recipe), recipe, _steps_per_epoch(data, recipe))
+
+
+def _steps_per_epoch(data: DataSource, recipe: Recipe) -> int:
+    steps = data.num_images("train") // recipe.batch_size
+    if not steps:
+        raise InputError(
+            f"`batch_size <= training images` must hold, but got {recipe.batch_size} and "
+            f"{data.num_images('train')}; choose a recipe with smaller batches"
+        )
+    if (recipe.mixup or recipe.cutmix) and recipe.batch_size % 2:
+        raise InputError(
+            f"`mixup and cutmix pair the images of a batch, so batch_size is even` must hold, "
+            f"but got {recipe.batch_size}"
+        )
+    return steps
 
 
 def check_fit(spec: NetworkSpec, data: DataSource) -> None:

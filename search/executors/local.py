@@ -67,7 +67,7 @@ class LocalExecutor(Executor):
         if slot is None or not slot.process.is_alive():
             if slot is not None:
                 _end(slot)
-            slot = self._slots[index] = self._start()
+            slot = self._slots[index] = self._start(index)
         slot.ticket = ticket
         try:
             slot.pipe.send(task)
@@ -104,13 +104,14 @@ class LocalExecutor(Executor):
                 _end(slot)
             self._slots[index] = None
 
-    def _start(self) -> _Slot:
+    def _start(self, slot: int) -> _Slot:
         ours, theirs = _CONTEXT.Pipe()
         lifeline, watched = _CONTEXT.Pipe()
         process = _CONTEXT.Process(
             target=_work,
-            args=(theirs, watched, self._evaluator, self.threads),
-            daemon=True,
+            # Not a daemon: image data sets load with processes of their own, which a daemon may
+            # not have. The lifeline ends a worker whose driver is gone.
+            args=(theirs, watched, self._evaluator, self.threads, slot),
         )
         process.start()
         theirs.close()
@@ -138,7 +139,9 @@ def _exit_reason(exitcode: int | None) -> str:
     return f"the worker ended with exit code {exitcode}"
 
 
-def _work(pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int) -> None:
+def _work(
+    pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int, slot: int
+) -> None:
     """A worker's life: tasks in, outcomes out, until the driver's end of the pipe closes."""
     # Ctrl-C reaches the whole process group; the driver alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -148,6 +151,9 @@ def _work(pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int
     import torch
 
     torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        # "cuda" then means this slot's GPU; more slots than GPUs share them in turn.
+        torch.cuda.set_device(slot % torch.cuda.device_count())
     measure: Evaluator = pickle.loads(evaluator)
     while True:
         try:

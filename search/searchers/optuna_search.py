@@ -228,6 +228,8 @@ class NSGA2Searcher(OptunaSearcher):
         def make_child(
             study: Study, _: dict[str, BaseDistribution], parents: list[FrozenTrial]
         ) -> dict[str, Any]:
+            # Optuna gives them by rank when it has just chosen them, and by number afterwards.
+            parents = sorted(parents, key=lambda trial: trial.number)
             one, other = (self._tournament(study, parents, rng) for _ in range(2))
             child = one
             if rng.random() < CROSSOVER_PROBABILITY:

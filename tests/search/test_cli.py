@@ -296,7 +296,9 @@ def test_a_search_on_a_folder_of_images(tmp_path):
         SPACE.replace("in_chans=1,num_classes=2,", "").replace("num_heads=2", "num_heads=3")
     )
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("epochs: 2\nbatch_size: 5\nlr: 0.01\nhflip: 0.5\ncrop_scale_min: 0.5\n")
+    recipe.write_text(
+        "epochs: 2\nbatch_size: 5\nlr: 0.01\nhflip: 0.5\ncrop_scale_min: 0.5\nloader_workers: 1\n"
+    )
     search = process(
         "search", space, "--data", tmp_path / "animals", "--recipe", recipe, "--trials", 2,
         "--confirm-seeds", 1, "--val-fraction", 0.25, "--out", tmp_path / "out", "--json",

@@ -87,6 +87,8 @@ class Lab:
                 self.record(name, searcher, num_trials, confirm_seeds, seed)
             )
             with store.drive(study) as driver, executor:
+                driver.set_totals(num_trials=num_trials, confirm_seeds=confirm_seeds)
+                study = store.study(name)
                 StudyLoop(
                     store=store,
                     driver=driver,
@@ -366,6 +368,37 @@ def test_only_weights_of_the_front_are_kept(lab, tmp_path):
     on_front = {run.evaluation_key for member in summary.front.members for run in member.runs}
     assert {path.stem for path in weights.folder.iterdir()} == on_front
     assert {row.evaluation_key for row in summary.rows if row.weights_sha256} == on_front
+
+
+def test_weights_that_another_study_may_need_stay(lab, tmp_path):
+    weights = WeightsStore(tmp_path / "weights")
+
+    def run(name, num_trials):
+        executor = Inline(Saving(noise=0.3, folder=weights.folder))
+        return lab.run(name, num_trials=num_trials, executor=executor, weights=weights)
+
+    first = run("one", 12)
+    kept = {run.evaluation_key for member in first.front.members for run in member.runs}
+    second = run("two", 40)
+    assert {row.evaluation_key for row in second.rows if row.reused} >= kept
+    assert kept <= {path.stem for path in weights.folder.iterdir()}
+
+
+def test_an_evaluation_that_is_there_is_linked_also_after_a_kill(lab, monkeypatch):
+    lab.run("one", num_trials=12)
+
+    def die(*_, **__):
+        raise DriverKilledError
+
+    # Killed between the row that says RUNNING and the one that links the evaluation.
+    with monkeypatch.context() as patch:
+        patch.setattr("results.driver.StudyDriver.reuse_evaluation", die)
+        with pytest.raises(DriverKilledError):
+            lab.run("two", num_trials=12)
+    executor = Inline(Fake())
+    summary = lab.run("two", num_trials=12, executor=executor)
+    assert executor.evaluated == []
+    assert all(row.reused for row in summary.rows)
 
 
 def test_snapshots_hold_the_front_as_it_grew(lab):

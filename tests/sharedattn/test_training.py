@@ -12,7 +12,7 @@ from sharedattn.data.source import DataSource
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
-from sharedattn.training import check_fit, evaluate, train
+from sharedattn.training import check_fit, check_recipe, evaluate, train
 
 SPEC = resolve(
     NetworkSpec.parse(
@@ -155,11 +155,20 @@ def test_a_loss_that_is_not_finite_raises():
         ({"optimizer_options": (("speed", 1),)}, "the recipe's optimiser is timm's"),
         ({"schedule": "no-such"}, "the recipe's schedule is timm's"),
         ({"batch_size": 36}, "batch_size <= training images"),
+        ({"mixup": 0.5}, "mixup and cutmix pair the images of a batch"),
     ],
 )
 def test_recipes_that_cannot_be_trained(changes, rule):
     with pytest.raises(InputError, match=rule):
         train(SPEC, Shades(), replace(RECIPE, **changes), seed=0)
+    with pytest.raises(InputError, match=rule):
+        check_recipe(SPEC, Shades(), replace(RECIPE, **changes))
+
+
+def test_checking_a_recipe_draws_nothing():
+    before = torch.random.get_rng_state()
+    check_recipe(SPEC, Shades(), RECIPE)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("name", "value"), [("num_classes", 5), ("in_chans", 3)])

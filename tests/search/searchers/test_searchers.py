@@ -1,0 +1,146 @@
+"""Every searcher behind one contract: legal, repeatable, blind to nothing it was told."""
+
+import itertools
+
+import pytest
+
+from results.pareto import parse_objectives
+from search.searchers import SEARCHERS, PastTrial
+from sharedattn.cost import CostModel
+from spaces.budget import Budget, CountedSpace
+from spaces.space import Space
+
+OBJECTIVES = parse_objectives(("top1", "macs"))
+MODEL_BASED = ("nsga2", "tpe")
+
+
+@pytest.fixture(scope="module")
+def space():
+    return CountedSpace(Space.load("digit-pairs-vit"), Budget(max_macs=1_900_000))
+
+
+def make(name, space, num_trials=24, seed=5, **study_attributes):
+    return SEARCHERS[name](
+        space, OBJECTIVES, seed=seed, num_trials=num_trials, study_attributes=study_attributes
+    )
+
+
+def macs_of(space, placement):
+    return CostModel(space.space.backbone).totals(placement).macs
+
+
+def tell(searcher, space, number, proposal, top1):
+    trial = PastTrial(number=number, placement=proposal.placement, attributes=proposal.attributes)
+    searcher.begin(trial)
+    values = (top1, float(macs_of(space, proposal.placement)))
+    searcher.finish(
+        PastTrial(
+            number=number,
+            placement=proposal.placement,
+            attributes=proposal.attributes,
+            values=values,
+        )
+    )
+
+
+def attending(placement):
+    return 0.5 + 0.1 * sum(layer.kind.value in "VL" for layer in placement.layers)
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHERS))
+def test_proposals_are_legal_and_attempts_differ(space, name):
+    searcher = make(name, space)
+    for number in range(30):
+        proposals = [searcher.propose(number, attempt) for attempt in range(4)]
+        assert all(proposal.placement in space for proposal in proposals)
+        assert len({proposal.placement for proposal in proposals}) > 1
+        tell(searcher, space, number, proposals[-1], attending(proposals[-1].placement))
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHERS))
+def test_refused_attempts_leave_no_trace(space, name):
+    patient, hasty = make(name, space), make(name, space)
+    for number in range(30):
+        for attempt in range(3):
+            patient.propose(number, attempt)
+        one, other = patient.propose(number, 7), hasty.propose(number, 7)
+        assert one.placement == other.placement
+        assert one.attributes == other.attributes
+        for searcher, proposal in ((patient, one), (hasty, other)):
+            tell(searcher, space, number, proposal, attending(proposal.placement))
+
+
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_the_first_proposals_span_the_costs(space, name):
+    searcher = make(name, space, num_trials=100)
+    num_bands = searcher.num_first_trials - 1
+    least, most = space.macs_range[0], 1_900_000
+    width = (most - least) / num_bands
+    for number in range(searcher.num_first_trials):
+        proposal = searcher.propose(number, 0)
+        macs = macs_of(space, proposal.placement)
+        if number:
+            band = number - 1
+            assert least + round(band * width) <= macs <= least + round((band + 1) * width)
+        tell(searcher, space, number, proposal, attending(proposal.placement))
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "population"), [(1, 4), (24, 7), (100, 14), (1250, 50), (10_000, 50)]
+)
+def test_the_population_fits_the_number_of_trials(space, num_trials, population):
+    assert make("nsga2", space, num_trials=num_trials).population_size == population
+
+
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_sizes_stay_when_more_trials_are_asked_for(space, name):
+    first = make(name, space, num_trials=24)
+    attributes = first.propose(0, 0).study_attributes
+    again = make(name, space, num_trials=500, **attributes)
+    assert again.num_first_trials == first.num_first_trials
+
+
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_a_model_learns_what_random_search_does_not(space, name):
+    def mean_rate(searcher):
+        """Share of late proposals that are accurate and cheap, in a toy with a known answer."""
+        good = 0
+        for number in range(60):
+            proposal = searcher.propose(number, 0)
+            # Broadcasting in the first layer is worth everything, and nothing else is.
+            top1 = 0.9 if proposal.placement.layers[0].cb else 0.5
+            tell(searcher, space, number, proposal, top1)
+            good += number >= 30 and top1 == 0.9
+        return good / 30
+
+    def mean(name):
+        return sum(mean_rate(make(name, space, 60, seed)) for seed in range(4)) / 4
+
+    assert mean(name) > mean("random") + 0.05
+
+
+def test_nsga2_keeps_its_parents_in_study_attributes(space):
+    searcher = make("nsga2", space, num_trials=24)
+    for number in range(searcher.population_size + 1):
+        proposal = searcher.propose(number, 0)
+        tell(searcher, space, number, proposal, attending(proposal.placement))
+    assert any("parent" in key for key in proposal.study_attributes)
+    generations = [value for key, value in proposal.attributes.items() if "generation" in key]
+    assert generations == [1]
+
+
+def test_a_band_without_members_falls_back_to_the_whole_space():
+    two = Space.from_document(
+        {
+            "name": "two",
+            "backbone": "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4)@16",
+            "stages": [{"depth": [1, 4], "counts": {"V": [1, 4]}}],
+        }
+    )
+    counted = CountedSpace(two)
+    searcher = make("nsga2", counted, num_trials=100)
+    for number, attempt in itertools.product(range(10), range(3)):
+        assert searcher.propose(number, attempt).placement in counted
+        if attempt == 2:
+            proposal = searcher.propose(number, 3)
+            tell(searcher, counted, number, proposal, 0.5)
