@@ -295,11 +295,6 @@ class StudyDriver:
                 error=lines[-1] if lines else "unknown error",
             )
 
-    def save_snapshot(self, snapshot: FrontSnapshot) -> None:
-        """Keep the front of this moment, in place of one with as many complete trials."""
-        with self._writing() as connection:
-            self._save_snapshot(connection, snapshot)
-
     def record_weights(self, evaluation_key: str, weights_sha256: str | None) -> None:
         """Say which weights of an evaluation are on the disk.
 

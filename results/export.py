@@ -173,7 +173,7 @@ class ExportRecord:
             ) from error
 
 
-def check_target(folder: Path, onnx: bool) -> None:
+def check_target(folder: Path, *, onnx: bool = False) -> None:
     """Find out before any work that it could not be exported; nothing is written.
 
     Args:
@@ -218,7 +218,7 @@ def export(
         InputError: weights that do not fit the spec, a folder that holds something else or
             cannot be written, or a missing extra. The folder is as it was.
     """
-    check_target(folder, onnx)
+    check_target(folder, onnx=onnx)
     network = rebuild(record.spec, state_dict)
     temporary = temporary_beside(folder)
     try:

@@ -122,17 +122,17 @@ def test_a_target_is_checked_without_writing(
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     before = sorted(tmp_path.rglob("*"))
     check_target(folder, onnx=True)
-    check_target(tmp_path / "not" / "yet" / "there", onnx=False)
+    check_target(tmp_path / "not" / "yet" / "there")
     for name in ("file", "link"):
         with pytest.raises(InputError, match="replaces an export or an empty folder"):
-            check_target(tmp_path / name, onnx=False)
+            check_target(tmp_path / name)
     for name in ("file/knee", "link/deep/knee"):
         with pytest.raises(InputError, match="can be written.*nothing can be made in"):
-            check_target(tmp_path / name, onnx=False)
+            check_target(tmp_path / name)
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
-    check_target(folder, onnx=False)
+    check_target(folder)
     with pytest.raises(InputError, match="can be written.*nothing can be made in"):
-        check_target(tmp_path / "new" / "knee", onnx=False)
+        check_target(tmp_path / "new" / "knee")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="ONNX needs the extra onnx"):
         check_target(folder, onnx=True)

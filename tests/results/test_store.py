@@ -392,16 +392,6 @@ class TestStudyMarks:
         driver.begin_trial(number=0, spec=spec)
         assert store.study("digits").finished_at is None
 
-    def test_snapshots_are_kept_by_number_of_complete_trials(
-        self, store: Store, study: Study, driver: StudyDriver
-    ) -> None:
-        late = FrontSnapshot(num_complete=7, members=(2, 3), hypervolume=0.5)
-        early = FrontSnapshot(num_complete=2, members=(2,), hypervolume=0.25)
-        for snapshot in (late, early, FrontSnapshot(num_complete=7, members=(), hypervolume=0)):
-            driver.save_snapshot(snapshot)
-        driver.save_snapshot(late)
-        assert store.snapshots(study) == [early, late]
-
     def test_a_snapshot_is_written_with_its_trial_or_not_at_all(
         self,
         store: Store,
@@ -426,6 +416,10 @@ class TestStudyMarks:
         ]
         driver.reuse_evaluation(again_id, known, snapshot=second)
         assert store.snapshots(study) == [first, second]
+        # One of as many complete trials is replaced, as where a search goes on after a kill.
+        third = replace(second, hypervolume=0.75)
+        driver.finish_trial(driver.begin_trial(number=2, spec=spec), evaluation, snapshot=third)
+        assert store.snapshots(study) == [first, third]
 
 
 class TestDriving:
