@@ -278,7 +278,9 @@ def test_search_export_verify_train_in_real_processes(tmp_path):
                     tmp_path / "trained", "--json")  # fmt: skip
     out, err = train.communicate(timeout=300)
     assert train.returncode == 0, err
-    assert process("verify", tmp_path / "trained").wait(timeout=300) == 0
+    verify = process("verify", tmp_path / "trained")
+    out, _ = verify.communicate(timeout=300)
+    assert verify.returncode == 0, out
 
 
 @pytest.mark.slow
