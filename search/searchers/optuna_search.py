@@ -16,6 +16,7 @@ import random
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import optuna
@@ -199,28 +200,14 @@ class NSGA2Searcher(OptunaSearcher):
 
     name: ClassVar[str] = "nsga2"
 
-    def __init__(
-        self,
-        space: CountedSpace,
-        objectives: Sequence[Objective],
-        *,
-        seed: int,
-        num_trials: int,
-        study_attributes: Mapping[str, Any],
-    ) -> None:
-        super().__init__(
-            space,
-            objectives,
-            seed=seed,
-            num_trials=num_trials,
-            study_attributes=study_attributes,
-        )
-        self.population_size = min(50, max(4, round(math.sqrt(2 * self.first_num_trials))))
-        self._variation = Variation(self.encoding)
-
     @property
     def num_first_trials(self) -> int:
-        return self.population_size
+        """The population, which the first generation fills."""
+        return min(50, max(4, round(math.sqrt(2 * self.first_num_trials))))
+
+    @cached_property
+    def _variation(self) -> Variation:
+        return Variation(self.encoding)
 
     def make_sampler(self, seed: int) -> BaseSampler:
         rng = random.Random(seed)
@@ -242,7 +229,7 @@ class NSGA2Searcher(OptunaSearcher):
             # Optuna 5.0 calls child_generation_strategy experimental.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return NSGAIISampler(
-                population_size=self.population_size,
+                population_size=self.num_first_trials,
                 seed=seed,
                 child_generation_strategy=make_child,
             )
@@ -271,34 +258,16 @@ class TPESearcher(OptunaSearcher):
 
     name: ClassVar[str] = "tpe"
 
-    def __init__(
-        self,
-        space: CountedSpace,
-        objectives: Sequence[Objective],
-        *,
-        seed: int,
-        num_trials: int,
-        study_attributes: Mapping[str, Any],
-    ) -> None:
-        super().__init__(
-            space,
-            objectives,
-            seed=seed,
-            num_trials=num_trials,
-            study_attributes=study_attributes,
-        )
-        self.num_startup_trials = min(10, max(4, self.first_num_trials // 3))
-
     @property
     def num_first_trials(self) -> int:
-        return self.num_startup_trials
+        return min(10, max(4, self.first_num_trials // 3))
 
     def make_sampler(self, seed: int) -> BaseSampler:
         with warnings.catch_warnings():
             # Optuna calls multivariate and group experimental.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return TPESampler(
-                n_startup_trials=self.num_startup_trials,
+                n_startup_trials=self.num_first_trials,
                 multivariate=True,
                 group=True,
                 constant_liar=True,

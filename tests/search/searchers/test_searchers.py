@@ -89,7 +89,7 @@ def test_the_first_proposals_span_the_costs(space, name):
     ("num_trials", "population"), [(1, 4), (24, 7), (100, 14), (1250, 50), (10_000, 50)]
 )
 def test_the_population_fits_the_number_of_trials(space, num_trials, population):
-    assert make("nsga2", space, num_trials=num_trials).population_size == population
+    assert make("nsga2", space, num_trials=num_trials).num_first_trials == population
 
 
 @pytest.mark.parametrize("name", MODEL_BASED)
@@ -121,7 +121,7 @@ def test_a_model_learns_what_random_search_does_not(space, name):
 
 def test_nsga2_keeps_its_parents_in_study_attributes(space):
     searcher = make("nsga2", space, num_trials=24)
-    for number in range(searcher.population_size + 1):
+    for number in range(searcher.num_first_trials + 1):
         proposal = searcher.propose(number, 0)
         tell(searcher, space, number, proposal, attending(proposal.placement))
     assert any("parent" in key for key in proposal.study_attributes)
