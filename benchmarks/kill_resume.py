@@ -88,8 +88,8 @@ def campaign(searcher: str, kills: int, trials: int, rng: random.Random) -> dict
         finished: dict[int, Any] = {}  # when each trial was first seen finished, by number
         finished_at_kills = []
         for _ in range(kills):
-            # From the start of the process to a share of the run that leaves work to do.
-            ended = run(killed, searcher, trials, rng.uniform(0.0, whole_s / 2))
+            # From the start of the process on; all of them together leave work to do.
+            ended = run(killed, searcher, trials, rng.uniform(0.0, 1.5 * whole_s / kills))
             assert ended is None, "the search ended before it was killed: ask for more trials"
             for row in rows_of(killed):
                 if row.finished_at is not None:

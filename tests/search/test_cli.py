@@ -237,7 +237,13 @@ EMBEDDED = ("search", "--trials", "3", "--epochs", "1", "--confirm-seeds", "2", 
 def process(*arguments, **options):
     command = [sys.executable, "-m", "sharedattn", *map(str, arguments)]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them, and so this, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
     )
 
 
