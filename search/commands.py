@@ -133,9 +133,7 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
     share = counted.in_budget / counted.size
     console.print(f"in budget   {counted.in_budget:,}  ({share:.2%})")
     for name, (least, most) in costs.items():
-        console.print(
-            f"{name:11} {format_quantity(least)} to {format_quantity(most)}", highlight=False
-        )
+        console.print(f"{name:11} {format_quantity(least)} to {format_quantity(most)}")
     console.print(CONVENTION, style="dim")
     return {
         "space": counted.space.name,
