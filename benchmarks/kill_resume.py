@@ -85,11 +85,16 @@ def campaign(searcher: str, kills: int, trials: int, rng: random.Random) -> dict
         started = time.monotonic()
         run(whole, searcher, trials, None)
         whole_s = time.monotonic() - started
+        first, last = rows_of(whole)[0], rows_of(whole)[-1]
+        assert last.finished_at is not None
+        searching_s = (last.finished_at - first.created_at).total_seconds()
         finished: dict[int, Any] = {}  # when each trial was first seen finished, by number
         finished_at_kills = []
         for _ in range(kills):
-            # From the start of the process on; all of them together leave work to do.
-            ended = run(killed, searcher, trials, rng.uniform(0.0, 1.5 * whole_s / kills))
+            # From the start of the process on, most of them among the trials; all together
+            # leave work to do.
+            latest_s = whole_s - searching_s + 1.5 * searching_s / kills
+            ended = run(killed, searcher, trials, rng.uniform(0.0, latest_s))
             assert ended is None, "the search ended before it was killed: ask for more trials"
             for row in rows_of(killed):
                 if row.finished_at is not None:
