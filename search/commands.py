@@ -28,10 +28,11 @@ from search.run import (
     storage_url,
     weights_store,
 )
-from search.tables import checks_table, cost_table, front_table
+from search.tables import checks_table, cost_table, economics_text, front_table
 from sharedattn.backbones import build, describe, resolve
-from sharedattn.cost import CONVENTION, CostModel, less_attention_economics
+from sharedattn.cost import CONVENTION, CostModel
 from sharedattn.data import DataConfig
+from sharedattn.economics import less_attention_economics
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
@@ -148,25 +149,17 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
 def cost(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn cost`: the closed form, and on demand what two counters say."""
     spec = resolve(NetworkSpec.parse(arguments.network))
-    figures = CostModel(spec.backbone).cost(spec.placement)
+    costs = CostModel(spec.backbone)
+    figures = costs.cost(spec.placement)
     document: Document = {"network": str(spec), **figures.to_json(), "convention": CONVENTION}
     console.print(f"{spec} at {figures.image_size} pixels", style="bold")
     console.print(cost_table(figures))
     console.print(f"attention memory {figures.attention_bytes:,} bytes an image")
     document["less_attention"] = []
     for stage in range(len(spec.placement.stages)):
-        economics = less_attention_economics(spec.backbone, stage)
+        economics = less_attention_economics(costs, stage)
         document["less_attention"].append(economics.to_json())
-        verb = "saves" if economics.saved_macs >= 0 else "loses"
-        console.print(
-            f"stage {stage + 1}: a less-attention layer {verb} "
-            f"{format_quantity(abs(economics.saved_macs))} MACs of the "
-            f"{format_quantity(economics.vanilla_macs)} of a vanilla one "
-            f"({abs(economics.saved_macs) / economics.vanilla_macs:.1%}); it saves below "
-            f"N = {economics.break_even_tokens} tokens, and here N = {economics.num_tokens}. "
-            f"The paper's form of the layer would cost "
-            f"{format_quantity(economics.paper_form_macs)}.",
-        )
+        console.print(f"stage {stage + 1}: {economics_text(economics)}")
     if arguments.check:
         # Imported here: fvcore takes its time, and only --check asks it.
         from sharedattn.referees import fvcore_macs, matmul_macs

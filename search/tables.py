@@ -11,6 +11,7 @@ from rich.text import Text
 from results.front import Front
 from results.quantities import format_fraction, format_quantity
 from sharedattn.cost import Cost
+from sharedattn.economics import LessAttentionEconomics
 
 
 def front_table(front: Front) -> Table:
@@ -64,3 +65,32 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
         texts = (mark, check["name"], str(check["expected"]), found)
         table.add_row(*(Text(text) for text in texts), style=style)
     return table
+
+
+def economics_text(economics: LessAttentionEconomics) -> str:
+    """In words, what a less-attention layer of a stage saves or loses."""
+    default = economics.default
+    verb = "saves" if default.saved_macs >= 0 else "loses"
+    share = abs(default.saved_macs) / economics.vanilla_macs
+    where = "queries a window" if economics.num_windows > 1 else "tokens"
+    text = (
+        f"a less-attention layer (/{default.form}) {verb} "
+        f"{format_quantity(abs(default.saved_macs))} MACs of the "
+        f"{format_quantity(economics.vanilla_macs)} of a vanilla one ({share:.1%})"
+    )
+    if default.break_even_tokens is not None:
+        text += (
+            f"; it saves below N = {default.break_even_tokens} {where}, and here "
+            f"N = {economics.num_queries}"
+        )
+    if not default.fits:
+        text += "; its maps are too large to be built"
+    best = economics.best
+    if best.form != default.form:
+        text += f". /{best.form} saves {format_quantity(best.saved_macs)}"
+    if best.form != "reuse" and default.saved_macs <= 0:
+        text += f", /reuse {format_quantity(economics.forms[-1].saved_macs)}"
+    return (
+        f"{text}. The paper's form of the layer would cost "
+        f"{format_quantity(economics.paper_form_macs)}."
+    )

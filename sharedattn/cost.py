@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharedattn.attention import broadcasting, dia, external, less, vanilla
+from sharedattn.attention import broadcasting, dia, external, less, residual, vanilla
 from sharedattn.backbones import describe
+from sharedattn.legality import map_form
 from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
-from sharedattn.shape import StageShape, layer_norm_macs
+from sharedattn.shape import AttentionShape, StageShape, layer_norm_macs
 
 CONVENTION = (
     "MACs are for one image, counted as fvcore does: a multiply-add is 1, a layer norm 5 an "
@@ -61,7 +62,8 @@ class Cost:
         attention_bytes: the most that the attention of any one layer keeps in memory; see
             `CostModel.attention_bytes`.
         image_size: pixels on a side.
-        stages: per stage, its blocks and DIA cells; stem and head are in none.
+        stages: per stage, its blocks and DIA cells, and what leads into it; stem and head are in
+            none.
         mechanisms: per name in `MECHANISMS`; they sum to `params` and `macs`.
     """
 
@@ -94,7 +96,8 @@ class CostModel:
     Attributes:
         backbone: the backbone.
         shape: its sizes.
-        fixed: stem and head, which no placement changes.
+        fixed: stem, head, what stands around the blocks of each stage, and the attention
+            residuals: what no placement changes.
     """
 
     def __init__(self, backbone: BackboneSpec) -> None:
@@ -105,10 +108,20 @@ class CostModel:
         """
         self.backbone = backbone
         self.shape = describe(backbone)
-        self.fixed = PartCost(
+        self._frames = tuple(
+            PartCost(stage.frame_params, stage.frame_macs) for stage in self.shape.stages
+        )
+        self._residuals = tuple(
+            _residual_cost(self.shape.stages, i)
+            if backbone.options.attention_residual
+            else _NOTHING
+            for i in range(len(self.shape.stages))
+        )
+        self._ends = PartCost(
             self.shape.stem_params + self.shape.head_params,
             self.shape.stem_macs + self.shape.head_macs,
         )
+        self.fixed = sum((*self._frames, *self._residuals), start=self._ends)
         self._layers: list[dict[LayerChoice, PartCost]] = [{} for _ in self.shape.stages]
 
     def layer(self, stage: int, choice: LayerChoice) -> PartCost:
@@ -125,6 +138,14 @@ class CostModel:
         if choice not in known:
             known[choice] = sum(self._layer_parts(stage, choice).values(), start=_NOTHING)
         return known[choice]
+
+    def attention(self, stage: int, choice: LayerChoice) -> PartCost:
+        """The attention branch of a layer alone: no norm, no MLP, no gate; nothing for kind N."""
+        parts = self._layer_parts(stage, choice)
+        return sum(
+            (parts[name] for name in ("vanilla", "less", "external") if name in parts),
+            start=_NOTHING,
+        )
 
     def dia_cell_params(self, stage: int) -> int:
         """Params of each distinct DIA cell of a stage."""
@@ -164,18 +185,21 @@ class CostModel:
             The cost, by stage and by mechanism.
         """
         mechanisms = {name: _NOTHING for name in MECHANISMS}
-        mechanisms["rest"] = self.fixed
+        mechanisms["rest"] = sum(self._frames, start=self._ends)
+        mechanisms["vanilla"] = sum(self._residuals, start=_NOTHING)
         stages = []
         norm_macs = self.shape.stem_norm_macs + self.shape.head_norm_macs
         for i, choices in enumerate(placement.stages):
+            norm_macs += self.shape.stages[i].frame_norm_macs
             cells = PartCost(_num_dia_cells(choices) * self.dia_cell_params(i), 0)
             mechanisms["dia"] += cells
             for choice in choices:
                 norm_macs += _norm_macs(self.shape.stages[i], choice)
                 for name, part in self._layer_parts(i, choice).items():
                     mechanisms[name] += part
-            stages.append(sum((self.layer(i, choice) for choice in choices), start=cells))
-        total = sum(stages, start=self.fixed)
+            around = cells + self._frames[i] + self._residuals[i]
+            stages.append(sum((self.layer(i, choice) for choice in choices), start=around))
+        total = sum(stages, start=self._ends)
         return Cost(
             placement=str(placement),
             params=total.params,
@@ -192,11 +216,13 @@ class CostModel:
 
         While a layer attends there are alive
 
-        - its maps: H N^2 elements of vanilla and less attention, N S of external attention (c H
-          times that in the multi-head form);
+        - its maps: W H n m elements of vanilla and less attention, W windows of n queries and m
+          keys (twice that where a vanilla layer mixes maps over heads), N S of external attention
+          (c H times that in the multi-head form);
         - its external memories: 2 S D elements (2 S K in the multi-head form);
-        - queries and keys held for a later less-attention layer: 2 N D elements, from the layer
-          that makes them up to the layer before the one that transforms them.
+        - queries and keys held for a later less-attention layer, W (n + m) D elements, and a bias
+          of theirs, H n m, from the layer that makes them up to the layer before the one that
+          transforms them; for each group of layers that share scores.
 
         With a fused kernel there are no maps of vanilla and less attention; training keeps the
         maps of all layers.
@@ -208,47 +234,57 @@ class CostModel:
             Bytes: the largest of these sums over all layers.
         """
         return _FLOAT32_BYTES * max(
-            self._attention_elements(stage, choices, index)
-            for stage, choices in zip(self.shape.stages, placement.stages, strict=True)
+            self._attention_elements(i, choices, index)
+            for i, choices in enumerate(placement.stages)
             for index in range(len(choices))
         )
 
-    def _attention_elements(
-        self, stage: StageShape, choices: tuple[LayerChoice, ...], index: int
-    ) -> int:
+    def _attention_elements(self, i: int, choices: tuple[LayerChoice, ...], index: int) -> int:
+        stage, choice = self.shape.stages[i], choices[index]
         N, D, H = stage.num_tokens, stage.embed_dim, stage.num_heads
-        choice = choices[index]
-        options = self.backbone.options
+        sizes = stage.attention
+        n, m, W = sizes.num_queries, sizes.num_keys, sizes.num_windows
         elements = 0
         if choice.kind in (Kind.VANILLA, Kind.LESS):
-            elements = H * N**2
-        elif choice.slots is not None and options.external_form == "single":
+            mixed = sizes.head_mixing and choice.kind is Kind.VANILLA
+            elements = W * H * n * m * (1 + mixed)
+        elif choice.slots is not None and choice.form is None:
             elements = N * choice.slots + 2 * choice.slots * D
         elif choice.slots is not None:
-            maps = options.external_expansion * H * N * choice.slots
+            maps = self.backbone.options.external_expansion * H * N * choice.slots
             elements = maps + 2 * choice.slots * stage.head_dim
-        later = [c.kind for c in choices[index + 1 :] if c.kind in (Kind.VANILLA, Kind.LESS)]
-        # If an L comes before another V, what it transforms has been made: a valid placement has
-        # a V before its first L.
-        held = later[:1] == [Kind.LESS]
-        return elements + 2 * N * D * held
+        has_bias = sizes.position_params or self._residuals[i] != _NOTHING
+        held = W * (n + m) * D + (H * n * m if has_bias else 0)
+        handed_on = i + 1 < len(self.shape.stages) and self._residuals[i + 1] != _NOTHING
+        return elements + held * _num_held(sizes, choices, index, handed_on=handed_on)
 
     def _layer_parts(self, stage: int, choice: LayerChoice) -> dict[str, PartCost]:
         """A block's cost by mechanism, the params of its DIA cell left out."""
         sizes = self.shape.stages[stage]
         options = self.backbone.options
         N, D, H = sizes.num_tokens, sizes.embed_dim, sizes.num_heads
+        n, m = sizes.attention.num_queries, sizes.attention.num_keys
+        windows = {"num_keys": m, "num_windows": sizes.attention.num_windows}
+        context = PartCost(sizes.attention.context_params, sizes.attention.context_macs)
         biases = {"qkv_bias": sizes.qkv_bias, "proj_bias": sizes.proj_bias}
         parts = {"rest": _block_frame(sizes, choice)}
         if choice.kind is Kind.VANILLA:
-            parts["vanilla"] = PartCost(vanilla.params(D, **biases), vanilla.macs(N, D))
+            own = PartCost(vanilla.params(D, **biases), vanilla.macs(n, D, **windows))
+            parts["vanilla"] = own + context + _own_scores_cost(sizes)
         elif choice.kind is Kind.LESS:
-            parts["less"] = PartCost(less.params(N, D, **biases), less.macs(N, D))
+            form = map_form(sizes, choice)
+            own = PartCost(
+                less.params(n, D, num_keys=m, form=form, **biases),
+                less.macs(n, D, form=form, **windows),
+            )
+            has_bias = sizes.attention.position_params or self._residuals[stage] != _NOTHING
+            bias = PartCost(0, less.bias_macs(form, n, m, H) if has_bias else 0)
+            parts["less"] = own + context + bias
         elif choice.slots is not None:
             S, c = choice.slots, options.external_expansion
             parts["external"] = (
                 PartCost(external.params(D, S), external.macs(N, D, S))
-                if options.external_form == "single"
+                if choice.form is None
                 else PartCost(
                     external.multi_head_params(D, H, S, c), external.multi_head_macs(N, D, S, c)
                 )
@@ -261,81 +297,71 @@ class CostModel:
         return parts
 
 
+def _own_scores_cost(sizes: StageShape) -> PartCost:
+    """What a vanilla layer has beyond its linear maps: position bias and mixing of maps."""
+    shape = sizes.attention
+    n, m, W, H = shape.num_queries, shape.num_keys, shape.num_windows, sizes.num_heads
+    position = PartCost(shape.position_params, 0)
+    if not shape.head_mixing:
+        return position
+    return position + PartCost(
+        vanilla.head_mixing_params(H), vanilla.head_mixing_macs(n, m, H, num_windows=W)
+    )
+
+
+def _residual_cost(stages: tuple[StageShape, ...], i: int) -> PartCost:
+    """The attention residual into stage `i`; none into the first."""
+    if i == 0:
+        return _NOTHING
+    before, stage = stages[i - 1], stages[i]
+    return PartCost(residual.params(before, stage), residual.macs(before, stage, has_bias=i > 1))
+
+
+def _num_held(
+    sizes: AttentionShape, choices: tuple[LayerChoice, ...], index: int, *, handed_on: bool
+) -> int:
+    """Groups of layers whose scores wait, after layer `index`, for a layer to come.
+
+    A group's scores wait where its next layer that has scores is less attention: in a valid
+    placement they have been made by then. Without such a layer they wait where the next stage
+    takes them.
+    """
+    attends = (Kind.VANILLA, Kind.LESS)
+    next_kind: dict[int, Kind] = {}
+    for j in range(index + 1, len(choices)):
+        if choices[j].kind in attends:
+            next_kind.setdefault(sizes.score_group(j), choices[j].kind)
+    held = sum(kind is Kind.LESS for kind in next_kind.values())
+    made = any(choice.kind in attends for choice in choices[: index + 1])
+    return held + (handed_on and made and not next_kind)
+
+
 def _num_norms(choice: LayerChoice) -> int:
     return 1 if choice.kind is Kind.NONE else 2
 
 
 def _norm_macs(sizes: StageShape, choice: LayerChoice) -> int:
-    return _num_norms(choice) * layer_norm_macs(sizes.num_tokens, sizes.embed_dim)
+    norms = _num_norms(choice) * layer_norm_macs(sizes.num_tokens, sizes.embed_dim)
+    if choice.kind in (Kind.VANILLA, Kind.LESS):
+        norms += sizes.attention.context_norm_macs
+    if choice.kind is Kind.VANILLA and sizes.attention.head_mixing:
+        shape = sizes.attention
+        norms += vanilla.head_mixing_norm_macs(
+            shape.num_queries, shape.num_keys, sizes.num_heads, num_windows=shape.num_windows
+        )
+    return norms + sizes.mlp_norm_macs
 
 
 def _block_frame(sizes: StageShape, choice: LayerChoice) -> PartCost:
     """Norms, layer scales and MLP; a layer of kind N has the MLP branch's alone."""
-    D, M = sizes.embed_dim, sizes.mlp_hidden_dim
+    D = sizes.embed_dim
     num_branches = _num_norms(choice)
     norm_params = 2 * D
-    mlp_params = 2 * D * M + (D + M) * sizes.proj_bias
     return PartCost(
-        num_branches * (norm_params + D * sizes.layer_scale) + mlp_params,
-        _norm_macs(sizes, choice) + 2 * sizes.num_tokens * D * M,
+        num_branches * (norm_params + D * sizes.layer_scale) + sizes.mlp_params,
+        num_branches * layer_norm_macs(sizes.num_tokens, D) + sizes.mlp_macs,
     )
 
 
 def _num_dia_cells(choices: tuple[LayerChoice, ...]) -> int:
     return len({choice.dia for choice in choices} - {None})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LessAttentionEconomics:
-    """What one less-attention layer saves against a vanilla one in a stage.
-
-    Attributes:
-        num_tokens: N of the stage.
-        embed_dim: D of the stage.
-        vanilla_macs: attention of a vanilla layer, for one image.
-        less_macs: attention of a less-attention layer, factored as it is computed here.
-        paper_form_macs: the same layer with maps applied to every head's scores, as printed.
-        saved_macs: what a less-attention layer saves; negative where it costs more.
-        break_even_tokens: it saves exactly where N is below this, which is D.
-    """
-
-    num_tokens: int
-    embed_dim: int
-    vanilla_macs: int
-    less_macs: int
-    paper_form_macs: int
-    saved_macs: int
-    break_even_tokens: int
-
-    def to_json(self) -> dict[str, int]:
-        """A plain dictionary of every field."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-def less_attention_economics(backbone: BackboneSpec, stage: int) -> LessAttentionEconomics:
-    """Whether less attention pays in a stage.
-
-    With N tokens and D channels a layer saves 2 N D (D - N) MACs: the difference of
-    `vanilla.macs` and `less.macs`.
-
-    Args:
-        backbone: the backbone.
-        stage: index of the stage, from 0.
-
-    Returns:
-        The figures of one layer.
-
-    Raises:
-        InputError: a backbone that is unknown or not understood.
-    """
-    sizes = describe(backbone).stages[stage]
-    N, D = sizes.num_tokens, sizes.embed_dim
-    return LessAttentionEconomics(
-        num_tokens=N,
-        embed_dim=D,
-        vanilla_macs=vanilla.macs(N, D),
-        less_macs=less.macs(N, D),
-        paper_form_macs=less.paper_form_macs(N, D, sizes.num_heads),
-        saved_macs=vanilla.macs(N, D) - less.macs(N, D),
-        break_even_tokens=D,
-    )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sharedattn.backbones import build_network
+from sharedattn.legality import canonical_placement
 from sharedattn.network import Network
 from sharedattn.placement import Envelope, Placement
 
@@ -27,6 +28,7 @@ def extract(network: Network, placement: Placement) -> Network:
         InputError: the placement lies outside the network's envelope.
     """
     network.envelope.check(placement)
+    placement = canonical_placement(network.shape, placement)
     with torch.device("meta"):
         alone = build_network(
             network.backbone,
@@ -46,7 +48,8 @@ def _cut(shared: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
         # Memories shrink to their first slots; every other weight keeps its shape.
         weight = shared[name][tuple(slice(size) for size in shape)]
     else:
-        # A layer that is less attention alone owns the value rows of the joint map.
+        # A layer that is less attention alone owns the value rows of the joint map, the last.
         module, _, leaf = name.rpartition(".v.")
-        weight = shared[f"{module}.qkv.{leaf}"][-shape[0] :]
+        joints = (f"{module}.{joint}.{leaf}" for joint in ("qkv", "kv"))
+        weight = shared[next(name for name in joints if name in shared)][-shape[0] :]
     return weight.clone(memory_format=torch.contiguous_format)

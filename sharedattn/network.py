@@ -12,76 +12,19 @@ Y x X grid.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from sharedattn.attention.dia import DIACell
-from sharedattn.attention.less import diagonality
+from sharedattn.attention.residual import AttentionResidual
+from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.legality import check_placement
+from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
 from sharedattn.shape import BackboneShape
-
-COLLECTABLE = frozenset({"attention", "gates", "diagonality"})
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the layers of a stage hand on, beside the tokens; empty at each stage's start.
-
-    Attributes:
-        queries_keys: queries and keys, each (B, H, N, K), of the last vanilla or less layer.
-        dia: h and c, each (B, D), per DIA cell that has been called.
-    """
-
-    queries_keys: tuple[Tensor, Tensor] | None = None
-    dia: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def with_dia(self, cell: int, h_c: tuple[Tensor, Tensor]) -> State:
-        """This state after a call of `cell`."""
-        return replace(self, dia={**self.dia, cell: h_c})
-
-
-class Recorder:
-    """What one run collects, layer by layer; made for a run and dropped with it.
-
-    Attributes:
-        maps: attention maps of each layer run so far; None: no attention branch, or not wanted.
-        gates: DIA gates (B, D) of each layer run so far; None: no gate, or not wanted.
-        diagonality_terms: the diagonality term of each less-attention layer run so far.
-    """
-
-    def __init__(self, collect: Collection[str]) -> None:
-        """Collect the names in `collect`.
-
-        Raises:
-            InputError: a name that is not collectable.
-        """
-        unknown = sorted(set(collect) - COLLECTABLE)
-        if unknown:
-            raise InputError(
-                f"`collect` holds names among {', '.join(sorted(COLLECTABLE))}, "
-                f"but got {', '.join(map(repr, unknown))}"
-            )
-        self._collect = frozenset(collect)
-        self.maps: list[Tensor | None] = []
-        self.gates: list[Tensor | None] = []
-        self.diagonality_terms: list[Tensor] = []
-
-    def wants_maps(self, kind: Kind) -> bool:
-        """Whether a layer of this kind must compute its attention explicitly."""
-        return "attention" in self._collect or (
-            "diagonality" in self._collect and kind is Kind.LESS
-        )
-
-    def add(self, kind: Kind, maps_BHNM: Tensor | None, gate_BD: Tensor | None) -> None:
-        """Take what a layer has computed."""
-        self.maps.append(maps_BHNM if "attention" in self._collect else None)
-        self.gates.append(gate_BD if "gates" in self._collect else None)
-        if "diagonality" in self._collect and kind is Kind.LESS:
-            assert maps_BHNM is not None
-            self.diagonality_terms.append(diagonality(maps_BHNM))
+from sharedattn.state import Recorder, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +34,9 @@ class RunResult:
     Attributes:
         logits: (B, classes).
         tokens: (B, N, D) after the last layer, before the final norm.
-        attention: maps per layer where collected, (B, H, N, N) of vanilla and less attention,
-            (B, heads, N, S) of external; None for a layer without an attention branch.
+        attention: maps per layer where collected, (B, H, N, M) of vanilla and less attention, N
+            queries and M keys of a window and B images times windows; (B, heads, N, S) of
+            external; None for a layer without an attention branch.
         gates: DIA gates (B, D) per layer where collected; None for a layer without one.
         diagonality: where collected, the mean diagonality term of the less-attention layers, a
             differentiable scalar; 0 without such layers.
@@ -115,6 +59,8 @@ class Network(nn.Module, ABC):
         fused: whether attention uses the fused kernel where no map is asked for.
         drop_path_rate: stochastic depth of the backbone's last block.
         dia_cells: per stage, the DIA cells by number.
+        residuals: by stage, what adds the stage before's scores to its own; empty unless the
+            backbone asks for the attention residual.
     """
 
     def __init__(
@@ -126,7 +72,7 @@ class Network(nn.Module, ABC):
         fused: bool,
         drop_path_rate: float,
     ) -> None:
-        """Make what all families share: the DIA cells.
+        """Make what all families share: the DIA cells and the attention residuals.
 
         Raises:
             InputError: a DIA bottleneck without channels.
@@ -147,6 +93,13 @@ class Network(nn.Module, ABC):
             )
             for stage, positions in zip(shape.stages, envelope.stages, strict=True)
         )
+        self.residuals = nn.ModuleDict(
+            {
+                str(i): AttentionResidual(shape.stages[i - 1], shape.stages[i])
+                for i in range(1, len(shape.stages))
+                if backbone.options.attention_residual
+            }
+        )
 
     @abstractmethod
     def embed_images(self, images_BCYX: Tensor) -> Tensor:
@@ -157,16 +110,8 @@ class Network(nn.Module, ABC):
         """Tokens of `stage`, which is not the first, of the last stage's tokens."""
 
     @abstractmethod
-    def run_block(
-        self,
-        stage: int,
-        index: int,
-        tokens: Tensor,
-        state: State,
-        choice: LayerChoice,
-        recorder: Recorder,
-    ) -> tuple[Tensor, State]:
-        """Tokens and state after one block."""
+    def block(self, stage: int, index: int) -> Block:
+        """The block at a layer position."""
 
     @abstractmethod
     def classify(self, tokens: Tensor) -> Tensor:
@@ -206,8 +151,19 @@ class Network(nn.Module, ABC):
             What the next layer, or `finish`, takes.
         """
         if index == 0 and stage > 0:
-            tokens, state = self.enter_stage(stage, tokens), State()
-        return self.run_block(stage, index, tokens, state, choice, recorder or Recorder(()))
+            residual = None
+            if str(stage) in self.residuals:
+                # The attention residual asks for a V in every stage, and has but one group.
+                residual = self.residuals[str(stage)](state.scores[0])
+            tokens, state = self.enter_stage(stage, tokens), State(residual=residual)
+        cells = self.dia_cells[stage]
+        assert isinstance(cells, nn.ModuleDict)
+        cell = None if choice.dia is None else cells[str(choice.dia)]
+        group = self.shape.stages[stage].attention.score_group(index)
+        after: tuple[Tensor, State] = self.block(stage, index)(
+            tokens, state, choice, group, cell, recorder or Recorder(())
+        )
+        return after
 
     def finish(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the tokens after the last layer."""
@@ -244,6 +200,7 @@ class Network(nn.Module, ABC):
                 )
         else:
             self.envelope.check(placement)
+            check_placement(self.shape, self.backbone.options, placement)
         recorder = Recorder(collect)
         tokens, state = self.begin(images_BCYX)
         for stage, choices in enumerate(placement.stages):
@@ -271,7 +228,7 @@ class Network(nn.Module, ABC):
 def _only_placement(envelope: Envelope) -> Placement | None:
     """The placement this is an envelope of, if it is one of a single placement."""
     positions = [position for stage in envelope.stages for position in stage]
-    if any(len(p.kinds) != 1 or len(p.dia_cells) > 1 for p in positions):
+    if any(len(p.kinds) != 1 or len(p.dia_cells) > 1 or len(p.forms) > 1 for p in positions):
         return None
     return Placement(
         tuple(
@@ -281,6 +238,7 @@ def _only_placement(envelope: Envelope) -> Placement | None:
                     slots=p.max_slots or None,
                     dia=next(iter(p.dia_cells), None),
                     cb=p.cb,
+                    form=next((form for _, form in p.forms), None),
                 )
                 for p in stage
             )

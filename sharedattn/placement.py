@@ -5,9 +5,10 @@ Everything here is frozen, validated on construction, and canonical: two placeme
 same network are equal, have the same text and the same hash.
 
 Text form of a stage: layers in order, run-length (`E1V2L3N1`), then options that expand to the
-layers: `/sS` memory slots, `/diaG` contiguous DIA groups, `/cb` or `/cbK` context broadcasting in
-all or the last K layers. Where these cannot say the layers, they are written one by one with
-commas: `E/s16,E/s64/cb,V/d0,L/d0`.
+layers: `/sS` memory slots, `/mea` the multi-head form of external attention, `/keys`, `/full`,
+`/lowrankR` or `/reuse` the maps of less attention, `/diaG` contiguous DIA groups, `/cb` or `/cbK`
+context broadcasting in all or the last K layers. Where these cannot say the layers, they are
+written one by one with commas: `E/s16,E/s64/cb,V/d0,L/keys/d0`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal
 
 from sharedattn.errors import InputError
 
-SPEC_FORMAT_VERSION = 1
+SPEC_FORMAT_VERSION = 2
 DEFAULT_SLOTS = 64
 
-_RESERVED_OPTION = re.compile(r"mea|cbs|r\d+|dia\[[01]*\]|keys|lowrank\d+|reuse")
+_RESERVED_OPTION = re.compile(r"cbs|r\d+|dia\[[01]*\]")
+_FORM_OPTIONS = {"mea": "", "full": "", "keys": "", "lowrank": r"[1-9]\d{0,5}", "reuse": ""}
 _SHORT_STAGE = re.compile(r"((?:[A-Z]\d+)+)((?:/[^/]*)*)")
 _LONG_LAYER = re.compile(r"([A-Z])((?:/[^/]*)*)")
 _NAME = r"[A-Za-z][\w.]*"
@@ -51,15 +53,21 @@ class LayerChoice:
         slots: memory slots S of an external layer; None for every other kind.
         dia: cell of the DIA unit that gates this layer, numbered within its stage; None: no gate.
         cb: whether the layer's MLP ends with context broadcasting.
+        form: what the attention branch is in place of its default. Of less attention, the maps:
+            `full` (queries and keys), `keys` (keys alone), `lowrankR` (queries and keys, of rank
+            R), `reuse` (none); the default is full maps, but keys alone where a stage reduces
+            its keys. Of external attention, `mea`: the multi-head form of the paper's code; the
+            default is our single-head form. No other kind has a form.
 
     Raises:
-        InputError: slots and kind do not agree, or a number is out of range.
+        InputError: slots or form and kind do not agree, or a number is out of range.
     """
 
     kind: Kind
     slots: int | None = None
     dia: int | None = None
     cb: bool = False
+    form: str | None = None
 
     def __post_init__(self) -> None:
         if (self.kind is Kind.EXTERNAL) != (self.slots is not None):
@@ -71,25 +79,35 @@ class LayerChoice:
             raise InputError(f"`slots >= 1` must hold, but got slots={self.slots}")
         if self.dia is not None and self.dia < 0:
             raise InputError(f"`dia >= 0` must hold, but got dia={self.dia}")
+        if self.form is not None and kind_of_form(self.form) is not self.kind:
+            raise InputError(
+                f"`a form belongs to its kind: mea to E; full, keys, lowrankR and reuse to L` "
+                f"must hold, but got form={self.form!r} and kind={self.kind.value}"
+            )
 
     def to_json(self) -> list[Any]:
-        """The layer as `[kind, slots, dia, "cb" or null]`."""
-        return [self.kind.value, self.slots, self.dia, "cb" if self.cb else None]
+        """The layer as `[kind, slots, dia, "cb" or null]`, and its form where it has one."""
+        layer = [self.kind.value, self.slots, self.dia, "cb" if self.cb else None]
+        return layer if self.form is None else [*layer, self.form]
 
     @classmethod
     def from_json(cls, layer: Sequence[Any]) -> LayerChoice:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: not a list of four, or of values that mean no layer.
+            InputError: not a list of four or five, or of values that mean no layer.
         """
         try:
-            kind, slots, dia, broadcasting = layer
+            kind, slots, dia, broadcasting, *form = layer
             kind = Kind(kind)
+            [form] = form or [None]
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"a layer is `[kind, slots, dia, cb]` with kind V, L, E or N, but got {layer!r}"
+                f"a layer is `[kind, slots, dia, cb]`, and its form where it has one, with kind "
+                f"V, L, E or N, but got {layer!r}"
             ) from error
+        if form is not None and not isinstance(form, str):
+            raise InputError(f"a layer's form is a text, but got {layer!r}")
         if broadcasting not in (None, "cb") or not all(
             n is None or type(n) is int for n in (slots, dia)
         ):
@@ -97,12 +115,26 @@ class LayerChoice:
                 f'a layer has whole numbers or null as slots and dia, and "cb" or null as cb, '
                 f"but got {layer!r}"
             )
-        return cls(kind, slots, dia, broadcasting == "cb")
+        return cls(kind, slots, dia, broadcasting == "cb", form)
 
     def __str__(self) -> str:
         slots = "" if self.slots is None else f"/s{self.slots}"
+        form = "" if self.form is None else f"/{self.form}"
         dia = "" if self.dia is None else f"/d{self.dia}"
-        return f"{self.kind.value}{slots}{dia}{'/cb' if self.cb else ''}"
+        return f"{self.kind.value}{slots}{form}{dia}{'/cb' if self.cb else ''}"
+
+
+def kind_of_form(form: str) -> Kind | None:
+    """The kind of layer that a form belongs to; None: no such form."""
+    if form == "mea":
+        return Kind.EXTERNAL
+    return Kind.LESS if form in ("full", "keys", "reuse") or rank_of(form) else None
+
+
+def rank_of(form: str | None) -> int | None:
+    """R of the form `lowrankR`; None for every other form."""
+    match = re.fullmatch(r"lowrank([1-9]\d{0,5})", form or "")
+    return int(match[1]) if match else None
 
 
 def dia_runs(num_layers: int, num_groups: int) -> tuple[int, ...]:
@@ -187,7 +219,7 @@ class Placement:
         return cls(tuple((LayerChoice(Kind.VANILLA),) * depth for depth in depths))
 
     def to_json(self) -> list[list[list[Any]]]:
-        """Stages of layers, each layer `[kind, slots, dia, "cb" or null]`."""
+        """Stages of layers, each layer as `LayerChoice.to_json` has it."""
         return [[layer.to_json() for layer in stage] for stage in self.stages]
 
     def __str__(self) -> str:
@@ -219,21 +251,23 @@ def _canonical_stage(index: int, stage: Iterable[LayerChoice]) -> tuple[LayerCho
     if all(raw == cell for raw, cell in cell_of.items()):
         return layers
     return tuple(
-        layer
-        if layer.dia is None
-        else LayerChoice(layer.kind, layer.slots, cell_of[layer.dia], layer.cb)
-        for layer in layers
+        layer if layer.dia is None else replace(layer, dia=cell_of[layer.dia]) for layer in layers
     )
 
 
 def _stage_text(stage: tuple[LayerChoice, ...]) -> str:
     """The short form where it says the same layers, else the layers one by one."""
     slots = {layer.slots for layer in stage if layer.slots is not None}
+    forms = {
+        kind: {layer.form for layer in stage if layer.kind is kind}
+        for kind in (Kind.EXTERNAL, Kind.LESS)
+    }
     cells = [layer.dia for layer in stage]
     num_groups = len(set(cells) - {None})
     with_cb = sum(layer.cb for layer in stage)
     short = (
         len(slots) <= 1
+        and all(len(of_kind) <= 1 for of_kind in forms.values())
         and (num_groups == 0 or tuple(cells) == dia_runs(len(stage), num_groups))
         and all(layer.cb for layer in stage[len(stage) - with_cb :])
     )
@@ -244,9 +278,10 @@ def _stage_text(stage: tuple[LayerChoice, ...]) -> str:
         for kind, run in itertools.groupby(stage, key=lambda layer: layer.kind)
     )
     slots_text = "".join(f"/s{s}" for s in slots)
+    forms_text = "".join(f"/{form}" for of_kind in forms.values() for form in of_kind if form)
     dia_text = f"/dia{num_groups}" if num_groups else ""
     cb_text = "" if not with_cb else "/cb" if with_cb == len(stage) else f"/cb{with_cb}"
-    return runs + slots_text + dia_text + cb_text
+    return runs + slots_text + forms_text + dia_text + cb_text
 
 
 def _parse_kind(letter: str, text: str) -> Kind:
@@ -304,8 +339,11 @@ def _parse_stage(text: str) -> tuple[LayerChoice, ...]:
         for _ in range(_bounded_count(count, text))
     ]
     options = _parse_options(
-        match[2], text, {"s": r"\d{1,9}", "dia": r"\d{1,9}", "cb": r"\d{0,9}"}
+        match[2],
+        text,
+        {"s": r"\d{1,9}", **_FORM_OPTIONS, "dia": r"\d{1,9}", "cb": r"\d{0,9}"},
     )
+    forms = _forms(options, frozenset(kinds), text)
     has_external = Kind.EXTERNAL in kinds
     if "s" in options and not has_external:
         raise InputError(
@@ -330,9 +368,33 @@ def _parse_stage(text: str) -> tuple[LayerChoice, ...]:
             slots if kind is Kind.EXTERNAL else None,
             cell,
             position >= len(kinds) - with_cb,
+            forms.get(kind),
         )
         for position, (kind, cell) in enumerate(zip(kinds, cells, strict=True))
     )
+
+
+def _forms(options: dict[str, int | None], kinds: frozenset[Kind], text: str) -> dict[Kind, str]:
+    """The form that the options say, by the kind it belongs to."""
+    forms: dict[Kind, str] = {}
+    for name in _FORM_OPTIONS:
+        if name not in options:
+            continue
+        form = name if options[name] is None else f"{name}{options[name]}"
+        kind = kind_of_form(form)
+        assert kind is not None
+        if kind not in kinds:
+            raise InputError(
+                f"`/{form} needs a layer of kind {kind.value}` must hold, but {text!r} has none; "
+                f"drop the /{form}"
+            )
+        if kind in forms:
+            raise InputError(
+                f"`layers of kind {kind.value} have one form` must hold, but {text!r} says "
+                f"/{forms[kind]} and /{form}"
+            )
+        forms[kind] = form
+    return forms
 
 
 def _bounded_count(count: str, text: str) -> int:
@@ -350,11 +412,17 @@ def _parse_layer(part: str, text: str) -> LayerChoice:
             f"but got {part!r} in {text!r}"
         )
     kind = _parse_kind(match[1], text)
-    options = _parse_options(match[2], text, {"s": r"\d{1,9}", "d": r"\d{1,9}", "cb": ""})
+    options = _parse_options(
+        match[2], text, {"s": r"\d{1,9}", **_FORM_OPTIONS, "d": r"\d{1,9}", "cb": ""}
+    )
     if "s" in options and kind is not Kind.EXTERNAL:
         raise InputError(f"`/s needs an external layer` must hold, but got {part!r} in {text!r}")
     slots = options.get("s", DEFAULT_SLOTS) if kind is Kind.EXTERNAL else None
-    return LayerChoice(kind, slots, options.get("d"), "cb" in options)
+    form = _forms(options, frozenset({kind}), text).get(kind)
+    return LayerChoice(kind, slots, options.get("d"), "cb" in options, form)
+
+
+_KINDS_WITH_FORMS = frozenset({Kind.LESS, Kind.EXTERNAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,12 +434,20 @@ class LayerEnvelope:
         max_slots: the most memory slots of an external layer here; 0: no external layer.
         dia_cells: the DIA cells that gate this layer in some placement.
         cb: whether some placement broadcasts context here.
+        forms: every form that some placement asks for here, with the kind it belongs to; the
+            default form of less and of external attention is None.
     """
 
     kinds: frozenset[Kind]
     max_slots: int = 0
     dia_cells: frozenset[int] = frozenset()
     cb: bool = False
+    forms: frozenset[tuple[Kind, str | None]] = frozenset()
+
+    def forms_of(self, kind: Kind) -> tuple[str | None, ...]:
+        """The forms of layers of `kind` here, the default first."""
+        forms = (form for of_kind, form in self.forms if of_kind is kind)
+        return tuple(sorted(forms, key=lambda form: form or ""))
 
     def holds(self, choice: LayerChoice) -> bool:
         """Whether `choice` can be run at this position."""
@@ -380,6 +456,7 @@ class LayerEnvelope:
             and (choice.slots or 0) <= self.max_slots
             and (choice.dia is None or choice.dia in self.dia_cells)
             and (self.cb or not choice.cb)
+            and (choice.kind not in _KINDS_WITH_FORMS or (choice.kind, choice.form) in self.forms)
         )
 
 
@@ -446,6 +523,9 @@ def _layer_union(choices: Sequence[LayerChoice]) -> LayerEnvelope:
         max_slots=max(choice.slots or 0 for choice in choices),
         dia_cells=frozenset(choice.dia for choice in choices if choice.dia is not None),
         cb=any(choice.cb for choice in choices),
+        forms=frozenset(
+            (choice.kind, choice.form) for choice in choices if choice.kind in _KINDS_WITH_FORMS
+        ),
     )
 
 
@@ -454,28 +534,33 @@ class MechanismOptions:
     """Forms of the mechanisms that hold for a whole network.
 
     Attributes:
-        external_form: single-head external attention (ours, without the biases that cannot
-            matter), or the multi-head form of the paper's code.
-        external_expansion: c, the multi-head form's widening of the query and of the heads.
+        external_expansion: c, by which the multi-head form of external attention widens the
+            query and multiplies the heads.
         broadcasting_form: plain context broadcasting, or with a learned scale per channel.
         dia_reduction: r of the DIA cell's bottleneck, floor(D / r) channels.
         class_token_in_mean: whether prefix tokens enter the token means of CB and DIA.
+        handover: whose scores a less-attention layer of shifted windows takes: those of the
+            last layer of `equal_shift`, or of the `previous` layer, whose windows lie elsewhere.
+        attention_residual: whether the scores at a stage's end, pooled, are added to those of
+            the next stage's vanilla layers.
 
     Raises:
         InputError: a form that does not exist, or a number below 1.
     """
 
-    external_form: Literal["single", "multihead"] = "single"
     external_expansion: int = 4
     broadcasting_form: Literal["plain", "scaled"] = "plain"
     dia_reduction: int = 4
     class_token_in_mean: bool = True
+    handover: Literal["equal_shift", "previous"] = "equal_shift"
+    attention_residual: bool = False
 
     def __post_init__(self) -> None:
         forms = {
-            "external_form": ("single", "multihead"),
             "broadcasting_form": ("plain", "scaled"),
             "class_token_in_mean": (True, False),
+            "handover": ("equal_shift", "previous"),
+            "attention_residual": (True, False),
         }
         for name, known in forms.items():
             value = getattr(self, name)
@@ -679,11 +764,16 @@ class NetworkSpec:
         Raises:
             InputError: another format version, missing fields, or values that mean no network.
         """
-        if not isinstance(document, dict) or document.get("format") != SPEC_FORMAT_VERSION:
+        if not isinstance(document, dict) or document.get("format") not in (
+            1,
+            SPEC_FORMAT_VERSION,
+        ):
             raise InputError(
                 f"`a network spec has format {SPEC_FORMAT_VERSION}` must hold, but got "
                 f"{document.get('format') if isinstance(document, dict) else document!r}"
             )
+        if document["format"] == 1:
+            document = _from_format_1(document)
         try:
             backbone, placement = document["backbone"], document["placement"]
         except KeyError as error:
@@ -703,3 +793,25 @@ class NetworkSpec:
 
     def __str__(self) -> str:
         return f"{self.backbone}: {self.placement}"
+
+
+def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
+    """A spec of format 1, where one option gave all external layers their form, in format 2."""
+    backbone = document.get("backbone")
+    placement = document.get("placement")
+    if not isinstance(backbone, dict) or not isinstance(backbone.get("options", {}), dict):
+        return document
+    options = dict(backbone.get("options", {}))
+    if options.pop("external_form", "single") == "multihead" and placement is not None:
+        read = Placement.parse if isinstance(placement, str) else Placement.from_json
+        placement = Placement(
+            tuple(
+                tuple(
+                    replace(layer, form="mea") if layer.kind is Kind.EXTERNAL else layer
+                    for layer in stage
+                )
+                for stage in read(placement).stages
+            )
+        ).to_json()
+        document = {**document, "placement": placement}
+    return {**document, "backbone": {**backbone, "options": options}}

@@ -9,55 +9,175 @@ images, and the chain of scores begins at Q K^T, so
     Psi (Q K^T) Theta^T = (Psi Q) (Theta K)^T :
 
 the layer mixes the carried queries and keys over tokens and attends with its own values. No N x N
-scores are stored, and it costs less than a vanilla layer where N < D.
+scores are stored, and it costs less than a vanilla layer where N < D. Layers in a chain compose to
+one map on each side. A bias of the scores, which no image changes, is mapped as Psi B Theta^T.
+
+Forms beside the full maps, ours: keys alone (no Psi, whose size is the number of queries squared),
+maps of low rank I + U V, and plain reuse of the scores without any map.
 
 Departures from the paper: the maps are identity plus a learned difference (zero at first: plain
 reuse), so weight decay pulls towards reuse and scores do not shrink layer by layer; no biases
 (Psi's vanishes under the softmax); the diagonality term has the sign that its name asks for.
 
-Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim.
+Shape letters: B batch, N queries, M keys, D embed_dim, H heads, K head_dim, R rank.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
+from sharedattn.attention.scores import Scores
+from sharedattn.placement import rank_of
 
-class TokenMaps(nn.Module):
+
+class ScoreMaps(nn.Module, ABC):
+    """How a less-attention layer makes its scores from those it is handed."""
+
+    @abstractmethod
+    def forward(self, scores: Scores) -> Scores:
+        """The layer's scores."""
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Plain reuse: maps equal to the identity."""
+
+
+class PlainReuse(ScoreMaps):
+    """The scores as they are."""
+
+    def forward(self, scores: Scores) -> Scores:
+        """`scores`."""
+        return scores
+
+    def reset_parameters(self) -> None:
+        """Nothing to reset."""
+
+
+class TokenMaps(ScoreMaps):
     """Psi on queries and Theta on keys, each identity plus a learned difference.
 
     Attributes:
-        psi: (N, N), the difference of Psi from the identity.
-        theta: (N, N), the difference of Theta from the identity.
+        psi: (N, N), the difference of Psi from the identity; None: keys are mapped alone.
+        theta: (M, M), the difference of Theta from the identity.
     """
 
-    def __init__(self, num_tokens: int) -> None:
-        """Maps over `num_tokens` tokens; they fit no other number."""
+    psi: nn.Parameter | None
+
+    def __init__(
+        self, num_queries: int, num_keys: int | None = None, *, keys_alone: bool = False
+    ) -> None:
+        """Maps over so many queries and keys, as many of both unless told; they fit no others."""
         super().__init__()
-        self.psi = nn.Parameter(torch.empty(num_tokens, num_tokens))
-        self.theta = nn.Parameter(torch.empty(num_tokens, num_tokens))
+        M = num_queries if num_keys is None else num_keys
+        psi = None if keys_alone else nn.Parameter(torch.empty(num_queries, num_queries))
+        self.register_parameter("psi", psi)
+        self.theta = nn.Parameter(torch.empty(M, M))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Plain reuse: no difference from the identity."""
-        nn.init.zeros_(self.psi)
+        """No difference from the identity."""
+        if self.psi is not None:
+            nn.init.zeros_(self.psi)
         nn.init.zeros_(self.theta)
 
-    def forward(self, q_BHNK: Tensor, k_BHNK: Tensor) -> tuple[Tensor, Tensor]:
-        """Psi Q and Theta K, each (B, H, N, K), of queries and keys (B, H, N, K)."""
-        return _mix_tokens(q_BHNK, self.psi), _mix_tokens(k_BHNK, self.theta)
+    def forward(self, scores: Scores) -> Scores:
+        """Scores of Psi q and Theta k, with the bias Psi B Theta^T."""
+        theta_MM = _with_identity(self.theta, scores.k_BHMK)
+        k_BHMK, bias = _mix_tokens(theta_MM, scores.k_BHMK), scores.bias
+        q_BHNK = scores.q_BHNK
+        if bias is not None:
+            bias = nn.functional.linear(bias, theta_MM)
+        if self.psi is not None:
+            psi_NN = _with_identity(self.psi, q_BHNK)
+            q_BHNK = _mix_tokens(psi_NN, q_BHNK)
+            if bias is not None:
+                bias = _on_queries(bias, psi_NN)
+        return replace(scores, q_BHNK=q_BHNK, k_BHMK=k_BHMK, bias=bias)
 
 
-def _mix_tokens(x_BHNK: Tensor, difference_NN: Tensor) -> Tensor:
+class LowRankMaps(ScoreMaps):
+    """Psi and Theta as I + U V, of rank R.
+
+    Attributes:
+        psi_down: (R, N), V of Psi.
+        psi_up: (N, R), U of Psi.
+        theta_down: (R, M), V of Theta.
+        theta_up: (M, R), U of Theta.
+    """
+
+    def __init__(self, num_queries: int, num_keys: int, rank: int) -> None:
+        """Maps over so many queries and keys; they fit no others."""
+        super().__init__()
+        self.psi_down = nn.Parameter(torch.empty(rank, num_queries))
+        self.psi_up = nn.Parameter(torch.empty(num_queries, rank))
+        self.theta_down = nn.Parameter(torch.empty(rank, num_keys))
+        self.theta_up = nn.Parameter(torch.empty(num_keys, rank))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """V as torch initialises a linear map, U zero: the identity, with a gradient at U."""
+        for down in (self.psi_down, self.theta_down):
+            bound = 1 / math.sqrt(down.shape[1])
+            nn.init.uniform_(down, -bound, bound)
+        for up in (self.psi_up, self.theta_up):
+            nn.init.zeros_(up)
+
+    def forward(self, scores: Scores) -> Scores:
+        """Scores of Psi q and Theta k, with the bias Psi B Theta^T."""
+        q_BHNK = scores.q_BHNK + _mix_tokens(
+            self.psi_up, _mix_tokens(self.psi_down, scores.q_BHNK)
+        )
+        k_BHMK = scores.k_BHMK + _mix_tokens(
+            self.theta_up, _mix_tokens(self.theta_down, scores.k_BHMK)
+        )
+        bias = scores.bias
+        if bias is not None:
+            linear = nn.functional.linear
+            bias = bias + linear(linear(bias, self.theta_down), self.theta_up)
+            bias = bias + _on_queries(_on_queries(bias, self.psi_down), self.psi_up)
+        return replace(scores, q_BHNK=q_BHNK, k_BHMK=k_BHMK, bias=bias)
+
+
+def make_maps(form: str, num_queries: int, num_keys: int) -> ScoreMaps:
+    """The maps of a form: `full`, `keys`, `lowrankR` or `reuse`.
+
+    Args:
+        form: as `LayerChoice.form` has it, the default of the stage in place of None.
+        num_queries: N, of a window.
+        num_keys: M, of a window.
+    """
+    rank = rank_of(form)
+    if rank is not None:
+        return LowRankMaps(num_queries, num_keys, rank)
+    if form == "reuse":
+        return PlainReuse()
+    return TokenMaps(num_queries, num_keys, keys_alone=form == "keys")
+
+
+def _with_identity(difference_NN: Tensor, like: Tensor) -> Tensor:
     # The identity is added to the small map rather than to the result, which saves a pass over
-    # the tokens. `bmm` of a map without batch strides reads and writes the tokens where they
-    # lie: any other form copies them, or leaves the last axis strided, which no fused kernel
-    # takes. (`map @ tokens` would do, but fvcore miscounts a 2-D left operand.)
+    # the tokens.
+    return difference_NN + torch.eye(len(difference_NN), dtype=like.dtype, device=like.device)
+
+
+def _mix_tokens(map_PN: Tensor, x_BHNK: Tensor) -> Tensor:
+    # `bmm` of a map without batch strides reads and writes the tokens where they lie: any other
+    # form copies them, or leaves the last axis strided, which no fused kernel takes. (`map @
+    # tokens` would do, but fvcore miscounts a 2-D left operand.)
     B, H, N, K = x_BHNK.shape
-    map_NN = difference_NN + torch.eye(N, dtype=x_BHNK.dtype, device=x_BHNK.device)
-    mixed_BND = torch.bmm(map_NN.expand(B, N, N), x_BHNK.transpose(1, 2).reshape(B, N, H * K))
-    return mixed_BND.reshape(B, N, H, K).transpose(1, 2)
+    P = len(map_PN)
+    mixed_BPD = torch.bmm(map_PN.expand(B, P, N), x_BHNK.transpose(1, 2).reshape(B, N, H * K))
+    return mixed_BPD.reshape(B, P, H, K).transpose(1, 2)
+
+
+def _on_queries(bias: Tensor, map_PN: Tensor) -> Tensor:
+    """A map over the queries of a bias (..., N, M), giving (..., P, M)."""
+    return nn.functional.linear(bias.transpose(-2, -1), map_PN).transpose(-2, -1)
 
 
 def diagonality(maps_BHNN: Tensor) -> Tensor:
@@ -85,42 +205,116 @@ def diagonality(maps_BHNN: Tensor) -> Tensor:
     return ((asymmetry_BH - dominance_BH) / N**2).mean()
 
 
-def params(num_tokens: int, embed_dim: int, *, qkv_bias: bool, proj_bias: bool) -> int:
-    """Parameters of a less-attention layer: 2 D^2 + 2 N^2, plus D for each bias."""
-    N, D = num_tokens, embed_dim
-    return 2 * D**2 + 2 * N**2 + D * qkv_bias + D * proj_bias
+def map_params(form: str, num_queries: int, num_keys: int) -> int:
+    """Parameters of the maps of a form, N queries and M keys of a window.
+
+    Full N^2 + M^2, keys M^2, rank R 2 R (N + M), reuse 0.
+    """
+    N, M, rank = num_queries, num_keys, rank_of(form)
+    if rank is not None:
+        return 2 * rank * (N + M)
+    return {"full": N**2 + M**2, "keys": M**2, "reuse": 0}[form]
 
 
-def macs(num_tokens: int, embed_dim: int) -> int:
+def map_macs(form: str, num_queries: int, num_keys: int, embed_dim: int) -> int:
+    """Multiply-accumulates of the maps of a form on one window's queries and keys.
+
+    Of D channels each: full (N^2 + M^2) D, keys M^2 D, rank R 2 R (N + M) D, reuse 0; a
+    multiply-add for each parameter and channel.
+    """
+    return map_params(form, num_queries, num_keys) * embed_dim
+
+
+def bias_macs(form: str, num_queries: int, num_keys: int, num_heads: int) -> int:
+    """Multiply-accumulates of mapping a bias of the scores, (H, N, M).
+
+    A bias that no image changes is mapped once for a batch; it counts for each image all the
+    same, since the batch of the convention is one image.
+
+    Full H N M (N + M), keys H N M^2, rank R 2 R H N M 2, reuse 0.
+    """
+    N, M, H, rank = num_queries, num_keys, num_heads, rank_of(form)
+    if rank is not None:
+        return 4 * rank * H * N * M
+    return H * N * M * {"full": N + M, "keys": M, "reuse": 0}[form]
+
+
+def params(
+    num_tokens: int,
+    embed_dim: int,
+    *,
+    qkv_bias: bool,
+    proj_bias: bool,
+    num_keys: int | None = None,
+    form: str = "full",
+) -> int:
+    """Parameters of a less-attention layer: 2 D^2, D for each bias, and its maps.
+
+    The maps are over `num_tokens` queries and `num_keys` keys of a window, as many where left
+    out; see `map_params`.
+    """
+    D = embed_dim
+    maps = map_params(form, num_tokens, num_tokens if num_keys is None else num_keys)
+    return 2 * D**2 + D * qkv_bias + D * proj_bias + maps
+
+
+def macs(
+    num_tokens: int,
+    embed_dim: int,
+    *,
+    num_keys: int | None = None,
+    num_windows: int = 1,
+    form: str = "full",
+) -> int:
     """Multiply-accumulates of a less-attention layer's attention for one image, factored.
 
-    Values and output projection, the two maps over tokens, the two token-token products:
+    Values and output projection, the maps over tokens, the two token-token products. With W
+    windows of n queries and m keys:
 
-        macs = 2*N*D**2 + 2*N**2*D + 2*N**2*D
+        macs = W * (n*D**2 + m*D**2 + maps + 2*n*m*D)
+
+    which is 2*N*D**2 + 4*N**2*D for full maps in one window. A bias of the scores adds
+    `bias_macs`.
 
     Args:
-        num_tokens: N, prefix tokens included; > 0.
+        num_tokens: n, queries of a window, prefix tokens included; > 0.
         embed_dim: D; > 0.
+        num_keys: m; as many as queries where left out.
+        num_windows: W.
+        form: the maps.
 
     Returns:
-        MACs, one multiply-add being 1; fewer than a vanilla layer's exactly where N < D.
+        MACs, one multiply-add being 1.
     """
-    N, D = num_tokens, embed_dim
-    return 2 * N * D**2 + 4 * N**2 * D
+    n, D, W = num_tokens, embed_dim, num_windows
+    m = n if num_keys is None else num_keys
+    return W * ((n + m) * D**2 + map_macs(form, n, m, D) + 2 * n * m * D)
 
 
-def paper_form_macs(num_tokens: int, embed_dim: int, num_heads: int) -> int:
-    """What the same layer costs as printed, with maps applied to the scores of every head.
+def paper_form_macs(
+    num_tokens: int,
+    embed_dim: int,
+    num_heads: int,
+    *,
+    num_keys: int | None = None,
+    num_windows: int = 1,
+) -> int:
+    """What the layer costs as printed, with both maps applied to the scores of every head.
 
-        macs = 2*N*D**2 + N**2*D + 2*H*N**3
+        macs = W * (n*D**2 + m*D**2 + n*m*D + H*n*m*(n + m))
+
+    which is 2*N*D**2 + N**2*D + 2*H*N**3 in one window.
 
     Args:
-        num_tokens: N; > 0.
+        num_tokens: n; > 0.
         embed_dim: D; > 0.
         num_heads: H; > 0.
+        num_keys: m; as many as queries where left out.
+        num_windows: W.
 
     Returns:
         MACs for one image; sharing the maps over heads saves parameters, not these.
     """
-    N, D, H = num_tokens, embed_dim, num_heads
-    return 2 * N * D**2 + N**2 * D + 2 * H * N**3
+    n, D, H, W = num_tokens, embed_dim, num_heads, num_windows
+    m = n if num_keys is None else num_keys
+    return W * ((n + m) * D**2 + n * m * D + H * n * m * (n + m))

@@ -1,7 +1,7 @@
 """Vanilla self-attention, with the values and the output that less attention shares.
 
 Vaswani et al. 2017 (arXiv:1706.03762), in timm's layout: one linear map gives queries, keys and
-values. The queries and keys are handed out, so that a later layer can reuse them.
+values. The scores are handed out, so that a later layer can reuse them.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim.
 """
@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sharedattn.attention.scores import Scores, attend
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention: softmax(Q K^T / sqrt(K)) V, then an output projection.
 
-    The linear maps are taken over, not copied, so timm's weights and names stay as they are.
+    The linear maps are taken over, not copied, so timm's weights and names stay as they are. A
+    family whose attention differs overrides what differs.
 
     Attributes:
         qkv: queries, keys and values in this order, D -> 3 D; absent without `own_scores`.
@@ -54,59 +57,57 @@ class SelfAttention(nn.Module):
         if own_scores:
             self.qkv = qkv
         else:
-            self.v = _value_rows(qkv)
+            self.v = last_rows(qkv)
         self.proj = proj
 
-    def queries_keys_values(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, H, N, K), of tokens (B, N, D)."""
+    def scores_and_values(self, x_BND: Tensor) -> tuple[Scores, Tensor]:
+        """Scores, and values (B, H, N, K), of tokens (B, N, D)."""
         B, N, _ = x_BND.shape
         # Unbound before the heads move forward: the gradient is then stacked in one copy.
         q_BNHK, k_BNHK, v_BNHK = self.qkv(x_BND).view(B, N, 3, self.num_heads, -1).unbind(2)
-        return q_BNHK.transpose(1, 2), k_BNHK.transpose(1, 2), v_BNHK.transpose(1, 2)
+        scores = Scores(q_BNHK.transpose(1, 2), k_BNHK.transpose(1, 2), self.scale)
+        return scores, v_BNHK.transpose(1, 2)
 
     def values(self, x_BND: Tensor) -> Tensor:
         """Values (B, H, N, K) alone, of tokens (B, N, D)."""
-        B, N, D = x_BND.shape
-        if self.own_scores:
-            bias = None if self.qkv.bias is None else self.qkv.bias[2 * D :]
-            v_BND = F.linear(x_BND, self.qkv.weight[2 * D :], bias)
-        else:
-            v_BND = self.v(x_BND)
+        B, N, _ = x_BND.shape
+        v_BND = linear_rows(self.qkv, x_BND) if self.own_scores else self.v(x_BND)
         return v_BND.reshape(B, N, self.num_heads, -1).transpose(1, 2)
 
     def forward(
-        self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor, *, with_maps: bool = False
+        self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Attend and project.
 
         Args:
-            q_BHNK: (B, H, N, K), this layer's own queries or reused ones.
-            k_BHNK: (B, H, N, K), keys likewise.
-            v_BHNK: (B, H, N, K), this layer's own values.
+            scores: this layer's own, or those it reuses.
+            v_BHMK: (B, H, M, K), this layer's own values.
             with_maps: compute the attention explicitly and return its maps.
 
         Returns:
-            Tokens (B, N, D), and the maps (B, H, N, N) where asked for, else None.
+            Tokens (B, N, D), and the maps (B, H, N, M) where asked for, else None.
         """
-        maps_BHNN = None
-        if self.fused and not with_maps:
-            out_BHNK = F.scaled_dot_product_attention(q_BHNK, k_BHNK, v_BHNK)
-        else:
-            maps_BHNN = torch.softmax((q_BHNK * self.scale) @ k_BHNK.transpose(-2, -1), dim=-1)
-            out_BHNK = maps_BHNN @ v_BHNK
+        out_BHNK, maps_BHNM = attend(scores, v_BHMK, fused=self.fused and not with_maps)
         out_BND = self.proj(out_BHNK.transpose(1, 2).flatten(2))
-        return out_BND, maps_BHNN if with_maps else None
+        return out_BND, maps_BHNM if with_maps else None
 
 
-def _value_rows(qkv: nn.Linear) -> nn.Linear:
-    """The value rows of a joint map, as a linear map of their own."""
-    D = qkv.in_features
-    v = nn.Linear(D, D, bias=qkv.bias is not None, device=qkv.weight.device)
+def last_rows(joint: nn.Linear) -> nn.Linear:
+    """The last D rows of a joint map from D channels, its values, as a map of their own."""
+    D = joint.in_features
+    v = nn.Linear(D, D, bias=joint.bias is not None, device=joint.weight.device)
     with torch.no_grad():
-        v.weight.copy_(qkv.weight[2 * D :])
-        if qkv.bias is not None:
-            v.bias.copy_(qkv.bias[2 * D :])
+        v.weight.copy_(joint.weight[-D:])
+        if joint.bias is not None:
+            v.bias.copy_(joint.bias[-D:])
     return v
+
+
+def linear_rows(joint: nn.Linear, x_BND: Tensor) -> Tensor:
+    """What the last D rows of a joint map give, its values, (B, N, D)."""
+    D = joint.in_features
+    bias = None if joint.bias is None else joint.bias[-D:]
+    return F.linear(x_BND, joint.weight[-D:], bias)
 
 
 def params(embed_dim: int, *, qkv_bias: bool, proj_bias: bool) -> int:
@@ -115,19 +116,52 @@ def params(embed_dim: int, *, qkv_bias: bool, proj_bias: bool) -> int:
     return 4 * D**2 + 3 * D * qkv_bias + D * proj_bias
 
 
-def macs(num_tokens: int, embed_dim: int) -> int:
+def macs(
+    num_tokens: int,
+    embed_dim: int,
+    *,
+    num_keys: int | None = None,
+    num_windows: int = 1,
+) -> int:
     """Multiply-accumulates of a vanilla layer's attention for one image.
 
-    Four projections and the two token-token products; softmax and biases cost nothing:
+    Queries, keys, values, output projection, and the two token-token products; softmax and biases
+    cost nothing. With W windows of n queries and m keys:
 
-        macs = 4*N*D**2 + 2*N**2*D
+        macs = W * (2*n*D**2 + 2*m*D**2 + 2*n*m*D)
+
+    which is 4*N*D**2 + 2*N**2*D in one window of N queries and keys.
 
     Args:
-        num_tokens: N, prefix tokens included; > 0.
+        num_tokens: n, queries of a window, prefix tokens included; > 0.
         embed_dim: D; > 0.
+        num_keys: m; as many as queries where left out.
+        num_windows: W.
 
     Returns:
         MACs, one multiply-add being 1. The number of heads does not matter.
     """
-    N, D = num_tokens, embed_dim
-    return 4 * N * D**2 + 2 * N**2 * D
+    n, D, W = num_tokens, embed_dim, num_windows
+    m = n if num_keys is None else num_keys
+    return W * (2 * n * D**2 + 2 * m * D**2 + 2 * n * m * D)
+
+
+def head_mixing_params(num_heads: int) -> int:
+    """Parameters of mixing maps over heads: a 1 x 1 convolution with bias, and a batch norm."""
+    H = num_heads
+    return H**2 + H + 2 * H
+
+
+def head_mixing_norm_macs(
+    num_queries: int, num_keys: int, num_heads: int, *, num_windows: int = 1
+) -> int:
+    """What the batch norm over mixed maps counts in eval mode: 2 an element."""
+    return 2 * num_windows * num_heads * num_queries * num_keys
+
+
+def head_mixing_macs(
+    num_queries: int, num_keys: int, num_heads: int, *, num_windows: int = 1
+) -> int:
+    """Multiply-accumulates of mixing maps over heads, for one image: W n m (H^2 + 2 H)."""
+    n, m, H, W = num_queries, num_keys, num_heads, num_windows
+    return W * n * m * H**2 + head_mixing_norm_macs(n, m, H, num_windows=W)

@@ -18,8 +18,14 @@ import torch
 from sharedattn.backbones.family import Family
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
+from sharedattn.legality import (
+    canonical_placement,
+    check_maps,
+    check_options,
+    check_placement,
+)
 from sharedattn.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, Keyword, NetworkSpec
+from sharedattn.placement import BackboneSpec, Envelope, Keyword, Kind, LayerChoice, NetworkSpec
 from sharedattn.shape import BackboneShape, StageShape
 
 __all__ = [
@@ -37,7 +43,7 @@ FAMILIES: tuple[Family, ...] = (VIT,)
 
 
 def describe(backbone: BackboneSpec) -> BackboneShape:
-    """Sizes of a backbone, read from a build without storage.
+    """Sizes of a backbone with its options, read from a build without storage.
 
     Args:
         backbone: the backbone; its keywords need not be canonical.
@@ -47,9 +53,19 @@ def describe(backbone: BackboneSpec) -> BackboneShape:
 
     Raises:
         InputError: an unknown name or keyword, a value that builds no model, or a model whose
-            blocks are not understood.
+            blocks are not understood; options that mean nothing on this backbone.
     """
-    return _read(backbone)[0]
+    shape, options = _read(backbone)[0], backbone.options
+    check_options(shape, options)
+    if options.handover == "previous":
+        shape = replace(
+            shape,
+            stages=tuple(
+                replace(stage, attention=replace(stage.attention, score_groups=()))
+                for stage in shape.stages
+            ),
+        )
+    return shape
 
 
 def canonical(backbone: BackboneSpec) -> BackboneSpec:
@@ -62,7 +78,11 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
         InputError: as `describe`.
     """
     shape, values = _read(backbone)
-    typed = {key: type(values[key])(value) for key, value in backbone.keywords}
+    typed = {
+        # A text of numbers has many spellings; the built model has one.
+        key: values[key] if isinstance(value, str) else type(values[key])(value)
+        for key, value in backbone.keywords
+    }
     for key in sorted(typed):
         rest = {k: v for k, v in typed.items() if k != key}
         if _builds_the_same(replace(backbone, keywords=tuple(rest.items())), shape, values):
@@ -75,15 +95,16 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
 
 
 def resolve(spec: NetworkSpec) -> NetworkSpec:
-    """The spec with its backbone canonical and its placement checked against it.
+    """The spec with its backbone canonical and its placement canonical on it, and checked.
 
     Raises:
         InputError: as `describe`; or a placement with other stages or more layers than the
-            backbone has.
+            backbone has, or that it cannot carry (`sharedattn.legality`).
     """
     shape = describe(spec.backbone)
     _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
-    return NetworkSpec(canonical(spec.backbone), spec.placement)
+    check_placement(shape, spec.backbone.options, spec.placement)
+    return NetworkSpec(canonical(spec.backbone), canonical_placement(shape, spec.placement))
 
 
 def build_network(
@@ -111,8 +132,9 @@ def build_network(
     """
     shape = describe(backbone)
     _check_depths(backbone, shape, "the envelope", tuple(map(len, envelope.stages)))
-    model = _make(backbone, drop_path_rate=drop_path_rate)
+    _check_envelope(shape, envelope)
     family, _ = _plain(backbone.name)
+    model = _make(backbone, family, drop_path_rate=drop_path_rate)
     return family.make_network(
         model, backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate
     )
@@ -120,7 +142,10 @@ def build_network(
 
 def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:
     """The stand-alone network of one placement; arguments and errors as `build_network`."""
-    envelope = Envelope.of(spec.placement)
+    shape = describe(spec.backbone)
+    _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
+    check_placement(shape, spec.backbone.options, spec.placement)
+    envelope = Envelope.of(canonical_placement(shape, spec.placement))
     return build_network(spec.backbone, envelope, fused=fused, drop_path_rate=drop_path_rate)
 
 
@@ -142,16 +167,28 @@ def _check_depths(
             )
 
 
-def _make(backbone: BackboneSpec, **arguments: Any) -> Any:
-    """The timm model of a backbone, on torch's default device."""
-    arguments |= {
-        **dict(backbone.keywords),
-        "in_chans": backbone.in_chans,
-        "num_classes": backbone.num_classes,
-    }
-    if backbone.image_size is not None:
+def _check_envelope(shape: BackboneShape, envelope: Envelope) -> None:
+    for stage, positions in zip(shape.stages, envelope.stages, strict=True):
+        for position in positions:
+            for form in position.forms_of(Kind.LESS):
+                check_maps(stage, LayerChoice(Kind.LESS, form=form))
+
+
+def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:
+    """The model of a backbone of a family, on torch's default device."""
+    arguments |= {key: family.keywords[key].to_argument(value) for key, value in backbone.keywords}
+    arguments |= {"in_chans": backbone.in_chans, "num_classes": backbone.num_classes}
+    if backbone.image_size is not None and family.default_image_size is None:
         arguments["img_size"] = backbone.image_size
     return _constructor(backbone.name)(**arguments)
+
+
+def _own_names() -> dict[str, Callable[..., Any]]:
+    """The names that are not timm's, each with what builds its model."""
+    names: dict[str, Callable[..., Any]] = {}
+    for family in FAMILIES:
+        names |= {family.base_name: family.model_class, **family.names}
+    return names
 
 
 def _constructor(name: str) -> Callable[..., Any]:
@@ -160,15 +197,14 @@ def _constructor(name: str) -> Callable[..., Any]:
     Raises:
         InputError: an unknown name.
     """
-    for family in FAMILIES:
-        if name == family.base_name:
-            return family.model_class
+    own = _own_names()
+    if name in own:
+        return own[name]
     if timm.is_model(name):
         return partial(timm.create_model, name)
-    known = [*(family.base_name for family in FAMILIES), *timm.list_models()]
-    near = difflib.get_close_matches(name, known)
+    near = difflib.get_close_matches(name, [*own, *timm.list_models()])
     raise InputError(
-        f"`a backbone is {', '.join(f.base_name for f in FAMILIES)} or a name of timm's` must "
+        f"`a backbone is {', '.join(own)} or a name of timm's` must "
         f"hold, but got {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
     )
 
@@ -186,7 +222,7 @@ def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
         model = constructor(num_classes=1)
     for family in FAMILIES:
         if type(model) is family.model_class:
-            _describe_as(name, family, model)
+            _describe_as(name, family, model, None)
             return family, family.read_keywords(model)
     raise InputError(
         f"`a backbone is of a family that is understood` must hold, but {name!r} is a "
@@ -202,19 +238,20 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
     _check_keywords(backbone, family, own_values)
     try:
         with torch.device("meta"):
-            model = _make(backbone)
-    # What timm raises on values that fit no model: it validates by assertions.
+            model = _make(backbone, family)
+    # What is raised on values that fit no model: timm validates by assertions.
     except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise InputError(
-            f"backbone {str(backbone)!r}: timm cannot build it: {error or type(error).__name__}"
+            f"backbone {str(backbone)!r} cannot be built: {error or type(error).__name__}"
         ) from error
-    return _describe_as(str(backbone), family, model), family.read_keywords(model)
+    shape = _describe_as(str(backbone), family, model, backbone.image_size)
+    return shape, family.read_keywords(model)
 
 
-def _describe_as(name: str, family: Family, model: Any) -> BackboneShape:
+def _describe_as(name: str, family: Family, model: Any, image_size: int | None) -> BackboneShape:
     """The sizes of a model; errors carry its name."""
     try:
-        return family.describe(model)
+        return family.describe(model, image_size or family.default_image_size)
     except InputError as error:
         raise InputError(f"backbone {name!r}: {error}") from error
 

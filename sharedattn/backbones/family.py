@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
+from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import Keyword
-from sharedattn.shape import BackboneShape
+from sharedattn.shape import BackboneShape, layer_norm_macs
+
+
+def _unchanged(value: Any) -> Any:
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +26,35 @@ class KeywordRule:
     Attributes:
         read: the keyword's value as a built model shows it; its type is the keyword's type.
         may_be_zero: whether 0 means something; a number below 0 never does.
+        to_argument: what the model's constructor takes, of the keyword's value; raises
+            `ValueError` on a value that means nothing.
     """
 
     read: Callable[[Any], Keyword]
     may_be_zero: bool = False
+    to_argument: Callable[[Any], Any] = _unchanged
+
+
+def per_stage(read: Callable[[Any], Iterable[float]]) -> KeywordRule:
+    """A keyword with one number a stage, written with dashes: `depths=2-2-2-2`.
+
+    Args:
+        read: the numbers as a built model shows them.
+    """
+    return KeywordRule(
+        lambda model: "-".join(f"{number:g}" for number in read(model)),
+        to_argument=_numbers_of_stages,
+    )
+
+
+def _numbers_of_stages(text: str) -> tuple[float, ...]:
+    numbers = []
+    for part in text.split("-"):
+        number = int(part) if part.isdecimal() else float(part)
+        if not 0 < number < math.inf:
+            raise ValueError(f"`one number > 0 a stage, such as 2-2-6-2` must hold, got {text!r}")
+        numbers.append(number)
+    return tuple(numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +66,54 @@ class Family:
         model_class: timm's class; a model of a subclass is not understood.
         keywords: the keyword arguments whose meaning is implemented, beside image size, channels
             and classes.
-        describe: sizes of a built model; raises `InputError`, without the model's name, on one
+        describe: sizes of a built model, at an image size where the model does not know its own
+            (None where it does); raises `InputError`, without the model's name, on one
             whose parts are not understood.
         make_network: the family's `Network` class: it takes a built model, the backbone's spec,
             the envelope, the shape, `fused` and `drop_path_rate`, and takes the model's parts
             over.
+        names: further names that are not timm's, each with what builds its model.
+        default_image_size: of a family whose models do not know their image size; None: they
+            take `img_size`, and have a default of their own.
     """
 
     base_name: str
     model_class: type[Any]
     keywords: Mapping[str, KeywordRule]
-    describe: Callable[[Any], BackboneShape]
+    describe: Callable[[Any, int | None], BackboneShape]
     make_network: Callable[..., Network]
+    names: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    default_image_size: int | None = None
 
     def read_keywords(self, model: Any) -> dict[str, Keyword]:
         """The value of every keyword as a built model shows it."""
         return {key: rule.read(model) for key, rule in self.keywords.items()}
+
+
+def refuse(reason: str) -> InputError:
+    """The error of a model with a part that is not understood."""
+    return InputError(f"its blocks are not understood: {reason}")
+
+
+def require_type(part: str, module: object, *accepted: type) -> None:
+    """Refuse a part that is not exactly of one of the accepted types."""
+    if type(module) not in accepted:
+        known = " or ".join(t.__name__ for t in accepted)
+        raise refuse(f"{part} is a {type(module).__name__}, understood is {known}")
+
+
+def require_norm(part: str, norm: Any, *accepted: type) -> None:
+    """Refuse a norm that is not of an accepted type, or a layer norm without scale and shift."""
+    require_type(part, norm, *accepted)
+    if isinstance(norm, nn.LayerNorm) and (norm.weight is None or norm.bias is None):
+        raise refuse(f"{part} has no scale or no shift")
+
+
+def num_params(*modules: nn.Module) -> int:
+    """Parameters of modules, each counted once."""
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def norm_macs(norm: Any, num_tokens: int) -> int:
+    """What a norm over so many tokens counts; 0 for the identity."""
+    return 0 if isinstance(norm, nn.Identity) else layer_norm_macs(num_tokens, norm.weight.numel())

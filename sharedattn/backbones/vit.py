@@ -10,7 +10,6 @@ Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, C channels, 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,145 +23,27 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sharedattn.attention.broadcasting import (
-    ContextBroadcasting,
-    ScaledContextBroadcasting,
-    token_mean,
-)
-from sharedattn.attention.external import ExternalAttention, MultiHeadExternalAttention
-from sharedattn.attention.less import TokenMaps
 from sharedattn.attention.vanilla import SelfAttention
-from sharedattn.backbones.family import Family, KeywordRule
-from sharedattn.errors import InputError
-from sharedattn.network import Network, Recorder, State
-from sharedattn.placement import (
-    BackboneSpec,
-    Envelope,
-    Kind,
-    LayerChoice,
-    LayerEnvelope,
-    MechanismOptions,
+from sharedattn.backbones.family import (
+    Family,
+    KeywordRule,
+    norm_macs,
+    num_params,
+    refuse,
+    require_norm,
+    require_type,
 )
-from sharedattn.shape import BackboneShape, StageShape, layer_norm_macs
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block that can do everything its layer position asks for.
-
-    The attention branch is vanilla, less, external, or absent. The MLP's branch goes through
-    fc2, context broadcasting, the DIA gate, layer scale and stochastic depth, in this order, so
-    the DIA state follows the undropped branch. `norm2` and the MLP serve every choice; `norm1`
-    serves every kind of attention; values and output projection serve vanilla and less.
-    """
-
-    def __init__(
-        self,
-        block: Any,
-        position: LayerEnvelope,
-        stage: StageShape,
-        options: MechanismOptions,
-        *,
-        fused: bool,
-    ) -> None:
-        """Take over the parts of a timm block that the position needs, and add the mechanisms.
-
-        Args:
-            block: timm's block of this position.
-            position: what the layer must be able to do.
-            stage: sizes of the stage.
-            options: forms of the mechanisms.
-            fused: whether attention uses the fused kernel.
-        """
-        super().__init__()
-        D, H = stage.embed_dim, stage.num_heads
-        self.num_left_out = 0 if options.class_token_in_mean else stage.num_prefix_tokens
-        has_attention = bool(position.kinds - {Kind.NONE})
-        if has_attention:
-            self.norm1 = block.norm1
-        if position.kinds & {Kind.VANILLA, Kind.LESS}:
-            self.attn = SelfAttention(
-                block.attn.qkv,
-                block.attn.proj,
-                H,
-                own_scores=Kind.VANILLA in position.kinds,
-                fused=fused,
-            )
-        if Kind.LESS in position.kinds:
-            self.less = TokenMaps(stage.num_tokens)
-        if Kind.EXTERNAL in position.kinds:
-            self.external = (
-                ExternalAttention(D, position.max_slots)
-                if options.external_form == "single"
-                else MultiHeadExternalAttention(
-                    D, position.max_slots, H, options.external_expansion
-                )
-            )
-        if has_attention:
-            self.ls1 = block.ls1
-            self.drop_path1 = block.drop_path1
-        self.norm2 = block.norm2
-        self.mlp = block.mlp
-        if position.cb:
-            self.broadcasting = (
-                ContextBroadcasting()
-                if options.broadcasting_form == "plain"
-                else ScaledContextBroadcasting(D)
-            )
-        self.ls2 = block.ls2
-        self.drop_path2 = block.drop_path2
-
-    def forward(
-        self,
-        x_BND: Tensor,
-        state: State,
-        choice: LayerChoice,
-        dia_cell: nn.Module | None,
-        recorder: Recorder,
-    ) -> tuple[Tensor, State]:
-        """One layer.
-
-        Args:
-            x_BND: (B, N, D).
-            state: from the layer before.
-            choice: what the layer does.
-            dia_cell: the cell that `choice.dia` names; None without one.
-            recorder: takes the attention maps and the gate.
-
-        Returns:
-            Tokens (B, N, D) and the state for the next layer.
-        """
-        maps = gate_BD = None
-        if choice.kind is not Kind.NONE:
-            branch_BND, maps, state = self._attend(
-                self.norm1(x_BND), state, choice, recorder.wants_maps(choice.kind)
-            )
-            x_BND = x_BND + self.drop_path1(self.ls1(branch_BND))
-        branch_BND = self.mlp(self.norm2(x_BND))
-        if choice.cb:
-            branch_BND = self.broadcasting(branch_BND, self.num_left_out)
-        if choice.dia is not None and dia_cell is not None:
-            mean_BD = token_mean(branch_BND, self.num_left_out).squeeze(1)
-            gate_BD, c_BD = dia_cell(mean_BD, state.dia.get(choice.dia))
-            state = state.with_dia(choice.dia, (gate_BD, c_BD))
-            branch_BND = branch_BND * gate_BD.unsqueeze(1)
-        recorder.add(choice.kind, maps, gate_BD)
-        return x_BND + self.drop_path2(self.ls2(branch_BND)), state
-
-    def _attend(
-        self, x_BND: Tensor, state: State, choice: LayerChoice, with_maps: bool
-    ) -> tuple[Tensor, Tensor | None, State]:
-        """The attention branch of normed tokens, its maps where wanted, and the state."""
-        if choice.kind is Kind.EXTERNAL:
-            branch_BND, maps_BGNS = self.external(x_BND, choice.slots)
-            return branch_BND, maps_BGNS, state
-        if choice.kind is Kind.VANILLA:
-            q_BHNK, k_BHNK, v_BHNK = self.attn.queries_keys_values(x_BND)
-        else:
-            assert state.queries_keys is not None, "a valid placement has a V before its first L"
-            q_BHNK, k_BHNK = self.less(*state.queries_keys)
-            v_BHNK = self.attn.values(x_BND)
-        branch_BND, maps_BHNN = self.attn(q_BHNK, k_BHNK, v_BHNK, with_maps=with_maps)
-        return branch_BND, maps_BHNN, replace(state, queries_keys=(q_BHNK, k_BHNK))
+from sharedattn.block import Block
+from sharedattn.errors import InputError
+from sharedattn.network import Network
+from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerEnvelope
+from sharedattn.shape import (
+    AttentionShape,
+    BackboneShape,
+    StageShape,
+    mlp_macs,
+    mlp_params,
+)
 
 
 class ViTNetwork(Network):
@@ -204,8 +85,15 @@ class ViTNetwork(Network):
         self.reg_token = model.reg_token
         self.pos_embed = model.pos_embed
         self.norm_pre = model.norm_pre
+        [stage] = shape.stages
         self.blocks = nn.ModuleList(
-            Block(block, position, shape.stages[0], backbone.options, fused=fused)
+            Block(
+                block,
+                self_attention(block.attn, position, stage.num_heads, fused=fused),
+                position,
+                stage,
+                backbone.options,
+            )
             for block, position in zip(model.blocks, envelope.stages[0], strict=False)
         )
         self.norm = model.norm
@@ -241,21 +129,11 @@ class ViTNetwork(Network):
         """Never called: a vision transformer has one stage."""
         raise AssertionError(f"a vision transformer has one stage, but stage {stage} was entered")
 
-    def run_block(
-        self,
-        stage: int,
-        index: int,
-        tokens: Tensor,
-        state: State,
-        choice: LayerChoice,
-        recorder: Recorder,
-    ) -> tuple[Tensor, State]:
-        """Tokens and state after block `index`."""
-        cells = self.dia_cells[stage]
-        assert isinstance(cells, nn.ModuleDict)
-        cell = None if choice.dia is None else cells[str(choice.dia)]
-        after: tuple[Tensor, State] = self.blocks[index](tokens, state, choice, cell, recorder)
-        return after
+    def block(self, stage: int, index: int) -> Block:
+        """Block `index`; there is one stage."""
+        block = self.blocks[index]
+        assert isinstance(block, Block)
+        return block
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes): norm, pooling, norm where the backbone has it there, head."""
@@ -269,41 +147,37 @@ class ViTNetwork(Network):
         return logits_BC
 
 
-def _refuse(reason: str) -> InputError:
-    return InputError(f"its blocks are not understood: {reason}")
-
-
-def _require_type(part: str, module: object, *accepted: type) -> None:
-    if type(module) not in accepted:
-        known = " or ".join(t.__name__ for t in accepted)
-        raise _refuse(f"{part} is a {type(module).__name__}, understood is {known}")
-
-
-def _require_norm(part: str, norm: Any, *accepted: type) -> None:
-    _require_type(part, norm, *accepted)
-    if type(norm) is LayerNorm and (norm.weight is None or norm.bias is None):
-        raise _refuse(f"{part} has no scale or no shift")
+def self_attention(
+    attention: Any, position: LayerEnvelope, num_heads: int, *, fused: bool
+) -> SelfAttention | None:
+    """What serves vanilla and less attention at a position, made of timm's `Attention`."""
+    if not position.kinds & {Kind.VANILLA, Kind.LESS}:
+        return None
+    own_scores = Kind.VANILLA in position.kinds
+    return SelfAttention(
+        attention.qkv, attention.proj, num_heads, own_scores=own_scores, fused=fused
+    )
 
 
 def _check_block(block: Any, embed_dim: int) -> None:
     """Refuse a block that does more than `Block` does."""
-    _require_type("a block", block, TimmBlock)
-    _require_type("its attention", block.attn, Attention)
-    _require_type("its query norm", block.attn.q_norm, nn.Identity)
-    _require_type("its key norm", block.attn.k_norm, nn.Identity)
-    _require_type("its attention's output norm", block.attn.norm, nn.Identity)
+    require_type("a block", block, TimmBlock)
+    require_type("its attention", block.attn, Attention)
+    require_type("its query norm", block.attn.q_norm, nn.Identity)
+    require_type("its key norm", block.attn.k_norm, nn.Identity)
+    require_type("its attention's output norm", block.attn.norm, nn.Identity)
     if block.attn.gate is not None or block.attn.attn_dim != embed_dim:
-        raise _refuse("its attention is gated, or of another width than the tokens")
-    _require_type("its MLP", block.mlp, Mlp)
-    _require_type("its MLP's activation", block.mlp.act, GELU, nn.GELU)
-    _require_type("its MLP's norm", block.mlp.norm, nn.Identity)
+        raise refuse("its attention is gated, or of another width than the tokens")
+    require_type("its MLP", block.mlp, Mlp)
+    require_type("its MLP's activation", block.mlp.act, GELU, nn.GELU)
+    require_type("its MLP's norm", block.mlp.norm, nn.Identity)
     for part in ("norm1", "norm2"):
-        _require_norm(f"its {part}", getattr(block, part), LayerNorm)
+        require_norm(f"its {part}", getattr(block, part), LayerNorm)
     for part in ("ls1", "ls2"):
-        _require_type(f"its {part}", getattr(block, part), LayerScale, nn.Identity)
+        require_type(f"its {part}", getattr(block, part), LayerScale, nn.Identity)
 
 
-def _describe(model: Any) -> BackboneShape:
+def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     """Sizes of a timm vision transformer, of which every part is understood.
 
     Raises:
@@ -317,22 +191,24 @@ def _describe(model: Any) -> BackboneShape:
     D = model.embed_dim
     for block in model.blocks:
         _check_block(block, D)
-    _require_type("the patch embedding", model.patch_embed, PatchEmbed)
-    _require_type("the patch embedding's norm", model.patch_embed.norm, nn.Identity)
-    _require_type("the patch dropout", model.patch_drop, nn.Identity)
+    require_type("the patch embedding", model.patch_embed, PatchEmbed)
+    require_type("the patch embedding's norm", model.patch_embed.norm, nn.Identity)
+    require_type("the patch dropout", model.patch_drop, nn.Identity)
     for part in ("norm_pre", "norm", "fc_norm"):
-        _require_norm(f"its {part}", getattr(model, part), LayerNorm, nn.Identity)
+        require_norm(f"its {part}", getattr(model, part), LayerNorm, nn.Identity)
     if model.global_pool not in ("token", "avg"):
-        raise _refuse(f"it pools by {model.global_pool!r}, understood is token or avg")
+        raise refuse(f"it pools by {model.global_pool!r}, understood is token or avg")
     if model.dynamic_img_size:
-        raise _refuse("its image size is dynamic, and maps over tokens fit one size")
+        raise refuse("its image size is dynamic, and maps over tokens fit one size")
     if len(set(model.patch_embed.img_size)) > 1 or len(set(model.patch_embed.patch_size)) > 1:
-        raise _refuse("its images or patches are not square")
+        raise refuse("its images or patches are not square")
     block = model.blocks[0]
     num_patches = model.patch_embed.num_patches
+    grid = model.patch_embed.grid_size
     N = num_patches + model.num_prefix_tokens
-    stem_norm_macs = _norm_macs(model.norm_pre, N)
-    head_norm_macs = _norm_macs(model.norm, N) + _norm_macs(model.fc_norm, 1)
+    hidden_dim = block.mlp.fc1.out_features
+    stem_norm_macs = norm_macs(model.norm_pre, N)
+    head_norm_macs = norm_macs(model.norm, N) + norm_macs(model.fc_norm, 1)
     stem = (model.cls_token, model.reg_token, model.pos_embed)
     return BackboneShape(
         image_size=model.patch_embed.img_size[0],
@@ -341,30 +217,25 @@ def _describe(model: Any) -> BackboneShape:
                 max_depth=len(model.blocks),
                 num_tokens=N,
                 num_prefix_tokens=model.num_prefix_tokens,
+                grid=grid,
                 embed_dim=D,
                 num_heads=block.attn.num_heads,
-                mlp_hidden_dim=block.mlp.fc1.out_features,
+                attention=AttentionShape(num_queries=N, num_keys=N, key_grid=grid),
+                mlp_params=mlp_params(D, hidden_dim, bias=block.mlp.fc1.bias is not None),
+                mlp_macs=mlp_macs(N, D, hidden_dim),
                 qkv_bias=block.attn.qkv.bias is not None,
                 proj_bias=block.attn.proj.bias is not None,
                 layer_scale=isinstance(block.ls1, LayerScale),
             ),
         ),
-        stem_params=_num_params(model.patch_embed, model.norm_pre)
+        stem_params=num_params(model.patch_embed, model.norm_pre)
         + sum(token.numel() for token in stem if token is not None),
         stem_macs=num_patches * model.patch_embed.proj.weight.numel() + stem_norm_macs,
         stem_norm_macs=stem_norm_macs,
-        head_params=_num_params(model.norm, model.fc_norm, model.head),
+        head_params=num_params(model.norm, model.fc_norm, model.head),
         head_macs=model.head.weight.numel() + head_norm_macs,
         head_norm_macs=head_norm_macs,
     )
-
-
-def _num_params(*modules: nn.Module) -> int:
-    return sum(p.numel() for module in modules for p in module.parameters())
-
-
-def _norm_macs(norm: Any, num_tokens: int) -> int:
-    return 0 if isinstance(norm, nn.Identity) else layer_norm_macs(num_tokens, norm.weight.numel())
 
 
 VIT = Family(

@@ -211,7 +211,7 @@ def changed(folder: Path, change: Callable[[dict], object]) -> Path:  # type: ig
         (lambda d: d["evaluation"].update(top1=1.5), "a config has every field.*0 <= top1 <= 1"),
         (lambda d: d["evaluation"]["fidelity"].update(epochs=0), "whole epochs >= 1"),
         (lambda d: d.update(evaluation=None), "a config has every field.*TypeError"),
-        (lambda d: d["spec"].update(format=99), "a network spec has format 1"),
+        (lambda d: d["spec"].update(format=99), "a network spec has format 2"),
     ],
 )
 def test_a_config_that_says_something_else(

@@ -10,6 +10,11 @@ import torch
 
 from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
 
+FORMS = {
+    Kind.LESS: (None, "keys", "lowrank3", "reuse"),
+    Kind.EXTERNAL: (None, "mea"),
+}
+
 RandomPlacement = Callable[[random.Random, int], Placement]
 
 
@@ -38,7 +43,9 @@ def random_placement() -> RandomPlacement:
             has_scores = any(layer.kind is Kind.VANILLA for layer in layers)
             kind = rng.choice([k for k in Kind if has_scores or k is not Kind.LESS])
             slots = rng.choice([3, 7, 13]) if kind is Kind.EXTERNAL else None
-            layers.append(LayerChoice(kind, slots, rng.choice([None, 0, 1]), rng.random() < 0.5))
+            form = rng.choice(FORMS.get(kind, (None,)))
+            dia, cb = rng.choice([None, 0, 1]), rng.random() < 0.5
+            layers.append(LayerChoice(kind, slots, dia, cb, form))
         return Placement((tuple(layers),))
 
     return draw

@@ -8,13 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from sharedattn.attention import less
-from sharedattn.cost import (
-    MECHANISMS,
-    CostModel,
-    PartCost,
-    less_attention_economics,
-)
+from sharedattn.cost import MECHANISMS, CostModel, PartCost
 from sharedattn.placement import (
     BackboneSpec,
     Kind,
@@ -99,7 +93,7 @@ def test_a_shared_cell_counts_its_params_once_and_its_macs_each_time(tiny: Backb
 
 OPTIONS = [
     MechanismOptions(),
-    MechanismOptions(external_form="multihead", broadcasting_form="scaled", dia_reduction=3),
+    MechanismOptions(external_expansion=2, broadcasting_form="scaled", dia_reduction=3),
 ]
 
 
@@ -148,31 +142,6 @@ def test_attention_memory_by_hand(tiny: BackboneSpec, text: str, elements: int) 
 
 
 def test_attention_memory_of_the_multi_head_form(tiny: BackboneSpec) -> None:
-    backbone = replace(
-        tiny, options=MechanismOptions(external_form="multihead", external_expansion=3)
-    )
+    backbone = replace(tiny, options=MechanismOptions(external_expansion=3))
     elements = 3 * H * N * 7 + 2 * 7 * (D // H)
-    assert CostModel(backbone).attention_bytes(Placement.parse("E1/s7")) == 4 * elements
-
-
-def test_less_attention_economics() -> None:
-    figures = less_attention_economics(BackboneSpec(name="deit_tiny_patch16_224"), 0)
-    assert figures.to_json() == {
-        "num_tokens": 197,
-        "embed_dim": 192,
-        "vanilla_macs": 43_951_488,
-        "less_macs": 44_329_728,
-        "paper_form_macs": less.paper_form_macs(197, 192, 3),
-        "saved_macs": -378_240,
-        "break_even_tokens": 192,
-    }
-
-
-@pytest.mark.parametrize(("image_size", "saves"), [(20, True), (25, False), (30, False)])
-def test_less_attention_saves_below_the_break_even(
-    tiny: BackboneSpec, image_size: int, saves: bool
-) -> None:
-    # 17, 26 and 37 tokens against a width of 22.
-    figures = less_attention_economics(replace(tiny, image_size=image_size), 0)
-    assert (figures.num_tokens < figures.break_even_tokens) is saves
-    assert (figures.saved_macs > 0) is saves
+    assert CostModel(backbone).attention_bytes(Placement.parse("E1/s7/mea")) == 4 * elements

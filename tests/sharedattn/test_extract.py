@@ -30,7 +30,6 @@ def randomised(network: Network) -> Network:
     [
         MechanismOptions(),
         MechanismOptions(
-            external_form="multihead",
             external_expansion=3,
             broadcasting_form="scaled",
             dia_reduction=5,

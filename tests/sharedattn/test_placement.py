@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,11 @@ from sharedattn.placement import (
     dia_runs,
 )
 
+FORMS = {
+    Kind.LESS: (None, "full", "keys", "lowrank7", "lowrank16", "reuse"),
+    Kind.EXTERNAL: (None, "mea"),
+}
+
 
 @st.composite
 def stages(draw: st.DrawFn) -> tuple[LayerChoice, ...]:
@@ -32,7 +38,8 @@ def stages(draw: st.DrawFn) -> tuple[LayerChoice, ...]:
         kind = draw(st.sampled_from([k for k in Kind if has_scores or k is not Kind.LESS]))
         slots = draw(st.integers(1, 300)) if kind is Kind.EXTERNAL else None
         dia = draw(st.none() | st.integers(0, 5))
-        layers.append(LayerChoice(kind, slots, dia, draw(st.booleans())))
+        form = draw(st.sampled_from(FORMS.get(kind, (None,))))
+        layers.append(LayerChoice(kind, slots, dia, draw(st.booleans()), form))
     return tuple(layers)
 
 
@@ -43,12 +50,14 @@ def uniform_stages(draw: st.DrawFn) -> tuple[LayerChoice, ...]:
     groups = draw(st.none() | st.integers(1, len(layers)))
     cells = [None] * len(layers) if groups is None else dia_runs(len(layers), groups)
     slots, with_cb = draw(st.integers(1, 99)), draw(st.integers(0, len(layers)))
+    forms = {kind: draw(st.sampled_from(of_kind)) for kind, of_kind in FORMS.items()}
     return tuple(
         LayerChoice(
             layer.kind,
             slots if layer.slots else None,
             cell,
             position >= len(layers) - with_cb,
+            forms.get(layer.kind),
         )
         for position, (layer, cell) in enumerate(zip(layers, cells, strict=True))
     )
@@ -62,6 +71,26 @@ placements = st.lists(stages() | uniform_stages(), min_size=1, max_size=4).map(
 @given(placements)
 def test_text_and_its_reading_are_inverse(placement: Placement) -> None:
     assert Placement.parse(str(placement)) == placement
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("E1V1L2/s16/mea/keys/dia1/cb1", "E/s16/mea/d0,V/d0,L/keys/d0,L/keys/d0/cb"),
+        ("V1L1/lowrank16", "V,L/lowrank16"),
+        ("V1L2/keys", "V,L/keys,L/keys"),
+    ],
+)
+def test_forms_are_short_where_all_layers_of_a_kind_have_one(text: str, layers: str) -> None:
+    assert str(Placement.parse(layers)) == text
+    assert Placement.parse(text) == Placement.parse(layers)
+    assert str(Placement.parse("V,L/keys,L/full")) == "V,L/keys,L/full"
+
+
+def test_a_layer_without_a_form_keeps_its_four_entries() -> None:
+    assert Placement.parse("V1L1/keys").to_json() == [
+        [["V", None, None, None], ["L", None, None, None, "keys"]]
+    ]
 
 
 @given(placements)
@@ -81,9 +110,7 @@ def test_the_short_form_is_used_wherever_it_can_say_the_layers(
 def test_renamed_dia_cells_are_the_same_placement(
     stage: tuple[LayerChoice, ...], names: list[int]
 ) -> None:
-    renamed = tuple(
-        LayerChoice(c.kind, c.slots, None if c.dia is None else names[c.dia], c.cb) for c in stage
-    )
+    renamed = tuple(replace(c, dia=None if c.dia is None else names[c.dia]) for c in stage)
     assert Placement((renamed,)) == Placement((stage,))
     assert hash(Placement((renamed,))) == hash(Placement((stage,)))
 
@@ -165,13 +192,20 @@ def test_dia_runs_are_contiguous_and_longer_first(num_layers: int, data: st.Data
         ("V2/cb3", "layers with CB <= layers"),
         ("V2/cb/cb1", "repeats /cb"),
         ("V,V/d0/d1", "repeats /d"),
-        ("V2/foo", "`/foo` .* is no option here; known: /s, /dia, /cb"),
+        ("V2/foo", "`/foo` .* is no option here; known: /s, /mea, .*/dia, /cb"),
         ("V2/dia", "`/dia` .* is no option here"),
         ("V2/s" + "9" * 10, "is no option here"),
-        ("V,V/cb2", "`/cb2` .* is no option here; known: /s, /d, /cb"),
+        ("V,V/cb2", "`/cb2` .* is no option here; known: /s, /mea, .*/d, /cb"),
         ("V2/", "is no option here"),
-        *((f"V2/{option}", "is reserved") for option in ("mea", "cbs", "r20", "dia[1011]")),
-        *((f"V2/{option}", "is reserved") for option in ("keys", "lowrank16", "reuse")),
+        *((f"V2/{option}", "is reserved") for option in ("cbs", "r20", "dia[1011]")),
+        *(
+            (f"V2/{form}", f"/{form} needs a layer of kind {kind}")
+            for form, kind in (("mea", "E"), ("keys", "L"), ("lowrank16", "L"), ("full", "L"))
+        ),
+        ("V1L1/keys/reuse", "layers of kind L have one form.* /keys and /reuse"),
+        ("V,L/mea", "/mea needs a layer of kind E"),
+        ("V1L1/lowrank0", "is no option here"),
+        ("V1L1/lowrank", "is no option here"),
     ],
 )
 def test_text_that_means_no_placement(text: str, message: str) -> None:
@@ -217,6 +251,7 @@ def test_an_envelope_holds_what_it_is_over(drawn: list[tuple[LayerChoice, ...]])
         max_slots=max(choice.slots or 0 for choice in first),
         dia_cells=frozenset(choice.dia for choice in first if choice.dia is not None),
         cb=any(choice.cb for choice in first),
+        forms=frozenset((c.kind, c.form) for c in first if c.kind in (Kind.LESS, Kind.EXTERNAL)),
     )
 
 
@@ -247,7 +282,8 @@ def test_envelopes_are_over_equally_many_stages() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"external_form": "triple"}, "`external_form` is one of single, multihead"),
+        ({"handover": "next"}, "`handover` is one of equal_shift, previous"),
+        ({"attention_residual": 1}, "`attention_residual` is one of True, False"),
         ({"broadcasting_form": "twice"}, "`broadcasting_form` is one of plain, scaled"),
         ({"class_token_in_mean": 1}, "`class_token_in_mean` is one of True, False"),
         ({"external_expansion": 0}, "`external_expansion >= 1`"),
@@ -261,7 +297,8 @@ def test_options_out_of_range(options: dict[str, object], message: str) -> None:
 
 mechanism_options = st.builds(
     MechanismOptions,
-    external_form=st.sampled_from(["single", "multihead"]),
+    handover=st.sampled_from(["equal_shift", "previous"]),
+    attention_residual=st.booleans(),
     external_expansion=st.integers(1, 9),
     broadcasting_form=st.sampled_from(["plain", "scaled"]),
     dia_reduction=st.integers(1, 40),
@@ -319,7 +356,7 @@ def test_the_key_is_pinned() -> None:
     # The key names rows in databases that outlive this version: if it changes, so must the format.
     assert (
         NetworkSpec.parse("vit(depth=2)@29: V1L1/cb").key
-        == "0c0a5bf961232634faa5216e53f4baf58cae084591391c169ddd62ea4d4d5aae"
+        == "63578db7d64206bde02115d47dc5b5eecbdff5c30e9eb3c3e721cef05e82486b"
     )
 
 
@@ -356,10 +393,10 @@ SPEC_DOCUMENT = NetworkSpec.parse("vit: V2").to_json()
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "a network spec has format 1.* but got"),
-        ({**SPEC_DOCUMENT, "format": 2}, "a network spec has format 1.* but got 2"),
-        ({"format": 1, "placement": "V2"}, "a network spec has a backbone"),
-        ({"format": 1, "backbone": {"name": "vit"}}, "a network spec has a placement"),
+        ([], "a network spec has format 2.* but got"),
+        ({**SPEC_DOCUMENT, "format": 3}, "a network spec has format 2.* but got 3"),
+        ({"format": 2, "placement": "V2"}, "a network spec has a backbone"),
+        ({"format": 2, "backbone": {"name": "vit"}}, "a network spec has a placement"),
         ({**SPEC_DOCUMENT, "backbone": 7}, "a backbone has the fields name, keywords"),
         ({**SPEC_DOCUMENT, "backbone": {}}, "a backbone has the fields name, keywords"),
         ({**SPEC_DOCUMENT, "backbone": {"name": 7}}, "a backbone has a name"),
@@ -381,3 +418,17 @@ SPEC_DOCUMENT = NetworkSpec.parse("vit: V2").to_json()
 def test_documents_that_mean_no_network(document: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         NetworkSpec.from_json(document)
+
+
+def test_format_1_gave_all_external_layers_one_form() -> None:
+    new = NetworkSpec.parse("vit(depth=3): V1E1L1/s7/mea").to_json()
+    old = NetworkSpec.parse("vit(depth=3): V1E1L1/s7").to_json()
+    options = {
+        key: value
+        for key, value in old["backbone"]["options"].items()
+        if key not in ("handover", "attention_residual")
+    }
+    for form, expected in (("single", old), ("multihead", new)):
+        backbone = {**old["backbone"], "options": {**options, "external_form": form}}
+        document = {**old, "format": 1, "backbone": backbone}
+        assert NetworkSpec.from_json(document).to_json() == expected

@@ -8,6 +8,7 @@ from torch import nn
 
 from sharedattn.attention import less, vanilla
 from sharedattn.attention.less import TokenMaps, diagonality
+from sharedattn.attention.scores import Scores
 from sharedattn.attention.vanilla import SelfAttention
 
 B, H, N, K = 3, 2, 7, 5
@@ -21,27 +22,32 @@ def trained_maps() -> TokenMaps:
     return maps
 
 
-def test_a_chain_of_three_equals_the_papers_form() -> None:
+def random_scores() -> Scores:
+    """Scores in float64, of scale 1."""
     q, k = torch.randn(2, B, H, N, K, dtype=torch.float64)
-    scores = q @ k.transpose(-2, -1)
+    return Scores(q, k, 1.0)
+
+
+def test_a_chain_of_three_equals_the_papers_form() -> None:
+    factored = random_scores()
+    scores = factored.explicit()
     identity = torch.eye(N, dtype=torch.float64)
     for _ in range(3):
         maps = trained_maps()
-        q, k = maps(q, k)
+        factored = maps(factored)
         # A^l = Psi(Theta(A^{l-1})^T)^T with nn.Linear's meaning: both act on the last axis.
         theta_scores = nn.functional.linear(scores, maps.theta + identity)
         scores = nn.functional.linear(
             theta_scores.transpose(-2, -1), maps.psi + identity
         ).transpose(-2, -1)
-        factored = q @ k.transpose(-2, -1)
-        assert ((factored - scores).norm() / scores.norm()).item() < 1e-12
+        assert ((factored.explicit() - scores).norm() / scores.norm()).item() < 1e-12
 
 
 def test_a_new_layer_is_plain_reuse() -> None:
-    q, k = torch.randn(2, B, H, N, K, dtype=torch.float64)
+    scores = random_scores()
     maps = TokenMaps(N).double()
-    new_q, new_k = maps(*maps(*maps(q, k)))
-    assert torch.equal(new_q, q) and torch.equal(new_k, k)
+    new = maps(maps(maps(scores)))
+    assert torch.equal(new.q_BHNK, scores.q_BHNK) and torch.equal(new.k_BHMK, scores.k_BHMK)
 
 
 def test_reset_parameters_returns_to_plain_reuse() -> None:
@@ -51,18 +57,19 @@ def test_reset_parameters_returns_to_plain_reuse() -> None:
 
 
 def test_psi_maps_queries_and_theta_keys() -> None:
-    q, k = torch.randn(2, B, H, N, K, dtype=torch.float64)
+    scores = random_scores()
     maps = trained_maps()
     nn.init.zeros_(maps.theta)
-    new_q, new_k = maps(q, k)
-    assert torch.equal(new_k, k)
-    torch.testing.assert_close(new_q, q + torch.einsum("nm,bhmk->bhnk", maps.psi, q))
+    new = maps(scores)
+    assert torch.equal(new.k_BHMK, scores.k_BHMK)
+    mapped = torch.einsum("nm,bhmk->bhnk", maps.psi, scores.q_BHNK)
+    torch.testing.assert_close(new.q_BHNK, scores.q_BHNK + mapped)
 
 
 def test_the_fused_kernel_takes_what_the_maps_give() -> None:
-    new_q, new_k = trained_maps()(*torch.randn(2, B, H, N, K, dtype=torch.float64))
+    new = trained_maps()(random_scores())
     # A strided last axis sends scaled_dot_product_attention to a form that stores the scores.
-    assert new_q.stride(-1) == new_k.stride(-1) == 1
+    assert new.q_BHNK.stride(-1) == new.k_BHMK.stride(-1) == 1
 
 
 def row_stochastic() -> torch.Tensor:

@@ -18,7 +18,7 @@ def test_equals_timms_attention(fused: bool) -> None:
     timm_attention = Attention(D, num_heads=H, qkv_bias=True)
     attention = SelfAttention(timm_attention.qkv, timm_attention.proj, H, fused=fused)
     x = torch.randn(B, N, D)
-    out, maps = attention(*attention.queries_keys_values(x))
+    out, maps = attention(*attention.scores_and_values(x))
     torch.testing.assert_close(out, timm_attention(x))
     assert maps is None
 
@@ -26,14 +26,14 @@ def test_equals_timms_attention(fused: bool) -> None:
 def test_maps_are_those_of_the_explicit_computation() -> None:
     attention = SelfAttention(nn.Linear(D, 3 * D), nn.Linear(D, D), H)
     x = torch.randn(B, N, D)
-    q, k, v = attention.queries_keys_values(x)
-    out, maps = attention(q, k, v, with_maps=True)
+    scores_and_values = attention.scores_and_values(x)
+    out, maps = attention(*scores_and_values, with_maps=True)
     q_rows, k_rows, _ = attention.qkv(x).split(D, dim=-1)
     for head in range(H):
         columns = slice(head * D // H, (head + 1) * D // H)
         scores = q_rows[..., columns] @ k_rows[..., columns].transpose(1, 2) / (D // H) ** 0.5
         torch.testing.assert_close(maps[:, head], scores.softmax(-1))
-    torch.testing.assert_close(out, attention(q, k, v)[0])
+    torch.testing.assert_close(out, attention(*scores_and_values)[0])
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -42,7 +42,7 @@ def test_values_alone_equal_the_joint_maps(bias: bool) -> None:
     x = torch.randn(B, N, D)
     shared = SelfAttention(qkv, nn.Linear(D, D), H)
     alone = SelfAttention(qkv, nn.Linear(D, D), H, own_scores=False)
-    v = shared.queries_keys_values(x)[2]
+    v = shared.scores_and_values(x)[1]
     torch.testing.assert_close(shared.values(x), v)
     torch.testing.assert_close(alone.values(x), v)
     assert [name for name, _ in alone.named_parameters()] == [

@@ -16,6 +16,7 @@ from sharedattn.backbones import (
 )
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
+from sharedattn.shape import AttentionShape
 
 
 def test_sizes_of_a_known_backbone() -> None:
@@ -26,9 +27,12 @@ def test_sizes_of_a_known_backbone() -> None:
                 max_depth=12,
                 num_tokens=197,
                 num_prefix_tokens=1,
+                grid=(14, 14),
                 embed_dim=192,
                 num_heads=3,
-                mlp_hidden_dim=768,
+                attention=AttentionShape(num_queries=197, num_keys=197, key_grid=(14, 14)),
+                mlp_params=2 * 192 * 768 + 192 + 768,
+                mlp_macs=2 * 197 * 192 * 768,
                 qkv_bias=True,
                 proj_bias=True,
                 layer_scale=False,
@@ -108,8 +112,8 @@ def test_placements_that_the_backbone_cannot_hold(text: str, message: str) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("vti", "a backbone is vit or a name of timm's.*'vti'; did you mean vit"),
-        ("qqqqqq", "a backbone is vit or a name of timm's.*'qqqqqq'$"),
+        ("vti", "a backbone is vit.* or a name of timm's.*'vti'; did you mean vit"),
+        ("qqqqqq", "a backbone is vit.* or a name of timm's.*'qqqqqq'$"),
         ("vit(foo=1)", "`foo` is no keyword of vit; known: class_token, depth"),
         ("vit(weight_init=jax)", "`weight_init` is no keyword of vit"),
         ("vit(depth=2.5)", "`depth` is of type int, but got 2.5"),
@@ -120,8 +124,8 @@ def test_placements_that_the_backbone_cannot_hold(text: str, message: str) -> No
         ("vit(reg_tokens=-1)", "`reg_tokens >= 0` must hold, but got reg_tokens=-1"),
         ("vit(mlp_ratio=nan)", "`mlp_ratio > 0` must hold, but got mlp_ratio=nan"),
         ("vit(init_values=inf)", "`init_values >= 0` must hold, but got init_values=inf"),
-        ("vit(embed_dim=65)", "timm cannot build it: dim should be divisible by num_heads"),
-        ("vit(global_pool=sum)", "timm cannot build it: Only avg"),
+        ("vit(embed_dim=65)", "cannot be built: dim should be divisible by num_heads"),
+        ("vit(global_pool=sum)", "cannot be built: Only avg"),
         ("vit@8", "a network has blocks and patches.* 12 blocks and 0 patches"),
         ("vit(global_pool=max)", r"backbone 'vit\(global_pool=max\)': its blocks are not"),
     ],

@@ -1,0 +1,95 @@
+"""Attention scores before the softmax, kept as the product that they are.
+
+A layer hands its scores on as queries, keys and a bias; nothing of size N x M is stored for them,
+and the fused kernel serves whoever attends with them.
+
+Shape letters: B batch (times windows, where a stage has windows), H heads, N queries, M keys,
+K channels of a head, V channels of a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores q k^T * scale + bias.
+
+    Attributes:
+        q_BHNK: queries.
+        k_BHMK: keys.
+        scale: of the product, 1 / sqrt(channels of a head).
+        bias: what is added to the product: (H, N, M) of every image and window alike, such as a
+            relative-position bias, or (B, H, N, M); None: nothing.
+    """
+
+    q_BHNK: Tensor
+    k_BHMK: Tensor
+    scale: float
+    bias: Tensor | None = None
+
+    def plus(self, bias: Tensor) -> Scores:
+        """These scores with a further bias, (H, N, M) or (B, H, N, M)."""
+        return replace(self, bias=bias if self.bias is None else self.bias + bias)
+
+    def explicit(self) -> Tensor:
+        """The scores themselves, (B, H, N, M)."""
+        # Scaled before the product, as timm has it: half precision overflows later.
+        scores_BHNM = (self.q_BHNK * self.scale) @ self.k_BHMK.transpose(-2, -1)
+        return scores_BHNM if self.bias is None else scores_BHNM + self.bias
+
+
+def attend(
+    scores: Scores, v_BHMV: Tensor, *, fused: bool, mask_WNM: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """softmax(scores + mask) v; the softmax is taken in float32 under half precision.
+
+    Args:
+        scores: of queries (B, H, N, K) and keys (B, H, M, K).
+        v_BHMV: (B, H, M, V).
+        fused: use the fused kernel, which makes no maps.
+        mask_WNM: (W, N, M), added to the scores of each of the W windows of an image, B being
+            images times W; None: nothing.
+
+    Returns:
+        (B, H, N, V), and the maps (B, H, N, M), or None from the fused kernel.
+    """
+    if fused:
+        out_BHNV = F.scaled_dot_product_attention(
+            scores.q_BHNK,
+            scores.k_BHMK,
+            v_BHMV,
+            attn_mask=_additive_mask(scores, mask_WNM),
+            scale=scores.scale,
+        )
+        return out_BHNV, None
+    scores_BHNM = scores.explicit()
+    if mask_WNM is not None:
+        W, N, M = mask_WNM.shape
+        B, H = scores_BHNM.shape[:2]
+        masked_BWHNM = scores_BHNM.view(B // W, W, H, N, M) + mask_WNM.unsqueeze(1)
+        scores_BHNM = masked_BWHNM.view(B, H, N, M)
+    maps_BHNM = torch.softmax(scores_BHNM, dim=-1, dtype=_softmax_dtype(scores_BHNM))
+    maps_BHNM = maps_BHNM.to(v_BHMV.dtype)
+    return maps_BHNM @ v_BHMV, maps_BHNM
+
+
+def _softmax_dtype(scores: Tensor) -> torch.dtype:
+    return torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else scores.dtype
+
+
+def _additive_mask(scores: Scores, mask_WNM: Tensor | None) -> Tensor | None:
+    """Bias and mask as the fused kernel takes them, broadcast over the batch where they can be."""
+    if mask_WNM is None:
+        return scores.bias
+    mask_WHNM = mask_WNM.unsqueeze(1)
+    if scores.bias is not None:
+        mask_WHNM = mask_WHNM + scores.bias
+    B = scores.q_BHNK.shape[0]
+    W, H, N, M = mask_WHNM.shape
+    return mask_WHNM.expand(B // W, W, H, N, M).reshape(B, H, N, M)

@@ -1,0 +1,130 @@
+"""What a backbone's sizes let a placement be, beyond what makes any placement valid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sharedattn.attention.less import map_params
+from sharedattn.attention.residual import pooling_ratios
+from sharedattn.errors import InputError
+from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement, rank_of
+from sharedattn.shape import BackboneShape, StageShape
+
+MAX_MAP_PARAMS = 2**21
+"""The most parameters of one map over tokens, 1,448 tokens squared. Psi over the 3,136 tokens of a
+pyramid's first stage has 9.8 M: more than many a backbone."""
+
+
+def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
+    """Refuse options that mean nothing on a backbone.
+
+    Raises:
+        InputError: another hand-over where all layers share scores anyway; an attention residual
+            over a single stage, over windows, or over grids that do not divide.
+    """
+    if options.handover != "equal_shift" and not any(
+        stage.attention.score_groups for stage in shape.stages
+    ):
+        raise InputError(
+            f"`handover concerns backbones with shifted windows` must hold, but got "
+            f"handover={options.handover} on a backbone without them; leave it out"
+        )
+    if options.attention_residual:
+        try:
+            if len(shape.stages) == 1:
+                raise ValueError("there is one stage")
+            for before, stage in zip(shape.stages, shape.stages[1:], strict=False):
+                pooling_ratios(before, stage)
+        except ValueError as error:
+            raise InputError(
+                f"`attention_residual pools scores from stage to stage` must hold, but {error}; "
+                f"leave it out, or choose an image size whose grids divide"
+            ) from error
+
+
+def canonical_placement(shape: BackboneShape, placement: Placement) -> Placement:
+    """The placement with a less layer's form left out where it is its stage's default.
+
+    Args:
+        shape: the backbone's sizes, with as many stages as the placement.
+        placement: any placement that the backbone can hold.
+    """
+    return Placement(
+        tuple(
+            tuple(canonical_choice(stage, choice) for choice in choices)
+            for stage, choices in zip(shape.stages, placement.stages, strict=True)
+        )
+    )
+
+
+def canonical_choice(stage: StageShape, choice: LayerChoice) -> LayerChoice:
+    """The choice with a less layer's form left out where it is its stage's default."""
+    if choice.kind is Kind.LESS and choice.form == stage.attention.default_form:
+        return replace(choice, form=None)
+    return choice
+
+
+def map_form(stage: StageShape, choice: LayerChoice) -> str:
+    """The maps of a less layer, the default said by name."""
+    return choice.form or stage.attention.default_form
+
+
+def check_placement(shape: BackboneShape, options: MechanismOptions, placement: Placement) -> None:
+    """Refuse a placement that a backbone cannot carry, though it has the stages and layers.
+
+    Raises:
+        InputError: a less layer whose group has no scores yet, or maps that are too large; a
+            stage without V under the attention residual. Names the layer and a form that fits.
+    """
+    for i, (stage, choices) in enumerate(zip(shape.stages, placement.stages, strict=True)):
+        have_scores: set[int] = set()
+        for j, choice in enumerate(choices):
+            group = stage.attention.score_group(j)
+            if choice.kind is Kind.VANILLA:
+                have_scores.add(group)
+            if choice.kind is not Kind.LESS:
+                continue
+            if group not in have_scores:
+                raise InputError(
+                    f"`a less-attention layer reuses the scores of a layer of equal shift before "
+                    f"it in its stage` must hold, but layer {j + 1} of stage {i + 1} of "
+                    f"{str(placement)!r} has none; make it a V, or take the previous layer's "
+                    f"with handover=previous"
+                )
+            try:
+                check_maps(stage, choice)
+            except InputError as error:
+                raise InputError(
+                    f"layer {j + 1} of stage {i + 1} of {str(placement)!r}: {error}"
+                ) from error
+        if options.attention_residual and Kind.VANILLA not in {c.kind for c in choices}:
+            raise InputError(
+                f"`with attention_residual each stage has a V` must hold, but stage {i + 1} of "
+                f"{str(placement)!r} has none; add one"
+            )
+
+
+def check_maps(stage: StageShape, choice: LayerChoice) -> None:
+    """Refuse a less layer whose maps do not fit its stage.
+
+    Raises:
+        InputError: a map beyond `MAX_MAP_PARAMS`, or a rank beyond the tokens.
+    """
+    form = map_form(stage, choice)
+    n, m = stage.attention.num_queries, stage.attention.num_keys
+    rank = rank_of(form)
+    if rank is not None:
+        if rank > min(n, m):
+            raise InputError(
+                f"`rank <= tokens` must hold, but got /{form} on {n} queries and {m} keys; the "
+                f"most that fits is /lowrank{min(n, m)}"
+            )
+        return
+    largest = {"full": max(n, m), "keys": m, "reuse": 0}[form]
+    if largest**2 > MAX_MAP_PARAMS:
+        fitting = "/keys" if m**2 <= MAX_MAP_PARAMS else "/lowrank16 or /reuse"
+        raise InputError(
+            f"`a map has at most {MAX_MAP_PARAMS:,} parameters` must hold, but /{form} over "
+            f"{largest:,} tokens has {largest**2:,} ({map_params(form, n, m):,} in all); write "
+            f"{fitting}"
+        )

@@ -1,0 +1,83 @@
+"""What a run carries from layer to layer, and what it collects.
+
+Shape letters: B batch, N queries, M keys, D embed_dim, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from sharedattn.attention.less import diagonality
+from sharedattn.attention.scores import Scores
+from sharedattn.errors import InputError
+from sharedattn.placement import Kind
+
+COLLECTABLE = frozenset({"attention", "gates", "diagonality"})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the layers of a stage hand on, beside the tokens; empty at each stage's start.
+
+    Attributes:
+        scores: per group of layers that share scores, those of its last vanilla or less layer.
+        dia: h and c, each (B, D), per DIA cell that has been called.
+        residual: (B, H, N, M), what the stage before adds to the scores of this stage's vanilla
+            layers; None: nothing.
+    """
+
+    scores: Mapping[int, Scores] = field(default_factory=dict)
+    dia: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    residual: Tensor | None = None
+
+    def with_scores(self, group: int, scores: Scores) -> State:
+        """This state after a vanilla or less layer of `group`."""
+        return replace(self, scores={**self.scores, group: scores})
+
+    def with_dia(self, cell: int, h_c: tuple[Tensor, Tensor]) -> State:
+        """This state after a call of `cell`."""
+        return replace(self, dia={**self.dia, cell: h_c})
+
+
+class Recorder:
+    """What one run collects, layer by layer; made for a run and dropped with it.
+
+    Attributes:
+        maps: attention maps of each layer run so far; None: no attention branch, or not wanted.
+        gates: DIA gates (B, D) of each layer run so far; None: no gate, or not wanted.
+        diagonality_terms: the diagonality term of each less-attention layer run so far.
+    """
+
+    def __init__(self, collect: Collection[str]) -> None:
+        """Collect the names in `collect`.
+
+        Raises:
+            InputError: a name that is not collectable.
+        """
+        unknown = sorted(set(collect) - COLLECTABLE)
+        if unknown:
+            raise InputError(
+                f"`collect` holds names among {', '.join(sorted(COLLECTABLE))}, "
+                f"but got {', '.join(map(repr, unknown))}"
+            )
+        self._collect = frozenset(collect)
+        self.maps: list[Tensor | None] = []
+        self.gates: list[Tensor | None] = []
+        self.diagonality_terms: list[Tensor] = []
+
+    def wants_maps(self, kind: Kind) -> bool:
+        """Whether a layer of this kind must compute its attention explicitly."""
+        return "attention" in self._collect or (
+            "diagonality" in self._collect and kind is Kind.LESS
+        )
+
+    def add(self, kind: Kind, maps_BHNM: Tensor | None, gate_BD: Tensor | None) -> None:
+        """Take what a layer has computed."""
+        self.maps.append(maps_BHNM if "attention" in self._collect else None)
+        self.gates.append(gate_BD if "gates" in self._collect else None)
+        if "diagonality" in self._collect and kind is Kind.LESS:
+            assert maps_BHNM is not None
+            self.diagonality_terms.append(diagonality(maps_BHNM))
