@@ -315,6 +315,15 @@ def paper_form_macs(
     Returns:
         MACs for one image; sharing the maps over heads saves parameters, not these.
     """
-    n, D, H, W = num_tokens, embed_dim, num_heads, num_windows
+    n, D, W = num_tokens, embed_dim, num_windows
     m = n if num_keys is None else num_keys
-    return W * ((n + m) * D**2 + n * m * D + H * n * m * (n + m))
+    maps = paper_map_macs(n, m, num_heads, num_windows=W)
+    return W * ((n + m) * D**2 + n * m * D) + maps
+
+
+def paper_map_macs(
+    num_queries: int, num_keys: int, num_heads: int, *, num_windows: int = 1
+) -> int:
+    """Multiply-accumulates of both maps on the scores of every head: W H n m (n + m)."""
+    n, m, H, W = num_queries, num_keys, num_heads, num_windows
+    return W * H * n * m * (n + m)
