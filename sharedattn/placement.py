@@ -85,6 +85,16 @@ class LayerChoice:
                 f"must hold, but got form={self.form!r} and kind={self.kind.value}"
             )
 
+    @classmethod
+    def parse(cls, text: str) -> LayerChoice:
+        """Read one layer of the long form, such as `E/s16/d0/cb`; its DIA cell as it stands.
+
+        Raises:
+            InputError: text that means no layer.
+        """
+        compact = re.sub(r"\s+", "", text)
+        return _parse_layer(compact, compact)
+
     def to_json(self) -> list[Any]:
         """The layer as `[kind, slots, dia, "cb" or null]`, and its form where it has one."""
         layer = [self.kind.value, self.slots, self.dia, "cb" if self.cb else None]

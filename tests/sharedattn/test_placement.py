@@ -87,6 +87,11 @@ def test_forms_are_short_where_all_layers_of_a_kind_have_one(text: str, layers: 
     assert str(Placement.parse("V,L/keys,L/full")) == "V,L/keys,L/full"
 
 
+@given(stages())
+def test_a_layer_alone_is_read_as_it_is_written(layers: tuple[LayerChoice, ...]) -> None:
+    assert tuple(LayerChoice.parse(str(layer)) for layer in layers) == layers
+
+
 def test_a_layer_without_a_form_keeps_its_four_entries() -> None:
     assert Placement.parse("V1L1/keys").to_json() == [
         [["V", None, None, None], ["L", None, None, None, "keys"]]
