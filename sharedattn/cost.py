@@ -12,9 +12,9 @@ from typing import Any
 
 from sharedattn.attention import broadcasting, dia, external, less, residual, vanilla
 from sharedattn.backbones import describe
-from sharedattn.legality import map_form
+from sharedattn.legality import held_groups, map_form
 from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
-from sharedattn.shape import AttentionShape, StageShape, layer_norm_macs
+from sharedattn.shape import StageShape, layer_norm_macs
 
 CONVENTION = (
     "MACs are for one image, counted as fvcore does: a multiply-add is 1, a layer norm 5 an "
@@ -256,7 +256,7 @@ class CostModel:
         has_bias = sizes.position_params or self._residuals[i] != _NOTHING
         held = W * (n + m) * D + (H * n * m if has_bias else 0)
         handed_on = i + 1 < len(self.shape.stages) and self._residuals[i + 1] != _NOTHING
-        return elements + held * _num_held(sizes, choices, index, handed_on=handed_on)
+        return elements + held * len(held_groups(sizes, choices, index, handed_on=handed_on))
 
     def _layer_parts(self, stage: int, choice: LayerChoice) -> dict[str, PartCost]:
         """A block's cost by mechanism, the params of its DIA cell left out."""
@@ -315,25 +315,6 @@ def _residual_cost(stages: tuple[StageShape, ...], i: int) -> PartCost:
         return _NOTHING
     before, stage = stages[i - 1], stages[i]
     return PartCost(residual.params(before, stage), residual.macs(before, stage, has_bias=i > 1))
-
-
-def _num_held(
-    sizes: AttentionShape, choices: tuple[LayerChoice, ...], index: int, *, handed_on: bool
-) -> int:
-    """Groups of layers whose scores wait, after layer `index`, for a layer to come.
-
-    A group's scores wait where its next layer that has scores is less attention: in a valid
-    placement they have been made by then. Without such a layer they wait where the next stage
-    takes them.
-    """
-    attends = (Kind.VANILLA, Kind.LESS)
-    next_kind: dict[int, Kind] = {}
-    for j in range(index + 1, len(choices)):
-        if choices[j].kind in attends:
-            next_kind.setdefault(sizes.score_group(j), choices[j].kind)
-    held = sum(kind is Kind.LESS for kind in next_kind.values())
-    made = any(choice.kind in attends for choice in choices[: index + 1])
-    return held + (handed_on and made and not next_kind)
 
 
 def _num_norms(choice: LayerChoice) -> int:

@@ -8,7 +8,7 @@ from sharedattn.attention.less import map_params
 from sharedattn.attention.residual import pooling_ratios
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement, rank_of
-from sharedattn.shape import BackboneShape, StageShape
+from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 MAX_MAP_PARAMS = 2**21
 """The most parameters of one map over tokens, 1,448 tokens squared. Psi over the 3,136 tokens of a
@@ -128,3 +128,31 @@ def check_maps(stage: StageShape, choice: LayerChoice) -> None:
             f"{largest:,} tokens has {largest**2:,} ({map_params(form, n, m):,} in all); write "
             f"{fitting}"
         )
+
+
+def held_groups(
+    sizes: AttentionShape, choices: tuple[LayerChoice, ...], index: int, *, handed_on: bool
+) -> frozenset[int]:
+    """Groups of a stage's layers whose scores are held after layer `index`.
+
+    A group's scores are held where its next layer that attends to tokens is less attention: in a
+    valid placement they have been made by then. Without such a layer they are held where the next
+    stage takes them.
+
+    Args:
+        sizes: of the stage's attention.
+        choices: the stage's layers.
+        index: of a layer.
+        handed_on: whether the next stage takes the stage's last scores.
+    """
+    attends = (Kind.VANILLA, Kind.LESS)
+    next_kind: dict[int, Kind] = {}
+    for j in range(index + 1, len(choices)):
+        if choices[j].kind in attends:
+            next_kind.setdefault(sizes.score_group(j), choices[j].kind)
+    held = {group for group, kind in next_kind.items() if kind is Kind.LESS}
+    if handed_on and not next_kind:
+        held |= {
+            sizes.score_group(j) for j, c in enumerate(choices[: index + 1]) if c.kind in attends
+        }
+    return frozenset(held)

@@ -21,7 +21,7 @@ from sharedattn.attention.dia import DIACell
 from sharedattn.attention.residual import AttentionResidual
 from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.legality import check_placement
+from sharedattn.legality import check_placement, held_groups
 from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
 from sharedattn.shape import BackboneShape
 from sharedattn.state import Recorder, State
@@ -204,8 +204,12 @@ class Network(nn.Module, ABC):
         recorder = Recorder(collect)
         tokens, state = self.begin(images_BCYX)
         for stage, choices in enumerate(placement.stages):
+            sizes = self.shape.stages[stage].attention
+            handed_on = str(stage + 1) in self.residuals
             for index, choice in enumerate(choices):
                 tokens, state = self.run_layer(stage, index, tokens, state, choice, recorder)
+                # Scores that no later layer takes would only fill the memory.
+                state = state.keeping(held_groups(sizes, choices, index, handed_on=handed_on))
         logits = self.finish(tokens)
         terms = recorder.diagonality_terms
         return RunResult(

@@ -37,6 +37,11 @@ class State:
         """This state after a vanilla or less layer of `group`."""
         return replace(self, scores={**self.scores, group: scores})
 
+    def keeping(self, groups: Collection[int]) -> State:
+        """This state without the scores of other groups."""
+        kept = {group: scores for group, scores in self.scores.items() if group in groups}
+        return replace(self, scores=kept)
+
     def with_dia(self, cell: int, h_c: tuple[Tensor, Tensor]) -> State:
         """This state after a call of `cell`."""
         return replace(self, dia={**self.dia, cell: h_c})
