@@ -222,7 +222,8 @@ class CostModel:
         - its external memories: 2 S D elements (2 S K in the multi-head form);
         - queries and keys held for a later less-attention layer, W (n + m) D elements, and a bias
           of theirs, H n m, from the layer that makes them up to the layer before the one that
-          transforms them; for each group of layers that share scores.
+          transforms them; for each group of layers that share scores. (Elements of the tensors:
+          where one linear map makes values along with them, the values stay in memory too.)
 
         With a fused kernel there are no maps of vanilla and less attention; training keeps the
         maps of all layers.
