@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
+
+# The tests of every family call the contract by its module's name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 FORMS = {
     Kind.LESS: (None, "keys", "lowrank3", "reuse"),

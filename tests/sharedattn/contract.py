@@ -1,0 +1,283 @@
+"""What the networks of every family must pass; the test of a family calls these on a tiny backbone.
+
+A backbone is given as text, with prime sizes. Placements are drawn from all that are legal on it:
+every kind, form, DIA grouping and broadcasting, of any depth.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharedattn.backbones import BackboneShape, StageShape, build, build_network, describe
+from sharedattn.cost import CostModel
+from sharedattn.errors import InputError
+from sharedattn.extract import extract
+from sharedattn.legality import canonical_placement, check_placement
+from sharedattn.network import Network
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    Kind,
+    LayerChoice,
+    MechanismOptions,
+    NetworkSpec,
+    Placement,
+)
+from sharedattn.referees import fvcore_macs, matmul_macs
+
+FORMS = {
+    Kind.LESS: ("full", "keys", "lowrank2", "reuse"),
+    Kind.EXTERNAL: (None, "mea"),
+}
+
+WithoutGradient = Callable[[Placement, str], bool]
+"""Whether a whole parameter, by name, has no gradient in a placement, whatever the data."""
+
+
+def random_placement(
+    rng: random.Random, shape: BackboneShape, options: MechanismOptions
+) -> Placement:
+    """A placement that is legal on a backbone, canonical; each stage of any depth."""
+    return canonical_placement(
+        shape,
+        Placement(tuple(_random_stage(rng, shape, stage, options) for stage in shape.stages)),
+    )
+
+
+def random_placements(backbone: BackboneSpec, seed: int, num: int) -> list[Placement]:
+    """So many of them, the first of full depth."""
+    shape, rng = describe(backbone), random.Random(seed)
+    drawn = [random_placement(rng, shape, backbone.options) for _ in range(num)]
+    full = Placement.all_vanilla([stage.max_depth for stage in shape.stages])
+    return [full, *drawn[1:]]
+
+
+def _random_stage(
+    rng: random.Random, shape: BackboneShape, stage: StageShape, options: MechanismOptions
+) -> tuple[LayerChoice, ...]:
+    for _ in range(1000):
+        layers = tuple(_random_choice(rng) for _ in range(rng.randint(1, stage.max_depth)))
+        try:
+            placement = Placement((layers,))
+            check_placement(_of_one_stage(shape, stage), options, placement)
+        except InputError:
+            continue
+        return placement.stages[0]
+    raise AssertionError("no legal stage in 1000 draws")
+
+
+def _of_one_stage(shape: BackboneShape, stage: StageShape) -> BackboneShape:
+    numbers = {name: getattr(shape, name) for name in shape.__slots__}
+    return BackboneShape(**{**numbers, "stages": (stage,)})
+
+
+def _random_choice(rng: random.Random) -> LayerChoice:
+    kind = rng.choice(list(Kind))
+    slots = rng.choice([3, 7, 13]) if kind is Kind.EXTERNAL else None
+    form = rng.choice(FORMS.get(kind, (None,)))
+    return LayerChoice(kind, slots, rng.choice([None, 0, 1]), rng.random() < 0.5, form)
+
+
+def randomised(network: Network) -> Network:
+    """The network in float64, in eval mode, with weights that make every part matter."""
+    network = network.double().eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def random_images(backbone: BackboneSpec, batch_size: int = 3) -> Tensor:
+    """Images in float64."""
+    size = describe(backbone).image_size
+    return torch.randn(batch_size, backbone.in_chans, size, size, dtype=torch.float64)
+
+
+def check_weights_of(model: nn.Module, backbone_text: str, *, atol: float = 1e-5) -> None:
+    """The model's random weights, saved and loaded, give its logits in the all-vanilla placement.
+
+    Args:
+        model: the published model, or an independent writing of it, that the text names.
+        backbone_text: the backbone.
+        atol: the most that logits may differ, in float32.
+    """
+    backbone = BackboneSpec.parse(backbone_text)
+    shape = describe(backbone)
+    placement = Placement.all_vanilla([stage.max_depth for stage in shape.stages])
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = random_images(backbone).float()
+    with torch.no_grad():
+        expected = model.eval()(x)
+        for fused in (True, False):
+            network = build(NetworkSpec(backbone, placement), fused=fused).eval()
+            assert network.state_dict().keys() == model.state_dict().keys()
+            network.load_state_dict(model.state_dict())
+            torch.testing.assert_close(network(x), expected, rtol=1e-5, atol=atol)
+
+
+def check_referees(backbone_text: str, num: int) -> None:
+    """Closed-form params and MACs equal both referees' on so many random placements."""
+    backbone = BackboneSpec.parse(backbone_text)
+    model = CostModel(backbone)
+    for placement in random_placements(backbone, 2, num):
+        network = build(NetworkSpec(backbone, placement))
+        cost = model.cost(placement)
+        assert cost.params == sum(p.numel() for p in network.parameters()), str(placement)
+        assert cost.macs == fvcore_macs(network), str(placement)
+        assert cost.matmul_macs == matmul_macs(network), str(placement)
+
+
+def check_extraction(backbone_text: str, num: int) -> None:
+    """Shared and extracted weights give equal logits on so many random placements."""
+    backbone = BackboneSpec.parse(backbone_text)
+    placements = random_placements(backbone, 3, num)
+    shared = randomised(build_network(backbone, Envelope.of(*placements))).float()
+    x = random_images(backbone).float()
+    with torch.no_grad():
+        for placement in placements:
+            alone = extract(shared, placement)
+            assert alone.envelope == Envelope.of(placement)
+            difference = (alone(x) - shared(x, placement)).abs().max().item()
+            assert difference <= 1e-5, str(placement)
+
+
+def check_interleaved(backbone_text: str) -> None:
+    """Two forwards whose layers take turns give what each gives alone."""
+    backbone = BackboneSpec.parse(backbone_text)
+    placements = random_placements(backbone, 5, 2)
+    network = randomised(build_network(backbone, Envelope.of(*placements)))
+    batches = [random_images(backbone, size) for size in (2, 3)]
+    with torch.no_grad():
+        alone = [network(x, p) for x, p in zip(batches, placements, strict=True)]
+        runs = [network.begin(x) for x in batches]
+        for stage, sizes in enumerate(network.shape.stages):
+            for index in range(sizes.max_depth):
+                for i, placement in enumerate(placements):
+                    if index < placement.depths[stage]:
+                        choice = placement.stages[stage][index]
+                        runs[i] = network.run_layer(stage, index, *runs[i], choice)
+        for (tokens, _), logits in zip(runs, alone, strict=True):
+            assert torch.equal(network.finish(tokens), logits)
+        assert not torch.equal(alone[0], network(batches[0], placements[1]))
+
+
+def check_gradients(
+    backbone_text: str,
+    num: int,
+    *,
+    without_gradient: WithoutGradient = lambda placement, name: False,
+) -> None:
+    """A placement's gradient reaches every parameter that it owns, and no other.
+
+    Args:
+        backbone_text: the backbone.
+        num: random placements.
+        without_gradient: the parameters of the family that have none, beyond those that no family
+            has (`_zero_entries`); each must be proven where it is listed.
+    """
+    backbone = BackboneSpec.parse(backbone_text)
+    placements = random_placements(backbone, 7, num)
+    shared = randomised(build_network(backbone, Envelope.of(*placements)))
+    for name, parameter in shared.named_parameters():
+        if name.startswith("dia_cells") and name.endswith("net.0.bias"):
+            nn.init.constant_(parameter, 9.0)  # no bottleneck whose ReLUs are all closed
+    x = random_images(backbone)
+    for placement in placements:
+        shared.zero_grad()
+        (shared(x, placement) ** 2).sum().backward()
+        alone = extract(shared, placement)
+        (alone(x) ** 2).sum().backward()
+        positions = _positions(alone, placement)
+        owned = {n: p for n, p in alone.named_parameters() if p.requires_grad}
+        for name, parameter in owned.items():
+            where = (str(placement), name)
+            gradient = parameter.grad
+            assert gradient is not None, where
+            if without_gradient(placement, name):
+                assert not gradient.abs().gt(1e-9).any(), where
+                continue
+            zero = _zero_entries(alone, placement, positions.get(name), name, gradient)
+            assert not gradient[zero].abs().gt(1e-9).any(), where
+            if not zero.all():
+                assert gradient.abs().max() > 1e-9, where
+            _check_rows(gradient, zero, name, where)
+        for name, parameter in shared.named_parameters():
+            if parameter.grad is not None and parameter.grad.abs().max() > 1e-9:
+                own_values = name.replace(".qkv.", ".v.").replace(".kv.", ".v.")
+                assert name in owned or own_values in owned, (str(placement), name)
+
+
+def _positions(network: Network, placement: Placement) -> dict[str, tuple[int, int]]:
+    """Stage and index of the layer that each parameter of a block belongs to, by name."""
+    names = {id(p): name for name, p in network.named_parameters()}
+    return {
+        names[id(parameter)]: (stage, index)
+        for stage, choices in enumerate(placement.stages)
+        for index in range(len(choices))
+        for parameter in network.block(stage, index).parameters()
+    }
+
+
+def _zero_entries(
+    network: Network,
+    placement: Placement,
+    position: tuple[int, int] | None,
+    name: str,
+    gradient: Tensor,
+) -> Tensor:
+    """Which entries of a parameter's gradient are zero in every family, whatever the data.
+
+    - Key bias: it adds q . b to all scores of a query, which softmax ignores; not so where a less
+      layer maps the keys, with rows that do not sum to 1.
+    - In an external layer the norm's shift, and in the multi-head form the query's and the key
+      memory's bias, add a constant along tokens, which the softmax over tokens ignores.
+    - A DIA cell's call with h = 0 does not see the hidden net's first weight, and one with c = 0
+      does not see the forget gate; in a group of one block there is no other call.
+    """
+    zero = torch.zeros_like(gradient, dtype=torch.bool)
+    if name.startswith("dia_cells"):
+        _, stage, cell, net = name.split(".", 3)
+        if sum(c.dia == int(cell) for c in placement.stages[int(stage)]) == 1:
+            zero[:] = net == "hidden_net.0.weight"
+            if net.split(".")[1] == "2":
+                D = len(gradient) // 4
+                zero[D : 2 * D] = True
+    if position is None:
+        return zero
+    stage, index = position[0], position[1]
+    choices = placement.stages[stage]
+    if choices[index].kind is Kind.EXTERNAL:
+        zero[:] = name.endswith(("norm1.bias", "query.bias", "memory_key.bias"))
+    if name.endswith((".qkv.bias", ".kv.bias")):
+        D = network.shape.stages[stage].embed_dim
+        zero[-2 * D : -D] = not _keys_are_mapped(network, stage, index, choices)
+    return zero
+
+
+def _keys_are_mapped(
+    network: Network, stage: int, index: int, choices: Sequence[LayerChoice]
+) -> bool:
+    """Whether a less layer maps the keys that a vanilla layer makes."""
+    groups = network.shape.stages[stage].attention
+    later = (
+        choices[j]
+        for j in range(index + 1, len(choices))
+        if choices[j].kind in "VL" and groups.score_group(j) == groups.score_group(index)
+    )
+    chain = itertools.takewhile(lambda choice: choice.kind is Kind.LESS, later)
+    return any(choice.form != "reuse" for choice in chain)
+
+
+def _check_rows(gradient: Tensor, zero: Tensor, name: str, where: Any) -> None:
+    """Row by row: a joint map whose queries or keys got nothing would pass as a whole."""
+    for joint, parts in (("qkv", 3), ("kv", 2)):
+        if name.endswith((f".{joint}.weight", f".{joint}.bias")):
+            rows = gradient.reshape(parts, -1).abs().amax(1) > 1e-9
+            expected = [True] * (parts - 2) + [not zero.any().item(), True]
+            assert rows.tolist() == expected, where
