@@ -1,4 +1,4 @@
-"""What the networks of every family must pass; the test of a family calls these on a tiny backbone.
+"""What the networks of every family must pass; a family's test calls these on a tiny backbone.
 
 A backbone is given as text, with prime sizes. Placements are drawn from all that are legal on it:
 every kind, form, DIA grouping and broadcasting, of any depth.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,10 +45,8 @@ def random_placement(
     rng: random.Random, shape: BackboneShape, options: MechanismOptions
 ) -> Placement:
     """A placement that is legal on a backbone, canonical; each stage of any depth."""
-    return canonical_placement(
-        shape,
-        Placement(tuple(_random_stage(rng, shape, stage, options) for stage in shape.stages)),
-    )
+    stages = tuple(_random_stage(rng, shape, stage, options) for stage in shape.stages)
+    return canonical_placement(shape, Placement(stages))
 
 
 def random_placements(backbone: BackboneSpec, seed: int, num: int) -> list[Placement]:
@@ -65,16 +64,11 @@ def _random_stage(
         layers = tuple(_random_choice(rng) for _ in range(rng.randint(1, stage.max_depth)))
         try:
             placement = Placement((layers,))
-            check_placement(_of_one_stage(shape, stage), options, placement)
+            check_placement(replace(shape, stages=(stage,)), options, placement)
         except InputError:
             continue
         return placement.stages[0]
     raise AssertionError("no legal stage in 1000 draws")
-
-
-def _of_one_stage(shape: BackboneShape, stage: StageShape) -> BackboneShape:
-    numbers = {name: getattr(shape, name) for name in shape.__slots__}
-    return BackboneShape(**{**numbers, "stages": (stage,)})
 
 
 def _random_choice(rng: random.Random) -> LayerChoice:
