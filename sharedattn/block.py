@@ -143,11 +143,12 @@ class Block(nn.Module):
             scores, v_BHMK = self.attn.scores_and_values(x_BND)
             if state.residual is not None:
                 scores = scores.plus(state.residual)
+            branch_BND, maps_BHNM = self.attn.attend_own(scores, v_BHMK, with_maps=with_maps)
         else:
             maps: ScoreMaps = getattr(self, _module_name("less", choice.form))
             scores = maps(state.scores[group])
             v_BHMK = self.attn.values(x_BND)
-        branch_BND, maps_BHNM = self.attn(scores, v_BHMK, with_maps=with_maps)
+            branch_BND, maps_BHNM = self.attn(scores, v_BHMK, with_maps=with_maps)
         return branch_BND, maps_BHNM, state.with_scores(group, scores)
 
 

@@ -68,15 +68,23 @@ def attend(
             scale=scores.scale,
         )
         return out_BHNV, None
+    maps_BHNM = attention_maps(scores, mask_WNM).to(v_BHMV.dtype)
+    return maps_BHNM @ v_BHMV, maps_BHNM
+
+
+def attention_maps(scores: Scores, mask_WNM: Tensor | None = None) -> Tensor:
+    """softmax(scores + mask), (B, H, N, M), explicitly; arguments as `attend` has them.
+
+    Returns:
+        The maps; in float32 where the scores are of half precision.
+    """
     scores_BHNM = scores.explicit()
     if mask_WNM is not None:
         W, N, M = mask_WNM.shape
         B, H = scores_BHNM.shape[:2]
         masked_BWHNM = scores_BHNM.view(B // W, W, H, N, M) + mask_WNM.unsqueeze(1)
         scores_BHNM = masked_BWHNM.view(B, H, N, M)
-    maps_BHNM = torch.softmax(scores_BHNM, dim=-1, dtype=_softmax_dtype(scores_BHNM))
-    maps_BHNM = maps_BHNM.to(v_BHMV.dtype)
-    return maps_BHNM @ v_BHMV, maps_BHNM
+    return torch.softmax(scores_BHNM, dim=-1, dtype=_softmax_dtype(scores_BHNM))
 
 
 def _softmax_dtype(scores: Tensor) -> torch.dtype:

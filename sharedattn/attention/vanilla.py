@@ -91,6 +91,13 @@ class SelfAttention(nn.Module):
         out_BND = self.proj(out_BHNK.transpose(1, 2).flatten(2))
         return out_BND, maps_BHNM if with_maps else None
 
+    def attend_own(
+        self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward` of a vanilla layer; what a family does to its own maps alone goes here."""
+        out: tuple[Tensor, Tensor | None] = self(scores, v_BHMK, with_maps=with_maps)
+        return out
+
 
 def last_rows(joint: nn.Linear) -> nn.Linear:
     """The last D rows of a joint map from D channels, its values, as a map of their own."""
