@@ -57,6 +57,7 @@ class Cost:
     Attributes:
         placement: its text.
         params: parameters of the network.
+        trainable_params: those that training changes: all but fixed position embeddings.
         macs: multiply-accumulates for one image; `CONVENTION` says what counts.
         matmul_macs: the share of matrix products and convolutions: `macs` without the norms.
         attention_bytes: the most that the attention of any one layer keeps in memory; see
@@ -69,6 +70,7 @@ class Cost:
 
     placement: str
     params: int
+    trainable_params: int
     macs: int
     matmul_macs: int
     attention_bytes: int
@@ -81,6 +83,7 @@ class Cost:
         return {
             "placement": self.placement,
             "params": self.params,
+            "trainable_params": self.trainable_params,
             "macs": self.macs,
             "matmul_macs": self.matmul_macs,
             "attention_bytes": self.attention_bytes,
@@ -203,6 +206,7 @@ class CostModel:
         return Cost(
             placement=str(placement),
             params=total.params,
+            trainable_params=total.params - self.shape.num_frozen_params,
             macs=total.macs,
             matmul_macs=total.macs - norm_macs,
             attention_bytes=self.attention_bytes(placement),

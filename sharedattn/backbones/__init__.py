@@ -16,6 +16,7 @@ import timm
 import torch
 
 from sharedattn.backbones.family import Family
+from sharedattn.backbones.t2t import T2T
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
 from sharedattn.legality import (
@@ -39,7 +40,7 @@ __all__ = [
     "resolve",
 ]
 
-FAMILIES: tuple[Family, ...] = (VIT,)
+FAMILIES: tuple[Family, ...] = (VIT, T2T)
 
 
 def describe(backbone: BackboneSpec) -> BackboneShape:

@@ -44,6 +44,7 @@ def test_the_document_of_a_cost() -> None:
     assert document == {
         "placement": "V12",
         "params": 5_717_416,
+        "trainable_params": 5_717_416,
         "macs": 1_258_411_200,
         "matmul_macs": 1_258_411_200 - 4_728_000,
         "attention_bytes": 4 * 3 * 197**2,
