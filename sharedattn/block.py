@@ -18,7 +18,7 @@ from sharedattn.attention.broadcasting import (
 )
 from sharedattn.attention.external import ExternalAttention, MultiHeadExternalAttention
 from sharedattn.attention.less import ScoreMaps, make_maps
-from sharedattn.attention.vanilla import SelfAttention
+from sharedattn.attention.vanilla import ScoredAttention
 from sharedattn.placement import Kind, LayerChoice, LayerEnvelope, MechanismOptions
 from sharedattn.shape import StageShape
 from sharedattn.state import Recorder, State
@@ -36,7 +36,7 @@ class Block(nn.Module):
     def __init__(
         self,
         block: Any,
-        attention: SelfAttention | None,
+        attention: ScoredAttention | None,
         position: LayerEnvelope,
         stage: StageShape,
         options: MechanismOptions,

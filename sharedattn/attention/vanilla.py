@@ -8,6 +8,8 @@ Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,64 +17,34 @@ from torch.nn import functional as F
 from sharedattn.attention.scores import Scores, attend
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention: softmax(Q K^T / sqrt(K)) V, then an output projection.
-
-    The linear maps are taken over, not copied, so timm's weights and names stay as they are. A
-    family whose attention differs overrides what differs.
+class ScoredAttention(nn.Module, ABC):
+    """Multi-head attention whose scores are made apart from their use, so that others reuse them.
 
     Attributes:
-        qkv: queries, keys and values in this order, D -> 3 D; absent without `own_scores`.
-        v: the values alone, D -> D; only without `own_scores`.
         proj: output projection, D -> D.
         num_heads: H.
         scale: 1 / sqrt(K), of the scores.
         fused: whether `scaled_dot_product_attention` is used where no map is asked for.
+        own_scores: whether there are queries and keys, beside values and output projection.
     """
 
-    def __init__(
-        self,
-        qkv: nn.Linear,
-        proj: nn.Linear,
-        num_heads: int,
-        *,
-        own_scores: bool = True,
-        fused: bool = True,
-    ) -> None:
-        """Take over the linear maps.
+    proj: nn.Linear
 
-        Args:
-            qkv: D -> 3 D, rows in the order queries, keys, values.
-            proj: D -> D.
-            num_heads: H; divides D.
-            own_scores: False for a layer that only ever reuses scores: it keeps a copy of the
-                value rows and neither queries nor keys.
-            fused: see the attribute.
-        """
+    def __init__(self, embed_dim: int, num_heads: int, *, own_scores: bool, fused: bool) -> None:
+        """H = `num_heads` divides `embed_dim`; for the others see the attributes."""
         super().__init__()
         self.num_heads = num_heads
-        self.scale = (qkv.in_features // num_heads) ** -0.5
+        self.scale = (embed_dim // num_heads) ** -0.5
         self.fused = fused
         self.own_scores = own_scores
-        if own_scores:
-            self.qkv = qkv
-        else:
-            self.v = last_rows(qkv)
-        self.proj = proj
 
+    @abstractmethod
     def scores_and_values(self, x_BND: Tensor) -> tuple[Scores, Tensor]:
-        """Scores, and values (B, H, N, K), of tokens (B, N, D)."""
-        B, N, _ = x_BND.shape
-        # Unbound before the heads move forward: the gradient is then stacked in one copy.
-        q_BNHK, k_BNHK, v_BNHK = self.qkv(x_BND).view(B, N, 3, self.num_heads, -1).unbind(2)
-        scores = Scores(q_BNHK.transpose(1, 2), k_BNHK.transpose(1, 2), self.scale)
-        return scores, v_BNHK.transpose(1, 2)
+        """Scores, and values (B, H, M, K), of tokens (B, N, D)."""
 
+    @abstractmethod
     def values(self, x_BND: Tensor) -> Tensor:
-        """Values (B, H, N, K) alone, of tokens (B, N, D)."""
-        B, N, _ = x_BND.shape
-        v_BND = linear_rows(self.qkv, x_BND) if self.own_scores else self.v(x_BND)
-        return v_BND.reshape(B, N, self.num_heads, -1).transpose(1, 2)
+        """Values (B, H, M, K) alone, of tokens (B, N, D)."""
 
     def forward(
         self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
@@ -97,6 +69,58 @@ class SelfAttention(nn.Module):
         """`forward` of a vanilla layer; what a family does to its own maps alone goes here."""
         out: tuple[Tensor, Tensor | None] = self(scores, v_BHMK, with_maps=with_maps)
         return out
+
+
+class SelfAttention(ScoredAttention):
+    """Multi-head self-attention: softmax(Q K^T / sqrt(K)) V, then an output projection.
+
+    The linear maps are taken over, not copied, so timm's weights and names stay as they are. A
+    family whose attention differs overrides what differs.
+
+    Attributes:
+        qkv: queries, keys and values in this order, D -> 3 D; absent without `own_scores`.
+        v: the values alone, D -> D; only without `own_scores`.
+    """
+
+    def __init__(
+        self,
+        qkv: nn.Linear,
+        proj: nn.Linear,
+        num_heads: int,
+        *,
+        own_scores: bool = True,
+        fused: bool = True,
+    ) -> None:
+        """Take over the linear maps.
+
+        Args:
+            qkv: D -> 3 D, rows in the order queries, keys, values.
+            proj: D -> D.
+            num_heads: H; divides D.
+            own_scores: False for a layer that only ever reuses scores: it keeps a copy of the
+                value rows and neither queries nor keys.
+            fused: see the attribute.
+        """
+        super().__init__(qkv.in_features, num_heads, own_scores=own_scores, fused=fused)
+        if own_scores:
+            self.qkv = qkv
+        else:
+            self.v = last_rows(qkv)
+        self.proj = proj
+
+    def scores_and_values(self, x_BND: Tensor) -> tuple[Scores, Tensor]:
+        """Scores, and values (B, H, N, K), of tokens (B, N, D)."""
+        B, N, _ = x_BND.shape
+        # Unbound before the heads move forward: the gradient is then stacked in one copy.
+        q_BNHK, k_BNHK, v_BNHK = self.qkv(x_BND).view(B, N, 3, self.num_heads, -1).unbind(2)
+        scores = Scores(q_BNHK.transpose(1, 2), k_BNHK.transpose(1, 2), self.scale)
+        return scores, v_BNHK.transpose(1, 2)
+
+    def values(self, x_BND: Tensor) -> Tensor:
+        """Values (B, H, N, K) alone, of tokens (B, N, D)."""
+        B, N, _ = x_BND.shape
+        v_BND = linear_rows(self.qkv, x_BND) if self.own_scores else self.v(x_BND)
+        return v_BND.reshape(B, N, self.num_heads, -1).transpose(1, 2)
 
 
 def last_rows(joint: nn.Linear) -> nn.Linear:
