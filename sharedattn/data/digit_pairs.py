@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from sklearn.datasets import load_digits
 
-from sharedattn.data.source import Batch, DataConfig, DataSource, Split
+from sharedattn.data.source import Batch, DataConfig, DataSource, Split, spread
 from sharedattn.errors import InputError
 from sharedattn.recipe import Recipe
 
@@ -150,12 +150,17 @@ class DigitPairs(DataSource):
             yield images[part], labels[part]
 
     def eval_batches(
-        self, split: Split, *, batch_size: int, device: torch.device
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        at_most: int | None = None,
     ) -> Iterator[Batch]:
         if split not in self._eval:
             rng = np.random.default_rng(EVAL_SEEDS[split])
             self._eval[split] = draw_pairs(split, EVAL_PAIRS, rng)
         images, labels = self._eval[split]
-        for start in range(0, EVAL_PAIRS, batch_size):
-            part = slice(start, start + batch_size)
+        chosen = torch.tensor(spread(EVAL_PAIRS, at_most))
+        for part in torch.split(chosen, batch_size):
             yield images[part].to(device), labels[part].to(device)

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_dataset, create_transform
 from timm.data.mixup import Mixup
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from sharedattn.data.source import Batch, DataConfig, DataSource, Split, hash_files
+from sharedattn.data.source import Batch, DataConfig, DataSource, Split, hash_files, spread
 from sharedattn.errors import InputError
 from sharedattn.recipe import Recipe
 
@@ -312,11 +312,17 @@ class ImageData(DataSource):
             yield images, labels
 
     def eval_batches(
-        self, split: Split, *, batch_size: int, device: torch.device
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        at_most: int | None = None,
     ) -> Iterator[Batch]:
         transform = self._transform(is_training=False, crop_pct=self._crop_pct)
+        images = _Transformed(self._parts[split], transform)
         loader = DataLoader(
-            _Transformed(self._parts[split], transform),
+            Subset(images, spread(len(images), at_most)),
             batch_size=batch_size,
             generator=torch.Generator(),
         )

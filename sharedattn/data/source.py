@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
@@ -118,13 +118,30 @@ class DataSource(ABC):
 
     @abstractmethod
     def eval_batches(
-        self, split: Split, *, batch_size: int, device: torch.device
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        at_most: int | None = None,
     ) -> Iterator[Batch]:
-        """All images of a split once, in a fixed order.
+        """Images of a split once, in a fixed order.
+
+        Args:
+            split: which one.
+            batch_size: images of a batch; the last may have fewer.
+            device: where the batches are put.
+            at_most: so many images, spread evenly over the split; None: all of them.
 
         Yields:
             Images (B, C, Y, X), float, and labels (B,), int64.
         """
+
+
+def spread(total: int, at_most: int | None) -> Sequence[int]:
+    """Numbers below `total`, at most so many, evenly spread: files often lie sorted by class."""
+    count = total if at_most is None else min(at_most, total)
+    return range(total) if count == total else [i * total // count for i in range(count)]
 
 
 def hash_files(paths: list[Path], root: Path, *, with_contents: bool) -> str:

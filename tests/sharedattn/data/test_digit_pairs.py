@@ -105,6 +105,9 @@ def test_evaluation_pairs_are_fixed_and_balanced(data):
         assert len(labels) == data.num_images(split) == 4000
         assert labels.sum() == 2000
         assert torch.equal(images, again[0])
+        some = list(data.eval_batches(split, batch_size=2, device=CPU, at_most=3))
+        assert [len(labels) for _, labels in some] == [2, 1]
+        assert torch.equal(torch.cat([part for part, _ in some]), images[[0, 1333, 2666]])
 
 
 def test_the_fingerprint_says_what_the_data_is(data):

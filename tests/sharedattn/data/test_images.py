@@ -111,6 +111,14 @@ def test_labels_are_those_of_the_folders(folder):
     assert torch.equal(images.mean((2, 3)).argmax(1), labels)
 
 
+def test_some_images_of_a_split_are_of_all_its_classes(folder):
+    data = ImageData(config(folder))
+    every, _ = next(iter(data.eval_batches("test", batch_size=9, device=CPU)))
+    some = list(data.eval_batches("test", batch_size=2, device=CPU, at_most=4))
+    assert [labels.tolist() for _, labels in some] == [[0, 0], [1, 2]]
+    assert torch.equal(torch.cat([images for images, _ in some]), every[[0, 2, 4, 6]])
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_split_without_a_class_keeps_the_labels_of_train(folder, split):
     shutil.move(folder / "val", folder / split)

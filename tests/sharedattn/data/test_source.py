@@ -3,6 +3,7 @@
 import pytest
 
 from sharedattn.data import DataConfig
+from sharedattn.data.source import spread
 from sharedattn.errors import InputError
 
 
@@ -45,3 +46,9 @@ def test_fields_left_out_take_their_defaults():
 def test_bad_documents(document, rule):
     with pytest.raises(InputError, match=rule):
         DataConfig.from_json(document)
+
+
+def test_some_of_many_are_evenly_spread():
+    assert list(spread(7, None)) == list(spread(7, 7)) == list(spread(7, 9)) == list(range(7))
+    assert list(spread(7, 3)) == [0, 2, 4]
+    assert list(spread(7, 1)) == [0]
