@@ -39,7 +39,17 @@ def extract(network: Network, placement: Placement) -> Network:
     shared = network.state_dict()
     own = {name: _cut(shared, name, like.shape) for name, like in alone.state_dict().items()}
     alone.load_state_dict(own, assign=True)
+    _copy_constants(network, alone)
     return alone.train(network.training)
+
+
+def _copy_constants(network: Network, alone: Network) -> None:
+    """Buffers outside the state dict follow from the sizes: `alone` has those of `network`."""
+    constants = dict(network.named_buffers())
+    for name, buffer in list(alone.named_buffers()):
+        if buffer.is_meta:
+            module, _, leaf = name.rpartition(".")
+            setattr(alone.get_submodule(module), leaf, constants[name].clone())
 
 
 def _cut(shared: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:

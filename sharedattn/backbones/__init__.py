@@ -16,6 +16,7 @@ import timm
 import torch
 
 from sharedattn.backbones.family import Family
+from sharedattn.backbones.swin import SWIN
 from sharedattn.backbones.t2t import T2T
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
@@ -40,7 +41,7 @@ __all__ = [
     "resolve",
 ]
 
-FAMILIES: tuple[Family, ...] = (VIT, T2T)
+FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN)
 
 
 def describe(backbone: BackboneSpec) -> BackboneShape:
@@ -240,8 +241,15 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
     try:
         with torch.device("meta"):
             model = _make(backbone, family)
-    # What is raised on values that fit no model: timm validates by assertions.
-    except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    # What is raised on values that fit no model: timm validates by assertions, and by the way.
+    except (
+        AssertionError,
+        IndexError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+    ) as error:
         raise InputError(
             f"backbone {str(backbone)!r} cannot be built: {error or type(error).__name__}"
         ) from error
@@ -271,6 +279,12 @@ def _check_keywords(
         kind = type(own_values[key])
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise InputError(f"`{key}` is of type {kind.__name__}, but got {value!r}")
+        depths = str(dict(backbone.keywords).get("depths", own_values.get("depths")))
+        if rule.per_stage and str(value).count("-") != depths.count("-"):
+            raise InputError(
+                f"`one number a stage` must hold, but got {key}={value} with depths={depths}; "
+                f"write as many numbers as depths has"
+            )
         if not isinstance(value, bool | str) and not (
             0 < value < math.inf or (value == 0 and rule.may_be_zero)
         ):

@@ -1,0 +1,293 @@
+"""timm's Swin transformers: stages of pre-norm blocks that attend within windows.
+
+"Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv:2103.14030), and
+the models of "Searching the Search Space of Vision Transformer" (arXiv:2111.14725), as timm's
+`SwinTransformer` builds them. The parts of a timm model are taken over with their names, so that
+the all-vanilla placement has timm's state dict and gives timm's logits.
+
+Every second block of a stage rolls its windows by half their size, unless one window covers the
+stage. Our reading of the four papers there, none of which says it:
+
+- A less layer takes the scores of the last vanilla or less layer of its own shift, whose windows
+  hold the same tokens. With `handover=previous` it takes those of the layer before, whose windows
+  lie elsewhere: the n-th window's scores serve the n-th window.
+- Scores are handed on with their relative-position bias, which is mapped with them, and without
+  the shift mask: the layer that attends adds its own.
+- Maps over tokens are over those of a window, and serve all windows alike.
+- External attention, context broadcasting and DIA know no windows: they act on all tokens of the
+  image.
+
+Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.layers.classifier import ClassifierHead
+from timm.layers.mlp import Mlp
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.swin_transformer import (
+    PatchMerging,
+    SwinTransformer,
+    SwinTransformerBlock,
+)
+from timm.models.swin_transformer import WindowAttention as TimmWindowAttention
+from torch import Tensor, nn
+
+from sharedattn.attention.windows import WindowAttention, Windows, position_params
+from sharedattn.backbones.family import (
+    Family,
+    KeywordRule,
+    norm_macs,
+    num_params,
+    per_stage,
+    refuse,
+    require_norm,
+    require_type,
+)
+from sharedattn.block import Block
+from sharedattn.errors import InputError
+from sharedattn.network import Network
+from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerEnvelope
+from sharedattn.shape import (
+    AttentionShape,
+    BackboneShape,
+    StageShape,
+    mlp_macs,
+    mlp_params,
+)
+
+
+class SwinStage(nn.Module):
+    """The parts of one stage.
+
+    Attributes:
+        downsample: what leads into the stage, on a grid of tokens; identity before the first.
+        blocks: the layers.
+    """
+
+    def __init__(self, downsample: nn.Module, blocks: list[Block]) -> None:
+        """Hold the parts."""
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+
+
+class SwinNetwork(Network):
+    """A Swin transformer over an envelope.
+
+    Attributes:
+        patch_embed: images to a grid of normed patch tokens.
+        layers: the stages.
+        norm: norm after the blocks.
+        head: mean over tokens, and classifier.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        backbone: BackboneSpec,
+        envelope: Envelope,
+        shape: BackboneShape,
+        *,
+        fused: bool,
+        drop_path_rate: float,
+    ) -> None:
+        """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
+        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
+        self.patch_embed = model.patch_embed
+        self.layers = nn.ModuleList(
+            SwinStage(
+                layer.downsample,
+                [
+                    Block(
+                        block,
+                        _window_attention(block, position, fused=fused),
+                        position,
+                        stage,
+                        backbone.options,
+                    )
+                    for block, position in zip(layer.blocks, positions, strict=False)
+                ],
+            )
+            for layer, positions, stage in zip(
+                model.layers, envelope.stages, shape.stages, strict=True
+            )
+        )
+        self.norm = model.norm
+        self.head = model.head
+
+    def embed_images(self, images_BCYX: Tensor) -> Tensor:
+        """Patch tokens (B, N, D)."""
+        x_BYXD: Tensor = self.patch_embed(images_BCYX)
+        return x_BYXD.flatten(1, 2)
+
+    def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
+        """Tokens of the stage: two by two merged, an odd grid padded with zeros."""
+        x_BYXD: Tensor = self._stage(stage).downsample(self._on_grid(stage - 1, tokens))
+        return x_BYXD.flatten(1, 2)
+
+    def block(self, stage: int, index: int) -> Block:
+        """The block at a layer position."""
+        block = self._stage(stage).blocks[index]
+        assert isinstance(block, Block)
+        return block
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Logits (B, classes): norm, mean over tokens, head."""
+        logits_BC: Tensor = self.head(self._on_grid(-1, self.norm(tokens)))
+        return logits_BC
+
+    def _on_grid(self, stage: int, tokens: Tensor) -> Tensor:
+        """The tokens (B, N, D) of a stage as (B, Y, X, D)."""
+        return tokens.reshape(-1, *self.shape.stages[stage].grid, tokens.shape[-1])
+
+    def _stage(self, stage: int) -> SwinStage:
+        layer = self.layers[stage]
+        assert isinstance(layer, SwinStage)
+        return layer
+
+
+def _windows(block: Any) -> Windows:
+    return Windows(tuple(block.input_resolution), block.window_size, block.shift_size)
+
+
+def _window_attention(
+    block: Any, position: LayerEnvelope, *, fused: bool
+) -> WindowAttention | None:
+    """What serves vanilla and less attention at a position, made of timm's block."""
+    if not position.kinds & {Kind.VANILLA, Kind.LESS}:
+        return None
+    return WindowAttention(
+        block.attn.qkv,
+        block.attn.proj,
+        block.attn.relative_position_bias_table,
+        _windows(block),
+        own_scores=Kind.VANILLA in position.kinds,
+        fused=fused,
+    )
+
+
+def _check_block(block: Any) -> None:
+    """Refuse a block that does more than `Block` does."""
+    require_type("a block", block, SwinTransformerBlock)
+    require_type("its attention", block.attn, TimmWindowAttention)
+    if block.attn.qkv.out_features != 3 * block.dim:
+        raise refuse("its heads are not of the width of the tokens together")
+    if block.always_partition:
+        raise refuse("its windows are larger than the grid (always_partition)")
+    require_type("its MLP", block.mlp, Mlp)
+    require_type("its MLP's activation", block.mlp.act, nn.GELU)
+    require_type("its MLP's norm", block.mlp.norm, nn.Identity)
+    for part in ("norm1", "norm2"):
+        require_norm(f"its {part}", getattr(block, part), nn.LayerNorm)
+
+
+def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
+    """Sizes of a timm Swin transformer, of which every part is understood.
+
+    Raises:
+        InputError: a part that is not understood; no patch.
+    """
+    embed = model.patch_embed
+    if not embed.num_patches:
+        raise InputError(
+            f"`a network has patches` must hold, but an image of {embed.img_size[0]} pixels has "
+            f"none of {embed.patch_size[0]}; raise the image size"
+        )
+    require_type("the patch embedding", embed, PatchEmbed)
+    require_norm("the patch embedding's norm", embed.norm, nn.LayerNorm)
+    if len(set(embed.img_size)) > 1 or len(set(embed.patch_size)) > 1:
+        raise refuse("its images or patches are not square")
+    if model.dynamic_img_size:
+        raise refuse("its image size is dynamic, and masks of shifted windows fit one size")
+    require_norm("its norm", model.norm, nn.LayerNorm)
+    require_type("its head", model.head, ClassifierHead)
+    if model.head.global_pool.pool_type != "avg":
+        raise refuse(f"it pools by {model.head.global_pool.pool_type!r}, understood is avg")
+    stages = tuple(_describe_stage(layer) for layer in model.layers)
+    num_patches, last = embed.num_patches, stages[-1]
+    stem_norm_macs = norm_macs(embed.norm, num_patches)
+    head_norm_macs = norm_macs(model.norm, last.num_tokens)
+    return BackboneShape(
+        image_size=embed.img_size[0],
+        stages=stages,
+        stem_params=num_params(embed),
+        stem_macs=num_patches * embed.proj.weight.numel() + stem_norm_macs,
+        stem_norm_macs=stem_norm_macs,
+        head_params=num_params(model.norm, model.head),
+        head_macs=model.head.fc.weight.numel() + head_norm_macs,
+        head_norm_macs=head_norm_macs,
+    )
+
+
+def _describe_stage(layer: Any) -> StageShape:
+    for block in layer.blocks:
+        _check_block(block)
+    block = layer.blocks[0]
+    windows = [_windows(block) for block in layer.blocks]
+    if any(w.size != windows[0].size or w.size[0] != w.size[1] for w in windows):
+        raise refuse("its windows are not square, or differ within a stage")
+    # Grids and windows are square, so is the shift.
+    shifted = tuple(w.shift[0] > 0 for w in windows)
+    Y, X = windows[0].grid
+    N, D, H = Y * X, block.dim, block.attn.num_heads
+    hidden_dim = block.mlp.fc1.out_features
+    frame_macs = frame_norm_macs = 0
+    if not isinstance(layer.downsample, nn.Identity):
+        require_type("what leads into a stage", layer.downsample, PatchMerging)
+        require_norm("its patch merging's norm", layer.downsample.norm, nn.LayerNorm)
+        frame_norm_macs = norm_macs(layer.downsample.norm, N)
+        frame_macs = N * layer.downsample.reduction.weight.numel() + frame_norm_macs
+    return StageShape(
+        max_depth=len(layer.blocks),
+        num_tokens=N,
+        num_prefix_tokens=0,
+        grid=(Y, X),
+        embed_dim=D,
+        num_heads=H,
+        attention=AttentionShape(
+            num_windows=windows[0].num_windows,
+            num_queries=windows[0].num_tokens,
+            num_keys=windows[0].num_tokens,
+            position_params=position_params(windows[0].size, H),
+            score_groups=tuple(map(int, shifted)) if any(shifted) else (),
+            key_grid=windows[0].size,
+        ),
+        mlp_params=mlp_params(D, hidden_dim, bias=block.mlp.fc1.bias is not None),
+        mlp_macs=mlp_macs(N, D, hidden_dim),
+        qkv_bias=block.attn.qkv.bias is not None,
+        proj_bias=block.attn.proj.bias is not None,
+        layer_scale=False,
+        frame_params=num_params(layer.downsample),
+        frame_macs=frame_macs,
+        frame_norm_macs=frame_norm_macs,
+    )
+
+
+_NUMBER_PER_STAGE = per_stage(lambda m: (layer.blocks[0].window_size[0] for layer in m.layers))
+
+
+def _square_windows(text: str) -> tuple[tuple[int, int], ...]:
+    # Two bare numbers would be rows and columns to timm, not two stages.
+    return tuple((size, size) for size in _NUMBER_PER_STAGE.to_argument(text))
+
+
+SWIN = Family(
+    base_name="swin",
+    model_class=SwinTransformer,
+    keywords={
+        "embed_dim": KeywordRule(lambda m: m.embed_dim),
+        "depths": per_stage(lambda m: (layer.depth for layer in m.layers)),
+        "num_heads": per_stage(lambda m: (layer.blocks[0].attn.num_heads for layer in m.layers)),
+        "window_size": KeywordRule(_NUMBER_PER_STAGE.read, to_argument=_square_windows),
+        "patch_size": KeywordRule(lambda m: m.patch_embed.patch_size[0]),
+        "mlp_ratio": KeywordRule(
+            lambda m: m.layers[0].blocks[0].mlp.fc1.out_features / m.layers[0].blocks[0].dim
+        ),
+        "qkv_bias": KeywordRule(lambda m: m.layers[0].blocks[0].attn.qkv.bias is not None),
+    },
+    describe=_describe,
+    make_network=SwinNetwork,
+)
