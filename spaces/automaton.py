@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from typing import NamedTuple
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import LayerChoice, Placement
 from spaces.constraints import Constraint, State
 from spaces.stages import StageLanguage, Symbol, symbol_key
 
@@ -132,59 +132,41 @@ def stages_of(path: Sequence[Symbol], depths: Sequence[int]) -> Iterator[tuple[L
         begin += depth
 
 
-class _ReuseRule:
-    """A less-attention layer needs a V before it in its stage: a rule of every placement."""
-
-    per = "stage"
-    start: State = False
-
-    def step(self, state: State, layer: LayerChoice) -> State | None:
-        if layer.kind is Kind.LESS and not state:
-            return None
-        return state or layer.kind is Kind.VANILLA
-
-    def accepts(self, state: State) -> bool:
-        del state
-        return True
-
-
 class _State(NamedTuple):
     """What the continuation of a member depends on.
 
     Attributes:
         stage: state of the stage's language.
         num_cells: DIA cells that the stage has used so far.
-        rules: state of every rule.
+        constraints: state of every constraint.
     """
 
     stage: State
     num_cells: int
-    rules: tuple[State, ...]
+    constraints: tuple[State, ...]
 
 
 def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint]) -> Automaton:
     """The minimal automaton of all placements that the stages and constraints allow.
 
     Args:
-        languages: one per stage.
+        languages: the legal members of each stage.
         constraints: rules over the layers of each stage or of the network.
 
     Raises:
         InputError: the constraints need more states than can be held.
     """
-    rules: tuple[Constraint | _ReuseRule, ...] = (_ReuseRule(), *constraints)
-
-    # Many states of the rules share one state of a language.
+    # Many states of the constraints share one state of a language.
     moves = [cache(language.moves) for language in languages]
 
     def step(stage: int, state: _State, position: int) -> Iterator[_Move]:
         for symbol, stage_state in moves[stage](state.stage, position).items():
             if symbol is None:
-                yield None, False, _State(None, 0, state.rules)
+                yield None, False, _State(None, 0, state.constraints)
                 continue
             after = tuple(
-                rule.step(rule_state, symbol)
-                for rule, rule_state in zip(rules, state.rules, strict=True)
+                constraint.step(before, symbol)
+                for constraint, before in zip(constraints, state.constraints, strict=True)
             )
             if None not in after:
                 new_cell = symbol.dia == state.num_cells
@@ -195,14 +177,14 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
         if None not in moves[stage](state.stage, languages[stage].max_depth):
             return None
         after: list[State] = []
-        for rule, rule_state in zip(rules, state.rules, strict=True):
-            ends = is_last or rule.per == "stage"
-            if ends and not rule.accepts(rule_state):
+        for constraint, before in zip(constraints, state.constraints, strict=True):
+            ends = is_last or constraint.per == "stage"
+            if ends and not constraint.accepts(before):
                 return None
-            after.append(rule.start if ends else rule_state)
+            after.append(constraint.start if ends else before)
         return _State(None if is_last else languages[stage + 1].start, 0, tuple(after))
 
-    states = [_State(languages[0].start, 0, tuple(rule.start for rule in rules))]
+    states = [_State(languages[0].start, 0, tuple(c.start for c in constraints))]
     levels: list[list[list[Edge]]] = []
     for stage, language in enumerate(languages):
         for position in range(language.max_depth):

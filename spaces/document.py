@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from sharedattn.errors import InputError
-from sharedattn.placement import DEFAULT_SLOTS, Kind, LayerChoice
+from sharedattn.placement import Kind, LayerChoice
 
 T = TypeVar("T")
 DocumentPath = tuple[str | int, ...]
@@ -27,7 +27,6 @@ MAX_NUMBER = 1000
 _MAX_NODES = 100_000
 _MAX_NESTING = 30
 _REQUIRED: Final = object()
-_LAYER = re.compile(r"(?P<kind>[VLEN])(/s(?P<slots>\d+))?(/d(?P<dia>\d+))?(?P<cb>/cb)?")
 
 
 class DocumentError(InputError):
@@ -227,19 +226,5 @@ def read_kind(value: Any, path: DocumentPath) -> Kind:
 
 def read_layer(value: Any, path: DocumentPath) -> LayerChoice:
     """One layer in a placement's long form, such as `E/s16/d0/cb`; its DIA label as it stands."""
-    match = _LAYER.fullmatch(read_text(value, path))
-    if match is None:
-        raise DocumentError(
-            path,
-            f"`a layer is V, L, E or N and options in the order /s16 /d0 /cb` must hold, "
-            f"but got {value!r}",
-        )
-    kind = Kind(match["kind"])
-    slots = match["slots"] or (DEFAULT_SLOTS if kind is Kind.EXTERNAL else None)
     with located(path):
-        return LayerChoice(
-            kind,
-            None if slots is None else int(slots),
-            None if match["dia"] is None else int(match["dia"]),
-            match["cb"] is not None,
-        )
+        return LayerChoice.parse(read_text(value, path))

@@ -8,7 +8,8 @@ encoding of that member. Of stages given by counts,
 * in any order: `stageS.kindP` is the kind of layer P, `-` where there is none;
 * in the order E, V, L, N: `stageS.E` to `stageS.N` are the counts, read as shares where their sum
   is no allowed depth;
-* and `stageS.slots`, `stageS.dia`, `stageS.cb` are the options, as in the space's document.
+* and `stageS.slots`, `stageS.external_form`, `stageS.less_form`, `stageS.dia`, `stageS.cb` are the
+  options, as in the space's document.
 
 Of stages given layer by layer, `stageS.layerP` is the choice of layer P with its canonical DIA
 cell. Stages and layers count from 1. A parameter of one choice only is left out.
@@ -18,13 +19,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, Placement, dia_runs
 from spaces.automaton import pad
 from spaces.budget import CountedSpace
 from spaces.repair import Repair
-from spaces.stages import KIND_ORDER, CountedStage, LastLayers, ListedStage, Stage, Symbol
+from spaces.stages import (
+    FORM_KEYS,
+    KIND_ORDER,
+    CountedStage,
+    LastLayers,
+    ListedStage,
+    Stage,
+    Symbol,
+    form_text,
+    read_form,
+)
 
 Value = int | str
 Layers = tuple[LayerChoice, ...]
@@ -34,20 +46,20 @@ Proposal = tuple[Layers, ...]
 ABSENT = "-"
 
 
-def with_options(kinds: Sequence[LayerChoice], num_groups: int, with_cb: int) -> Layers:
-    """Layers of the same kinds and slots under the options of a whole stage.
+def with_options(layers: Sequence[LayerChoice], num_groups: int, with_cb: int) -> Layers:
+    """Layers of the same attention branches under the options of a whole stage.
 
     Args:
-        kinds: the layers whose kinds and slots are kept.
+        layers: what is kept of them are kinds, slots and forms.
         num_groups: DIA groups, cut at the number of layers; 0: none.
         with_cb: last layers with context broadcasting.
     """
-    depth = len(kinds)
+    depth = len(layers)
     num_groups = min(num_groups, depth)
     cells = dia_runs(depth, num_groups) if num_groups else (None,) * depth
     return tuple(
-        LayerChoice(layer.kind, layer.slots, cell, position >= depth - with_cb)
-        for position, (layer, cell) in enumerate(zip(kinds, cells, strict=True))
+        replace(layer, dia=cell, cb=position >= depth - with_cb)
+        for position, (layer, cell) in enumerate(zip(layers, cells, strict=True))
     )
 
 
@@ -60,10 +72,7 @@ def canonical_cells(layers: Sequence[LayerChoice]) -> Layers:
     if list(number) == list(range(len(number))):
         return tuple(layers)
     return tuple(
-        LayerChoice(
-            layer.kind, layer.slots, None if layer.dia is None else number[layer.dia], layer.cb
-        )
-        for layer in layers
+        layer if layer.dia is None else replace(layer, dia=number[layer.dia]) for layer in layers
     )
 
 
@@ -96,8 +105,11 @@ class _OptionsEncoding(_StageEncoding):
     def __init__(self, stage: CountedStage) -> None:
         self.stage = stage
         self.dimensions = {**self.kind_dimensions()}
-        if max(stage.counts[KIND_ORDER.index(Kind.EXTERNAL)]) > 0:
+        if stage.most(Kind.EXTERNAL):
             self.dimensions["slots"] = stage.slots
+        for kind, key in FORM_KEYS.items():
+            if stage.most(kind):
+                self.dimensions[key] = tuple(form_text(kind, form) for form in stage.forms(kind))
         most = max(stage.depth)
         self.dimensions["dia"] = tuple(n for n in stage.dia if n <= most)
         self.dimensions["cb"] = tuple(k for k in stage.cb if k == "all" or k <= most)
@@ -115,13 +127,19 @@ class _OptionsEncoding(_StageEncoding):
         """The kinds that the parameters propose."""
 
     def encode(self, layers: Layers) -> dict[str, Value]:
-        # Without an external layer the slots mean nothing: always the same value then.
+        # Without an external layer the slots mean nothing: always the same value then. So do the
+        # forms without a layer of their kind.
         slots = next((layer.slots for layer in layers if layer.slots), self.stage.slots[0])
+        forms: dict[str, Value] = {}
+        for kind, key in FORM_KEYS.items():
+            found = (layer.form for layer in layers if layer.kind is kind)
+            forms[key] = form_text(kind, next(found, self.stage.forms(kind)[0]))
         with_cb = sum(layer.cb for layer in layers)
         last: LastLayers = with_cb if with_cb in self.stage.cb else "all"
         return {
             **self.encode_kinds([layer.kind for layer in layers]),
             "slots": slots,
+            **forms,
             "dia": num_dia_cells(layers),
             "cb": last,
         }
@@ -129,8 +147,17 @@ class _OptionsEncoding(_StageEncoding):
     def decode(self, values: Mapping[str, Value]) -> Layers:
         kinds = self.decode_kinds(values)
         slots, num_groups, last = values.get("slots"), values["dia"], values["cb"]
+        forms = {
+            kind: read_form(kind, str(values[key]))
+            for kind, key in FORM_KEYS.items()
+            if key in values
+        }
         layers = [
-            LayerChoice(kind, int(slots) if kind is Kind.EXTERNAL and slots else None)
+            LayerChoice(
+                kind,
+                int(slots) if kind is Kind.EXTERNAL and slots else None,
+                form=forms.get(kind),
+            )
             for kind in kinds
         ]
         with_cb = len(kinds) if last == "all" else int(last)

@@ -1,10 +1,11 @@
 """The member nearest to a proposal that may break any rule of the space or its budget.
 
 The distance between two layers at one position is the number of attributes that differ: the kind,
-the slots where both are external, the DIA cell, broadcasting; a layer against none differs in all
-four. The distance between a proposal and a member is the sum over positions, stages filled up at
-their ends. Among the nearest members inside the budget, the one whose MACs are closest to the
-proposal's is taken, then the one that comes first in the order of symbols, position by position.
+or of one kind the form; the slots where both are external; the DIA cell; broadcasting. A layer
+against none is as far as layers can be, 4. The distance between a proposal and a member is the
+sum over positions, stages filled up at their ends. Among the nearest members inside the budget,
+the one whose MACs are closest to the proposal's is taken, then the one that comes first in the
+order of symbols, position by position.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from spaces.counting import CostBox
 from spaces.pricing import PricedAutomaton, macs_of, params_of
 from spaces.stages import Symbol
 
-NUM_ATTRIBUTES = 4
+FARTHEST = 4
 # Above any cost of a network, and sums of two still fit.
 _UNREACHABLE = 2**62
 
 
 def difference(one: Symbol, other: Symbol) -> int:
-    """Number of attributes in which two symbols differ, from 0 to 4."""
+    """Number of attributes in which two symbols differ, from 0 to `FARTHEST`."""
     if one is None or other is None:
-        return 0 if one is other else NUM_ATTRIBUTES
+        return 0 if one is other else FARTHEST
     return (
-        (one.kind is not other.kind)
+        (one.kind is not other.kind or one.form != other.form)
         + (None not in (one.slots, other.slots) and one.slots != other.slots)
         + (one.dia != other.dia)
         + (one.cb != other.cb)
@@ -82,8 +83,8 @@ class Repair:
         self._box = box
         self._levels: list[_Level] = []
         # Most repairs are small: tables of a few differences first, wider ones if need be.
-        self._widths = [2 * NUM_ATTRIBUTES]
-        while self._widths[-1] < NUM_ATTRIBUTES * len(priced.arcs):
+        self._widths = [2 * FARTHEST]
+        while self._widths[-1] < FARTHEST * len(priced.arcs):
             self._widths.append(2 * self._widths[-1])
         for states, alphabet in zip(priced.arcs, priced.automaton.alphabets, strict=True):
             place = {symbol: i for i, symbol in enumerate(alphabet)}

@@ -14,9 +14,9 @@ from typing import Any, Literal, cast
 
 from sharedattn.backbones import canonical, describe
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, Envelope, Placement
+from sharedattn.placement import BackboneSpec, Envelope, Kind, Placement
 from spaces.automaton import Automaton, build
-from spaces.constraints import Constraint, read_constraint
+from spaces.constraints import Constraint, Count, read_constraint
 from spaces.document import (
     DocumentError,
     DocumentPath,
@@ -27,7 +27,8 @@ from spaces.document import (
     read_text,
     read_yaml,
 )
-from spaces.stages import Stage, read_stage
+from spaces.handover import HandOver
+from spaces.stages import Stage, StageLanguage, read_stage
 
 Order = Literal["EVLN", "any"]
 
@@ -42,12 +43,13 @@ class Space:
     Attributes:
         name: names the space in studies and reports.
         backbone: the network whose layers are chosen.
-        stages: the choices of each stage.
+        stages: the choices of each stage, the forms of layers canonical on the backbone.
         order: whether layers that are given by counts stand in the order E, V, L, N or in any.
         constraints: rules between layers.
 
     Raises:
-        InputError: no stage, or a name that could not be part of a file's name.
+        InputError: a name that could not be part of a file's name, or stages that do not fit the
+            backbone.
     """
 
     name: str
@@ -62,8 +64,19 @@ class Space:
                 f"`a space's name is letters, digits, dots, dashes, underscores` must hold, "
                 f"but got {self.name!r}"
             )
-        if not self.stages:
-            raise InputError("`a space has a stage` must hold, but got none")
+        with located(("backbone",)):
+            shapes = describe(self.backbone).stages
+        if len(self.stages) != len(shapes):
+            raise DocumentError(
+                ("stages",),
+                f"`a space has the stages of its backbone` must hold, but got {len(self.stages)} "
+                f"and {self.backbone} has {len(shapes)}",
+            )
+        stages = tuple(
+            stage.on(shape, ("stages", i))
+            for i, (stage, shape) in enumerate(zip(self.stages, shapes, strict=True))
+        )
+        object.__setattr__(self, "stages", stages)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Space:
@@ -119,28 +132,12 @@ class Space:
                 backbone.
         """
         section = Section(document, (), _KEYS)
-        backbone = section.take("backbone", _read_backbone)
-        stages = section.take("stages", _read_stages)
-        shapes = describe(backbone).stages
-        if len(stages) != len(shapes):
-            raise DocumentError(
-                ("stages",),
-                f"`a space has the stages of its backbone` must hold, but got {len(stages)} and "
-                f"{backbone} has {len(shapes)}",
-            )
-        for i, (stage, shape) in enumerate(zip(stages, shapes, strict=True)):
-            if max(stage.depth) > shape.max_depth:
-                raise DocumentError(
-                    ("stages", i),
-                    f"`depth <= layers of the backbone's stage` must hold, but got "
-                    f"{max(stage.depth)} and stage {i + 1} of {backbone} has {shape.max_depth}",
-                )
         order = section.take("order", read_one_of("EVLN", "any"), "EVLN")
         with located(()):
             return cls(
                 name=section.take("name", read_text),
-                backbone=backbone,
-                stages=stages,
+                backbone=section.take("backbone", _read_backbone),
+                stages=section.take("stages", _read_stages),
                 order=cast(Order, order),
                 constraints=section.take("constraints", _read_constraints, []),
             )
@@ -168,8 +165,22 @@ class Space:
         return automaton
 
     def _automaton(self, constraints: tuple[Constraint, ...]) -> Automaton:
-        ordered = self.order == "EVLN"
-        return build([stage.language(ordered) for stage in self.stages], constraints)
+        return build(self._languages, (*self._asked_by_options, *constraints))
+
+    @cached_property
+    def _languages(self) -> list[StageLanguage]:
+        """The legal members of each stage, each stage by itself."""
+        return [
+            HandOver(stage.language(self.order == "EVLN"), shape.attention)
+            for stage, shape in zip(self.stages, describe(self.backbone).stages, strict=True)
+        ]
+
+    @property
+    def _asked_by_options(self) -> tuple[Constraint, ...]:
+        """Rules of every placement under the backbone's options."""
+        if not self.backbone.options.attention_residual:
+            return ()
+        return (Count(kinds=frozenset({Kind.VANILLA}), least=1, per="stage"),)
 
     def _without_members(self) -> str:
         """Names constraints that together exclude every member and of which none can be left out.
@@ -187,16 +198,15 @@ class Space:
                 f"{' and '.join(map(str, at_fault))} "
                 f"exclude{'s' if len(at_fault) == 1 else ''} every one"
             )
-        ordered = self.order == "EVLN"
         empty = [
             str(i + 1)
-            for i, stage in enumerate(self.stages)
-            if not build([stage.language(ordered)], ()).size
+            for i, language in enumerate(self._languages)
+            if not build([language], self._asked_by_options).size
         ]
         return (
             f"`a space has a legal member` must hold, but stage {', '.join(empty)} of {self.name} "
-            f"has none: its counts never add up to an allowed depth, its options fit no depth, or "
-            f"an L has no V before it"
+            f"has none: its counts never add up to an allowed depth, its options fit no depth, "
+            f"an L has no V of equal shift before it, or attention_residual=true asks for a V"
         )
 
     def __contains__(self, placement: Placement) -> bool:

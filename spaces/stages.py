@@ -11,12 +11,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 from sharedattn.errors import InputError
-from sharedattn.placement import DEFAULT_SLOTS, Kind, LayerChoice, dia_runs
+from sharedattn.legality import canonical_choice, check_maps
+from sharedattn.placement import (
+    DEFAULT_SLOTS,
+    Kind,
+    LayerChoice,
+    dia_runs,
+    kind_of_form,
+    rank_of,
+)
+from sharedattn.shape import StageShape
 from spaces.document import (
     DocumentError,
     DocumentPath,
@@ -26,6 +36,7 @@ from spaces.document import (
     read_list,
     read_number,
     read_numbers,
+    read_text,
 )
 
 Symbol = LayerChoice | None
@@ -37,16 +48,55 @@ KIND_ORDER = (Kind.EXTERNAL, Kind.VANILLA, Kind.LESS, Kind.NONE)
 LastLayers = int | Literal["all"]
 
 
+FORM_KEYS = {Kind.EXTERNAL: "external_form", Kind.LESS: "less_form"}
+"""What a space calls the forms of a kind."""
+
+_DEFAULT_FORMS = {Kind.EXTERNAL: "single", Kind.LESS: "default"}
+_KNOWN_FORMS = {
+    Kind.EXTERNAL: "single, mea",
+    Kind.LESS: "default, full, keys, lowrankR, reuse",
+}
+
+_FORM_ORDER = ("full", "keys", "lowrank", "reuse", "mea")
+
+
 def symbol_key(symbol: Symbol) -> tuple[int, ...]:
-    """Sorts symbols: by kind (E, V, L, N), slots, DIA cell, broadcasting; None comes last."""
+    """Sorts symbols: kind (E, V, L, N), slots, form, DIA cell, broadcasting; None comes last."""
     if symbol is None:
         return (len(KIND_ORDER),)
     return (
         KIND_ORDER.index(symbol.kind),
         symbol.slots or 0,
+        *_form_key(symbol.form),
         -1 if symbol.dia is None else symbol.dia,
         symbol.cb,
     )
+
+
+def form_text(kind: Kind, form: str | None) -> str:
+    """A form in a space's words, where the form of a layer that names none has a name too."""
+    return form or _DEFAULT_FORMS[kind]
+
+
+def read_form(kind: Kind, text: str) -> str | None:
+    """The inverse of `form_text`.
+
+    Raises:
+        InputError: no form of layers of `kind`, which is less or external.
+    """
+    if text == _DEFAULT_FORMS[kind]:
+        return None
+    if kind_of_form(text) is not kind:
+        raise InputError(f"`this is one of {_KNOWN_FORMS[kind]}` must hold, but got {text!r}")
+    return text
+
+
+def _form_key(form: str | None) -> tuple[int, int]:
+    """Sorts forms: the default, then as `_FORM_ORDER` has them, ranks rising."""
+    if form is None:
+        return -1, 0
+    rank = rank_of(form)
+    return (_FORM_ORDER.index(form), 0) if rank is None else (_FORM_ORDER.index("lowrank"), rank)
 
 
 class StageLanguage(ABC):
@@ -80,6 +130,15 @@ def _check_numbers(name: str, numbers: tuple[int, ...], least: int) -> None:
         )
 
 
+def _check_depth(depth: tuple[int, ...], shape: StageShape, path: DocumentPath) -> None:
+    if max(depth) > shape.max_depth:
+        raise DocumentError(
+            path,
+            f"`depth <= layers of the backbone's stage` must hold, but got {max(depth)} and the "
+            f"backbone has {shape.max_depth} here",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedStage:
     """A stage by its counts of kinds and by options that hold for all its layers.
@@ -91,16 +150,20 @@ class CountedStage:
         depth: allowed total numbers of layers, rising; >= 1.
         counts: allowed numbers of layers per kind, rising, in the order E, V, L, N.
         slots: memory slots S of the external layers, one value for all of a stage; rising.
+        external_form: forms of the external layers, one for all of a stage; sorted.
+        less_form: forms of the less-attention layers, one for all of a stage; sorted.
         dia: allowed numbers of DIA groups; 0: no DIA unit. Rising.
         cb: allowed numbers of last layers with context broadcasting; `all` comes last.
 
     Raises:
-        InputError: numbers that are not rising or out of range.
+        InputError: numbers that are not rising or out of range, or forms of another kind.
     """
 
     depth: tuple[int, ...]
     counts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     slots: tuple[int, ...] = (DEFAULT_SLOTS,)
+    external_form: tuple[str | None, ...] = (None,)
+    less_form: tuple[str | None, ...] = (None,)
     dia: tuple[int, ...] = (0,)
     cb: tuple[LastLayers, ...] = (0,)
 
@@ -117,15 +180,24 @@ class CountedStage:
             raise InputError(
                 f"`cb` is a rising list of whole numbers and then `all`, but got {list(self.cb)}"
             )
+        for kind in FORM_KEYS:
+            forms = self.forms(kind)
+            if not forms or any(form and kind_of_form(form) is not kind for form in forms):
+                raise InputError(
+                    f"`{FORM_KEYS[kind]}` is a list of forms of kind {kind.value}, but got "
+                    f"{list(forms)}"
+                )
+            object.__setattr__(self, FORM_KEYS[kind], tuple(sorted(set(forms), key=_form_key)))
 
     @classmethod
     def from_document(cls, document: Any, path: DocumentPath) -> CountedStage:
-        """Read `{counts, depth, slots, dia, cb}`.
+        """Read `{counts, depth, slots, external_form, less_form, dia, cb}`.
 
         Raises:
             DocumentError: a key or value that means nothing here.
         """
-        section = Section(document, path, ("counts", "depth", "slots", "dia", "cb"))
+        keys = ("counts", "depth", "slots", *FORM_KEYS.values(), "dia", "cb")
+        section = Section(document, path, keys)
 
         def read_counts(value: Any, at: DocumentPath) -> Any:
             counts = Section(value, at, tuple(Kind))
@@ -135,6 +207,10 @@ class CountedStage:
             "counts": section.take("counts", read_counts),
             "depth": section.take("depth", read_numbers),
             "slots": section.take("slots", read_numbers, DEFAULT_SLOTS),
+            **{
+                key: section.take(key, read_list(partial(_read_form, kind)), _DEFAULT_FORMS[kind])
+                for kind, key in FORM_KEYS.items()
+            },
             "dia": section.take("dia", read_numbers, 0),
             "cb": section.take("cb", _read_last_layers, "none"),
         }
@@ -150,13 +226,50 @@ class CountedStage:
             },
             "depth": list(self.depth),
             "slots": list(self.slots),
+            **{
+                key: [form_text(kind, form) for form in self.forms(kind)]
+                for kind, key in FORM_KEYS.items()
+            },
             "dia": list(self.dia),
             "cb": list(self.cb),
         }
 
+    def forms(self, kind: Kind) -> tuple[str | None, ...]:
+        """The forms that layers of `kind` may have, which is less or external."""
+        forms: tuple[str | None, ...] = getattr(self, FORM_KEYS[kind])
+        return forms
+
+    def most(self, kind: Kind) -> int:
+        """The most layers of `kind`."""
+        return max(self.counts[KIND_ORDER.index(kind)])
+
+    def on(self, shape: StageShape, path: DocumentPath) -> CountedStage:
+        """The stage with its forms canonical on a backbone's stage.
+
+        Args:
+            shape: the backbone's stage.
+            path: where the stage stands in a space's document.
+
+        Raises:
+            DocumentError: more layers than the backbone has, or maps that do not fit it.
+        """
+        _check_depth(self.depth, shape, path)
+        less = [LayerChoice(Kind.LESS, form=form) for form in self.less_form]
+        with located((*path, FORM_KEYS[Kind.LESS])):
+            for choice in less if self.most(Kind.LESS) else ():
+                check_maps(shape, choice)
+        return replace(
+            self, less_form=tuple(canonical_choice(shape, choice).form for choice in less)
+        )
+
     def language(self, ordered: bool) -> StageLanguage:
         """The stage's members, their kinds in the order E, V, L, N if `ordered`."""
         return _CountedLanguage(self, ordered)
+
+
+def _read_form(kind: Kind, value: Any, path: DocumentPath) -> str | None:
+    with located(path):
+        return read_form(kind, read_text(value, path))
 
 
 def _read_last_layers(value: Any, path: DocumentPath) -> tuple[LastLayers, ...]:
@@ -191,18 +304,26 @@ class _Extent(NamedTuple):
     with_cb: int
 
 
+class _Branch(NamedTuple):
+    """What the attention branches of a counted stage's layers of one kind have in common."""
+
+    slots: int | None
+    form: str | None
+
+
 class _CountedState(NamedTuple):
     """What a counted stage's continuation depends on.
 
     Attributes:
         extents: the options that agree with the layers so far.
-        slots: of the external layers so far; None: there was none.
+        branches: per kind, the attention branches that its layers may have: the one that its
+            layers so far have, or all where there was none.
         left: per kind, the numbers of further layers that are allowed.
         last: the place of the last kind in `KIND_ORDER`; 0 where kinds come in any order.
     """
 
     extents: frozenset[_Extent]
-    slots: int | None
+    branches: tuple[tuple[_Branch, ...], ...]
     left: tuple[tuple[int, ...], ...]
     last: int
 
@@ -225,7 +346,14 @@ class _CountedLanguage(StageLanguage):
             if num_groups <= depth and with_cb <= depth
         )
         left = tuple(_within(numbers, self.max_depth) for numbers in stage.counts)
-        return _CountedState(extents, None, left, 0)
+        alike = (_Branch(None, None),)
+        branches = {
+            Kind.EXTERNAL: tuple(map(_Branch._make, product(stage.slots, stage.external_form))),
+            Kind.LESS: tuple(_Branch(None, form) for form in stage.less_form),
+        }
+        return _CountedState(
+            extents, tuple(branches.get(kind, alike) for kind in KIND_ORDER), left, 0
+        )
 
     def moves(self, state: _CountedState | None, position: int) -> Mapping[Symbol, Hashable]:
         if state is None:
@@ -241,23 +369,22 @@ class _CountedLanguage(StageLanguage):
                 left = _within((number - 1 for number in state.left[place]), remaining)
                 if place < state.last or not left:
                     continue
-                after = (
-                    *(_within(numbers, remaining) for numbers in state.left[:place]),
-                    left,
-                    *(_within(numbers, remaining) for numbers in state.left[place + 1 :]),
+                after = tuple(
+                    left if other == place else _within(numbers, remaining)
+                    for other, numbers in enumerate(state.left)
                 )
                 last = place if self._ordered else 0
-                for slots in self._slots(kind, state.slots):
-                    known = state.slots if slots is None else slots
-                    moves[LayerChoice(kind, slots, *gate)] = _CountedState(
-                        extents, known, after, last
+                for branch in state.branches[place]:
+                    branches = tuple(
+                        # Of a kind that cannot come again the branch does not matter.
+                        ((branch,) if other == place else known)
+                        if other >= last and any(after[other])
+                        else ()
+                        for other, known in enumerate(state.branches)
                     )
+                    choice = LayerChoice(kind, branch.slots, *gate, branch.form)
+                    moves[choice] = _CountedState(extents, branches, after, last)
         return moves
-
-    def _slots(self, kind: Kind, known: int | None) -> tuple[int | None, ...]:
-        if kind is not Kind.EXTERNAL:
-            return (None,)
-        return self._stage.slots if known is None else (known,)
 
 
 def _within(numbers: Iterable[int], most: int) -> tuple[int, ...]:
@@ -309,6 +436,30 @@ class ListedStage:
             raise InputError("`each layer position has a choice` must hold, but one is empty")
         layers = tuple(tuple(sorted(set(choices), key=symbol_key)) for choices in self.layers)
         object.__setattr__(self, "layers", layers)
+
+    def on(self, shape: StageShape, path: DocumentPath) -> ListedStage:
+        """The stage with its forms canonical on a backbone's stage.
+
+        Args:
+            shape: the backbone's stage.
+            path: where the stage stands in a space's document.
+
+        Raises:
+            DocumentError: more layers than the backbone has, or maps that do not fit it.
+        """
+        _check_depth(self.depth, shape, path)
+        for position, choices in enumerate(self.layers):
+            with located((*path, "layers", position)):
+                for choice in choices:
+                    if choice.kind is Kind.LESS:
+                        check_maps(shape, choice)
+        return replace(
+            self,
+            layers=tuple(
+                tuple(canonical_choice(shape, choice) for choice in choices)
+                for choices in self.layers
+            ),
+        )
 
     @classmethod
     def from_document(cls, document: Any, path: DocumentPath) -> ListedStage:
@@ -382,7 +533,7 @@ class _ListedLanguage(StageLanguage):
                     if choice.dia not in naming:
                         after = (*naming, choice.dia)
                     cell = after.index(choice.dia)
-                symbol = LayerChoice(choice.kind, choice.slots, cell, choice.cb)
+                symbol = replace(choice, dia=cell)
                 kept = tuple(label if label in later else None for label in after)
                 namings[symbol].add(kept)
         return moves | {symbol: frozenset(part) for symbol, part in namings.items()}

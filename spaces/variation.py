@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import Kind, Placement
 from spaces.automaton import pad
 from spaces.encoding import Encoding, Layers, canonical_cells, num_dia_cells, with_options
 from spaces.stages import ListedStage, Symbol
@@ -40,6 +41,7 @@ class Variation:
         self._edits: tuple[_Edit, ...] = (
             self._other_layer,
             self._other_slots,
+            self._other_form,
             self._other_groups,
             self._other_broadcasting,
             self._other_depth,
@@ -49,9 +51,10 @@ class Variation:
         """The members one edit away, in a fixed order.
 
         An edit changes one stage: the kind of one layer, or its choice where layers are listed;
-        the slots of all its external layers; the number of DIA groups; the number of last layers
-        with broadcasting; or one layer more or less. Then, in a stage given by counts, DIA groups
-        and broadcasting follow the new depth, and in a listed one they stay with their layers.
+        the slots of all its external layers; the form of all its layers of one kind; the number
+        of DIA groups; the number of last layers with broadcasting; or one layer more or less.
+        Then, in a stage given by counts, DIA groups and broadcasting follow the new depth, and in
+        a listed one they stay with their layers.
         """
         found = (self._edited(placement, edit) for edit in self._edits)
         return tuple(dict.fromkeys(member for members in found for member in members))
@@ -112,10 +115,14 @@ class Variation:
     def _other_slots(self, stage: int, layers: Layers) -> Iterator[Layers]:
         for slots in self._slots(stage):
             yield tuple(
-                LayerChoice(layer.kind, slots, layer.dia, layer.cb)
-                if layer.kind is Kind.EXTERNAL
-                else layer
+                replace(layer, slots=slots) if layer.kind is Kind.EXTERNAL else layer
                 for layer in layers
+            )
+
+    def _other_form(self, stage: int, layers: Layers) -> Iterator[Layers]:
+        for kind, form in self._forms(stage):
+            yield tuple(
+                replace(layer, form=form) if layer.kind is kind else layer for layer in layers
             )
 
     def _other_groups(self, stage: int, layers: Layers) -> Iterator[Layers]:
@@ -123,15 +130,14 @@ class Variation:
         for num_groups in range(len(cells - {None}) + 1):
             regrouped = with_options(layers, num_groups, 0)
             yield tuple(
-                LayerChoice(new.kind, new.slots, new.dia, layer.cb)
-                for new, layer in zip(regrouped, layers, strict=True)
+                replace(layer, dia=new.dia) for new, layer in zip(regrouped, layers, strict=True)
             )
 
     def _other_broadcasting(self, stage: int, layers: Layers) -> Iterator[Layers]:
         del stage
         for with_cb in range(len(layers) + 1):
             yield tuple(
-                LayerChoice(layer.kind, layer.slots, layer.dia, position >= len(layers) - with_cb)
+                replace(layer, cb=position >= len(layers) - with_cb)
                 for position, layer in enumerate(layers)
             )
 
@@ -162,3 +168,8 @@ class Variation:
     def _slots(self, stage: int) -> list[int]:
         symbols = (symbol for alphabet in self._alphabets[stage] for symbol in alphabet)
         return sorted({symbol.slots for symbol in symbols if symbol and symbol.slots})
+
+    def _forms(self, stage: int) -> dict[tuple[Kind, str | None], None]:
+        """The forms of each kind that layers of a stage may have, in the order of symbols."""
+        symbols = (symbol for alphabet in self._alphabets[stage] for symbol in alphabet)
+        return dict.fromkeys((symbol.kind, symbol.form) for symbol in symbols if symbol)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 
 from sharedattn.cost import PartCost
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
+from sharedattn.legality import canonical_placement, check_placement
+from sharedattn.placement import BackboneSpec, Kind, LayerChoice, MechanismOptions, Placement
+from sharedattn.shape import AttentionShape, BackboneShape, StageShape
+from spaces import space as space_module
 from spaces.automaton import Automaton, Path
 from spaces.constraints import Constraint, Count, MixingLayer
 from spaces.space import Order, Space
@@ -29,10 +33,11 @@ class FakeCosts:
             Kind.EXTERNAL: (41 + 2 * slots, 211 + 13 * slots),
             Kind.NONE: (29, 97),
         }[choice.kind]
+        form = (None, "full", "keys", "lowrank3", "reuse", "mea").index(choice.form)
         gated = choice.dia is not None
         return PartCost(
-            params=params * (stage + 1) + 3 * gated,
-            macs=macs * (2 * stage + 1) + 7 * gated + choice.cb,
+            params=params * (stage + 1) + 3 * gated + 19 * form,
+            macs=macs * (2 * stage + 1) + 7 * gated + choice.cb + 23 * form,
         )
 
     def dia_cell_params(self, stage: int) -> int:
@@ -65,11 +70,15 @@ def _counted_members(stage: CountedStage, ordered: bool) -> Iterator[tuple[Layer
                 for kind, numbers in zip(KIND_ORDER, stage.counts, strict=True)
             ):
                 continue
-            for slots, groups, last in itertools.product(stage.slots, stage.dia, stage.cb):
+            for slots, external, less, groups, last in itertools.product(
+                stage.slots, stage.external_form, stage.less_form, stage.dia, stage.cb
+            ):
                 if groups > depth or (last != "all" and last > depth):
                     continue
                 text = "".join(f"{kind}1" for kind in kinds)
                 text += f"/s{slots}" if "E" in kinds else ""
+                text += f"/{external}" if external and "E" in kinds else ""
+                text += f"/{less}" if less and "L" in kinds else ""
                 text += f"/dia{groups}" if groups else ""
                 text += "/cb" if last == "all" else f"/cb{last}"
                 try:
@@ -103,9 +112,23 @@ def members() -> Callable[..., set[Placement]]:
             )
             for stage in space.stages
         ]
-        return {p for p in map(Placement, itertools.product(*stages)) if holds(p)}
+        shape = space_module.describe(space.backbone)
+        every = {
+            canonical_placement(shape, p)
+            for p in map(Placement, itertools.product(*stages))
+            if _is_legal(shape, space.backbone.options, p)
+        }
+        return {p for p in every if holds(p)}
 
     return members
+
+
+def _is_legal(shape: BackboneShape, options: MechanismOptions, placement: Placement) -> bool:
+    try:
+        check_placement(shape, options, placement)
+    except InputError:
+        return False
+    return True
 
 
 def _paths(automaton: Automaton) -> Iterator[Path]:
@@ -127,16 +150,57 @@ def paths() -> Callable[[Automaton], Iterator[Path]]:
     return _paths
 
 
+def stage_shape(*score_groups: int, num_queries: int = 7, num_keys: int = 7) -> StageShape:
+    """A stage of up to 20 layers, of as many groups as are named."""
+    return StageShape(
+        max_depth=20,
+        num_tokens=num_queries,
+        num_prefix_tokens=0,
+        grid=(num_queries, 1),
+        embed_dim=6,
+        num_heads=2,
+        attention=AttentionShape(
+            num_queries=num_queries,
+            num_keys=num_keys,
+            score_groups=score_groups,
+            key_grid=(num_keys, 1),
+        ),
+        mlp_params=0,
+        mlp_macs=0,
+        qkv_bias=True,
+        proj_bias=True,
+        layer_scale=False,
+    )
+
+
+def _backbone_shape(stages: tuple[StageShape, ...]) -> BackboneShape:
+    ends = ("stem_params", "stem_macs", "stem_norm_macs")
+    ends += ("head_params", "head_macs", "head_norm_macs")
+    return BackboneShape(image_size=7, stages=stages, **dict.fromkeys(ends, 0))
+
+
 @pytest.fixture
-def make_space() -> Callable[..., Space]:
-    """A space on a backbone that is never built."""
+def make_space(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
+    """A space on a backbone that is never built, of stages of 7 tokens unless told."""
+    made_up: dict[BackboneSpec, BackboneShape] = {}
+    real = space_module.describe
+    monkeypatch.setattr(
+        space_module, "describe", lambda b: made_up[b] if b in made_up else real(b)
+    )
 
     def make_space(
-        *stages: Stage, order: Order = "any", constraints: tuple[Constraint, ...] = ()
+        *stages: Stage,
+        order: Order = "any",
+        constraints: tuple[Constraint, ...] = (),
+        shapes: tuple[StageShape, ...] = (),
+        options: MechanismOptions = MechanismOptions(),  # noqa: B008
     ) -> Space:
+        keywords = (("number", len(made_up)),)
+        backbone = BackboneSpec(name="made_up", keywords=keywords, options=options)
+        made_up[backbone] = _backbone_shape(shapes or (stage_shape(),) * len(stages))
         return Space(
             name="made-up",
-            backbone=BackboneSpec(name="vit"),
+            backbone=backbone,
             stages=stages,
             order=order,
             constraints=constraints,
@@ -151,19 +215,7 @@ def _mixes(layers: tuple[LayerChoice, ...]) -> bool:
 
 def _choices(*texts: str) -> tuple[LayerChoice, ...]:
     """Choices by text; labels are kept, which a placement would renumber."""
-    choices = []
-    for text in texts:
-        kind, *options = text.split("/")
-        numbers = {option.rstrip("0123456789"): option.lstrip("sdcb") for option in options}
-        choices.append(
-            LayerChoice(
-                Kind(kind),
-                int(numbers["s"]) if "s" in numbers else None,
-                int(numbers["d"]) if "d" in numbers else None,
-                "cb" in numbers,
-            )
-        )
-    return tuple(choices)
+    return tuple(map(LayerChoice.parse, texts))
 
 
 @pytest.fixture
@@ -189,21 +241,64 @@ LISTED = ListedStage(
     ),
     depth=(2, 3),
 )
-SPACES: dict[str, tuple[tuple[Stage, ...], Order, tuple[Constraint, ...], Holds]] = {
-    "counted": ((COUNTED,), "any", (), lambda _: True),
-    "ordered": ((ORDERED,), "EVLN", (), lambda _: True),
-    "listed": ((LISTED,), "any", (), lambda _: True),
-    "stages": (
+FORMS = CountedStage(
+    depth=(2, 3),
+    counts=((0, 1, 2), (0, 1, 2), (0, 1, 2), (0, 2)),
+    slots=(5, 7),
+    external_form=(None, "mea"),
+    less_form=(None, "keys", "lowrank3", "reuse"),
+    dia=(0, 1),
+)
+LISTED_FORMS = ListedStage(
+    layers=(
+        _choices("V", "E/s5/mea"),
+        _choices("V", "V/d1", "L/full/d0"),
+        _choices("L", "L/full", "L/lowrank3", "L/d0", "E/s5"),
+        _choices("L/reuse", "N", "L/keys/cb"),
+    ),
+    depth=(2, 3, 4),
+)
+
+
+class Case(NamedTuple):
+    """A space, and its constraints as a predicate."""
+
+    stages: tuple[Stage, ...]
+    order: Order = "any"
+    constraints: tuple[Constraint, ...] = ()
+    holds: Holds = lambda _: True
+    shapes: tuple[StageShape, ...] = ()
+    options: MechanismOptions = MechanismOptions()
+
+
+SPACES: dict[str, Case] = {
+    "counted": Case((COUNTED,)),
+    "ordered": Case((ORDERED,), "EVLN"),
+    "listed": Case((LISTED,)),
+    "forms": Case((FORMS,)),
+    "forms in order": Case((FORMS,), "EVLN"),
+    "listed forms": Case((LISTED_FORMS,)),
+    "windows": Case((FORMS,), shapes=(stage_shape(0, 1, 0),)),
+    "pyramid": Case(
+        (
+            CountedStage(
+                depth=(1, 2), counts=((0,), (0, 1, 2), (0, 1), (0, 1)), less_form=("full", "keys")
+            ),
+            LISTED_FORMS,
+        ),
+        shapes=(stage_shape(num_keys=3), stage_shape(0, 1, 0, 1)),
+        options=MechanismOptions(attention_residual=True),
+    ),
+    "stages": Case(
         (
             CountedStage(depth=(1, 2), counts=((0, 1), (0, 1, 2), (0, 1), (0, 1, 2)), slots=(5,)),
             LISTED,
         ),
-        "any",
-        (
+        constraints=(
             MixingLayer(per="stage"),
             Count(kinds=frozenset({Kind.VANILLA, Kind.EXTERNAL}), most=3, per="network"),
         ),
-        lambda p: (
+        holds=lambda p: (
             all(map(_mixes, p.stages)) and sum(layer.kind in ("V", "E") for layer in p.layers) <= 3
         ),
     ),
@@ -217,6 +312,12 @@ def small(
     members: Callable[..., set[Placement]],
 ) -> tuple[Space, set[Placement]]:
     """A space of each form, and its members by brute force."""
-    stages, order, constraints, holds = SPACES[request.param]
-    space = make_space(*stages, order=order, constraints=constraints)
-    return space, members(space, holds)
+    case = SPACES[request.param]
+    space = make_space(
+        *case.stages,
+        order=case.order,
+        constraints=case.constraints,
+        shapes=case.shapes,
+        options=case.options,
+    )
+    return space, members(space, case.holds)

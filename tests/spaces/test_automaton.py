@@ -9,6 +9,7 @@ from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, Placement
 from spaces import automaton as automaton_module
 from spaces.automaton import build, pad, stages_of
+from spaces.constraints import First
 from spaces.space import Space
 from spaces.stages import CountedStage, ListedStage
 
@@ -33,17 +34,17 @@ def test_no_two_states_of_a_level_have_the_same_future(
         assert frozenset() not in futures
 
 
-def test_a_closed_form_of_sizes() -> None:
+def test_a_closed_form_of_sizes(make_space: Callable[..., Space]) -> None:
     depths = tuple(range(1, 8))
     anything = (tuple(range(8)),) * 4
     stage = CountedStage(depth=depths, counts=anything, slots=(5,))
     # Words over E, V, N of length n, plus those with an L somewhere after the first V: of a first
     # V at place i (from 0), 3 - 1 kinds before it and 4 after it.
     expected = sum(2**n + sum(2**i * 4 ** (n - 1 - i) for i in range(n)) for n in depths)
-    assert build([stage.language(False)], ()).size == expected
+    assert make_space(stage).automaton.size == expected
     # Counts in order: C(n + 3, 3) sums of four, less those with an L and no V.
     ordered = sum((n + 3) * (n + 2) * (n + 1) // 6 - n * (n + 1) // 2 for n in depths)
-    assert build([stage.language(True)], ()).size == ordered
+    assert make_space(stage, order="EVLN").automaton.size == ordered
 
 
 def test_a_path_and_its_placement_are_one(small: tuple[Space, set[Placement]]) -> None:
@@ -90,7 +91,9 @@ def test_an_edge_tells_where_a_cell_is_new(
 def test_a_space_without_members_has_no_level(
     choices: Callable[..., tuple[LayerChoice, ...]],
 ) -> None:
-    automaton = build([ListedStage(layers=(choices("L"),), depth=(1,)).language(False)], ())
+    stage = ListedStage(layers=(choices("N"),), depth=(1,))
+    vanilla = First(kinds=frozenset({Kind.VANILLA}), per="stage")
+    automaton = build([stage.language(False)], (vanilla,))
     assert automaton.levels == ()
     assert automaton.size == 0
 

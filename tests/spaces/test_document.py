@@ -140,6 +140,8 @@ def test_words_and_kinds() -> None:
         LayerChoice(Kind.VANILLA),
         LayerChoice(Kind.LESS, dia=3, cb=True),
         LayerChoice(Kind.EXTERNAL, 16, 11, True),
+        LayerChoice(Kind.EXTERNAL, 16, 11, True, "mea"),
+        LayerChoice(Kind.LESS, dia=3, form="lowrank16"),
         LayerChoice(Kind.NONE, cb=True),
     ],
 )
@@ -154,14 +156,19 @@ def test_a_layer_of_external_attention_has_64_slots_by_default() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("Q", "`a layer is V, L, E or N and options in the order /s16 /d0 /cb` must hold"),
-        ("V/cb/d0", "`a layer is V, L, E or N and options in the order /s16 /d0 /cb` must hold"),
-        ("V2", "`a layer is V, L, E or N and options in the order /s16 /d0 /cb` must hold"),
-        ("V/s16", "`slots` belongs to kind E and to no other"),
+        (
+            "Q",
+            r"x\[3\]: `a layer is V \(vanilla\), L \(less\), E \(external\) or N \(none\)` must",
+        ),
+        ("V2", "`a layer is a kind and options, such as E/s16/d0/cb` must hold, but got 'V2'"),
+        ("V,L", "`a layer is a kind and options, such as E/s16/d0/cb` must hold, but got 'V,L'"),
+        ("V/s16", "`/s needs an external layer` must hold"),
+        ("V/keys", "`/keys needs a layer of kind L` must hold"),
+        ("L/d0/d0", "`an option stands once` must hold"),
         ("E/s0", "`slots >= 1` must hold"),
         (7, "`this is a text` must hold, but got 7"),
     ],
 )
 def test_a_layer_refused(value: Any, message: str) -> None:
     with pytest.raises(DocumentError, match=message):
-        read_layer(value, ())
+        read_layer(value, ("x", 3))

@@ -134,7 +134,7 @@ def test_a_stage_is_its_document(small: tuple[Space, set[Placement]]) -> None:
         ({"counts": {"V": 1}, "depth": 1, "cb": []}, "cb: `a list has an entry`"),
         ({"counts": {"V": 1}, "depth": 1, "cb": ["some"]}, r"cb\[0\]: .* but got 'some'"),
         ({"layers": "V"}, "`layers is a list, one entry a position` must hold, but got 'V'"),
-        ({"layers": ["V", "Q"]}, r"layers\[1\]: `a layer is V, L, E or N"),
+        ({"layers": ["V", "Q"]}, r"layers\[1\]: `a layer is V \(vanilla\), L"),
         ({"layers": ["V", "V"], "depth": 1}, "`the most of depth is the number of layer pos"),
         ({"layers": ["V"], "slots": 1}, "unknown key 'slots'; known here: layers, depth"),
     ],
