@@ -244,7 +244,7 @@ def prepare(config: SearchConfig) -> Prepared:
     counted = CountedSpace(space, config.budget)
     if recipe is not None and data is not None:
         cheapest = resolve(NetworkSpec(space.backbone, counted.cheapest))
-        check_recipe(cheapest, open_data(data), recipe)
+        check_recipe(cheapest, open_data(data), recipe, space.envelope())
     fingerprint = {
         "space": space.to_document(),
         "data": evaluator.data_fingerprint,

@@ -7,7 +7,14 @@ from dataclasses import replace
 from sharedattn.attention.less import map_params
 from sharedattn.attention.residual import pooling_ratios
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement, rank_of
+from sharedattn.placement import (
+    Envelope,
+    Kind,
+    LayerChoice,
+    MechanismOptions,
+    Placement,
+    rank_of,
+)
 from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 MAX_MAP_PARAMS = 2**21
@@ -128,6 +135,26 @@ def check_maps(stage: StageShape, choice: LayerChoice) -> None:
             f"{largest:,} tokens has {largest**2:,} ({map_params(form, n, m):,} in all); write "
             f"{fitting}"
         )
+
+
+def check_diagonality(shape: BackboneShape, envelope: Envelope) -> None:
+    """Refuse the diagonality term where maps of less attention have no diagonal.
+
+    Args:
+        shape: the backbone's sizes.
+        envelope: the placements that are meant.
+
+    Raises:
+        InputError: less attention in a stage whose windows have fewer keys than queries.
+    """
+    for i, (stage, positions) in enumerate(zip(shape.stages, envelope.stages, strict=True)):
+        n, m = stage.attention.num_queries, stage.attention.num_keys
+        if n != m and any(Kind.LESS in position.kinds for position in positions):
+            raise InputError(
+                f"`the diagonality term is of maps with a diagonal, with as many keys as queries` "
+                f"must hold, but less attention in stage {i + 1} has {n} queries and {m} keys; "
+                f"train with diagonality_weight=0, or without L there"
+            )
 
 
 def held_groups(

@@ -15,13 +15,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sharedattn.attention.dia import DIACell
 from sharedattn.attention.residual import AttentionResidual
 from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.legality import check_placement, held_groups
+from sharedattn.legality import check_diagonality, check_placement, held_groups
 from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
 from sharedattn.shape import BackboneShape
 from sharedattn.state import Recorder, State
@@ -58,6 +60,9 @@ class Network(nn.Module, ABC):
         shape: sizes of the backbone, stage by stage.
         fused: whether attention uses the fused kernel where no map is asked for.
         drop_path_rate: stochastic depth of the backbone's last block.
+        grad_checkpointing: whether a run keeps, for the backward pass, what each layer takes
+            alone, and computes the layer again there: less memory for another forward pass, and
+            equal gradients.
         dia_cells: per stage, the DIA cells by number.
         residuals: by stage, what adds the stage before's scores to its own; empty unless the
             backbone asks for the attention residual.
@@ -83,6 +88,7 @@ class Network(nn.Module, ABC):
         self.shape = shape
         self.fused = fused
         self.drop_path_rate = drop_path_rate
+        self.grad_checkpointing = False
         self._only_placement = _only_placement(envelope)
         self.dia_cells = nn.ModuleList(
             nn.ModuleDict(
@@ -189,7 +195,7 @@ class Network(nn.Module, ABC):
 
         Raises:
             InputError: the placement lies outside the envelope, or is left out where there are
-                several; an unknown name in `collect`.
+                several; an unknown name in `collect`; the diagonality of maps without a diagonal.
         """
         if placement is None:
             placement = self._only_placement
@@ -202,12 +208,16 @@ class Network(nn.Module, ABC):
             self.envelope.check(placement)
             check_placement(self.shape, self.backbone.options, placement)
         recorder = Recorder(collect)
+        if "diagonality" in collect:
+            check_diagonality(self.shape, Envelope.of(placement))
         tokens, state = self.begin(images_BCYX)
         for stage, choices in enumerate(placement.stages):
             sizes = self.shape.stages[stage].attention
             handed_on = str(stage + 1) in self.residuals
             for index, choice in enumerate(choices):
-                tokens, state = self.run_layer(stage, index, tokens, state, choice, recorder)
+                tokens, state = self._run_or_checkpoint(
+                    stage, index, tokens, state, choice, recorder
+                )
                 # Scores that no later layer takes would only fill the memory.
                 state = state.keeping(held_groups(sizes, choices, index, handed_on=handed_on))
         logits = self.finish(tokens)
@@ -223,6 +233,28 @@ class Network(nn.Module, ABC):
                 else None
             ),
         )
+
+    def _run_or_checkpoint(
+        self,
+        stage: int,
+        index: int,
+        tokens: Tensor,
+        state: State,
+        choice: LayerChoice,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """`run_layer`, computed again in the backward pass where the network says so."""
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return self.run_layer(stage, index, tokens, state, choice, recorder)
+
+        def run(tokens: Tensor, state: State) -> tuple[Tensor, State, Recorder]:
+            # A recorder of its own, since what is computed again would be recorded again.
+            own = recorder.empty_copy()
+            return *self.run_layer(stage, index, tokens, state, choice, own), own
+
+        tokens, state, own = checkpoint(run, tokens, state, use_reentrant=False)
+        recorder.extend(own)
+        return tokens, state
 
     def forward(self, images_BCYX: Tensor, placement: Placement | None = None) -> Tensor:
         """Logits (B, classes) of images (B, C, Y, X): `run` without its by-products."""

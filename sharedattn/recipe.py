@@ -47,6 +47,7 @@ class Recipe:
         mixup: alpha of mixup; 0: off.
         cutmix: alpha of cutmix; 0: off.
         loader_workers: processes that load images; the embedded data needs none.
+        grad_checkpointing: compute each layer again in the backward pass, for less memory.
 
     Raises:
         InputError: a value out of its range.
@@ -76,6 +77,7 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     loader_workers: int = 0
+    grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         options = tuple(sorted(_plain_option(*option) for option in self.optimizer_options))
@@ -93,6 +95,11 @@ class Recipe:
                 raise InputError(
                     f"`{name}` of a recipe is a whole number, but got {getattr(self, name)!r}"
                 )
+        if type(self.grad_checkpointing) is not bool:
+            raise InputError(
+                f"`grad_checkpointing` of a recipe is true or false, but got "
+                f"{self.grad_checkpointing!r}"
+            )
         for name, known in (("init", ("timm", "torch")), ("amp", ("none", "bfloat16"))):
             if getattr(self, name) not in known:
                 raise InputError(
@@ -163,8 +170,7 @@ class Recipe:
     @property
     def key(self) -> str:
         """sha256 of the canonical JSON; what does not change the result is left out."""
-        document = self.to_json()
-        del document["loader_workers"]
+        document = {k: v for k, v in self.to_json().items() if k not in _WITHOUT_EFFECT}
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -181,6 +187,8 @@ def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
         )
     return name, values if isinstance(value, (list, tuple)) else value
 
+
+_WITHOUT_EFFECT = frozenset({"loader_workers", "grad_checkpointing"})
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, 100_000),

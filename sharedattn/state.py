@@ -73,6 +73,16 @@ class Recorder:
         self.gates: list[Tensor | None] = []
         self.diagonality_terms: list[Tensor] = []
 
+    def empty_copy(self) -> Recorder:
+        """A recorder of the same names, with nothing collected."""
+        return Recorder(self._collect)
+
+    def extend(self, other: Recorder) -> None:
+        """Take what another has collected of later layers."""
+        self.maps += other.maps
+        self.gates += other.gates
+        self.diagonality_terms += other.diagonality_terms
+
     def wants_maps(self, kind: Kind) -> bool:
         """Whether a layer of this kind must compute its attention explicitly."""
         return "attention" in self._collect or (

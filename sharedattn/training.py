@@ -16,11 +16,12 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
 
-from sharedattn.backbones import build
+from sharedattn.backbones import build, describe
 from sharedattn.data import DataSource, Split
 from sharedattn.errors import InputError
+from sharedattn.legality import check_diagonality
 from sharedattn.network import Network
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import Envelope, NetworkSpec
 from sharedattn.recipe import Recipe
 
 
@@ -125,16 +126,18 @@ def train(
         The trained network, its curve and the time it took.
 
     Raises:
-        InputError: data that does not fit the network, or an optimiser or schedule that timm
-            does not know.
+        InputError: data that does not fit the network, an optimiser or schedule that timm does
+            not know, or a diagonality term of maps without a diagonal.
         FloatingPointError: the loss is no longer finite.
     """
     check_fit(spec, data)
+    _check_diagonality(spec, recipe, Envelope.of(spec.placement))
     device = torch.device(device)
     torch.manual_seed(seed)
     network = build(spec, drop_path_rate=recipe.drop_path_rate)
     initialise(network, recipe.init)
     network.to(device).train()
+    network.grad_checkpointing = recipe.grad_checkpointing
     steps_per_epoch = _steps_per_epoch(data, recipe)
     optimizer = _optimizer(network, recipe)
     scheduler = _scheduler(optimizer, recipe, steps_per_epoch)
@@ -209,21 +212,30 @@ def evaluate(
     return Metrics(correct.item() / num_images, loss, num_images)
 
 
-def check_recipe(spec: NetworkSpec, data: DataSource, recipe: Recipe) -> None:
+def check_recipe(
+    spec: NetworkSpec, data: DataSource, recipe: Recipe, envelope: Envelope | None = None
+) -> None:
     """Refuse, before anything is trained, what `train` would refuse; draws no random number.
 
     Args:
         spec: any network of those to be trained.
         data: what they are trained on.
         recipe: how.
+        envelope: holds the placements of all of them; None: there is but one.
 
     Raises:
         InputError: as `train`.
     """
     check_fit(spec, data)
+    _check_diagonality(spec, recipe, envelope or Envelope.of(spec.placement))
     with torch.device("meta"):
         network = build(spec, drop_path_rate=recipe.drop_path_rate)
     _scheduler(_optimizer(network, recipe), recipe, _steps_per_epoch(data, recipe))
+
+
+def _check_diagonality(spec: NetworkSpec, recipe: Recipe, envelope: Envelope) -> None:
+    if recipe.diagonality_weight:
+        check_diagonality(describe(spec.backbone), envelope)
 
 
 def _steps_per_epoch(data: DataSource, recipe: Recipe) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sharedattn.attention.broadcasting import broadcast_context
 from sharedattn.attention.less import diagonality
@@ -290,6 +291,106 @@ def test_the_dia_state_follows_the_undropped_branch(tiny: BackboneSpec) -> None:
     dropped = network.train().run(x, collect={"gates"})
     assert torch.equal(dropped.gates[1], kept.gates[1])
     assert not torch.allclose(dropped.logits, kept.logits)
+
+
+Gradients = dict[str, Tensor | None]
+
+
+def trained(network: Network, x: Tensor, collect: set[str]) -> tuple[Tensor, Gradients, int]:
+    """Logits and gradients of one step of a seeded run, and the bytes kept for its backward pass.
+
+    Kept are what autograd saves, and what each checkpointed layer takes; each storage once, and
+    weights are not counted.
+    """
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def counted_checkpoint(run: Any, tokens: Tensor, state: State, **options: Any) -> Any:
+        held = [tokens, *itertools.chain(*state.dia.values())]
+        held += [t for s in state.scores.values() for t in (s.q_BHNK, s.k_BHMK)]
+        for tensor in held:
+            keep(tensor)
+        return checkpoint(run, tokens, state, **options)
+
+    torch.manual_seed(11)
+    network.zero_grad()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        patch.setattr("sharedattn.network.checkpoint", counted_checkpoint)
+        result = network.run(x, FIRST, collect=collect)
+    for weight in (*network.parameters(), x):
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    term = 0 if result.diagonality is None else result.diagonality
+    (result.logits.square().sum() + term).backward()
+    gradients = {name: p.grad for name, p in network.named_parameters()}
+    return result.logits.detach(), gradients, sum(kept.values())
+
+
+@pytest.mark.parametrize("drop_path_rate", [0.0, 0.6])
+@pytest.mark.parametrize("collect", [set(), {"diagonality", "gates"}])
+def test_checkpointed_runs_are_equal_bit_for_bit_and_save_less(
+    tiny: BackboneSpec, drop_path_rate: float, collect: set[str]
+) -> None:
+    envelope = Envelope.of(FIRST, SECOND)
+    network = randomised(build_network(tiny, envelope, drop_path_rate=drop_path_rate))
+    x = images(tiny, batch_size=13)
+    logits, gradients, saved_bytes = trained(network, x, collect)
+    network.grad_checkpointing = True
+    again, same, fewer_bytes = trained(network, x, collect)
+    assert torch.equal(again, logits)
+    assert gradients.keys() == same.keys()
+    for name, gradient in gradients.items():
+        if gradient is None:
+            assert same[name] is None, name
+        else:
+            assert torch.equal(same[name], gradient), name
+    assert fewer_bytes < 0.3 * saved_bytes
+    if drop_path_rate:
+        assert not torch.equal(logits, network.eval()(x, FIRST))
+
+
+def test_a_checkpointed_run_records_once(supernet: Network) -> None:
+    supernet.grad_checkpointing = True
+    collect = {"attention", "gates", "diagonality"}
+    result = supernet.run(images(supernet.backbone), FIRST, collect=collect)
+    assert [maps is None for maps in result.attention] == [False] * 4 + [True]
+    assert [gate is None for gate in result.gates] == [True, False, False, True, False]
+    supernet.grad_checkpointing = False
+    plain = supernet.run(images(supernet.backbone), FIRST, collect=collect)
+    assert len(plain.attention) == len(result.attention)
+    assert result.diagonality.requires_grad
+
+
+def test_without_gradients_nothing_is_checkpointed(
+    supernet: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharedattn.network.checkpoint", None)
+    supernet.grad_checkpointing = True
+    with torch.no_grad():
+        assert supernet(images(supernet.backbone), FIRST).isfinite().all()
+
+
+def with_fewer_keys(network: Network) -> Network:
+    """The network, said to have 7 keys for its 10 queries."""
+    [stage] = network.shape.stages
+    attention = replace(stage.attention, num_keys=7)
+    network.shape = replace(network.shape, stages=(replace(stage, attention=attention),))
+    return network
+
+
+def test_maps_without_a_diagonal_have_no_diagonality(tiny: BackboneSpec) -> None:
+    network = with_fewer_keys(build(NetworkSpec(tiny, Placement.parse("V1L1/reuse"))))
+    x = images(tiny).float()
+    with pytest.raises(InputError, match="stage 1 has 10 queries and 7 keys; train with"):
+        network.run(x, collect={"diagonality"})
+    assert network.run(x, collect={"attention"}).attention[1] is not None
+    vanilla = with_fewer_keys(build(NetworkSpec(tiny, Placement.parse("V2"))))
+    assert vanilla.run(x, collect={"diagonality"}).diagonality.item() == 0
 
 
 def without_gradient(placement: Placement, name: str, gradient: Tensor) -> Tensor:

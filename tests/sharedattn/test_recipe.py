@@ -15,7 +15,7 @@ def test_json_round_trip(name):
     assert Recipe.from_json(recipe.to_json()).key == recipe.key
 
 
-def test_every_field_but_the_loader_changes_the_key():
+def test_every_field_that_changes_results_changes_the_key():
     recipe = Recipe(epochs=7)
     changed = {
         "epochs": 5,
@@ -42,10 +42,10 @@ def test_every_field_but_the_loader_changes_the_key():
         "mixup": 0.5,
         "cutmix": 0.5,
     }
-    assert set(changed) | {"loader_workers"} == set(recipe.to_json())
+    assert set(changed) | {"loader_workers", "grad_checkpointing"} == set(recipe.to_json())
     keys = {replace(recipe, **{name: value}).key for name, value in changed.items()}
     assert len(keys | {recipe.key}) == len(changed) + 1
-    assert replace(recipe, loader_workers=3).key == recipe.key
+    assert replace(recipe, loader_workers=3, grad_checkpointing=True).key == recipe.key
 
 
 def test_fewer_epochs_shrink_the_warm_up():
@@ -73,6 +73,7 @@ def test_an_option_may_be_a_list():
         ("epochs: 3\nspeed: 1\n", r"a recipe has fields of .* but got \['speed'\]"),
         ("epochs: 0\n", "1 <= epochs <= 100000"),
         ("epochs: 2.5\n", "`epochs` of a recipe is a whole number"),
+        ("epochs: 3\ngrad_checkpointing: 1\n", "recipe is true or false, but got 1"),
         ("epochs: 3\nlr: fast\n", "0 <= lr <= 1000"),
         ("epochs: 3\nlr: .nan\n", "0 <= lr <= 1000"),
         ("epochs: 3\ninit: jax\n", "`init` of a recipe is one of timm, torch"),

@@ -1,16 +1,17 @@
 """The training loop and the evaluation: seeded, on train and validation alone, and it learns."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sharedattn.backbones import build, resolve
+from sharedattn.backbones import build, describe, resolve
 from sharedattn.data.source import DataSource
 from sharedattn.errors import InputError
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.training import check_fit, check_recipe, evaluate, train
 
@@ -110,6 +111,39 @@ def test_the_diagonality_term_is_trained_where_the_recipe_weighs_it():
             return training.network.run(images, collect={"diagonality"}).diagonality.item()
 
     assert diagonality(weighed) < diagonality(plain) - 0.01
+
+
+def fewer_keys(backbone):
+    """The backbone's sizes, said to have 2 keys a window."""
+    shape = describe(backbone)
+    [stage] = shape.stages
+    attention = replace(stage.attention, num_keys=2)
+    return replace(shape, stages=(replace(stage, attention=attention),))
+
+
+def test_maps_without_a_diagonal_are_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setattr("sharedattn.training.describe", fewer_keys)
+    weighed = replace(RECIPE, diagonality_weight=0.5)
+    data = Shades()
+    rule = "less attention in stage 1 has 9 queries and 2 keys; train with diagonality_weight=0"
+    for refuse in (check_recipe, partial(train, seed=0)):
+        with pytest.raises(InputError, match=rule):
+            refuse(SPEC, data, weighed)
+        assert data.opened == []
+    vanilla = NetworkSpec(SPEC.backbone, Placement.parse("V2"))
+    check_recipe(vanilla, data, weighed)
+    check_recipe(SPEC, data, RECIPE)
+    # A search checks one placement for all: what others of them would do is in the envelope.
+    with pytest.raises(InputError, match=rule):
+        check_recipe(vanilla, data, weighed, Envelope.of(vanilla.placement, SPEC.placement))
+
+
+def test_activation_checkpointing_changes_no_result():
+    recipe = replace(RECIPE, drop_path_rate=0.5, diagonality_weight=0.5)
+    plain = train(SPEC, Shades(), recipe, seed=0)
+    checkpointed = train(SPEC, Shades(), replace(recipe, grad_checkpointing=True), seed=0)
+    assert checkpointed.network.grad_checkpointing and not plain.network.grad_checkpointing
+    assert checkpointed.curve == plain.curve
 
 
 def test_averaged_weights_are_what_is_evaluated():
