@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -28,33 +30,60 @@ class KeywordRule:
         may_be_zero: whether 0 means something; a number below 0 never does.
         to_argument: what the model's constructor takes, of the keyword's value; raises
             `ValueError` on a value that means nothing.
+        per_stage: whether it is one number a stage, written with dashes; a family with such a
+            keyword has `depths` among them.
     """
 
     read: Callable[[Any], Keyword]
     may_be_zero: bool = False
     to_argument: Callable[[Any], Any] = _unchanged
+    per_stage: bool = False
 
 
-def per_stage(read: Callable[[Any], Iterable[float]]) -> KeywordRule:
+def per_stage(read: Callable[[Any], Iterable[float]], *, whole: bool = True) -> KeywordRule:
     """A keyword with one number a stage, written with dashes: `depths=2-2-2-2`.
 
     Args:
         read: the numbers as a built model shows them.
+        whole: whether they are whole numbers.
     """
     return KeywordRule(
         lambda model: "-".join(f"{number:g}" for number in read(model)),
-        to_argument=_numbers_of_stages,
+        to_argument=partial(_numbers_of_stages, whole=whole),
+        per_stage=True,
     )
 
 
-def _numbers_of_stages(text: str) -> tuple[float, ...]:
+def _numbers_of_stages(text: str, *, whole: bool) -> tuple[float, ...]:
     numbers = []
     for part in text.split("-"):
-        number = int(part) if part.isdecimal() else float(part)
+        try:
+            number = int(part) if whole else float(part)
+        except ValueError:
+            number = 0
         if not 0 < number < math.inf:
-            raise ValueError(f"`one number > 0 a stage, such as 2-2-6-2` must hold, got {text!r}")
+            kind = "whole number" if whole else "number"
+            raise ValueError(f"`one {kind} > 0 a stage, such as 2-2-6-2` must hold, got {text!r}")
         numbers.append(number)
     return tuple(numbers)
+
+
+def mlp_ratio(embed_dim: int, hidden_dim: int) -> float:
+    """The shortest decimal r with floor(r D) = M, which is how timm takes M from a ratio.
+
+    M / D itself will not do: rounded, or multiplied by D again, it can fall below M.
+
+    Args:
+        embed_dim: D.
+        hidden_dim: M.
+    """
+    D, M = embed_dim, hidden_dim
+    from_above = (-(-M * 10**digits // D) for digits in itertools.count())
+    ratios = (
+        (number + more) / 10**digits for digits, number in enumerate(from_above) for more in (0, 1)
+    )
+    shortest: float = next(ratio for ratio in ratios if int(D * ratio) == M)
+    return shortest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,3 +146,10 @@ def num_params(*modules: nn.Module) -> int:
 def norm_macs(norm: Any, num_tokens: int) -> int:
     """What a norm over so many tokens counts; 0 for the identity."""
     return 0 if isinstance(norm, nn.Identity) else layer_norm_macs(num_tokens, norm.weight.numel())
+
+
+def conv_grid(grid: tuple[int, int], conv: Any) -> tuple[int, int]:
+    """Rows and columns that a square convolution makes of a grid, read off its sizes."""
+    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+    Y, X = ((size + 2 * padding - kernel) // stride + 1 for size in grid)
+    return Y, X

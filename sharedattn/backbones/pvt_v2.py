@@ -1,0 +1,248 @@
+"""timm's pyramid vision transformers of the second version: PVTv2-b0 to b5.
+
+"PVT v2: Improved Baselines with Pyramid Vision Transformer" (arXiv:2106.13797), as timm's
+`PyramidVisionTransformerV2` builds them: stages on ever coarser grids, entered by overlapping
+convolutions; keys and values of spatially reduced tokens; a depthwise convolution on the grid
+inside the MLP; no class token, no position embedding. The parts of a timm model are taken over
+with their names, so that the all-vanilla placement has timm's state dict and gives timm's logits.
+
+External attention, context broadcasting and DIA, which the four papers do not place in a pyramid,
+act on all tokens of a stage: our reading.
+
+Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.layers.norm import LayerNorm
+from timm.models.pvt_v2 import Attention, MlpWithDepthwiseConv, OverlapPatchEmbed
+from timm.models.pvt_v2 import Block as TimmBlock
+from timm.models.pvt_v2 import PyramidVisionTransformerV2
+from torch import Tensor, nn
+
+from sharedattn.attention.spatial_reduction import attention_shape, spatial_reduction_attention
+from sharedattn.backbones.family import (
+    Family,
+    KeywordRule,
+    conv_grid,
+    mlp_ratio,
+    norm_macs,
+    num_params,
+    per_stage,
+    refuse,
+    require_norm,
+    require_type,
+)
+from sharedattn.block import Block
+from sharedattn.network import Network
+from sharedattn.placement import BackboneSpec, Envelope, LayerEnvelope, MechanismOptions
+from sharedattn.shape import BackboneShape, StageShape, mlp_macs
+
+
+class PVTv2Block(Block):
+    """A block whose MLP works on the grid."""
+
+    def __init__(
+        self,
+        block: Any,
+        position: LayerEnvelope,
+        stage: StageShape,
+        options: MechanismOptions,
+        *,
+        fused: bool,
+    ) -> None:
+        """Take over timm's block; arguments as `Block` has them."""
+        attention = spatial_reduction_attention(block.attn, position, stage, fused=fused)
+        super().__init__(block, attention, position, stage, options)
+        self.grid = stage.grid
+
+    def feed_forward(self, x_BND: Tensor) -> Tensor:
+        """The MLP of normed tokens (B, N, D), with its convolution on their grid."""
+        out_BND: Tensor = self.mlp(x_BND, self.grid)
+        return out_BND
+
+
+class PVTv2Stage(nn.Module):
+    """The parts of a stage, under timm's names.
+
+    Attributes:
+        downsample: leads into the stage; None in the first.
+        blocks: the layers.
+        norm: norm after the blocks.
+    """
+
+    def __init__(self, stage: Any, blocks: list[PVTv2Block]) -> None:
+        """Take over what stands around the blocks of timm's stage."""
+        super().__init__()
+        self.downsample: OverlapPatchEmbed | None = stage.downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = stage.norm
+
+
+class PVTv2Network(Network):
+    """A PVTv2 over an envelope.
+
+    Attributes:
+        patch_embed: images to the first stage's grid.
+        stages: the stages.
+        head: classifier of the mean token.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        backbone: BackboneSpec,
+        envelope: Envelope,
+        shape: BackboneShape,
+        *,
+        fused: bool,
+        drop_path_rate: float,
+    ) -> None:
+        """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
+        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
+        self.patch_embed = model.patch_embed
+        self.stages = nn.ModuleList(
+            PVTv2Stage(
+                stage,
+                [
+                    PVTv2Block(block, position, sizes, backbone.options, fused=fused)
+                    for block, position in zip(stage.blocks, positions, strict=False)
+                ],
+            )
+            for stage, positions, sizes in zip(
+                model.stages, envelope.stages, shape.stages, strict=True
+            )
+        )
+        self.head = model.head
+
+    def embed_images(self, images_BCYX: Tensor) -> Tensor:
+        """Tokens (B, N, D) of the first stage's grid."""
+        out_BND: Tensor = self.patch_embed(images_BCYX).flatten(1, 2)
+        return out_BND
+
+    def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
+        """Norm, then the overlapping convolution onto the coarser grid, and its norm."""
+        x_BND = self._stage(stage - 1).norm(tokens)
+        B, _, D = x_BND.shape
+        x_BDYX = x_BND.transpose(1, 2).reshape(B, D, *self.shape.stages[stage - 1].grid)
+        out_BND: Tensor = self._stage(stage).downsample(x_BDYX).flatten(1, 2)
+        return out_BND
+
+    def block(self, stage: int, index: int) -> Block:
+        """The block at a layer position."""
+        block = self._stage(stage).blocks[index]
+        assert isinstance(block, Block)
+        return block
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Logits (B, classes): norm, mean over tokens, head."""
+        logits_BC: Tensor = self.head(self._stage(-1).norm(tokens).mean(dim=1))
+        return logits_BC
+
+    def _stage(self, index: int) -> Any:
+        return self.stages[index]
+
+
+def _check_block(block: Any) -> None:
+    """Refuse a block that does more than `PVTv2Block` does."""
+    require_type("a block", block, TimmBlock)
+    require_type("its attention", block.attn, Attention)
+    if block.attn.pool is not None:
+        raise refuse("its attention is linear: keys and values of pooled tokens (pvt_v2_b2_li)")
+    require_type("its MLP", block.mlp, MlpWithDepthwiseConv)
+    require_type("its MLP's activation", block.mlp.act, nn.GELU)
+    for part in ("norm1", "norm2"):
+        require_norm(f"its {part}", getattr(block, part), LayerNorm)
+
+
+def _describe(model: Any, image_size: int | None) -> BackboneShape:
+    """Sizes of a timm PVTv2, of which every part is understood, at an image size.
+
+    Raises:
+        InputError: a part that is not understood, or an image that leaves a stage no keys.
+    """
+    assert image_size is not None
+    if model.global_pool != "avg":
+        raise refuse(f"it pools by {model.global_pool!r}, understood is avg")
+    grid = conv_grid((image_size, image_size), model.patch_embed.proj)
+    stem_norm_macs = norm_macs(model.patch_embed.norm, grid[0] * grid[1])
+    stem_macs = grid[0] * grid[1] * model.patch_embed.proj.weight.numel() + stem_norm_macs
+    stages = []
+    for stage in model.stages:
+        for block in stage.blocks:
+            _check_block(block)
+        require_norm("a stage's norm", stage.norm, LayerNorm)
+        if stage.downsample is not None:
+            grid = conv_grid(grid, stage.downsample.proj)
+        stages.append(_describe_stage(stage, grid))
+    return BackboneShape(
+        image_size=image_size,
+        stages=tuple(stages),
+        stem_params=num_params(model.patch_embed),
+        stem_macs=stem_macs,
+        stem_norm_macs=stem_norm_macs,
+        head_params=num_params(model.head),
+        head_macs=model.head.weight.numel(),
+        head_norm_macs=0,
+    )
+
+
+def _describe_stage(stage: Any, grid: tuple[int, int]) -> StageShape:
+    """Sizes of a stage on its grid."""
+    block = stage.blocks[0]
+    mlp = block.mlp
+    N, D = grid[0] * grid[1], block.attn.dim
+    frame_norm_macs, frame_macs = norm_macs(stage.norm, N), 0
+    around = [stage.norm]
+    if stage.downsample is not None:
+        around.append(stage.downsample)
+        frame_norm_macs += norm_macs(stage.downsample.norm, N)
+        frame_macs = N * stage.downsample.proj.weight.numel()
+    return StageShape(
+        max_depth=len(stage.blocks),
+        num_tokens=N,
+        num_prefix_tokens=0,
+        grid=grid,
+        embed_dim=D,
+        num_heads=block.attn.num_heads,
+        attention=attention_shape(grid, 0, D, _sr_ratio(stage)),
+        mlp_params=num_params(mlp),
+        mlp_macs=mlp_macs(N, D, mlp.fc1.out_features) + N * mlp.dwconv.weight.numel(),
+        qkv_bias=block.attn.q.bias is not None,
+        proj_bias=True,
+        layer_scale=False,
+        frame_params=num_params(*around),
+        frame_macs=frame_macs + frame_norm_macs,
+        frame_norm_macs=frame_norm_macs,
+    )
+
+
+def _sr_ratio(stage: Any) -> int:
+    """By how much a stage reduces its keys, along each side of the grid."""
+    sr = stage.blocks[0].attn.sr
+    return 1 if sr is None else sr.stride[0]
+
+
+PVT_V2 = Family(
+    base_name="pvt_v2",
+    model_class=PyramidVisionTransformerV2,
+    keywords={
+        "depths": per_stage(lambda m: (len(stage.blocks) for stage in m.stages)),
+        "embed_dims": per_stage(lambda m: (stage.blocks[0].attn.dim for stage in m.stages)),
+        "num_heads": per_stage(lambda m: (stage.blocks[0].attn.num_heads for stage in m.stages)),
+        "sr_ratios": per_stage(lambda m: map(_sr_ratio, m.stages)),
+        "mlp_ratios": per_stage(
+            lambda m: (
+                mlp_ratio(stage.blocks[0].attn.dim, stage.blocks[0].mlp.fc1.out_features)
+                for stage in m.stages
+            ),
+            whole=False,
+        ),
+        "qkv_bias": KeywordRule(lambda m: m.stages[0].blocks[0].attn.q.bias is not None),
+    },
+    describe=_describe,
+    make_network=PVTv2Network,
+    default_image_size=224,
+)
