@@ -7,9 +7,6 @@ by `safe_load`, weights by safetensors, and every file by a fixed name.
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +16,10 @@ import torch
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from results.folders import check_replaceable, folder_in_place_of, write_text
 from results.onnx_export import check_extra, write_onnx
 from results.quantities import format_fraction, format_quantity
 from results.records import Document, EvaluationIdentity, EvaluationRecord, Fidelity
-from results.temporary import orphans, temporary_beside
 from results.weights import read_weights, write_weights
 from sharedattn.backbones import build
 from sharedattn.cost import CONVENTION
@@ -184,17 +181,7 @@ def check_target(folder: Path, *, onnx: bool = False) -> None:
         InputError: the folder holds something else or cannot be written, the folder above it
             cannot be made, or the extra `onnx` is missing.
     """
-    if os.path.lexists(folder) and not _is_replaceable(folder):
-        raise InputError(
-            f"`an export replaces an export or an empty folder` must hold, but {folder} holds "
-            f"something else; name another folder"
-        )
-    above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(
-            f"`the folder can be written` must hold, but nothing can be made in {above}; "
-            f"name another folder than {folder}"
-        )
+    check_replaceable(folder, "an export", _is_export)
     if onnx:
         check_extra()
 
@@ -220,25 +207,15 @@ def export(
     """
     check_target(folder, onnx=onnx)
     network = rebuild(record.spec, state_dict)
-    temporary = temporary_beside(folder)
-    try:
-        _sweep(folder)
-        temporary.mkdir(parents=True)
-        sha256 = write_weights(temporary / WEIGHTS_NAME, state_dict)
+    with folder_in_place_of(folder) as made:
+        sha256 = write_weights(made / WEIGHTS_NAME, state_dict)
         document = record.to_json() | {"weights_sha256": sha256}
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=99)
-        _write_text(temporary / CONFIG_NAME, text)
-        _write_text(temporary / CARD_NAME, model_card(record))
+        write_text(made / CONFIG_NAME, text)
+        write_text(made / CARD_NAME, model_card(record))
         if onnx:
             image_size = record.evaluation.identity.fidelity.image_size
-            write_onnx(temporary / ONNX_NAME, network, image_size)
-        _replace(folder, temporary)
-    except OSError as error:
-        raise InputError(
-            f"`the folder can be written` must hold, but {folder}: {error.strerror}"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            write_onnx(made / ONNX_NAME, network, image_size)
 
 
 def read_export(folder: Path) -> ExportRecord:
@@ -351,36 +328,9 @@ def rebuild(spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor]) -> Networ
     return network.eval()
 
 
-def _is_replaceable(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
+def _is_export(folder: Path) -> bool:
     try:
         read_export(folder)
     except InputError:
-        return not any(folder.iterdir())
+        return False
     return True
-
-
-def _replace(folder: Path, made: Path) -> None:
-    """Put a made folder in the place of an older one, which goes last."""
-    old = temporary_beside(folder, "old")
-    if folder.exists():
-        folder.rename(old)
-    made.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Clear away what killed exports left, and put back the one whose place they left empty."""
-    for old in orphans(folder.parent, rf"{re.escape(folder.name)}\.old"):
-        if not folder.exists():
-            old.rename(folder)
-    for path in orphans(folder.parent, rf"{re.escape(folder.name)}(\.old|\.weights)?"):
-        shutil.rmtree(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
