@@ -150,7 +150,7 @@ def paths() -> Callable[[Automaton], Iterator[Path]]:
     return _paths
 
 
-def stage_shape(*score_groups: int, num_queries: int = 7, num_keys: int = 7) -> StageShape:
+def _stage_shape(*score_groups: int, num_queries: int = 7, num_keys: int = 7) -> StageShape:
     """A stage of up to 20 layers, of as many groups as are named."""
     return StageShape(
         max_depth=20,
@@ -171,6 +171,11 @@ def stage_shape(*score_groups: int, num_queries: int = 7, num_keys: int = 7) -> 
         proj_bias=True,
         layer_scale=False,
     )
+
+
+@pytest.fixture
+def stage_shape() -> Callable[..., StageShape]:
+    return _stage_shape
 
 
 def _backbone_shape(stages: tuple[StageShape, ...]) -> BackboneShape:
@@ -197,7 +202,7 @@ def make_space(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
     ) -> Space:
         keywords = (("number", len(made_up)),)
         backbone = BackboneSpec(name="made_up", keywords=keywords, options=options)
-        made_up[backbone] = _backbone_shape(shapes or (stage_shape(),) * len(stages))
+        made_up[backbone] = _backbone_shape(shapes or (_stage_shape(),) * len(stages))
         return Space(
             name="made-up",
             backbone=backbone,
@@ -278,7 +283,7 @@ SPACES: dict[str, Case] = {
     "forms": Case((FORMS,)),
     "forms in order": Case((FORMS,), "EVLN"),
     "listed forms": Case((LISTED_FORMS,)),
-    "windows": Case((FORMS,), shapes=(stage_shape(0, 1, 0),)),
+    "windows": Case((FORMS,), shapes=(_stage_shape(0, 1, 0),)),
     "pyramid": Case(
         (
             CountedStage(
@@ -286,7 +291,7 @@ SPACES: dict[str, Case] = {
             ),
             LISTED_FORMS,
         ),
-        shapes=(stage_shape(num_keys=3), stage_shape(0, 1, 0, 1)),
+        shapes=(_stage_shape(num_keys=3), _stage_shape(0, 1, 0, 1)),
         options=MechanismOptions(attention_residual=True),
     ),
     "stages": Case(

@@ -98,6 +98,35 @@ def test_dimensions_of_counts_in_order(make_space: Callable[..., Space], costs: 
     assert encoding.decode(values) == Placement.parse("V3L2N1").stages
 
 
+def test_dimensions_of_forms(make_space: Callable[..., Space], costs: Any) -> None:
+    stage = CountedStage(
+        depth=(3,),
+        counts=((0, 1), (1, 2, 3), (0, 1, 2), (0,)),
+        slots=(5,),
+        external_form=(None, "mea"),
+        less_form=("full", "keys", "reuse"),
+    )
+    encoding = Encoding(CountedSpace(make_space(stage, order="EVLN"), costs=costs))
+    assert encoding.dimensions == {
+        "stage1.E": (0, 1),
+        "stage1.V": (1, 2, 3),
+        "stage1.L": (0, 1, 2),
+        "stage1.external_form": ("single", "mea"),
+        # Full maps are the stage's default, and have its name.
+        "stage1.less_form": ("default", "keys", "reuse"),
+    }
+    for text, external, less in (
+        ("E1V1L1/s5/mea/reuse", "mea", "reuse"),
+        ("E1V1L1/s5/keys", "single", "keys"),
+        ("E1V2/s5/mea", "mea", "default"),
+        ("V1L2", "single", "default"),
+    ):
+        values = encoding.encode(Placement.parse(text))
+        assert values["stage1.external_form"] == external
+        assert values["stage1.less_form"] == less
+        assert encoding.decode(values) == Placement.parse(text).stages
+
+
 @pytest.mark.parametrize(
     ("counts", "text"),
     [
@@ -165,15 +194,15 @@ def test_no_member_is_not_encoded(small: Small, costs: Any) -> None:
 
 
 def test_options_of_a_stage(choices: Choices) -> None:
-    kinds = choices("E/s5/d4/cb", "V", "N/cb")
-    assert with_options(kinds, 2, 1) == choices("E/s5/d0", "V/d0", "N/d1/cb")
-    assert with_options(kinds, 0, 0) == choices("E/s5", "V", "N")
-    assert with_options(kinds, 9, 9) == choices("E/s5/d0/cb", "V/d1/cb", "N/d2/cb")
+    layers = choices("E/s5/mea/d4/cb", "V", "L/keys/cb")
+    assert with_options(layers, 2, 1) == choices("E/s5/mea/d0", "V/d0", "L/keys/d1/cb")
+    assert with_options(layers, 0, 0) == choices("E/s5/mea", "V", "L/keys")
+    assert with_options(layers, 9, 9) == choices("E/s5/mea/d0/cb", "V/d1/cb", "L/keys/d2/cb")
     assert with_options((), 2, 1) == ()
 
 
 def test_cells_are_numbered_by_first_use(choices: Choices) -> None:
-    assert canonical_cells(choices("V/d4", "V", "V/d1", "V/d4")) == choices(
-        "V/d0", "V", "V/d1", "V/d0"
+    assert canonical_cells(choices("V/d4", "L/keys", "E/s5/mea/d1", "V/d4")) == choices(
+        "V/d0", "L/keys", "E/s5/mea/d1", "V/d0"
     )
     assert num_dia_cells(choices("V/d4", "V", "V/d1", "V/d4")) == 2

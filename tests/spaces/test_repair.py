@@ -16,7 +16,8 @@ from spaces.stages import ListedStage, Symbol, symbol_key
 
 Small = tuple[Space, set[Placement]]
 
-V, E, N = Kind.VANILLA, Kind.EXTERNAL, Kind.NONE
+V, L, E, N = Kind.VANILLA, Kind.LESS, Kind.EXTERNAL, Kind.NONE
+FORMS = {L: (None, "full", "keys", "lowrank3", "reuse"), E: (None, "mea")}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,9 @@ V, E, N = Kind.VANILLA, Kind.EXTERNAL, Kind.NONE
         (LayerChoice(V, dia=0), LayerChoice(V), 1),
         (LayerChoice(V, cb=True), LayerChoice(V), 1),
         (LayerChoice(V, None, 0, True), LayerChoice(E, 5, 1), 3),
+        (LayerChoice(L, form="keys"), LayerChoice(L), 1),
+        (LayerChoice(L, form="keys"), LayerChoice(E, 5, form="mea"), 1),
+        (LayerChoice(E, 5, 0, True, "mea"), LayerChoice(E, 7), 4),
     ],
 )
 def test_differences_of_layers(one: Symbol, other: Symbol, expected: int) -> None:
@@ -51,6 +55,7 @@ def random_path(rng: random.Random, depths: tuple[int, ...]) -> Path:
                     rng.choice((5, 7, 11)) if kind is E else None,
                     rng.choice((None, *range(cells + 1))),
                     rng.random() < 0.5,
+                    rng.choice(FORMS.get(kind, (None,))),
                 )
             )
         stages.append(layers)

@@ -43,6 +43,44 @@ def test_neighbours_of_counts_by_hand(make_space: Callable[..., Space], costs: A
     }
 
 
+def test_neighbours_of_forms_by_hand(make_space: Callable[..., Space], costs: Any) -> None:
+    stage = CountedStage(
+        depth=(4,),
+        counts=((0, 1, 2), (1,), (0, 1, 2), (0,)),
+        slots=(5,),
+        external_form=(None, "mea"),
+        less_form=(None, "keys"),
+        dia=(0, 2),
+        cb=(0, 1),
+    )
+    found = variation(make_space(stage), costs).neighbours(
+        Placement.parse("E1V1L2/s5/mea/keys/dia2/cb1")
+    )
+    # Forms go on through every edit but their own.
+    assert {str(placement) for placement in found} == {
+        "E1V1L1E1/s5/mea/keys/dia2/cb1",
+        "E1V1E1L1/s5/mea/keys/dia2/cb1",
+        "E1V1L2/s5/keys/dia2/cb1",
+        "E1V1L2/s5/mea/dia2/cb1",
+        "E1V1L2/s5/mea/keys/cb1",
+        "E1V1L2/s5/mea/keys/dia2",
+    }
+
+
+def test_neighbours_of_listed_forms_by_hand(
+    make_space: Callable[..., Space], choices: Choices, costs: Any
+) -> None:
+    stage = ListedStage(
+        layers=(choices("V"), choices("L", "L/keys"), choices("N", "L/keys", "L/reuse")),
+        depth=(2, 3),
+    )
+    found = variation(make_space(stage), costs).neighbours(Placement.parse("V,L,L/keys"))
+    assert {str(placement) for placement in found} == {
+        *("V1L2/keys", "V1L1N1", "V,L,L/reuse"),
+        *("V1L1", "V1L1/keys"),
+    }
+
+
 def test_neighbours_of_listed_layers_by_hand(
     make_space: Callable[..., Space], choices: Choices, costs: Any
 ) -> None:
