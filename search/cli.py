@@ -90,6 +90,9 @@ def _parser() -> _Parser:
     cost.add_argument("network", metavar="PLACEMENT", help='"backbone: placement"')
     cost.add_argument("--check", action="store_true", help="count the built network as well")
 
+    papers = add("papers", "the papers' published figures beside ours, with what explains them")
+    papers.add_argument("--to", type=Path, metavar="FILE", help="write a Markdown page as well")
+
     front = add("front", "a study's Pareto front and its hypervolume")
     _add_study(front)
 

@@ -28,7 +28,7 @@ from search.run import (
     storage_url,
     weights_store,
 )
-from search.tables import checks_table, cost_table, economics_text, front_table
+from search.tables import checks_table, cost_table, economics_text, front_table, papers_tables
 from sharedattn.backbones import build, describe, resolve
 from sharedattn.cost import CONVENTION, CostModel
 from sharedattn.data import DataConfig
@@ -175,6 +175,30 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
             )
     console.print(CONVENTION, style="dim")
     return document
+
+
+def papers(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn papers`: each published figure beside ours, and why they differ."""
+    # Imported here: other commands need none of the papers' networks.
+    from sharedattn.papers import RULE, rows
+    from sharedattn.papers.page import convention_text, page
+
+    table = rows()
+    if arguments.to is not None:
+        try:
+            arguments.to.write_text(page(table), encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"`--to is a file that can be written` must hold, but got {error}"
+            ) from error
+    for renderable in papers_tables(table):
+        console.print(renderable)
+    console.print(f"{RULE}\n{convention_text()}", style="dim")
+    return {
+        "rows": [row.to_json() for row in table],
+        "rule": RULE,
+        "convention": convention_text(),
+    }
 
 
 def front(arguments: argparse.Namespace, console: Console) -> Document:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +14,7 @@ from results.front import Front
 from results.quantities import format_fraction, format_quantity
 from sharedattn.cost import Cost
 from sharedattn.economics import LessAttentionEconomics
+from sharedattn.papers import Row
 
 
 def front_table(front: Front) -> Table:
@@ -65,6 +68,46 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
         texts = (mark, check["name"], str(check["expected"]), found)
         table.add_row(*(Text(text) for text in texts), style=style)
     return table
+
+
+def papers_tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
+    """Published figures beside ours, source by source; what explains them stands below each."""
+    styles = {"equal": "green", "explained": None, "unknown shape": "dim"}
+    for (paper, source), group in itertools.groupby(
+        rows, key=lambda row: (row.figure.paper, row.figure.source)
+    ):
+        yield Text(f"\n{paper}: {source}", style="bold")
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("model", "figure"):
+            table.add_column(name, no_wrap=True)
+        for name in ("printed", "ours", "difference"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("counted", ratio=1)
+        table.add_column("status", no_wrap=True)
+        notes: dict[tuple[str, str], int] = {}
+        model = ""
+        for row in group:
+            key = (row.network, row.note)
+            number = notes.setdefault(key, len(notes) + 1) if row.note else ""
+            table.add_row(
+                "" if row.figure.model == model else Text(row.figure.model),
+                row.figure.metric,
+                row.figure.printed,
+                row.ours_text,
+                row.difference_text,
+                Text(row.convention),
+                f"{row.status} {number}",
+                style=styles[row.status],
+            )
+            model = row.figure.model
+        yield table
+        explanations = Table.grid(padding=(0, 1))
+        explanations.add_column(justify="right")
+        explanations.add_column(overflow="fold")
+        for (network, note), number in notes.items():
+            text = f"{network}: {note}" if network else note
+            explanations.add_row(str(number), Text(text), style="dim")
+        yield explanations
 
 
 def economics_text(economics: LessAttentionEconomics) -> str:

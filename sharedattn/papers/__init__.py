@@ -1,0 +1,23 @@
+"""What the papers printed, beside what this library computes: one paper a file."""
+
+from __future__ import annotations
+
+from sharedattn.papers import (
+    context_broadcasting,
+    external_attention,
+    implicit_attention,
+    less_attention,
+)
+from sharedattn.papers.figures import RULE, Row
+
+__all__ = ["RULE", "Row", "rows"]
+
+
+def rows() -> list[Row]:
+    """A row for each published figure and convention, paper by paper."""
+    return [
+        *less_attention.rows(),
+        *external_attention.rows(),
+        *context_broadcasting.rows(),
+        *implicit_attention.rows(),
+    ]

@@ -1,0 +1,223 @@
+"""Rows about networks: each counted whole, and by every convention that gives what was printed.
+
+No convention is chosen by hand. A network is first counted as this library counts; where that is
+not what was printed, every way of leaving norms or attention products out is tried, and those
+that give the printed figure have rows of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
+
+from sharedattn.backbones import describe
+from sharedattn.conventions import Maps, counted
+from sharedattn.cost import PartCost
+from sharedattn.papers.figures import Figure, Row
+from sharedattn.placement import BackboneSpec, Kind, LayerChoice, NetworkSpec, Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """What is counted of a network; see `sharedattn.conventions.counted`.
+
+    Attributes:
+        maps: how less layers count; None: the network has none.
+        attention_products: whether Q K^T and A V count.
+        norms: whether norms count.
+    """
+
+    maps: Maps | None = None
+    attention_products: bool = True
+    norms: bool = True
+
+    def __str__(self) -> str:
+        maps = {None: "", "factored": "factored", "paper": "as printed", "free": "maps free"}
+        parts = [maps[self.maps]] if self.maps else []
+        parts += ["no norms"] if not self.norms else []
+        parts += ["no attention products"] if not self.attention_products else []
+        return ", ".join(parts) or "whole"
+
+    def count(self, network: str) -> PartCost:
+        """Params and MACs of a network, given as text."""
+        return _counted(network, self)
+
+    def change(self, network: str, base: str) -> Fraction:
+        """By which fraction of its MACs a network differs from its base; both counted so."""
+        whole = replace(self, maps=None).count(base).macs
+        return Fraction(self.count(network).macs - whole, whole)
+
+
+WHOLE = Convention()
+PARTIAL = (
+    Convention(norms=False),
+    Convention(attention_products=False),
+    Convention(attention_products=False, norms=False),
+)
+"""Conventions that leave something out of a network without less attention."""
+
+LEGEND = (
+    "whole: multiply-adds of every product, and a layer norm 5 an element; no norms, no attention "
+    "products (Q K^T and A V, which a counter that does not know the fused kernel misses): left "
+    "out. A network with less attention counts its layers as the paper prints them (as printed: "
+    "Psi and Theta on the scores of every head), so but for Psi and Theta (maps free), or as they "
+    "run here (factored: Psi on queries, Theta on keys, then both products)"
+)
+
+
+@cache
+def _counted(network: str, convention: Convention) -> PartCost:
+    return counted(
+        NetworkSpec.parse(network),
+        maps=convention.maps or "factored",
+        attention_products=convention.attention_products,
+        norms=convention.norms,
+    )
+
+
+def params_rows(
+    figure: Figure, network: str, *, reason: str = "", known: bool = True
+) -> list[Row]:
+    """Parameters of a network without less attention beside a published figure.
+
+    Args:
+        figure: the published figure.
+        network: ours, as text.
+        reason: why it differs, where neither counting all parameters nor cutting off says it.
+        known: whether the published network's shape is known.
+
+    Returns:
+        One row of the trainable parameters; where that is not what was printed, but all of them
+        are, those that no training changes included, a row of these.
+    """
+    frozen = describe(NetworkSpec.parse(network).backbone).num_frozen_params
+    every = Fraction(WHOLE.count(network).params)
+    conventions = {"trainable parameters" if frozen else "all parameters": every - frozen}
+    if known and not figure.number.prints(every - frozen) and figure.number.prints(every):
+        conventions["all parameters"] = every
+        reason = f"{figure.number.show(every)} with those that no training changes"
+    return [
+        Row(
+            figure=figure,
+            ours=ours,
+            convention=convention,
+            note="" if figure.is_equal(ours) and known else reason or cut_off(figure, ours),
+            network=network,
+            known=known,
+        )
+        for convention, ours in conventions.items()
+    ]
+
+
+def macs_rows(figure: Figure, network: str, *, reason: str = "", known: bool = True) -> list[Row]:
+    """MACs of a network without less attention beside a published figure.
+
+    Args:
+        figure: the published figure.
+        network: ours, as text.
+        reason: why it differs, where neither a convention nor cutting off says it.
+        known: whether the published network's shape is known.
+
+    Returns:
+        One row of the network counted whole; where that is not what was printed, a row more for
+        each convention that is.
+    """
+    ours = Fraction(WHOLE.count(network).macs)
+    rows = []
+    if known and not figure.number.prints(ours):
+        for convention in PARTIAL:
+            partial = Fraction(convention.count(network).macs)
+            if figure.number.prints(partial):
+                rows.append(
+                    Row(figure=figure, ours=partial, convention=str(convention), network=network)
+                )
+    if rows:
+        reason = f"{rows[0].ours_text} with {rows[0].convention}"
+    return [
+        Row(
+            figure=figure,
+            ours=ours,
+            convention=str(WHOLE),
+            note=reason or cut_off(figure, ours),
+            network=network,
+            known=known,
+        ),
+        *rows,
+    ]
+
+
+def cut_off(figure: Figure, ours: Fraction) -> str:
+    """The reason of a figure that was cut off after its digits, not rounded; else no reason."""
+    number = figure.number
+    if number.prints(ours) or not number.cuts_off(ours):
+        return ""
+    return f"{number.show(ours)} cut off after the printed digits, not rounded"
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """What less attention changes in a network.
+
+    Attributes:
+        network: the network, as text.
+        num_less: its less layers.
+        change: of its base's MACs, below 0 where it saves.
+    """
+
+    network: str
+    num_less: int
+    change: Fraction
+
+
+@cache
+def savings(backbone: str, convention: Convention) -> tuple[Saving, ...]:
+    """Every placement whose stages begin with vanilla layers and end with less ones.
+
+    Layers of a stage are equal, so a placement saves what its less layers save one by one.
+
+    Args:
+        backbone: as text.
+        convention: how the networks and their base count.
+
+    Returns:
+        From those that save most; all-vanilla is not among them.
+    """
+    depths = [stage.max_depth for stage in describe(BackboneSpec.parse(backbone)).stages]
+    base = late_less(backbone, ())
+    one_less = [
+        convention.change(late_less(backbone, [i == j for j in range(len(depths))]), base)
+        if depth > 1
+        else Fraction(0)
+        for i, depth in enumerate(depths)
+    ]
+    found = [
+        Saving(late_less(backbone, counts), sum(counts), _dot(counts, one_less))
+        for counts in itertools.product(*(range(depth) for depth in depths))
+        if any(counts)
+    ]
+    return tuple(sorted(found, key=lambda saving: (saving.change, saving.num_less)))
+
+
+def late_less(backbone: str, num_less: Sequence[int], kind: Kind = Kind.VANILLA) -> str:
+    """A network of full depth whose stages end with so many less layers each.
+
+    Args:
+        backbone: as text.
+        num_less: less layers of each stage, at least one layer fewer than it has; empty: none.
+        kind: the kind of the layers before them.
+    """
+    depths = [stage.max_depth for stage in describe(BackboneSpec.parse(backbone)).stages]
+    placement = Placement(
+        tuple(
+            (LayerChoice(kind),) * (depth - less) + (LayerChoice(Kind.LESS),) * less
+            for depth, less in zip(depths, num_less or [0] * len(depths), strict=True)
+        )
+    )
+    return f"{backbone}: {placement}"
+
+
+def _dot(counts: Sequence[int], each: Sequence[Fraction]) -> Fraction:
+    return sum((n * change for n, change in zip(counts, each, strict=True)), start=Fraction(0))
