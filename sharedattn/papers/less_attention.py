@@ -107,7 +107,7 @@ def _without_head(figure: Figure, backbone: str) -> str:
         return ""
     bare = every - describe(BackboneSpec.parse(backbone)).head_params
     return (
-        f"not this network's: {figure.number.show(every)} as its authors' code builds it, "
+        f"not this network's: {figure.number.show(every)} in timm's port of its authors' code, "
         f"{figure.number.show(bare)} without norm and classifier"
     )
 
