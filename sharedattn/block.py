@@ -152,6 +152,31 @@ class Block(nn.Module):
         return branch_BND, maps_BHNM, state.with_scores(group, scores)
 
 
+class GridBlock(Block):
+    """A block whose MLP works on the grid of its tokens.
+
+    Attributes:
+        grid: rows and columns of the tokens, prefix tokens apart.
+    """
+
+    def __init__(
+        self,
+        block: Any,
+        attention: ScoredAttention | None,
+        position: LayerEnvelope,
+        stage: StageShape,
+        options: MechanismOptions,
+    ) -> None:
+        """Arguments as `Block` has them; the MLP takes the grid beside the tokens."""
+        super().__init__(block, attention, position, stage, options)
+        self.grid = stage.grid
+
+    def feed_forward(self, x_BND: Tensor) -> Tensor:
+        """The MLP of normed tokens (B, N, D)."""
+        out_BND: Tensor = self.mlp(x_BND, self.grid)
+        return out_BND
+
+
 def _module_name(mechanism: str, form: str | None) -> str:
     """What a block calls the module of a form; the default form has the mechanism's own name."""
     return mechanism if form is None else f"{mechanism}_{form}"

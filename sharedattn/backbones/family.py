@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from torch import nn
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor, nn
 
 from sharedattn.errors import InputError
 from sharedattn.network import Network
@@ -138,6 +139,28 @@ def require_norm(part: str, norm: Any, *accepted: type) -> None:
         raise refuse(f"{part} has no scale or no shift")
 
 
+def resample_positions(
+    positions_1ND: Tensor, old: tuple[int, int], new: tuple[int, int]
+) -> Tensor:
+    """Position embeddings of tokens on a grid, resampled to another grid as timm does it.
+
+    Args:
+        positions_1ND: (1, N, D), those of prefix tokens first, which stay as they are.
+        old: rows and columns of the grid.
+        new: rows and columns of the grid that is wanted.
+
+    Returns:
+        (1, N', D).
+    """
+    resampled: Tensor = resample_abs_pos_embed(
+        positions_1ND,
+        new_size=list(new),
+        old_size=list(old),
+        num_prefix_tokens=positions_1ND.shape[1] - old[0] * old[1],
+    )
+    return resampled
+
+
 def num_params(*modules: nn.Module) -> int:
     """Parameters of modules, each counted once."""
     return sum(p.numel() for module in modules for p in module.parameters())
@@ -153,3 +176,8 @@ def conv_grid(grid: tuple[int, int], conv: Any) -> tuple[int, int]:
     kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
     Y, X = ((size + 2 * padding - kernel) // stride + 1 for size in grid)
     return Y, X
+
+
+def weight_macs(module: nn.Module, num_tokens: int) -> int:
+    """Multiply-accumulates of maps that use each weight once a token; biases and norms are free."""
+    return num_tokens * sum(p.numel() for p in module.parameters() if p.ndim > 1)

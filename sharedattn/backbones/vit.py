@@ -32,6 +32,7 @@ from sharedattn.backbones.family import (
     refuse,
     require_norm,
     require_type,
+    resample_positions,
 )
 from sharedattn.block import Block
 from sharedattn.errors import InputError
@@ -41,9 +42,16 @@ from sharedattn.shape import (
     AttentionShape,
     BackboneShape,
     StageShape,
-    mlp_macs,
-    mlp_params,
 )
+
+
+class ViTParts(VisionTransformer):  # type: ignore[misc]
+    """timm's parts of a model that is a vision transformer but for some of them.
+
+    A family adds to them or replaces some; its network alone knows how they run.
+    """
+
+    forward = nn.Module.forward
 
 
 class ViTNetwork(Network):
@@ -85,20 +93,23 @@ class ViTNetwork(Network):
         self.reg_token = model.reg_token
         self.pos_embed = model.pos_embed
         self.norm_pre = model.norm_pre
-        [stage] = shape.stages
-        self.blocks = nn.ModuleList(
-            Block(
-                block,
-                self_attention(block.attn, position, stage.num_heads, fused=fused),
-                position,
-                stage,
-                backbone.options,
-            )
-            for block, position in zip(model.blocks, envelope.stages[0], strict=False)
-        )
+        self.blocks = self.make_blocks(model)
         self.norm = model.norm
         self.fc_norm = model.fc_norm
         self.head = model.head
+
+    def make_blocks(self, model: Any) -> nn.Module:
+        """The layers by their number, made of the blocks of `model`."""
+        [stage], [positions] = self.shape.stages, self.envelope.stages
+        return nn.ModuleList(
+            self.make_block(block, position, stage)
+            for block, position in zip(model.blocks, positions, strict=False)
+        )
+
+    def make_block(self, block: Any, position: LayerEnvelope, stage: StageShape) -> Block:
+        """The layer of a position, of the model's block there."""
+        attention = self_attention(block.attn, position, stage.num_heads, fused=self.fused)
+        return Block(block, attention, position, stage, self.backbone.options)
 
     def reset_parameters(self) -> None:
         """The stem's tokens and positions alone, as timm initialises them."""
@@ -131,9 +142,13 @@ class ViTNetwork(Network):
 
     def block(self, stage: int, index: int) -> Block:
         """Block `index`; there is one stage."""
-        block = self.blocks[index]
+        block = self.blocks.get_submodule(str(index))
         assert isinstance(block, Block)
         return block
+
+    def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
+        """Learned positions of another grid."""
+        return resample_positions(weight, self.shape.stages[0].grid, target.shape.stages[0].grid)
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes): norm, pooling, norm where the backbone has it there, head."""
@@ -183,11 +198,6 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     Raises:
         InputError: a part that is not understood; no patch or no block.
     """
-    if len(model.blocks) == 0 or not model.patch_embed.num_patches:
-        raise InputError(
-            f"`a network has blocks and patches` must hold, but got {len(model.blocks)} blocks "
-            f"and {model.patch_embed.num_patches} patches; raise the depth or the image size"
-        )
     D = model.embed_dim
     for block in model.blocks:
         _check_block(block, D)
@@ -202,32 +212,47 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
         raise refuse("its image size is dynamic, and maps over tokens fit one size")
     if len(set(model.patch_embed.img_size)) > 1 or len(set(model.patch_embed.patch_size)) > 1:
         raise refuse("its images or patches are not square")
-    block = model.blocks[0]
+    return vit_shape(model, (vit_stage(model),))
+
+
+def vit_stage(model: Any) -> StageShape:
+    """All blocks of a model of timm's parts, as one stage.
+
+    Raises:
+        InputError: no patch or no block.
+    """
+    if len(model.blocks) == 0 or not model.patch_embed.num_patches:
+        raise InputError(
+            f"`a network has blocks and patches` must hold, but got {len(model.blocks)} blocks "
+            f"and {model.patch_embed.num_patches} patches; raise the depth or the image size"
+        )
+    block, grid = model.blocks[0], model.patch_embed.grid_size
+    N, D = model.patch_embed.num_patches + model.num_prefix_tokens, model.embed_dim
+    return StageShape(
+        max_depth=len(model.blocks),
+        num_tokens=N,
+        num_prefix_tokens=model.num_prefix_tokens,
+        grid=grid,
+        embed_dim=D,
+        num_heads=block.attn.num_heads,
+        attention=AttentionShape(num_queries=N, num_keys=N, key_grid=grid),
+        mlp_params=num_params(block.mlp),
+        mlp_macs=weight_macs(block.mlp, N),
+        qkv_bias=block.attn.qkv.bias is not None,
+        proj_bias=block.attn.proj.bias is not None,
+        layer_scale=isinstance(block.ls1, LayerScale),
+    )
+
+
+def vit_shape(model: Any, stages: tuple[StageShape, ...]) -> BackboneShape:
+    """Sizes of a model with the stem and the head of timm's, and these stages between them."""
     num_patches = model.patch_embed.num_patches
-    grid = model.patch_embed.grid_size
-    N = num_patches + model.num_prefix_tokens
-    hidden_dim = block.mlp.fc1.out_features
-    stem_norm_macs = norm_macs(model.norm_pre, N)
-    head_norm_macs = norm_macs(model.norm, N) + norm_macs(model.fc_norm, 1)
+    stem_norm_macs = norm_macs(model.norm_pre, stages[0].num_tokens)
+    head_norm_macs = norm_macs(model.norm, stages[-1].num_tokens) + norm_macs(model.fc_norm, 1)
     stem = (model.cls_token, model.reg_token, model.pos_embed)
     return BackboneShape(
         image_size=model.patch_embed.img_size[0],
-        stages=(
-            StageShape(
-                max_depth=len(model.blocks),
-                num_tokens=N,
-                num_prefix_tokens=model.num_prefix_tokens,
-                grid=grid,
-                embed_dim=D,
-                num_heads=block.attn.num_heads,
-                attention=AttentionShape(num_queries=N, num_keys=N, key_grid=grid),
-                mlp_params=mlp_params(D, hidden_dim, bias=block.mlp.fc1.bias is not None),
-                mlp_macs=mlp_macs(N, D, hidden_dim),
-                qkv_bias=block.attn.qkv.bias is not None,
-                proj_bias=block.attn.proj.bias is not None,
-                layer_scale=isinstance(block.ls1, LayerScale),
-            ),
-        ),
+        stages=stages,
         stem_params=num_params(model.patch_embed, model.norm_pre)
         + sum(token.numel() for token in stem if token is not None),
         stem_macs=num_patches * model.patch_embed.proj.weight.numel() + stem_norm_macs,
