@@ -4,8 +4,8 @@
 merges R x R tokens into one, a layer norm follows, and keys and values are made of the result:
 N queries meet M = N / R^2 keys. In timm's layout, which is that of the published code too.
 
-Rows and columns beyond a multiple of R are left out, as the convolution leaves them. Less attention
-reuses scores with M keys; its own values need the reduction all the same.
+Rows and columns beyond a multiple of R are left out, as the convolution leaves them. Less
+attention reuses scores with M keys; its own values need the reduction all the same.
 
 Shape letters: B batch, N tokens, M reduced tokens, D embed_dim, H heads, K head_dim, R ratio,
 Y x X grid.
@@ -107,6 +107,11 @@ def spatial_reduction_attention(
         own_scores=Kind.VANILLA in position.kinds,
         fused=fused,
     )
+
+
+def reduction_ratio(attention: Any) -> int:
+    """R of a backbone's attention: by how much it reduces its keys along each side of the grid."""
+    return 1 if attention.sr is None else int(attention.sr.stride[0])
 
 
 def attention_shape(

@@ -16,6 +16,7 @@ import timm
 import torch
 
 from sharedattn.backbones.family import Family
+from sharedattn.backbones.pvt import PVT
 from sharedattn.backbones.pvt_v2 import PVT_V2
 from sharedattn.backbones.swin import SWIN
 from sharedattn.backbones.t2t import T2T
@@ -42,7 +43,7 @@ __all__ = [
     "resolve",
 ]
 
-FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT_V2)
+FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2)
 
 
 def describe(backbone: BackboneSpec) -> BackboneShape:

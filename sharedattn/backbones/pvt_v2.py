@@ -17,12 +17,20 @@ from __future__ import annotations
 from typing import Any
 
 from timm.layers.norm import LayerNorm
-from timm.models.pvt_v2 import Attention, MlpWithDepthwiseConv, OverlapPatchEmbed
+from timm.models.pvt_v2 import (
+    Attention,
+    MlpWithDepthwiseConv,
+    OverlapPatchEmbed,
+    PyramidVisionTransformerV2,
+)
 from timm.models.pvt_v2 import Block as TimmBlock
-from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import Tensor, nn
 
-from sharedattn.attention.spatial_reduction import attention_shape, spatial_reduction_attention
+from sharedattn.attention.spatial_reduction import (
+    attention_shape,
+    reduction_ratio,
+    spatial_reduction_attention,
+)
 from sharedattn.backbones.family import (
     Family,
     KeywordRule,
@@ -207,7 +215,7 @@ def _describe_stage(stage: Any, grid: tuple[int, int]) -> StageShape:
         grid=grid,
         embed_dim=D,
         num_heads=block.attn.num_heads,
-        attention=attention_shape(grid, 0, D, _sr_ratio(stage)),
+        attention=attention_shape(grid, 0, D, reduction_ratio(block.attn)),
         mlp_params=num_params(mlp),
         mlp_macs=mlp_macs(N, D, mlp.fc1.out_features) + N * mlp.dwconv.weight.numel(),
         qkv_bias=block.attn.q.bias is not None,
@@ -219,12 +227,6 @@ def _describe_stage(stage: Any, grid: tuple[int, int]) -> StageShape:
     )
 
 
-def _sr_ratio(stage: Any) -> int:
-    """By how much a stage reduces its keys, along each side of the grid."""
-    sr = stage.blocks[0].attn.sr
-    return 1 if sr is None else sr.stride[0]
-
-
 PVT_V2 = Family(
     base_name="pvt_v2",
     model_class=PyramidVisionTransformerV2,
@@ -232,7 +234,9 @@ PVT_V2 = Family(
         "depths": per_stage(lambda m: (len(stage.blocks) for stage in m.stages)),
         "embed_dims": per_stage(lambda m: (stage.blocks[0].attn.dim for stage in m.stages)),
         "num_heads": per_stage(lambda m: (stage.blocks[0].attn.num_heads for stage in m.stages)),
-        "sr_ratios": per_stage(lambda m: map(_sr_ratio, m.stages)),
+        "sr_ratios": per_stage(
+            lambda m: (reduction_ratio(stage.blocks[0].attn) for stage in m.stages)
+        ),
         "mlp_ratios": per_stage(
             lambda m: (
                 mlp_ratio(stage.blocks[0].attn.dim, stage.blocks[0].mlp.fc1.out_features)

@@ -1,0 +1,356 @@
+"""Pyramid vision transformers of the first version: PVT-Tiny, -Small, -Medium and -Large.
+
+"Pyramid Vision Transformer: A Versatile Backbone for Dense Prediction without Convolutions"
+(ICCV 2021, arXiv:2102.12122). timm has none. Four stages on ever coarser grids, each entered by a
+convolution whose kernel is its stride and begun with learned positions; keys and values of
+spatially reduced tokens; a class token that joins in the last stage. The parts carry the names of
+the published code, so that its checkpoints load; `PyramidVisionTransformer` is those parts and
+their initialisation, and a network over an envelope runs them.
+
+Positions fit one image size, where the published code interpolates them; grids are rounded down
+where the image size does not divide, as there. External attention, context broadcasting and DIA,
+which the four papers do not place in a pyramid, act on all tokens of a stage: our reading.
+
+Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers.drop import DropPath, calculate_drop_path_rates
+from timm.layers.mlp import Mlp
+from timm.layers.norm import LayerNorm
+from timm.models.pvt_v2 import Attention
+from torch import Tensor, nn
+
+from sharedattn.attention.spatial_reduction import (
+    attention_shape,
+    reduction_ratio,
+    spatial_reduction_attention,
+)
+from sharedattn.backbones.family import (
+    Family,
+    KeywordRule,
+    conv_grid,
+    mlp_ratio,
+    norm_macs,
+    num_params,
+    per_stage,
+)
+from sharedattn.block import Block
+from sharedattn.network import Network
+from sharedattn.placement import BackboneSpec, Envelope
+from sharedattn.shape import BackboneShape, StageShape, mlp_macs, mlp_params
+
+
+class PatchEmbed(nn.Module):
+    """The step onto a coarser grid: a convolution of kernel and stride P, then a norm.
+
+    Attributes:
+        proj: the convolution.
+        norm: norm of the tokens.
+    """
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+        """From `in_chans` channels to tokens of `embed_dim`."""
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, x_BCYX: Tensor) -> Tensor:
+        """Tokens (B, N, D), of a grid (B, C, Y, X)."""
+        out_BND: Tensor = self.norm(self.proj(x_BCYX).flatten(2).transpose(1, 2))
+        return out_BND
+
+
+class PVTBlock(nn.Module):
+    """The parts of one layer. The attention's are PVTv2's as well: q, kv, sr, norm, proj.
+
+    Attributes:
+        norm1: norm before the attention, of epsilon 1e-6 like `norm2`.
+        attn: the attention.
+        drop_path: stochastic depth of both branches.
+        norm2: norm before the MLP.
+        mlp: the MLP.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        sr_ratio: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop_path: float,
+    ) -> None:
+        """One layer of D = `embed_dim`; the others as `PyramidVisionTransformer` has them."""
+        super().__init__()
+        self.norm1 = LayerNorm(embed_dim)
+        self.attn = Attention(embed_dim, num_heads, sr_ratio, qkv_bias=qkv_bias)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.norm2 = LayerNorm(embed_dim)
+        self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio))
+
+
+class PyramidVisionTransformer(nn.Module):
+    """The parts of a PVT under their published names, initialised as published.
+
+    Counted from 1, stage i has `patch_embed`i, `pos_embed`i of (1, N, D) and `block`i.
+
+    Attributes:
+        img_size: pixels on a side.
+        grids: rows and columns of each stage's patches.
+        cls_token: (1, 1, D), joins in the last stage.
+        norm: norm after the last stage.
+        head: classifier of the class token.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        *,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        embed_dims: Sequence[int] = (64, 128, 320, 512),
+        num_heads: Sequence[int] = (1, 2, 5, 8),
+        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        mlp_ratios: Sequence[float] = (8, 8, 4, 4),
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        """A PVT; the defaults are PVT-Tiny's.
+
+        Args:
+            img_size: pixels on a side.
+            in_chans: image channels.
+            num_classes: classes of the head.
+            depths: layers of each stage.
+            embed_dims: D of each stage.
+            num_heads: heads of each stage.
+            sr_ratios: by how much each stage reduces its keys along each side of its grid; 1 in
+                the last, whose class token has no place on the grid.
+            mlp_ratios: hidden channels of each stage's MLPs, by D.
+            qkv_bias: whether queries, keys and values carry a bias.
+            drop_path_rate: stochastic depth of the last layer, growing linearly from 0.
+
+        Raises:
+            ValueError: numbers for other than `depths`' stages, a last stage that reduces its
+                keys, or an image without patches.
+        """
+        super().__init__()
+        if sr_ratios[-1] != 1:
+            raise ValueError(
+                f"`the last stage has sr_ratio 1` must hold, its class token having no place on "
+                f"the grid, but got {sr_ratios[-1]}"
+            )
+        self.img_size = img_size
+        self.grids: list[tuple[int, int]] = []
+        rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+        grid, channels = (img_size, img_size), in_chans
+        per_stage = zip(depths, embed_dims, num_heads, sr_ratios, mlp_ratios, rates, strict=True)
+        for i, (depth, D, H, sr_ratio, ratio, stage_rates) in enumerate(per_stage):
+            patch_embed = PatchEmbed(4 if i == 0 else 2, channels, D)
+            grid, channels = conv_grid(grid, patch_embed.proj), D
+            if not grid[0]:
+                raise ValueError(
+                    f"`every stage has patches` must hold, but {img_size} pixels leave none in "
+                    f"stage {i + 1}; raise the image size"
+                )
+            num_tokens = grid[0] * grid[1] + (i == len(depths) - 1)
+            blocks = nn.ModuleList(
+                PVTBlock(
+                    D,
+                    H,
+                    sr_ratio=sr_ratio,
+                    mlp_ratio=ratio,
+                    qkv_bias=qkv_bias,
+                    drop_path=stage_rates[index],
+                )
+                for index in range(depth)
+            )
+            self.grids.append(grid)
+            self.add_module(f"patch_embed{i + 1}", patch_embed)
+            self.register_parameter(
+                f"pos_embed{i + 1}", nn.Parameter(torch.empty(1, num_tokens, D))
+            )
+            self.add_module(f"block{i + 1}", blocks)
+        self.norm = LayerNorm(channels)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, channels))
+        self.head = nn.Linear(channels, num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Positions, class token and linear maps normal with deviation 0.02, biases zero."""
+        for name, parameter in self.named_parameters():
+            if name.startswith(("pos_embed", "cls_token")):
+                nn.init.trunc_normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+class PVTNetwork(Network):
+    """A PVT over an envelope; its attributes are those of `PyramidVisionTransformer`."""
+
+    def __init__(
+        self,
+        model: PyramidVisionTransformer,
+        backbone: BackboneSpec,
+        envelope: Envelope,
+        shape: BackboneShape,
+        *,
+        fused: bool,
+        drop_path_rate: float,
+    ) -> None:
+        """Take over the parts of `model` that the envelope needs; see `Family`."""
+        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
+        for i, (positions, stage) in enumerate(zip(envelope.stages, shape.stages, strict=True)):
+            self.add_module(f"patch_embed{i + 1}", _part(model, "patch_embed", i))
+            self.register_parameter(f"pos_embed{i + 1}", _part(model, "pos_embed", i))
+            blocks = nn.ModuleList(
+                Block(
+                    block,
+                    spatial_reduction_attention(block.attn, position, stage, fused=fused),
+                    position,
+                    stage,
+                    backbone.options,
+                )
+                for block, position in zip(_part(model, "block", i), positions, strict=False)
+            )
+            self.add_module(f"block{i + 1}", blocks)
+        self.norm = model.norm
+        self.cls_token = model.cls_token
+        self.head = model.head
+
+    def reset_parameters(self) -> None:
+        """Positions and class token alone, as published."""
+        for i in range(len(self.shape.stages)):
+            nn.init.trunc_normal_(_part(self, "pos_embed", i), std=0.02)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def embed_images(self, images_BCYX: Tensor) -> Tensor:
+        """Tokens (B, N, D) of the first stage's grid."""
+        return self._enter(0, images_BCYX)
+
+    def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
+        """The convolution onto the coarser grid, its norm, the class token, positions."""
+        B, _, D = tokens.shape
+        x_BDYX = tokens.transpose(1, 2).reshape(B, D, *self.shape.stages[stage - 1].grid)
+        return self._enter(stage, x_BDYX)
+
+    def _enter(self, stage: int, x_BCYX: Tensor) -> Tensor:
+        x_BND: Tensor = _part(self, "patch_embed", stage)(x_BCYX)
+        if stage == len(self.shape.stages) - 1:
+            x_BND = torch.cat([self.cls_token.expand(len(x_BND), -1, -1), x_BND], dim=1)
+        out_BND: Tensor = x_BND + _part(self, "pos_embed", stage)
+        return out_BND
+
+    def block(self, stage: int, index: int) -> Block:
+        """The block at a layer position."""
+        block = _part(self, "block", stage)[index]
+        assert isinstance(block, Block)
+        return block
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Logits (B, classes) of the class token, normed."""
+        logits_BC: Tensor = self.head(self.norm(tokens)[:, 0])
+        return logits_BC
+
+
+def _part(owner: nn.Module, name: str, stage: int) -> Any:
+    """What the published code calls by a name and the number of the stage, from 1."""
+    return getattr(owner, f"{name}{stage + 1}")
+
+
+def _describe(model: PyramidVisionTransformer, image_size: int | None = None) -> BackboneShape:
+    """Sizes of a PVT.
+
+    Raises:
+        InputError: a stage whose spatial reduction leaves no keys.
+    """
+    stages = [_describe_stage(model, i) for i in range(len(model.grids))]
+    first = stages[0]
+    head_norm_macs = norm_macs(model.norm, stages[-1].num_tokens)
+    return BackboneShape(
+        image_size=model.img_size,
+        stages=(replace(first, frame_params=0, frame_macs=0, frame_norm_macs=0), *stages[1:]),
+        stem_params=first.frame_params,
+        stem_macs=first.frame_macs,
+        stem_norm_macs=first.frame_norm_macs,
+        head_params=num_params(model.norm, model.head),
+        head_macs=model.head.weight.numel() + head_norm_macs,
+        head_norm_macs=head_norm_macs,
+    )
+
+
+def _describe_stage(model: PyramidVisionTransformer, i: int) -> StageShape:
+    """Sizes of a stage; what leads into it is its frame, of the first stage too."""
+    patch_embed, pos_embed, blocks = (
+        _part(model, name, i) for name in ("patch_embed", "pos_embed", "block")
+    )
+    block, grid = blocks[0], model.grids[i]
+    num_patches, (_, N, D) = grid[0] * grid[1], pos_embed.shape
+    hidden_dim = block.mlp.fc1.out_features
+    frame_norm_macs = norm_macs(patch_embed.norm, num_patches)
+    num_prefix_tokens = N - num_patches
+    return StageShape(
+        max_depth=len(blocks),
+        num_tokens=N,
+        num_prefix_tokens=num_prefix_tokens,
+        grid=grid,
+        embed_dim=D,
+        num_heads=block.attn.num_heads,
+        attention=attention_shape(grid, num_prefix_tokens, D, reduction_ratio(block.attn)),
+        mlp_params=mlp_params(D, hidden_dim),
+        mlp_macs=mlp_macs(N, D, hidden_dim),
+        qkv_bias=block.attn.q.bias is not None,
+        proj_bias=True,
+        layer_scale=False,
+        frame_params=num_params(patch_embed) + pos_embed.numel() + num_prefix_tokens * D,
+        frame_macs=num_patches * patch_embed.proj.weight.numel() + frame_norm_macs,
+        frame_norm_macs=frame_norm_macs,
+    )
+
+
+def _first_blocks(model: PyramidVisionTransformer) -> list[Any]:
+    """The first block of each stage: its stage's others are of the same sizes."""
+    return [_part(model, "block", i)[0] for i in range(len(model.grids))]
+
+
+PVT = Family(
+    base_name="pvt",
+    model_class=PyramidVisionTransformer,
+    keywords={
+        "depths": per_stage(
+            lambda m: (len(_part(m, "block", i)) for i in range(len(m.grids))),
+        ),
+        "embed_dims": per_stage(lambda m: (b.attn.dim for b in _first_blocks(m))),
+        "num_heads": per_stage(lambda m: (b.attn.num_heads for b in _first_blocks(m))),
+        "sr_ratios": per_stage(lambda m: (reduction_ratio(b.attn) for b in _first_blocks(m))),
+        "mlp_ratios": per_stage(
+            lambda m: (mlp_ratio(b.attn.dim, b.mlp.fc1.out_features) for b in _first_blocks(m)),
+            whole=False,
+        ),
+        "qkv_bias": KeywordRule(lambda m: _first_blocks(m)[0].attn.q.bias is not None),
+    },
+    describe=_describe,
+    make_network=PVTNetwork,
+    names={
+        name: partial(PyramidVisionTransformer, depths=depths)
+        for name, depths in {
+            "pvt_tiny": (2, 2, 2, 2),
+            "pvt_small": (3, 4, 6, 3),
+            "pvt_medium": (3, 4, 18, 3),
+            "pvt_large": (3, 8, 27, 3),
+        }.items()
+    },
+)
