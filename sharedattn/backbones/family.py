@@ -179,5 +179,5 @@ def conv_grid(grid: tuple[int, int], conv: Any) -> tuple[int, int]:
 
 
 def weight_macs(module: nn.Module, num_tokens: int) -> int:
-    """Multiply-accumulates of maps that use each weight once a token; biases and norms are free."""
+    """Multiply-accumulates of maps that use each weight once a token; biases cost nothing."""
     return num_tokens * sum(p.numel() for p in module.parameters() if p.ndim > 1)

@@ -33,6 +33,7 @@ from sharedattn.backbones.family import (
     require_norm,
     require_type,
     resample_positions,
+    weight_macs,
 )
 from sharedattn.block import Block
 from sharedattn.errors import InputError
