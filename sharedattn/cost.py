@@ -319,7 +319,9 @@ def _residual_cost(stages: tuple[StageShape, ...], i: int) -> PartCost:
     if i == 0:
         return _NOTHING
     before, stage = stages[i - 1], stages[i]
-    return PartCost(residual.params(before, stage), residual.macs(before, stage, has_bias=i > 1))
+    has_bias = i > 1 or before.attention.position_params > 0
+    macs = residual.macs(before, stage, has_bias=has_bias)
+    return PartCost(residual.params(before, stage), macs)
 
 
 def _num_norms(choice: LayerChoice) -> int:

@@ -67,7 +67,9 @@ class AttentionResidual(nn.Module):
             scores.scale,
         ).explicit()
         if scores.bias is not None:
-            bias_BGNM = _pool(scores.bias, self.query_pool, self.query_grid)
+            # A relative-position bias has no axis of images.
+            bias_BGNM = scores.bias.reshape(-1, *scores.bias.shape[-3:])
+            bias_BGNM = _pool(bias_BGNM, self.query_pool, self.query_grid)
             bias_BGMN = _pool(bias_BGNM.transpose(-2, -1), self.key_pool, self.key_grid)
             pooled = pooled + bias_BGMN.transpose(-2, -1)
         bias_BHNM = F.conv2d(pooled, self.mix[:, :, None, None])
@@ -126,7 +128,8 @@ def macs(before: StageShape, stage: StageShape, *, has_bias: bool) -> int:
     Args:
         before: the stage before.
         stage: this stage.
-        has_bias: whether the scores of the stage before carry a residual themselves.
+        has_bias: whether the scores of the stage before carry a bias: a residual of their own,
+            or relative positions.
     """
     r, s = pooling_ratios(before, stage)
     N, M = stage.grid[0] * stage.grid[1], stage.attention.key_grid[0] * stage.attention.key_grid[1]

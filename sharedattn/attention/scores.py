@@ -94,7 +94,9 @@ def _softmax_dtype(scores: Tensor) -> torch.dtype:
 def _additive_mask(scores: Scores, mask_WNM: Tensor | None) -> Tensor | None:
     """Bias and mask as the fused kernel takes them, broadcast over the batch where they can be."""
     if mask_WNM is None:
-        return scores.bias
+        bias = scores.bias
+        # On a CPU the fused kernel takes masks of four axes alone, and leaves others to slow code.
+        return bias if bias is None or bias.dim() == 4 else bias.unsqueeze(0)
     mask_WHNM = mask_WNM.unsqueeze(1)
     if scores.bias is not None:
         mask_WHNM = mask_WHNM + scores.bias

@@ -6,12 +6,17 @@ Eq. 4 there; they are handed out with their bias and without the mask that keeps
 which a cyclic shift brought together. A less layer maps the bias with the scores (Psi B Theta^T,
 once for all images and windows) and adds the mask of its own windows after, unmapped.
 
+Departure: the mask is minus infinity where timm adds -100. The exponential of -100 is a subnormal
+number, which a softmax's backward pass takes several times as long with on a CPU; the outputs are
+equal to rounding as long as no masked score exceeds another of its row by more than about 80.
+
 Shape letters: B batch, N tokens of the image, W windows of an image, M tokens of a window,
 D embed_dim, H heads, K head_dim, Y x X grid.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +25,6 @@ from torch.nn import functional as F
 
 from sharedattn.attention.scores import Scores, attend
 from sharedattn.attention.vanilla import SelfAttention
-
-MASKED_SCORE = -100.0
-"""What the shift mask adds to the score of two tokens that lie apart in the image; timm's value,
-small enough that the softmax of float32 scores leaves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Windows:
         return x_BYXD.reshape(-1, Y * X, D)
 
     def mask(self) -> Tensor | None:
-        """(W, M, M), what is added to scores: 0 between neighbours, else `MASKED_SCORE`.
+        """(W, M, M), what is added to scores: minus infinity between tokens that lie apart.
 
         A roll brings the first rows behind the last ones; tokens of a window that come from
         different sides of such a seam do not attend to each other. Padding is no side of its own:
@@ -101,7 +102,7 @@ class Windows:
         padded = Windows((len(side_Y), len(side_X)), self.size, (0, 0))
         side_WM = padded.partition(side_N1.unsqueeze(0)).squeeze(-1)
         apart_WMM = side_WM[:, :, None] != side_WM[:, None]
-        return torch.zeros(apart_WMM.shape).masked_fill(apart_WMM, MASKED_SCORE)
+        return torch.zeros(apart_WMM.shape).masked_fill(apart_WMM, -math.inf)
 
 
 def _sides(length: int, size: int, shift: int) -> Tensor:

@@ -22,11 +22,15 @@ Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 
 from __future__ import annotations
 
+import math
+import warnings
+from dataclasses import replace
 from typing import Any
 
 from timm.layers.classifier import ClassifierHead
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from timm.models.swin_transformer import (
     PatchMerging,
     SwinTransformer,
@@ -39,6 +43,7 @@ from sharedattn.attention.windows import WindowAttention, Windows, position_para
 from sharedattn.backbones.family import (
     Family,
     KeywordRule,
+    mlp_ratio,
     norm_macs,
     num_params,
     per_stage,
@@ -133,6 +138,16 @@ class SwinNetwork(Network):
         block = self._stage(stage).blocks[index]
         assert isinstance(block, Block)
         return block
+
+    def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
+        """A relative-position bias of windows of another size."""
+        like = target.state_dict()[name]
+        side = (math.isqrt(len(like)) + 1) // 2
+        with warnings.catch_warnings():
+            # timm looks up strided coordinates, which costs a copy that torch speaks of.
+            warnings.filterwarnings("ignore", message="torch.searchsorted")
+            resampled: Tensor = resize_rel_pos_bias_table(weight, (side, side), like.shape)
+        return resampled
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes): norm, mean over tokens, head."""
@@ -281,10 +296,10 @@ SWIN = Family(
         "embed_dim": KeywordRule(lambda m: m.embed_dim),
         "depths": per_stage(lambda m: (layer.depth for layer in m.layers)),
         "num_heads": per_stage(lambda m: (layer.blocks[0].attn.num_heads for layer in m.layers)),
-        "window_size": KeywordRule(_NUMBER_PER_STAGE.read, to_argument=_square_windows),
+        "window_size": replace(_NUMBER_PER_STAGE, to_argument=_square_windows),
         "patch_size": KeywordRule(lambda m: m.patch_embed.patch_size[0]),
         "mlp_ratio": KeywordRule(
-            lambda m: m.layers[0].blocks[0].mlp.fc1.out_features / m.layers[0].blocks[0].dim
+            lambda m: mlp_ratio(m.embed_dim, m.layers[0].blocks[0].mlp.fc1.out_features)
         ),
         "qkv_bias": KeywordRule(lambda m: m.layers[0].blocks[0].attn.qkv.bias is not None),
     },

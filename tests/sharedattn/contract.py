@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -250,22 +250,32 @@ def _zero_entries(
         zero[:] = name.endswith(("norm1.bias", "query.bias", "memory_key.bias"))
     if name.endswith((".qkv.bias", ".kv.bias")):
         D = network.shape.stages[stage].embed_dim
-        zero[-2 * D : -D] = not _keys_are_mapped(network, stage, index, choices)
+        zero[-2 * D : -D] = not _keys_are_mapped(network, placement, stage, index)
     return zero
 
 
-def _keys_are_mapped(
-    network: Network, stage: int, index: int, choices: Sequence[LayerChoice]
-) -> bool:
-    """Whether a less layer maps the keys that a vanilla layer makes."""
-    groups = network.shape.stages[stage].attention
-    later = (
+def _keys_are_mapped(network: Network, placement: Placement, stage: int, index: int) -> bool:
+    """Whether a less layer maps the keys that a vanilla layer makes.
+
+    The attention residual hands a stage's last scores on to every vanilla layer of the next one:
+    the bias of pooled keys is still the same for all of them, but prefix tokens have none.
+    """
+    choices, groups = placement.stages[stage], network.shape.stages[stage].attention
+    later = [
         choices[j]
         for j in range(index + 1, len(choices))
         if choices[j].kind in "VL" and groups.score_group(j) == groups.score_group(index)
+    ]
+    chain = list(itertools.takewhile(lambda choice: choice.kind is Kind.LESS, later))
+    if any(choice.form != "reuse" for choice in chain):
+        return True
+    if len(chain) < len(later) or str(stage + 1) not in network.residuals:
+        return False
+    return network.shape.stages[stage + 1].num_prefix_tokens > 0 or any(
+        _keys_are_mapped(network, placement, stage + 1, j)
+        for j, choice in enumerate(placement.stages[stage + 1])
+        if choice.kind is Kind.VANILLA
     )
-    chain = itertools.takewhile(lambda choice: choice.kind is Kind.LESS, later)
-    return any(choice.form != "reuse" for choice in chain)
 
 
 def _check_rows(gradient: Tensor, zero: Tensor, name: str, where: Any) -> None:
