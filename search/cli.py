@@ -122,6 +122,18 @@ def _parser() -> _Parser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--onnx", action="store_true", help="write model.onnx as well")
     _add_device(train)
+
+    analyze = add("analyze", "what the papers measured, beside random initialisations")
+    analyze.add_argument("config", metavar="CONFIG", help='DIR, or "backbone: placement"')
+    analyze.add_argument("--data", metavar="NAME|DIR", help="where the data is now")
+    analyze.add_argument("--data-root", metavar="DIR")
+    analyze.add_argument(
+        "--against", type=Path, metavar="DIR", help="the same network trained with CB, or without"
+    )
+    analyze.add_argument("--images", type=int, default=256, help="to measure on (default: 256)")
+    analyze.add_argument("--seeds", type=int, default=5, help="random controls (default: 5)")
+    analyze.add_argument("--out", type=Path, metavar="DIR", help="(default: CONFIG/analysis)")
+    _add_device(analyze)
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from search.progress import ProgressDisplay
 from search.run import (
     DEFAULT_DATA,
     SearchConfig,
+    data_for,
     load_recipe,
     prepare,
     resolve_device,
@@ -28,8 +30,16 @@ from search.run import (
     storage_url,
     weights_store,
 )
-from search.tables import checks_table, cost_table, economics_text, front_table, papers_tables
-from sharedattn.backbones import build, describe, resolve
+from search.tables import (
+    analysis_notes,
+    analysis_table,
+    checks_table,
+    cost_table,
+    economics_text,
+    front_table,
+    papers_tables,
+)
+from sharedattn.backbones import build, resolve
 from sharedattn.cost import CONVENTION, CostModel
 from sharedattn.data import DataConfig
 from sharedattn.economics import less_attention_economics
@@ -290,18 +300,38 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     }
 
 
+def analyze(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn analyze`: what the papers measured, with its random control."""
+    # Imported here: matplotlib takes its time, and only this command draws.
+    from search.analysing import analyse_config
+
+    document, folder = analyse_config(
+        arguments.config,
+        data=arguments.data,
+        data_root=arguments.data_root,
+        against=arguments.against,
+        num_images=arguments.images,
+        num_controls=arguments.seeds,
+        out=arguments.out,
+        device=resolve_device(arguments.device),
+    )
+    console.print(document["network"], style="bold")
+    console.print(analysis_table(document))
+    for line in analysis_notes(document):
+        console.print(line)
+    console.print(f"analysis {folder}")
+    return {**document, "folder": str(folder)}
+
+
 def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, Recipe]:
     """Network, data and recipe of `train`: an export's, with what the options change."""
-    if Path(arguments.config).exists():
+    if os.path.exists(arguments.config):  # `Path.exists` raises on a text too long for a name
         record = read_export(Path(arguments.config))
         spec, data = record.spec, DataConfig.from_json(record.data["config"])
         recipe = Recipe.from_json(record.recipe)
     else:
         spec = resolve(NetworkSpec.parse(arguments.config))
-        shape = describe(spec.backbone)
-        data = DataConfig(
-            name=DEFAULT_DATA, image_size=shape.image_size, in_chans=spec.backbone.in_chans
-        )
+        data = data_for(spec, DEFAULT_DATA, None)
         recipe = load_recipe(arguments.recipe, arguments.data or DEFAULT_DATA, None)
     if arguments.data is not None or arguments.data_root is not None:
         data = replace(data, name=arguments.data or data.name, root=arguments.data_root)

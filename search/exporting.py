@@ -177,19 +177,7 @@ def verify_folder(
     """
 
     def measure(network: Network, record: ExportRecord) -> Remeasured:
-        config = DataConfig.from_json(record.data.get("config", {}))
-        config = replace(
-            config, name=data or config.name, root=data_root if data_root else config.root
-        )
-        try:
-            source = open_data(config)
-        except InputError as error:
-            if data is not None:
-                raise
-            raise InputError(
-                f"`the data is where it was at the export` must hold, but {error}; "
-                f"say by --data where it is now"
-            ) from error
+        source = open_recorded(record, data=data, data_root=data_root)
         recipe = Recipe.from_json(record.recipe)
         network.to(device)
         with _threads(record.evaluation.threads):
@@ -211,6 +199,34 @@ def verify_folder(
         )
 
     return verify_document(verify(folder, measure))
+
+
+def open_recorded(
+    record: ExportRecord, *, data: str | None = None, data_root: str | None = None
+) -> DataSource:
+    """The data of an export.
+
+    Args:
+        record: what the export says.
+        data: where its data is now; None: where it was.
+        data_root: likewise, of a named data set.
+
+    Raises:
+        InputError: no such data.
+    """
+    config = DataConfig.from_json(record.data.get("config", {}))
+    config = replace(
+        config, name=data or config.name, root=data_root if data_root else config.root
+    )
+    try:
+        return open_data(config)
+    except InputError as error:
+        if data is not None:
+            raise
+        raise InputError(
+            f"`the data is where it was at the export` must hold, but {error}; "
+            f"say by --data where it is now"
+        ) from error
 
 
 def data_document(config: DataConfig, source: DataSource) -> Document:

@@ -319,6 +319,16 @@ def load_recipe(name: str | None, data: str, epochs: int | None) -> Recipe:
     return recipe if epochs is None else recipe.with_changes(epochs=epochs)
 
 
+def data_for(spec: NetworkSpec, name: str, root: str | None) -> DataConfig:
+    """Data by its name, at the size and with the channels that a network takes."""
+    return DataConfig(
+        name=name,
+        root=root,
+        image_size=describe(spec.backbone).image_size,
+        in_chans=spec.backbone.in_chans,
+    )
+
+
 def default_workers(device: str) -> int:
     """Trials at once: one a GPU, or one a core up to eight."""
     if device == "cuda":

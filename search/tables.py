@@ -110,6 +110,66 @@ def papers_tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
         yield explanations
 
 
+def analysis_table(document: Mapping[str, Any]) -> Table:
+    """An analysis, layer by layer; each figure with its random control's mean and SD."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("layer", "choice", "entropy", "change with CB", "like before", "diagonality"):
+        table.add_column(name)
+    change = {row["layer"]: row for row in document["broadcasting"]["layers"]}
+    before = {pair["layers"][1]: pair for pair in document["similarity"]["consecutive"]}
+    diagonality = {row["layer"]: row["figure"] for row in document["diagonality"]}
+    for row in document["entropy"]:
+        layer = row["layer"]
+        figures = (
+            row,
+            change[layer],
+            before.get(layer, {}).get("correlation"),
+            diagonality.get(layer),
+        )
+        table.add_row(layer, Text(row["choice"]), *map(_figure_text, figures))
+    return table
+
+
+def analysis_notes(document: Mapping[str, Any]) -> list[str]:
+    """What stands under the table of an analysis: the gates, and what is compared."""
+    seeds = len(document["control"]["seeds"])
+    gates = document["gates"]
+    notes = [
+        f"On {document['images']} validation images; in brackets the control, mean and SD of "
+        f"{seeds} random initialisations. Change with CB: the same weights run with and without. "
+        f"Like before: correlation with the attention maps of the layer before."
+    ]
+    if gates is not None:
+        parts = [f"correlation of gates across layers {_figure_text(gates['mean'])}"]
+        for name in ("shared", "independent"):
+            if gates[name] is not None:
+                parts.append(f"of {name} units {_figure_text(gates[name])}")
+        unshared = gates["mean"].get("unshared_control_mean")
+        if unshared is not None:
+            sd = gates["mean"]["unshared_control_sd"]
+            parts.append(f"random networks with a unit a layer {unshared:.3f} ± {sd:.3f}")
+        notes.append("; ".join(parts))
+    undefined = sum(row["undefined"] for row in document["entropy"])
+    if gates is not None:
+        undefined += sum(pair["undefined"] for pair in gates["pairs"])
+    if undefined:
+        notes.append(f"{undefined} values are undefined and left out of their means")
+    return notes
+
+
+def _figure_text(figure: Mapping[str, Any] | None) -> str:
+    if figure is None:
+        return "-"
+    value, mean, sd = (figure[name] for name in ("value", "control_mean", "control_sd"))
+    if mean is None:
+        return _number_text(value)
+    return f"{_number_text(value)} ({_number_text(mean)} ± {_number_text(sd)})"
+
+
+def _number_text(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
 def economics_text(economics: LessAttentionEconomics) -> str:
     """In words, what a less-attention layer of a stage saves or loses."""
     default = economics.default

@@ -1,0 +1,303 @@
+"""What one network does on images, as means of named values over images.
+
+Names are tuples: a measure, and the layers it is of, numbered from 0 through the whole network.
+
+Shape letters: B images, W windows of an image, H heads, N queries, M keys, D channels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharedattn.measures import (
+    PooledCorrelation,
+    correlation,
+    cosine,
+    diagonality_by_image,
+    row_entropy,
+)
+from sharedattn.network import Network, RunResult
+from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement
+from sharedattn.shape import BackboneShape, StageShape
+
+MAX_MAP_BYTES = 2**28
+"""The most memory that the attention maps of one batch take, all layers together."""
+
+Name = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a placement, with the sizes that measures need.
+
+    Attributes:
+        position: its number in the network, from 0.
+        stage: number of its stage, from 0.
+        index: its number in the stage, from 0.
+        choice: what it does.
+        sizes: of its stage.
+        frame: layers of one stage and one frame attend from the same queries to the same keys.
+    """
+
+    position: int
+    stage: int
+    index: int
+    choice: LayerChoice
+    sizes: StageShape
+    frame: int
+
+    @property
+    def label(self) -> str:
+        """Stage and layer as people count them."""
+        return f"{self.stage + 1}.{self.index + 1}"
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether it is a vanilla or a less layer."""
+        return self.choice.kind in (Kind.VANILLA, Kind.LESS)
+
+    @property
+    def num_keys(self) -> int:
+        """Keys of a row of its maps, or slots."""
+        return self.choice.slots or self.sizes.attention.num_keys
+
+    @property
+    def num_prefix_keys(self) -> int:
+        """Prefix tokens among its keys."""
+        if not self.has_scores:
+            return 0
+        rows, columns = self.sizes.attention.key_grid
+        return self.sizes.attention.num_keys - rows * columns
+
+    @property
+    def is_square(self) -> bool:
+        """Whether its maps have a diagonal."""
+        sizes = self.sizes.attention
+        return self.has_scores and sizes.num_queries == sizes.num_keys
+
+    def num_map_elements(self, options: MechanismOptions) -> int:
+        """Elements of its attention maps for one image."""
+        stage = self.sizes
+        if self.choice.kind is Kind.NONE:
+            return 0
+        if self.choice.kind is Kind.EXTERNAL:
+            is_mea = self.choice.form == "mea"
+            heads = options.external_expansion * stage.num_heads if is_mea else 1
+            return heads * stage.num_tokens * self.num_keys
+        sizes = stage.attention
+        return sizes.num_windows * stage.num_heads * sizes.num_queries * sizes.num_keys
+
+
+Pair = tuple[Layer, Layer]
+
+
+def layers_of(shape: BackboneShape, placement: Placement) -> tuple[Layer, ...]:
+    """The layers of a placement on a backbone.
+
+    Args:
+        shape: the backbone's sizes, with `score_groups` as equal shift has them, whatever the
+            placement's hand-over: they say which layers attend within the same windows.
+        placement: one that the backbone carries.
+    """
+    positions = itertools.count()
+    return tuple(
+        Layer(next(positions), i, j, choice, stage, stage.attention.score_group(j))
+        for i, (stage, choices) in enumerate(zip(shape.stages, placement.stages, strict=True))
+        for j, choice in enumerate(choices)
+    )
+
+
+def comparable_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
+    """Pairs of vanilla or less layers whose maps are over the same queries and keys."""
+    with_scores = [layer for layer in layers if layer.has_scores]
+    for one, other in itertools.combinations(with_scores, 2):
+        if (one.stage, one.frame) == (other.stage, other.frame):
+            yield one, other
+
+
+def consecutive_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
+    """The pairs of `comparable_pairs` with no comparable layer between."""
+    seen: set[int] = set()
+    for one, other in comparable_pairs(layers):
+        if one.position not in seen:
+            seen.add(one.position)
+            yield one, other
+
+
+def gate_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
+    """Pairs of gated layers of one stage, whose channels are the same."""
+    gated = [layer for layer in layers if layer.choice.dia is not None]
+    for one, other in itertools.combinations(gated, 2):
+        if one.stage == other.stage:
+            yield one, other
+
+
+def share_unit(one: Layer, other: Layer) -> bool:
+    """Whether two gated layers of a stage share their DIA unit."""
+    return one.choice.dia == other.choice.dia
+
+
+def batch_size_for(layers: Sequence[Layer], options: MechanismOptions, most: int) -> int:
+    """As many images at once as `MAX_MAP_BYTES` allows in float32, but at most `most`."""
+    elements = sum(layer.num_map_elements(options) for layer in layers)
+    return max(1, min(most, MAX_MAP_BYTES // max(1, 4 * elements)))
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over images.
+
+    Attributes:
+        value: the mean of the values that are defined; None: none is.
+        num_defined: how many are.
+        num_undefined: how many are NaN, and left out.
+    """
+
+    value: float | None
+    num_defined: int
+    num_undefined: int
+
+
+class Tally:
+    """Sums up values by name, batch by batch; NaN is left out and counted."""
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self._sum: dict[Name, float] = defaultdict(float)
+        self._num_defined: dict[Name, int] = defaultdict(int)
+        self._num_undefined: dict[Name, int] = defaultdict(int)
+
+    def add(self, name: Name, values: Tensor) -> None:
+        """Take the values of a batch, of any shape."""
+        is_defined = ~values.isnan()
+        self._sum[name] += values[is_defined].sum().item()
+        self._num_defined[name] += int(is_defined.sum())
+        self._num_undefined[name] += int((~is_defined).sum())
+
+    def means(self) -> dict[Name, Mean]:
+        """The means so far."""
+        return {
+            name: Mean(
+                self._sum[name] / defined if defined else None, defined, self._num_undefined[name]
+            )
+            for name, defined in self._num_defined.items()
+        }
+
+
+@torch.inference_mode()
+def measure(
+    network: Network,
+    layers: Sequence[Layer],
+    placement: Placement,
+    batches: Sequence[Tensor],
+    *,
+    gates_alone: bool = False,
+) -> dict[Name, Mean]:
+    """Every measure that a placement has, on images.
+
+    Args:
+        network: one whose envelope holds the placement, in eval mode.
+        layers: those of the placement.
+        placement: what each layer does.
+        batches: images (B, C, Y, X), on the network's device.
+        gates_alone: leave out the measures of attention, and compute no maps.
+
+    Returns:
+        Means by name: `entropy` and, where there are prefix tokens, `entropy without prefix` of
+        each layer with attention; `cosine` and `correlation` of comparable pairs; `diagonality`
+        of layers with square maps; `gates` and `gates pooled` of pairs of gated layers, and
+        their means over all pairs and those `of stage`, `of shared` and `of independent`.
+    """
+    collect = {"gates"} if gates_alone else {"gates", "attention"}
+    tally, pooled = Tally(), dict[int, PooledCorrelation]()
+    for images_BCYX in batches:
+        result = network.run(images_BCYX, placement, collect=collect)
+        if result.attention is not None:
+            _measure_attention(tally, layers, result.attention, len(images_BCYX))
+        _measure_gates(tally, pooled, layers, result)
+    means = tally.means()
+    return means | _pooled_means(layers, pooled)
+
+
+def _measure_attention(
+    tally: Tally, layers: Sequence[Layer], maps: Sequence[Tensor | None], num_images: int
+) -> None:
+    mean_maps: dict[int, Tensor] = {}
+    for layer, layer_maps in zip(layers, maps, strict=True):
+        if layer_maps is None:
+            continue
+        maps_BWHNM = layer_maps.reshape(num_images, -1, *layer_maps.shape[1:])
+        tally.add(("entropy", layer.position), row_entropy(maps_BWHNM))
+        if layer.sizes.num_prefix_tokens:
+            entropy_B = row_entropy(
+                maps_BWHNM,
+                num_prefix_queries=layer.sizes.num_prefix_tokens,
+                num_prefix_keys=layer.num_prefix_keys,
+            )
+            tally.add(("entropy without prefix", layer.position), entropy_B)
+        if layer.has_scores:
+            # The number of a head means nothing in another vanilla layer, so heads are averaged.
+            mean_maps[layer.position] = maps_BWHNM.mean(2).flatten(1)
+        if layer.is_square:
+            tally.add(("diagonality", layer.position), diagonality_by_image(maps_BWHNM))
+    for one, other in comparable_pairs(layers):
+        pair = (mean_maps[one.position], mean_maps[other.position])
+        tally.add(("cosine", one.position, other.position), cosine(*pair))
+        tally.add(("correlation", one.position, other.position), correlation(*pair))
+
+
+def _measure_gates(
+    tally: Tally, pooled: dict[int, PooledCorrelation], layers: Sequence[Layer], result: RunResult
+) -> None:
+    assert result.gates is not None
+    values: dict[Pair, Tensor] = {}
+    for one, other in gate_pairs(layers):
+        gates = (result.gates[one.position], result.gates[other.position])
+        assert gates[0] is not None and gates[1] is not None
+        values[one, other] = correlation(gates[0], gates[1])
+        tally.add(("gates", one.position, other.position), values[one, other])
+    for group, pairs in _groups(values).items():
+        # The mean over pairs first, then over images; an image without a defined pair has none.
+        mean_B = torch.stack([values[pair] for pair in pairs]).nanmean(0)
+        tally.add(("gates mean", *group), mean_B)
+    for stage in {one.stage for one, _ in values}:
+        gates_of_stage = [
+            gate
+            for layer, gate in zip(layers, result.gates, strict=True)
+            if layer.stage == stage and gate is not None
+        ]
+        pooled.setdefault(stage, PooledCorrelation()).add(torch.stack(gates_of_stage, dim=1))
+
+
+def _groups(pairs: Iterable[Pair]) -> dict[Name, list[Pair]]:
+    """The groups of gated pairs that are averaged: all, of a stage, by sharing a unit."""
+    groups: dict[Name, list[Pair]] = defaultdict(list)
+    for one, other in pairs:
+        sharing = "shared" if share_unit(one, other) else "independent"
+        for group in ((), ("of stage", one.stage), (f"of {sharing}",)):
+            groups[group].append((one, other))
+    return groups
+
+
+def _pooled_means(
+    layers: Sequence[Layer], pooled: Mapping[int, PooledCorrelation]
+) -> dict[Name, Mean]:
+    values: dict[Pair, float] = {}
+    for stage, of_stage in pooled.items():
+        gated = [x for x in layers if x.stage == stage and x.choice.dia is not None]
+        matrix = of_stage.result().tolist()
+        for (i, one), (j, other) in itertools.combinations(enumerate(gated), 2):
+            values[one, other] = matrix[i][j]
+    tally = Tally()
+    for (one, other), value in values.items():
+        tally.add(("gates pooled", one.position, other.position), torch.tensor(value))
+    for group, pairs in _groups(values).items():
+        of_pairs = torch.tensor([values[pair] for pair in pairs])
+        tally.add(("gates pooled mean", *group), of_pairs.nanmean())
+    return tally.means()
