@@ -15,7 +15,10 @@ from typing import Any
 import timm
 import torch
 
+from sharedattn.backbones.ceit import CEIT
+from sharedattn.backbones.deepvit import DEEPVIT
 from sharedattn.backbones.family import Family
+from sharedattn.backbones.hvt import HVT
 from sharedattn.backbones.pvt import PVT
 from sharedattn.backbones.pvt_v2 import PVT_V2
 from sharedattn.backbones.swin import SWIN
@@ -43,7 +46,7 @@ __all__ = [
     "resolve",
 ]
 
-FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2)
+FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
 
 
 def describe(backbone: BackboneSpec) -> BackboneShape:

@@ -243,6 +243,9 @@ def _zero_entries(
                 D = len(gradient) // 4
                 zero[D : 2 * D] = True
     if position is None:
+        if name.endswith(".qkv.bias"):  # of attention in the head: nobody maps its keys
+            D = len(gradient) // 3
+            zero[D : 2 * D] = True
         return zero
     stage, index = position[0], position[1]
     choices = placement.stages[stage]

@@ -1,0 +1,302 @@
+"""CeiT: a vision transformer with convolutions in stem and MLPs, and a last look at class tokens.
+
+"Incorporating Convolution Designs into Visual Transformers" (arXiv:2103.11816), as the published
+code has it: image-to-tokens (a 7 x 7 convolution of stride 2, batch norm, max-pooling, patches of
+4 pixels), an MLP with a 3 x 3 depthwise convolution over the patches, which the class token passes
+by as it is, and layer-wise class-token attention (LCA) before the final norm. All else is timm's
+vision transformer, with its initialisation. Weights carry the published code's names, but that its
+`i2t` is `patch_embed` here, and its `leff` and `feedforward` are `mlp`.
+
+LCA belongs to the head, not to the placement: one token attends to as many as there are layers, so
+there are no maps over the image's tokens to share, and next to nothing to save. In a placement of
+fewer layers, those that are missing hand their tokens on unchanged: LCA sees the last class token
+in their places, and the head costs what it costs at full depth. That is our reading; the paper has
+no such network.
+
+The class tokens of the layers run so far travel behind the tokens of the image: between layers
+tokens are (B, N + layers, D).
+
+Shape letters: B batch, N tokens, L layers, D embed_dim, M hidden channels, H heads, K head_dim,
+Y x X grid.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import Block as TimmBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sharedattn.attention import vanilla
+from sharedattn.attention.scores import Scores
+from sharedattn.attention.vanilla import SelfAttention
+from sharedattn.backbones.family import (
+    Family,
+    KeywordRule,
+    mlp_ratio,
+    norm_macs,
+    num_params,
+    weight_macs,
+)
+from sharedattn.backbones.vit import (
+    VIT,
+    ViTNetwork,
+    ViTParts,
+    self_attention,
+    vit_shape,
+    vit_stage,
+)
+from sharedattn.block import Block, GridBlock
+from sharedattn.placement import LayerChoice, LayerEnvelope
+from sharedattn.shape import BackboneShape, StageShape
+from sharedattn.state import Recorder, State
+
+STEM_CHANNELS = 64
+
+
+class ImageToTokens(PatchEmbed):  # type: ignore[misc]
+    """Images to patch tokens of a convolved, pooled image.
+
+    Attributes:
+        backbone: images to a quarter of their size, in 64 channels.
+        image_size: pixels on a side of the image; `img_size` is that of the pooled one.
+    """
+
+    def __init__(
+        self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: Any
+    ) -> None:
+        """Patches of the pooled image; timm's further arguments are for its own stem."""
+        conv_size = (img_size + 1) // 2
+        super().__init__((conv_size + 1) // 2, patch_size, STEM_CHANNELS, embed_dim)
+        self.image_size, self.conv_size = img_size, conv_size
+        self.backbone = nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(in_chans, STEM_CHANNELS, 7, stride=2, padding=3, bias=False),
+                bn=nn.BatchNorm2d(STEM_CHANNELS),
+                maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+            )
+        )
+
+    def forward(self, images_BCYX: Tensor) -> Tensor:
+        """Patch tokens (B, N, D)."""
+        x_BND: Tensor = super().forward(self.backbone(images_BCYX))
+        return x_BND
+
+    def macs(self) -> int:
+        """Multiply-accumulates for one image, norm included."""
+        backbone = weight_macs(self.backbone, self.conv_size**2) + self.norm_macs()
+        return backbone + weight_macs(self.proj, self.num_patches)
+
+    def norm_macs(self) -> int:
+        """What the batch norm counts for one image in eval mode: 2 an element."""
+        return 2 * self.conv_size**2 * STEM_CHANNELS
+
+
+class LocallyEnhancedMlp(nn.Module):
+    """D -> M -> D over patches on their grid, with a depthwise convolution between.
+
+    Attributes:
+        conv1: D -> M, then `bn1` and GELU.
+        conv2: 3 x 3 over the grid, each channel alone, then `bn2` and GELU.
+        conv3: M -> D, then `bn3`.
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int) -> None:
+        """Of D and M channels."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(embed_dim, hidden_dim, 1)
+        self.conv2 = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
+        self.conv3 = nn.Conv2d(hidden_dim, embed_dim, 1)
+        self.bn1 = nn.BatchNorm2d(hidden_dim)
+        self.bn2 = nn.BatchNorm2d(hidden_dim)
+        self.bn3 = nn.BatchNorm2d(embed_dim)
+
+    def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, D): the class token as it is, and the patches after it, mapped."""
+        B, _, D = x_BND.shape
+        x_BDYX = x_BND[:, 1:].transpose(1, 2).reshape(B, D, *grid)
+        x_BMYX = F.gelu(self.bn1(self.conv1(x_BDYX)))
+        x_BMYX = F.gelu(self.bn2(self.conv2(x_BMYX)))
+        x_BDYX = self.bn3(self.conv3(x_BMYX))
+        return torch.cat([x_BND[:, :1], x_BDYX.flatten(2).transpose(1, 2)], dim=1)
+
+    def norm_macs(self, num_patches: int) -> int:
+        """What the batch norms count in eval mode: 2 an element."""
+        channels = sum(bn.num_features for bn in (self.bn1, self.bn2, self.bn3))
+        return 2 * num_patches * channels
+
+
+class LastTokenAttention(SelfAttention):
+    """Self-attention with the last token as the only query."""
+
+    def scores_and_values(self, x_BLD: Tensor) -> tuple[Scores, Tensor]:
+        """Scores of one query, and values (B, H, L, K), of tokens (B, L, D)."""
+        B, L, D = x_BLD.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_BD = F.linear(x_BLD[:, -1], weight[:D], None if bias is None else bias[:D])
+        kv_BLC = F.linear(x_BLD, weight[D:], None if bias is None else bias[D:])
+        k_BLHK, v_BLHK = kv_BLC.view(B, L, 2, self.num_heads, -1).unbind(2)
+        q_BHNK = q_BD.view(B, self.num_heads, 1, -1)
+        return Scores(q_BHNK, k_BLHK.transpose(1, 2), self.scale), v_BLHK.transpose(1, 2)
+
+
+class LayerwiseClassAttention(nn.Module):
+    """The last class token attends to those of all layers; a block with that token alone."""
+
+    def __init__(self, block: Any) -> None:
+        """Take over the parts of timm's `block`."""
+        super().__init__()
+        self.norm1 = block.norm1
+        # A handful of tokens: the fused kernel would save nothing.
+        self.attn = LastTokenAttention(
+            block.attn.qkv, block.attn.proj, block.attn.num_heads, fused=False
+        )
+        self.norm2 = block.norm2
+        self.mlp = block.mlp
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """The last token (B, D) of class tokens (B, L, D)."""
+        branch_B1D, _ = self.attn(*self.attn.scores_and_values(self.norm1(x_BLD)))
+        x_BD = x_BLD[:, -1] + branch_B1D.squeeze(1)
+        out_BD: Tensor = x_BD + self.mlp(self.norm2(x_BD))
+        return out_BD
+
+
+class CeiT(ViTParts):
+    """The parts of a CeiT; sizes that are not given are those of CeiT-T.
+
+    Attributes:
+        lca: a block of timm's, for the class tokens.
+        pos_layer_embed: (1, L, D), added to the class tokens of the layers.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 192,
+        depth: int = 12,
+        num_heads: int = 3,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        patch_size: int = 4,
+        **arguments: Any,
+    ) -> None:
+        """timm's arguments; `patch_size` is in pixels of the pooled image."""
+        block = {"num_heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
+        super().__init__(
+            embed_dim=embed_dim,
+            depth=depth,
+            patch_size=patch_size,
+            embed_layer=ImageToTokens,
+            **block,
+            **arguments,
+        )
+        for own in self.blocks:
+            own.mlp = LocallyEnhancedMlp(embed_dim, own.mlp.fc1.out_features)
+        self.lca = TimmBlock(embed_dim, **block)
+        self.lca.apply(self._init_weights)
+        self.pos_layer_embed = nn.Parameter(torch.zeros(1, depth, embed_dim))
+
+
+class CeiTNetwork(ViTNetwork):
+    """A CeiT over an envelope; attributes as those of `ViTNetwork`.
+
+    Attributes:
+        lca: attention over class tokens.
+        pos_layer_embed: (1, L, D), added to the class tokens of the layers.
+    """
+
+    def __init__(self, model: Any, *arguments: Any, **options: Any) -> None:
+        """Take over the parts of `model` that the envelope needs; see `Family`."""
+        super().__init__(model, *arguments, **options)
+        self.lca = LayerwiseClassAttention(model.lca)
+        self.pos_layer_embed = model.pos_layer_embed
+
+    def make_block(self, block: Any, position: LayerEnvelope, stage: StageShape) -> Block:
+        """The layer of a position."""
+        attention = self_attention(block.attn, position, stage.num_heads, fused=self.fused)
+        return GridBlock(block, attention, position, stage, self.backbone.options)
+
+    def reset_parameters(self) -> None:
+        """Tokens and positions alone: those of the layers zero, as the published code has them."""
+        super().reset_parameters()
+        nn.init.zeros_(self.pos_layer_embed)
+
+    def run_layer(
+        self,
+        stage: int,
+        index: int,
+        tokens: Tensor,
+        state: State,
+        choice: LayerChoice,
+        recorder: Recorder | None = None,
+    ) -> tuple[Tensor, State]:
+        """Tokens and state after one layer, its class token behind those of the layers before."""
+        x_BND, class_tokens_BLD = self._split(tokens)
+        x_BND, state = super().run_layer(stage, index, x_BND, state, choice, recorder)
+        return torch.cat([x_BND, class_tokens_BLD, x_BND[:, :1]], dim=1), state
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Logits (B, classes): attention over the class tokens of all layers, norm, head."""
+        _, own_BLD = self._split(tokens)
+        missing = self.shape.stages[0].max_depth - own_BLD.shape[1]
+        class_tokens_BLD = torch.cat([own_BLD, own_BLD[:, -1:].expand(-1, missing, -1)], dim=1)
+        logits_BC: Tensor = self.head(self.norm(self.lca(class_tokens_BLD + self.pos_layer_embed)))
+        return logits_BC
+
+    def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens of the image (B, N, D), and the class tokens of the layers so far."""
+        N = self.shape.stages[0].num_tokens
+        return tokens[:, :N], tokens[:, N:]
+
+
+def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
+    """Sizes of a `CeiT`.
+
+    Raises:
+        InputError: no patch.
+    """
+    stage, stem, lca = vit_stage(model), model.patch_embed, model.lca
+    mlp, D, L = model.blocks[0].mlp, stage.embed_dim, stage.max_depth
+    mlp_norm_macs = mlp.norm_macs(stem.num_patches)
+    mlp_macs = weight_macs(mlp, stem.num_patches) + mlp_norm_macs
+    head_norm_macs = norm_macs(lca.norm1, L) + norm_macs(lca.norm2, 1) + norm_macs(model.norm, 1)
+    head_macs = vanilla.macs(1, D, num_keys=L) + weight_macs(lca.mlp, 1)
+    shape = vit_shape(model, (replace(stage, mlp_macs=mlp_macs, mlp_norm_macs=mlp_norm_macs),))
+    return replace(
+        shape,
+        image_size=stem.image_size,
+        stem_macs=stem.macs(),
+        stem_norm_macs=stem.norm_macs(),
+        head_params=shape.head_params + num_params(lca) + model.pos_layer_embed.numel(),
+        head_macs=head_macs + weight_macs(model.head, 1) + head_norm_macs,
+        head_norm_macs=head_norm_macs,
+    )
+
+
+CEIT = Family(
+    base_name="ceit",
+    model_class=CeiT,
+    keywords={
+        **{
+            key: VIT.keywords[key]
+            for key in ("embed_dim", "depth", "num_heads", "patch_size", "qkv_bias")
+        },
+        "mlp_ratio": KeywordRule(
+            lambda m: mlp_ratio(m.embed_dim, m.blocks[0].mlp.conv1.out_channels)
+        ),
+    },
+    describe=_describe,
+    make_network=CeiTNetwork,
+    names={
+        "ceit_tiny": CeiT,
+        "ceit_small": partial(CeiT, embed_dim=384, num_heads=6),
+        "ceit_base": partial(CeiT, embed_dim=768, num_heads=12),
+    },
+)
