@@ -256,7 +256,8 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
         ZeroDivisionError,
     ) as error:
         raise InputError(
-            f"backbone {str(backbone)!r} cannot be built: {error or type(error).__name__}"
+            f"backbone {str(backbone)!r} cannot be built: {str(error) or type(error).__name__}"
+            + _missing_stage_numbers(backbone, family, own_values)
         ) from error
     shape = _describe_as(str(backbone), family, model, backbone.image_size)
     return shape, family.read_keywords(model)
@@ -295,6 +296,22 @@ def _check_keywords(
         ):
             least = ">= 0" if rule.may_be_zero else "> 0"
             raise InputError(f"`{key} {least}` must hold, but got {key}={value}")
+
+
+def _missing_stage_numbers(
+    backbone: BackboneSpec, family: Family, own_values: dict[str, Keyword]
+) -> str:
+    """Names the keywords that are left out, though `depths` is for another number of stages."""
+    given = dict(backbone.keywords)
+    depths = given.get("depths", own_values.get("depths"))
+    missing = [
+        key
+        for key, rule in family.keywords.items()
+        if rule.per_stage
+        and key not in given
+        and str(own_values[key]).count("-") != str(depths).count("-")
+    ]
+    return f"; with depths={depths}, give {', '.join(missing)} too" if missing else ""
 
 
 def _builds_the_same(

@@ -7,8 +7,8 @@ spatially reduced tokens; a class token that joins in the last stage. The parts 
 the published code, so that its checkpoints load; `PyramidVisionTransformer` is those parts and
 their initialisation, and a network over an envelope runs them.
 
-Positions fit one image size, where the published code interpolates them; grids are rounded down
-where the image size does not divide, as there. External attention, context broadcasting and DIA,
+Positions fit one image size, where the published code resamples them in each run; grids are
+rounded down where the image size does not divide, as there. External attention, context broadcasting and DIA,
 which the four papers do not place in a pyramid, act on all tokens of a stage: our reading.
 
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
@@ -41,6 +41,7 @@ from sharedattn.backbones.family import (
     norm_macs,
     num_params,
     per_stage,
+    resample_positions,
 )
 from sharedattn.block import Block
 from sharedattn.network import Network
@@ -259,6 +260,13 @@ class PVTNetwork(Network):
         block = _part(self, "block", stage)[index]
         assert isinstance(block, Block)
         return block
+
+    def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
+        """Learned positions of a stage on another grid."""
+        stage = int(name.removeprefix("pos_embed")) - 1
+        return resample_positions(
+            weight, self.shape.stages[stage].grid, target.shape.stages[stage].grid
+        )
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the class token, normed."""
