@@ -59,6 +59,8 @@ PARTIAL = (
 )
 """Conventions that leave something out of a network without less attention."""
 
+CONVENTIONS = (WHOLE, *PARTIAL)
+
 LEGEND = (
     "whole: multiply-adds of every product, and a layer norm 5 an element; no norms, no attention "
     "products (Q K^T and A V, which a counter that does not know the fused kernel misses): left "
@@ -125,27 +127,25 @@ def macs_rows(figure: Figure, network: str, *, reason: str = "", known: bool = T
         One row of the network counted whole; where that is not what was printed, a row more for
         each convention that is.
     """
-    ours = Fraction(WHOLE.count(network).macs)
-    rows = []
-    if known and not figure.number.prints(ours):
-        for convention in PARTIAL:
-            partial = Fraction(convention.count(network).macs)
-            if figure.number.prints(partial):
-                rows.append(
-                    Row(figure=figure, ours=partial, convention=str(convention), network=network)
-                )
-    if rows:
-        reason = f"{rows[0].ours_text} with {rows[0].convention}"
+    number = figure.number
+    counts = {convention: Fraction(convention.count(network).macs) for convention in CONVENTIONS}
+    ours = counts.pop(WHOLE)
+    partial = {c: n for c, n in counts.items() if number.prints(n) and not number.prints(ours)}
+    if known and partial:
+        convention = next(iter(partial))
+        reason = f"{number.show(partial[convention])} with {convention}"
+    elif known and number.prints(ours):
+        reason = ""
     return [
         Row(
             figure=figure,
-            ours=ours,
-            convention=str(WHOLE),
-            note=reason or cut_off(figure, ours),
+            ours=n,
+            convention=str(convention),
+            note="" if convention in partial and known else reason or cut_off(figure, n),
             network=network,
             known=known,
-        ),
-        *rows,
+        )
+        for convention, n in {WHOLE: ours, **partial}.items()
     ]
 
 
