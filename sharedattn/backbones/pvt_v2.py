@@ -43,33 +43,10 @@ from sharedattn.backbones.family import (
     require_norm,
     require_type,
 )
-from sharedattn.block import Block
+from sharedattn.block import Block, GridBlock
 from sharedattn.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, LayerEnvelope, MechanismOptions
+from sharedattn.placement import BackboneSpec, Envelope
 from sharedattn.shape import BackboneShape, StageShape, mlp_macs
-
-
-class PVTv2Block(Block):
-    """A block whose MLP works on the grid."""
-
-    def __init__(
-        self,
-        block: Any,
-        position: LayerEnvelope,
-        stage: StageShape,
-        options: MechanismOptions,
-        *,
-        fused: bool,
-    ) -> None:
-        """Take over timm's block; arguments as `Block` has them."""
-        attention = spatial_reduction_attention(block.attn, position, stage, fused=fused)
-        super().__init__(block, attention, position, stage, options)
-        self.grid = stage.grid
-
-    def feed_forward(self, x_BND: Tensor) -> Tensor:
-        """The MLP of normed tokens (B, N, D), with its convolution on their grid."""
-        out_BND: Tensor = self.mlp(x_BND, self.grid)
-        return out_BND
 
 
 class PVTv2Stage(nn.Module):
@@ -81,7 +58,7 @@ class PVTv2Stage(nn.Module):
         norm: norm after the blocks.
     """
 
-    def __init__(self, stage: Any, blocks: list[PVTv2Block]) -> None:
+    def __init__(self, stage: Any, blocks: list[GridBlock]) -> None:
         """Take over what stands around the blocks of timm's stage."""
         super().__init__()
         self.downsample: OverlapPatchEmbed | None = stage.downsample
@@ -115,7 +92,13 @@ class PVTv2Network(Network):
             PVTv2Stage(
                 stage,
                 [
-                    PVTv2Block(block, position, sizes, backbone.options, fused=fused)
+                    GridBlock(
+                        block,
+                        spatial_reduction_attention(block.attn, position, sizes, fused=fused),
+                        position,
+                        sizes,
+                        backbone.options,
+                    )
                     for block, position in zip(stage.blocks, positions, strict=False)
                 ],
             )
@@ -154,7 +137,7 @@ class PVTv2Network(Network):
 
 
 def _check_block(block: Any) -> None:
-    """Refuse a block that does more than `PVTv2Block` does."""
+    """Refuse a block that does more than `GridBlock` does."""
     require_type("a block", block, TimmBlock)
     require_type("its attention", block.attn, Attention)
     if block.attn.pool is not None:
