@@ -13,12 +13,12 @@ from functools import cache, lru_cache, partial
 from typing import Any
 
 import timm
-import torch
 
 from sharedattn.backbones.ceit import CEIT
 from sharedattn.backbones.deepvit import DEEPVIT
 from sharedattn.backbones.family import Family
 from sharedattn.backbones.hvt import HVT
+from sharedattn.backbones.meta import without_storage
 from sharedattn.backbones.pvt import PVT
 from sharedattn.backbones.pvt_v2 import PVT_V2
 from sharedattn.backbones.swin import SWIN
@@ -224,7 +224,7 @@ def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
         InputError: an unknown name, or a model that no family understands.
     """
     constructor = _constructor(name)
-    with torch.device("meta"):
+    with without_storage():
         # Some of timm's names have no classifier of their own; every network here has one.
         model = constructor(num_classes=1)
     for family in FAMILIES:
@@ -244,7 +244,7 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
     family, own_values = _plain(backbone.name)
     _check_keywords(backbone, family, own_values)
     try:
-        with torch.device("meta"):
+        with without_storage():
             model = _make(backbone, family)
     # What is raised on values that fit no model: timm validates by assertions, and by the way.
     except (
