@@ -57,6 +57,7 @@ class Network(nn.Module, ABC):
     Attributes:
         backbone: the backbone it was built from.
         envelope: the placements it can run.
+        only_placement: the one that is run where none is named; None: there are several.
         shape: sizes of the backbone, stage by stage.
         fused: whether attention uses the fused kernel where no map is asked for.
         drop_path_rate: stochastic depth of the backbone's last block.
@@ -89,7 +90,7 @@ class Network(nn.Module, ABC):
         self.fused = fused
         self.drop_path_rate = drop_path_rate
         self.grad_checkpointing = False
-        self._only_placement = _only_placement(envelope)
+        self.only_placement = _only_placement(envelope)
         self.dia_cells = nn.ModuleList(
             nn.ModuleDict(
                 {
@@ -119,6 +120,29 @@ class Network(nn.Module, ABC):
     def block(self, stage: int, index: int) -> Block:
         """The block at a layer position."""
 
+    def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
+        """A position parameter of this network for one of another image size.
+
+        A family with position parameters overrides it.
+
+        Args:
+            name: of a weight, in the state dict of both, whose shape differs between them.
+            weight: this network's.
+            target: the network of another image size.
+
+        Returns:
+            The weight in the shape that `target` has it.
+
+        Raises:
+            InputError: a weight that cannot be resampled.
+        """
+        raise InputError(
+            f"`what follows the image size can be resampled` must hold, but {name} is "
+            f"{tuple(weight.shape)} at {self.shape.image_size} px and "
+            f"{tuple(target.state_dict()[name].shape)} at {target.shape.image_size} px; choose a "
+            f"size at which it keeps its shape"
+        )
+
     @abstractmethod
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the last stage's tokens."""
@@ -131,7 +155,17 @@ class Network(nn.Module, ABC):
 
         Returns:
             Tokens (B, N, D) and an empty state.
+
+        Raises:
+            InputError: images of another size than the network's.
         """
+        size = self.shape.image_size
+        if images_BCYX.shape[-2:] != (size, size):
+            raise InputError(
+                f"`images have the size that the network is for` must hold, but got "
+                f"{' x '.join(map(str, images_BCYX.shape[-2:]))} and the network is for {size} x "
+                f"{size}; resize them, or the network by sharedattn.interpolate.at_image_size"
+            )
         return self.embed_images(images_BCYX), State()
 
     def run_layer(
@@ -195,10 +229,11 @@ class Network(nn.Module, ABC):
 
         Raises:
             InputError: the placement lies outside the envelope, or is left out where there are
-                several; an unknown name in `collect`; the diagonality of maps without a diagonal.
+                several; an unknown name in `collect`; the diagonality of maps without a diagonal;
+                images of another size.
         """
         if placement is None:
-            placement = self._only_placement
+            placement = self.only_placement
             if placement is None:
                 raise InputError(
                     "`a network over several placements is told which to run` must hold, "

@@ -23,14 +23,13 @@ Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
 from timm.layers.classifier import ClassifierHead
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from timm.models.swin_transformer import (
     PatchMerging,
     SwinTransformer,
@@ -143,11 +142,9 @@ class SwinNetwork(Network):
         """A relative-position bias of windows of another size."""
         like = target.state_dict()[name]
         side = (math.isqrt(len(like)) + 1) // 2
-        with warnings.catch_warnings():
-            # timm looks up strided coordinates, which costs a copy that torch speaks of.
-            warnings.filterwarnings("ignore", message="torch.searchsorted")
-            resampled: Tensor = resize_rel_pos_bias_table(weight, (side, side), like.shape)
-        return resampled
+        # timm's geometric resampling indexes as torch is about to forbid.
+        resized: Tensor = resize_rel_pos_bias_table_simple(weight, (side, side), like.shape)
+        return resized
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes): norm, mean over tokens, head."""

@@ -292,6 +292,11 @@ class T2TNetwork(Network):
         assert isinstance(block, Block)
         return block
 
+    def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
+        """The fixed positions of another number of tokens."""
+        [stage] = target.shape.stages
+        return sinusoids(stage.num_tokens, stage.embed_dim).to(weight)
+
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the normed class token."""
         logits_BC: Tensor = self.head(self.norm(tokens)[:, 0])
