@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import contract
 import pytest
 import timm
 import torch
@@ -17,15 +18,6 @@ from sharedattn.cost import CostModel
 from sharedattn.errors import InputError
 from sharedattn.extract import extract
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
-from tests.sharedattn.contract import (
-    check_extraction,
-    check_gradients,
-    check_interleaved,
-    check_referees,
-    check_weights_of,
-    random_images,
-    randomised,
-)
 
 SIZES = {"embed_dim": 10, "num_heads": (2, 5), "patch_size": 2, "in_chans": 2, "num_classes": 3}
 TEXT = "embed_dim=10,num_heads=2-5,patch_size=2,in_chans=2,num_classes=3"
@@ -66,14 +58,14 @@ def test_timms_weights_load_unchanged_and_give_timms_logits(
     )
     written = {"depths": depths, "window_size": window_size}
     keywords = ",".join(f"{key}={'-'.join(map(str, v))}" for key, v in written.items())
-    check_weights_of(model, f"swin({keywords},{TEXT})@{image_size}")
+    contract.check_weights_of(model, f"swin({keywords},{TEXT})@{image_size}")
 
 
 def test_timms_names_load_timms_weights() -> None:
     keywords = {"depths": (1, 2, 1, 2), "embed_dim": 12, "img_size": 56, "num_classes": 3}
     for name in ("swin_tiny_patch4_window7_224", "swin_s3_tiny_224"):
         model = timm.create_model(name, **keywords)
-        check_weights_of(model, f"{name}(depths=1-2-1-2,embed_dim=12,num_classes=3)@56")
+        contract.check_weights_of(model, f"{name}(depths=1-2-1-2,embed_dim=12,num_classes=3)@56")
 
 
 def test_keywords_mean_what_they_mean_in_timm() -> None:
@@ -94,7 +86,7 @@ def test_keywords_mean_what_they_mean_in_timm() -> None:
     read = SWIN.read_keywords(no_bias)
     assert (read["qkv_bias"], read["window_size"]) == (False, "7-6")
     text = f"swin(depths=1-1,qkv_bias=false,window_size=7-7,{TEXT})@22"
-    check_weights_of(no_bias, text)
+    contract.check_weights_of(no_bias, text)
 
 
 def test_built_as_timm_initialises_it() -> None:
@@ -139,24 +131,24 @@ def test_timms_own_model_counts_alike() -> None:
 @pytest.mark.parametrize("num", [4, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("text", BACKBONES, ids=IDS)
 def test_no_difference_from_either_referee(text: str, num: int) -> None:
-    check_referees(text, num)
+    contract.check_referees(text, num)
 
 
 @pytest.mark.parametrize("text", BACKBONES, ids=IDS)
 def test_shared_and_extracted_weights_give_equal_logits(text: str) -> None:
-    check_extraction(text, 4)
+    contract.check_extraction(text, 4)
 
 
 @pytest.mark.parametrize("text", BACKBONES, ids=IDS)
 def test_gradient_reaches_every_parameter_of_a_placement_and_no_other(text: str) -> None:
     # The bias table has a gradient wherever it stands: no window has one token alone, and its own
     # layer attends with it, whether or not a layer behind reuses it.
-    check_gradients(text, 4)
+    contract.check_gradients(text, 4)
 
 
 @pytest.mark.parametrize("text", BACKBONES, ids=IDS)
 def test_two_interleaved_forwards_agree_with_separate_ones(text: str) -> None:
-    check_interleaved(text)
+    contract.check_interleaved(text)
 
 
 def test_sizes() -> None:
@@ -221,8 +213,8 @@ def scores_of_layers(network: Any, placement: Placement, x: torch.Tensor) -> lis
 def test_whose_scores_a_less_layer_takes(option: str, sources: tuple[int, int]) -> None:
     text = PADDED.replace("(", f"(handover={option},")
     placement = Placement.parse("V2L2/reuse | V1")
-    network = randomised(build(NetworkSpec(BackboneSpec.parse(text), placement)))
-    states = scores_of_layers(network, placement, random_images(network.backbone))
+    network = contract.randomised(build(NetworkSpec(BackboneSpec.parse(text), placement)))
+    states = scores_of_layers(network, placement, contract.random_images(network.backbone))
     for index, source in zip((2, 3), sources, strict=True):
         group = network.shape.stages[0].attention.score_group(index)
         taken = states[index].scores[group]
@@ -235,12 +227,29 @@ def test_whose_scores_a_less_layer_takes(option: str, sources: tuple[int, int]) 
 def test_a_less_layer_masks_by_its_own_windows() -> None:
     backbone = BackboneSpec.parse(PADDED.replace("(", "(handover=previous,"))
     placement = Placement.parse("V1L1V1L1 | V1")
-    network = randomised(build(NetworkSpec(backbone, placement)))
-    maps = network.run(random_images(backbone), collect={"attention"}).attention
+    network = contract.randomised(build(NetworkSpec(backbone, placement)))
+    maps = network.run(contract.random_images(backbone), collect={"attention"}).attention
     for index in range(4):
         mask = network.block(0, index).attn.mask_WMM
         hidden = (maps[index] == 0).view(3, 16, 2, 9, 9).all(2).all(0)
         assert torch.equal(hidden, torch.zeros_like(hidden) if mask is None else mask < 0)
+
+
+@pytest.mark.parametrize(
+    ("choice", "num_changed"),
+    [("V", 9), ("V/cb", 121), ("V/d0", 121), ("E/s7", 121), ("E/s7/mea", 121), ("N", 1)],
+)
+def test_windows_bound_vanilla_and_less_attention_alone(choice: str, num_changed: int) -> None:
+    # One token of the image changes: how many does a layer change?
+    spec = NetworkSpec.parse(f"{PADDED}: {choice} | N1")
+    network = contract.randomised(build(spec))
+    tokens, state = network.begin(contract.random_images(spec.backbone, 1))
+    other = tokens.clone()
+    other[:, 60, 3] += 1  # not all channels: the norm would take it away
+    after, after_other = (
+        network.run_layer(0, 0, x, state, spec.placement.layers[0])[0] for x in (tokens, other)
+    )
+    assert ((after - after_other).abs() > 1e-12).any(-1).sum() == num_changed
 
 
 def test_fused_and_explicit_attention_agree() -> None:
@@ -249,10 +258,10 @@ def test_fused_and_explicit_attention_agree() -> None:
             if "residual" in text and placement.startswith("V2L2"):
                 placement = "V1L1 | V1L2/lowrank3"
             spec = NetworkSpec(BackboneSpec.parse(text), Placement.parse(placement))
-            fused = randomised(build(spec))
+            fused = contract.randomised(build(spec))
             explicit = build(spec, fused=False).double().eval()
             explicit.load_state_dict(fused.state_dict())
-            x = random_images(spec.backbone)
+            x = contract.random_images(spec.backbone)
             torch.testing.assert_close(fused(x), explicit(x), rtol=0, atol=1e-12)
 
 
@@ -273,8 +282,8 @@ def test_extraction_keeps_what_follows_from_the_sizes() -> None:
 @pytest.mark.slow
 def test_a_stand_alone_network_compiles_and_exports_whole() -> None:
     spec = NetworkSpec.parse(f"{PADDED}: V2L1E1/s3/cb1 | V1N1V1/dia1")
-    network = randomised(build(spec))
-    x = random_images(spec.backbone)
+    network = contract.randomised(build(spec))
+    x = contract.random_images(spec.backbone)
     with torch.no_grad():
         expected = network(x)
         compiled = torch.compile(network, backend="eager", fullgraph=True)
