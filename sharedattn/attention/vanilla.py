@@ -126,7 +126,8 @@ class SelfAttention(ScoredAttention):
 def last_rows(joint: nn.Linear) -> nn.Linear:
     """The last D rows of a joint map from D channels, its values, as a map of their own."""
     D = joint.in_features
-    v = nn.Linear(D, D, bias=joint.bias is not None, device=joint.weight.device)
+    like = {"device": joint.weight.device, "dtype": joint.weight.dtype}
+    v = nn.Linear(D, D, bias=joint.bias is not None, **like)
     with torch.no_grad():
         v.weight.copy_(joint.weight[-D:])
         if joint.bias is not None:
