@@ -69,13 +69,13 @@ class HierarchicalViT(ViTParts):
         if (depth - 1) % pool_block_width == 0:
             raise ValueError(
                 f"`a block follows each pooling` must hold, but got depth={depth} with a pooling "
-                f"after block 1 and after every {pool_block_width} more; change the depth by 1"
+                f"after block 1 and after every {pool_block_width} more; change one of the two"
             )
         self.stage_pos_embeds = nn.ParameterList()
         for _ in self.stage_depths[1:]:
             if N < POOL_SIZE:
                 raise ValueError(
-                    f"`a pooling takes {POOL_SIZE} tokens or more` must hold, but {N} are left "
+                    f"`a pooling takes {POOL_SIZE} tokens or more` must hold, but got {N} left "
                     f"after {len(self.stage_pos_embeds)}; raise pool_block_width or the image size"
                 )
             N = (N - POOL_SIZE) // POOL_STRIDE + 1
