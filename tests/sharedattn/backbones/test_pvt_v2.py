@@ -13,10 +13,11 @@ from fvcore.nn import FlopCountAnalysis
 from timm.layers import RmsNorm
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sharedattn.backbones import build, canonical, describe, resolve
 from sharedattn.backbones.pvt_v2 import PVT_V2
-from sharedattn.cost import CostModel
+from sharedattn.cost import Cost, CostModel
 from sharedattn.errors import InputError
 from sharedattn.extract import extract
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
@@ -70,29 +71,46 @@ def test_built_as_timm_initialises_it() -> None:
     ],
 )
 def test_published_sizes(name: str, params: int, macs: int) -> None:
-    model = CostModel(BackboneSpec(name=name))
-    placement = Placement.all_vanilla([stage.max_depth for stage in model.shape.stages])
-    total = model.totals(placement)
+    total = all_vanilla(name)
     assert (total.params, total.macs) == (params, macs)
     with torch.device("meta"):
         published = timm.create_model(name)
     assert total.params == sum(p.numel() for p in published.parameters())
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["pvt_v2_b0", *(pytest.param(f"pvt_v2_b{i}", marks=pytest.mark.slow) for i in (1, 2, 5))],
-)
-def test_macs_are_those_of_timms_model(name: str) -> None:
-    published = timm.create_model(name).eval()
-    for module in published.modules():
+def all_vanilla(name: str) -> Cost:
+    model = CostModel(BackboneSpec(name=name))
+    return model.cost(Placement.all_vanilla([stage.max_depth for stage in model.shape.stages]))
+
+
+def unfused(name: str) -> nn.Module:
+    model = timm.create_model(name).eval()
+    for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
-    analysis = FlopCountAnalysis(published, torch.zeros(1, 3, 224, 224))
+    return model
+
+
+@pytest.mark.parametrize(
+    "name", ["pvt_v2_b0", *(pytest.param(f"pvt_v2_b{i}", marks=pytest.mark.slow) for i in (1, 2))]
+)
+def test_macs_are_those_of_timms_model(name: str) -> None:
+    analysis = FlopCountAnalysis(unfused(name), torch.zeros(1, 3, 224, 224))
     analysis.unsupported_ops_warnings(False).tracer_warnings("none")
-    model = CostModel(BackboneSpec(name=name))
-    placement = Placement.all_vanilla([stage.max_depth for stage in model.shape.stages])
-    assert analysis.total() == model.totals(placement).macs
+    assert analysis.total() == all_vanilla(name).macs
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2"),
+        *(pytest.param(f"pvt_v2_b{i}", marks=pytest.mark.slow) for i in (3, 4, 5)),
+    ],
+)
+def test_products_are_those_of_timms_model(name: str) -> None:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        unfused(name)(torch.zeros(1, 3, 224, 224))
+    assert counter.get_total_flops() == 2 * all_vanilla(name).matmul_macs
 
 
 def test_sizes_of_any_image_are_those_that_timms_model_has() -> None:
