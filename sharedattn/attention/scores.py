@@ -97,9 +97,10 @@ def _additive_mask(scores: Scores, mask_WNM: Tensor | None) -> Tensor | None:
         bias = scores.bias
         # On a CPU the fused kernel takes masks of four axes alone, and leaves others to slow code.
         return bias if bias is None or bias.dim() == 4 else bias.unsqueeze(0)
-    mask_WHNM = mask_WNM.unsqueeze(1)
-    if scores.bias is not None:
-        mask_WHNM = mask_WHNM + scores.bias
     B = scores.q_BHNK.shape[0]
-    W, H, N, M = mask_WHNM.shape
-    return mask_WHNM.expand(B // W, W, H, N, M).reshape(B, H, N, M)
+    W, N, M = mask_WNM.shape
+    mask = mask_WNM.unsqueeze(1)
+    if scores.bias is not None:
+        bias = scores.bias
+        mask = mask + (bias if bias.dim() == 3 else bias.reshape(B // W, W, -1, N, M))
+    return mask.expand(B // W, W, -1, N, M).reshape(B, -1, N, M)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sharedattn.attention import less, vanilla
-from sharedattn.attention.less import TokenMaps, diagonality
+from sharedattn.attention.less import (
+    LowRankMaps,
+    ScoreMaps,
+    TokenMaps,
+    diagonality,
+    make_maps,
+)
 from sharedattn.attention.scores import Scores
 from sharedattn.attention.vanilla import SelfAttention
 
 B, H, N, K = 3, 2, 7, 5
+M = 3  # keys, where they are fewer than queries
 
 
 def trained_maps() -> TokenMaps:
@@ -70,6 +80,130 @@ def test_the_fused_kernel_takes_what_the_maps_give() -> None:
     new = trained_maps()(random_scores())
     # A strided last axis sends scaled_dot_product_attention to a form that stores the scores.
     assert new.q_BHNK.stride(-1) == new.k_BHMK.stride(-1) == 1
+
+
+def one_sided(down: Tensor | None, up: Tensor | None, maps: Tensor | None, size: int) -> Tensor:
+    """Identity plus difference of one side: full, of low rank, or none."""
+    identity = torch.eye(size, dtype=torch.float64)
+    if up is not None and down is not None:
+        return identity + up @ down
+    return identity if maps is None else identity + maps
+
+
+def both_sides(maps: ScoreMaps) -> tuple[Tensor, Tensor]:
+    """Psi (N, N) and Theta (M, M) of maps of any form."""
+    own = dict(maps.named_parameters())
+    psi, theta = (
+        one_sided(own.get(f"{side}_down"), own.get(f"{side}_up"), own.get(side), size)
+        for side, size in (("psi", N), ("theta", M))
+    )
+    return psi, theta
+
+
+def randomised(maps: ScoreMaps) -> ScoreMaps:
+    """The maps in float64, having left the identity."""
+    for parameter in maps.double().parameters():
+        nn.init.normal_(parameter)
+    return maps
+
+
+@pytest.mark.parametrize("bias_shape", [None, (H, N, M), (B, H, N, M)])
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ("full", "full", "full", "full", "full"),
+        ("lowrank3", "lowrank2", "lowrank3"),
+        ("keys", "keys"),
+        ("full", "reuse", "lowrank2", "keys", "full"),
+    ],
+)
+def test_a_chain_of_layers_is_one_map_on_each_side(
+    forms: tuple[str, ...], bias_shape: tuple[int, ...] | None
+) -> None:
+    bias = None if bias_shape is None else torch.randn(bias_shape, dtype=torch.float64)
+    q = torch.randn(B, H, N, K, dtype=torch.float64)
+    k = torch.randn(B, H, M, K, dtype=torch.float64)
+    scores = Scores(q, k, 0.7, bias)
+    expected = 0.7 * torch.einsum("bhnk,bhmk->bhnm", q, k) + (0 if bias is None else bias)
+    # Of L layers, the last one is applied last, on both sides.
+    psi, theta = torch.eye(N, dtype=torch.float64), torch.eye(M, dtype=torch.float64)
+    for form in forms:
+        maps = randomised(make_maps(form, N, M))
+        scores = maps(scores)
+        layer_psi, layer_theta = both_sides(maps)
+        psi, theta = layer_psi @ psi, layer_theta @ theta
+    composed = torch.einsum("np,bhpq,mq->bhnm", psi, expected, theta)
+    assert ((scores.explicit() - composed).norm() / composed.norm()).item() < 1e-12
+    # And the one map is a layer of its own.
+    one = make_maps("full", N, M).double()
+    assert isinstance(one, TokenMaps)
+    one.psi.data = psi - torch.eye(N, dtype=torch.float64)
+    one.theta.data = theta - torch.eye(M, dtype=torch.float64)
+    alone = one(Scores(q, k, 0.7, bias)).explicit()
+    assert ((alone - composed).norm() / composed.norm()).item() < 1e-12
+
+
+def test_a_bias_of_all_images_stays_one() -> None:
+    bias = torch.randn(H, N, M, dtype=torch.float64)
+    q, k = (torch.randn(B, H, size, K, dtype=torch.float64) for size in (N, M))
+    mapped = randomised(make_maps("full", N, M))(Scores(q, k, 1.0, bias)).bias
+    assert mapped is not None and mapped.shape == (H, N, M)
+
+
+def test_full_rank_can_equal_full_maps() -> None:
+    full = randomised(make_maps("full", N, M))
+    low = make_maps(f"lowrank{M}", N, M).double()
+    assert isinstance(full, TokenMaps) and isinstance(low, LowRankMaps)
+    # The larger side needs a rank of N, so its difference is cut to rank M first.
+    u, s, v = torch.linalg.svd(full.psi.data)
+    full.psi.data = u[:, :M] @ s[:M].diag() @ v[:M]
+    low.psi_up.data, low.psi_down.data = u[:, :M] @ s[:M].diag(), v[:M]
+    low.theta_up.data, low.theta_down.data = full.theta.data, torch.eye(M, dtype=torch.float64)
+    q, k = (torch.randn(B, H, size, K, dtype=torch.float64) for size in (N, M))
+    scores = Scores(q, k, 1.0, torch.randn(H, N, M, dtype=torch.float64))
+    expected = full(scores).explicit()
+    torch.testing.assert_close(low(scores).explicit(), expected, rtol=0, atol=1e-10)
+
+
+def test_low_rank_begins_at_the_identity_and_can_leave_it() -> None:
+    maps = make_maps("lowrank2", N, M).double()
+    q, k = (torch.randn(B, H, size, K, dtype=torch.float64) for size in (N, M))
+    scores = maps(Scores(q, k, 1.0))
+    assert torch.equal(scores.q_BHNK, q) and torch.equal(scores.k_BHMK, k)
+    scores.explicit().square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in maps.named_parameters()}
+    assert gradients["psi_up"].any() and gradients["theta_up"].any()
+    assert not gradients["psi_down"].any() and not gradients["theta_down"].any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    form=st.sampled_from(("full", "keys", "reuse", "lowrank1", "lowrank2", "lowrank3")),
+    num_queries=st.integers(3, 13),
+    num_keys=st.integers(3, 13),
+    num_heads=st.integers(1, 5),
+    head_dim=st.integers(1, 7),
+    has_bias=st.booleans(),
+)
+def test_params_and_macs_of_a_form_are_those_of_its_module(
+    form: str, num_queries: int, num_keys: int, num_heads: int, head_dim: int, has_bias: bool
+) -> None:
+    maps = make_maps(form, num_queries, num_keys)
+    assert sum(p.numel() for p in maps.parameters()) == less.map_params(
+        form, num_queries, num_keys
+    )
+    scores = Scores(
+        torch.zeros(1, num_heads, num_queries, head_dim),
+        torch.zeros(1, num_heads, num_keys, head_dim),
+        1.0,
+        torch.zeros(num_heads, num_queries, num_keys) if has_bias else None,
+    )
+    with FlopCounterMode(display=False) as counter:
+        maps(scores)
+    expected = less.map_macs(form, num_queries, num_keys, num_heads * head_dim)
+    if has_bias:
+        expected += less.bias_macs(form, num_queries, num_keys, num_heads)
+    assert counter.get_total_flops() == 2 * expected
 
 
 def row_stochastic() -> torch.Tensor:
