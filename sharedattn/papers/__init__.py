@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sharedattn.papers import (
     context_broadcasting,
+    detectors,
     external_attention,
     implicit_attention,
     less_attention,
@@ -17,6 +18,7 @@ def rows() -> list[Row]:
     """A row for each published figure and convention, paper by paper."""
     return [
         *less_attention.rows(),
+        *detectors.rows(),
         *external_attention.rows(),
         *context_broadcasting.rows(),
         *implicit_attention.rows(),

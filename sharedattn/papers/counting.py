@@ -66,7 +66,8 @@ LEGEND = (
     "products (Q K^T and A V, which a counter that does not know the fused kernel misses): left "
     "out. A network with less attention counts its layers as the paper prints them (as printed: "
     "Psi and Theta on the scores of every head), so but for Psi and Theta (maps free), or as they "
-    "run here (factored: Psi on queries, Theta on keys, then both products)"
+    "run here (factored: Psi on queries, Theta on keys, then both products; no Psi where a stage "
+    "reduces its keys)"
 )
 
 
@@ -159,17 +160,29 @@ def cut_off(figure: Figure, ours: Fraction) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """What less attention changes in a network.
+    """A network with less attention, beside its base.
 
     Attributes:
-        network: the network, as text.
-        num_less: its less layers.
+        backbone: as text.
+        counts: less layers of each stage.
+        cost: params and MACs.
         change: of its base's MACs, below 0 where it saves.
     """
 
-    network: str
-    num_less: int
+    backbone: str
+    counts: tuple[int, ...]
+    cost: PartCost
     change: Fraction
+
+    @property
+    def network(self) -> str:
+        """The network, as text."""
+        return late_less(self.backbone, self.counts)
+
+    @property
+    def num_less(self) -> int:
+        """Less layers in all."""
+        return sum(self.counts)
 
 
 @cache
@@ -186,18 +199,21 @@ def savings(backbone: str, convention: Convention) -> tuple[Saving, ...]:
         From those that save most; all-vanilla is not among them.
     """
     depths = [stage.max_depth for stage in describe(BackboneSpec.parse(backbone)).stages]
-    base = late_less(backbone, ())
+    base = replace(convention, maps=None).count(late_less(backbone, ()))
     one_less = [
-        convention.change(late_less(backbone, [i == j for j in range(len(depths))]), base)
+        convention.count(late_less(backbone, [i == j for j in range(len(depths))]))
         if depth > 1
-        else Fraction(0)
+        else base
         for i, depth in enumerate(depths)
     ]
-    found = [
-        Saving(late_less(backbone, counts), sum(counts), _dot(counts, one_less))
-        for counts in itertools.product(*(range(depth) for depth in depths))
-        if any(counts)
-    ]
+    found = []
+    for counts in itertools.product(*(range(depth) for depth in depths)):
+        if any(counts):
+            pairs = list(zip(counts, one_less, strict=True))
+            params = base.params + sum(n * (one.params - base.params) for n, one in pairs)
+            macs = base.macs + sum(n * (one.macs - base.macs) for n, one in pairs)
+            change = Fraction(macs, base.macs) - 1
+            found.append(Saving(backbone, counts, PartCost(params, macs), change))
     return tuple(sorted(found, key=lambda saving: (saving.change, saving.num_less)))
 
 
@@ -217,7 +233,3 @@ def late_less(backbone: str, num_less: Sequence[int], kind: Kind = Kind.VANILLA)
         )
     )
     return f"{backbone}: {placement}"
-
-
-def _dot(counts: Sequence[int], each: Sequence[Fraction]) -> Fraction:
-    return sum((n * change for n, change in zip(counts, each, strict=True)), start=Fraction(0))

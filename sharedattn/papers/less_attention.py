@@ -32,6 +32,13 @@ FREE, AS_PRINTED, FACTORED = Convention("free"), Convention("paper"), Convention
 MODELS_TABLE = "CVPR 2024 poster, table of models"
 PLUG_IN_TABLE = "CVPR 2024 poster, plug-in table"
 
+MODELS = (
+    # model, params, MACs, ours: vanilla layers as in a PVT, but for one in stages 3 and 4 each
+    ("LaViT-T", "10.9 M", "1.6 G", "pvt_tiny: V2 | V2 | V1L1 | V1L1"),
+    ("LaViT-S", "22.4 M", "3.3 G", "pvt_small: V3 | V4 | V1L5 | V1L2"),
+    ("LaViT-B", "39.6 M", "6.1 G", "pvt_medium: V3 | V4 | V1L17 | V1L2"),
+)
+
 BASELINES = (
     # model, params, MACs, our backbone
     ("PVT-T", "13.2 M", "1.9 G", "pvt_tiny"),
@@ -102,7 +109,77 @@ HOSTS = (
 
 def rows() -> list[Row]:
     """Every figure of the paper that needs no training."""
-    return [*_baseline_rows(), *(row for host in HOSTS for row in _host_rows(host))]
+    return [
+        *(row for model in MODELS for row in _model_rows(*model)),
+        *_baseline_rows(),
+        *(row for host in HOSTS for row in _host_rows(host)),
+    ]
+
+
+def _model_rows(model: str, params: str, macs: str, network: str) -> Iterable[Row]:
+    """A model of the paper's own, beside the placement on a PVT that is read into it."""
+    of_params, of_macs = (
+        Figure(paper=PAPER, source=MODELS_TABLE, model=model, metric=metric, printed=printed)
+        for metric, printed in (("params", params), ("MACs", macs))
+    )
+    backbone = network.partition(":")[0]
+    every = savings(backbone, FREE)
+    closest = min(every, key=lambda saving: _distance(saving, of_params, of_macs))
+    fits = sum(_fits(saving, of_params, of_macs) for saving in every)
+    shape = f"{fits} of {len(every)} placements on {backbone} count so, maps free"
+    if not fits:
+        shape = (
+            f"widths and depths are not known: no placement on {backbone} counts so; the closest, "
+            f"{closest.network.partition(': ')[2]}, has "
+            f"{of_params.number.show(Fraction(closest.cost.params))} and "
+            f"{of_macs.number.show(Fraction(closest.cost.macs))}, maps free"
+        )
+    free = (FREE, *(replace(partial, maps="free") for partial in PARTIAL))
+    yield from (
+        _model_row(of_params, network, convention, shape, known=fits > 0)
+        for convention in (FREE, AS_PRINTED, FACTORED)
+    )
+    for convention in (*free, AS_PRINTED, FACTORED):
+        row = _model_row(of_macs, network, convention, shape, known=fits > 0)
+        if convention in (FREE, AS_PRINTED, FACTORED) or row.status == "equal":
+            yield row
+
+
+def _model_row(
+    figure: Figure, network: str, convention: Convention, shape: str, *, known: bool
+) -> Row:
+    what = "params" if figure.metric == "params" else "macs"
+    ours, free = (
+        Fraction(getattr(counting.count(network), what)) for counting in (convention, FREE)
+    )
+    if convention.maps == "free":
+        note = "; ".join(filter(None, (cut_off(figure, ours) if known else "", shape)))
+    else:
+        note = f"{figure.number.show(ours - free)} more than with maps free"
+    return Row(
+        figure=figure,
+        ours=ours,
+        convention=str(convention),
+        note=note,
+        network=network,
+        known=known,
+    )
+
+
+def _fits(saving: Saving, of_params: Figure, of_macs: Figure) -> bool:
+    """Whether both figures of a placement are what was printed, rounded or cut off."""
+    return all(
+        figure.number.prints(Fraction(ours)) or figure.number.cuts_off(Fraction(ours))
+        for figure, ours in ((of_params, saving.cost.params), (of_macs, saving.cost.macs))
+    )
+
+
+def _distance(saving: Saving, of_params: Figure, of_macs: Figure) -> Fraction:
+    """The larger of the two relative differences from what was printed."""
+    return max(
+        abs(saving.cost.params / of_params.number.value - 1),
+        abs(saving.cost.macs / of_macs.number.value - 1),
+    )
 
 
 def _baseline_rows() -> Iterable[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -17,19 +18,20 @@ Made by `sharedattn papers --to docs/papers.md`, from closed forms alone; do not
 rows as JSON: `sharedattn papers --json`.
 
 Here are the figures of four papers that can be held to their word without training on ImageNet:
-parameters, multiply-accumulates, and reductions in per cent. Accuracies, throughputs, and networks
-for detection and segmentation are not here.
+parameters, multiply-accumulates, and reductions in per cent. Accuracies and throughputs are not
+here.
 """
 
-_MEANING = """\
-- **Status.** {rule}. A program decides it, from the digits.
-- **Counted.** {convention}.
-- **Difference.** Ours less what was printed: of percentages in points (pt), else in per cent.
-- **Less attention.** A reduction is held against the closest of all placements whose stages end
-  with less layers, by each way of counting them: no source says which layers were replaced.
-- A figure has a row for ours, counted whole, and one for each further convention that gives just
-  what was printed. That a convention gives a figure does not say that the paper counted so.
-"""
+_MEANING = (
+    f"**Status.** {RULE}. A program decides it, from the digits.",
+    "**Difference.** Ours less what was printed: of percentages in points (pt), else in per cent.",
+    "**Less attention.** A reduction is held against the closest of all placements whose stages "
+    "end with less layers, by each way of counting them: no source says which were replaced.",
+    "**Rows.** A figure has a row for ours, counted whole, and one for each further convention "
+    "that gives what was printed. That a convention gives a figure does not say that the paper "
+    "counted so. FLOPs of the papers are multiply-accumulates (MACs).",
+)
+_WIDTH = 100
 
 _COLUMNS = (
     "model",
@@ -50,7 +52,9 @@ def convention_text() -> str:
 
 def page(rows: Sequence[Row]) -> str:
     """What the columns mean, how many rows have which status, and a table for each source."""
-    parts = [_HEAD, _MEANING.format(rule=RULE, convention=convention_text())]
+    meaning = (*_MEANING[:1], f"**Counted.** {convention_text()}.", *_MEANING[1:])
+    items = (textwrap.fill(f"- {text}", _WIDTH, subsequent_indent="  ") for text in meaning)
+    parts = [_HEAD, "\n".join(items) + "\n"]
     statuses = Counter(row.status for row in rows)
     counts = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
     parts.append(f"{len(rows)} rows: {counts}.\n")
@@ -68,9 +72,8 @@ def _table(rows: Iterable[Row]) -> str:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    # A placement's bars would end the cell.
-    network = row.network.replace("|", "\\|")
-    return (
+    network = f"`{row.network}`" if row.network else ""
+    cells = (
         row.figure.model,
         row.figure.metric,
         row.figure.printed,
@@ -78,5 +81,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.difference_text,
         row.convention,
         row.status,
-        ": ".join(filter(None, (f"`{network}`" if network else "", row.note))),
+        ": ".join(filter(None, (network, row.note))),
     )
+    # A placement's bars would end the cell.
+    return tuple(cell.replace("|", "\\|") for cell in cells)

@@ -84,6 +84,30 @@ def test_cost_check_asks_both_referees(capsys):
     assert found["torch_matmul_macs"] == found["matmul_macs"]
 
 
+def test_papers_as_a_document_a_table_and_a_page(capsys, tmp_path):
+    found = document(capsys, "papers")
+    assert {row["paper"] for row in found["rows"]} == {"LaViT", "EA", "CB", "DIA"}
+    keys = {"paper", "model", "metric", "published", "ours", "difference", "status", "note"}
+    assert all(keys <= set(row) for row in found["rows"])
+    assert {row["status"] for row in found["rows"]} == {"equal", "explained", "unknown shape"}
+    assert "a multiply-add is 1" in found["convention"]
+    [deit] = [
+        row
+        for row in found["rows"]
+        if (row["model"], row["metric"], row["printed"]) == ("DeiT-T", "params", "5.7 M")
+    ]
+    assert (deit["published"], deit["ours"], deit["difference"]) == (5_700_000, 5_717_416, 17_416)
+    code, out, _ = run(capsys, "papers", "--to", tmp_path / "papers.md")
+    assert code == 0
+    text = " ".join(out.split())
+    assert "LaViT: CVPR 2024 poster, plug-in table" in text
+    assert "impossible by the printed MACs" in text
+    lines = (tmp_path / "papers.md").read_text().splitlines()
+    of_table = [line for line in lines if line.startswith("| ")]
+    num_tables = sum(line.startswith("| model |") for line in lines)
+    assert len(of_table) == len(found["rows"]) + 2 * num_tables
+
+
 def test_space_counts(capsys, tiny):
     found = document(capsys, "space", tiny)
     # V1, N1; V2, V1L1, V1N1, N1V1, as an L needs a V before it: each with CB or without.
@@ -155,6 +179,7 @@ def bad(capsys, tmp_path, *arguments):
         (("cost", "resnet50: V12"), "resnet50"),
         (("cost", "vit_small_plus_patch16_dinov3: V12"), "vit_small_plus_patch16_dinov3"),
         (("cost", "V12"), "a network is backbone: placement"),
+        (("papers", "--to", "no-such-folder/papers.md"), "--to is a file that can be written"),
         (("space", "no-such-space"), "a space is a preset or a YAML file"),
         (("search", "no-such-space"), "a space is a preset or a YAML file"),
         (("search", "--data", "no-such-data"), "data is digit-pairs, a folder"),

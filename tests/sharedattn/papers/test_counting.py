@@ -84,6 +84,7 @@ def test_savings_are_those_of_whole_networks(backbone: str, maps: str) -> None:
     assert [s.change for s in found[::7]] == [
         convention.change(s.network, base) for s in found[::7]
     ]
+    assert [s.cost for s in found[::7]] == [convention.count(s.network) for s in found[::7]]
     assert [s.change for s in found] == sorted(s.change for s in found)
 
 
@@ -111,9 +112,10 @@ def test_a_figure_that_was_cut_off() -> None:
     assert row.note == "17.583 G cut off after the printed digits, not rounded"
 
 
-def test_a_figure_of_an_unknown_network_is_not_tried_otherwise() -> None:
-    [row] = macs_rows(figure("MACs", "1.08 G"), f"{DEIT}: V12", reason="why", known=False)
-    assert (row.status, row.note) == ("unknown shape", "why")
+def test_conventions_do_not_make_an_unknown_network_known() -> None:
+    found = macs_rows(figure("MACs", "1.08 G"), f"{DEIT}: V12", reason="why", known=False)
+    assert [row.convention for row in found] == ["whole", "no attention products"]
+    assert {(row.status, row.note) for row in found} == {("unknown shape", "why")}
 
 
 def test_parameters_that_no_training_changes() -> None:

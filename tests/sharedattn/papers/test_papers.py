@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from torch import nn
+from torchvision.models.detection import RetinaNet
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from sharedattn.papers import Row, implicit_attention, rows
+from sharedattn.papers import Row, detectors, implicit_attention, rows
 from sharedattn.papers.counting import WHOLE, Convention, late_less
 from sharedattn.papers.page import page
 
@@ -55,6 +59,61 @@ Swin-S 49.6 8.7
 Swin-B 87.8 15.4
 """
 
+EQUAL = """\
+LaViT-B: MACs 6.1 G, maps free, no norms
+PVT-T: params 13.2 M, all parameters
+PVT-T: MACs 1.9 G, whole
+PVT-S: params 24.5 M, all parameters
+PVT-S: MACs 3.8 G, whole
+PVT-M: params 44.2 M, all parameters
+PVT-M: MACs 6.7 G, whole
+PVTv2-b1: MACs 2.1 G, whole
+PVTv2-b2: params 25.4 M, all parameters
+PVTv2-b2: MACs 4.0 G, whole
+DeiT-T: params 5.7 M, all parameters
+DeiT-T: MACs 1.3 G, whole
+DeiT-S: params 22.1 M, all parameters
+DeiT-S: MACs 4.6 G, whole
+DeiT-B: params 86.6 M, all parameters
+Swin-T: params 28.3 M, all parameters
+Swin-T: MACs 4.5 G, whole
+Swin-S: params 49.6 M, all parameters
+Swin-S: MACs 8.7 G, no norms
+Swin-B: params 87.8 M, all parameters
+Swin-B: MACs 15.4 G, no norms
+PVT-S, RetinaNet: params 34 M, backbone without head, RetinaNet
+ViT-T: change of MACs -14.2 %, no attention products, base whole
+ViT-S: MACs 4.6 G, whole
+ViT-S: MACs with LA 4.0 G, maps free
+DeiT-T: change of MACs -14.2 %, no attention products, base whole
+CeiT-T: MACs 1.2 G, no attention products
+CeiT-T: MACs 1.2 G, no norms, no attention products
+PVT-T: MACs 1.9 G, whole
+PVT-S: MACs 3.8 G, whole
+Swin-T: MACs 4.5 G, whole
+Swin-T: MACs with LA 4.0 G, maps free
+Swin-S: MACs 8.7 G, no norms
+Swin-S: MACs with LA 7.8 G, maps free
+Swin-S: change of MACs -10.3 %, as printed
+Swin-S: change of MACs -10.3 %, factored
+MEA of EAMLP-14: params of the layer 1,189,888, all parameters
+SA of T2T-ViT-14: params of the layer 590,208, all parameters
+EAMLP-7: params 6,096,206, trainable parameters
+EAMLP-14: params 29,801,422, trainable parameters
+EAMLP-19: params 54,470,798, trainable parameters
+EAMLP-14: params 30 M, trainable parameters
+EAMLP-19: params 55 M, all parameters
+DeiT-T: params added 0, all parameters
+DeiT-S: params added 0, all parameters
+DeiT-B: params added 0, all parameters
+ResNet-164, r = 4: params 1,946,132, plain network + our cells
+ResNet-20, r = 4: params 286,866, plain network + our cells
+PreResNet-164, r = 4: params 1,922,106, plain network + our cells
+ResNet-50, r = 4: params 39,516,072, plain network + our cells
+ResNet-101, r = 4: params 58,508,200, plain network + our cells
+ResNet-50, r = 20: params 28.4 M, plain network + our cells
+"""
+
 
 @pytest.fixture(scope="module")
 def table() -> list[Row]:
@@ -92,6 +151,34 @@ def test_every_figure_of_the_table_of_models_has_its_rows(table: list[Row]) -> N
         for metric, printed in (("params", f"{params} M"), ("MACs", f"{macs} G")):
             found = named(table, model, metric, "table of models")
             assert {row.figure.printed for row in found} == {printed}
+
+
+def test_the_rows_that_are_equal_stay_equal(table: list[Row]) -> None:
+    found = [
+        f"{row.figure.model}: {row.figure.metric} {row.figure.printed}, {row.convention}"
+        for row in table
+        if row.status == "equal"
+    ]
+    assert sorted(found) == sorted(EQUAL.splitlines())
+
+
+def test_lavit_b_is_within_half_a_per_cent_with_maps_and_norms_free(table: list[Row]) -> None:
+    rows_of_b = [row for row in table if row.figure.model == "LaViT-B"]
+    closest = {
+        row.figure.metric: row for row in rows_of_b if row.convention.startswith("maps free")
+    }
+    for row in closest.values():
+        assert row.ours is not None
+        assert abs(row.ours / row.figure.number.value - 1) < Fraction(5, 1000)
+        assert row.network == "pvt_medium: V3 | V4 | V1L17 | V1L2"
+    assert closest["params"].ours == 39_665_000
+    assert {row.convention for row in rows_of_b} >= {"maps free", "as printed", "factored"}
+
+
+def test_lavit_t_and_s_are_not_said_to_be_known(table: list[Row]) -> None:
+    for model in ("LaViT-T", "LaViT-S"):
+        found = [row for row in table if row.figure.model == model]
+        assert {row.status for row in found} == {"unknown shape"}
 
 
 def rounds_to_what_was_printed(row: Row) -> bool:
@@ -178,6 +265,21 @@ def test_the_plain_networks_of_dia_are_timm_s(model: str, params: int) -> None:
     of_dia = [n for n in implicit_attention.NETWORKS if n.model.lower().replace("-", "") == model]
     assert of_dia
     assert {network.plain_params for network in of_dia} == {params} == {plain}
+
+
+def test_retinanet_is_torchvision_s() -> None:
+    widths = [23, 31, 37]
+    pyramid = nn.Module()
+    pyramid.out_channels = 256
+    pyramid.fpn = FeaturePyramidNetwork(widths, 256, LastLevelP6P7(37, 256))
+    built = RetinaNet(pyramid, num_classes=80)
+    assert detectors.retinanet_params(widths) == sum(p.numel() for p in built.parameters())
+
+
+def test_detectors_leave_no_room_for_the_printed_backbones(table: list[Row]) -> None:
+    [row] = named(table, "LaViT-T, RetinaNet", "params", "detection")
+    assert row.status == "unknown shape"
+    assert "leave 22.75 M for a backbone of 10.9 M" in row.note
 
 
 def test_the_plain_network_of_resnet_20_by_hand() -> None:
