@@ -14,12 +14,13 @@ from sharedattn.attention import external, vanilla
 from sharedattn.cost import CostModel
 from sharedattn.papers.counting import macs_rows, params_rows
 from sharedattn.papers.figures import Figure, Row
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import DEFAULT_SLOTS, NetworkSpec
 
 PAPER = "EA"
 CODE = "counted on the paper's published code"
 COMPARISON = "Vision Permutator's code, table of its README"
 T2T_README = "README in the history of the paper's code"
+QUESTION = "question 30 to the authors of the code"
 KERAS = "Keras example of external attention on CIFAR-100"
 
 NETWORKS = (
@@ -58,7 +59,7 @@ _RECALLED_DIM, _RECALLED_TOKENS, _RECALLED_SLOTS = 512, 128 * 128, 64
 
 def rows() -> list[Row]:
     """Every figure of the paper that needs no training."""
-    return [*_layer_rows(), *_network_rows(), *_stand_in_rows(), *_recalled_rows()]
+    return [*_layer_rows(), *_network_rows(), _dearer_row(), *_stand_in_rows(), *_recalled_rows()]
 
 
 def _figure(source: str, model: str, metric: str, printed: str) -> Figure:
@@ -80,6 +81,32 @@ def _layer_rows() -> Iterable[Row]:
             convention="all parameters",
             network=network,
         )
+
+
+def _dearer_row() -> Row:
+    """That the layers of the code cost more than self-attention."""
+    network = "t2t_ea_14: E1V1/mea"
+    spec = NetworkSpec.parse(network)
+    costs = CostModel(spec.backbone)
+    mea, sa = (costs.attention(0, choice).macs for choice in spec.placement.stages[0])
+    stage = costs.shape.stages[0]
+    # 2 c N D (D + S) of MEA against 2 N D (2 D + N) of self-attention.
+    c, S, D = spec.backbone.options.external_expansion, DEFAULT_SLOTS, stage.embed_dim
+    return Row(
+        figure=Figure(
+            paper=PAPER,
+            source=QUESTION,
+            model="MEA of EAMLP-14",
+            metric="MACs against SA",
+            printed="more",
+            shown_like="0 %",
+        ),
+        ours=Fraction(mea, sa) - 1,
+        convention="whole",
+        note=f"printed in words; it is so below {(c - 2) * D + c * S:,} tokens, and here are "
+        f"{stage.num_tokens}",
+        network=network,
+    )
 
 
 def _stand_in_rows() -> Iterable[Row]:

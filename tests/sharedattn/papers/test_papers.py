@@ -267,6 +267,25 @@ def test_the_plain_networks_of_dia_are_timm_s(model: str, params: int) -> None:
     assert {network.plain_params for network in of_dia} == {params} == {plain}
 
 
+def test_multi_head_external_attention_is_dearer_by_hand(table: list[Row]) -> None:
+    [row] = named(table, "MEA of EAMLP-14", "MACs against SA", "question")
+    N, D, S = 197, 384, 64
+    assert row.ours == Fraction(8 * N * D * (D + S), 4 * N * D**2 + 2 * N**2 * D) - 1
+    assert f"below {2 * D + 256:,} tokens, and here are 197" in row.note
+
+
+@pytest.mark.parametrize(("model", "D"), [("DeiT-T", 192), ("DeiT-S", 384), ("DeiT-B", 768)])
+def test_what_context_broadcasting_adds_by_hand(table: list[Row], model: str, D: int) -> None:
+    params, operations = (
+        row for row in table if (row.figure.paper, row.figure.model) == ("CB", model)
+    )
+    assert params.ours == 0
+    assert operations.ours is not None
+    assert operations.ours * WHOLE.count(operations.network).macs == 12 * 2 * 197 * D
+    [scaled] = [row for row in table if row.figure.model == f"{model}, CB_S"]
+    assert scaled.ours == 12 * D
+
+
 def test_retinanet_is_torchvision_s() -> None:
     widths = [23, 31, 37]
     pyramid = nn.Module()
