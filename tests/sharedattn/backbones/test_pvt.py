@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sharedattn.backbones import build, canonical, describe, resolve
+from sharedattn.backbones.family import resample_positions
 from sharedattn.backbones.pvt import PyramidVisionTransformer
 from sharedattn.cost import CostModel
 from sharedattn.errors import InputError
+from sharedattn.interpolate import at_image_size
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 
 HEADS, RATIOS = (1, 2, 1, 2), (3, 2, 2, 1)
@@ -250,3 +252,15 @@ def test_backbones_that_are_refused(text: str, message: str) -> None:
 def test_full_maps_beyond_the_bound_are_refused() -> None:
     with pytest.raises(InputError, match="layer 2 of stage 1 .*; write /keys"):
         resolve(NetworkSpec.parse("pvt_tiny: V1L1/full | V2 | V2 | V2"))
+
+
+def test_positions_at_another_image_size() -> None:
+    network = contract.randomised(build(NetworkSpec.parse(f"{TINY}: V2 | V3 | V1 | V2")))
+    larger = at_image_size(network, 97)
+    for i, (old, new) in enumerate(zip(network.shape.stages, larger.shape.stages, strict=True)):
+        before, after = (getattr(one, f"pos_embed{i + 1}") for one in (network, larger))
+        assert after.shape == (1, new.num_tokens, new.embed_dim) != before.shape
+        expected = resample_positions(before, old.grid, new.grid)
+        assert torch.equal(after, expected)
+    assert torch.equal(larger.pos_embed4[:, 0], network.pos_embed4[:, 0])
+    assert larger(contract.random_images(larger.backbone)).isfinite().all()
