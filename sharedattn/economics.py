@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from sharedattn.attention import less
+from sharedattn.attention import less, vanilla
 from sharedattn.cost import CostModel
 from sharedattn.errors import InputError
 from sharedattn.legality import check_maps
@@ -100,11 +100,13 @@ def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEcono
     """
     sizes = costs.shape.stages[stage]
     n, m, W = sizes.attention.num_queries, sizes.attention.num_keys, sizes.attention.num_windows
-    vanilla = costs.attention(stage, LayerChoice(Kind.VANILLA))
+    own = costs.attention(stage, LayerChoice(Kind.VANILLA))
+    mixes = sizes.attention.head_mixing
+    mixing_macs = vanilla.head_mixing_macs(1, 1, sizes.num_heads) if mixes else 0
 
     def economics(form: str) -> FormEconomics:
         choice = LayerChoice(Kind.LESS, form=form)
-        own = costs.attention(stage, choice)
+        reused = costs.attention(stage, choice)
         try:
             check_maps(sizes, choice)
         except InputError:
@@ -113,10 +115,12 @@ def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEcono
             fits = True
         return FormEconomics(
             form=form,
-            macs=own.macs,
-            saved_macs=vanilla.macs - own.macs,
-            saved_params=vanilla.params - own.params,
-            break_even_tokens=_break_even_tokens(form, sizes.attention, sizes.embed_dim),
+            macs=reused.macs,
+            saved_macs=own.macs - reused.macs,
+            saved_params=own.params - reused.params,
+            break_even_tokens=_break_even_tokens(
+                form, sizes.attention, sizes.embed_dim, mixing_macs
+            ),
             fits=fits,
         )
 
@@ -126,7 +130,7 @@ def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEcono
         num_queries=n,
         num_keys=m,
         embed_dim=sizes.embed_dim,
-        vanilla_macs=vanilla.macs,
+        vanilla_macs=own.macs,
         paper_form_macs=sizes.attention.context_macs
         + less.paper_form_macs(n, sizes.embed_dim, sizes.num_heads, num_keys=m, num_windows=W),
         default=economics(sizes.attention.default_form),
@@ -134,17 +138,20 @@ def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEcono
     )
 
 
-def _break_even_tokens(form: str, sizes: AttentionShape, embed_dim: int) -> int | None:
+def _break_even_tokens(
+    form: str, sizes: AttentionShape, embed_dim: int, mixing_macs: int = 0
+) -> int | None:
     """The least number of queries at which a layer no longer saves, n / m = rho being kept.
 
-    A layer saves (n + m) D^2 of projections and pays its maps: full n^2 + m^2, keys m^2, in
-    channels. So full maps save where n < rho (rho + 1) / (rho^2 + 1) D, keys alone where
-    n < rho (rho + 1) D; a rank pays 2 R (n + m), which is less or more at any number of tokens.
+    A layer saves (n + m) D^2 of projections, and n m c where vanilla layers mix maps over heads
+    at c MACs an element (`mixing_macs`). It pays its maps, in channels: full n^2 + m^2, keys m^2.
+    So full maps save where n < rho (rho + 1) D^2 / ((rho^2 + 1) D - rho c), keys alone where
+    n < rho (rho + 1) D^2 / (D - rho c). A rank pays 2 R (n + m), which without mixing is less or
+    more at any number of tokens.
     """
-    rho = Fraction(sizes.num_queries, sizes.num_keys)
-    if form == "full":
-        return math.ceil(rho * (rho + 1) / (rho**2 + 1) * embed_dim)
-    if form == "keys":
-        return math.ceil(rho * (rho + 1) * embed_dim)
-    assert form == "reuse" or rank_of(form) is not None
-    return None
+    D, rho = embed_dim, Fraction(sizes.num_queries, sizes.num_keys)
+    if form not in ("full", "keys"):
+        assert form == "reuse" or rank_of(form) is not None
+        return None
+    pays = (rho**2 + 1 if form == "full" else 1) * D - rho * mixing_macs
+    return math.ceil(rho * (rho + 1) * D**2 / pays) if pays > 0 else None

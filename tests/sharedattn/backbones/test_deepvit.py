@@ -26,6 +26,7 @@ from sharedattn.attention import less, vanilla
 from sharedattn.backbones import build, build_network, describe
 from sharedattn.backbones.deepvit import DeepViT
 from sharedattn.cost import CostModel
+from sharedattn.economics import less_attention_economics
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 
 TINY = (
@@ -144,6 +145,27 @@ def test_the_printed_saving_needs_less_layers_without_mixing() -> None:
     mixing = 144 * tokens**2
     assert round(100 * 14 * (saved + mixing) / base, 1) == 25.4  # printed: 25.8, of 1.5 G
     assert 100 * 15 * saved / base < 22
+
+
+@pytest.mark.parametrize(("form", "tokens"), [("full", 492), ("keys", 1366)])
+def test_less_layers_save_at_more_tokens_where_they_do_not_mix(form: str, tokens: int) -> None:
+    economics = less_attention_economics(CostModel(BackboneSpec(name="deepvit_16b")), 0)
+    [found] = [f for f in economics.forms if f.form == form]
+    assert found.break_even_tokens == tokens
+
+    def saved(n: int) -> int:
+        own = vanilla.macs(n, 384) + vanilla.head_mixing_macs(n, n, 12)
+        return own - less.macs(n, 384, form=form)
+
+    assert saved(197) == found.saved_macs
+    assert saved(tokens - 1) > 0 >= saved(tokens)
+
+
+def test_in_narrow_networks_with_many_heads_any_number_of_tokens_saves() -> None:
+    costs = CostModel(BackboneSpec.parse("deepvit(embed_dim=24)"))
+    economics = less_attention_economics(costs, 0)
+    assert {f.form: f.break_even_tokens for f in economics.forms}["full"] is None
+    assert economics.forms[0].saved_macs > 0
 
 
 class LiveMaps(TorchDispatchMode):
