@@ -175,6 +175,11 @@ def test_lavit_b_is_within_half_a_per_cent_with_maps_and_norms_free(table: list[
     assert {row.convention for row in rows_of_b} >= {"maps free", "as printed", "factored"}
 
 
+def test_both_printed_counts_of_deepvit_s_are_there(table: list[Row]) -> None:
+    found = [row.figure.printed for row in table if row.figure.model == "DeepViT-S"]
+    assert {"6.2 G", "4.8 G"} <= set(found)
+
+
 def test_lavit_t_and_s_are_not_said_to_be_known(table: list[Row]) -> None:
     for model in ("LaViT-T", "LaViT-S"):
         found = [row for row in table if row.figure.model == model]
