@@ -111,7 +111,7 @@ def papers_tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
 
 
 def analysis_table(document: Mapping[str, Any]) -> Table:
-    """An analysis, layer by layer; each figure with its random control's mean and SD."""
+    """An analysis, layer by layer; under each figure its random control's mean and SD."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("layer", "choice", "entropy", "change with CB", "like before", "diagonality"):
         table.add_column(name)
@@ -126,7 +126,7 @@ def analysis_table(document: Mapping[str, Any]) -> Table:
             before.get(layer, {}).get("correlation"),
             diagonality.get(layer),
         )
-        table.add_row(layer, Text(row["choice"]), *map(_figure_text, figures))
+        table.add_row(layer, Text(row["choice"]), *map(_figure_cell, figures))
     return table
 
 
@@ -135,9 +135,9 @@ def analysis_notes(document: Mapping[str, Any]) -> list[str]:
     seeds = len(document["control"]["seeds"])
     gates = document["gates"]
     notes = [
-        f"On {document['images']} validation images; in brackets the control, mean and SD of "
-        f"{seeds} random initialisations. Change with CB: the same weights run with and without. "
-        f"Like before: correlation with the attention maps of the layer before."
+        f"On {document['images']} validation images; under each figure its control, mean and SD "
+        f"of {seeds} random initialisations. Change with CB: the same weights run with and "
+        f"without. Like before: correlation with the attention maps of the layer before."
     ]
     if gates is not None:
         parts = [f"correlation of gates across layers {_figure_text(gates['mean'])}"]
@@ -147,7 +147,10 @@ def analysis_notes(document: Mapping[str, Any]) -> list[str]:
         unshared = gates["mean"].get("unshared_control_mean")
         if unshared is not None:
             sd = gates["mean"]["unshared_control_sd"]
-            parts.append(f"random networks with a unit a layer {unshared:.3f} ± {sd:.3f}")
+            parts.append(
+                f"random networks with a unit a layer {_number_text(unshared)} ± "
+                f"{_number_text(sd)}"
+            )
         notes.append("; ".join(parts))
     undefined = sum(row["undefined"] for row in document["entropy"])
     if gates is not None:
@@ -157,13 +160,18 @@ def analysis_notes(document: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _figure_text(figure: Mapping[str, Any] | None) -> str:
+def _figure_cell(figure: Mapping[str, Any] | None) -> Text:
     if figure is None:
-        return "-"
-    value, mean, sd = (figure[name] for name in ("value", "control_mean", "control_sd"))
-    if mean is None:
-        return _number_text(value)
-    return f"{_number_text(value)} ({_number_text(mean)} ± {_number_text(sd)})"
+        return Text("-")
+    return Text.assemble(_number_text(figure["value"]), "\n", (_control_text(figure), "dim"))
+
+
+def _figure_text(figure: Mapping[str, Any]) -> str:
+    return f"{_number_text(figure['value'])} (control {_control_text(figure)})"
+
+
+def _control_text(figure: Mapping[str, Any]) -> str:
+    return f"{_number_text(figure['control_mean'])} ± {_number_text(figure['control_sd'])}"
 
 
 def _number_text(value: float | None) -> str:

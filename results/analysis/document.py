@@ -26,7 +26,8 @@ DEFINITIONS = {
     "entropy": "entropy of attention rows over the logarithm of the number of keys (of an "
     "external layer, of slots), mean over heads, queries and images: 0 one-hot, 1 uniform. "
     "Prefix tokens, such as the class token, count as queries and as keys; without_prefix leaves "
-    "out their rows and columns and scales what remains of a row to 1",
+    "out their rows and columns and scales what remains of a row to 1. Where a backbone mixes "
+    "maps over heads, these are the maps before",
     "broadcasting": "change: entropy with context broadcasting less entropy without. The weights "
     "are the same both ways, so one way is off their distribution; the control is paired by "
     "seed. trained_change compares with a network trained the other way. map_entropy: of the "
@@ -110,7 +111,7 @@ def _broadcasting(analysis: Analysis) -> Document:
         "layers": layers,
         "map_entropy": [
             None
-            if options.broadcasting_form != "plain"
+            if options.broadcasting_form != "plain" or stage.num_tokens == 1
             else broadcasting_entropy(
                 stage.num_tokens,
                 0 if options.class_token_in_mean else stage.num_prefix_tokens,
@@ -224,14 +225,14 @@ def _gates(analysis: Analysis) -> Document | None:
         )
     return {
         "mean": figures("gates mean"),
-        "shared": figures("gates mean of shared"),
-        "independent": figures("gates mean of independent"),
+        "shared": figures("gates mean", "of shared"),
+        "independent": figures("gates mean", "of independent"),
         "pooled": figures("gates pooled mean"),
         "stages": [
             {
                 "stage": stage + 1,
-                "figure": figures("gates mean of stage", stage),
-                "pooled": figures("gates pooled mean of stage", stage),
+                "figure": figures("gates mean", "of stage", stage),
+                "pooled": figures("gates pooled mean", "of stage", stage),
             }
             for stage in sorted({one.stage for one, _ in pairs})
         ],

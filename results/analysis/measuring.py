@@ -146,7 +146,7 @@ def share_unit(one: Layer, other: Layer) -> bool:
 def batch_size_for(layers: Sequence[Layer], options: MechanismOptions, most: int) -> int:
     """As many images at once as `MAX_MAP_BYTES` allows in float32, but at most `most`."""
     elements = sum(layer.num_map_elements(options) for layer in layers)
-    return max(1, min(most, MAX_MAP_BYTES // max(1, 4 * elements)))
+    return max(1, min(most, MAX_MAP_BYTES // (4 * elements))) if elements else most
 
 
 @dataclass(frozen=True, slots=True)

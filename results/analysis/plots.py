@@ -87,7 +87,7 @@ def _diagonality(analysis: Analysis) -> Canvas | None:
     axes = canvas.subplots()
     _figures(axes, layers, [analysis.figures["diagonality", x.position] for x in layers])
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_title("Diagonality: 0 for uniform maps, below for diagonal ones")
+    axes.set_title("Diagonality: 0 uniform, below 0 diagonal")
     axes.set_ylabel("diagonality term")
     _legend(canvas, axes)
     return canvas
