@@ -320,6 +320,14 @@ def rebuild(spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor]) -> Networ
         InputError: a spec that cannot be built, or weights that do not fit it.
     """
     network = build(spec)
+    for name, weight in network.state_dict().items():
+        if name in state_dict and state_dict[name].shape != weight.shape:
+            raise InputError(
+                f"`the weights fit {spec}` must hold, but {name} is "
+                f"{tuple(state_dict[name].shape)} among the weights and {tuple(weight.shape)} in "
+                f"the network; weights of another image size are resampled by "
+                f"sharedattn.interpolate.at_image_size"
+            )
     try:
         network.load_state_dict(state_dict, strict=True)
     except RuntimeError as error:

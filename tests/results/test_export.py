@@ -25,6 +25,7 @@ from results.weights import sha256_of
 from sharedattn.backbones import build, resolve
 from sharedattn.cost import CostModel
 from sharedattn.errors import InputError
+from sharedattn.interpolate import at_image_size
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
 
@@ -173,6 +174,17 @@ def test_weights_that_do_not_fit_write_nothing(
     weights = network.state_dict()
     weights.pop(next(iter(weights)))
     with pytest.raises(InputError, match="the weights fit vit.*Missing key"):
+        export(tmp_path / "knee", record, weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_image_size_are_told_how_to_fit(
+    tmp_path: Path, record: ExportRecord, network: Network
+) -> None:
+    size = 2 * network.shape.image_size
+    weights = at_image_size(network, size).state_dict()
+    rule = r"the weights fit vit.* among the weights and .* in the network; weights of another"
+    with pytest.raises(InputError, match=rule):
         export(tmp_path / "knee", record, weights)
     assert list(tmp_path.iterdir()) == []
 
