@@ -200,6 +200,7 @@ def bad(capsys, tmp_path, *arguments):
         (("search", "--executor", "carrier-pigeon"), "invalid choice: 'carrier-pigeon'"),
         (("front", "--out", "no-such-folder"), "the database exists"),
         (("verify", "no-such-folder"), "config.yaml can be read"),
+        (("train", f"vit(depth=2)@16: {'V1' * 200}", "--to", "x"), "layers of a stage <= the"),
         (("train", "vit(in_chans=1)@16: V1", "--to", "x"), "num_classes of the network and of"),
     ],
 )
@@ -247,7 +248,17 @@ def test_json_errors_leave_standard_output_empty(capsys, tmp_path):
 
 
 def test_help_of_every_command(capsys):
-    for command in ("search", "space", "cost", "front", "report", "export", "verify", "train"):
+    for command in (
+        "search",
+        "space",
+        "cost",
+        "front",
+        "report",
+        "export",
+        "verify",
+        "train",
+        "analyze",
+    ):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0

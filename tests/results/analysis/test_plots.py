@@ -89,6 +89,7 @@ def test_undefined_figures_leave_gaps_and_a_trained_change_is_drawn(analysis_of,
     assert "nan" not in texts
 
 
+@pytest.mark.slow
 def test_deep_networks_have_short_labels(analysis_of, spec_of, images_for, tmp_path):
     spec = NetworkSpec.parse(str(spec_of("V1")).replace("depth=5", "depth=13"))
     spec = replace(spec, placement=spec_of("V1").placement.parse("V7L6/cb"))
