@@ -73,7 +73,7 @@ def _entropy(analysis: Analysis) -> Canvas | None:
             _values(trained), "s", color=_TRAINED, label="against a network trained the other way"
         )
     change.axhline(0, color="black", linewidth=0.6)
-    change.set_title("Change with CB, the same weights run both ways")
+    change.set_title("Change with CB, same weights both ways")
     change.set_ylabel("entropy with CB less without")
     _legend(canvas, change)
     return canvas
