@@ -1,6 +1,10 @@
-"""Worker processes import the fake evaluators by name, so their folder is put on the path."""
+"""Worker processes import the fake evaluators by name, so their folder is put on the path.
+
+So is the folder of the tiny backbones, which tests on several floors share.
+"""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "sharedattn")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -18,6 +20,9 @@ from spaces.automaton import Automaton, Path
 from spaces.constraints import Constraint, Count, MixingLayer
 from spaces.space import Order, Space
 from spaces.stages import KIND_ORDER, CountedStage, ListedStage, Stage
+
+# The folder of the tiny backbones, which tests on several floors share.
+sys.path.insert(0, str(Path(__file__).parents[1] / "sharedattn"))
 
 
 class FakeCosts:

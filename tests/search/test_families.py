@@ -1,0 +1,53 @@
+"""A search on each family, to an export that is verified: what a user does, at tiny size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from fakes import Inline
+from tiny_families import tiny_space
+
+from results.export import read_export
+from results.records import TrialState
+from results.store import Store
+from results.summary import StudySummary
+from results.weights import WeightsStore
+from search.exporting import export_placement, verify_folder
+from search.run import SearchConfig, prepare, run_search
+from sharedattn.backbones import FAMILIES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base_name", [family.base_name for family in FAMILIES])
+def test_three_trials_and_an_export(
+    base_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Trials run here: worker processes are tested by themselves, and take seconds to begin.
+    monkeypatch.setattr(
+        "search.run.LocalExecutor", lambda evaluator, num_slots, threads: Inline(evaluator)
+    )
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny_space(base_name)), encoding="utf-8")
+    prepared = prepare(
+        SearchConfig(
+            space=str(tmp_path / "space.yaml"),
+            epochs=1,
+            searcher="random",
+            num_trials=3,
+            confirm_seeds=1,
+            num_workers=1,
+            device="cpu",
+            out=tmp_path / "out",
+        )
+    )
+    with Store.open(prepared.storage, create=True) as store:
+        summary = StudySummary.read(store, run_search(prepared, store))
+        assert [row.state for row in summary.rows] == [TrialState.COMPLETE] * 3
+        assert prepared.weights is not None
+        retrained = export_placement(
+            store, summary, "best", tmp_path / "best", weights=prepared.weights
+        )
+    assert retrained is None
+    assert read_export(tmp_path / "best").spec.placement in prepared.space
+    assert verify_folder(tmp_path / "best")["ok"] is True

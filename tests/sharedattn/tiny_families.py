@@ -1,0 +1,46 @@
+"""A tiny backbone of every family at the size of the embedded digits, and spaces over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sharedattn.backbones import describe
+from sharedattn.placement import BackboneSpec
+
+TINY = {
+    "vit": "vit(class_token=false,depth=3,embed_dim=14,global_pool=avg,mlp_ratio=1,num_heads=2,"
+    "patch_size=5",
+    "t2t_ea": "t2t_ea(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,token_dim=5",
+    "swin": "swin(depths=1-3,embed_dim=6,mlp_ratio=1,num_heads=1-3,patch_size=2,window_size=2-2",
+    "pvt": "pvt(depths=2-2,embed_dims=6-10,mlp_ratios=2-1,num_heads=1-2,sr_ratios=2-1",
+    "pvt_v2": "pvt_v2(depths=2-2,embed_dims=6-10,mlp_ratios=2-1,num_heads=1-2,sr_ratios=2-1",
+    "deepvit": "deepvit(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=5",
+    "ceit": "ceit(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=1",
+    "hvt": "hvt(depth=4,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=5,pool_block_width=2",
+}
+"""By base name, up to the options; each family has an entry."""
+
+
+def tiny_backbone(base_name: str, options: str = "") -> BackboneSpec:
+    """16 pixels on a side, 1 channel, 2 classes, with options such as `dia_reduction=2`."""
+    ending = f"{options and f',{options}'},in_chans=1,num_classes=2)@16"
+    return BackboneSpec.parse(TINY[base_name] + ending)
+
+
+def tiny_space(base_name: str) -> dict[str, Any]:
+    """The document of a space of every mechanism and form on the tiny backbone."""
+    backbone = tiny_backbone(base_name)
+    stages = [
+        {
+            "depth": f"1..{stage.max_depth}",
+            "counts": dict.fromkeys("EVLN", f"0..{stage.max_depth}"),
+            "slots": [3, 7],
+            "external_form": ["single", "mea"],
+            "less_form": ["full", "keys", "lowrank1", "reuse"],
+            "dia": [0, 1],
+            "cb": ["none", "all"],
+        }
+        for stage in describe(backbone).stages
+    ]
+    name = f"tiny-{base_name}"
+    return {"name": name, "backbone": str(backbone), "order": "any", "stages": stages}
