@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import contract
 import pytest
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
@@ -176,6 +177,36 @@ def test_relative_positions_of_windows() -> None:
     assert larger(torch.randn(2, 3, 12, 12)).isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ceit(depth=2,embed_dim=14,num_heads=2,patch_size=1)@{}: V1L1",
+        "deepvit(depth=2,embed_dim=14,num_heads=2,patch_size=5)@{}: V1L1",
+        "pvt(depths=2-2,embed_dims=6-10,mlp_ratios=2-1,num_heads=1-2,sr_ratios=2-1)@{}: "
+        "V1L1 | V1L1",
+        "pvt_v2(depths=2-2,embed_dims=6-10,mlp_ratios=2-1,num_heads=1-2,sr_ratios=2-1)@{}: "
+        "V1L1 | V1L1",
+        "swin(depths=1-3,embed_dim=6,num_heads=1-2,patch_size=2,window_size=2-5)@{}: V1 | V1N1L1",
+        "t2t_ea(depth=2,embed_dim=14,num_heads=2,token_dim=5)@{}: V1L1",
+    ],
+)
+def test_every_family_on_grids_can_be_resampled(text: str) -> None:
+    network = contract.randomised(build(NetworkSpec.parse(text.format(16))))
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    assert torch.equal(at_image_size(network, 16)(images), network(images))
+    larger = at_image_size(network, 32)
+    made = contract.randomised(build(NetworkSpec.parse(text.format(32))))
+    assert larger.shape == made.shape
+    assert {name: w.shape for name, w in larger.state_dict().items()} == {
+        name: w.shape for name, w in made.state_dict().items()
+    }
+    assert larger(images.repeat(1, 1, 2, 2)).isfinite().all()
+    changed = [
+        n for n, w in network.state_dict().items() if w.shape != larger.state_dict()[n].shape
+    ]
+    assert any("less" in name for name in changed)
+
+
 def test_supernets_are_resampled_whole() -> None:
     backbone = BackboneSpec.parse(f"{TINY}@15")
     placements = [Placement.parse(text) for text in ("V1L1/keys", "V2", "V1L1E1/s3")]
@@ -222,6 +253,12 @@ def test_a_size_at_which_windows_are_shifted_and_less_attention_has_no_scores() 
     network = build(NetworkSpec.parse(f"{text}: V1L1 | V1"))
     with pytest.raises(InputError, match="reuses the scores of a layer of equal shift before"):
         at_image_size(network, 12)
+
+
+def test_pooled_tokens_without_a_grid_are_refused() -> None:
+    text = "hvt(depth=4,embed_dim=14,num_heads=2,patch_size=5,pool_block_width=2)@16: V1 | V1 | V1"
+    with pytest.raises(InputError, match=r"but stage_pos_embeds.0 is \(1, 4, 14\) at 16 px and"):
+        at_image_size(build(NetworkSpec.parse(text)), 32)
 
 
 def test_a_weight_that_cannot_be_resampled() -> None:

@@ -1,0 +1,182 @@
+"""What networks lose when their maps over tokens and positions are resampled to another size.
+
+Trains small vision transformers on the embedded data at 16 px, resamples them to 24 px and back,
+and prints validation accuracy at each size (at 24 px of images that are resized likewise), and
+how far the maps' differences from the identity are from where they began.
+
+Patches at 24 px show strokes half as large again as those that were learned, so accuracy at 24 px
+falls without any map, too: the placement without less attention says by how much. What resampling
+the maps is worth shows after a short training at 24 px: of the resampled network (`tuned`), and of
+one whose maps were set to plain reuse before (`tuned anew`).
+
+    python benchmarks/interpolation_error.py [--epochs 6] [--tuning-epochs 1] [--seeds 1] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from sharedattn.attention.less import ScoreMaps
+from sharedattn.data.digit_pairs import DigitPairs
+from sharedattn.data.source import Batch, DataConfig, Split
+from sharedattn.interpolate import at_image_size
+from sharedattn.network import Network
+from sharedattn.placement import NetworkSpec
+from sharedattn.recipe import Recipe
+from sharedattn.training import evaluate, train
+from spaces.space import Space
+
+SPACE = "digit-pairs-vit"
+PLACEMENTS = ("V4", "V1L3/full", "V1L3/keys", "V1L3/lowrank4", "V1L3/reuse", "V2L2/full/cb")
+OTHER_SIZE = 24
+
+
+class ResizedPairs(DigitPairs):
+    """The embedded data, images resized."""
+
+    image_size = OTHER_SIZE
+
+    def train_batches(
+        self, recipe: Recipe, *, seed: int, epoch: int, device: torch.device
+    ) -> Iterator[Batch]:
+        """As the embedded data has them, at `OTHER_SIZE` pixels."""
+        for images, labels in super().train_batches(recipe, seed=seed, epoch=epoch, device=device):
+            yield resized(images), labels
+
+    def eval_batches(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device,
+        at_most: int | None = None,
+    ) -> Iterator[Batch]:
+        """As the embedded data has them, at `OTHER_SIZE` pixels."""
+        batches = super().eval_batches(
+            split, batch_size=batch_size, device=device, at_most=at_most
+        )
+        for images, labels in batches:
+            yield resized(images), labels
+
+
+def resized(images: torch.Tensor) -> torch.Tensor:
+    """Images at `OTHER_SIZE` pixels on a side."""
+    return F.interpolate(images, (OTHER_SIZE, OTHER_SIZE), mode="bicubic", antialias=True)
+
+
+def tuned(network: Network, recipe: Recipe, epochs: int) -> Network:
+    """A copy that was trained on resized images, by AdamW at a constant rate."""
+    network = copy.deepcopy(network).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    data = ResizedPairs(DataConfig(name="digit-pairs"))
+    for epoch in range(epochs):
+        for images, labels in data.train_batches(
+            recipe, seed=0, epoch=recipe.epochs + epoch, device=torch.device("cpu")
+        ):
+            optimizer.zero_grad()
+            F.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+    return network
+
+
+def top1(network: Network, data: DigitPairs) -> float:
+    """Validation accuracy."""
+    return evaluate(network, data, "validation", batch_size=500).top1
+
+
+def maps_of(network: Network) -> list[ScoreMaps]:
+    """Its maps over tokens."""
+    return [module for module in network.modules() if isinstance(module, ScoreMaps)]
+
+
+def difference(maps: ScoreMaps, side: str) -> torch.Tensor:
+    """Of Psi or Theta from the identity; without elements where the form has no such map."""
+    own = dict(maps.named_parameters())
+    if f"{side}_up" in own:
+        return own[f"{side}_up"] @ own[f"{side}_down"]
+    return own.get(side, torch.empty(0))
+
+
+@torch.no_grad()
+def map_error(network: Network, back: Network) -> float | None:
+    """How far the maps' differences have moved, by their norm; None where there are none."""
+    moved = norm = 0.0
+    for old, new in zip(maps_of(network), maps_of(back), strict=True):
+        for side in ("psi", "theta"):
+            before = difference(old, side)
+            moved += (difference(new, side) - before).square().sum().item()
+            norm += before.square().sum().item()
+    return (moved / norm) ** 0.5 if norm else None
+
+
+def measure(placement: str, seed: int, epochs: int, tuning: int) -> dict[str, float | None]:
+    """All figures of one training."""
+    config = DataConfig(name="digit-pairs")
+    data, larger_data = DigitPairs(config), ResizedPairs(config)
+    backbone = Space.load(SPACE).backbone
+    spec = NetworkSpec.parse(f"{backbone}: {placement}")
+    recipe = Recipe.load("digit-pairs").with_changes(epochs=epochs)
+    network = train(spec, data, recipe, seed=seed).network
+    larger = at_image_size(network, OTHER_SIZE)
+    back = at_image_size(larger, network.shape.image_size)
+    anew = copy.deepcopy(larger)
+    for maps in maps_of(anew):
+        maps.reset_parameters()
+    return {
+        "top1": top1(network, data),
+        "top1_other_size": top1(larger, larger_data),
+        "top1_other_size_tuned": top1(tuned(larger, recipe, tuning), larger_data),
+        "top1_other_size_tuned_anew": top1(tuned(anew, recipe, tuning), larger_data),
+        "top1_back": top1(back, data),
+        "map_error_back": map_error(network, back),
+    }
+
+
+def mean(figures: list[float | None]) -> float | None:
+    """Of figures that are there; None: there are none."""
+    known = [figure for figure in figures if figure is not None]
+    return fmean(known) if known else None
+
+
+def main() -> None:
+    """Measure every placement and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--tuning-epochs", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for placement in PLACEMENTS:
+        runs = [
+            measure(placement, seed, arguments.epochs, arguments.tuning_epochs)
+            for seed in range(arguments.seeds)
+        ]
+        means = {name: mean([run[name] for run in runs]) for name in runs[0]}
+        rows.append({"placement": placement, **means})
+    if arguments.json:
+        document = vars(arguments) | {"rows": rows}
+        print(json.dumps(document, indent=2))
+        return
+    print(
+        f"means of {arguments.seeds} seeds, {arguments.epochs} epochs at 16 px and "
+        f"{arguments.tuning_epochs} at {OTHER_SIZE} px; in percent"
+    )
+    heads = ("16 px", f"{OTHER_SIZE} px", "tuned", "tuned anew", "back", "map error")
+    print(f"{'placement':15}" + "".join(f"{head:>13}" for head in heads))
+    for row in rows:
+        figures = list(row.values())[1:]
+        cells = ["-" if figure is None else f"{100 * figure:.2f}" for figure in figures]
+        print(f"{row['placement']:15}" + "".join(f"{cell:>13}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
