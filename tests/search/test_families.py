@@ -13,7 +13,6 @@ from results.export import read_export
 from results.records import TrialState
 from results.store import Store
 from results.summary import StudySummary
-from results.weights import WeightsStore
 from search.exporting import export_placement, verify_folder
 from search.run import SearchConfig, prepare, run_search
 from sharedattn.backbones import FAMILIES

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -22,7 +22,7 @@ from spaces.space import Order, Space
 from spaces.stages import KIND_ORDER, CountedStage, ListedStage, Stage
 
 # The folder of the tiny backbones, which tests on several floors share.
-sys.path.insert(0, str(Path(__file__).parents[1] / "sharedattn"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "sharedattn"))
 
 
 class FakeCosts:

@@ -1,0 +1,99 @@
+"""The spaces that come with the package: what they choose from pays, and their networks run."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from results.export import rebuild
+from results.onnx_export import write_onnx
+from sharedattn.backbones import FAMILIES, _plain, build, canonical, describe, resolve
+from sharedattn.cost import CostModel
+from sharedattn.economics import less_attention_economics
+from sharedattn.placement import BackboneSpec, Kind, NetworkSpec, Placement
+from spaces.budget import CountedSpace
+from spaces.space import Space, presets
+from spaces.stages import CountedStage
+
+VIT = "embed_dim=22,mlp_ratio=1.5,num_heads=2,patch_size=7"
+PYRAMID = "embed_dims=6-10-14-22,mlp_ratios=2-2-1-1,num_heads=1-1-2-2"
+SMALL = {
+    "digit-pairs-vit": "vit(class_token=false,depth=4,global_pool=avg,embed_dim=22,mlp_ratio=1.5,"
+    "num_heads=2,patch_size=3,{})@13",
+    "deit-tiny": f"deit_tiny_patch16_224({VIT},{{}})@35",
+    "deit-tiny-any": f"deit_tiny_patch16_224({VIT},{{}})@35",
+    "deit-small": f"deit_small_patch16_224({VIT},{{}})@35",
+    "deepvit-16b": f"deepvit_16b({VIT},{{}})@35",
+    "ceit-tiny": "ceit_tiny(embed_dim=22,mlp_ratio=1.5,num_heads=2,patch_size=3,{})@61",
+    "hvt-ti-1": f"hvt_ti_1({VIT},{{}})@49",
+    "t2t-ea-14": "t2t_ea_14(embed_dim=22,mlp_ratio=1.5,num_heads=2,token_dim=7,{})@80",
+    "pvt-tiny": f"pvt_tiny({PYRAMID},{{}})@64",
+    "pvt-v2-b1": f"pvt_v2_b1({PYRAMID},{{}})@53",
+    "swin-tiny": "swin_tiny_patch4_window7_224(embed_dim=10,mlp_ratio=1.5,num_heads=1-1-2-5,"
+    "patch_size=2,window_size=3-3-3-3,{})@48",
+}
+"""Each preset's backbone at odd sizes, as deep as it is; at the braces, channels and classes."""
+
+
+def small_space(name: str) -> CountedSpace:
+    backbone = BackboneSpec.parse(SMALL[name].format("in_chans=2,num_classes=3"))
+    return CountedSpace(replace(Space.load(name), backbone=canonical(backbone)))
+
+
+def random_images(space: CountedSpace) -> torch.Tensor:
+    size = describe(space.space.backbone).image_size
+    return torch.randn(3, 2, size, size, generator=torch.Generator().manual_seed(5))
+
+
+def test_every_family_has_a_preset() -> None:
+    families = {_plain(Space.load(name).backbone.name)[0].base_name for name in presets()}
+    assert families == {family.base_name for family in FAMILIES}
+
+
+@pytest.mark.parametrize("name", presets())
+def test_forms_save_macs(name: str) -> None:
+    space = Space.load(name)
+    costs = CostModel(space.backbone)
+    for i, stage in enumerate(space.stages):
+        assert isinstance(stage, CountedStage)
+        if stage.most(Kind.LESS):
+            economics = less_attention_economics(costs, i)
+            saved = {form.form: form.saved_macs for form in economics.forms}
+            for form in stage.less_form:
+                assert saved[form or economics.default.form] > 0
+
+
+@pytest.mark.parametrize("name", presets())
+def test_members_run_forward_and_backward_and_come_back(name: str) -> None:
+    space = small_space(name)
+    images = random_images(space)
+    members = space.sample_many(random.Random(11), 2)
+    depths = [stage.max_depth for stage in describe(space.space.backbone).stages]
+    for placement in (Placement.all_vanilla(depths), *members):
+        spec = NetworkSpec(space.space.backbone, placement)
+        assert resolve(spec) == spec
+        network = build(spec)
+        logits = network(images)
+        assert logits.shape == (3, 3)
+        logits.square().sum().backward()
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        assert gradients
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        network.eval()
+        again = rebuild(NetworkSpec.parse(str(spec)), network.state_dict())
+        with torch.no_grad():
+            assert torch.equal(again(images), network(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", presets())
+def test_members_are_exported(name: str, tmp_path: Path) -> None:
+    space = small_space(name)
+    [placement] = space.sample_many(random.Random(13), 1)
+    network = build(NetworkSpec(space.space.backbone, placement)).eval()
+    # Compares logits, at another batch size.
+    write_onnx(tmp_path / "model.onnx", network, describe(space.space.backbone).image_size)
