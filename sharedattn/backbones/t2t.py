@@ -21,6 +21,7 @@ Y x X grid.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -30,19 +31,21 @@ from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
 from sharedattn.attention.external import double_norm
-from sharedattn.backbones.family import Family, KeywordRule, norm_macs, num_params
+from sharedattn.backbones.family import (
+    Family,
+    KeywordRule,
+    conv_grid,
+    mlp_ratio,
+    norm_macs,
+    num_params,
+    weight_macs,
+)
 from sharedattn.backbones.vit import self_attention
 from sharedattn.block import Block
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import BackboneSpec, Envelope
-from sharedattn.shape import (
-    AttentionShape,
-    BackboneShape,
-    StageShape,
-    mlp_macs,
-    mlp_params,
-)
+from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 TOKEN_SLOTS = 128
 """Memory slots of the tokens-to-token module, fixed in the published code."""
@@ -96,11 +99,6 @@ class TokenTransformer(nn.Module):
         out_BND: Tensor = x_BND + self.mlp(self.norm2(x_BND))
         return out_BND
 
-    def macs(self, num_tokens: int) -> int:
-        """Multiply-accumulates of so many tokens, the norms left out."""
-        maps = [m for m in self.modules() if isinstance(m, nn.Linear)]
-        return num_tokens * sum(m.weight.numel() for m in maps)
-
     def norm_macs(self, num_tokens: int) -> int:
         """What the norms count for so many tokens."""
         return norm_macs(self.norm1, num_tokens) + norm_macs(self.norm2, num_tokens)
@@ -110,23 +108,22 @@ class TokensToToken(nn.Module):
     """Images to tokens by three overlapping splits, two of them followed by a block.
 
     Attributes:
-        grids: rows, and as many columns, after each split.
+        grids: rows and columns of tokens after each split.
     """
 
     def __init__(self, img_size: int, in_chans: int, embed_dim: int, token_dim: int) -> None:
         """For square images; see `T2TViT`."""
         super().__init__()
         self.img_size = img_size
-        self.soft_split0 = nn.Unfold(kernel_size=7, stride=4, padding=2)
-        self.soft_split1 = nn.Unfold(kernel_size=3, stride=2, padding=1)
-        self.soft_split2 = nn.Unfold(kernel_size=3, stride=2, padding=1)
+        self.soft_split0 = nn.Unfold((7, 7), stride=(4, 4), padding=(2, 2))
+        self.soft_split1 = nn.Unfold((3, 3), stride=(2, 2), padding=(1, 1))
+        self.soft_split2 = nn.Unfold((3, 3), stride=(2, 2), padding=(1, 1))
         self.attention1 = TokenTransformer(in_chans * 7 * 7, token_dim)
         self.attention2 = TokenTransformer(token_dim * 3 * 3, token_dim)
         self.project = nn.Linear(token_dim * 3 * 3, embed_dim)
-        # (size + 2 padding - kernel) // stride + 1 of each split.
-        first = (img_size - 3) // 4 + 1
-        second = (first - 1) // 2 + 1
-        self.grids = (first, second, (second - 1) // 2 + 1)
+        first = conv_grid((img_size, img_size), self.soft_split0)
+        second = conv_grid(first, self.soft_split1)
+        self.grids = (first, second, conv_grid(second, self.soft_split2))
 
     def forward(self, images_BCYX: Tensor) -> Tensor:
         """Patch tokens (B, N, D)."""
@@ -136,21 +133,20 @@ class TokensToToken(nn.Module):
             (self.attention2, self.soft_split2, self.grids[1]),
         ):
             x_BTN = attention(x_BNT).transpose(1, 2)
-            x_BNT = split(x_BTN.reshape(*x_BTN.shape[:2], grid, grid)).transpose(1, 2)
+            x_BNT = split(x_BTN.reshape(*x_BTN.shape[:2], *grid)).transpose(1, 2)
         x_BND: Tensor = self.project(x_BNT)
         return x_BND
 
     def norm_macs(self) -> int:
         """What the norms count for one image."""
-        return self.attention1.norm_macs(self.grids[0] ** 2) + self.attention2.norm_macs(
-            self.grids[1] ** 2
-        )
+        first, second, _ = map(math.prod, self.grids)
+        return self.attention1.norm_macs(first) + self.attention2.norm_macs(second)
 
     def macs(self) -> int:
         """Multiply-accumulates for one image, norms included."""
-        first, second, last = (grid**2 for grid in self.grids)
-        blocks = self.attention1.macs(first) + self.attention2.macs(second)
-        return blocks + last * self.project.weight.numel() + self.norm_macs()
+        first, second, last = map(math.prod, self.grids)
+        blocks = weight_macs(self.attention1, first) + weight_macs(self.attention2, second)
+        return blocks + weight_macs(self.project, last) + self.norm_macs()
 
 
 class T2TViT(nn.Module):
@@ -194,7 +190,7 @@ class T2TViT(nn.Module):
         """
         super().__init__()
         self.tokens_to_token = TokensToToken(img_size, in_chans, embed_dim, token_dim)
-        num_tokens = self.tokens_to_token.grids[-1] ** 2 + 1
+        num_tokens = 1 + math.prod(self.tokens_to_token.grids[-1])
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(sinusoids(num_tokens, embed_dim), requires_grad=False)
         self.blocks = nn.ModuleList(
@@ -310,15 +306,14 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
         InputError: no patch or no block.
     """
     module = model.tokens_to_token
-    side = module.grids[-1]
-    if not len(model.blocks) or module.grids[0] < 1:
+    grid = module.grids[-1]
+    if not len(model.blocks) or not math.prod(grid):
         raise InputError(
             f"`a network has blocks and patches` must hold, but got {len(model.blocks)} blocks "
             f"at {module.img_size} px; raise the depth, or the image size to 3 at least"
         )
     block = model.blocks[0]
     N, D = model.pos_embed.shape[1:]
-    hidden_dim = block.mlp.fc1.out_features
     return BackboneShape(
         image_size=module.img_size,
         stages=(
@@ -326,12 +321,12 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
                 max_depth=len(model.blocks),
                 num_tokens=N,
                 num_prefix_tokens=1,
-                grid=(side, side),
+                grid=grid,
                 embed_dim=D,
                 num_heads=block.attn.num_heads,
-                attention=AttentionShape(num_queries=N, num_keys=N, key_grid=(side, side)),
-                mlp_params=mlp_params(D, hidden_dim),
-                mlp_macs=mlp_macs(N, D, hidden_dim),
+                attention=AttentionShape(num_queries=N, num_keys=N, key_grid=grid),
+                mlp_params=num_params(block.mlp),
+                mlp_macs=weight_macs(block.mlp, N),
                 qkv_bias=block.attn.qkv.bias is not None,
                 proj_bias=True,
                 layer_scale=False,
@@ -358,7 +353,7 @@ T2T = Family(
         "depth": KeywordRule(lambda m: len(m.blocks)),
         "num_heads": KeywordRule(lambda m: m.blocks[0].attn.num_heads),
         "mlp_ratio": KeywordRule(
-            lambda m: m.blocks[0].mlp.fc1.out_features / m.pos_embed.shape[2]
+            lambda m: mlp_ratio(m.pos_embed.shape[2], m.blocks[0].mlp.fc1.out_features)
         ),
         "qkv_bias": KeywordRule(lambda m: m.blocks[0].attn.qkv.bias is not None),
         "token_dim": KeywordRule(lambda m: m.tokens_to_token.attention1.norm2.weight.numel()),
