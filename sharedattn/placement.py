@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from sharedattn.errors import InputError
+from sharedattn.lavit import LAVIT_LIKE
 
 SPEC_FORMAT_VERSION = 2
 DEFAULT_SLOTS = 64
@@ -746,16 +747,16 @@ class NetworkSpec:
 
     @classmethod
     def parse(cls, text: str) -> NetworkSpec:
-        """Read `backbone(key=value,...)@image_size: placement`.
+        """Read `backbone(key=value,...)@image_size: placement`, or the name of a network.
 
         Raises:
             InputError: text that means no network.
         """
-        backbone, colon, placement = text.partition(":")
+        backbone, colon, placement = LAVIT_LIKE.get(text.strip(), text).partition(":")
         if not colon:
             raise InputError(
-                f"`a network is backbone: placement` must hold, but got {text!r}; "
-                f'write for example "deit_tiny_patch16_224: V6L6/cb"'
+                f"`a network is backbone: placement, or one of {', '.join(LAVIT_LIKE)}` must "
+                f'hold, but got {text!r}; write for example "deit_tiny_patch16_224: V6L6/cb"'
             )
         return cls(BackboneSpec.parse(backbone), Placement.parse(placement))
 

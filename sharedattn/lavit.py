@@ -1,0 +1,39 @@
+"""LaViT's models, as near as its printed figures let them be known.
+
+LaViT (CVPR 2024, arXiv:2406.00427) prints params and MACs of three models; no source at hand gives
+the shape of any. None of these is therefore called what the paper calls its own:
+
+- `lavit_like_b` is PVT-Medium with vanilla layers in stages 1 and 2, and one before less layers in
+  stages 3 and 4. By the paper's convention, maps free, it has 39.67 M params and 6.15 G MACs
+  (6.13 G without norms), printed 39.6 M and 6.1 G. Eleven placements of vanilla layers before less
+  ones on published pyramids print the same figures, all of them on PVT-Medium and with the same
+  stages 3 and 4; this is the one that leaves stages 1 and 2 vanilla.
+- `lavit_like_t` and `lavit_like_s` are no published pyramid: none gives LaViT-T's 10.9 M and
+  1.6 G, or LaViT-S's 22.4 M and 3.3 G, with any number of less layers. They are the nearest of all
+  pyramids with depths and widths within the published ranges and placed as `lavit_like_b` is, maps
+  free: 10.90 M and 1.597 G, 22.42 M and 3.296 G. About two hundred others print the same figures,
+  so nothing but being nearest speaks for either; `benchmarks/lavit_search.py` finds them.
+
+All three are without the attention residual and the diagonality term, which the paper's have: the
+wiring of the one is our reading, the other is the recipe's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+LAVIT_LIKE: Mapping[str, str] = MappingProxyType(
+    {
+        "lavit_like_t": (
+            "pvt_v2(depths=3-7-10-3,embed_dims=32-64-160-384,num_heads=1-2-5-8): "
+            "V3 | V7 | V1L9 | V1L2"
+        ),
+        "lavit_like_s": (
+            "pvt_v2(depths=3-4-10-3,embed_dims=48-64-320-384,num_heads=1-2-5-8): "
+            "V3 | V4 | V1L9 | V1L2"
+        ),
+        "lavit_like_b": "pvt_medium: V3 | V4 | V1L17 | V1L2",
+    }
+)
+"""Networks by name, each as the text that `NetworkSpec.parse` reads; it reads the name as well."""
