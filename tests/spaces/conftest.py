@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pathlib
 import sys
@@ -109,23 +110,33 @@ def members() -> Callable[..., set[Placement]]:
     """All members of a space by brute force, its constraints given as a predicate."""
 
     def members(space: Space, holds: Holds = lambda _: True) -> set[Placement]:
-        stages = [
-            set(
-                _counted_members(stage, space.order == "EVLN")
-                if isinstance(stage, CountedStage)
-                else _listed_members(stage)
-            )
-            for stage in space.stages
-        ]
-        shape = space_module.describe(space.backbone)
-        every = {
-            canonical_placement(shape, p)
-            for p in map(Placement, itertools.product(*stages))
-            if _is_legal(shape, space.backbone.options, p)
-        }
-        return {p for p in every if holds(p)}
+        shape, ordered = space_module.describe(space.backbone), space.order == "EVLN"
+        return _members(space.stages, ordered, shape, space.backbone.options, holds)
 
     return members
+
+
+def _members(
+    stages: tuple[Stage, ...],
+    ordered: bool,
+    shape: BackboneShape,
+    options: MechanismOptions,
+    holds: Holds,
+) -> set[Placement]:
+    by_stage = [
+        set(
+            _counted_members(stage, ordered)
+            if isinstance(stage, CountedStage)
+            else _listed_members(stage)
+        )
+        for stage in stages
+    ]
+    every = {
+        canonical_placement(shape, placement)
+        for placement in map(Placement, itertools.product(*by_stage))
+        if _is_legal(shape, options, placement)
+    }
+    return {placement for placement in every if holds(placement)}
 
 
 def _is_legal(shape: BackboneShape, options: MechanismOptions, placement: Placement) -> bool:
@@ -183,7 +194,9 @@ def stage_shape() -> Callable[..., StageShape]:
     return _stage_shape
 
 
-def _backbone_shape(stages: tuple[StageShape, ...]) -> BackboneShape:
+def _backbone_shape(stages: tuple[StageShape, ...], num_stages: int) -> BackboneShape:
+    """A backbone of these stages, or of so many where there are none."""
+    stages = stages or (_stage_shape(),) * num_stages
     ends = ("stem_params", "stem_macs", "stem_norm_macs")
     ends += ("head_params", "head_macs", "head_norm_macs")
     return BackboneShape(image_size=7, stages=stages, **dict.fromkeys(ends, 0))
@@ -207,7 +220,7 @@ def make_space(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
     ) -> Space:
         keywords = (("number", len(made_up)),)
         backbone = BackboneSpec(name="made_up", keywords=keywords, options=options)
-        made_up[backbone] = _backbone_shape(shapes or (_stage_shape(),) * len(stages))
+        made_up[backbone] = _backbone_shape(shapes, len(stages))
         return Space(
             name="made-up",
             backbone=backbone,
@@ -315,11 +328,17 @@ SPACES: dict[str, Case] = {
 }
 
 
+@functools.cache
+def _members_of_case(name: str) -> frozenset[Placement]:
+    case = SPACES[name]
+    shape = _backbone_shape(case.shapes, len(case.stages))
+    ordered = case.order == "EVLN"
+    return frozenset(_members(case.stages, ordered, shape, case.options, case.holds))
+
+
 @pytest.fixture(params=list(SPACES))
 def small(
-    request: pytest.FixtureRequest,
-    make_space: Callable[..., Space],
-    members: Callable[..., set[Placement]],
+    request: pytest.FixtureRequest, make_space: Callable[..., Space]
 ) -> tuple[Space, set[Placement]]:
     """A space of each form, and its members by brute force."""
     case = SPACES[request.param]
@@ -330,4 +349,4 @@ def small(
         shapes=case.shapes,
         options=case.options,
     )
-    return space, members(space, case.holds)
+    return space, set(_members_of_case(request.param))

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
+import pathlib
 import re
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tiny_families import tiny_backbone
 
-from sharedattn.backbones import describe
+from sharedattn.backbones import FAMILIES, canonical, describe, resolve
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    Kind,
+    LayerChoice,
+    NetworkSpec,
+    Placement,
+)
+from spaces.automaton import Automaton, Path
 from spaces.budget import CountedSpace
 from spaces.constraints import Count, Equal, First, Last, MixingLayer
 from spaces.space import Space, presets
@@ -18,7 +29,7 @@ from spaces.stages import CountedStage, ListedStage
 Small = tuple[Space, set[Placement]]
 Choices = Callable[..., tuple[LayerChoice, ...]]
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 DOCS = (REPOSITORY / "docs" / "spaces.md").read_text(encoding="utf-8")
 PRESETS = {
     path.stem: path.read_text(encoding="utf-8")
@@ -40,7 +51,7 @@ constraints:
 
 
 def test_the_documentation_has_examples_of_both_forms() -> None:
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
     assert any("layers:" in text for text in EXAMPLES)
 
 
@@ -104,7 +115,7 @@ def test_the_embedded_preset_has_the_placements_it_was_tried_with() -> None:
         assert Placement.parse(text) not in space
 
 
-def test_a_file_is_loaded_by_its_path(tmp_path: Path) -> None:
+def test_a_file_is_loaded_by_its_path(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(YAML, encoding="utf-8")
     space = Space.load(path)
@@ -191,8 +202,8 @@ def test_a_document_that_fits_no_backbone_is_refused(
         Space.from_document({**document, **changes})
 
 
-def test_neither_preset_nor_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a preset or a YAML file .* presets: deit-small, deit-t"):
+def test_neither_preset_nor_file(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="a preset or a YAML file .* deit-small, deit-tiny, "):
         Space.load("deit-huge")
     with pytest.raises(InputError, match="a preset or a YAML file that can be read` must hold"):
         Space.load(tmp_path)
@@ -255,3 +266,58 @@ def test_no_member_names_the_stage_at_fault(
         InputError, match="stage 2, 3 of made-up has none: its counts never add up"
     ):
         make_space(fine, reuse, counts, constraints=(MixingLayer(per="stage"),)).envelope()
+
+
+@pytest.mark.parametrize(
+    ("base_name", "options"),
+    [
+        *((family.base_name, "") for family in FAMILIES),
+        ("swin", "handover=previous"),
+        ("pvt", "attention_residual=true"),
+        ("pvt_v2", "attention_residual=true"),
+    ],
+)
+def test_members_are_what_the_backbone_accepts(
+    base_name: str,
+    options: str,
+    choices: Choices,
+    paths: Callable[[Automaton], Iterator[Path]],
+) -> None:
+    backbone = canonical(tiny_backbone(base_name, options))
+    every = choices("V", "L", "L/full", "L/keys", "E/s3/mea")
+    depths = [stage.max_depth for stage in describe(backbone).stages]
+    space = Space(
+        name="tiny",
+        backbone=backbone,
+        stages=tuple(
+            ListedStage(layers=(every,) * depth, depth=tuple(range(1, depth + 1)))
+            for depth in depths
+        ),
+    )
+    accepted = set()
+    words = (
+        [word for n in range(1, depth + 1) for word in itertools.product(every, repeat=n)]
+        for depth in depths
+    )
+    for stages in itertools.product(*words):
+        with contextlib.suppress(InputError):
+            spec = NetworkSpec(backbone, Placement(stages))
+            if resolve(spec) == spec:
+                accepted.add(spec.placement)
+    found = [space.automaton.placement(path) for path in paths(space.automaton)]
+    assert len(found) == len(accepted) > 0
+    assert set(found) == accepted
+
+
+def test_an_option_that_fits_no_backbone_names_the_line() -> None:
+    with pytest.raises(InputError, match=r"here, line 2 .*: backbone: `attention_residual pools"):
+        Space.from_yaml(YAML.replace("vit(", "vit(attention_residual=true,"), "here")
+
+
+def test_maps_that_do_not_fit_name_the_line() -> None:
+    text = YAML.replace("N: 0..3}", "L: 0..2}\n    less_form: [keys, lowrank9]")
+    with pytest.raises(
+        InputError,
+        match=r"here, line 6 \(less_form: \[keys, lowrank9\]\): .*less_form: `rank <= tok",
+    ):
+        Space.from_yaml(text, "here")
