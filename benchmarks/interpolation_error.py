@@ -154,6 +154,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if not arguments.json:
+        print(
+            f"means of {arguments.seeds} seeds, {arguments.epochs} epochs at 16 px and "
+            f"{arguments.tuning_epochs} at {OTHER_SIZE} px; in percent"
+        )
+        heads = ("16 px", f"{OTHER_SIZE} px", "tuned", "tuned anew", "back", "map error")
+        print(f"{'placement':15}" + "".join(f"{head:>13}" for head in heads))
     rows: list[dict[str, Any]] = []
     for placement in PLACEMENTS:
         runs = [
@@ -162,20 +169,17 @@ def main() -> None:
         ]
         means = {name: mean([run[name] for run in runs]) for name in runs[0]}
         rows.append({"placement": placement, **means})
+        if not arguments.json:
+            cells = ["-" if value is None else f"{100 * value:.2f}" for value in means.values()]
+            print(f"{placement:15}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
     if arguments.json:
-        document = vars(arguments) | {"rows": rows}
+        document = {
+            "epochs": arguments.epochs,
+            "tuning_epochs": arguments.tuning_epochs,
+            "seeds": arguments.seeds,
+            "rows": rows,
+        }
         print(json.dumps(document, indent=2))
-        return
-    print(
-        f"means of {arguments.seeds} seeds, {arguments.epochs} epochs at 16 px and "
-        f"{arguments.tuning_epochs} at {OTHER_SIZE} px; in percent"
-    )
-    heads = ("16 px", f"{OTHER_SIZE} px", "tuned", "tuned anew", "back", "map error")
-    print(f"{'placement':15}" + "".join(f"{head:>13}" for head in heads))
-    for row in rows:
-        figures = list(row.values())[1:]
-        cells = ["-" if figure is None else f"{100 * figure:.2f}" for figure in figures]
-        print(f"{row['placement']:15}" + "".join(f"{cell:>13}" for cell in cells))
 
 
 if __name__ == "__main__":
