@@ -51,6 +51,25 @@ class RunResult:
     diagonality: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkPlan:
+    """What a network is built as.
+
+    Attributes:
+        backbone: the backbone.
+        envelope: the placements it can run.
+        shape: sizes of the backbone, stage by stage.
+        fused: whether attention uses the fused kernel where no map is asked for.
+        drop_path_rate: stochastic depth of the backbone's last block.
+    """
+
+    backbone: BackboneSpec
+    envelope: Envelope
+    shape: BackboneShape
+    fused: bool = True
+    drop_path_rate: float = 0.0
+
+
 class Network(nn.Module, ABC):
     """A backbone whose layers can do everything in an envelope; a family gives stem and head.
 
@@ -69,42 +88,34 @@ class Network(nn.Module, ABC):
             backbone asks for the attention residual.
     """
 
-    def __init__(
-        self,
-        backbone: BackboneSpec,
-        envelope: Envelope,
-        shape: BackboneShape,
-        *,
-        fused: bool,
-        drop_path_rate: float,
-    ) -> None:
+    def __init__(self, plan: NetworkPlan) -> None:
         """Make what all families share: the DIA cells and the attention residuals.
 
         Raises:
             InputError: a DIA bottleneck without channels.
         """
         super().__init__()
-        self.backbone = backbone
-        self.envelope = envelope
-        self.shape = shape
-        self.fused = fused
-        self.drop_path_rate = drop_path_rate
+        self.backbone = plan.backbone
+        self.envelope = plan.envelope
+        self.shape = plan.shape
+        self.fused = plan.fused
+        self.drop_path_rate = plan.drop_path_rate
         self.grad_checkpointing = False
-        self.only_placement = _only_placement(envelope)
+        self.only_placement = _only_placement(plan.envelope)
         self.dia_cells = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    str(cell): DIACell(stage.embed_dim, backbone.options.dia_reduction)
+                    str(cell): DIACell(stage.embed_dim, plan.backbone.options.dia_reduction)
                     for cell in sorted(frozenset().union(*(p.dia_cells for p in positions)))
                 }
             )
-            for stage, positions in zip(shape.stages, envelope.stages, strict=True)
+            for stage, positions in zip(plan.shape.stages, plan.envelope.stages, strict=True)
         )
         self.residuals = nn.ModuleDict(
             {
-                str(i): AttentionResidual(shape.stages[i - 1], shape.stages[i])
-                for i in range(1, len(shape.stages))
-                if backbone.options.attention_residual
+                str(i): AttentionResidual(plan.shape.stages[i - 1], plan.shape.stages[i])
+                for i in range(1, len(plan.shape.stages))
+                if plan.backbone.options.attention_residual
             }
         )
 

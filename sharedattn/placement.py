@@ -455,6 +455,11 @@ class LayerEnvelope:
     cb: bool = False
     forms: frozenset[tuple[Kind, str | None]] = frozenset()
 
+    @property
+    def attends_to_tokens(self) -> bool:
+        """Whether some placement puts vanilla or less attention here."""
+        return bool(self.kinds & {Kind.VANILLA, Kind.LESS})
+
     def forms_of(self, kind: Kind) -> tuple[str | None, ...]:
         """The forms of layers of `kind` here, the default first."""
         forms = (form for of_kind, form in self.forms if of_kind is kind)

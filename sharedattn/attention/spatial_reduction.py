@@ -98,7 +98,7 @@ def spatial_reduction_attention(
     attention: Any, position: LayerEnvelope, stage: StageShape, *, fused: bool
 ) -> SpatialReductionAttention | None:
     """What serves vanilla and less attention at a position; None where it has neither."""
-    if not position.kinds & {Kind.VANILLA, Kind.LESS}:
+    if not position.attends_to_tokens:
         return None
     return SpatialReductionAttention(
         attention,

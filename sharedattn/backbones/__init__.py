@@ -31,7 +31,7 @@ from sharedattn.legality import (
     check_options,
     check_placement,
 )
-from sharedattn.network import Network
+from sharedattn.network import Network, NetworkPlan
 from sharedattn.placement import BackboneSpec, Envelope, Keyword, Kind, LayerChoice, NetworkSpec
 from sharedattn.shape import BackboneShape, StageShape
 
@@ -142,9 +142,14 @@ def build_network(
     _check_envelope(shape, envelope)
     family, _ = _plain(backbone.name)
     model = _make(backbone, family, drop_path_rate=drop_path_rate)
-    return family.make_network(
-        model, backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate
+    plan = NetworkPlan(
+        backbone=backbone,
+        envelope=envelope,
+        shape=shape,
+        fused=fused,
+        drop_path_rate=drop_path_rate,
     )
+    return family.make_network(model, plan)
 
 
 def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:

@@ -53,6 +53,7 @@ from sharedattn.backbones.vit import (
     vit_stage,
 )
 from sharedattn.block import Block, GridBlock
+from sharedattn.network import NetworkPlan
 from sharedattn.placement import LayerChoice, LayerEnvelope
 from sharedattn.shape import BackboneShape, StageShape
 from sharedattn.state import Recorder, State
@@ -212,9 +213,9 @@ class CeiTNetwork(ViTNetwork):
         pos_layer_embed: (1, L, D), added to the class tokens of the layers.
     """
 
-    def __init__(self, model: Any, *arguments: Any, **options: Any) -> None:
+    def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take over the parts of `model` that the envelope needs; see `Family`."""
-        super().__init__(model, *arguments, **options)
+        super().__init__(model, plan)
         self.lca = LayerwiseClassAttention(model.lca)
         self.pos_layer_embed = model.pos_layer_embed
 

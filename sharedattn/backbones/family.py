@@ -99,9 +99,8 @@ class Family:
         describe: sizes of a built model, at an image size where the model does not know its own
             (None where it does); raises `InputError`, without the model's name, on one
             whose parts are not understood.
-        make_network: the family's `Network` class: it takes a built model, the backbone's spec,
-            the envelope, the shape, `fused` and `drop_path_rate`, and takes the model's parts
-            over.
+        make_network: the family's `Network` class: it takes a built model, whose parts it takes
+            over, and the network's plan.
         names: further names that are not timm's, each with what builds its model.
         default_image_size: of a family whose models do not know their image size; None: they
             take `img_size`, and have a default of their own.

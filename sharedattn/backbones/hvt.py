@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from sharedattn.backbones.family import Family, KeywordRule, weight_macs
 from sharedattn.backbones.vit import VIT, ViTNetwork, ViTParts, vit_shape, vit_stage
 from sharedattn.block import Block
-from sharedattn.network import Network
+from sharedattn.network import Network, NetworkPlan
 from sharedattn.shape import BackboneShape
 
 POOL_SIZE, POOL_STRIDE = 3, 2
@@ -96,9 +96,9 @@ class HVTNetwork(ViTNetwork):
         stage_pos_embeds: positions (1, N, D) of the tokens of each stage but the first.
     """
 
-    def __init__(self, model: Any, *arguments: Any, **options: Any) -> None:
+    def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take over the parts of `model` that the envelope needs; see `Family`."""
-        super().__init__(model, *arguments, **options)
+        super().__init__(model, plan)
         self.stage_pos_embeds = model.stage_pos_embeds
 
     def make_blocks(self, model: Any) -> nn.Module:

@@ -8,8 +8,9 @@ the published code, so that its checkpoints load; `PyramidVisionTransformer` is 
 their initialisation, and a network over an envelope runs them.
 
 Positions fit one image size, where the published code resamples them in each run; grids are
-rounded down where the image size does not divide, as there. External attention, context broadcasting and DIA,
-which the four papers do not place in a pyramid, act on all tokens of a stage: our reading.
+rounded down where the image size does not divide, as there. External attention, context
+broadcasting and DIA, which the four papers do not place in a pyramid, act on all tokens of a
+stage: our reading.
 
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 """
@@ -44,8 +45,7 @@ from sharedattn.backbones.family import (
     resample_positions,
 )
 from sharedattn.block import Block
-from sharedattn.network import Network
-from sharedattn.placement import BackboneSpec, Envelope
+from sharedattn.network import Network, NetworkPlan
 from sharedattn.shape import BackboneShape, StageShape, mlp_macs, mlp_params
 
 
@@ -205,25 +205,22 @@ class PVTNetwork(Network):
     def __init__(
         self,
         model: PyramidVisionTransformer,
-        backbone: BackboneSpec,
-        envelope: Envelope,
-        shape: BackboneShape,
-        *,
-        fused: bool,
-        drop_path_rate: float,
+        plan: NetworkPlan,
     ) -> None:
         """Take over the parts of `model` that the envelope needs; see `Family`."""
-        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
-        for i, (positions, stage) in enumerate(zip(envelope.stages, shape.stages, strict=True)):
+        super().__init__(plan)
+        for i, (positions, stage) in enumerate(
+            zip(plan.envelope.stages, plan.shape.stages, strict=True)
+        ):
             self.add_module(f"patch_embed{i + 1}", _part(model, "patch_embed", i))
             self.register_parameter(f"pos_embed{i + 1}", _part(model, "pos_embed", i))
             blocks = nn.ModuleList(
                 Block(
                     block,
-                    spatial_reduction_attention(block.attn, position, stage, fused=fused),
+                    spatial_reduction_attention(block.attn, position, stage, fused=plan.fused),
                     position,
                     stage,
-                    backbone.options,
+                    plan.backbone.options,
                 )
                 for block, position in zip(_part(model, "block", i), positions, strict=False)
             )
@@ -251,7 +248,7 @@ class PVTNetwork(Network):
     def _enter(self, stage: int, x_BCYX: Tensor) -> Tensor:
         x_BND: Tensor = _part(self, "patch_embed", stage)(x_BCYX)
         if stage == len(self.shape.stages) - 1:
-            x_BND = torch.cat([self.cls_token.expand(len(x_BND), -1, -1), x_BND], dim=1)
+            x_BND = torch.cat([self.cls_token.expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
         out_BND: Tensor = x_BND + _part(self, "pos_embed", stage)
         return out_BND
 

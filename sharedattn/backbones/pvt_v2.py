@@ -44,8 +44,7 @@ from sharedattn.backbones.family import (
     require_type,
 )
 from sharedattn.block import Block, GridBlock
-from sharedattn.network import Network
-from sharedattn.placement import BackboneSpec, Envelope
+from sharedattn.network import Network, NetworkPlan
 from sharedattn.shape import BackboneShape, StageShape, mlp_macs
 
 
@@ -78,15 +77,10 @@ class PVTv2Network(Network):
     def __init__(
         self,
         model: Any,
-        backbone: BackboneSpec,
-        envelope: Envelope,
-        shape: BackboneShape,
-        *,
-        fused: bool,
-        drop_path_rate: float,
+        plan: NetworkPlan,
     ) -> None:
         """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
-        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
+        super().__init__(plan)
         self.patch_embed = model.patch_embed
         self.stages = nn.ModuleList(
             PVTv2Stage(
@@ -94,16 +88,16 @@ class PVTv2Network(Network):
                 [
                     GridBlock(
                         block,
-                        spatial_reduction_attention(block.attn, position, sizes, fused=fused),
+                        spatial_reduction_attention(block.attn, position, sizes, fused=plan.fused),
                         position,
                         sizes,
-                        backbone.options,
+                        plan.backbone.options,
                     )
                     for block, position in zip(stage.blocks, positions, strict=False)
                 ],
             )
             for stage, positions, sizes in zip(
-                model.stages, envelope.stages, shape.stages, strict=True
+                model.stages, plan.envelope.stages, plan.shape.stages, strict=True
             )
         )
         self.head = model.head

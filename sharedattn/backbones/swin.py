@@ -52,8 +52,8 @@ from sharedattn.backbones.family import (
 )
 from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerEnvelope
+from sharedattn.network import Network, NetworkPlan
+from sharedattn.placement import Kind, LayerEnvelope
 from sharedattn.shape import (
     AttentionShape,
     BackboneShape,
@@ -91,15 +91,10 @@ class SwinNetwork(Network):
     def __init__(
         self,
         model: Any,
-        backbone: BackboneSpec,
-        envelope: Envelope,
-        shape: BackboneShape,
-        *,
-        fused: bool,
-        drop_path_rate: float,
+        plan: NetworkPlan,
     ) -> None:
         """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
-        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
+        super().__init__(plan)
         self.patch_embed = model.patch_embed
         self.layers = nn.ModuleList(
             SwinStage(
@@ -107,16 +102,16 @@ class SwinNetwork(Network):
                 [
                     Block(
                         block,
-                        _window_attention(block, position, fused=fused),
+                        _window_attention(block, position, fused=plan.fused),
                         position,
                         stage,
-                        backbone.options,
+                        plan.backbone.options,
                     )
                     for block, position in zip(layer.blocks, positions, strict=False)
                 ],
             )
             for layer, positions, stage in zip(
-                model.layers, envelope.stages, shape.stages, strict=True
+                model.layers, plan.envelope.stages, plan.shape.stages, strict=True
             )
         )
         self.norm = model.norm
@@ -169,7 +164,7 @@ def _window_attention(
     block: Any, position: LayerEnvelope, *, fused: bool
 ) -> WindowAttention | None:
     """What serves vanilla and less attention at a position, made of timm's block."""
-    if not position.kinds & {Kind.VANILLA, Kind.LESS}:
+    if not position.attends_to_tokens:
         return None
     return WindowAttention(
         block.attn.qkv,

@@ -43,8 +43,7 @@ from sharedattn.backbones.family import (
 from sharedattn.backbones.vit import self_attention
 from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.network import Network
-from sharedattn.placement import BackboneSpec, Envelope
+from sharedattn.network import Network, NetworkPlan
 from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 TOKEN_SLOTS = 128
@@ -239,28 +238,23 @@ class T2TNetwork(Network):
     def __init__(
         self,
         model: Any,
-        backbone: BackboneSpec,
-        envelope: Envelope,
-        shape: BackboneShape,
-        *,
-        fused: bool,
-        drop_path_rate: float,
+        plan: NetworkPlan,
     ) -> None:
         """Take over the parts of `model` that the envelope needs; see `Family`."""
-        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
+        super().__init__(plan)
         self.tokens_to_token = model.tokens_to_token
         self.cls_token = model.cls_token
         self.pos_embed = model.pos_embed
-        [stage] = shape.stages
+        [stage] = plan.shape.stages
         self.blocks = nn.ModuleList(
             Block(
                 block,
-                self_attention(block.attn, position, stage.num_heads, fused=fused),
+                self_attention(block.attn, position, stage.num_heads, fused=plan.fused),
                 position,
                 stage,
-                backbone.options,
+                plan.backbone.options,
             )
-            for block, position in zip(model.blocks, envelope.stages[0], strict=False)
+            for block, position in zip(model.blocks, plan.envelope.stages[0], strict=False)
         )
         self.norm = model.norm
         self.head = model.head
@@ -274,7 +268,7 @@ class T2TNetwork(Network):
     def embed_images(self, images_BCYX: Tensor) -> Tensor:
         """Class and patch tokens with their positions, (B, N, D)."""
         x_BND = self.tokens_to_token(images_BCYX)
-        x_BND = torch.cat([self.cls_token.expand(len(x_BND), -1, -1), x_BND], dim=1)
+        x_BND = torch.cat([self.cls_token.expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
         out_BND: Tensor = x_BND + self.pos_embed
         return out_BND
 

@@ -37,8 +37,8 @@ from sharedattn.backbones.family import (
 )
 from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerEnvelope
+from sharedattn.network import Network, NetworkPlan
+from sharedattn.placement import Kind, LayerEnvelope
 from sharedattn.shape import (
     AttentionShape,
     BackboneShape,
@@ -77,15 +77,10 @@ class ViTNetwork(Network):
     def __init__(
         self,
         model: Any,
-        backbone: BackboneSpec,
-        envelope: Envelope,
-        shape: BackboneShape,
-        *,
-        fused: bool,
-        drop_path_rate: float,
+        plan: NetworkPlan,
     ) -> None:
         """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
-        super().__init__(backbone, envelope, shape, fused=fused, drop_path_rate=drop_path_rate)
+        super().__init__(plan)
         self.no_embed_class = model.no_embed_class
         self.pool_by_mean = model.global_pool == "avg"
         self.pool_include_prefix = model.pool_include_prefix
@@ -167,7 +162,7 @@ def self_attention(
     attention: Any, position: LayerEnvelope, num_heads: int, *, fused: bool
 ) -> SelfAttention | None:
     """What serves vanilla and less attention at a position, made of timm's `Attention`."""
-    if not position.kinds & {Kind.VANILLA, Kind.LESS}:
+    if not position.attends_to_tokens:
         return None
     own_scores = Kind.VANILLA in position.kinds
     return SelfAttention(

@@ -18,7 +18,7 @@ from sharedattn.attention.less import diagonality
 from sharedattn.backbones import build, build_network
 from sharedattn.errors import InputError
 from sharedattn.extract import extract
-from sharedattn.network import Network
+from sharedattn.network import Network, NetworkPlan
 from sharedattn.placement import (
     BackboneSpec,
     Envelope,
@@ -105,7 +105,7 @@ class TwoStages(Network):
     def __init__(self, one_stage: Network, placement: Placement) -> None:
         shape = replace(one_stage.shape, stages=one_stage.shape.stages * 2)
         envelope = Envelope.of(placement)
-        super().__init__(one_stage.backbone, envelope, shape, fused=True, drop_path_rate=0.0)
+        super().__init__(NetworkPlan(backbone=one_stage.backbone, envelope=envelope, shape=shape))
         self.entered: list[tuple[int, int, State]] = []
 
     def embed_images(self, images_BCYX: Tensor) -> Tensor:
