@@ -67,6 +67,7 @@ class ImageToTokens(PatchEmbed):  # type: ignore[misc]
     Attributes:
         backbone: images to a quarter of their size, in 64 channels.
         image_size: pixels on a side of the image; `img_size` is that of the pooled one.
+        conv_size: pixels on a side after the convolution.
     """
 
     def __init__(
