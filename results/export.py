@@ -206,7 +206,8 @@ def export(
             cannot be written, or a missing extra. The folder is as it was.
     """
     check_target(folder, onnx=onnx)
-    network = rebuild(record.spec, state_dict)
+    # ONNX has no fused kernel, and torch cannot rewrite one that has masks of windows.
+    network = rebuild(record.spec, state_dict, fused=not onnx)
     with folder_in_place_of(folder) as made:
         sha256 = write_weights(made / WEIGHTS_NAME, state_dict)
         document = record.to_json() | {"weights_sha256": sha256}
@@ -313,13 +314,20 @@ def _check_types(document: Document, types: Mapping[str, type]) -> None:
             raise TypeError(f"{name} is {document[name]!r} and no {kind.__name__}")
 
 
-def rebuild(spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor]) -> Network:
+def rebuild(
+    spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor], *, fused: bool = True
+) -> Network:
     """The network of a spec with these weights, in eval mode on the CPU.
+
+    Args:
+        spec: the network.
+        state_dict: its weights.
+        fused: whether attention uses the fused kernel.
 
     Raises:
         InputError: a spec that cannot be built, or weights that do not fit it.
     """
-    network = build(spec)
+    network = build(spec, fused=fused)
     for name, weight in network.state_dict().items():
         if name in state_dict and state_dict[name].shape != weight.shape:
             raise InputError(

@@ -91,9 +91,12 @@ def test_members_run_forward_and_backward_and_come_back(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", presets())
-def test_members_are_exported(name: str, tmp_path: Path) -> None:
+def test_members_are_written_as_onnx(name: str, tmp_path: Path) -> None:
     space = small_space(name)
     [placement] = space.sample_many(random.Random(13), 1)
-    network = build(NetworkSpec(space.space.backbone, placement)).eval()
+    # Writing takes time by the layer: of each stage the first two.
+    shallow = Placement(tuple(stage[:2] for stage in placement.stages))
+    spec = NetworkSpec(space.space.backbone, shallow)
+    network = rebuild(spec, build(spec).state_dict(), fused=False)
     # Compares logits, at another batch size.
     write_onnx(tmp_path / "model.onnx", network, describe(space.space.backbone).image_size)
