@@ -89,9 +89,13 @@ def branches(block: Block, x_BND: Tensor, forms: list[str]) -> dict[str, Callabl
     """Forward and backward of the attention branch: vanilla, and less in each form."""
     with torch.no_grad():
         scores, _ = block.attn.scores_and_values(block.norm1(x_BND))
-    leaves = [t.detach().contiguous().requires_grad_() for t in (scores.q_BHNK, scores.k_BHMK)]
+    # Laid out as the layer before hands them on: tokens before heads.
+    q_BHNK, k_BHMK = (
+        t.transpose(1, 2).contiguous().requires_grad_().transpose(1, 2)
+        for t in (scores.q_BHNK, scores.k_BHMK)
+    )
     bias = None if scores.bias is None else scores.bias.detach().requires_grad_()
-    carried = Scores(leaves[0], leaves[1], scores.scale, bias)
+    carried = Scores(q_BHNK, k_BHMK, scores.scale, bias)
 
     def finish(out_BND: Tensor) -> None:
         out_BND.sum().backward()  # type: ignore[no-untyped-call]

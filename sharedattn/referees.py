@@ -1,8 +1,8 @@
 """Two counters that judge the closed-form cost on built networks, neither of them ours.
 
-fvcore counts a traced network by operator, with a handler for fused attention, which it does not
-know. torch's FlopCounterMode counts matrix products and convolutions as they run. Both see a
-network of one placement, in eval mode, with one image.
+fvcore counts a traced network by operator, with handlers for fused attention and for a batched
+product with a sum, which it does not know. torch's FlopCounterMode counts matrix products and
+convolutions as they run. Both see a network of one placement, in eval mode, with one image.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def fvcore_macs(network: Network) -> int:
         analysis = (
             FlopCountAnalysis(network, image)
             .set_op_handle("aten::scaled_dot_product_attention", _fused_attention_macs)
+            .set_op_handle("aten::baddbmm", _batched_product_macs)
             .unsupported_ops_warnings(False)
             .uncalled_modules_warnings(False)
             .tracer_warnings("none")
@@ -115,4 +116,11 @@ def _fused_attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     B, H, N, K = get_shape(inputs[0])
     M = get_shape(inputs[1])[-2]
     macs: int = 2 * B * H * N * M * K
+    return macs
+
+
+def _batched_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """(B, N, R) times (B, R, D), a sum with it being free: B N R D."""
+    B, N, R = get_shape(inputs[1])
+    macs: int = B * N * R * get_shape(inputs[2])[-1]
     return macs

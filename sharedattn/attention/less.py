@@ -129,12 +129,8 @@ class LowRankMaps(ScoreMaps):
 
     def forward(self, scores: Scores) -> Scores:
         """Scores of Psi q and Theta k, with the bias Psi B Theta^T."""
-        q_BHNK = scores.q_BHNK + _mix_tokens(
-            self.psi_up, _mix_tokens(self.psi_down, scores.q_BHNK)
-        )
-        k_BHMK = scores.k_BHMK + _mix_tokens(
-            self.theta_up, _mix_tokens(self.theta_down, scores.k_BHMK)
-        )
+        q_BHNK = _mix_tokens_through(self.psi_down, self.psi_up, scores.q_BHNK)
+        k_BHMK = _mix_tokens_through(self.theta_down, self.theta_up, scores.k_BHMK)
         bias = scores.bias
         if bias is not None:
             linear = nn.functional.linear
@@ -169,10 +165,27 @@ def _mix_tokens(map_PN: Tensor, x_BHNK: Tensor) -> Tensor:
     # `bmm` of a map without batch strides reads and writes the tokens where they lie: any other
     # form copies them, or leaves the last axis strided, which no fused kernel takes. (`map @
     # tokens` would do, but fvcore miscounts a 2-D left operand.)
-    B, H, N, K = x_BHNK.shape
-    P = len(map_PN)
-    mixed_BPD = torch.bmm(map_PN.expand(B, P, N), x_BHNK.transpose(1, 2).reshape(B, N, H * K))
-    return mixed_BPD.reshape(B, P, H, K).transpose(1, 2)
+    H, x_BND = x_BHNK.shape[1], _joined(x_BHNK)
+    return _split(torch.bmm(map_PN.expand(len(x_BND), -1, -1), x_BND), H)
+
+
+def _mix_tokens_through(down_RN: Tensor, up_NR: Tensor, x_BHNK: Tensor) -> Tensor:
+    """(I + U V) x; the sum is part of the second product, which saves a pass over the tokens."""
+    H, x_BND = x_BHNK.shape[1], _joined(x_BHNK)
+    B = len(x_BND)
+    low_BRD = torch.bmm(down_RN.expand(B, -1, -1), x_BND)
+    return _split(torch.baddbmm(x_BND, up_NR.expand(B, -1, -1), low_BRD), H)
+
+
+def _joined(x_BHNK: Tensor) -> Tensor:
+    """Heads beside each other, (B, N, D)."""
+    return x_BHNK.transpose(1, 2).flatten(2)
+
+
+def _split(x_BND: Tensor, num_heads: int) -> Tensor:
+    """Heads apart, (B, H, N, K)."""
+    B, N, _ = x_BND.shape
+    return x_BND.reshape(B, N, num_heads, -1).transpose(1, 2)
 
 
 def _on_queries(bias: Tensor, map_PN: Tensor) -> Tensor:
