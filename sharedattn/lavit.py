@@ -9,10 +9,11 @@ the shape of any. None of these is therefore called what the paper calls its own
   ones on published pyramids print the same figures, all of them on PVT-Medium and with the same
   stages 3 and 4; this is the one that leaves stages 1 and 2 vanilla.
 - `lavit_like_t` and `lavit_like_s` are no published pyramid: none gives LaViT-T's 10.9 M and
-  1.6 G, or LaViT-S's 22.4 M and 3.3 G, with any number of less layers. They are the nearest of all
-  pyramids with depths and widths within the published ranges and placed as `lavit_like_b` is, maps
-  free: 10.90 M and 1.597 G, 22.42 M and 3.296 G. About two hundred others print the same figures,
-  so nothing but being nearest speaks for either; `benchmarks/lavit_search.py` finds them.
+  1.6 G, or LaViT-S's 22.4 M and 3.3 G, with any number of less layers. They are the nearest on a
+  grid of depths and widths within the published ranges, placed as `lavit_like_b` is, maps free:
+  10.90 M and 1.597 G, 22.42 M and 3.296 G. About two hundred others there print the same figures,
+  and other placements come nearer still, so nothing but being nearest speaks for either;
+  `benchmarks/lavit_search.py` finds them.
 
 All three are without the attention residual and the diagonality term, which the paper's have: the
 wiring of the one is our reading, the other is the recipe's.

@@ -780,15 +780,12 @@ class NetworkSpec:
         Raises:
             InputError: another format version, missing fields, or values that mean no network.
         """
-        if not isinstance(document, dict) or document.get("format") not in (
-            1,
-            SPEC_FORMAT_VERSION,
-        ):
+        version = document.get("format") if isinstance(document, dict) else document
+        if type(version) is not int or version not in (1, SPEC_FORMAT_VERSION):
             raise InputError(
-                f"`a network spec has format {SPEC_FORMAT_VERSION}` must hold, but got "
-                f"{document.get('format') if isinstance(document, dict) else document!r}"
+                f"`a network spec has format {SPEC_FORMAT_VERSION}` must hold, but got {version!r}"
             )
-        if document["format"] == 1:
+        if version == 1:
             document = _from_format_1(document)
         try:
             backbone, placement = document["backbone"], document["placement"]
@@ -814,20 +811,14 @@ class NetworkSpec:
 def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
     """A spec of format 1, where one option gave all external layers their form, in format 2."""
     backbone = document.get("backbone")
-    placement = document.get("placement")
     if not isinstance(backbone, dict) or not isinstance(backbone.get("options", {}), dict):
         return document
     options = dict(backbone.get("options", {}))
-    if options.pop("external_form", "single") == "multihead" and placement is not None:
-        read = Placement.parse if isinstance(placement, str) else Placement.from_json
-        placement = Placement(
-            tuple(
-                tuple(
-                    replace(layer, form="mea") if layer.kind is Kind.EXTERNAL else layer
-                    for layer in stage
-                )
-                for stage in read(placement).stages
-            )
-        ).to_json()
-        document = {**document, "placement": placement}
+    external_form = options.pop("external_form", "single")
+    if external_form != "single":
+        raise InputError(
+            f"`a spec of format 1 has single-head external layers` must hold, since the weights "
+            f"of others had other names, but got external_form={external_form!r}; write the "
+            f"network with /mea and train it again"
+        )
     return {**document, "backbone": {**backbone, "options": options}}

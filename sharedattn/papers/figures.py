@@ -20,8 +20,9 @@ Status = Literal["equal", "explained", "unknown shape"]
 
 RULE = (
     "equal: ours, rounded to the digits that were printed, is what was printed; explained: it "
-    "differs, and the row says why; unknown shape: the network that was measured is not known, "
-    "or is not built here, and ours stands in for it"
+    "differs, or the figure is known in words or from memory alone, and the row says why; unknown "
+    "shape: the network that was measured is not known, or is not built here, and ours stands in "
+    "for it"
 )
 
 _PRINTED = re.compile(r"([+-]?[\d,]+(?:\.(\d+))?)(?: ([kMG%]))?")

@@ -149,7 +149,10 @@ def _model_rows(model: str, params: str, macs: str, network: str) -> Iterable[Ro
         if convention in (FREE, AS_PRINTED, FACTORED) or row.status == "equal":
             yield row
     if model in NEAREST:
-        chosen = "the nearest of all pyramids within published ranges, chosen for these figures"
+        chosen = (
+            "chosen for these figures: the nearest on a grid of widths and depths within "
+            "published ranges, with less layers where LaViT-B's are read to be"
+        )
         for figure in (of_params, of_macs):
             yield _model_row(figure, NEAREST[model], FREE, chosen, known=False)
 

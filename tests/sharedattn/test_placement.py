@@ -400,6 +400,8 @@ SPEC_DOCUMENT = NetworkSpec.parse("vit: V2").to_json()
     [
         ([], "a network spec has format 2.* but got"),
         ({**SPEC_DOCUMENT, "format": 3}, "a network spec has format 2.* but got 3"),
+        ({**SPEC_DOCUMENT, "format": True}, "a network spec has format 2.* but got True"),
+        ({**SPEC_DOCUMENT, "format": 1.0}, "a network spec has format 2.* but got 1.0"),
         ({"format": 2, "placement": "V2"}, "a network spec has a backbone"),
         ({"format": 2, "backbone": {"name": "vit"}}, "a network spec has a placement"),
         ({**SPEC_DOCUMENT, "backbone": 7}, "a backbone has the fields name, keywords"),
@@ -425,15 +427,18 @@ def test_documents_that_mean_no_network(document: object, message: str) -> None:
         NetworkSpec.from_json(document)
 
 
-def test_format_1_gave_all_external_layers_one_form() -> None:
-    new = NetworkSpec.parse("vit(depth=3): V1E1L1/s7/mea").to_json()
-    old = NetworkSpec.parse("vit(depth=3): V1E1L1/s7").to_json()
+def test_format_1_is_read_where_its_weights_fit() -> None:
+    document = NetworkSpec.parse("vit(depth=3): V1E1L1/s7").to_json()
     options = {
         key: value
-        for key, value in old["backbone"]["options"].items()
+        for key, value in document["backbone"]["options"].items()
         if key not in ("handover", "attention_residual")
     }
-    for form, expected in (("single", old), ("multihead", new)):
-        backbone = {**old["backbone"], "options": {**options, "external_form": form}}
-        document = {**old, "format": 1, "backbone": backbone}
-        assert NetworkSpec.from_json(document).to_json() == expected
+
+    def of_format_1(form: str) -> dict[str, object]:
+        backbone = {**document["backbone"], "options": {**options, "external_form": form}}
+        return {**document, "format": 1, "backbone": backbone}
+
+    assert NetworkSpec.from_json(of_format_1("single")).to_json() == document
+    with pytest.raises(InputError, match="single-head.* got external_form='multihead'; write"):
+        NetworkSpec.from_json(of_format_1("multihead"))
