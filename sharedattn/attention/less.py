@@ -164,15 +164,16 @@ def _with_identity(difference_NN: Tensor, like: Tensor) -> Tensor:
 def _mix_tokens(map_PN: Tensor, x_BHNK: Tensor) -> Tensor:
     # `bmm` of a map without batch strides reads and writes the tokens where they lie: any other
     # form copies them, or leaves the last axis strided, which no fused kernel takes. (`map @
-    # tokens` would do, but fvcore miscounts a 2-D left operand.)
+    # tokens` would do, but fvcore miscounts a 2-D left operand.) `len` would fix the batch size
+    # of an exported program, where `shape` does not.
     H, x_BND = x_BHNK.shape[1], _joined(x_BHNK)
-    return _split(torch.bmm(map_PN.expand(len(x_BND), -1, -1), x_BND), H)
+    return _split(torch.bmm(map_PN.expand(x_BND.shape[0], -1, -1), x_BND), H)
 
 
 def _mix_tokens_through(down_RN: Tensor, up_NR: Tensor, x_BHNK: Tensor) -> Tensor:
     """(I + U V) x; the sum is part of the second product, which saves a pass over the tokens."""
     H, x_BND = x_BHNK.shape[1], _joined(x_BHNK)
-    B = len(x_BND)
+    B = x_BND.shape[0]
     low_BRD = torch.bmm(down_RN.expand(B, -1, -1), x_BND)
     return _split(torch.baddbmm(x_BND, up_NR.expand(B, -1, -1), low_BRD), H)
 
