@@ -72,7 +72,8 @@ def test_cost_says_what_less_attention_saves(capsys):
     code, out, _ = run(capsys, "cost", "deit_tiny_patch16_224: V6L6/cb/dia1")
     assert code == 0
     text = " ".join(out.split())
-    assert "a less-attention layer loses 378 k MACs" in text
+    assert "a less-attention layer (/full) loses 378 k MACs of the 44.0 M of a vanilla one" in text
+    assert "/lowrank16 saves 12.1 M, /reuse 14.5 M" in text
     assert "it saves below N = 192 tokens, and here N = 197" in text
     assert "The paper's form of the layer would cost 67.8 M" in text
 
