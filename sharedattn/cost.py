@@ -12,9 +12,9 @@ from typing import Any
 
 from sharedattn.attention import broadcasting, dia, external, less, residual, vanilla
 from sharedattn.backbones import describe
-from sharedattn.legality import held_groups, map_form
+from sharedattn.legality import held_groups, held_residual, map_form
 from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
-from sharedattn.shape import StageShape, layer_norm_macs
+from sharedattn.shape import AttentionShape, StageShape, layer_norm_macs
 
 CONVENTION = (
     "MACs are for one image, counted as fvcore does: a multiply-add is 1, a layer norm 5 an "
@@ -150,6 +150,11 @@ class CostModel:
             start=_NOTHING,
         )
 
+    def has_bias(self, stage: int) -> bool:
+        """Whether scores of a stage carry a bias: relative positions, an attention residual."""
+        positions = self.shape.stages[stage].attention.position_params
+        return positions > 0 or self._residuals[stage] != _NOTHING
+
     def dia_cell_params(self, stage: int) -> int:
         """Params of each distinct DIA cell of a stage."""
         return dia.params(self.shape.stages[stage].embed_dim, self.backbone.options.dia_reduction)
@@ -228,6 +233,8 @@ class CostModel:
           of theirs, H n m, from the layer that makes them up to the layer before the one that
           transforms them; for each group of layers that share scores. (Elements of the tensors:
           where one linear map makes values along with them, the values stay in memory too.)
+        - the attention residual, H n m, from the stage's first layer to the layer before its last
+          vanilla one; once, where the scores that are held have it as their bias as it is.
 
         With a fused kernel there are no maps of vanilla and less attention; training keeps the
         maps of all layers.
@@ -258,10 +265,14 @@ class CostModel:
         elif choice.slots is not None:
             maps = self.backbone.options.external_expansion * H * N * choice.slots
             elements = maps + 2 * choice.slots * stage.head_dim
-        has_bias = sizes.position_params or self._residuals[i] != _NOTHING
-        held = W * (n + m) * D + (H * n * m if has_bias else 0)
+        held = W * (n + m) * D + (H * n * m if self.has_bias(i) else 0)
         handed_on = i + 1 < len(self.shape.stages) and self._residuals[i + 1] != _NOTHING
-        return elements + held * len(held_groups(sizes, choices, index, handed_on=handed_on))
+        groups = held_groups(sizes, choices, index, handed_on=handed_on)
+        elements += held * len(groups)
+        has_residual = self._residuals[i] != _NOTHING and held_residual(choices, index)
+        if has_residual and not (groups and _bias_is_residual(sizes, choices, index)):
+            elements += H * n * m
+        return elements
 
     def _layer_parts(self, stage: int, choice: LayerChoice) -> dict[str, PartCost]:
         """A block's cost by mechanism, the params of its DIA cell left out."""
@@ -282,8 +293,7 @@ class CostModel:
                 less.params(n, D, num_keys=m, form=form, **biases),
                 less.macs(n, D, form=form, **windows),
             )
-            has_bias = sizes.attention.position_params or self._residuals[stage] != _NOTHING
-            bias = PartCost(0, less.bias_macs(form, n, m, H) if has_bias else 0)
+            bias = PartCost(0, less.bias_macs(form, n, m, H) if self.has_bias(stage) else 0)
             parts["less"] = own + context + bias
         elif choice.slots is not None:
             S, c = choice.slots, options.external_expansion
@@ -322,6 +332,16 @@ def _residual_cost(stages: tuple[StageShape, ...], i: int) -> PartCost:
     has_bias = i > 1 or before.attention.position_params > 0
     macs = residual.macs(before, stage, has_bias=has_bias)
     return PartCost(residual.params(before, stage), macs)
+
+
+def _bias_is_residual(sizes: AttentionShape, choices: tuple[LayerChoice, ...], index: int) -> bool:
+    """Whether scores after layer `index` have their residual for a bias as it came, unmapped."""
+    made_by = [
+        choice.kind
+        for choice in choices[: index + 1]
+        if choice.kind in (Kind.VANILLA, Kind.LESS) and choice.form != "reuse"
+    ]
+    return not sizes.position_params and made_by[-1] is Kind.VANILLA
 
 
 def _num_norms(choice: LayerChoice) -> int:

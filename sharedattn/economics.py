@@ -28,8 +28,7 @@ class FormEconomics:
         saved_macs: what it saves against a vanilla layer; negative where it costs more.
         saved_params: likewise of parameters.
         break_even_tokens: it saves exactly where the queries of a window are fewer, their ratio
-            to the keys being the same, and the map of a bias left out; None: at any number, or
-            at none.
+            to the keys and the number of windows being the same; None: there is no such number.
         fits: whether the maps are within the bound on their size.
     """
 
@@ -89,7 +88,8 @@ class LessAttentionEconomics:
 def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEconomics:
     """Whether less attention pays in a stage.
 
-    In one window of N queries and keys, full maps save 2 N D (D - N) MACs.
+    In one window of N queries and keys, full maps save 2 N D (D - N) MACs; a bias of the scores,
+    which they map too, takes 2 H N^3 of it.
 
     Args:
         costs: of the backbone.
@@ -119,7 +119,11 @@ def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEcono
             saved_macs=own.macs - reused.macs,
             saved_params=own.params - reused.params,
             break_even_tokens=_break_even_tokens(
-                form, sizes.attention, sizes.embed_dim, mixing_macs
+                form,
+                sizes.attention,
+                sizes.embed_dim,
+                mixing_macs=mixing_macs,
+                num_bias_heads=sizes.num_heads if costs.has_bias(stage) else 0,
             ),
             fits=fits,
         )
@@ -139,19 +143,61 @@ def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEcono
 
 
 def _break_even_tokens(
-    form: str, sizes: AttentionShape, embed_dim: int, mixing_macs: int = 0
+    form: str,
+    sizes: AttentionShape,
+    embed_dim: int,
+    *,
+    mixing_macs: int = 0,
+    num_bias_heads: int = 0,
 ) -> int | None:
-    """The least number of queries at which a layer no longer saves, n / m = rho being kept.
+    """The least number of queries at which a layer no longer saves; None: there is none.
 
-    A layer saves (n + m) D^2 of projections, and n m c where vanilla layers mix maps over heads
-    at c MACs an element (`mixing_macs`). It pays its maps, in channels: full n^2 + m^2, keys m^2.
-    So full maps save where n < rho (rho + 1) D^2 / ((rho^2 + 1) D - rho c), keys alone where
-    n < rho (rho + 1) D^2 / (D - rho c). A rank pays 2 R (n + m), which without mixing is less or
-    more at any number of tokens.
+    The ratio n / m = p / q, in least terms, and the number of windows W are kept. In each window a
+    layer saves (n + m) D^2 of projections, and n m c where vanilla layers mix maps over heads. It
+    pays its maps in channels: full n^2 + m^2, keys m^2, rank R 2 R (n + m). In an image it pays
+    for mapping a bias of H heads: full H n m (n + m), keys H n m^2, rank R 4 R H n m. With
+    m = n q / p and times p^2 / n, it saves where
+
+        a + b n - d n^2 > 0
+
+        form        a                          b                              d
+        full        W p (p + q) D^2            W (p q c - (p^2 + q^2) D)      H q (p + q)
+        keys        W p (p + q) D^2            W (p q c - q^2 D)              H q^2
+        rank R      W p (p + q) D (D - 2 R)    W p q c - 4 R H p q            0
+        reuse       W p (p + q) D^2            W p q c                        0
+
+    Args:
+        form: of the maps.
+        sizes: W, n and m.
+        embed_dim: D.
+        mixing_macs: c, of an element of the maps; 0 where vanilla layers do not mix them.
+        num_bias_heads: H of a bias; 0 where the scores have none.
     """
-    D, rho = embed_dim, Fraction(sizes.num_queries, sizes.num_keys)
-    if form not in ("full", "keys"):
-        assert form == "reuse" or rank_of(form) is not None
-        return None
-    pays = (rho**2 + 1 if form == "full" else 1) * D - rho * mixing_macs
-    return math.ceil(rho * (rho + 1) * D**2 / pays) if pays > 0 else None
+    D, H, W, c = embed_dim, num_bias_heads, sizes.num_windows, mixing_macs
+    ratio = Fraction(sizes.num_queries, sizes.num_keys)
+    p, q = ratio.numerator, ratio.denominator
+    rank = rank_of(form)
+    if rank is not None:
+        a, b, d = W * p * (p + q) * D * (D - 2 * rank), p * q * (W * c - 4 * rank * H), 0
+    else:
+        maps = {"full": p**2 + q**2, "keys": q**2, "reuse": 0}[form]
+        bias = {"full": q * (p + q), "keys": q**2, "reuse": 0}[form]
+        a, b, d = W * p * (p + q) * D**2, W * (p * q * c - maps * D), H * bias
+    return _least_not_positive(a, b, d)
+
+
+def _least_not_positive(a: int, b: int, d: int) -> int | None:
+    """The least n > 0 from which a + b n - d n^2 is not positive, being positive before.
+
+    Args:
+        a: any number, above 0 where d is.
+        b: any number.
+        d: 0 or above.
+
+    Returns:
+        The number; None where the sign is the same at all n > 0, or turns from not positive.
+    """
+    if d:
+        # The ceiling of the one positive root, (b + sqrt(b^2 + 4 a d)) / 2 d.
+        return -(-(b + 1 + math.isqrt(b**2 + 4 * a * d - 1)) // (2 * d))
+    return -(a // b) if a > 0 > b else None

@@ -18,16 +18,19 @@ Shape letters: N tokens, Y x X grid.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sharedattn.attention.less import ScoreMaps
+from sharedattn.attention.residual import pooling_ratios
 from sharedattn.backbones import build_network
+from sharedattn.errors import InputError
 from sharedattn.legality import check_placement
 from sharedattn.network import Network
-from sharedattn.shape import StageShape
+from sharedattn.shape import BackboneShape, StageShape
 
 Grid = tuple[int, int]
 
@@ -45,7 +48,8 @@ def at_image_size(network: Network, image_size: int) -> Network:
 
     Raises:
         InputError: a size that the backbone cannot take, or at which it cannot carry the
-            placement; weights that follow the image size and cannot be resampled.
+            placement, or pools the attention residual otherwise; weights that follow the image
+            size and cannot be resampled.
     """
     backbone = replace(network.backbone, image_size=image_size)
     like = next(network.parameters())
@@ -56,6 +60,8 @@ def at_image_size(network: Network, image_size: int) -> Network:
             fused=network.fused,
             drop_path_rate=network.drop_path_rate,
         )
+    if backbone.options.attention_residual:
+        _check_pooling(network.shape, target.shape)
     if target.only_placement is not None:
         check_placement(target.shape, backbone.options, target.only_placement)
     target.grad_checkpointing = network.grad_checkpointing
@@ -93,6 +99,26 @@ def resampling(num_prefix_tokens: int, old: Grid, new: Grid) -> Tensor:
     resample[:P, :P] = torch.eye(P)
     resample[P:, P:] = tokens.reshape(num_tokens, num_new).t()
     return resample
+
+
+def _check_pooling(old: BackboneShape, new: BackboneShape) -> None:
+    """Refuse kernels of the attention residual that another image size has of another side.
+
+    Raises:
+        InputError: a stage whose grid of queries or keys shrinks otherwise. Names it.
+    """
+    ratios = (
+        [pooling_ratios(before, stage) for before, stage in pairwise(shape.stages)]
+        for shape in (old, new)
+    )
+    for i, (of_old, of_new) in enumerate(zip(*ratios, strict=True)):
+        if of_old != of_new:
+            raise InputError(
+                f"`the attention residual pools queries and keys alike at both sizes` must hold, "
+                f"but into stage {i + 2} by {of_old[0]} and {of_old[1]} at {old.image_size} px, "
+                f"and by {of_new[0]} and {of_new[1]} at {new.image_size} px; choose a size at "
+                f"which the grids of all stages keep their ratios"
+            )
 
 
 def _resampled_maps(network: Network, target: Network) -> dict[str, Tensor]:

@@ -183,3 +183,13 @@ def held_groups(
             sizes.score_group(j) for j, c in enumerate(choices[: index + 1]) if c.kind in attends
         }
     return frozenset(held)
+
+
+def held_residual(choices: tuple[LayerChoice, ...], index: int) -> bool:
+    """Whether a stage's attention residual is held after layer `index`: a later V adds it.
+
+    Args:
+        choices: the stage's layers.
+        index: of a layer.
+    """
+    return any(choice.kind is Kind.VANILLA for choice in choices[index + 1 :])

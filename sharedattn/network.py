@@ -12,18 +12,25 @@ Y x X grid.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from sharedattn.attention.dia import DIACell
 from sharedattn.attention.residual import AttentionResidual
 from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.legality import check_diagonality, check_placement, held_groups
+from sharedattn.legality import (
+    check_diagonality,
+    check_placement,
+    held_groups,
+    held_residual,
+)
 from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
 from sharedattn.shape import BackboneShape
 from sharedattn.state import Recorder, State
@@ -81,8 +88,8 @@ class Network(nn.Module, ABC):
         fused: whether attention uses the fused kernel where no map is asked for.
         drop_path_rate: stochastic depth of the backbone's last block.
         grad_checkpointing: whether a run keeps, for the backward pass, what each layer takes
-            alone, and computes the layer again there: less memory for another forward pass, and
-            equal gradients.
+            alone, and computes the layer again there: less memory for another forward pass, equal
+            gradients, and equal statistics of batch norms.
         dia_cells: per stage, the DIA cells by number.
         residuals: by stage, what adds the stage before's scores to its own; empty unless the
             backbone asks for the attention residual.
@@ -264,8 +271,11 @@ class Network(nn.Module, ABC):
                 tokens, state = self._run_or_checkpoint(
                     stage, index, tokens, state, choice, recorder
                 )
-                # Scores that no later layer takes would only fill the memory.
-                state = state.keeping(held_groups(sizes, choices, index, handed_on=handed_on))
+                # What no later layer takes would only fill the memory.
+                state = state.keeping(
+                    held_groups(sizes, choices, index, handed_on=handed_on),
+                    residual=held_residual(choices, index),
+                )
         logits = self.finish(tokens)
         terms = recorder.diagonality_terms
         return RunResult(
@@ -298,13 +308,40 @@ class Network(nn.Module, ABC):
             own = recorder.empty_copy()
             return *self.run_layer(stage, index, tokens, state, choice, own), own
 
-        tokens, state, own = checkpoint(run, tokens, state, use_reentrant=False)
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), _frozen_statistics(self)
+
+        tokens, state, own = checkpoint(
+            run, tokens, state, use_reentrant=False, context_fn=contexts
+        )
         recorder.extend(own)
         return tokens, state
 
     def forward(self, images_BCYX: Tensor, placement: Placement | None = None) -> Tensor:
         """Logits (B, classes) of images (B, C, Y, X): `run` without its by-products."""
         return self.run(images_BCYX, placement).logits
+
+
+@contextmanager
+def _frozen_statistics(network: nn.Module) -> Iterator[None]:
+    """Lets batch norms count batches into copies of their statistics, which are then dropped.
+
+    What is computed again has been counted in the forward pass. Norms that keep no statistics
+    would save other tensors than there, which checkpointing refuses.
+    """
+    statistics = [
+        (norm, name, buffer)
+        for norm in network.modules()
+        if isinstance(norm, _BatchNorm)
+        for name, buffer in norm.named_buffers()
+    ]
+    for norm, name, buffer in statistics:
+        setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for norm, name, buffer in statistics:
+            setattr(norm, name, buffer)
 
 
 def _only_placement(envelope: Envelope) -> Placement | None:

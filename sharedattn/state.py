@@ -37,10 +37,10 @@ class State:
         """This state after a vanilla or less layer of `group`."""
         return replace(self, scores={**self.scores, group: scores})
 
-    def keeping(self, groups: Collection[int]) -> State:
-        """This state without the scores of other groups."""
+    def keeping(self, groups: Collection[int], *, residual: bool) -> State:
+        """This state without the scores of other groups, and without a residual unless told."""
         kept = {group: scores for group, scores in self.scores.items() if group in groups}
-        return replace(self, scores=kept)
+        return replace(self, scores=kept, residual=self.residual if residual else None)
 
     def with_dia(self, cell: int, h_c: tuple[Tensor, Tensor]) -> State:
         """This state after a call of `cell`."""

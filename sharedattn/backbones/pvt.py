@@ -260,6 +260,8 @@ class PVTNetwork(Network):
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
         """Learned positions of a stage on another grid."""
+        if not name.startswith("pos_embed"):
+            return super().resample_position(name, weight, target)
         stage = int(name.removeprefix("pos_embed")) - 1
         return resample_positions(
             weight, self.shape.stages[stage].grid, target.shape.stages[stage].grid

@@ -22,26 +22,33 @@ from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.state import State
 
 
-def num_elements(scores: Scores) -> int:
-    bias = 0 if scores.bias is None else scores.bias.numel()
-    return scores.q_BHNK.numel() + scores.k_BHMK.numel() + bias
+def num_elements(state: State, *, with_residual: bool) -> int:
+    """Of all that a state holds for later layers of a stage, each tensor once."""
+    tensors = [state.residual] if with_residual else []
+    for scores in state.scores.values():
+        tensors += [scores.q_BHNK, scores.k_BHMK, scores.bias]
+    return sum({id(t): t.numel() for t in tensors if t is not None}.values())
 
 
 def seen_bytes(network: Network, placement: Placement, *, with_maps: bool) -> int:
     """The most that hooks see alive in one layer, with one image.
 
-    Of each layer its maps and its memories, and the scores that the next layer is handed.
+    Of each layer its maps and its memories, and the state that the next layer is handed.
     """
     layers: list[int] = []
+    residuals: list[Tensor] = []
 
     def enter(_: nn.Module, arguments: tuple[Any, ...]) -> None:
         state: State = arguments[1]
         if layers:
-            layers[-1] += sum(map(num_elements, state.scores.values()))
+            # Made on the way into this layer's stage, the residual was not there before.
+            fresh = bool(residuals) and state.residual is residuals.pop()
+            layers[-1] += num_elements(state, with_residual=not fresh)
         layers.append(0)
 
-    def enter_stage(_: nn.Module, arguments: tuple[Scores, ...]) -> None:
-        layers[-1] += num_elements(arguments[0])
+    def enter_stage(_: nn.Module, arguments: tuple[Scores, ...], residual: Tensor) -> None:
+        layers[-1] += num_elements(State(scores={0: arguments[0]}), with_residual=False)
+        residuals.append(residual)
 
     def attended(module: nn.Module, _: object, output: tuple[Tensor, Tensor | None]) -> None:
         layers[-1] += 0 if output[1] is None else output[1].numel()
@@ -59,7 +66,7 @@ def seen_bytes(network: Network, placement: Placement, *, with_maps: bool) -> in
         if isinstance(module, Block):
             module.register_forward_pre_hook(enter)
         elif isinstance(module, AttentionResidual):
-            module.register_forward_pre_hook(enter_stage)
+            module.register_forward_hook(enter_stage)
         elif isinstance(module, ScoredAttention | ExternalAttention | MultiHeadExternalAttention):
             module.register_forward_hook(attended)
     size = network.shape.image_size
@@ -105,3 +112,48 @@ def test_closed_form_equals_what_hooks_see(text: str) -> None:
         assert seen_bytes(unfused, placement, with_maps=True) == expected, str(placement)
         fused = build(NetworkSpec(backbone, placement))
         assert seen_bytes(fused, placement, with_maps=False) <= expected, str(placement)
+
+
+RESIDUAL = BackboneSpec.parse(
+    "pvt_v2(attention_residual=true,depths=1-4,embed_dims=4-14,num_heads=1-7,mlp_ratios=1-1,"
+    "sr_ratios=2-1,in_chans=1,num_classes=2)@64"
+)
+"""64 queries and keys in the second stage, whose 7 maps are dearer than all of the first."""
+
+MAPS, QUERIES_AND_KEYS = 7 * 64**2, 2 * 64 * 14
+
+
+@pytest.mark.parametrize(
+    ("second_stage", "elements"),
+    [
+        # Nothing is held after the last V, though layers follow.
+        ("V1E1N1/s3", MAPS),
+        ("N1V1", MAPS),
+        ("V2", 2 * MAPS),
+        ("V1E1V1/s3", 2 * MAPS),
+        # Scores that are held have the residual for their bias, and it is held for the last V.
+        ("V1L1V1", 2 * MAPS + QUERIES_AND_KEYS),
+        ("V,L/reuse,L,V", 2 * MAPS + QUERIES_AND_KEYS),
+        # A bias that is mapped is another tensor.
+        ("V1L2V1", 3 * MAPS + QUERIES_AND_KEYS),
+        ("V1L2N1", 2 * MAPS + QUERIES_AND_KEYS),
+    ],
+)
+def test_the_attention_residual_is_held_up_to_the_last_v(second_stage: str, elements: int) -> None:
+    placement = Placement.parse(f"V1 | {second_stage}")
+    assert CostModel(RESIDUAL).attention_bytes(placement) == 4 * elements
+    network = build(NetworkSpec(RESIDUAL, placement), fused=False)
+    assert seen_bytes(network, placement, with_maps=True) == 4 * elements
+
+
+def test_layers_behind_the_last_v_are_handed_no_residual() -> None:
+    network = build(NetworkSpec(RESIDUAL, Placement.parse("V1 | N1V1E1N1/s3")))
+    handed: list[bool] = []
+
+    def enter(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        handed.append(arguments[1].residual is not None)
+
+    for index in range(4):
+        network.block(1, index).register_forward_pre_hook(enter)
+    network(torch.zeros(1, 1, 64, 64))
+    assert handed == [True, True, False, False]

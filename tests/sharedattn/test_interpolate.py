@@ -261,6 +261,42 @@ def test_pooled_tokens_without_a_grid_are_refused() -> None:
         at_image_size(build(NetworkSpec.parse(text)), 32)
 
 
+RESIDUAL = "attention_residual=true,depths=1-1,embed_dims=4-8,mlp_ratios=1-1,num_heads=1-2"
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "message"),
+    [
+        # Keys on 2 x 2 and 1 x 1, then on 2 x 2 and 2 x 2: no kernel any more.
+        (
+            f"pvt_v2({RESIDUAL},sr_ratios=3-2)@24: V1|V1",
+            32,
+            "into stage 2 by 2 and 2 at 24 px, and by 2 and 1 at 32 px; choose a size at which",
+        ),
+        # Tokens on 2 x 2 and 1 x 1, then on 3 x 3 and 1 x 1: a larger kernel.
+        (
+            f"pvt({RESIDUAL},sr_ratios=1-1)@8: V1|V1",
+            12,
+            "into stage 2 by 2 and 2 at 8 px, and by 3 and 3 at 12 px; choose a size at which",
+        ),
+    ],
+)
+def test_a_size_at_which_the_attention_residual_pools_otherwise(
+    text: str, size: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        at_image_size(build(NetworkSpec.parse(text)), size)
+
+
+def test_an_attention_residual_at_a_size_of_equal_ratios() -> None:
+    text = f"pvt({RESIDUAL},sr_ratios=1-1)@8: V1|V1"
+    network = contract.randomised(build(NetworkSpec.parse(text)))
+    larger = at_image_size(network, 16)
+    for name, weight in network.residuals.named_parameters():
+        assert torch.equal(larger.residuals.get_parameter(name), weight)
+    assert larger(torch.randn(2, 3, 16, 16, dtype=torch.float64)).isfinite().all()
+
+
 def test_a_weight_that_cannot_be_resampled() -> None:
     text = "vit(embed_dim=22,depth=1,num_heads=2)@{}: V1"
     network, larger = (build(NetworkSpec.parse(text.format(size))) for size in (32, 64))

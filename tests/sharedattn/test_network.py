@@ -354,6 +354,33 @@ def test_checkpointed_runs_are_equal_bit_for_bit_and_save_less(
         assert not torch.equal(logits, network.eval()(x, FIRST))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "deepvit(depth=2,embed_dim=14,num_heads=2,patch_size=5)@15: V1L1",
+        "ceit(depth=2,embed_dim=14,num_heads=2,patch_size=1)@16: V2",
+    ],
+)
+def test_a_checkpointed_run_counts_a_batch_once(text: str) -> None:
+    network = build(NetworkSpec.parse(text)).double()
+    fresh = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    assert any(name.endswith("running_var") for name in fresh)
+    x = images(network.backbone, batch_size=7)
+    counted, gradients = [], []
+    for network.grad_checkpointing in (False, True):
+        network.load_state_dict(fresh, strict=False)
+        network.train().zero_grad()
+        network(x).square().sum().backward()
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+        counted.append({name: buffer.clone() for name, buffer in network.named_buffers()})
+    plain, checkpointed = counted
+    for name, buffer in plain.items():
+        assert torch.equal(checkpointed[name], buffer), name
+        if name.endswith("running_mean"):
+            assert not torch.equal(buffer, fresh[name]), name
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
 def test_a_checkpointed_run_records_once(supernet: Network) -> None:
     supernet.grad_checkpointing = True
     collect = {"attention", "gates", "diagonality"}

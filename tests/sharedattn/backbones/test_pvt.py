@@ -264,3 +264,9 @@ def test_positions_at_another_image_size() -> None:
         assert torch.equal(after, expected)
     assert torch.equal(larger.pos_embed4[:, 0], network.pos_embed4[:, 0])
     assert larger(contract.random_images(larger.backbone)).isfinite().all()
+
+
+def test_what_is_no_position_is_not_resampled() -> None:
+    small, large = (build(NetworkSpec.parse(f"pvt_tiny@{size}: V1|V1|V1|V1")) for size in (64, 96))
+    with pytest.raises(InputError, match=r"but cls_token is \(1, 1, 512\) at 64 px and"):
+        small.resample_position("cls_token", small.cls_token, large)
