@@ -35,7 +35,7 @@ from results.weights import WeightsStore
 from search.evaluators import Evaluator, Task, evaluation_record
 from search.executors import DiskFull, Executor, Finished, Lost, Outcome
 from search.searchers import PastTrial, Proposal, Searcher
-from sharedattn.backbones import describe
+from sharedattn.backbones import describe, resolve
 from sharedattn.cost import CostModel
 from sharedattn.placement import NetworkSpec, Placement
 from spaces.budget import CountedSpace
@@ -216,7 +216,7 @@ class StudyLoop:
             self._reuse_or_fly(_Flight(row.id, row.role, row.number, self._task(row)))
 
     def _task(self, row: TrialParameters) -> Task:
-        spec = NetworkSpec(self._backbone, _placement(row))
+        spec = resolve(NetworkSpec(self._backbone, _placement(row)))
         return self._evaluator.task(spec, self._study.record.seed + row.replicate)
 
     # The search
@@ -340,7 +340,7 @@ class StudyLoop:
         searcher_attributes: dict[str, object] | None = None,
     ) -> None:
         """Record a trial as running, and start it or take its evaluation from the database."""
-        spec = NetworkSpec(self._backbone, placement)
+        spec = resolve(NetworkSpec(self._backbone, placement))
         cost = self._costs.cost(placement)
         trial_id = self._driver.begin_trial(
             number=number,

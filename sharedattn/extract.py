@@ -10,7 +10,7 @@ from torch import Tensor
 from sharedattn.backbones import build_network
 from sharedattn.legality import canonical_placement
 from sharedattn.network import Network
-from sharedattn.placement import Envelope, Placement
+from sharedattn.placement import Placement
 
 
 def extract(network: Network, placement: Placement) -> Network:
@@ -21,18 +21,19 @@ def extract(network: Network, placement: Placement) -> Network:
         placement: what each layer does.
 
     Returns:
-        A network over the envelope of `placement` alone; its logits are those of `network` run
-        with it, to rounding. Device, dtype and mode are those of `network`.
+        A network of `placement` alone; its logits are those of `network` run with it, to
+        rounding. Device, dtype and mode are those of `network`.
 
     Raises:
-        InputError: the placement lies outside the network's envelope.
+        InputError: the placement lies outside the network's envelope, or the backbone cannot
+            carry it.
     """
     network.envelope.check(placement)
     placement = canonical_placement(network.shape, placement)
     with torch.device("meta"):
         alone = build_network(
             network.backbone,
-            Envelope.of(placement),
+            placement,
             fused=network.fused,
             drop_path_rate=network.drop_path_rate,
         )

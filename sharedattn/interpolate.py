@@ -28,7 +28,6 @@ from sharedattn.attention.less import ScoreMaps
 from sharedattn.attention.residual import pooling_ratios
 from sharedattn.backbones import build_network
 from sharedattn.errors import InputError
-from sharedattn.legality import check_placement
 from sharedattn.network import Network
 from sharedattn.shape import BackboneShape, StageShape
 
@@ -56,14 +55,12 @@ def at_image_size(network: Network, image_size: int) -> Network:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         target = build_network(
             backbone,
-            network.envelope,
+            network.only_placement or network.envelope,
             fused=network.fused,
             drop_path_rate=network.drop_path_rate,
         )
     if backbone.options.attention_residual:
         _check_pooling(network.shape, target.shape)
-    if target.only_placement is not None:
-        check_placement(target.shape, backbone.options, target.only_placement)
     target.grad_checkpointing = network.grad_checkpointing
     target = target.to(device=like.device, dtype=like.dtype)
     old, new = network.state_dict(), target.state_dict()

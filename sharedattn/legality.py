@@ -22,13 +22,32 @@ MAX_MAP_PARAMS = 2**21
 pyramid's first stage has 9.8 M: more than many a backbone."""
 
 
+MAX_EXTERNAL_EXPANSION = 10**6
+"""The most that the multi-head form of external attention may widen its query by."""
+
+
 def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
     """Refuse options that mean nothing on a backbone.
 
+    Args:
+        shape: the backbone's sizes, whatever the options.
+        options: the forms of its mechanisms.
+
     Raises:
-        InputError: another hand-over where all layers share scores anyway; an attention residual
-            over a single stage, over windows, or over grids that do not divide.
+        InputError: another hand-over where all layers share scores anyway; means without prefix
+            tokens where there are none; an attention residual over a single stage, over windows,
+            or over grids that do not divide; an expansion beyond `MAX_EXTERNAL_EXPANSION`.
     """
+    if options.external_expansion > MAX_EXTERNAL_EXPANSION:
+        raise InputError(
+            f"`external_expansion <= {MAX_EXTERNAL_EXPANSION:,}` must hold, but got "
+            f"external_expansion={options.external_expansion}"
+        )
+    if not options.class_token_in_mean and not any(s.num_prefix_tokens for s in shape.stages):
+        raise InputError(
+            "`class_token_in_mean concerns backbones with prefix tokens` must hold, but got "
+            "class_token_in_mean=false on a backbone without them; leave it out"
+        )
     if options.handover != "equal_shift" and not any(
         stage.attention.score_groups for stage in shape.stages
     ):
@@ -47,6 +66,51 @@ def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
                 f"`attention_residual pools scores from stage to stage` must hold, but {error}; "
                 f"leave it out, or choose an image size whose grids divide"
             ) from error
+
+
+def used_options(
+    shape: BackboneShape, options: MechanismOptions, placement: Placement
+) -> MechanismOptions:
+    """The options of a placement's network: those that none of its layers uses are the defaults.
+
+    Args:
+        shape: the backbone's sizes, whatever the options.
+        options: forms of the mechanisms.
+        placement: one that the backbone can carry under these options.
+    """
+    layers, default = placement.layers, MechanismOptions()
+    with_means = [
+        any(choice.cb or choice.dia is not None for choice in choices) and stage.num_prefix_tokens
+        for stage, choices in zip(shape.stages, placement.stages, strict=True)
+    ]
+    taken_alike = all(
+        _score_sources(stage.attention, choices)
+        == _score_sources(replace(stage.attention, score_groups=()), choices)
+        for stage, choices in zip(shape.stages, placement.stages, strict=True)
+    )
+    unused = {
+        "external_expansion": not any(choice.form == "mea" for choice in layers),
+        "broadcasting_form": not any(choice.cb for choice in layers),
+        "dia_reduction": all(choice.dia is None for choice in layers),
+        "class_token_in_mean": not any(with_means),
+        "handover": taken_alike,
+    }
+    return replace(options, **{key: getattr(default, key) for key in unused if unused[key]})
+
+
+def _score_sources(
+    sizes: AttentionShape, choices: tuple[LayerChoice, ...]
+) -> tuple[int | None, ...]:
+    """Per layer of a stage, the layer whose scores it takes; None: it is not less attention."""
+    last: dict[int, int] = {}
+    sources: list[int | None] = []
+    for j, choice in enumerate(choices):
+        group = sizes.score_group(j)
+        # Without scores to take, the source is a layer that cannot be.
+        sources.append(last.get(group, -1) if choice.kind is Kind.LESS else None)
+        if choice.kind in (Kind.VANILLA, Kind.LESS):
+            last[group] = j
+    return tuple(sources)
 
 
 def canonical_placement(shape: BackboneShape, placement: Placement) -> Placement:
@@ -81,7 +145,8 @@ def check_placement(shape: BackboneShape, options: MechanismOptions, placement: 
 
     Raises:
         InputError: a less layer whose group has no scores yet, or maps that are too large; a
-            stage without V under the attention residual. Names the layer and a form that fits.
+            stage without V under the attention residual; a DIA unit without a channel between.
+            Names the layer or stage, and what fits.
     """
     for i, (stage, choices) in enumerate(zip(shape.stages, placement.stages, strict=True)):
         have_scores: set[int] = set()
@@ -109,6 +174,25 @@ def check_placement(shape: BackboneShape, options: MechanismOptions, placement: 
                 f"`with attention_residual each stage has a V` must hold, but stage {i + 1} of "
                 f"{str(placement)!r} has none; add one"
             )
+        if any(choice.dia is not None for choice in choices):
+            try:
+                check_dia(stage, options)
+            except InputError as error:
+                raise InputError(f"stage {i + 1} of {str(placement)!r}: {error}") from error
+
+
+def check_dia(stage: StageShape, options: MechanismOptions) -> None:
+    """Refuse a stage's DIA units where nothing is left of their bottleneck.
+
+    Raises:
+        InputError: a reduction above the stage's width. Names the most that fits.
+    """
+    if options.dia_reduction > stage.embed_dim:
+        raise InputError(
+            f"`dia_reduction <= embed_dim` must hold, but got "
+            f"dia_reduction={options.dia_reduction} where embed_dim={stage.embed_dim}; the most "
+            f"that fits is dia_reduction={stage.embed_dim}"
+        )
 
 
 def check_maps(stage: StageShape, choice: LayerChoice) -> None:

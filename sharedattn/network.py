@@ -1,9 +1,10 @@
 """The one definition of a network: over an envelope of placements, run with the placement given.
 
-The supernet and every stand-alone network are this class: an envelope of one placement is that
-placement's network. The placement is an argument of `forward`, and what one layer hands to the
-next is a value, `State`; nothing about a run is stored on modules. A forward pass is therefore
-re-entrant, and can be resumed after any layer: `begin`, `run_layer` for each layer, `finish`.
+The supernet and every stand-alone network are this class: what is built for one placement alone
+has what that placement needs. The placement is an argument of `forward`, and what one layer hands
+to the next is a value, `State`; nothing about a run is stored on modules. A forward pass is
+therefore re-entrant, and can be resumed after any layer: `begin`, `run_layer` for each layer,
+`finish`.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, S slots, C channels,
 Y x X grid.
@@ -66,6 +67,8 @@ class NetworkPlan:
         backbone: the backbone.
         envelope: the placements it can run.
         shape: sizes of the backbone, stage by stage.
+        only_placement: the one it is for, where it is for one; an envelope cannot tell, for what
+            can run V2 can run V1 as well.
         fused: whether attention uses the fused kernel where no map is asked for.
         drop_path_rate: stochastic depth of the backbone's last block.
     """
@@ -73,6 +76,7 @@ class NetworkPlan:
     backbone: BackboneSpec
     envelope: Envelope
     shape: BackboneShape
+    only_placement: Placement | None = None
     fused: bool = True
     drop_path_rate: float = 0.0
 
@@ -83,7 +87,8 @@ class Network(nn.Module, ABC):
     Attributes:
         backbone: the backbone it was built from.
         envelope: the placements it can run.
-        only_placement: the one that is run where none is named; None: there are several.
+        only_placement: the one it was built for, run where none is named; None: it was built for
+            an envelope, and is told which to run.
         shape: sizes of the backbone, stage by stage.
         fused: whether attention uses the fused kernel where no map is asked for.
         drop_path_rate: stochastic depth of the backbone's last block.
@@ -108,7 +113,7 @@ class Network(nn.Module, ABC):
         self.fused = plan.fused
         self.drop_path_rate = plan.drop_path_rate
         self.grad_checkpointing = False
-        self.only_placement = _only_placement(plan.envelope)
+        self.only_placement = plan.only_placement
         self.dia_cells = nn.ModuleList(
             nn.ModuleDict(
                 {
@@ -238,7 +243,7 @@ class Network(nn.Module, ABC):
 
         Args:
             images_BCYX: (B, C, Y, X).
-            placement: what each layer does; may be left out where the envelope holds one.
+            placement: what each layer does; may be left out where the network was built for one.
             collect: names among `attention`, `gates` and `diagonality`. Layers whose maps are
                 needed compute their attention explicitly.
 
@@ -246,15 +251,15 @@ class Network(nn.Module, ABC):
             Logits, tokens, and what was collected.
 
         Raises:
-            InputError: the placement lies outside the envelope, or is left out where there are
-                several; an unknown name in `collect`; the diagonality of maps without a diagonal;
-                images of another size.
+            InputError: the placement lies outside the envelope, or is left out where the network
+                was built for an envelope; an unknown name in `collect`; the diagonality of maps
+                without a diagonal; images of another size.
         """
         if placement is None:
             placement = self.only_placement
             if placement is None:
                 raise InputError(
-                    "`a network over several placements is told which to run` must hold, "
+                    "`a network over an envelope is told which placement to run` must hold, "
                     "but got none; pass placement="
                 )
         else:
@@ -342,25 +347,3 @@ def _frozen_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, name, buffer in statistics:
             setattr(norm, name, buffer)
-
-
-def _only_placement(envelope: Envelope) -> Placement | None:
-    """The placement this is an envelope of, if it is one of a single placement."""
-    positions = [position for stage in envelope.stages for position in stage]
-    if any(len(p.kinds) != 1 or len(p.dia_cells) > 1 or len(p.forms) > 1 for p in positions):
-        return None
-    return Placement(
-        tuple(
-            tuple(
-                LayerChoice(
-                    kind=next(iter(p.kinds)),
-                    slots=p.max_slots or None,
-                    dia=next(iter(p.dia_cells), None),
-                    cb=p.cb,
-                    form=next((form for _, form in p.forms), None),
-                )
-                for p in stage
-            )
-            for stage in envelope.stages
-        )
-    )

@@ -73,7 +73,7 @@ class Space:
                 f"and {self.backbone} has {len(shapes)}",
             )
         stages = tuple(
-            stage.on(shape, ("stages", i))
+            stage.on(shape, self.backbone.options, ("stages", i))
             for i, (stage, shape) in enumerate(zip(self.stages, shapes, strict=True))
         )
         object.__setattr__(self, "stages", stages)

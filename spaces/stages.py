@@ -17,11 +17,12 @@ from itertools import product
 from typing import Any, Literal, NamedTuple
 
 from sharedattn.errors import InputError
-from sharedattn.legality import canonical_choice, check_maps
+from sharedattn.legality import canonical_choice, check_dia, check_maps
 from sharedattn.placement import (
     DEFAULT_SLOTS,
     Kind,
     LayerChoice,
+    MechanismOptions,
     dia_runs,
     kind_of_form,
     rank_of,
@@ -243,21 +244,26 @@ class CountedStage:
         """The most layers of `kind`."""
         return max(self.counts[KIND_ORDER.index(kind)])
 
-    def on(self, shape: StageShape, path: DocumentPath) -> CountedStage:
+    def on(self, shape: StageShape, options: MechanismOptions, path: DocumentPath) -> CountedStage:
         """The stage with its forms canonical on a backbone's stage.
 
         Args:
             shape: the backbone's stage.
+            options: forms of the mechanisms.
             path: where the stage stands in a space's document.
 
         Raises:
-            DocumentError: more layers than the backbone has, or maps that do not fit it.
+            DocumentError: more layers than the backbone has, or maps or DIA units that do not
+                fit it.
         """
         _check_depth(self.depth, shape, path)
         less = [LayerChoice(Kind.LESS, form=form) for form in self.less_form]
         with located((*path, FORM_KEYS[Kind.LESS])):
             for choice in less if self.most(Kind.LESS) else ():
                 check_maps(shape, choice)
+        if any(0 < num_groups <= max(self.depth) for num_groups in self.dia):
+            with located((*path, "dia")):
+                check_dia(shape, options)
         return replace(
             self, less_form=tuple(canonical_choice(shape, choice).form for choice in less)
         )
@@ -437,15 +443,17 @@ class ListedStage:
         layers = tuple(tuple(sorted(set(choices), key=symbol_key)) for choices in self.layers)
         object.__setattr__(self, "layers", layers)
 
-    def on(self, shape: StageShape, path: DocumentPath) -> ListedStage:
+    def on(self, shape: StageShape, options: MechanismOptions, path: DocumentPath) -> ListedStage:
         """The stage with its forms canonical on a backbone's stage.
 
         Args:
             shape: the backbone's stage.
+            options: forms of the mechanisms.
             path: where the stage stands in a space's document.
 
         Raises:
-            DocumentError: more layers than the backbone has, or maps that do not fit it.
+            DocumentError: more layers than the backbone has, or maps or DIA units that do not
+                fit it.
         """
         _check_depth(self.depth, shape, path)
         for position, choices in enumerate(self.layers):
@@ -453,6 +461,8 @@ class ListedStage:
                 for choice in choices:
                     if choice.kind is Kind.LESS:
                         check_maps(shape, choice)
+                    if choice.dia is not None:
+                        check_dia(shape, options)
         return replace(
             self,
             layers=tuple(

@@ -24,7 +24,7 @@ from results.analysis.measuring import (
     measure,
     share_unit,
 )
-from sharedattn.backbones import build_network, describe
+from sharedattn.backbones import build_network, describe, resolve
 from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.network import Network
@@ -178,9 +178,13 @@ def analyse(
             f"{len(control_seeds)}"
         )
     layers, other_placement = _layers(spec), broadcasting_counterpart(spec.placement)
+    backbone = spec.backbone
     if counterpart is not None:
         check_counterpart(spec, counterpart.spec)
         other_placement = counterpart.spec.placement
+        if _has_broadcasting(other_placement):
+            # The form of broadcasting is said by the one that has it.
+            backbone = counterpart.spec.backbone
     # One network runs the placement both ways: plain broadcasting has no weights, and a learned
     # scale that the counterpart adds begins at the plain form.
     envelope = Envelope.of(spec.placement, other_placement)
@@ -193,7 +197,7 @@ def analyse(
         )
 
     def random(control_seed: int) -> Network:
-        return random_network(spec.backbone, envelope, init, control_seed)
+        return random_network(backbone, envelope, init, control_seed)
 
     network = random(seed)
     if state_dict is not None:
@@ -283,10 +287,12 @@ def check_counterpart(spec: NetworkSpec, other: NetworkSpec) -> None:
     Raises:
         InputError: they differ in more than context broadcasting, or not in whether there is any.
     """
-    placements = (spec.placement, other.placement)
-    bare = {_with_broadcasting(placement, False) for placement in placements}
-    one, another = map(_has_broadcasting, placements)
-    if spec.backbone != other.backbone or len(bare) > 1 or one == another:
+    bare = {
+        # Resolved, since options that concern broadcasting alone are no other difference.
+        resolve(NetworkSpec(one.backbone, _with_broadcasting(one.placement, False)))
+        for one in (spec, other)
+    }
+    if len(bare) > 1 or _has_broadcasting(spec.placement) == _has_broadcasting(other.placement):
         raise InputError(
             f"`a counterpart has context broadcasting where the network has none, or the other "
             f"way round, and no other difference` must hold, but the network is {spec} and the "

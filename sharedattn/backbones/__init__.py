@@ -6,7 +6,6 @@ A family is one file; a new one is that file and its place in `FAMILIES`.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache, partial
@@ -16,7 +15,7 @@ import timm
 
 from sharedattn.backbones.ceit import CEIT
 from sharedattn.backbones.deepvit import DEEPVIT
-from sharedattn.backbones.family import Family
+from sharedattn.backbones.family import MAX_NUMBER, Family, stage_numbers
 from sharedattn.backbones.hvt import HVT
 from sharedattn.backbones.meta import without_storage
 from sharedattn.backbones.pvt import PVT
@@ -30,9 +29,18 @@ from sharedattn.legality import (
     check_maps,
     check_options,
     check_placement,
+    used_options,
 )
 from sharedattn.network import Network, NetworkPlan
-from sharedattn.placement import BackboneSpec, Envelope, Keyword, Kind, LayerChoice, NetworkSpec
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    Keyword,
+    Kind,
+    LayerChoice,
+    NetworkSpec,
+    Placement,
+)
 from sharedattn.shape import BackboneShape, StageShape
 
 __all__ = [
@@ -79,30 +87,34 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
     """The one spec of all those that build this backbone by the same name.
 
     Keywords that change nothing, an image size equal to the default and timm's tag of pretrained
-    weights are left out; numbers take the type of the keyword (`mlp_ratio=2` becomes 2.0).
+    weights are left out; those that stay have the values that the built model shows (`mlp_ratio=2`
+    and, of 64 channels, `mlp_ratio=2.001` become 2.0). What was given decides nothing else.
 
     Raises:
         InputError: as `describe`.
     """
     shape, values = _read(backbone)
-    typed = {
-        # A text of numbers has many spellings; the built model has one.
-        key: values[key] if isinstance(value, str) else type(values[key])(value)
-        for key, value in backbone.keywords
-    }
-    for key in sorted(typed):
-        rest = {k: v for k, v in typed.items() if k != key}
+    _, own_values = _plain(backbone.name)
+    kept = {key: value for key, value in values.items() if value != own_values[key]}
+    # A keyword's default may follow from the others: then its own value has to be said.
+    if not _builds_the_same(replace(backbone, keywords=tuple(kept.items())), shape, values):
+        kept = dict(values)
+    for key in sorted(kept):
+        rest = {k: v for k, v in kept.items() if k != key}
         if _builds_the_same(replace(backbone, keywords=tuple(rest.items())), shape, values):
-            typed = rest
+            kept = rest
     # timm's tag after a dot names pretrained weights, not another network.
     name = backbone.name.partition(".")[0]
-    smallest = replace(backbone, name=name, keywords=tuple(typed.items()))
+    smallest = replace(backbone, name=name, keywords=tuple(kept.items()))
     default_size = replace(smallest, image_size=None)
     return default_size if _builds_the_same(default_size, shape, values) else smallest
 
 
 def resolve(spec: NetworkSpec) -> NetworkSpec:
     """The spec with its backbone canonical and its placement canonical on it, and checked.
+
+    This is a network's identity: options of the backbone that no layer of the placement uses are
+    the defaults, so that equal networks have one key wherever they were found.
 
     Raises:
         InputError: as `describe`; or a placement with other stages or more layers than the
@@ -111,40 +123,49 @@ def resolve(spec: NetworkSpec) -> NetworkSpec:
     shape = describe(spec.backbone)
     _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
     check_placement(shape, spec.backbone.options, spec.placement)
-    return NetworkSpec(canonical(spec.backbone), canonical_placement(shape, spec.placement))
+    backbone, placement = canonical(spec.backbone), canonical_placement(shape, spec.placement)
+    options = used_options(_read(backbone)[0], backbone.options, placement)
+    return NetworkSpec(replace(backbone, options=options), placement)
 
 
 def build_network(
     backbone: BackboneSpec,
-    envelope: Envelope,
+    members: Envelope | Placement,
     *,
     fused: bool = True,
     drop_path_rate: float = 0.0,
 ) -> Network:
-    """A network that can run every placement in an envelope, as timm initialises it.
+    """A network that can run every placement in an envelope, or a single one.
 
     Args:
         backbone: the backbone.
-        envelope: per layer position, what the network must be able to do.
+        members: per layer position, what the network must be able to do; or the placement that it
+            is for alone, which it runs where none is named.
         fused: whether attention uses the fused kernel; the results agree to rounding.
         drop_path_rate: stochastic depth of the backbone's last block, growing linearly from 0 at
             its first; a block has the same rate in networks of any depth.
 
     Returns:
-        The network, on torch's default device, in training mode.
+        The network, as timm initialises it, on torch's default device, in training mode.
 
     Raises:
         InputError: as `describe`; or an envelope with other stages or more layers than the
-            backbone has.
+            backbone has, or maps that are too large; or a placement that it cannot carry.
     """
     shape = describe(backbone)
-    _check_depths(backbone, shape, "the envelope", tuple(map(len, envelope.stages)))
+    only_placement = members if isinstance(members, Placement) else None
+    what = "the envelope" if only_placement is None else str(only_placement)
+    _check_depths(backbone, shape, what, tuple(map(len, members.stages)))
+    if only_placement is not None:
+        check_placement(shape, backbone.options, only_placement)
+    envelope = members if isinstance(members, Envelope) else Envelope.of(members)
     _check_envelope(shape, envelope)
     family, _ = _plain(backbone.name)
     model = _make(backbone, family, drop_path_rate=drop_path_rate)
     plan = NetworkPlan(
         backbone=backbone,
         envelope=envelope,
+        only_placement=only_placement,
         shape=shape,
         fused=fused,
         drop_path_rate=drop_path_rate,
@@ -156,9 +177,8 @@ def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0)
     """The stand-alone network of one placement; arguments and errors as `build_network`."""
     shape = describe(spec.backbone)
     _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
-    check_placement(shape, spec.backbone.options, spec.placement)
-    envelope = Envelope.of(canonical_placement(shape, spec.placement))
-    return build_network(spec.backbone, envelope, fused=fused, drop_path_rate=drop_path_rate)
+    placement = canonical_placement(shape, spec.placement)
+    return build_network(spec.backbone, placement, fused=fused, drop_path_rate=drop_path_rate)
 
 
 def _check_depths(
@@ -172,11 +192,25 @@ def _check_depths(
         )
     for stage, (depth, most) in enumerate(zip(depths, largest, strict=True)):
         if depth > most:
+            deeper = _deeper(backbone, tuple(map(max, depths, largest)))
             raise InputError(
                 f"`layers of a stage <= the backbone's` must hold, but stage {stage + 1} of "
                 f"{what} has {depth} and {backbone.name} has {most}; use fewer layers, or a "
-                f"deeper backbone such as {backbone.name}(depth={depth})"
+                f"deeper backbone" + ("" if deeper is None else f" such as {deeper}")
             )
+
+
+def _deeper(backbone: BackboneSpec, depths: tuple[int, ...]) -> BackboneSpec | None:
+    """The backbone with so many layers in each stage, where its keywords can say it."""
+    family, _ = _plain(backbone.name)
+    keywords = dict(backbone.keywords)
+    if "depths" in family.keywords:
+        keywords["depths"] = stage_numbers(depths)
+    elif len(depths) == 1:
+        [keywords["depth"]] = depths
+    else:
+        return None
+    return replace(backbone, keywords=tuple(keywords.items()))
 
 
 def _check_envelope(shape: BackboneShape, envelope: Envelope) -> None:
@@ -234,8 +268,8 @@ def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
         model = constructor(num_classes=1)
     for family in FAMILIES:
         if type(model) is family.model_class:
-            _describe_as(name, family, model, None)
-            return family, family.read_keywords(model)
+            _, values = _read_as(name, family, model, None)
+            return family, values
     raise InputError(
         f"`a backbone is of a family that is understood` must hold, but {name!r} is a "
         f"{type(model).__name__}; understood are "
@@ -255,25 +289,50 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
     except (
         AssertionError,
         IndexError,
+        OverflowError,
         RuntimeError,
         TypeError,
         ValueError,
         ZeroDivisionError,
     ) as error:
+        # What follows the first line is torch's stack.
+        what = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"backbone {str(backbone)!r} cannot be built: {str(error) or type(error).__name__}"
+            f"backbone {str(backbone)!r} cannot be built: {what}"
             + _missing_stage_numbers(backbone, family, own_values)
         ) from error
-    shape = _describe_as(str(backbone), family, model, backbone.image_size)
-    return shape, family.read_keywords(model)
+    shape, values = _read_as(str(backbone), family, model, backbone.image_size)
+    _check_ratios(backbone, family, values)
+    return shape, values
 
 
-def _describe_as(name: str, family: Family, model: Any, image_size: int | None) -> BackboneShape:
-    """The sizes of a model; errors carry its name."""
+def _read_as(
+    name: str, family: Family, model: Any, image_size: int | None
+) -> tuple[BackboneShape, dict[str, Keyword]]:
+    """The sizes of a model, and the value of every keyword; errors carry its name."""
     try:
-        return family.describe(model, image_size or family.default_image_size)
+        shape = family.describe(model, image_size or family.default_image_size)
+        return shape, family.read_keywords(model)
     except InputError as error:
         raise InputError(f"backbone {name!r}: {error}") from error
+
+
+def _check_ratios(backbone: BackboneSpec, family: Family, values: dict[str, Keyword]) -> None:
+    """Refuse a ratio of which no channel is left: models take 1 in its place."""
+    for key, value in backbone.keywords:
+        pairs = zip(_numbers(family, key, value), _numbers(family, key, values[key]), strict=True)
+        if any(asked < 1 <= built for asked, built in pairs):
+            raise InputError(
+                f"`{key} leaves a channel` must hold, but got {key}={value}, of which nothing is "
+                f"left; raise it"
+            )
+
+
+def _numbers(family: Family, key: str, value: Keyword) -> list[float]:
+    """The numbers of a keyword's value; none of a truth value or a word."""
+    if isinstance(value, str):
+        return [float(part) for part in value.split("-")] if family.keywords[key].per_stage else []
+    return [] if isinstance(value, bool) else [float(value)]
 
 
 def _check_keywords(
@@ -287,20 +346,34 @@ def _check_keywords(
                 + ", ".join(sorted(family.keywords))
                 + ", in_chans, num_classes and the mechanism options"
             )
-        kind = type(own_values[key])
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise InputError(f"`{key}` is of type {kind.__name__}, but got {value!r}")
-        depths = str(dict(backbone.keywords).get("depths", own_values.get("depths")))
-        if rule.per_stage and str(value).count("-") != depths.count("-"):
-            raise InputError(
-                f"`one number a stage` must hold, but got {key}={value} with depths={depths}; "
-                f"write as many numbers as depths has"
-            )
-        if not isinstance(value, bool | str) and not (
-            0 < value < math.inf or (value == 0 and rule.may_be_zero)
-        ):
-            least = ">= 0" if rule.may_be_zero else "> 0"
-            raise InputError(f"`{key} {least}` must hold, but got {key}={value}")
+        if rule.per_stage:
+            depths = dict(backbone.keywords).get("depths", own_values["depths"])
+            if isinstance(value, bool) or _num_stages(value) != _num_stages(depths):
+                raise InputError(
+                    f"`one number a stage, such as 2-2-6-2` must hold, but got {key}={value} with "
+                    f"depths={depths}; write as many numbers as depths has"
+                )
+        else:
+            kind = type(own_values[key])
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise InputError(f"`{key}` is of type {kind.__name__}, but got {value!r}")
+        if not isinstance(value, bool | str):
+            if not (value > 0 or (value == 0 and rule.may_be_zero)):
+                least = ">= 0" if rule.may_be_zero else "> 0"
+                raise InputError(f"`{key} {least}` must hold, but got {key}={value}")
+            _check_most(key, value, rule.most)
+    _check_most("in_chans", backbone.in_chans, MAX_NUMBER)
+    _check_most("num_classes", backbone.num_classes, MAX_NUMBER)
+    _check_most("image_size", backbone.image_size or 1, MAX_NUMBER)
+
+
+def _check_most(key: str, value: float, most: int) -> None:
+    if value > most:
+        raise InputError(f"`{key} <= {most:,}` must hold, but got {key}={value}")
+
+
+def _num_stages(value: Keyword) -> int:
+    return value.count("-") + 1 if isinstance(value, str) else 1
 
 
 def _missing_stage_numbers(
@@ -308,13 +381,13 @@ def _missing_stage_numbers(
 ) -> str:
     """Names the keywords that are left out, though `depths` is for another number of stages."""
     given = dict(backbone.keywords)
-    depths = given.get("depths", own_values.get("depths"))
+    depths = given.get("depths", own_values.get("depths", 1))
     missing = [
         key
         for key, rule in family.keywords.items()
         if rule.per_stage
         and key not in given
-        and str(own_values[key]).count("-") != str(depths).count("-")
+        and _num_stages(own_values[key]) != _num_stages(depths)
     ]
     return f"; with depths={depths}, give {', '.join(missing)} too" if missing else ""
 

@@ -291,7 +291,7 @@ CEIT = Family(
             for key in ("embed_dim", "depth", "num_heads", "patch_size", "qkv_bias")
         },
         "mlp_ratio": KeywordRule(
-            lambda m: mlp_ratio(m.embed_dim, m.blocks[0].mlp.conv1.out_channels)
+            lambda m: mlp_ratio((m.embed_dim, m.blocks[0].mlp.conv1.out_channels))
         ),
     },
     describe=_describe,

@@ -6,6 +6,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,12 @@ from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import Keyword
 from sharedattn.shape import BackboneShape, layer_norm_macs
+
+MAX_NUMBER = 10**6
+"""The most that a keyword may be, unless its rule has another bound: wider is nobody's network."""
+
+MAX_LAYERS = 1000
+"""The most layers of a stage, which is the most that the text of a placement can say."""
 
 
 def _unchanged(value: Any) -> Any:
@@ -33,57 +41,85 @@ class KeywordRule:
             `ValueError` on a value that means nothing.
         per_stage: whether it is one number a stage, written with dashes; a family with such a
             keyword has `depths` among them.
+        most: the most that a number may be.
     """
 
     read: Callable[[Any], Keyword]
     may_be_zero: bool = False
     to_argument: Callable[[Any], Any] = _unchanged
     per_stage: bool = False
+    most: int = MAX_NUMBER
 
 
-def per_stage(read: Callable[[Any], Iterable[float]], *, whole: bool = True) -> KeywordRule:
+def per_stage(
+    read: Callable[[Any], Iterable[float]], *, whole: bool = True, most: int = MAX_NUMBER
+) -> KeywordRule:
     """A keyword with one number a stage, written with dashes: `depths=2-2-2-2`.
 
     Args:
         read: the numbers as a built model shows them.
         whole: whether they are whole numbers.
+        most: the most that one may be.
     """
     return KeywordRule(
-        lambda model: "-".join(f"{number:g}" for number in read(model)),
-        to_argument=partial(_numbers_of_stages, whole=whole),
+        lambda model: stage_numbers(read(model)),
+        to_argument=partial(_numbers_of_stages, whole=whole, most=most),
         per_stage=True,
+        most=most,
     )
 
 
-def _numbers_of_stages(text: str, *, whole: bool) -> tuple[float, ...]:
+def stage_numbers(numbers: Iterable[float]) -> int | float | str:
+    """A keyword's value of one number a stage; of a single stage, the number itself.
+
+    A text of one number would be read as the number.
+    """
+    # Neither with an exponent, whose sign would be a dash, nor with a whole number's ".0".
+    texts = [f"{Decimal(str(number)):f}".removesuffix(".0") for number in numbers]
+    if len(texts) > 1:
+        return "-".join(texts)
+    return float(texts[0]) if "." in texts[0] else int(texts[0])
+
+
+def _numbers_of_stages(value: float | str, *, whole: bool, most: int) -> tuple[float, ...]:
     numbers = []
-    for part in text.split("-"):
+    for part in value.split("-") if isinstance(value, str) else [str(value)]:
         try:
             number = int(part) if whole else float(part)
         except ValueError:
             number = 0
         if not 0 < number < math.inf:
             kind = "whole number" if whole else "number"
-            raise ValueError(f"`one {kind} > 0 a stage, such as 2-2-6-2` must hold, got {text!r}")
+            raise ValueError(f"`one {kind} > 0 a stage, such as 2-2-6-2` must hold, got {value!r}")
+        if number > most:
+            raise ValueError(f"`each number <= {most:,}` must hold, got {value!r}")
         numbers.append(number)
     return tuple(numbers)
 
 
-def mlp_ratio(embed_dim: int, hidden_dim: int) -> float:
+def mlp_ratio(*widths: tuple[int, int]) -> float:
     """The shortest decimal r with floor(r D) = M, which is how timm takes M from a ratio.
 
     M / D itself will not do: rounded, or multiplied by D again, it can fall below M.
 
     Args:
-        embed_dim: D.
-        hidden_dim: M.
+        widths: D and M of each width that the ratio is for.
+
+    Raises:
+        InputError: there is none.
     """
-    D, M = embed_dim, hidden_dim
+    # M <= r D < M + 1 for each of them.
+    D, M = max(widths, key=lambda width: Fraction(width[1], width[0]))
+    if any(Fraction(M, D) >= Fraction(hidden + 1, embed) for embed, hidden in widths):
+        sizes = ", ".join(f"{embed} to {hidden}" for embed, hidden in widths)
+        raise refuse(f"its MLPs widen {sizes} channels, by no one ratio; raise the ratio")
     from_above = (-(-M * 10**digits // D) for digits in itertools.count())
     ratios = (
         (number + more) / 10**digits for digits, number in enumerate(from_above) for more in (0, 1)
     )
-    shortest: float = next(ratio for ratio in ratios if int(D * ratio) == M)
+    shortest: float = next(
+        ratio for ratio in ratios if all(int(embed * ratio) == hidden for embed, hidden in widths)
+    )
     return shortest
 
 

@@ -184,7 +184,10 @@ HVT = Family(
             key: VIT.keywords[key]
             for key in ("embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "qkv_bias")
         },
-        "pool_block_width": KeywordRule(lambda m: m.pool_block_width),
+        "pool_block_width": KeywordRule(
+            # Beyond the depth there is one pooling, wherever the next would be.
+            lambda m: min(m.pool_block_width, len(m.blocks))
+        ),
     },
     describe=_describe,
     make_network=HVTNetwork,

@@ -35,6 +35,7 @@ from sharedattn.attention.spatial_reduction import (
     spatial_reduction_attention,
 )
 from sharedattn.backbones.family import (
+    MAX_LAYERS,
     Family,
     KeywordRule,
     conv_grid,
@@ -339,12 +340,13 @@ PVT = Family(
     keywords={
         "depths": per_stage(
             lambda m: (len(_part(m, "block", i)) for i in range(len(m.grids))),
+            most=MAX_LAYERS,
         ),
         "embed_dims": per_stage(lambda m: (b.attn.dim for b in _first_blocks(m))),
         "num_heads": per_stage(lambda m: (b.attn.num_heads for b in _first_blocks(m))),
         "sr_ratios": per_stage(lambda m: (reduction_ratio(b.attn) for b in _first_blocks(m))),
         "mlp_ratios": per_stage(
-            lambda m: (mlp_ratio(b.attn.dim, b.mlp.fc1.out_features) for b in _first_blocks(m)),
+            lambda m: (mlp_ratio((b.attn.dim, b.mlp.fc1.out_features)) for b in _first_blocks(m)),
             whole=False,
         ),
         "qkv_bias": KeywordRule(lambda m: _first_blocks(m)[0].attn.q.bias is not None),

@@ -32,6 +32,7 @@ from sharedattn.attention.spatial_reduction import (
     spatial_reduction_attention,
 )
 from sharedattn.backbones.family import (
+    MAX_LAYERS,
     Family,
     KeywordRule,
     conv_grid,
@@ -208,7 +209,7 @@ PVT_V2 = Family(
     base_name="pvt_v2",
     model_class=PyramidVisionTransformerV2,
     keywords={
-        "depths": per_stage(lambda m: (len(stage.blocks) for stage in m.stages)),
+        "depths": per_stage(lambda m: (len(stage.blocks) for stage in m.stages), most=MAX_LAYERS),
         "embed_dims": per_stage(lambda m: (stage.blocks[0].attn.dim for stage in m.stages)),
         "num_heads": per_stage(lambda m: (stage.blocks[0].attn.num_heads for stage in m.stages)),
         "sr_ratios": per_stage(
@@ -216,7 +217,7 @@ PVT_V2 = Family(
         ),
         "mlp_ratios": per_stage(
             lambda m: (
-                mlp_ratio(stage.blocks[0].attn.dim, stage.blocks[0].mlp.fc1.out_features)
+                mlp_ratio((stage.blocks[0].attn.dim, stage.blocks[0].mlp.fc1.out_features))
                 for stage in m.stages
             ),
             whole=False,

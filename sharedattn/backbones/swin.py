@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from sharedattn.attention.windows import WindowAttention, Windows, position_params
 from sharedattn.backbones.family import (
+    MAX_LAYERS,
     Family,
     KeywordRule,
     mlp_ratio,
@@ -276,9 +277,9 @@ def _describe_stage(layer: Any) -> StageShape:
 _NUMBER_PER_STAGE = per_stage(lambda m: (layer.blocks[0].window_size[0] for layer in m.layers))
 
 
-def _square_windows(text: str) -> tuple[tuple[int, int], ...]:
+def _square_windows(value: float | str) -> tuple[tuple[int, int], ...]:
     # Two bare numbers would be rows and columns to timm, not two stages.
-    return tuple((size, size) for size in _NUMBER_PER_STAGE.to_argument(text))
+    return tuple((size, size) for size in _NUMBER_PER_STAGE.to_argument(value))
 
 
 SWIN = Family(
@@ -286,12 +287,17 @@ SWIN = Family(
     model_class=SwinTransformer,
     keywords={
         "embed_dim": KeywordRule(lambda m: m.embed_dim),
-        "depths": per_stage(lambda m: (layer.depth for layer in m.layers)),
+        "depths": per_stage(lambda m: (layer.depth for layer in m.layers), most=MAX_LAYERS),
         "num_heads": per_stage(lambda m: (layer.blocks[0].attn.num_heads for layer in m.layers)),
         "window_size": replace(_NUMBER_PER_STAGE, to_argument=_square_windows),
         "patch_size": KeywordRule(lambda m: m.patch_embed.patch_size[0]),
         "mlp_ratio": KeywordRule(
-            lambda m: mlp_ratio(m.embed_dim, m.layers[0].blocks[0].mlp.fc1.out_features)
+            lambda m: mlp_ratio(
+                *(
+                    (layer.blocks[0].mlp.fc1.in_features, layer.blocks[0].mlp.fc1.out_features)
+                    for layer in m.layers
+                )
+            )
         ),
         "qkv_bias": KeywordRule(lambda m: m.layers[0].blocks[0].attn.qkv.bias is not None),
     },

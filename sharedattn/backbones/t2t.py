@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from sharedattn.attention.external import double_norm
 from sharedattn.backbones.family import (
+    MAX_LAYERS,
     Family,
     KeywordRule,
     conv_grid,
@@ -344,10 +345,10 @@ T2T = Family(
     model_class=T2TViT,
     keywords={
         "embed_dim": KeywordRule(lambda m: m.pos_embed.shape[2]),
-        "depth": KeywordRule(lambda m: len(m.blocks)),
+        "depth": KeywordRule(lambda m: len(m.blocks), most=MAX_LAYERS),
         "num_heads": KeywordRule(lambda m: m.blocks[0].attn.num_heads),
         "mlp_ratio": KeywordRule(
-            lambda m: mlp_ratio(m.pos_embed.shape[2], m.blocks[0].mlp.fc1.out_features)
+            lambda m: mlp_ratio((m.pos_embed.shape[2], m.blocks[0].mlp.fc1.out_features))
         ),
         "qkv_bias": KeywordRule(lambda m: m.blocks[0].attn.qkv.bias is not None),
         "token_dim": KeywordRule(lambda m: m.tokens_to_token.attention1.norm2.weight.numel()),

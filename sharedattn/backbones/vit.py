@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from sharedattn.attention.vanilla import SelfAttention
 from sharedattn.backbones.family import (
+    MAX_LAYERS,
     Family,
     KeywordRule,
+    mlp_ratio,
     norm_macs,
     num_params,
     refuse,
@@ -264,9 +266,11 @@ VIT = Family(
     model_class=VisionTransformer,
     keywords={
         "embed_dim": KeywordRule(lambda m: m.embed_dim),
-        "depth": KeywordRule(lambda m: len(m.blocks)),
+        "depth": KeywordRule(lambda m: len(m.blocks), most=MAX_LAYERS),
         "num_heads": KeywordRule(lambda m: m.blocks[0].attn.num_heads),
-        "mlp_ratio": KeywordRule(lambda m: m.blocks[0].mlp.fc1.out_features / m.embed_dim),
+        "mlp_ratio": KeywordRule(
+            lambda m: mlp_ratio((m.embed_dim, m.blocks[0].mlp.fc1.out_features))
+        ),
         "patch_size": KeywordRule(lambda m: m.patch_embed.patch_size[0]),
         "qkv_bias": KeywordRule(lambda m: m.blocks[0].attn.qkv.bias is not None),
         "proj_bias": KeywordRule(lambda m: m.blocks[0].attn.proj.bias is not None),
@@ -275,14 +279,19 @@ VIT = Family(
         ),
         "class_token": KeywordRule(lambda m: m.cls_token is not None),
         "reg_tokens": KeywordRule(lambda m: m.num_reg_tokens, may_be_zero=True),
-        "no_embed_class": KeywordRule(lambda m: m.no_embed_class),
+        "no_embed_class": KeywordRule(
+            # Without tokens beside the patches, or without positions, it means nothing.
+            lambda m: m.no_embed_class and m.num_prefix_tokens > 0 and m.pos_embed is not None
+        ),
         "pos_embed": KeywordRule(lambda m: "none" if m.pos_embed is None else "learn"),
         "pre_norm": KeywordRule(lambda m: not isinstance(m.norm_pre, nn.Identity)),
         "final_norm": KeywordRule(
             lambda m: not (isinstance(m.norm, nn.Identity) and isinstance(m.fc_norm, nn.Identity))
         ),
         "fc_norm": KeywordRule(lambda m: not isinstance(m.fc_norm, nn.Identity)),
-        "pool_include_prefix": KeywordRule(lambda m: m.pool_include_prefix),
+        "pool_include_prefix": KeywordRule(
+            lambda m: m.pool_include_prefix and m.num_prefix_tokens > 0 and m.global_pool == "avg"
+        ),
         "global_pool": KeywordRule(lambda m: m.global_pool),
     },
     describe=_describe,

@@ -78,6 +78,12 @@ def test_cost_says_what_less_attention_saves(capsys):
     assert "The paper's form of the layer would cost 67.8 M" in text
 
 
+def test_cost_refuses_a_dia_unit_without_a_channel(capsys):
+    code, out, err = run(capsys, "cost", "pvt_tiny(dia_reduction=100): V2/dia1|V2|V2|V2")
+    assert (code, out) == (2, "")
+    assert "the most that fits is dia_reduction=64" in err
+
+
 def test_cost_check_asks_both_referees(capsys):
     found = document(capsys, "cost", "vit(depth=2,embed_dim=12,num_heads=3)@32: V1L1", "--check")
     assert found["ok"] is True

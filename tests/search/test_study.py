@@ -18,7 +18,7 @@ from search.executors import Lost
 from search.executors.local import LocalExecutor
 from search.searchers import SEARCHERS
 from search.study import MAX_ATTEMPTS, StudyLoop
-from sharedattn.placement import Placement
+from sharedattn.placement import BackboneSpec, MechanismOptions, Placement
 from spaces.budget import Budget, CountedSpace
 from spaces.space import Space
 
@@ -251,6 +251,21 @@ def test_evaluations_of_another_study_are_linked_not_made_again(lab):
     for row in summary.rows:
         assert row.reused == (row.placement in known)
     assert len(executor.evaluated) == sum(not row.reused for row in summary.rows) < 20
+
+
+def test_options_that_no_layer_uses_do_not_part_evaluations(lab):
+    lab.run("one", "random", num_trials=20)
+    backbone = BackboneSpec.parse(SPACE["backbone"])
+    options = MechanismOptions(external_expansion=2, dia_reduction=3)
+    other = replace(backbone, options=options)
+    space = CountedSpace(Space.from_document({**SPACE, "backbone": str(other)}))
+    summary = lab.run("two", "random", num_trials=20, space=space)
+    known = {row.placement for row in lab.summary("one").rows}
+    gated = {placement for placement in known if "dia" in placement}
+    assert known != gated != set()
+    for row in summary.rows:
+        assert row.reused == (row.placement in known - gated)
+    assert any(row.reused for row in summary.rows)
 
 
 def test_an_exhausted_space_ends_the_search(lab):

@@ -89,6 +89,7 @@ def test_mode_dtype_options_and_random_numbers_stay(tiny: BackboneSpec) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert alone.training and not extract(shared.eval(), Placement.parse("V2")).training
     assert (alone.fused, alone.drop_path_rate) == (False, 0.3)
+    assert alone.only_placement == Placement.parse("V2") and shared.only_placement is None
     assert {weight.dtype for weight in alone.parameters()} == {torch.float64}
 
 

@@ -129,7 +129,7 @@ def test_each_stage_starts_with_its_transition_and_an_empty_state(tiny: Backbone
     placement = Placement.parse("N2/dia1 | N2")
     network = TwoStages(build(NetworkSpec(tiny, Placement.parse("V1"))), placement)
     assert [list(cells) for cells in network.dia_cells] == [["0"], []]
-    logits = network(torch.zeros(1, 1, 15, 15))
+    logits = network(torch.zeros(1, 1, 15, 15), placement)
     assert logits.item() == 2 + 10 + 2
     assert [(stage, index, list(state.dia)) for stage, index, state in network.entered] == [
         (0, 0, []),
@@ -152,13 +152,33 @@ def test_a_network_of_one_placement_needs_not_be_told(tiny: BackboneSpec) -> Non
     assert torch.equal(network(x), network(x, FIRST))
 
 
-@pytest.mark.parametrize("texts", [("V1", "E1/s3"), ("V2/dia1", "V2/dia2")])
+@pytest.mark.parametrize(
+    "texts", [("V1", "E1/s3"), ("V2/dia1", "V2/dia2"), ("V2", "V1"), ("V1", "V1/cb"), ("V2",)]
+)
 def test_a_network_of_several_placements_is_told_which(
     tiny: BackboneSpec, texts: tuple[str, str]
 ) -> None:
     network = build_network(tiny, Envelope.of(*map(Placement.parse, texts)))
-    with pytest.raises(InputError, match="told which to run.* pass placement="):
+    with pytest.raises(InputError, match="told which placement to run.* pass placement="):
         network(images(tiny).float())
+
+
+@pytest.mark.parametrize("text", ["V2", "V,V/cb", "E2/s7", "V1"])
+def test_only_what_is_built_for_a_placement_has_one(tiny: BackboneSpec, text: str) -> None:
+    placement = Placement.parse(text)
+    assert build(NetworkSpec(tiny, placement)).only_placement == placement
+    assert build_network(tiny, placement).only_placement == placement
+    # Each envelope is that of several placements: of fewer layers, of no context, of fewer slots.
+    network = build_network(tiny, Envelope.of(placement))
+    assert network.envelope == build_network(tiny, placement).envelope
+    assert network.only_placement is None
+
+
+def test_a_placement_that_the_backbone_cannot_carry_is_not_built(tiny: BackboneSpec) -> None:
+    with pytest.raises(InputError, match="rank <= tokens.*the most that fits is /lowrank10"):
+        build_network(tiny, Placement.parse("V1L1/lowrank11"))
+    with pytest.raises(InputError, match="stage 1 of V6 has 6 and vit has 5"):
+        build_network(tiny, Placement.parse("V6"))
 
 
 def test_a_placement_outside_the_envelope(supernet: Network) -> None:

@@ -302,7 +302,8 @@ def test_members_are_what_the_backbone_accepts(
     for stages in itertools.product(*words):
         with contextlib.suppress(InputError):
             spec = NetworkSpec(backbone, Placement(stages))
-            if resolve(spec) == spec:
+            # The space's options stay; those that a member does not use are no part of its spec.
+            if resolve(spec).placement == spec.placement:
                 accepted.add(spec.placement)
     found = [space.automaton.placement(path) for path in paths(space.automaton)]
     assert len(found) == len(accepted) > 0
@@ -312,6 +313,33 @@ def test_members_are_what_the_backbone_accepts(
 def test_an_option_that_fits_no_backbone_names_the_line() -> None:
     with pytest.raises(InputError, match=r"here, line 2 .*: backbone: `attention_residual pools"):
         Space.from_yaml(YAML.replace("vit(", "vit(attention_residual=true,"), "here")
+
+
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        (
+            "- counts: {V: 0..3, N: 0..3}\n    depth: 1..3\n    dia: [0, 3]",
+            r"8 \(dia: \[0, 3\]\): .*dia",
+        ),
+        ("- layers:\n      - V\n      - [N, V/d0]", r"8 \(- .N, V/d0.\): .*layers\[1\]"),
+    ],
+)
+def test_dia_units_that_do_not_fit_name_the_line(stage: str, line: str) -> None:
+    backbone = VIT.replace("vit(", "vit(dia_reduction=99,")
+    text = f"name: tiny\nbackbone: {backbone}\norder: any\nstages:\n  # One.\n  {stage}\n"
+    with pytest.raises(InputError, match=f"here, line {line}: `dia_reduction <= embed_dim` must"):
+        Space.from_yaml(text, "here")
+
+
+def test_a_reduction_that_no_layer_uses_fits() -> None:
+    # Four groups are more than three layers can make.
+    text = YAML.replace("vit(", "vit(dia_reduction=99,").replace("dia: [0, 1]", "dia: [0, 4]")
+    space = Space.from_yaml(text, "here")
+    assert all(
+        choice.dia is None
+        for choice in space.automaton.placement(next(iter(space.automaton.cover()))).layers
+    )
 
 
 def test_maps_that_do_not_fit_name_the_line() -> None:

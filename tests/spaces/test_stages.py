@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement
 from sharedattn.shape import StageShape
 from spaces.automaton import Automaton, Path, build
 from spaces.document import DocumentError
@@ -134,7 +134,7 @@ def test_a_form_that_is_the_default_is_one_member_with_it(
         assert texts(make_space(stage, shapes=(reduced,)), paths) == ["V1L1", "V1L1/full"]
     space = make_space(counted, shapes=(reduced,))
     assert space.stages == (replace(counted, less_form=(None, "full")),)
-    assert space.stages[0].on(reduced, ()) == space.stages[0]
+    assert space.stages[0].on(reduced, MechanismOptions(), ()) == space.stages[0]
 
 
 def test_maps_that_a_stage_cannot_carry_are_refused(

@@ -19,7 +19,7 @@ from results.analysis import (
 )
 from results.analysis.document import analysis_document
 from results.analysis.measuring import Mean, layers_of, measure
-from sharedattn.backbones import build, describe
+from sharedattn.backbones import build, describe, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.measures import broadcasting_entropy
@@ -126,8 +126,18 @@ def test_change_with_broadcasting_is_with_less_without(spec_of, images_for, plac
     assert found.trained_change is None
 
 
-def test_change_against_a_trained_counterpart(spec_of, images_for):
-    spec, other = spec_of("V3/cb2"), spec_of("V3")
+@pytest.mark.parametrize(
+    ("text", "counterpart"), [("V3/cb2", "V3"), ("V3", "V3/cb2")], ids=["with", "without"]
+)
+@pytest.mark.parametrize("options", [{}, {"broadcasting_form": "scaled"}], ids=["plain", "scaled"])
+def test_change_against_a_trained_counterpart(spec_of, images_for, text, counterpart, options):
+    def one(text):
+        spec = spec_of(text)
+        options_of = replace(spec.backbone.options, **options)
+        # What has no broadcasting has no form of it either.
+        return resolve(replace(spec, backbone=replace(spec.backbone, options=options_of)))
+
+    spec, other = one(text), one(counterpart)
     images = images_for(spec)
     networks = {
         s: random_network(s.backbone, Envelope.of(s.placement), "torch", seed)
@@ -141,14 +151,17 @@ def test_change_against_a_trained_counterpart(spec_of, images_for):
         control_seeds=SEEDS,
         counterpart=Counterpart(other, networks[other].state_dict()),
     )
-    with_cb, without = (entropies(networks[s], s, s.placement, images) for s in (spec, other))
+    with_cb, without = (
+        entropies(networks[s], s, s.placement, images)
+        for s in sorted((spec, other), key=lambda s: "cb" not in str(s.placement))
+    )
     assert found.trained_change == pytest.approx(
         {i: with_cb[i] - without[i] for i in range(3)}, abs=1e-12
     )
     assert found.trained_change[0] != 0
     document = analysis_document(found)["broadcasting"]
     assert document["layers"][1]["trained_change"] == found.trained_change[1]
-    assert document["counterpart"] == "V3"
+    assert document["counterpart"] == counterpart
 
 
 def test_gates_of_a_shared_unit_are_alike_before_training_and_of_units_apart_are_not(

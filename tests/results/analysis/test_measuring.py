@@ -91,7 +91,9 @@ def test_every_measure_equals_a_direct_computation(spec_of, images_for):
     images = images_for(spec)
     found = measure(network, layers, spec.placement, images.batches)
     with torch.inference_mode():
-        result = network.run(torch.cat(images.batches), collect={"attention", "gates"})
+        result = network.run(
+            torch.cat(images.batches), spec.placement, collect={"attention", "gates"}
+        )
     maps = [None if m is None else m.double().numpy() for m in result.attention]
 
     expected = {}
@@ -173,7 +175,9 @@ def test_windows_are_measured_by_image(images_for):
     images = images_for(swin)
     found = measure(network, layers, swin.placement, images.batches)
     with torch.inference_mode():
-        maps = network.run(torch.cat(images.batches), collect={"attention"}).attention
+        maps = network.run(
+            torch.cat(images.batches), swin.placement, collect={"attention"}
+        ).attention
     assert maps[0].shape == (7 * 16, 2, 4, 4)
     rows = -(maps[0].double() * maps[0].double().log()).sum(-1) / math.log(4)
     assert found["entropy", 0].value == pytest.approx(rows.mean().item(), abs=1e-6)

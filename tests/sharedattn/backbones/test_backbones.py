@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
+from tiny_families import TINY, tiny_backbone
 
 from sharedattn.backbones import (
+    FAMILIES,
     BackboneShape,
     StageShape,
     build,
@@ -15,7 +20,7 @@ from sharedattn.backbones import (
     resolve,
 )
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
+from sharedattn.placement import BackboneSpec, Envelope, Keyword, NetworkSpec, Placement
 from sharedattn.shape import AttentionShape
 
 
@@ -80,6 +85,22 @@ def test_sizes_follow_the_image_and_the_keywords() -> None:
         ("vit(depth=1,fc_norm=false,global_pool=avg)", None),
         ("vit(depth=1,init_values=0,reg_tokens=0)", "vit(depth=1)"),
         ("vit(depth=1,dia_reduction=2,in_chans=1,num_classes=10)", None),
+        # Values that build one network are one.
+        ("vit(depth=1,mlp_ratio=2.0001)", "vit(depth=1,mlp_ratio=2.0)"),
+        ("ceit_tiny(mlp_ratio=3.001)", "ceit_tiny(mlp_ratio=3.0)"),
+        ("pvt_tiny(mlp_ratios=8-8-4-4.001)", "pvt_tiny"),
+        ("hvt_s_1(pool_block_width=13)", "hvt_s_1"),
+        ("hvt(depth=5,pool_block_width=7)", "hvt(depth=5,pool_block_width=5)"),
+        (
+            "vit(class_token=false,global_pool=avg,no_embed_class=true,pool_include_prefix=true)",
+            "vit(class_token=false,global_pool=avg)",
+        ),
+        ("vit(depth=1,final_norm=false,fc_norm=true)", "vit(depth=1,final_norm=false)"),
+        ("pvt(depths=2,embed_dims=22,mlp_ratios=1.5,num_heads=2,sr_ratios=1)", None),
+        (
+            "pvt(depths=2,embed_dims=22,mlp_ratios=8.0,num_heads=2,sr_ratios=1)",
+            "pvt(depths=2,embed_dims=22,mlp_ratios=8,num_heads=2,sr_ratios=1)",
+        ),
     ],
 )
 def test_canonical(text: str, expected: str | None) -> None:
@@ -87,6 +108,56 @@ def test_canonical(text: str, expected: str | None) -> None:
     assert str(small) == (expected or text.replace("mlp_ratio=2", "mlp_ratio=2.0"))
     assert canonical(small) == small
     assert describe(small) == describe(BackboneSpec.parse(text))
+
+
+@pytest.mark.parametrize("base_name", sorted(TINY))
+def test_what_a_model_shows_builds_it_again(base_name: str) -> None:
+    backbone = tiny_backbone(base_name)
+    family = next(family for family in FAMILIES if family.base_name == base_name)
+
+    def shown(backbone: BackboneSpec) -> dict[str, Keyword]:
+        keywords = dict(backbone.keywords)
+        arguments = {key: family.keywords[key].to_argument(keywords[key]) for key in keywords}
+        if family.default_image_size is None:
+            arguments["img_size"] = backbone.image_size
+        return family.read_keywords(family.model_class(**arguments, in_chans=1, num_classes=2))
+
+    values = shown(backbone)
+    again = replace(backbone, keywords=tuple(values.items()))
+    assert shown(again) == values
+    assert describe(again) == describe(backbone)
+    assert canonical(again) == canonical(backbone)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "vit(broadcasting_form=scaled,class_token_in_mean=false,dia_reduction=3,"
+            "external_expansion=2): V2E1/s7",
+            "vit: V2E1/s7",
+        ),
+        ("vit(broadcasting_form=scaled,class_token_in_mean=false): V1/cb", None),
+        ("vit(class_token_in_mean=false,dia_reduction=3): V1/dia1", None),
+        ("vit(external_expansion=2): E1/s7/mea", None),
+        # Only the last stage of a pyramid has a class token.
+        ("pvt(class_token_in_mean=false): V1/cb | V1 | V1 | V1", "pvt: V1/cb | V1 | V1 | V1"),
+        ("pvt(class_token_in_mean=false): V1 | V1 | V1 | V1/cb", None),
+        # Without a layer of the other shift between, both hand over the same scores.
+        ("swin(handover=previous): V1 | V1 | V,E,L | V1", "swin: V1 | V1 | V1E1L1 | V1"),
+        ("swin(handover=previous): V1 | V1 | V2L1 | V1", None),
+        ("swin(handover=previous): V1 | V1 | V1L1 | V1", None),
+    ],
+)
+def test_options_that_no_layer_uses_are_no_part_of_a_network(
+    text: str, expected: str | None
+) -> None:
+    spec = resolve(NetworkSpec.parse(text))
+    assert spec == NetworkSpec.parse(expected or text) == resolve(spec)
+    with torch.device("meta"):
+        given = build(NetworkSpec.parse(text)).state_dict()
+        own = build(spec).state_dict()
+    assert {n: w.shape for n, w in given.items()} == {n: w.shape for n, w in own.items()}
 
 
 def test_resolve_gives_equal_networks_one_key() -> None:
@@ -100,13 +171,32 @@ def test_resolve_gives_equal_networks_one_key() -> None:
     [
         ("vit(depth=2): V2 | V1", "as many stages as the backbone.*has 2 and vit has 1"),
         ("vit(depth=2): V3", "stage 1 of V3 has 3 and vit has 2.*vit.depth=3"),
+        ("hvt_s_3: V1 | V5 | V4 | V3", "stage 2 of .* has 5 and hvt_s_3 has 4; .* backbone$"),
     ],
 )
 def test_placements_that_the_backbone_cannot_hold(text: str, message: str) -> None:
     spec = NetworkSpec.parse(text)
     for attempt in (resolve, build):
-        with pytest.raises(InputError, match=message.replace("of V3", "of (V3|the envelope)")):
+        with pytest.raises(InputError, match=message):
             attempt(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "deeper"),
+    [
+        ("vit(depth=2,mlp_ratio=2)@64: V3", "vit(depth=3,mlp_ratio=2)@64"),
+        ("pvt_tiny: V1 | V3 | V1 | V4", "pvt_tiny(depths=2-3-2-4)"),
+        (
+            "pvt(depths=2,embed_dims=22,mlp_ratios=2,num_heads=2,sr_ratios=1): V3",
+            "pvt(depths=3,embed_dims=22,mlp_ratios=2,num_heads=2,sr_ratios=1)",
+        ),
+    ],
+)
+def test_a_deeper_backbone_that_is_named_holds_the_placement(text: str, deeper: str) -> None:
+    spec = NetworkSpec.parse(text)
+    with pytest.raises(InputError, match=f"a deeper backbone such as {re.escape(deeper)}$"):
+        resolve(spec)
+    assert resolve(replace(spec, backbone=BackboneSpec.parse(deeper)))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +213,30 @@ def test_placements_that_the_backbone_cannot_hold(text: str, message: str) -> No
         ("vit(depth=0)", "`depth > 0` must hold, but got depth=0"),
         ("vit(reg_tokens=-1)", "`reg_tokens >= 0` must hold, but got reg_tokens=-1"),
         ("vit(mlp_ratio=nan)", "`mlp_ratio > 0` must hold, but got mlp_ratio=nan"),
-        ("vit(init_values=inf)", "`init_values >= 0` must hold, but got init_values=inf"),
+        ("vit(init_values=inf)", "`init_values <= 1,000,000` must hold, but got init_values=inf"),
+        ("vit(depth=1001)", "`depth <= 1,000` must hold, but got depth=1001"),
+        ("pvt(depths=9999-2-2-2)", "each number <= 1,000` must hold, got '9999-2-2-2'$"),
+        ("pvt(sr_ratios=9999999-4-2-1)", "each number <= 1,000,000` must hold, got '9999999-4"),
+        (
+            "pvt(depths=true)",
+            "one number a stage, such as 2-2-6-2` must hold, but got depths=True",
+        ),
+        ("vit(mlp_ratio=1e300)", r"`mlp_ratio <= 1,000,000` must hold, but got mlp_ratio=1e\+300"),
+        ("vit(in_chans=1000001)", "`in_chans <= 1,000,000` must hold, but got in_chans=1000001"),
+        ("vit(num_classes=1000001)", "`num_classes <= 1,000,000` must hold, but got num_cl"),
+        ("vit@1000001", "`image_size <= 1,000,000` must hold, but got image_size=1000001"),
+        (
+            "vit(embed_dim=999999,num_heads=1,mlp_ratio=1e6,patch_size=999999)@999999",
+            r"cannot be built: [^\n]*$",
+        ),
+        (
+            "vit(mlp_ratio=0.001)",
+            "`mlp_ratio leaves a channel` must hold, but got mlp_ratio=0.001",
+        ),
+        (
+            "pvt(mlp_ratios=8-8-4-0.001)",
+            "mlp_ratios leaves a channel.* mlp_ratios=8-8-4-0.001, of",
+        ),
         ("vit(embed_dim=65)", "cannot be built: dim should be divisible by num_heads"),
         ("vit(global_pool=sum)", "cannot be built: Only avg"),
         ("vit@8", "a network has blocks and patches.* 12 blocks and 0 patches"),

@@ -222,7 +222,7 @@ def test_one_text_for_each_backbone(text: str, smallest: str) -> None:
         ("pvt_v2(mlp_ratios=8-8-x-4)", "`one number > 0 a stage.* got '8-8-x-4'"),
         ("pvt_v2(mlp_ratios=8-8-inf-4)", "`one number > 0 a stage.* got '8-8-inf-4'"),
         ("pvt_v2(num_heads=3-2-4-8)", "dim 64 should be divided by num_heads 3"),
-        ("pvt_v2(depths=2)", "`depths` is of type str, but got 2"),
+        ("pvt_v2(depths=2)", "cannot be built.*; with depths=2, give embed_dims, num_heads"),
     ],
 )
 def test_backbones_that_are_refused(text: str, message: str) -> None:

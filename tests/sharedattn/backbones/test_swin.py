@@ -304,6 +304,8 @@ def test_a_stand_alone_network_compiles_and_exports_whole() -> None:
         ("swin(depths=1-1,window_size=9-9)@28", "swin(depths=1-1)@28"),
         ("swin(depths=1-1,window_size=9-9)@32", "swin(depths=1-1,window_size=8-4)@32"),
         ("swin(depths=1-1,mlp_ratio=2)", "swin(depths=1-1,mlp_ratio=2.0)"),
+        ("swin(depths=1-1,mlp_ratio=2.0001)", "swin(depths=1-1,mlp_ratio=2.0)"),
+        ("swin(mlp_ratio=2.003)", None),
     ],
 )
 def test_canonical(text: str, expected: str | None) -> None:
@@ -319,10 +321,15 @@ def test_canonical(text: str, expected: str | None) -> None:
         ("swin(depths=2-0-6-2)", "one whole number > 0 a stage.*got '2-0-6-2'"),
         ("swin(window_size=7-x-7-7)", "one whole number > 0 a stage.*got '7-x-7-7'"),
         ("swin(window_size=7-7)", "one number a stage.*window_size=7-7 with depths=2-2-6-2"),
-        ("swin(window_size=7)", "`window_size` is of type str, but got 7"),
+        ("swin(window_size=7)", "one number a stage, such as 2-2-6-2`.*got window_size=7 with"),
         ("swin(depths=2-2-2-2-2)", "cannot be built: tuple index out of range"),
         ("swin(embed_dim=97)", "its heads are not of the width of the tokens together"),
         ("swin@3", "has patches` must hold, but an image of 3 pixels has none of 4"),
+        (
+            "swin(mlp_ratio=0.001)",
+            "mlp_ratio leaves a channel` must hold, but got mlp_ratio=0.001",
+        ),
+        ("swin(mlp_ratio=0.007)", "96 to 96, 192 to 1, 384 to 2, 768 to 5 channels, by no one"),
         ("swin(head_dim=16)", "`head_dim` is no keyword of swin"),
         ("swinv2_tiny_window8_256", "is a SwinTransformerV2"),
         ("swinv2_cr_tiny_224", "is a SwinTransformerV2Cr"),
