@@ -38,10 +38,12 @@ class Variation:
         self._alphabets: list[list[tuple[Symbol, ...]]] = [
             [next(alphabets) for _ in range(depth)] for depth in self._depths
         ]
+        # A sort of edit that no stage offers would only take its share of the draws.
+        with_forms = any(self._has_forms(stage) for stage in range(len(self._depths)))
         self._edits: tuple[_Edit, ...] = (
             self._other_layer,
             self._other_slots,
-            self._other_form,
+            *([self._other_form] if with_forms else []),
             self._other_groups,
             self._other_broadcasting,
             self._other_depth,
@@ -168,6 +170,11 @@ class Variation:
     def _slots(self, stage: int) -> list[int]:
         symbols = (symbol for alphabet in self._alphabets[stage] for symbol in alphabet)
         return sorted({symbol.slots for symbol in symbols if symbol and symbol.slots})
+
+    def _has_forms(self, stage: int) -> bool:
+        """Whether layers of one kind may have different forms in a stage."""
+        kinds = [kind for kind, _ in self._forms(stage)]
+        return len(set(kinds)) < len(kinds)
 
     def _forms(self, stage: int) -> dict[tuple[Kind, str | None], None]:
         """The forms of each kind that layers of a stage may have, in the order of symbols."""

@@ -299,6 +299,11 @@ def test_search_export_verify_train_in_real_processes(tmp_path):
     assert found["trials"]["complete"] == 3
     assert all(member["seeds"] == 2 for member in found["front"])
     exported = Path(found["exported"])
+    # A placement off the front has no weights any more: its export trains it again, and says so.
+    front = {member["id"] for member in found["front"]}
+    off_front = next(i for i in range(3) if i not in front)
+    again = process("export", "--pick", off_front, "--to", tmp_path / "again", "--out",
+                    tmp_path / "out")  # fmt: skip
     verify = process("verify", exported, "--json")
     out, err = verify.communicate(timeout=300)
     assert verify.returncode == 0, err
@@ -311,20 +316,15 @@ def test_search_export_verify_train_in_real_processes(tmp_path):
     assert verify.returncode == 1
     assert json.loads(out)["ok"] is False
 
-    # A placement off the front has no weights any more: its export trains it again, and says so.
-    front = {member["id"] for member in found["front"]}
-    off_front = next(i for i in range(3) if i not in front)
-    again = process("export", "--pick", off_front, "--to", tmp_path / "again", "--out",
-                    tmp_path / "out")  # fmt: skip
     out, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     assert "it was trained again" in out
+    train = process("train", tmp_path / "again", "--epochs", 1, "--seed", 5, "--to",
+                    tmp_path / "trained", "--json")  # fmt: skip
     verify = process("verify", tmp_path / "again", "--json")
     out, _ = verify.communicate(timeout=300)
     assert verify.returncode == 0, out
 
-    train = process("train", tmp_path / "again", "--epochs", 1, "--seed", 5, "--to",
-                    tmp_path / "trained", "--json")  # fmt: skip
     out, err = train.communicate(timeout=300)
     assert train.returncode == 0, err
     verify = process("verify", tmp_path / "trained")

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import nn
 
 from sharedattn.backbones import build, describe
+from sharedattn.backbones.meta import without_storage
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec
@@ -190,7 +191,7 @@ def test_every_name_of_the_family_is_understood_or_refused() -> None:
         except InputError as error:
             assert name in str(error)
             continue
-        with torch.device("meta"):
+        with without_storage():
             model = timm.create_model(name, num_classes=1000)
         around = shape.stem_params + shape.head_params
         blocks = sum(p.numel() for p in model.blocks.parameters())
