@@ -57,6 +57,7 @@ __all__ = [
 FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
 
 
+@lru_cache(maxsize=1024)
 def describe(backbone: BackboneSpec) -> BackboneShape:
     """Sizes of a backbone with its options, read from a build without storage.
 
@@ -83,6 +84,7 @@ def describe(backbone: BackboneSpec) -> BackboneShape:
     return shape
 
 
+@lru_cache(maxsize=1024)
 def canonical(backbone: BackboneSpec) -> BackboneSpec:
     """The one spec of all those that build this backbone by the same name.
 
