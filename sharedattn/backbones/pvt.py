@@ -203,11 +203,7 @@ class PyramidVisionTransformer(nn.Module):
 class PVTNetwork(Network):
     """A PVT over an envelope; its attributes are those of `PyramidVisionTransformer`."""
 
-    def __init__(
-        self,
-        model: PyramidVisionTransformer,
-        plan: NetworkPlan,
-    ) -> None:
+    def __init__(self, model: PyramidVisionTransformer, plan: NetworkPlan) -> None:
         """Take over the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         for i, (positions, stage) in enumerate(

@@ -75,11 +75,7 @@ class PVTv2Network(Network):
         head: classifier of the mean token.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        plan: NetworkPlan,
-    ) -> None:
+    def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         self.patch_embed = model.patch_embed

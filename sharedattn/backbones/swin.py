@@ -89,11 +89,7 @@ class SwinNetwork(Network):
         head: mean over tokens, and classifier.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        plan: NetworkPlan,
-    ) -> None:
+    def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         self.patch_embed = model.patch_embed

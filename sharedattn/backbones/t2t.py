@@ -236,11 +236,7 @@ def sinusoids(num_tokens: int, embed_dim: int) -> Tensor:
 class T2TNetwork(Network):
     """T2T-ViT over an envelope; attributes as those of `T2TViT`."""
 
-    def __init__(
-        self,
-        model: Any,
-        plan: NetworkPlan,
-    ) -> None:
+    def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take over the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         self.tokens_to_token = model.tokens_to_token

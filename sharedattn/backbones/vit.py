@@ -76,11 +76,7 @@ class ViTNetwork(Network):
     reg_token: nn.Parameter | None
     pos_embed: nn.Parameter | None
 
-    def __init__(
-        self,
-        model: Any,
-        plan: NetworkPlan,
-    ) -> None:
+    def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         self.no_embed_class = model.no_embed_class

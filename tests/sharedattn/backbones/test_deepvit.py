@@ -222,6 +222,8 @@ def test_in_training_the_mixings_bias_alone_has_no_gradient() -> None:
 
 
 def test_parts_do_not_run_alone() -> None:
+    # timm's forward, which a DeepViT's parts would inherit, knows no re-attention: it would give
+    # wrong logits without a word. Torch's refusal of a module without forward stands in its way.
     model = DeepViT(embed_dim=26, depth=1, num_heads=2, patch_size=5, img_size=15)
     with pytest.raises(NotImplementedError, match='missing the required "forward"'):
         model(torch.zeros(1, 3, 15, 15))
