@@ -1,0 +1,43 @@
+"""What early stopping is: a rule that says at each rung whether a trial goes on.
+
+Trials only stop, none waits: the rule judges a trial when it reaches a rung, by those of its peers
+that were there before it, and never takes a judgement back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class RungPoint:
+    """A trial at a rung.
+
+    Attributes:
+        number: the trial's number.
+        top1: accuracy at this rung, a fraction.
+        macs: multiply-accumulates of one image, exact.
+    """
+
+    number: int
+    top1: float
+    macs: int
+
+
+class EarlyStopping(ABC):
+    """Judges trials at rungs; holds nothing that the database does not."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def goes_on(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
+        """Whether a trial goes on from a rung.
+
+        Args:
+            trial: the trial at this rung.
+            epoch: the rung.
+            peers: the other trials at this rung whose measurement may be known to it, by number.
+        """
