@@ -1,22 +1,23 @@
-"""Weights of evaluations: one safetensors file each, named by the evaluation's key.
+"""Weights of evaluations: safetensors files, named by the evaluation's key and their contents.
 
-A file appears whole or not at all: it is written beside its place, flushed to the disk, then
-renamed. The database keeps its sha256, and says that weights are gone before they are deleted.
+A file appears whole or not at all. The database keeps its sha256, and says that weights are gone
+before they are deleted. Training on a GPU is not bit-repeatable, and an attempt that was given up
+may end late: with the contents in the name it never takes the place of the recorded file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
-from results.temporary import orphans, temporary_beside
+from results.blobs import BlobStore
+from results.temporary import write_whole
 from sharedattn.errors import InputError
 
 
@@ -39,19 +40,8 @@ def write_weights(path: Path, state_dict: Mapping[str, torch.Tensor]) -> str:
     Raises:
         OSError: it cannot be written, such as on a full disk; what was there before stays.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-    # Not safetensors' own `save_file`, whose error of a full disk has no errno.
-    content = save(tensors)
-    temporary = temporary_beside(path)
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = _content(state_dict)
+    write_whole(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -69,69 +59,113 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         InputError: no such file, other contents, or not safetensors.
     """
     try:
-        found = sha256_of(path)
+        content = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"`the weights are on the disk` must hold, but {path}: {error.strerror}"
-        ) from error
-    if found != sha256:
-        raise InputError(
-            f"`the weights are the recorded ones` must hold, but {path} has sha256 {found} and "
-            f"the record {sha256}; the file was changed"
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(
-            f"`weights are a safetensors file` must hold, but {path}: {error}"
-        ) from error
+        raise _unreadable(str(path), error) from error
+    return _tensors(content, sha256, str(path))
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsStore:
-    """The folder of a database's weights; pickled to workers.
+    """The weights of a database's evaluations; pickled to workers.
 
     Attributes:
-        folder: made when the first weights are saved.
+        blobs: the folder; it is the database's alone.
     """
 
-    folder: Path
+    blobs: BlobStore
 
-    def path(self, evaluation_key: str) -> Path:
-        """Where the weights of an evaluation are, or would be."""
-        return self.folder / f"{evaluation_key}.safetensors"
+    def shown(self, evaluation_key: str, sha256: str) -> str:
+        """Where weights are, or would be, for messages."""
+        return self.blobs.shown(_name(evaluation_key, sha256))
 
-    def has(self, evaluation_key: str) -> bool:
-        """Whether the weights of an evaluation are on the disk."""
-        return self.path(evaluation_key).is_file()
+    def has(self, evaluation_key: str, sha256: str | None = None) -> bool:
+        """Whether weights of an evaluation are kept.
+
+        Args:
+            evaluation_key: the evaluation's.
+            sha256: of the weights meant; None: of any attempt.
+        """
+        prefix = f"{evaluation_key}." if sha256 is None else _name(evaluation_key, sha256)
+        return bool(self.blobs.names(prefix))
+
+    def keys(self) -> set[str]:
+        """Keys of all evaluations that have weights, recorded ones or not."""
+        return {name.partition(".")[0] for name in self.blobs.names()}
 
     def save(self, evaluation_key: str, state_dict: Mapping[str, torch.Tensor]) -> str:
-        """Write the weights of an evaluation, in place of older ones; their sha256."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return write_weights(self.path(evaluation_key), state_dict)
+        """Write weights of an evaluation, beside those of its other attempts.
+
+        Args:
+            evaluation_key: see `EvaluationIdentity.key`.
+            state_dict: tensors by name; moved to the CPU.
+
+        Returns:
+            Their sha256.
+
+        Raises:
+            OSError: they cannot be written, such as on a full disk.
+        """
+        content = _content(state_dict)
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.blobs.write(_name(evaluation_key, sha256), content)
+        return sha256
 
     def load(self, evaluation_key: str, sha256: str) -> dict[str, torch.Tensor]:
-        """Read the weights of an evaluation.
+        """Read the recorded weights of an evaluation.
 
         Raises:
             InputError: they are not there, or not the recorded ones.
         """
-        return read_weights(self.path(evaluation_key), sha256)
+        name = _name(evaluation_key, sha256)
+        try:
+            content = self.blobs.read(name)
+        except OSError as error:
+            raise _unreadable(self.blobs.shown(name), error) from error
+        return _tensors(content, sha256, self.blobs.shown(name))
 
-    def delete(self, evaluation_key: str) -> None:
-        """Delete the weights of an evaluation, if they are there."""
-        self.path(evaluation_key).unlink(missing_ok=True)
+    def delete(self, evaluation_key: str, *, but: str | None = None) -> None:
+        """Delete the weights of an evaluation, whichever attempt wrote them.
+
+        Args:
+            evaluation_key: the evaluation's.
+            but: sha256 of the recorded ones, which stay; None: all go.
+        """
+        kept = None if but is None else _name(evaluation_key, but)
+        for name in self.blobs.names(f"{evaluation_key}."):
+            if name != kept:
+                self.blobs.delete(name)
 
     def sweep(self) -> None:
         """Delete what killed processes were writing."""
-        for path in orphans(self.folder, r".+\.safetensors"):
-            path.unlink(missing_ok=True)
+        self.blobs.sweep()
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _name(evaluation_key: str, sha256: str) -> str:
+    return f"{evaluation_key}.{sha256[:16]}.safetensors"
+
+
+def _content(state_dict: Mapping[str, torch.Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()})
+
+
+def _tensors(content: bytes, sha256: str, shown: str) -> dict[str, torch.Tensor]:
+    """Tensors by name of the contents meant."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise InputError(
+            f"`the weights are the recorded ones` must hold, but {shown} has sha256 {found} and "
+            f"the record {sha256}; the file was changed"
+        )
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return load(content)
+    except SafetensorError as error:
+        raise InputError(
+            f"`weights are a safetensors file` must hold, but {shown}: {error}"
+        ) from error
+
+
+def _unreadable(shown: str, error: OSError) -> InputError:
+    return InputError(
+        f"`the weights are on the disk` must hold, but {shown}: {error.strerror or error}"
+    )

@@ -106,7 +106,7 @@ def _parser() -> _Parser:
     )
     export.add_argument("--to", type=Path, metavar="DIR", help="folder to write")
     export.add_argument("--onnx", action="store_true", help="write model.onnx as well")
-    export.add_argument("--weights-dir", type=Path, metavar="DIR")
+    export.add_argument("--weights-dir", metavar="DIR|URL", help="where the weights are now")
     _add_device(export)
 
     verify = add("verify", "rebuild an exported network and check every figure of it")
@@ -155,7 +155,7 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--deterministic", action="store_true", help="the same trials every time")
     search.add_argument("--confirm-seeds", type=int, help="seeds of a front member (default: 3)")
     search.add_argument("--seed", type=int, default=0)
-    search.add_argument("--weights-dir", type=Path, metavar="DIR")
+    search.add_argument("--weights-dir", metavar="DIR|URL", help="of weights and checkpoints")
     _add_device(search)
 
 

@@ -240,16 +240,13 @@ def export(arguments: argparse.Namespace, console: Console) -> Document:
         summary = StudySummary.read(store, study)
         name = "".join(c if c.isalnum() else "-" for c in arguments.pick).strip("-")
         folder = arguments.to or arguments.out / study.record.name / name
-        recorded = study.record.weights_dir
         message = export_placement(
             store,
             summary,
             arguments.pick,
             folder,
             weights=weights_store(
-                arguments.weights_dir or (Path(recorded) if recorded else None),
-                store.url,
-                arguments.out,
+                arguments.weights_dir or study.record.weights_dir, store.url, arguments.out
             ),
             device=resolve_device(arguments.device),
             onnx=arguments.onnx,

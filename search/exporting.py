@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from results.blobs import BlobStore
 from results.export import ExportRecord, check_target, export, rebuild
 from results.records import Document, EvaluationRecord
 from results.store import Store
@@ -74,14 +75,15 @@ def export_placement(
     recipe = Recipe.from_json(study.recipe)
     data = DataConfig.from_json(study.data.get("config", {}))
     key = evaluation.identity.key
+    sha256 = evaluation.weights_sha256
     missing = None
-    if evaluation.weights_sha256 is None:
+    if sha256 is None:
         missing = "its weights were not kept"
-    elif not weights.has(key):
-        missing = f"its weights are recorded, but not found at {weights.path(key)}"
+    elif not weights.has(key, sha256):
+        missing = f"its weights are recorded, but not found at {weights.shown(key, sha256)}"
     if missing is None:
-        assert evaluation.weights_sha256 is not None
-        state_dict = weights.load(key, evaluation.weights_sha256)
+        assert sha256 is not None
+        state_dict = weights.load(key, sha256)
     else:
         evaluation, state_dict = _train(
             spec,
@@ -259,7 +261,8 @@ def _train(
     The weights pass through a folder beside the target alone: a study's own folder is its
     driver's to write.
     """
-    weights = WeightsStore(temporary_beside(folder, "weights"))
+    room = temporary_beside(folder, "weights")
+    weights = WeightsStore(BlobStore(str(room)))
     evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
     task = evaluator.task(spec, seed)
     try:
@@ -268,7 +271,7 @@ def _train(
         assert evaluation.weights_sha256 is not None
         return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
     finally:
-        shutil.rmtree(weights.folder, ignore_errors=True)
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _write(

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from results.blobs import BlobStore
 from results.database import parse_url, sqlite_file
 from results.driver import StudyDriver
 from results.pareto import Objective, parse_objectives
@@ -70,7 +71,7 @@ class SearchConfig:
         study: the study's name; None: made of space, data and fingerprint.
         storage: the database's URL; None: an SQLite file in `out`.
         out: folder of the database, weights, reports and exports.
-        weights_dir: folder of weights; None: beside the database.
+        weights_dir: folder or URL of weights and checkpoints; None: beside the database.
     """
 
     space: str = DEFAULT_SPACE
@@ -93,7 +94,7 @@ class SearchConfig:
     study: str | None = None
     storage: str | None = None
     out: Path = Path("sharedattn-out")
-    weights_dir: Path | None = None
+    weights_dir: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("num_trials", 1), ("confirm_seeds", 1), ("seed", 0)):
@@ -178,21 +179,23 @@ def storage_url(storage: str | None, out: Path) -> str:
     return storage or f"sqlite:///{out / 'sharedattn.db'}"
 
 
-def weights_store(weights_dir: Path | None, storage: str, out: Path) -> WeightsStore:
-    """The weights in the folder asked for, or beside the database's file, or in `out`.
+def weights_store(weights_dir: str | None, storage: str, out: Path) -> WeightsStore:
+    """The weights at the place asked for, or beside the database's file, or in `out`.
+
+    Args:
+        weights_dir: a folder, or a URL of one; None: a folder `weights`.
+        storage: the database's URL.
+        out: where things go that have no other place.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: a URL that means nothing.
     """
-    database = sqlite_file(parse_url(storage))
-    folder = (weights_dir or (database.parent if database else out) / "weights").absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(
-            f"`the folder of weights can be written` must hold, but {existing} cannot; "
-            f"name another one by --weights-dir"
-        )
-    return WeightsStore(folder)
+    if weights_dir is None:
+        database = sqlite_file(parse_url(storage))
+        weights_dir = str((database.parent if database else out) / "weights")
+    # Workers and later runs may have another current folder.
+    is_url = "://" in weights_dir
+    return WeightsStore(BlobStore(weights_dir if is_url else os.path.abspath(weights_dir)))
 
 
 def resolve_device(device: str) -> str:
@@ -237,6 +240,7 @@ def prepare(config: SearchConfig) -> Prepared:
         space = replace(space, backbone=backbone)
         storage = storage_url(config.storage, config.out)
         weights = weights_store(config.weights_dir, storage, config.out)
+        weights.blobs.check_writable()
         device = resolve_device(config.device)
         evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
         described = data_document(data, source)
@@ -277,7 +281,7 @@ def prepare(config: SearchConfig) -> Prepared:
         provenance=provenance(),
         num_trials=config.num_trials,
         confirm_seeds=config.confirm_seeds,
-        weights_dir=None if weights is None else str(weights.folder),
+        weights_dir=None if weights is None else weights.blobs.shown(),
     )
     return Prepared(
         config=config,

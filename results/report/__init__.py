@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from results.quantities import format_fraction, format_quantity
 from results.records import Document, TrialRole, TrialState
 from results.report.strip import KIND_NAMES, placement_strip
 from results.summary import StudySummary
+from results.temporary import write_whole
 from sharedattn.errors import InputError
 
 _FOLDER = Path(__file__).parent
@@ -38,11 +38,9 @@ def write_report(path: Path, summary: StudySummary, *, convention: str) -> None:
         InputError: the file cannot be written.
     """
     html = render_report(summary, convention=convention)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, html.encode())
     except OSError as error:
         raise InputError(
             f"`the report can be written` must hold, but {path}: {error.strerror}"

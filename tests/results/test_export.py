@@ -21,6 +21,7 @@ from results.export import (
     read_export,
 )
 from results.records import EvaluationRecord, SpecRecord
+from results.temporary import temporary_name
 from results.weights import sha256_of
 from sharedattn.backbones import build, resolve
 from sharedattn.cost import CostModel
@@ -145,11 +146,15 @@ def test_what_killed_exports_left_is_cleared_or_put_back(
 ) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    living, another = f".knee.weights.{os.getppid()}", f".knee2.{gone.pid}"
-    for name in (living, another, f".knee.{gone.pid}", f".knee.weights.{gone.pid}"):
+
+    def left(name: str, what: str = "") -> str:
+        return temporary_name(name, what).replace(f".{os.getpid()}.", f".{gone.pid}.")
+
+    living, another = temporary_name("knee", "weights"), left("knee2")
+    for name in (living, another, left("knee"), left("knee", "weights")):
         (folder.parent / name).mkdir()
     # As a kill between the two renames leaves it.
-    folder.rename(folder.parent / f".knee.old.{gone.pid}")
+    folder.rename(folder.parent / left("knee", "old"))
 
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -162,7 +167,7 @@ def test_what_killed_exports_left_is_cleared_or_put_back(
     assert {path.name for path in folder.parent.iterdir()} == {"knee", living, another}
 
     # A kill after them leaves both.
-    (folder.parent / f".knee.old.{gone.pid}").mkdir()
+    (folder.parent / left("knee", "old")).mkdir()
     export(folder, replace(record, trial=13), network.state_dict())
     assert read_export(folder).trial == 13
     assert {path.name for path in folder.parent.iterdir()} == {"knee", living, another}

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from results.blobs import BlobStore
 from results.export import ExportRecord, exported_weights, read_export
 from results.records import SpecRecord, StudyRecord
 from results.store import Store
@@ -65,7 +66,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     train_placement(SPEC, DATA, RECIPE, folder, seed=SEED, device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
     record = read_export(folder)
-    weights = WeightsStore(tmp_path / "weights")
+    weights = WeightsStore(BlobStore(str(tmp_path / "weights")))
     weights.save(record.evaluation.identity.key, exported_weights(folder, record))
     cost = CostModel(SPEC.backbone).cost(SPEC.placement)
     spec = SpecRecord.of(
@@ -89,7 +90,9 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             )
         )
         with store.drive(study) as driver:
-            driver.finish_trial(driver.begin_trial(number=0, spec=spec), record.evaluation)
+            driver.finish_trial(
+                driver.begin_trial(number=0, spec=spec), record.evaluation, attempt=1
+            )
         yield Lab(folder, record, store, weights)
 
 
@@ -103,9 +106,10 @@ def test_an_export_says_why_it_was_trained_again(
     with monkeypatch.context() as patch:
         patch.setattr(ScratchEvaluator, "evaluate", never)
         assert lab.export(tmp_path / "kept", lab.weights) is None
-    elsewhere = WeightsStore(tmp_path / "elsewhere")
+    elsewhere = WeightsStore(BlobStore(str(tmp_path / "elsewhere")))
+    sha256 = lab.record.evaluation.weights_sha256 or ""
     assert lab.export(tmp_path / "lost", elsewhere) == (
-        f"its weights are recorded, but not found at {elsewhere.path(lab.key)}: "
+        f"its weights are recorded, but not found at {elsewhere.shown(lab.key, sha256)}: "
         f"it was trained again, under the same seed"
     )
     with lab.store.drive(lab.store.study("digits")) as driver:
@@ -114,7 +118,7 @@ def test_an_export_says_why_it_was_trained_again(
         "its weights were not kept: it was trained again, under the same seed"
     )
     # The study's folder is its driver's; what was trained here passed by it.
-    assert not elsewhere.folder.exists() and lab.weights.has(lab.key)
+    assert not (tmp_path / "elsewhere").exists() and lab.weights.has(lab.key)
     names = {"trained", "kept", "lost", "off", "weights"}
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == names
     for name in ("kept", "lost", "off"):
@@ -131,7 +135,7 @@ def test_targets_are_checked_before_anything_is_trained(
 ) -> None:
     monkeypatch.setattr(ScratchEvaluator, "evaluate", never)
     (tmp_path / "file").write_text("work")
-    elsewhere = WeightsStore(tmp_path / "elsewhere")
+    elsewhere = WeightsStore(BlobStore(str(tmp_path / "elsewhere")))
     with pytest.raises(InputError, match="replaces an export or an empty folder"):
         lab.export(tmp_path / "file", elsewhere)
     with pytest.raises(InputError, match="nothing can be made in"):
