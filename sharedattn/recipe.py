@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,8 @@ class Recipe:
         random_erasing: probability.
         mixup: alpha of mixup; 0: off.
         cutmix: alpha of cutmix; 0: off.
+        rungs: epochs, ascending, after which a trial is evaluated and may be stopped; the
+            schedule comes down at each and starts again. Empty: one schedule, no stops.
         loader_workers: processes that load images; the embedded data needs none.
         grad_checkpointing: compute each layer again in the backward pass, for less memory.
 
@@ -76,6 +79,7 @@ class Recipe:
     random_erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    rungs: tuple[int, ...] = ()
     loader_workers: int = 0
     grad_checkpointing: bool = False
 
@@ -106,15 +110,31 @@ class Recipe:
                     f"`{name}` of a recipe is one of {', '.join(known)}, "
                     f"but got {getattr(self, name)!r}"
                 )
+        self._check_rungs()
         if self.warmup_epochs > self.epochs:
             raise InputError(
                 f"`warmup_epochs <= epochs` must hold in a recipe, but got "
                 f"{self.warmup_epochs:g} and {self.epochs}"
             )
 
+    def _check_rungs(self) -> None:
+        rungs = tuple(self.rungs) if isinstance(self.rungs, (list, tuple)) else (self.rungs,)
+        object.__setattr__(self, "rungs", rungs)
+        if not all(type(rung) is int for rung in rungs) or not all(
+            low < high for low, high in pairwise((0, *rungs, self.epochs))
+        ):
+            raise InputError(
+                f"`0 < rungs < epochs, ascending whole numbers` must hold in a recipe, but got "
+                f"rungs {list(rungs)} and {self.epochs} epochs"
+            )
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of every field."""
-        return {**asdict(self), "optimizer_options": dict(self.optimizer_options)}
+        return {
+            **asdict(self),
+            "optimizer_options": dict(self.optimizer_options),
+            "rungs": list(self.rungs),
+        }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Recipe:

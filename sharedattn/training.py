@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -62,6 +64,16 @@ class Epoch:
         """A plain dictionary of every field."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Epoch:
+        """The inverse of `to_json`."""
+        validation = document["validation"]
+        return cls(
+            document["epoch"],
+            document["train_loss"],
+            None if validation is None else Metrics(**validation),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -70,7 +82,7 @@ class Training:
     Attributes:
         network: the trained network, averaged where the recipe says so, in eval mode.
         curve: one point an epoch; the last holds the final validation metrics.
-        wall_time_s: seconds from first step to last evaluation.
+        wall_time_s: seconds of its epochs and evaluations.
     """
 
     network: Network
@@ -99,19 +111,12 @@ def initialise(network: nn.Module, scheme: str) -> None:
                 module.reset_parameters()
 
 
-def train(
-    spec: NetworkSpec,
-    data: DataSource,
-    recipe: Recipe,
-    *,
-    seed: int,
-    device: torch.device | str = "cpu",
-    on_epoch: Callable[[Epoch], None] | None = None,
-    validate_every: int | None = None,
-) -> Training:
-    """Train one placement from scratch and evaluate it on validation data.
+class Trainer:
+    """The training of one placement, epoch by epoch, from scratch or from a checkpoint.
 
-    Equal arguments give equal results on equal versions and threads; nothing else is drawn from.
+    Equal arguments give equal results on equal versions and threads, in one go or from a
+    checkpoint on: it draws from torch's generators as from its own, whatever else drew from them
+    between two epochs.
 
     Args:
         spec: the network.
@@ -119,67 +124,193 @@ def train(
         recipe: how to train.
         seed: of the initialisation, the order of images, augmentation and dropout.
         device: where to train.
-        on_epoch: called after each epoch; may raise to stop the training.
-        validate_every: epochs between validations; None: after the last epoch only.
+
+    Attributes:
+        network: what is trained.
+        curve: one point an epoch that is finished.
+
+    Raises:
+        InputError: data that does not fit the network, an optimiser or schedule that timm does
+            not know, or a diagonality term of maps without a diagonal.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        data: DataSource,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_fit(spec, data)
+        _check_diagonality(spec, recipe, Envelope.of(spec.placement))
+        self._data = data
+        self._recipe = recipe
+        self._seed = seed
+        self._device = torch.device(device)
+        torch.manual_seed(seed)
+        self.network = build(spec, drop_path_rate=recipe.drop_path_rate)
+        initialise(self.network, recipe.init)
+        self.network.to(self._device).train()
+        self.network.grad_checkpointing = recipe.grad_checkpointing
+        self._steps_per_epoch = _steps_per_epoch(data, recipe)
+        self._optimizer = _optimizer(self.network, recipe)
+        self._schedule = Schedule(self._optimizer, recipe, self._steps_per_epoch)
+        self._ema = (
+            ModelEmaV3(self.network, decay=recipe.ema_decay)
+            if recipe.ema_decay is not None
+            else None
+        )
+        self._random_state = self._generator_states()
+        self._wall_time_s = 0.0
+        self.curve: list[Epoch] = []
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return len(self.curve)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of the recipe's epochs are."""
+        return self.epoch == self._recipe.epochs
+
+    def run_epoch(self, *, validate: bool = False) -> Epoch:
+        """Train for one epoch more.
+
+        Args:
+            validate: whether to evaluate afterwards; the last epoch always does.
+
+        Returns:
+            The new last point of the curve.
+
+        Raises:
+            FloatingPointError: the loss is no longer finite.
+        """
+        started = time.perf_counter()
+        self._restore_generators()
+        train_loss = self._train_epoch()
+        if not math.isfinite(train_loss):
+            raise FloatingPointError(
+                f"`the training loss is finite` must hold, but it is {train_loss} after epoch "
+                f"{self.epoch + 1}; lower the learning rate or clip the gradient"
+            )
+        self._random_state = self._generator_states()
+        metrics = (
+            evaluate(
+                self._evaluated,
+                self._data,
+                "validation",
+                batch_size=self._recipe.batch_size,
+                device=self._device,
+            )
+            if validate or self.epoch + 1 == self._recipe.epochs
+            else None
+        )
+        self.curve.append(Epoch(self.epoch + 1, train_loss, metrics))
+        self._wall_time_s += time.perf_counter() - started
+        return self.curve[-1]
+
+    def result(self) -> Training:
+        """The finished training."""
+        assert self.finished
+        return Training(self._evaluated.eval(), tuple(self.curve), self._wall_time_s)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a training goes on from: tensors, numbers and texts alone."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "ema": None if self._ema is None else self._ema.module.state_dict(),
+            "random": self._random_state,
+            "curve": [epoch.to_json() for epoch in self.curve],
+            "wall_time_s": self._wall_time_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the `state_dict` of a training of the same arguments."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._ema is not None:
+            self._ema.module.load_state_dict(state["ema"])
+        self._random_state = state["random"]
+        self.curve = [Epoch.from_json(document) for document in state["curve"]]
+        self._wall_time_s = state["wall_time_s"]
+
+    @property
+    def _evaluated(self) -> Network:
+        evaluated: Network = self.network if self._ema is None else self._ema.module
+        return evaluated
+
+    def _train_epoch(self) -> float:
+        """One pass over the training data; the mean loss of its steps."""
+        recipe = self._recipe
+        self.network.train()
+        loss_sum = torch.zeros((), device=self._device)
+        update = self.epoch * self._steps_per_epoch
+        self._schedule.step_update(update)
+        batches = self._data.train_batches(
+            recipe, seed=self._seed, epoch=self.epoch, device=self._device
+        )
+        for images, labels in batches:
+            with _autocast(recipe, self._device):
+                loss = _loss(self.network, images, labels, recipe)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if recipe.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad_norm)
+            self._optimizer.step()
+            update += 1
+            self._schedule.step_update(update)
+            if self._ema is not None:
+                self._ema.update(self.network, step=update)
+            loss_sum += loss.detach()
+        return loss_sum.item() / self._steps_per_epoch
+
+    def _generator_states(self) -> list[torch.Tensor]:
+        """States of the generators that training draws from: the CPU's and the device's."""
+        states = [torch.get_rng_state()]
+        if self._device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self._device))
+        return states
+
+    def _restore_generators(self) -> None:
+        torch.set_rng_state(self._random_state[0])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(self._random_state[1], self._device)
+
+
+def train(
+    spec: NetworkSpec,
+    data: DataSource,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    validate_at: Collection[int] = (),
+) -> Training:
+    """Train one placement from scratch, in one go, and evaluate it on validation data.
+
+    Args:
+        spec: as of `Trainer`, as are the four that follow.
+        data: its splits.
+        recipe: how to train.
+        seed: of everything drawn.
+        device: where to train.
+        validate_at: epochs to evaluate after, besides the last.
 
     Returns:
         The trained network, its curve and the time it took.
 
     Raises:
-        InputError: data that does not fit the network, an optimiser or schedule that timm does
-            not know, or a diagonality term of maps without a diagonal.
+        InputError: as `Trainer`.
         FloatingPointError: the loss is no longer finite.
     """
-    check_fit(spec, data)
-    _check_diagonality(spec, recipe, Envelope.of(spec.placement))
-    device = torch.device(device)
-    torch.manual_seed(seed)
-    network = build(spec, drop_path_rate=recipe.drop_path_rate)
-    initialise(network, recipe.init)
-    network.to(device).train()
-    network.grad_checkpointing = recipe.grad_checkpointing
-    steps_per_epoch = _steps_per_epoch(data, recipe)
-    optimizer = _optimizer(network, recipe)
-    scheduler = _scheduler(optimizer, recipe, steps_per_epoch)
-    ema = ModelEmaV3(network, decay=recipe.ema_decay) if recipe.ema_decay is not None else None
-    evaluated: Any = network if ema is None else ema.module
-
-    curve: list[Epoch] = []
-    started = time.perf_counter()
-    for epoch in range(recipe.epochs):
-        network.train()
-        loss_sum = torch.zeros((), device=device)
-        batches = data.train_batches(recipe, seed=seed, epoch=epoch, device=device)
-        for step, (images, labels) in enumerate(batches):
-            with _autocast(recipe, device):
-                loss = _loss(network, images, labels, recipe)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if recipe.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_grad_norm)
-            optimizer.step()
-            update = epoch * steps_per_epoch + step + 1
-            scheduler.step_update(update)
-            if ema is not None:
-                ema.update(network, step=update)
-            loss_sum += loss.detach()
-        train_loss = loss_sum.item() / steps_per_epoch
-        if not math.isfinite(train_loss):
-            raise FloatingPointError(
-                f"`the training loss is finite` must hold, but it is {train_loss} after epoch "
-                f"{epoch + 1}; lower the learning rate or clip the gradient"
-            )
-        last = epoch + 1 == recipe.epochs
-        due = last or (validate_every is not None and (epoch + 1) % validate_every == 0)
-        metrics = (
-            evaluate(evaluated, data, "validation", batch_size=recipe.batch_size, device=device)
-            if due
-            else None
-        )
-        curve.append(Epoch(epoch + 1, train_loss, metrics))
-        if on_epoch is not None:
-            on_epoch(curve[-1])
-    return Training(evaluated.eval(), tuple(curve), time.perf_counter() - started)
+    trainer = Trainer(spec, data, recipe, seed=seed, device=device)
+    while not trainer.finished:
+        trainer.run_epoch(validate=trainer.epoch + 1 in validate_at)
+    return trainer.result()
 
 
 @torch.inference_mode()
@@ -230,7 +361,7 @@ def check_recipe(
     _check_diagonality(spec, recipe, envelope or Envelope.of(spec.placement))
     with torch.device("meta"):
         network = build(spec, drop_path_rate=recipe.drop_path_rate)
-    _scheduler(_optimizer(network, recipe), recipe, _steps_per_epoch(data, recipe))
+    Schedule(_optimizer(network, recipe), recipe, _steps_per_epoch(data, recipe))
 
 
 def _check_diagonality(spec: NetworkSpec, recipe: Recipe, envelope: Envelope) -> None:
@@ -307,13 +438,48 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         ) from error
 
 
-def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Any:
+class Schedule:
+    """The learning rate of every update: timm's schedule, from rung to rung.
+
+    A trial that is judged in the middle of one long descent of the learning rate is judged by
+    noise, so with rungs the schedule comes down at each of them and starts again, warm-up and all
+    in proportion, like the warm restarts of Loshchilov and Hutter (2017, arXiv 1608.03983). Without
+    rungs it is one descent.
+
+    Args:
+        optimizer: whose learning rates are set.
+        recipe: names the schedule and its rungs.
+        steps_per_epoch: updates of an epoch.
+
+    Raises:
+        InputError: no schedule of timm's that goes by updates.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int
+    ) -> None:
+        bounds = (0, *recipe.rungs, recipe.epochs)
+        self._starts = [start * steps_per_epoch for start in bounds[:-1]]
+        self._segments = [
+            _timm_schedule(optimizer, recipe, last - first, steps_per_epoch)
+            for first, last in pairwise(bounds)
+        ]
+
+    def step_update(self, update: int) -> None:
+        """Set the learning rates for the update after `update` updates."""
+        segment = bisect_right(self._starts, update) - 1
+        self._segments[segment].step_update(update - self._starts[segment])
+
+
+def _timm_schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, steps_per_epoch: int
+) -> Any:
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched=recipe.schedule,
-            num_epochs=recipe.epochs,
-            warmup_epochs=recipe.warmup_epochs,
+            num_epochs=epochs,
+            warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs,
             warmup_lr=recipe.lr / 25.0,  # torch's one-cycle default, which the warm-up follows
             min_lr=recipe.min_lr,
             step_on_epochs=False,

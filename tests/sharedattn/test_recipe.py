@@ -41,6 +41,7 @@ def test_every_field_that_changes_results_changes_the_key():
         "random_erasing": 0.5,
         "mixup": 0.5,
         "cutmix": 0.5,
+        "rungs": (1, 3),
     }
     assert set(changed) | {"loader_workers", "grad_checkpointing"} == set(recipe.to_json())
     keys = {replace(recipe, **{name: value}).key for name, value in changed.items()}
@@ -77,6 +78,13 @@ def test_an_option_may_be_a_list():
         ("epochs: 3\nlr: fast\n", "0 <= lr <= 1000"),
         ("epochs: 3\nlr: .nan\n", "0 <= lr <= 1000"),
         ("epochs: 3\ninit: jax\n", "`init` of a recipe is one of timm, torch"),
+        (
+            "epochs: 3\nrungs: [0, 1]\n",
+            r"`0 < rungs < epochs.* but got rungs \[0, 1\] and 3 epochs",
+        ),
+        ("epochs: 3\nrungs: [1, 3]\n", "0 < rungs < epochs"),
+        ("epochs: 3\nrungs: [2, 1]\n", "0 < rungs < epochs"),
+        ("epochs: 3\nrungs: 1.5\n", r"but got rungs \[1.5\]"),
         ("epochs: 3\nwarmup_epochs: 4\n", "warmup_epochs <= epochs"),
         ("epochs: 3\noptimizer_options: [a]\n", r"mapping of names to values, but got \['a'\]"),
         ("epochs: 3\noptimizer_options: {3: 4}\n", "mapping of names to plain values .* 3: 4"),

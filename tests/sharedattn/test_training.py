@@ -1,7 +1,10 @@
 """The training loop and the evaluation: seeded, on train and validation alone, and it learns."""
 
+import io
+import math
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,7 +16,14 @@ from sharedattn.data.source import DataSource
 from sharedattn.errors import InputError
 from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
-from sharedattn.training import check_fit, check_recipe, evaluate, train
+from sharedattn.training import (
+    Schedule,
+    Trainer,
+    check_fit,
+    check_recipe,
+    evaluate,
+    train,
+)
 
 SPEC = resolve(
     NetworkSpec.parse(
@@ -77,14 +87,14 @@ def test_it_learns_and_equal_seeds_are_equal():
 
 def test_the_test_split_is_never_opened():
     data = Shades()
-    train(SPEC, data, RECIPE, seed=0, validate_every=1)
+    train(SPEC, data, RECIPE, seed=0, validate_at={1, 2, 3})
     assert {split for split, _ in data.opened} == {"train", "validation"}
 
 
 def test_validation_comes_after_the_last_epoch_or_when_asked():
     curve = train(SPEC, Shades(), RECIPE, seed=0).curve
     assert [epoch.validation is not None for epoch in curve] == [False, False, True]
-    often = train(SPEC, Shades(), replace(RECIPE, epochs=4), seed=0, validate_every=2).curve
+    often = train(SPEC, Shades(), replace(RECIPE, epochs=4), seed=0, validate_at=(2,)).curve
     assert [epoch.validation is not None for epoch in often] == [False, True, False, True]
 
 
@@ -157,20 +167,70 @@ def test_averaged_weights_are_what_is_evaluated():
     )
 
 
-def test_an_epoch_can_stop_the_training():
-    seen = []
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"drop_path_rate": 0.5, "ema_decay": 0.5},
+        {"optimizer": "muon", "optimizer_options": (("nesterov", True),), "schedule": "wsd"},
+        {"rungs": (1, 3), "warmup_epochs": 2.0},
+    ],
+)
+def test_a_training_goes_on_from_any_epoch_as_if_it_had_never_stopped(changes):
+    recipe = replace(RECIPE, epochs=5, **changes)
+    whole = train(SPEC, Shades(), recipe, seed=4, validate_at=range(1, 6))
+    first = Trainer(SPEC, Shades(), recipe, seed=4)
+    for epoch in range(5):
+        first.run_epoch(validate=True)
+        torch.manual_seed(epoch)  # what others draw in between is no matter
+        file = io.BytesIO()
+        torch.save(first.state_dict(), file)
+        file.seek(0)
+        first = Trainer(SPEC, Shades(), recipe, seed=4)
+        # Nothing of a checkpoint is executed: tensors, numbers and texts alone are in it.
+        first.load_state_dict(torch.load(file, weights_only=True))
+        assert first.epoch == epoch + 1
+    assert first.finished
+    result = first.result()
+    assert result.curve == whole.curve
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(result.network.state_dict()[name], tensor), name
+    assert result.wall_time_s > 0
 
-    class EnoughError(Exception):
-        pass
 
-    def stop(epoch):
-        seen.append(epoch.epoch)
-        if epoch.epoch == 2:
-            raise EnoughError
+def learning_rates(recipe, steps_per_epoch):
+    """The rate of every update, and the one that stands after the last."""
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=recipe.lr)
+    schedule = Schedule(optimizer, recipe, steps_per_epoch)
+    rates = []
+    for update in range(recipe.epochs * steps_per_epoch + 1):
+        schedule.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
 
-    with pytest.raises(EnoughError):
-        train(SPEC, Shades(), RECIPE, seed=0, on_epoch=stop)
-    assert seen == [1, 2]
+
+def test_the_schedule_comes_down_at_each_rung_and_starts_again():
+    recipe = Recipe(epochs=7, lr=0.8, min_lr=0.1, schedule="cosine")
+    whole = learning_rates(recipe, 3)
+    for update, rate in enumerate(whole):
+        assert rate == pytest.approx(0.1 + 0.35 * (1 + math.cos(math.pi * update / 21)))
+    parts = learning_rates(replace(recipe, rungs=(1, 3)), 3)
+    bounds = (0, 3, 9, 21)
+    for first, last in pairwise(bounds):
+        for update in range(first, last):
+            angle = math.pi * (update - first) / (last - first)
+            assert parts[update] == pytest.approx(0.1 + 0.35 * (1 + math.cos(angle)))
+    assert parts[21] == pytest.approx(0.1)
+
+
+def test_each_descent_has_its_share_of_the_warm_up():
+    recipe = Recipe(epochs=8, lr=1.0, schedule="constant", warmup_epochs=2.0, rungs=(4,))
+    rates = learning_rates(replace(recipe, schedule="cosine"), 2)
+    # A quarter of 8 updates is 2: from lr / 25 in two steps to where the cosine stands by then.
+    peak = rates[2]
+    assert rates[0] == rates[8] == pytest.approx(1 / 25)
+    assert rates[1] == pytest.approx(1 / 25 + (1.0 - 1 / 25) / 2)
+    assert rates[10] == peak == max(rates)
 
 
 def test_a_loss_that_is_not_finite_raises():
