@@ -3,74 +3,93 @@
 Each method is one transaction, so a driver killed at any moment leaves whole rows: a trial is
 RUNNING with an open attempt, or it is finished with its evaluation, its attempt closed and its
 searcher's notes written.
+
+A transaction begins with one update of the study's row, which does three things. It matches the
+driver's epoch, so that a driver that has lost its lock unseen (a restarted server, a network
+disk) is stopped once another one has begun. It locks the row, so that no other driver can begin
+between this check and the commit. And it numbers the transaction: one whose connection was lost
+while it was being committed is run again, and finds by the number whether it had been.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
-from results.errors import StorageError
-from results.inserts import insert_or_find
+from results.errors import StaleAttemptError, StorageError
+from results.inserts import insert_or_find, insert_or_replace
 from results.models import Base, utc_now
+from results.reconnecting import outlast
 from results.records import (
     AttemptOutcome,
     Document,
     EvaluationRecord,
     FrontSnapshot,
+    RungReport,
     SpecRecord,
     StoredEvaluation,
     TrialRole,
     TrialState,
 )
 
+_T = TypeVar("_T")
+
 _STUDIES = Base.metadata.tables["studies"]
-_SEARCHER_ATTRIBUTES = Base.metadata.tables["searcher_attributes"]
 _SPECS = Base.metadata.tables["specs"]
 _TRIALS = Base.metadata.tables["trials"]
 _ATTEMPTS = Base.metadata.tables["attempts"]
 _EVALUATIONS = Base.metadata.tables["evaluations"]
-_SNAPSHOTS = Base.metadata.tables["front_snapshots"]
+
+_UNFINISHED = (AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.PREEMPTED)
 
 # Built once, since building a statement takes SQLAlchemy longer than SQLite takes to run it.
 # Names that begin with `b_` are bound in conditions; the columns of an update are its other keys.
-_INSERTS = {
-    table.name: insert(table) for table in (_SEARCHER_ATTRIBUTES, _TRIALS, _ATTEMPTS, _SNAPSHOTS)
-}
+_INSERT_TRIAL = insert(_TRIALS).returning(_TRIALS.c.id)
+_INSERT_ATTEMPT = insert(_ATTEMPTS)
+_BEGIN_TO_DRIVE = (
+    update(_STUDIES)
+    .where(_STUDIES.c.id == bindparam("b_study_id"))
+    .values(driver_epoch=_STUDIES.c.driver_epoch + 1, driver_write=0)
+    .returning(_STUDIES.c.driver_epoch)
+)
+_BEGIN_TO_WRITE = update(_STUDIES).where(
+    _STUDIES.c.id == bindparam("b_study_id"),
+    _STUDIES.c.driver_epoch == bindparam("b_driver_epoch"),
+    _STUDIES.c.driver_write < bindparam("b_driver_write"),
+)
 _SELECT_EPOCH = select(_STUDIES.c.driver_epoch).where(_STUDIES.c.id == bindparam("b_study_id"))
-_UPDATE_STUDY = update(_STUDIES).where(_STUDIES.c.id == bindparam("b_study_id"))
-_COUNT_EPOCH_UP = _UPDATE_STUDY.values(driver_epoch=_STUDIES.c.driver_epoch + 1)
+_SELECT_TRIAL_ID = select(_TRIALS.c.id).where(
+    _TRIALS.c.study_id == bindparam("b_study_id"),
+    _TRIALS.c.role == bindparam("b_role"),
+    _TRIALS.c.number == bindparam("b_number"),
+)
 _SELECT_RUNNING = (
-    select(_TRIALS.c.state, _TRIALS.c.spec_id, _SPECS.c.key)
+    select(_TRIALS.c.state, _TRIALS.c.spec_id, _SPECS.c.key, _ATTEMPTS.c.number.label("attempt"))
     .join(_SPECS, _SPECS.c.id == _TRIALS.c.spec_id)
+    .outerjoin(
+        _ATTEMPTS, (_ATTEMPTS.c.trial_id == _TRIALS.c.id) & _ATTEMPTS.c.finished_at.is_(None)
+    )
     .where(_TRIALS.c.id == bindparam("b_trial_id"), _TRIALS.c.study_id == bindparam("b_study_id"))
 )
 _UPDATE_TRIAL = update(_TRIALS).where(_TRIALS.c.id == bindparam("b_trial_id"))
-_SELECT_LAST_ATTEMPT = select(func.max(_ATTEMPTS.c.number)).where(
-    _ATTEMPTS.c.trial_id == bindparam("b_trial_id")
-)
 _UPDATE_OPEN_ATTEMPT = update(_ATTEMPTS).where(
     _ATTEMPTS.c.trial_id == bindparam("b_trial_id"), _ATTEMPTS.c.finished_at.is_(None)
 )
 _UPDATE_EVALUATION = update(_EVALUATIONS).where(_EVALUATIONS.c.key == bindparam("b_key"))
-_DELETE_SEARCHER_ATTRIBUTE = delete(_SEARCHER_ATTRIBUTES).where(
-    _SEARCHER_ATTRIBUTES.c.study_id == bindparam("b_study_id"),
-    _SEARCHER_ATTRIBUTES.c.key == bindparam("b_key"),
-)
-_DELETE_SNAPSHOT = delete(_SNAPSHOTS).where(
-    _SNAPSHOTS.c.study_id == bindparam("b_study_id"),
-    _SNAPSHOTS.c.num_complete == bindparam("b_num_complete"),
-)
+
+
+def _nothing(_: Connection) -> None:
+    """A transaction's further statements, or its result, where there are none."""
 
 
 class StudyDriver:
     """Writes to one study while `Store.drive` holds its lock.
 
-    The study's driver epoch, counted up here and checked by every write, stops a driver that has
-    lost its lock unseen (a restarted server, a network disk) once another one has begun.
+    What it is told of a trial carries the number of the attempt that it comes from, and is
+    refused unless that is the open one: a worker that was taken for lost may still answer.
 
     Args:
         transaction: begins a writing transaction of the store.
@@ -83,9 +102,8 @@ class StudyDriver:
         self._transaction = transaction
         self._study_id = study_id
         self._bound = {"b_study_id": study_id}
-        with transaction() as connection:
-            connection.execute(_COUNT_EPOCH_UP, self._bound)
-            self._epoch = connection.execute(_SELECT_EPOCH, self._bound).scalar_one()
+        self._num_writes = 0
+        self._epoch = outlast(self._begin_to_drive)
 
     def set_totals(self, *, num_trials: int, confirm_seeds: int) -> None:
         """Change how much the study is asked for, which is no part of its fingerprint.
@@ -94,11 +112,7 @@ class StudyDriver:
             num_trials: search trials, a total.
             confirm_seeds: seeds per front member, a total.
         """
-        with self._writing() as connection:
-            connection.execute(
-                _UPDATE_STUDY,
-                {**self._bound, "num_trials": num_trials, "confirm_seeds": confirm_seeds},
-            )
+        self._write(num_trials=num_trials, confirm_seeds=confirm_seeds)
 
     def begin_trial(
         self,
@@ -127,30 +141,38 @@ class StudyDriver:
         Returns:
             The trial's id.
         """
-        with self._writing() as connection:
-            trial_id = _insert(
-                connection,
-                "trials",
-                study_id=self._study_id,
-                role=role,
-                number=number,
-                replicate=replicate,
-                state=TrialState.RUNNING,
-                spec_id=_spec_id(connection, spec),
-                proposed=proposed or {},
-                repaired=repaired or {},
-                sampler_attributes=sampler_attributes or {},
-                learning_curve=[],
-            )
-            _insert(connection, "attempts", trial_id=trial_id, number=1)
+
+        def write(connection: Connection) -> int:
+            trial_id = connection.execute(
+                _INSERT_TRIAL,
+                {
+                    "study_id": self._study_id,
+                    "role": role,
+                    "number": number,
+                    "replicate": replicate,
+                    "state": TrialState.RUNNING,
+                    "spec_id": _spec_id(connection, spec),
+                    "proposed": proposed or {},
+                    "repaired": repaired or {},
+                    "sampler_attributes": sampler_attributes or {},
+                    "learning_curve": [],
+                },
+            ).scalar_one()
+            connection.execute(_INSERT_ATTEMPT, {"trial_id": trial_id, "number": 1})
             self._save_searcher_attributes(connection, searcher_attributes)
-            connection.execute(_UPDATE_STUDY, {**self._bound, "finished_at": None})
-        return trial_id
+            return int(trial_id)
+
+        def find(connection: Connection) -> int:
+            bound = {**self._bound, "b_role": role, "b_number": number}
+            return int(connection.execute(_SELECT_TRIAL_ID, bound).scalar_one())
+
+        return self._commit(write, find, finished_at=None)
 
     def restart_trial(
         self,
         trial_id: int,
         *,
+        attempt: int,
         outcome: AttemptOutcome = AttemptOutcome.LOST,
         traceback: str | None = None,
     ) -> int:
@@ -158,24 +180,59 @@ class StudyDriver:
 
         Args:
             trial_id: the trial, which keeps its number and parameters.
-            outcome: how the open attempt ended; LOST when its worker or its driver went away.
+            attempt: number of the open attempt.
+            outcome: how it ended: FAILED, LOST when its worker or its driver went away, or
+                PREEMPTED.
             traceback: what is known of it.
 
         Returns:
             The number of the new attempt, from 2.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
         """
-        with self._writing() as connection:
-            self._check_running(connection, trial_id)
+        _check_unfinished(outcome)
+
+        def write(connection: Connection) -> None:
+            self._check_running(connection, trial_id, attempt)
             _close_attempt(connection, trial_id, outcome, traceback)
-            last = connection.execute(_SELECT_LAST_ATTEMPT, {"b_trial_id": trial_id}).scalar_one()
-            _insert(connection, "attempts", trial_id=trial_id, number=last + 1)
-        return int(last + 1)
+            connection.execute(_INSERT_ATTEMPT, {"trial_id": trial_id, "number": attempt + 1})
+
+        self._write(write)
+        return attempt + 1
+
+    def report_rung(self, trial_id: int, report: RungReport, *, attempt: int) -> None:
+        """Write what a trial has come to at a rung that it goes on from.
+
+        Nothing is written for a rung that is there already: a trial that was started again
+        passes it again, and what was decided then stands.
+
+        Args:
+            trial_id: a RUNNING trial.
+            report: with `goes_on`; a trial that is stopped is for `prune_trial`.
+            attempt: number of the attempt that reports.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
+        """
+        if not report.goes_on:
+            raise ValueError(
+                f"`a trial that is stopped is pruned` must hold, but got {report}; "
+                f"hand it to prune_trial"
+            )
+
+        def write(connection: Connection) -> None:
+            self._check_running(connection, trial_id, attempt)
+            _save_rung(connection, trial_id, report)
+
+        self._write(write)
 
     def finish_trial(
         self,
         trial_id: int,
         evaluation: EvaluationRecord,
         *,
+        attempt: int,
         sampler_attributes: Document | None = None,
         searcher_attributes: Mapping[str, Any] | None = None,
         snapshot: FrontSnapshot | None = None,
@@ -189,18 +246,26 @@ class StudyDriver:
         Args:
             trial_id: a RUNNING trial.
             evaluation: what was measured; its spec is the trial's.
+            attempt: number of the attempt that measured it.
             sampler_attributes: the searcher's notes on this trial; None: as they were.
             searcher_attributes: the notes on the study that were added or changed.
             snapshot: the front that this trial has changed, kept in place of one with as many
                 complete trials; None: it has not.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
         """
-        with self._writing() as connection:
-            spec_id = self._check_running(connection, trial_id, evaluation.identity.spec_key)
+
+        def write(connection: Connection) -> None:
+            spec_id = self._check_running(
+                connection, trial_id, attempt, evaluation.identity.spec_key
+            )
             evaluation_id, is_there = _save_evaluation(connection, spec_id, evaluation)
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.COMPLETE,
+                AttemptOutcome.COMPLETE,
                 sampler_attributes,
                 searcher_attributes,
                 evaluation_id=evaluation_id,
@@ -208,11 +273,14 @@ class StudyDriver:
             )
             self._save_snapshot(connection, snapshot)
 
+        self._write(write)
+
     def reuse_evaluation(
         self,
         trial_id: int,
         evaluation: StoredEvaluation,
         *,
+        attempt: int,
         sampler_attributes: Document | None = None,
         searcher_attributes: Mapping[str, Any] | None = None,
         snapshot: FrontSnapshot | None = None,
@@ -222,16 +290,22 @@ class StudyDriver:
         Args:
             trial_id: a RUNNING trial.
             evaluation: from `Store.find_evaluation`, of the trial's spec.
+            attempt: number of the open attempt.
             sampler_attributes: as in `finish_trial`.
             searcher_attributes: as in `finish_trial`.
             snapshot: as in `finish_trial`.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
         """
-        with self._writing() as connection:
-            self._check_running(connection, trial_id, evaluation.record.identity.spec_key)
+
+        def write(connection: Connection) -> None:
+            self._check_running(connection, trial_id, attempt, evaluation.record.identity.spec_key)
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.COMPLETE,
+                AttemptOutcome.COMPLETE,
                 sampler_attributes,
                 searcher_attributes,
                 evaluation_id=evaluation.id,
@@ -239,11 +313,15 @@ class StudyDriver:
             )
             self._save_snapshot(connection, snapshot)
 
+        self._write(write)
+
     def prune_trial(
         self,
         trial_id: int,
         learning_curve: Sequence[Mapping[str, float]],
         *,
+        attempt: int,
+        report: RungReport | None = None,
         sampler_attributes: Document | None = None,
         searcher_attributes: Mapping[str, Any] | None = None,
     ) -> None:
@@ -252,48 +330,75 @@ class StudyDriver:
         Args:
             trial_id: a RUNNING trial.
             learning_curve: one document per epoch that was run.
+            attempt: number of the attempt that was stopped.
+            report: of the rung at which it was stopped; None: at none.
             sampler_attributes: as in `finish_trial`.
             searcher_attributes: as in `finish_trial`.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
         """
-        with self._writing() as connection:
-            self._check_running(connection, trial_id)
+        if report is not None and report.goes_on:
+            raise ValueError(
+                f"`a trial that is pruned does not go on` must hold, but got {report}"
+            )
+
+        def write(connection: Connection) -> None:
+            self._check_running(connection, trial_id, attempt)
+            if report is not None:
+                _save_rung(connection, trial_id, report)
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.PRUNED,
+                AttemptOutcome.PRUNED,
                 sampler_attributes,
                 searcher_attributes,
                 learning_curve=[dict(epoch) for epoch in learning_curve],
             )
+
+        self._write(write)
 
     def fail_trial(
         self,
         trial_id: int,
         traceback: str,
         *,
+        attempt: int,
+        outcome: AttemptOutcome = AttemptOutcome.FAILED,
         sampler_attributes: Document | None = None,
         searcher_attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """End a trial that raised, with its traceback.
+        """End a trial that raised, or that lost its slot once too often, with its traceback.
 
         Args:
             trial_id: a RUNNING trial.
             traceback: whole; its last line becomes the trial's error.
+            attempt: number of its last attempt.
+            outcome: how that one ended: FAILED, LOST or PREEMPTED.
             sampler_attributes: as in `finish_trial`.
             searcher_attributes: as in `finish_trial`.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
         """
+        _check_unfinished(outcome)
         lines = traceback.strip().splitlines()
-        with self._writing() as connection:
-            self._check_running(connection, trial_id)
+
+        def write(connection: Connection) -> None:
+            self._check_running(connection, trial_id, attempt)
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.FAILED,
+                outcome,
                 sampler_attributes,
                 searcher_attributes,
                 traceback=traceback,
                 error=lines[-1] if lines else "unknown error",
             )
+
+        self._write(write)
 
     def record_weights(self, evaluation_key: str, weights_sha256: str | None) -> None:
         """Say which weights of an evaluation are on the disk.
@@ -302,35 +407,79 @@ class StudyDriver:
             evaluation_key: the evaluation's key, which names the file.
             weights_sha256: of the file; None before the file is deleted.
         """
-        with self._writing() as connection:
+
+        def write(connection: Connection) -> None:
             connection.execute(
                 _UPDATE_EVALUATION, {"b_key": evaluation_key, "weights_sha256": weights_sha256}
             )
 
+        self._write(write)
+
     def finish_study(self) -> None:
         """Mark the study finished; the next trial that begins takes the mark away."""
-        with self._writing() as connection:
-            connection.execute(_UPDATE_STUDY, {**self._bound, "finished_at": utc_now()})
+        self._write(finished_at=utc_now())
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _begin_to_drive(self) -> int:
         with self._transaction() as connection:
-            if connection.execute(_SELECT_EPOCH, self._bound).scalar_one() != self._epoch:
-                raise StorageError(
-                    "`a study has one driver` must hold, but another process has begun to drive "
-                    "this study since; this one stops, what it committed is kept"
-                )
-            yield connection
+            return int(connection.execute(_BEGIN_TO_DRIVE, self._bound).scalar_one())
+
+    def _write(self, write: Callable[[Connection], None] = _nothing, **study_columns: Any) -> None:
+        self._commit(write, _nothing, **study_columns)
+
+    def _commit(
+        self,
+        write: Callable[[Connection], _T],
+        find: Callable[[Connection], _T],
+        **study_columns: Any,
+    ) -> _T:
+        """Run a transaction, again where its connection was lost.
+
+        Args:
+            write: what it does; its result is returned.
+            find: finds that result in the database, where the transaction was committed and
+                the connection lost before the driver knew.
+            study_columns: columns of the study that it changes.
+        """
+        self._num_writes += 1
+        bound = {
+            **self._bound,
+            "b_driver_epoch": self._epoch,
+            "b_driver_write": self._num_writes,
+            "driver_write": self._num_writes,
+            **study_columns,
+        }
+
+        def run() -> _T:
+            with self._transaction() as connection:
+                if connection.execute(_BEGIN_TO_WRITE, bound).rowcount:
+                    return write(connection)
+                if connection.execute(_SELECT_EPOCH, self._bound).scalar_one() != self._epoch:
+                    raise StorageError(
+                        "`a study has one driver` must hold, but another process has begun to "
+                        "drive this study since; this one stops, what it committed is kept"
+                    )
+                return find(connection)
+
+        return outlast(run)
 
     def _check_running(
-        self, connection: Connection, trial_id: int, spec_key: str | None = None
+        self, connection: Connection, trial_id: int, attempt: int, spec_key: str | None = None
     ) -> int:
         """The spec's row of a running trial; with `spec_key`, of a trial of that spec."""
         row = connection.execute(_SELECT_RUNNING, {**self._bound, "b_trial_id": trial_id}).first()
-        if row is None or row.state is not TrialState.RUNNING:
+        if row is None:
             raise ValueError(
-                f"`a trial ends once` must hold, but trial id {trial_id} is "
-                f"{'not of this study' if row is None else row.state.value}"
+                f"`a driver writes to its own study` must hold, but trial id {trial_id} is not "
+                f"of this study"
+            )
+        if row.state is not TrialState.RUNNING:
+            raise StaleAttemptError(
+                f"`a trial ends once` must hold, but trial id {trial_id} is {row.state.value}"
+            )
+        if row.attempt != attempt:
+            raise StaleAttemptError(
+                f"`a result is of the open attempt` must hold, but trial id {trial_id} is at "
+                f"attempt {row.attempt} and this is of attempt {attempt}"
             )
         if spec_key not in (None, row.key):
             raise ValueError(
@@ -344,6 +493,7 @@ class StudyDriver:
         connection: Connection,
         trial_id: int,
         state: TrialState,
+        outcome: AttemptOutcome,
         sampler_attributes: Document | None,
         searcher_attributes: Mapping[str, Any] | None,
         *,
@@ -356,25 +506,21 @@ class StudyDriver:
             _UPDATE_TRIAL,
             {"b_trial_id": trial_id, "state": state, "finished_at": utc_now(), **columns},
         )
-        _close_attempt(connection, trial_id, AttemptOutcome(state.value), traceback)
+        _close_attempt(connection, trial_id, outcome, traceback)
         self._save_searcher_attributes(connection, searcher_attributes)
 
     def _save_searcher_attributes(
         self, connection: Connection, attributes: Mapping[str, Any] | None
     ) -> None:
         for key, value in (attributes or {}).items():
-            connection.execute(_DELETE_SEARCHER_ATTRIBUTE, {**self._bound, "b_key": key})
-            _insert(
+            insert_or_replace(
                 connection, "searcher_attributes", study_id=self._study_id, key=key, value=value
             )
 
     def _save_snapshot(self, connection: Connection, snapshot: FrontSnapshot | None) -> None:
         if snapshot is None:
             return
-        connection.execute(
-            _DELETE_SNAPSHOT, {**self._bound, "b_num_complete": snapshot.num_complete}
-        )
-        _insert(
+        insert_or_replace(
             connection,
             "front_snapshots",
             study_id=self._study_id,
@@ -384,11 +530,12 @@ class StudyDriver:
         )
 
 
-def _insert(connection: Connection, table: str, **columns: Any) -> int:
-    """Write one row; the first column of its primary key."""
-    primary_key = connection.execute(_INSERTS[table], columns).inserted_primary_key
-    assert primary_key is not None
-    return int(primary_key[0])
+def _check_unfinished(outcome: AttemptOutcome) -> None:
+    if outcome not in _UNFINISHED:
+        raise ValueError(
+            f"`an attempt without a result is {', '.join(_UNFINISHED)}` must hold, "
+            f"but got {outcome}"
+        )
 
 
 def _spec_id(connection: Connection, spec: SpecRecord) -> int:
@@ -440,6 +587,28 @@ def _save_evaluation(
     if is_there and evaluation.weights_sha256 is not None:
         connection.execute(_UPDATE_EVALUATION, {"b_key": identity.key, **measured})
     return evaluation_id, is_there
+
+
+def _save_rung(connection: Connection, trial_id: int, report: RungReport) -> None:
+    """Write a rung's report, unless the trial has passed the rung before.
+
+    Raises:
+        ValueError: it had been let on there, and is to be stopped now.
+    """
+    _, is_there = insert_or_find(
+        connection,
+        "rung_reports",
+        trial_id=trial_id,
+        epoch=report.epoch,
+        top1=report.top1,
+        loss=report.loss,
+        goes_on=report.goes_on,
+    )
+    if is_there and not report.goes_on:
+        raise ValueError(
+            f"`a trial is judged once at a rung` must hold, but trial id {trial_id} had been let "
+            f"on at epoch {report.epoch}; what was decided then stands"
+        )
 
 
 def _close_attempt(

@@ -1,4 +1,4 @@
-"""The error that means: the database could not be written or read on the way."""
+"""Errors of the storage and of those who write to it."""
 
 
 class StorageError(RuntimeError):
@@ -6,3 +6,15 @@ class StorageError(RuntimeError):
 
     What was committed before stays; the same command goes on from there.
     """
+
+
+class StaleAttemptError(ValueError):
+    """A result of an attempt that is no longer the open one of its trial.
+
+    It comes late, from a worker that was taken for lost: the trial has been started again, or
+    has ended. Nothing was written.
+    """
+
+
+class ConnectionLostError(StorageError):
+    """The server cannot be reached for now: it restarts, or the line to it was cut."""

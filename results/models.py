@@ -60,7 +60,10 @@ class Base(DeclarativeBase):
 
 
 class Study(Base):
-    """A search: what is searched, on which data, with which recipe, by whom."""
+    """A search: what is searched, on which data, with which recipe, by whom.
+
+    `driver_epoch` counts its drivers, `driver_write` the transactions of the present one.
+    """
 
     __tablename__ = "studies"
 
@@ -72,6 +75,7 @@ class Study(Base):
     num_trials: Mapped[int]
     confirm_seeds: Mapped[int]
     driver_epoch: Mapped[int] = mapped_column(default=0)
+    driver_write: Mapped[int] = mapped_column(BigInteger, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     finished_at: Mapped[datetime | None]
     weights_dir: Mapped[str | None] = mapped_column(Text)
@@ -184,6 +188,21 @@ class Attempt(Base):
     finished_at: Mapped[datetime | None]
     outcome: Mapped[AttemptOutcome | None] = mapped_column(_text_enum(AttemptOutcome))
     traceback: Mapped[str | None] = mapped_column(Text)
+
+
+class RungReport(Base):
+    """What a trial had come to at a rung; by id, in the order in which they were decided."""
+
+    __tablename__ = "rung_reports"
+    __table_args__ = (UniqueConstraint("trial_id", "epoch"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    epoch: Mapped[int]
+    top1: Mapped[float]
+    loss: Mapped[float]
+    goes_on: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class FrontSnapshot(Base):

@@ -38,12 +38,17 @@ class TrialRole(StrEnum):
 
 
 class AttemptOutcome(StrEnum):
-    """How one attempt at a trial ended; LOST: its worker or its driver went away."""
+    """How one attempt at a trial ended.
+
+    LOST: its worker or its driver went away. PREEMPTED: the machine or its scheduler took the
+    slot away, which is no fault of the trial.
+    """
 
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAILED = "FAILED"
     LOST = "LOST"
+    PREEMPTED = "PREEMPTED"
 
 
 def canonical_json(document: Any) -> str:
@@ -167,7 +172,7 @@ class EvaluationRecord:
     versions: Mapping[str, str]
     latency_ms: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    learning_curve: Sequence[Mapping[str, float]] = ()
+    learning_curve: Sequence[Mapping[str, Any]] = ()
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -402,6 +407,56 @@ class Attempt:
     finished_at: datetime | None
     outcome: AttemptOutcome | None
     traceback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RungReport:
+    """What a trial had come to at a rung, and what was decided there.
+
+    Attributes:
+        epoch: the rung, epochs trained; > 0.
+        top1: accuracy at that epoch, a fraction.
+        loss: mean cross-entropy at that epoch, nats.
+        goes_on: whether the trial was let on, or was stopped there.
+
+    Raises:
+        ValueError: a metric that is not finite or out of range.
+    """
+
+    epoch: int
+    top1: float
+    loss: float
+    goes_on: bool
+
+    def __post_init__(self) -> None:
+        if self.epoch < 1 or not math.isfinite(self.loss) or not 0 <= self.top1 <= 1:
+            raise ValueError(
+                "`a rung has an epoch >= 1, a top1 in [0, 1] and a finite loss` must hold, but "
+                f"got epoch={self.epoch}, top1={self.top1}, loss={self.loss}; record the trial "
+                "as failed"
+            )
+
+
+class RungRow(NamedTuple):
+    """One rung report with its trial's costs, as early stopping needs them to go on.
+
+    Attributes:
+        number: the search trial's number.
+        epoch: the rung.
+        top1: fraction, at that epoch.
+        loss: nats, at that epoch.
+        macs: multiply-accumulates of one image.
+        params: parameters.
+        goes_on: what was decided.
+    """
+
+    number: int
+    epoch: int
+    top1: float
+    loss: float
+    macs: int
+    params: int
+    goes_on: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

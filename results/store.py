@@ -13,15 +13,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Row, exists, func, select
-from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from results import models
 from results.bulk import collector_paused
 from results.database import open_engine, shown_url, sqlite_file
 from results.driver import StudyDriver
-from results.errors import StorageError
 from results.inserts import insert_or_find
 from results.lock import file_lock, server_lock
+from results.reconnecting import storage_errors
 from results.records import (
     Attempt,
     Document,
@@ -29,6 +28,7 @@ from results.records import (
     EvaluationRecord,
     Fidelity,
     FrontSnapshot,
+    RungRow,
     SpecRecord,
     StoredEvaluation,
     Study,
@@ -137,17 +137,9 @@ class Store:
         Raises:
             StorageError: the database failed underneath.
         """
-        try:
+        with storage_errors(self.url):
             with (self._writer if write else self._engine).begin() as connection:
                 yield connection
-        except IntegrityError:
-            raise
-        except DatabaseError as error:
-            raise StorageError(
-                f"the database {self.url} failed: {error.orig}. What was committed before is "
-                f"kept; mend the cause (space on the disk, permissions, another program's lock) "
-                f"and run the same command again"
-            ) from error
 
     # Studies
 
@@ -331,6 +323,27 @@ class Store:
         )
         with self._transaction() as connection:
             return [Attempt(**row._mapping) for row in connection.execute(query)]
+
+    def rung_reports(self, study: Study) -> list[RungRow]:
+        """What the search trials had come to at their rungs, in the order of the decisions."""
+        query = (
+            select(
+                models.Trial.number,
+                models.RungReport.epoch,
+                models.RungReport.top1,
+                models.RungReport.loss,
+                models.Spec.macs,
+                models.Spec.params,
+                models.RungReport.goes_on,
+            )
+            .select_from(models.RungReport)
+            .join(models.Trial, models.Trial.id == models.RungReport.trial_id)
+            .join(models.Spec, models.Spec.id == models.Trial.spec_id)
+            .where(models.Trial.study_id == study.id, models.Trial.role == TrialRole.SEARCH)
+            .order_by(models.RungReport.id)
+        )
+        with collector_paused(), self._transaction() as connection:
+            return [RungRow(*row) for row in connection.execute(query)]
 
     # Specs, evaluations, fronts
 

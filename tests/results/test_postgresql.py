@@ -71,7 +71,7 @@ def test_a_study_is_driven_by_one_and_read_by_all(
             with reader.drive(study):
                 pass
         trial_id = driver.begin_trial(number=0, spec=spec, searcher_attributes={"parent:0": [1]})
-        driver.finish_trial(trial_id, make_evaluation(spec))
+        driver.finish_trial(trial_id, make_evaluation(spec), attempt=1)
         (row,) = reader.trials(study)
         assert (row.state, row.macs, row.top1) == (TrialState.COMPLETE, 5 * 10**12, 0.875)
         assert reader.searcher_attributes(study) == {"parent:0": [1]}
@@ -102,10 +102,10 @@ def test_drivers_that_write_the_same_rows_at_once_share_them(
             assert thread.is_alive() and not begun  # it waits for this transaction
         thread.join()
         assert not was_there and server.spec(spec.key) == spec
-        second.finish_trial(begun[0], evaluation)
-        first.fail_trial(first_id, "no")
+        second.finish_trial(begun[0], evaluation, attempt=1)
+        first.fail_trial(first_id, "no", attempt=1)
         again = replace(evaluation, top1=0.75)
-        first.finish_trial(first.begin_trial(number=1, spec=spec), again)
+        first.finish_trial(first.begin_trial(number=1, spec=spec), again, attempt=1)
     rows = [server.trials(study)[-1] for study in studies]
     assert [(row.reused, row.top1) for row in rows] == [(True, 0.75), (False, 0.75)]
     assert server.other_studies_with(evaluation.identity.key, studies[0])

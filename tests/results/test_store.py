@@ -137,7 +137,7 @@ class TestTrials:
         assert parameters.spec_document == spec.document
         assert parameters.num_attempts == 1
 
-        driver.finish_trial(trial_id, evaluation, sampler_attributes={"generation": 1})
+        driver.finish_trial(trial_id, evaluation, attempt=1, sampler_attributes={"generation": 1})
         (row,) = store.trials(study, TrialRole.SEARCH)
         assert row.state is TrialState.COMPLETE and row.role is TrialRole.SEARCH
         assert (row.number, row.replicate, row.reused, row.error) == (0, 0, False, None)
@@ -160,21 +160,21 @@ class TestTrials:
         self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
-        driver.fail_trial(trial_id, "Traceback:\n  here\nRuntimeError: out of memory\n")
+        driver.fail_trial(trial_id, "Traceback:\n  here\nRuntimeError: out of memory\n", attempt=1)
         (row,) = store.trials(study)
         assert row.state is TrialState.FAILED
         assert row.error == "RuntimeError: out of memory"
         (attempt,) = store.attempts(trial_id)
         assert attempt.traceback == "Traceback:\n  here\nRuntimeError: out of memory\n"
         silent = driver.begin_trial(number=1, spec=spec)
-        driver.fail_trial(silent, "")
+        driver.fail_trial(silent, "", attempt=1)
         assert store.trials(study)[1].error == "unknown error"
 
     def test_a_stopped_trial_is_pruned_with_what_it_measured(
         self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
-        driver.prune_trial(trial_id, [{"epoch": 1, "top1": 0.25}])
+        driver.prune_trial(trial_id, [{"epoch": 1, "top1": 0.25}], attempt=1)
         (row,) = store.trials(study)
         assert (row.state, row.top1, row.evaluation_key) == (TrialState.PRUNED, None, None)
         (parameters,) = store.trial_parameters(study)
@@ -189,10 +189,10 @@ class TestTrials:
         evaluation: EvaluationRecord,
     ) -> None:
         trial_id = driver.begin_trial(number=3, spec=spec)
-        assert driver.restart_trial(trial_id, traceback="killed by signal 9") == 2
+        assert driver.restart_trial(trial_id, attempt=1, traceback="killed by signal 9") == 2
         (parameters,) = store.trial_parameters(study, states=[TrialState.RUNNING])
         assert (parameters.number, parameters.num_attempts) == (3, 2)
-        driver.finish_trial(trial_id, evaluation)
+        driver.finish_trial(trial_id, evaluation, attempt=2)
         attempts = store.attempts(trial_id)
         assert [(a.number, a.outcome) for a in attempts] == [
             (1, AttemptOutcome.LOST),
@@ -205,12 +205,12 @@ class TestTrials:
         self, driver: StudyDriver, spec: SpecRecord, evaluation: EvaluationRecord
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
-        driver.finish_trial(trial_id, evaluation)
+        driver.finish_trial(trial_id, evaluation, attempt=1)
         endings: list[Callable[[], object]] = [
-            lambda: driver.finish_trial(trial_id, evaluation),
-            lambda: driver.prune_trial(trial_id, []),
-            lambda: driver.fail_trial(trial_id, "late"),
-            lambda: driver.restart_trial(trial_id),
+            lambda: driver.finish_trial(trial_id, evaluation, attempt=1),
+            lambda: driver.prune_trial(trial_id, [], attempt=1),
+            lambda: driver.fail_trial(trial_id, "late", attempt=1),
+            lambda: driver.restart_trial(trial_id, attempt=1),
         ]
         for ending in endings:
             with pytest.raises(ValueError, match="a trial ends once.*is COMPLETE"):
@@ -228,7 +228,7 @@ class TestTrials:
         with store.drive(other) as other_driver:
             trial_id = other_driver.begin_trial(number=0, spec=spec)
             with pytest.raises(ValueError, match="not of this study"):
-                driver.finish_trial(trial_id, evaluation)
+                driver.finish_trial(trial_id, evaluation, attempt=1)
 
     def test_an_evaluation_is_of_its_trial_s_spec(
         self,
@@ -240,7 +240,7 @@ class TestTrials:
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=make_spec("V1"))
         with pytest.raises(ValueError, match="an evaluation is of its trial's spec"):
-            driver.finish_trial(trial_id, evaluation)
+            driver.finish_trial(trial_id, evaluation, attempt=1)
         assert store.trials(study)[0].state is TrialState.RUNNING
 
     def test_a_number_is_taken_once_in_its_role(
@@ -261,7 +261,7 @@ class TestTrials:
         for number in (2, 0, 1):
             trial_id = driver.begin_trial(number=number, spec=spec)
             if number:
-                driver.fail_trial(trial_id, "no")
+                driver.fail_trial(trial_id, "no", attempt=1)
         driver.begin_trial(number=0, spec=spec, role=TrialRole.CONFIRM, replicate=1)
         numbers = [(row.role.value, row.number) for row in store.trials(study)]
         assert numbers == [("search", 0), ("search", 1), ("search", 2), ("confirm", 0)]
@@ -285,7 +285,7 @@ class TestEvaluations:
         make_evaluation: Callable[..., EvaluationRecord],
     ) -> None:
         assert store.find_evaluation(evaluation.identity) is None
-        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
+        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation, attempt=1)
         found = store.find_evaluation(evaluation.identity)
         assert found is not None and found.record == evaluation
         assert store.find_evaluation(evaluation.identity.key) == found
@@ -294,7 +294,7 @@ class TestEvaluations:
         other = store.get_or_create_study(make_study(name="flowers"))
         with store.drive(other) as other_driver:
             trial_id = other_driver.begin_trial(number=0, spec=spec)
-            other_driver.reuse_evaluation(trial_id, found)
+            other_driver.reuse_evaluation(trial_id, found, attempt=1)
         (row,) = store.trials(other)
         assert (row.state, row.reused, row.top1) == (TrialState.COMPLETE, True, 0.875)
 
@@ -307,19 +307,19 @@ class TestEvaluations:
         evaluation: EvaluationRecord,
         make_evaluation: Callable[..., EvaluationRecord],
     ) -> None:
-        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
+        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation, attempt=1)
         # The file of their key is the second one's, and so are the figures.
         again = make_evaluation(
             spec, top1=0.75, loss=0.5, threads=2, versions={"torch": "3"}, weights_sha256="b" * 64
         )
-        driver.finish_trial(driver.begin_trial(number=1, spec=spec), again)
+        driver.finish_trial(driver.begin_trial(number=1, spec=spec), again, attempt=1)
         rows = store.trials(study)
         assert [(row.top1, row.reused) for row in rows] == [(0.75, False), (0.75, True)]
         found = store.find_evaluation(evaluation.identity)
         assert found is not None and found.record == again
         # One without weights leaves that file alone, and so the figures.
         without = make_evaluation(spec, top1=0.5, weights_sha256=None)
-        driver.finish_trial(driver.begin_trial(number=2, spec=spec), without)
+        driver.finish_trial(driver.begin_trial(number=2, spec=spec), without, attempt=1)
         assert store.find_evaluation(evaluation.identity) == found
         assert [row.reused for row in store.trials(study)] == [False, True, True]
 
@@ -333,7 +333,7 @@ class TestEvaluations:
         make_study: Callable[..., StudyRecord],
     ) -> None:
         key = evaluation.identity.key
-        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
+        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation, attempt=1)
         found = store.find_evaluation(key)
         assert found is not None
         other = store.get_or_create_study(make_study(name="flowers"))
@@ -342,7 +342,7 @@ class TestEvaluations:
         with store.drive(other) as other_driver:
             trial_id = other_driver.begin_trial(number=0, spec=spec)
             assert not store.other_studies_with(key, study)
-            other_driver.reuse_evaluation(trial_id, found)
+            other_driver.reuse_evaluation(trial_id, found, attempt=1)
         assert store.other_studies_with(key, study)
         assert not store.other_studies_with("e" * 64, study)
 
@@ -362,7 +362,7 @@ class TestEvaluations:
         spec: SpecRecord,
         evaluation: EvaluationRecord,
     ) -> None:
-        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation)
+        driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation, attempt=1)
         driver.record_weights(evaluation.identity.key, None)
         assert store.trials(study)[0].weights_sha256 is None
         driver.record_weights(evaluation.identity.key, "c" * 64)
@@ -380,7 +380,9 @@ class TestStudyMarks:
         trial_id = driver.begin_trial(
             number=0, spec=spec, searcher_attributes={"parent:0": [1, 2], "seed": 3}
         )
-        driver.fail_trial(trial_id, "no", searcher_attributes={"parent:1": [4], "seed": None})
+        driver.fail_trial(
+            trial_id, "no", attempt=1, searcher_attributes={"parent:1": [4], "seed": None}
+        )
         attributes = {"parent:0": [1, 2], "parent:1": [4], "seed": None}
         assert store.searcher_attributes(study) == attributes
 
@@ -403,22 +405,24 @@ class TestStudyMarks:
         first = FrontSnapshot(num_complete=1, members=(0,), hypervolume=0.25)
         second = FrontSnapshot(num_complete=2, members=(0, 1), hypervolume=0.5)
         trial_id = driver.begin_trial(number=0, spec=spec)
-        driver.finish_trial(trial_id, evaluation, snapshot=first)
+        driver.finish_trial(trial_id, evaluation, attempt=1, snapshot=first)
         known = store.find_evaluation(evaluation.identity)
         assert known is not None
         again_id = driver.begin_trial(number=1, spec=spec)
         unwritable = replace(second, hypervolume=None)  # type: ignore[arg-type]
         with pytest.raises(IntegrityError, match="NOT NULL"):
-            driver.reuse_evaluation(again_id, known, snapshot=unwritable)
+            driver.reuse_evaluation(again_id, known, attempt=1, snapshot=unwritable)
         assert [row.state for row in store.trials(study)] == [
             TrialState.COMPLETE,
             TrialState.RUNNING,
         ]
-        driver.reuse_evaluation(again_id, known, snapshot=second)
+        driver.reuse_evaluation(again_id, known, attempt=1, snapshot=second)
         assert store.snapshots(study) == [first, second]
         # One of as many complete trials is replaced, as where a search goes on after a kill.
         third = replace(second, hypervolume=0.75)
-        driver.finish_trial(driver.begin_trial(number=2, spec=spec), evaluation, snapshot=third)
+        driver.finish_trial(
+            driver.begin_trial(number=2, spec=spec), evaluation, attempt=1, snapshot=third
+        )
         assert store.snapshots(study) == [first, third]
 
 
@@ -512,8 +516,8 @@ with Store.open(sys.argv[1], create=True) as store:
     with store.drive(study) as driver:
         print("driving", flush=True)
         for trial in store.trial_parameters(study, states=[TrialState.RUNNING]):
-            driver.restart_trial(trial.id)
-            driver.fail_trial(trial.id, "was lost")
+            attempt = driver.restart_trial(trial.id, attempt=trial.num_attempts)
+            driver.fail_trial(trial.id, "was lost", attempt=attempt)
         for number in range(len(store.trials(study)), 100_000):
             trial_id = driver.begin_trial(
                 number=number, spec=spec, searcher_attributes={"begun": number})
@@ -522,7 +526,7 @@ with Store.open(sys.argv[1], create=True) as store:
                 fidelity=Fidelity(epochs=1, image_size=8), seed=number)
             driver.finish_trial(trial_id, EvaluationRecord(identity=identity, split="validation",
                 top1=0.5, loss=0.5, num_images=8, wall_time_s=0, device="cpu", threads=1,
-                versions={}), searcher_attributes={"ended": number})
+                versions={}), attempt=1, searcher_attributes={"ended": number})
             print("ended", number, flush=True)
 """
 

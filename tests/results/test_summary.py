@@ -178,7 +178,9 @@ def test_a_summary_is_read_from_the_database(
     study = store.get_or_create_study(make_study(confirm_seeds=1))
     with store.drive(study) as driver:
         driver.finish_trial(
-            driver.begin_trial(number=0, spec=make_spec()), make_evaluation(make_spec())
+            driver.begin_trial(number=0, spec=make_spec()),
+            make_evaluation(make_spec()),
+            attempt=1,
         )
     summary = StudySummary.read(store, study)
     assert [m.placement for m in summary.front.members] == ["V2L1"]
