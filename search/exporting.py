@@ -18,7 +18,7 @@ from results.summary import StudySummary
 from results.temporary import temporary_beside
 from results.verify import Remeasured, verify, verify_document
 from results.weights import WeightsStore
-from search.evaluators.base import evaluation_record
+from search.evaluators.base import evaluation_record, measure
 from search.evaluators.scratch import ScratchEvaluator
 from search.provenance import library_versions
 from sharedattn.cost import CostModel
@@ -267,7 +267,7 @@ def _train(
     task = evaluator.task(spec, seed)
     try:
         with _threads(threads):
-            evaluation = evaluation_record(task, evaluator.evaluate(task), threads)
+            evaluation = evaluation_record(task, measure(evaluator, task), threads)
         assert evaluation.weights_sha256 is not None
         return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
     finally:

@@ -6,23 +6,34 @@ trial that was in flight keeps its number and its placement, a finished one is n
 Which trials a proposal sees: with one slot, all before it. With `deterministic` on W slots,
 proposal i sees the results of trials up to i - 2W, those after it stand as running: two rounds of
 slack keep every slot busy while the order of completion cannot matter. Else whatever has finished.
+The same trials are the peers of a trial that is judged at a rung.
+
+With early stopping every trial, complete or stopped, is told to the searcher with its accuracy at
+the first rung, the one fidelity that all have reached: told of complete ones alone, NSGA-II would
+wait for its generations for ever, and told of final accuracies it would compare unequals.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
+from bisect import insort
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from results.checkpoints import CheckpointStore
 from results.driver import StudyDriver
 from results.errors import StorageError
 from results.front import next_confirmations, study_front
 from results.pareto import Objective, hypervolume, non_dominated, to_losses
 from results.records import (
+    AttemptOutcome,
+    EvaluationRecord,
     FrontSnapshot,
+    RungReport,
     SpecRecord,
     Study,
     TrialParameters,
@@ -32,9 +43,19 @@ from results.records import (
 )
 from results.store import Store
 from results.weights import WeightsStore
-from search.evaluators import Evaluator, Task, evaluation_record
-from search.executors import DiskFull, Executor, Finished, Lost, Outcome
+from search.evaluators import Evaluator, Report, Task, evaluation_record
+from search.executors import (
+    DiskFull,
+    Event,
+    Executor,
+    Finished,
+    Lost,
+    Preempted,
+    Raised,
+    Reported,
+)
 from search.searchers import PastTrial, Proposal, Searcher
+from search.stopping import EarlyStopping, RungPoint
 from sharedattn.backbones import describe, resolve
 from sharedattn.cost import CostModel
 from sharedattn.placement import NetworkSpec, Placement
@@ -42,7 +63,8 @@ from spaces.budget import CountedSpace
 
 MAX_PROPOSALS = 10  # of a searcher for one trial, before an unseen placement is drawn
 MAX_DRAWS = 200  # of unseen placements, before they are listed
-MAX_ATTEMPTS = 2  # at a trial whose worker dies
+MAX_DEATHS = 2  # of a trial's workers, in one run: more of them are the trial's own fault
+MAX_PREEMPTIONS = 100  # of a trial, in one run: a machine that takes every slot away is no use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +92,21 @@ class _Flight:
 
     Attributes:
         trial_id: its row.
+        attempt: number of the attempt; a result of an earlier one is refused.
         role: search or confirm.
         number: its number within its role.
         task: what is evaluated.
         num_deaths: workers that died under it in this run.
+        num_preemptions: slots that were taken from it in this run.
     """
 
     trial_id: int
+    attempt: int
     role: TrialRole
     number: int
     task: Task
     num_deaths: int = 0
+    num_preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +144,9 @@ class StudyLoop:
         searcher: proposes; new, as it is fed from the database here.
         executor: runs evaluations.
         deterministic: whether the order of completion must not matter.
+        stopping: judges trials at the evaluator's rungs; None: none is stopped.
         weights: where the evaluator keeps weights; None: it keeps none.
+        checkpoints: where it keeps unfinished trainings; None: nowhere.
         on_progress: called whenever something has happened.
     """
 
@@ -134,7 +162,9 @@ class StudyLoop:
         searcher: Searcher,
         executor: Executor,
         deterministic: bool,
+        stopping: EarlyStopping | None = None,
         weights: WeightsStore | None = None,
+        checkpoints: CheckpointStore | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self._store = store
@@ -145,7 +175,9 @@ class StudyLoop:
         self._evaluator = evaluator
         self._searcher = searcher
         self._executor = executor
+        self._stopping = stopping
         self._weights = weights
+        self._checkpoints = checkpoints
         self._on_progress = on_progress
         self._backbone = space.space.backbone
         self._costs = CostModel(self._backbone)
@@ -157,7 +189,10 @@ class StudyLoop:
         self._unfinished: set[int] = set()  # numbers of search trials in flight
         self._untold: list[int] = []  # ended search trials that the searcher has not heard of
         self._seen: set[Placement] = set()
+        self._rungs: dict[int, list[RungPoint]] = defaultdict(list)  # by epoch, then number
+        self._judged: dict[tuple[int, int], RungReport] = {}  # by number and epoch
         self._front: list[_Member] = []
+        self._num_complete = 0
         self._study_attributes = store.searcher_attributes(study)
         self._started = time.monotonic()
 
@@ -182,14 +217,20 @@ class StudyLoop:
 
     def _recover(self) -> None:
         """Feed the searcher from the database, and start again what was in flight."""
+        for report in self._store.rung_reports(self._study):
+            self._note_rung(
+                report.number,
+                report.macs,
+                RungReport(report.epoch, report.top1, report.loss, report.goes_on),
+            )
         in_flight: list[TrialParameters] = []
         for row in self._store.trial_parameters(self._study, TrialRole.SEARCH):
             trial = PastTrial(
                 number=row.number,
                 placement=_placement(row),
                 attributes=row.sampler_attributes,
-                values=self._values(row.top1, row.macs, row.params),
-                failed=row.state in (TrialState.FAILED, TrialState.PRUNED),
+                values=self._told(row.number, row.state, row.top1, row.macs, row.params),
+                failed=row.state is TrialState.FAILED,
             )
             self._trials.append(trial)
             self._seen.add(trial.placement)
@@ -204,20 +245,38 @@ class StudyLoop:
         for stored in self._store.trials(self._study, TrialRole.SEARCH):
             if stored.state is TrialState.COMPLETE:
                 assert stored.evaluation_key is not None
-                self._enter_front(stored.number, stored.evaluation_key)
+                assert stored.top1 is not None
+                values = self._values(stored.top1, stored.macs, stored.params)
+                self._enter_front(_Member(stored.number, stored.evaluation_key, values))
+                self._num_complete += 1
         in_flight += self._store.trial_parameters(
             self._study, TrialRole.CONFIRM, [TrialState.RUNNING]
         )
+        flights = [self._restarted(row) for row in in_flight]
+        if self._checkpoints is not None:
+            kept = {f.task.checkpoint for f in flights if f.task.checkpoint is not None}
+            self._checkpoints.sweep(kept, f"{self._study.record.name}/")
         # With fewer slots than before some of them wait for a free one.
-        for row in in_flight:
-            self._driver.restart_trial(row.id, traceback="the driver went away")
-            if row.role is TrialRole.SEARCH:
-                self._unfinished.add(row.number)
-            self._reuse_or_fly(_Flight(row.id, row.role, row.number, self._task(row)))
+        for flight in flights:
+            self._reuse_or_fly(flight)
 
-    def _task(self, row: TrialParameters) -> Task:
+    def _restarted(self, row: TrialParameters) -> _Flight:
+        """A trial that was in flight when the driver went away, under its next attempt."""
+        attempt = self._driver.restart_trial(
+            row.id, attempt=row.num_attempts, traceback="the driver went away"
+        )
+        if row.role is TrialRole.SEARCH:
+            self._unfinished.add(row.number)
         spec = resolve(NetworkSpec(self._backbone, _placement(row)))
-        return self._evaluator.task(spec, self._study.record.seed + row.replicate)
+        task = self._task(spec, row.replicate, row.role, row.number)
+        return _Flight(row.id, attempt, row.role, row.number, task)
+
+    def _task(self, spec: NetworkSpec, replicate: int, role: TrialRole, number: int) -> Task:
+        return self._evaluator.task(
+            spec,
+            self._study.record.seed + replicate,
+            checkpoint=f"{self._study.record.name}/{role.value}-{number}",
+        )
 
     # The search
 
@@ -357,8 +416,8 @@ class StudyLoop:
             sampler_attributes=dict(proposal.attributes) if proposal else None,
             searcher_attributes=searcher_attributes,
         )
-        task = self._evaluator.task(spec, self._study.record.seed + replicate)
-        self._reuse_or_fly(_Flight(trial_id, role, number, task))
+        task = self._task(spec, replicate, role, number)
+        self._reuse_or_fly(_Flight(trial_id, 1, role, number, task))
 
     def _reuse_or_fly(self, flight: _Flight) -> None:
         """Take a running trial's evaluation from the database, or have it made."""
@@ -366,9 +425,13 @@ class StudyLoop:
         if known is None:
             self._fly(flight)
             return
-        front = self._end(flight, known.record.top1)
-        self._driver.reuse_evaluation(flight.trial_id, known, snapshot=self._snapshot(front))
-        self._forget_weights_off(front)
+        if flight.role is TrialRole.SEARCH:
+            self._note_rungs_of(flight, known.record)
+        front = self._end(flight, TrialState.COMPLETE, known.record.top1)
+        self._driver.reuse_evaluation(
+            flight.trial_id, known, attempt=flight.attempt, snapshot=self._snapshot(front)
+        )
+        self._forget_after(flight, front)
 
     def _fly(self, flight: _Flight) -> None:
         while not self._executor.num_free:
@@ -379,52 +442,148 @@ class StudyLoop:
         self._report(flight.role)
 
     def _collect(self, phase: TrialRole) -> None:
-        for ticket, outcome in self._executor.wait():
-            self._record(self._flights.pop(ticket), outcome)
+        for ticket, event in self._executor.wait():
+            if isinstance(event, Reported):
+                self._at_rung(ticket, event.report)
+            else:
+                self._record(self._flights.pop(ticket), event)
         self._report(phase)
 
-    def _record(self, flight: _Flight, outcome: Outcome) -> None:
+    def _record(self, flight: _Flight, event: Event) -> None:
         """Commit what became of a trial, then let searcher and front know."""
-        if isinstance(outcome, DiskFull):
+        if isinstance(event, DiskFull):
             # The trial stays as one in flight: with room again it is run under its number.
             raise StorageError(
-                f"`there is room for weights` must hold, but {outcome.reason}; free some and run "
-                f"the same command again, all finished trials are kept"
+                f"`there is room for weights and checkpoints` must hold, but {event.reason}; free "
+                f"some and run the same command again, all finished trials are kept"
             )
-        if isinstance(outcome, Lost) and flight.num_deaths + 1 < MAX_ATTEMPTS:
-            self._driver.restart_trial(flight.trial_id, traceback=outcome.reason)
-            self._fly(
-                _Flight(
-                    flight.trial_id,
-                    flight.role,
-                    flight.number,
-                    flight.task,
-                    flight.num_deaths + 1,
-                )
-            )
+        if isinstance(event, Lost | Preempted):
+            self._fly_again(flight, event)
             return
-        if not isinstance(outcome, Finished):
-            why = outcome.reason if isinstance(outcome, Lost) else outcome.traceback
-            self._fail(flight, why)
+        if isinstance(event, Raised):
+            self._fail(flight, event.traceback)
             return
+        assert isinstance(event, Finished)
         try:
-            evaluation = evaluation_record(flight.task, outcome.measurement, outcome.threads)
+            evaluation = evaluation_record(flight.task, event.measurement, event.threads)
         except ValueError as error:
             # NaN is no accuracy: the trial is a failed one, and the search goes on.
             self._fail(flight, f"ValueError: {error}")
             if self._weights is not None:
                 self._weights.delete(flight.task.identity.key)
             return
-        front = self._end(flight, evaluation.top1)
-        self._driver.finish_trial(flight.trial_id, evaluation, snapshot=self._snapshot(front))
-        self._forget_weights_off(front)
+        front = self._end(flight, TrialState.COMPLETE, evaluation.top1)
+        self._driver.finish_trial(
+            flight.trial_id,
+            evaluation,
+            attempt=flight.attempt,
+            snapshot=self._snapshot(front),
+        )
+        self._forget_after(flight, front)
 
-    def _fail(self, flight: _Flight, traceback: str) -> None:
-        self._end(flight, None)
-        self._driver.fail_trial(flight.trial_id, traceback)
+    def _fly_again(self, flight: _Flight, event: Lost | Preempted) -> None:
+        """Begin the next attempt at a trial that lost its worker, or give it up.
 
-    def _end(self, flight: _Flight, top1: float | None) -> _FrontChange | None:
-        """Take a trial's end into account; `top1` is None where it failed.
+        The two have rules of their own: a worker that dies may do so by the trial's fault, such as
+        a network too large for the memory; a slot that is taken away says nothing of the trial.
+        """
+        if isinstance(event, Lost):
+            outcome = AttemptOutcome.LOST
+            again = replace(flight, num_deaths=flight.num_deaths + 1)
+        else:
+            outcome = AttemptOutcome.PREEMPTED
+            again = replace(flight, num_preemptions=flight.num_preemptions + 1)
+        if again.num_deaths >= MAX_DEATHS or again.num_preemptions >= MAX_PREEMPTIONS:
+            self._fail(flight, event.reason, outcome)
+            return
+        attempt = self._driver.restart_trial(
+            flight.trial_id, attempt=flight.attempt, outcome=outcome, traceback=event.reason
+        )
+        self._fly(replace(again, attempt=attempt))
+
+    def _fail(
+        self, flight: _Flight, traceback: str, outcome: AttemptOutcome = AttemptOutcome.FAILED
+    ) -> None:
+        self._end(flight, TrialState.FAILED)
+        self._driver.fail_trial(
+            flight.trial_id, traceback, attempt=flight.attempt, outcome=outcome
+        )
+        self._forget_after(flight, None)
+
+    # Rungs
+
+    def _at_rung(self, ticket: int, report: Report) -> None:
+        """Let a trial that has reached a rung go on, or stop it for good."""
+        flight = self._flights[ticket]
+        try:
+            goes_on = flight.role is TrialRole.CONFIRM or self._judge(flight, report)
+        except ValueError as error:
+            # As at the end: a rung without a number makes the trial a failed one.
+            del self._flights[ticket]
+            self._executor.stop(ticket)
+            self._fail(flight, f"ValueError: {error}")
+            return
+        if goes_on:
+            self._executor.go_on(ticket)
+            return
+        # Its end is in the database by now: what ends it afterwards cannot make it complete.
+        del self._flights[ticket]
+        self._executor.stop(ticket)
+        self._end(flight, TrialState.PRUNED)
+        self._forget_after(flight, None)
+
+    def _judge(self, flight: _Flight, report: Report) -> bool:
+        """Whether a search trial goes on from a rung; the judgement is committed."""
+        known = self._judged.get((flight.number, report.epoch))
+        if known is not None:
+            return known.goes_on
+        judged = RungReport(report.epoch, report.top1, report.loss, goes_on=True)
+        macs = self._costs.totals(flight.task.spec.placement).macs
+        newest = flight.number - self._lag if self._waits else len(self._trials)
+        peers = [peer for peer in self._rungs[report.epoch] if peer.number <= newest]
+        point = RungPoint(flight.number, report.top1, macs)
+        if self._stopping is None or self._stopping.goes_on(point, report.epoch, peers):
+            self._driver.report_rung(flight.trial_id, judged, attempt=flight.attempt)
+        else:
+            judged = replace(judged, goes_on=False)
+            self._driver.prune_trial(flight.trial_id, [], attempt=flight.attempt, report=judged)
+        self._note_rung(flight.number, macs, judged)
+        return judged.goes_on
+
+    def _note_rungs_of(self, flight: _Flight, evaluation: EvaluationRecord) -> None:
+        """Let a trial whose evaluation is there already pass its rungs: it costs nothing."""
+        macs = self._costs.totals(flight.task.spec.placement).macs
+        for epoch in evaluation.learning_curve:
+            rung, measured = epoch["epoch"], epoch["validation"]
+            if rung in self._evaluator.rungs and (flight.number, rung) not in self._judged:
+                passed = RungReport(rung, measured["top1"], measured["loss"], goes_on=True)
+                self._driver.report_rung(flight.trial_id, passed, attempt=flight.attempt)
+                self._note_rung(flight.number, macs, passed)
+
+    def _note_rung(self, number: int, macs: int, report: RungReport) -> None:
+        self._judged[number, report.epoch] = report
+        point = RungPoint(number, report.top1, macs)
+        insort(self._rungs[report.epoch], point, key=lambda point: point.number)
+
+    def _told(
+        self, number: int, state: TrialState, top1: float | None, macs: int, params: int
+    ) -> tuple[float, ...] | None:
+        """What the searcher hears of a trial; None while it runs and where it has failed."""
+        if self._stopping is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
+            top1 = self._judged[number, self._evaluator.rungs[0]].top1
+        return None if top1 is None else self._values(top1, macs, params)
+
+    # What a trial's end changes
+
+    def _end(
+        self, flight: _Flight, state: TrialState, top1: float | None = None
+    ) -> _FrontChange | None:
+        """Take a trial's end into account.
+
+        Args:
+            flight: the trial.
+            state: what it has become.
+            top1: of a complete one.
 
         Returns:
             How the search's front changes; None where nothing is compared.
@@ -434,21 +593,16 @@ class StudyLoop:
         number = flight.number
         trial = self._trials[number]
         cost = self._costs.totals(trial.placement)
-        values = self._values(top1, cost.macs, cost.params)
-        self._trials[number] = PastTrial(
-            number=number,
-            placement=trial.placement,
-            attributes=trial.attributes,
-            values=values,
-            failed=values is None,
-        )
+        told = self._told(number, state, top1, cost.macs, cost.params)
+        self._trials[number] = replace(trial, values=told, failed=state is TrialState.FAILED)
         self._unfinished.discard(number)
         self._untold.append(number)
-        if values is None:
+        if top1 is None:
             return None
+        self._num_complete += 1
         key = flight.task.identity.key
         before = self._front
-        self._enter_front(number, key)
+        self._enter_front(_Member(number, key, self._values(top1, cost.macs, cost.params)))
         if self._front is before:
             return _FrontChange(entered=False, off=(key,))
         left = tuple(m.evaluation_key for m in before if m not in self._front)
@@ -461,27 +615,25 @@ class StudyLoop:
         points = np.array([member.values for member in self._front])
         reference = self._study.record.reference_point
         return FrontSnapshot(
-            num_complete=sum(trial.values is not None for trial in self._trials),
+            num_complete=self._num_complete,
             members=tuple(member.number for member in self._front),
             hypervolume=hypervolume(points, self._objectives, reference),
         )
 
-    def _forget_weights_off(self, change: _FrontChange | None) -> None:
-        """Delete the weights of what is not, or no longer, on the front."""
+    def _forget_after(self, flight: _Flight, change: _FrontChange | None) -> None:
+        """Delete an ended trial's checkpoint, and the weights of what is not on the front."""
+        if self._checkpoints is not None and flight.task.checkpoint is not None:
+            self._checkpoints.delete(flight.task.checkpoint)
         for key in change.off if change is not None else ():
             self._forget_weights(key)
 
-    def _values(self, top1: float | None, macs: int, params: int) -> tuple[float, ...] | None:
-        if top1 is None:
-            return None
+    def _values(self, top1: float, macs: int, params: int) -> tuple[float, ...]:
         by_name = {"top1": top1, "macs": float(macs), "params": float(params)}
         return tuple(by_name[objective.name] for objective in self._objectives)
 
-    def _enter_front(self, number: int, evaluation_key: str) -> None:
-        """Make the front anew where trial `number` belongs to it."""
-        values = self._trials[number].values
-        assert values is not None
-        candidates = [*self._front, _Member(number, evaluation_key, values)]
+    def _enter_front(self, member: _Member) -> None:
+        """Make the front anew where a member belongs to it."""
+        candidates = [*self._front, member]
         losses = to_losses(np.array([member.values for member in candidates]), self._objectives)
         stays = non_dominated(losses)
         if stays[-1]:

@@ -442,9 +442,9 @@ class Schedule:
     """The learning rate of every update: timm's schedule, from rung to rung.
 
     A trial that is judged in the middle of one long descent of the learning rate is judged by
-    noise, so with rungs the schedule comes down at each of them and starts again, warm-up and all
-    in proportion, like the warm restarts of Loshchilov and Hutter (2017, arXiv 1608.03983). Without
-    rungs it is one descent.
+    noise, so with rungs the schedule comes down at each of them and starts again, each descent with
+    its share of the warm-up, like the warm restarts of Loshchilov and Hutter (2017, arXiv
+    1608.03983). Without rungs it is one descent.
 
     Args:
         optimizer: whose learning rates are set.

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from search.evaluators.base import Evaluator, Measurement, Task, evaluation_record
+from search.evaluators.base import (
+    Evaluator,
+    Measurement,
+    Report,
+    Task,
+    evaluation_record,
+    measure,
+)
 
-__all__ = ["Evaluator", "Measurement", "Task", "evaluation_record"]
+__all__ = ["Evaluator", "Measurement", "Report", "Task", "evaluation_record", "measure"]

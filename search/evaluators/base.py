@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,29 @@ class Task:
         spec: the network, resolved.
         seed: the training seed.
         identity: what names this evaluation in the database.
+        checkpoint: name under which the evaluation keeps what it goes on from; None: it keeps
+            nothing, and starts anew when it is run again.
     """
 
     spec: NetworkSpec
     seed: int
     identity: EvaluationIdentity
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an evaluation in progress has measured at a rung.
+
+    Attributes:
+        epoch: epochs finished.
+        top1: accuracy, a fraction.
+        loss: mean cross entropy, nats.
+    """
+
+    epoch: int
+    top1: float
+    loss: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +91,28 @@ class Evaluator(ABC):
     def fidelity(self) -> Fidelity:
         """How faithfully placements are measured."""
 
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which an evaluation reports and may be stopped; ascending."""
+        return ()
+
     @abstractmethod
-    def evaluate(self, task: Task) -> Measurement:
+    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
         """Measure one placement.
+
+        Yields:
+            A report at each rung. Whoever runs the evaluation decides there: `next` lets it go
+            on, `close` ends it. One that goes on from a checkpoint of a rung reports that again.
+
+        Returns:
+            What was measured.
 
         Raises:
             Exception: whatever makes the trial a failed one; its traceback is stored.
         """
 
-    def task(self, spec: NetworkSpec, seed: int) -> Task:
-        """The task of measuring `spec` with a seed."""
+    def task(self, spec: NetworkSpec, seed: int, checkpoint: str | None = None) -> Task:
+        """The task of measuring `spec` with a seed; `checkpoint` as of `Task`."""
         identity = EvaluationIdentity(
             spec_key=spec.key,
             recipe_key=self.recipe_key,
@@ -90,7 +120,18 @@ class Evaluator(ABC):
             fidelity=self.fidelity,
             seed=seed,
         )
-        return Task(spec=spec, seed=seed, identity=identity)
+        return Task(spec=spec, seed=seed, identity=identity, checkpoint=checkpoint)
+
+
+def measure(evaluator: Evaluator, task: Task) -> Measurement:
+    """Run an evaluation to its end, whatever it reports on the way."""
+    evaluation = evaluator.evaluate(task)
+    while True:
+        try:
+            next(evaluation)
+        except StopIteration as end:
+            measured: Measurement = end.value
+            return measured
 
 
 def evaluation_record(task: Task, measured: Measurement, threads: int) -> EvaluationRecord:

@@ -6,12 +6,12 @@ The table is a JSON object from placement text to top1, such as another study's 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from results.records import Fidelity, document_key
-from search.evaluators.base import Evaluator, Measurement, Task
+from search.evaluators.base import Evaluator, Measurement, Report, Task
 from sharedattn.errors import InputError
 from sharedattn.placement import Placement
 
@@ -68,7 +68,8 @@ class TableEvaluator(Evaluator):
     def fidelity(self) -> Fidelity:
         return Fidelity(epochs=1, image_size=self.image_size)
 
-    def evaluate(self, task: Task) -> Measurement:
+    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
+        yield from ()
         text = str(task.spec.placement)
         if text not in self.top1:
             raise KeyError(f"the table has no placement {text!r}")

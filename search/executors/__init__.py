@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
-from search.executors.base import DiskFull, Executor, Finished, Lost, Outcome, Raised
+from search.executors.base import (
+    DiskFull,
+    Event,
+    Executor,
+    Finished,
+    Lost,
+    Preempted,
+    Raised,
+    Reported,
+    TrialResources,
+    advance,
+)
 
-__all__ = ["DiskFull", "Executor", "Finished", "Lost", "Outcome", "Raised"]
+__all__ = [
+    "DiskFull",
+    "Event",
+    "Executor",
+    "Finished",
+    "Lost",
+    "Preempted",
+    "Raised",
+    "Reported",
+    "TrialResources",
+    "advance",
+]

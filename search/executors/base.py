@@ -1,12 +1,23 @@
-"""What runs tasks: a number of slots, tasks put in, outcomes taken out."""
+"""What runs tasks: a number of slots, tasks put in, events taken out."""
 
 from __future__ import annotations
 
+import errno
+import traceback
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
-from search.evaluators.base import Measurement, Task
+from search.evaluators.base import Measurement, Report, Task
+from sharedattn.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The evaluation has reached a rung and waits for `go_on` or `stop`; `report` says where."""
+
+    report: Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +35,21 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The evaluator raised; `traceback` is its text."""
+    """The evaluator raised; `traceback` is its text. Run again it would raise again."""
 
     traceback: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The worker died under the task; `reason` says what is known."""
+    """The worker died under the task, maybe by the task's fault; `reason` says what is known."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preempted:
+    """The slot was taken away, by no fault of the task; `reason` says what is known."""
 
     reason: str
 
@@ -43,11 +61,46 @@ class DiskFull:
     reason: str
 
 
-Outcome = Finished | Raised | Lost | DiskFull
+Event = Reported | Finished | Raised | Lost | Preempted | DiskFull
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResources:
+    """What one trial occupies.
+
+    Attributes:
+        cpus: cores, which are also the torch threads of its worker; >= 1.
+        gpus: GPUs; a fraction below 1 shares one, more than 1 are whole.
+        custom: amounts of a cluster's own resources, by name.
+
+    Raises:
+        InputError: an amount that cannot be had.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1:
+            raise InputError(f"`cpus per trial >= 1` must hold, but got {self.cpus}")
+        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+            raise InputError(
+                f"`gpus per trial are a fraction up to 1, or a whole number` must hold, but got "
+                f"{self.gpus:g}"
+            )
+        for name, amount in self.custom.items():
+            if amount <= 0:
+                raise InputError(
+                    f"`resources per trial are positive` must hold, but got {name}={amount:g}"
+                )
 
 
 class Executor(ABC):
     """Runs tasks in slots; used as a context manager, which ends its workers.
+
+    A task holds its slot until an event other than `Reported` came out of `wait`, or until it is
+    stopped.
 
     Attributes:
         num_slots: tasks that run at once.
@@ -62,15 +115,23 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, ticket: int, task: Task) -> None:
-        """Start a task in a free slot; `ticket` names it in `wait`."""
+        """Start a task in a free slot; `ticket` names it from now on, and is never used twice."""
 
     @abstractmethod
-    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Outcome]]:
-        """Block until a task ends or the time is up.
+    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Event]]:
+        """Block until something happens to a task or the time is up.
 
         Returns:
-            Tickets with outcomes, in order of tickets; empty when the time is up first.
+            Tickets with events, in order of tickets; empty when the time is up first.
         """
+
+    @abstractmethod
+    def go_on(self, ticket: int) -> None:
+        """Let a task that has reported run to its next rung."""
+
+    @abstractmethod
+    def stop(self, ticket: int) -> None:
+        """End a task that has reported; no further event comes of it."""
 
     @abstractmethod
     def close(self) -> None:
@@ -81,3 +142,22 @@ class Executor(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def advance(
+    evaluation: Generator[Report, None, Measurement], threads: int
+) -> Reported | Finished | Raised | DiskFull:
+    """Run an evaluation, inside a worker, to its next rung or its end.
+
+    Args:
+        evaluation: of `Evaluator.evaluate`.
+        threads: torch threads of the worker.
+    """
+    try:
+        return Reported(next(evaluation))
+    except StopIteration as end:
+        return Finished(end.value, threads)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFull(str(error))
+        return Raised("".join(traceback.format_exception(error)))

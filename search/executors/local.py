@@ -7,20 +7,18 @@ gone, however the driver went.
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
-import traceback
 import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from search.evaluators.base import Evaluator, Task
-from search.executors.base import DiskFull, Executor, Finished, Lost, Outcome, Raised
+from search.executors.base import Event, Executor, Lost, Preempted, Reported, advance
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -69,33 +67,46 @@ class LocalExecutor(Executor):
                 _end(slot)
             slot = self._slots[index] = self._start(index)
         slot.ticket = ticket
-        try:
-            slot.pipe.send(task)
-        except (BrokenPipeError, ConnectionResetError):
-            # The worker died just now: `wait` sees its end of the pipe closed and reports it.
-            pass
+        _send(slot, task)
 
-    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Outcome]]:
+    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Event]]:
         busy = {
             slot.pipe: index
             for index, slot in enumerate(self._slots)
             if slot is not None and slot.ticket is not None
         }
-        outcomes: list[tuple[int, Outcome]] = []
+        events: list[tuple[int, Event]] = []
         for ready in wait(list(busy), timeout_s):
             index = busy[ready]  # type: ignore[index]
             slot = self._slots[index]
             assert slot is not None
             assert slot.ticket is not None
-            ticket, slot.ticket = slot.ticket, None
+            ticket = slot.ticket
+            event: Event
             try:
-                outcomes.append((ticket, slot.pipe.recv()))
+                event = slot.pipe.recv()
             except (EOFError, ConnectionResetError):
                 slot.process.join()
-                outcomes.append((ticket, Lost(_exit_reason(slot.process.exitcode))))
+                event = _death(slot.process.exitcode)
                 _end(slot)
                 self._slots[index] = None
-        return sorted(outcomes, key=lambda pair: pair[0])
+            else:
+                if not isinstance(event, Reported):
+                    slot.ticket = None
+            events.append((ticket, event))
+        return sorted(events, key=lambda pair: pair[0])
+
+    def go_on(self, ticket: int) -> None:
+        self._answer(ticket, True)
+
+    def stop(self, ticket: int) -> None:
+        self._answer(ticket, False).ticket = None
+
+    def _answer(self, ticket: int, goes_on: bool) -> _Slot:
+        """Tell a worker that waits at a rung what to do."""
+        slot = next(s for s in self._slots if s is not None and s.ticket == ticket)
+        _send(slot, goes_on)
+        return slot
 
     def close(self) -> None:
         for index, slot in enumerate(self._slots):
@@ -124,6 +135,14 @@ def default_threads(num_slots: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // num_slots)
 
 
+def _send(slot: _Slot, message: Task | bool) -> None:
+    try:
+        slot.pipe.send(message)
+    except (BrokenPipeError, ConnectionResetError):
+        # The worker died just now: `wait` sees its end of the pipe closed and reports it.
+        pass
+
+
 def _end(slot: _Slot) -> None:
     slot.pipe.close()
     slot.lifeline.close()
@@ -131,18 +150,21 @@ def _end(slot: _Slot) -> None:
     slot.process.close()
 
 
-def _exit_reason(exitcode: int | None) -> str:
+def _death(exitcode: int | None) -> Lost | Preempted:
+    if exitcode == -signal.SIGTERM:
+        # A scheduler's or an administrator's notice: a process that fails gets other signals.
+        return Preempted("the worker was asked to end, by SIGTERM")
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         memory = "; the machine may have run out of memory" if name == "SIGKILL" else ""
-        return f"the worker was ended by {name}{memory}"
-    return f"the worker ended with exit code {exitcode}"
+        return Lost(f"the worker was ended by {name}{memory}")
+    return Lost(f"the worker ended with exit code {exitcode}")
 
 
 def _work(
     pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int, slot: int
 ) -> None:
-    """A worker's life: tasks in, outcomes out, until the driver's end of the pipe closes."""
+    """A worker's life: tasks in, events out, until the driver's end of the pipe closes."""
     # Ctrl-C reaches the whole process group; the driver alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_driver, args=(lifeline,), daemon=True).start()
@@ -154,25 +176,18 @@ def _work(
     if torch.cuda.is_available():
         # "cuda" then means this slot's GPU; more slots than GPUs share them in turn.
         torch.cuda.set_device(slot % torch.cuda.device_count())
-    measure: Evaluator = pickle.loads(evaluator)
+    measures: Evaluator = pickle.loads(evaluator)
     while True:
         try:
-            task: Task = pipe.recv()
+            evaluation = measures.evaluate(pipe.recv())
+            event: Event = advance(evaluation, threads)
+            pipe.send(event)
+            while isinstance(event, Reported) and pipe.recv():
+                event = advance(evaluation, threads)
+                pipe.send(event)
+            evaluation.close()
         except EOFError:
             return
-        outcome: Outcome
-        try:
-            outcome = Finished(measure.evaluate(task), threads)
-        except Exception as error:
-            outcome = failure(error)
-        pipe.send(outcome)
-
-
-def failure(error: Exception) -> Raised | DiskFull:
-    """The outcome of an evaluation that raised `error`."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(str(error))
-    return Raised("".join(traceback.format_exception(error)))
 
 
 def _end_with_driver(lifeline: Connection) -> None:

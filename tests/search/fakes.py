@@ -5,12 +5,11 @@ import hashlib
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from results.records import Fidelity
-from search.evaluators import Evaluator, Measurement
-from search.executors import Executor, Finished
-from search.executors.local import failure
+from search.evaluators import Evaluator, Measurement, Report
+from search.executors import Executor, Lost, Preempted, Reported, advance
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class Fake(Evaluator):
         return Fidelity(epochs=1, image_size=16)
 
     def evaluate(self, task):
+        yield from ()
+        return self.measure(task)
+
+    def measure(self, task):
         digest = hashlib.sha256(f"{task.spec.placement} {task.seed}".encode()).digest()
         noise = self.noise * int.from_bytes(digest[:4], "big") / 2**32
         attending = sum(layer.kind.value in "VL" for layer in task.spec.placement.layers)
@@ -52,7 +55,7 @@ class Slow(Fake):
 
     def evaluate(self, task):
         time.sleep(self.seconds * (1 + hash(str(task.spec.placement)) % 3))
-        return super().evaluate(task)
+        return (yield from super().evaluate(task))
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Raising(Fake):
     nan: bool = False
 
     def evaluate(self, task):
-        measured = super().evaluate(task)
+        measured = yield from super().evaluate(task)
         if any(layer.kind.value == "E" for layer in task.spec.placement.layers):
             if self.nan:
                 return Measurement(
@@ -89,7 +92,40 @@ class Dying(Fake):
         if not os.path.exists(mark):
             open(mark, "x").close()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().evaluate(task)
+        return (yield from super().evaluate(task))
+
+
+@dataclass(frozen=True)
+class Staged(Fake):
+    """Three epochs with a rung after each but the last, better by a tenth from one to the next."""
+
+    @property
+    def fidelity(self):
+        return Fidelity(epochs=3, image_size=16)
+
+    @property
+    def rungs(self):
+        return (1, 2)
+
+    def evaluate(self, task):
+        measured = self.measure(task)
+        for epoch in self.rungs:
+            yield Report(epoch=epoch, top1=measured.top1 - 0.1 * (3 - epoch), loss=0.5)
+        return replace(
+            measured,
+            learning_curve=[
+                {
+                    "epoch": epoch,
+                    "train_loss": 0.5,
+                    "validation": {
+                        "top1": measured.top1 - 0.1 * (3 - epoch),
+                        "loss": 0.5,
+                        "num_images": 100,
+                    },
+                }
+                for epoch in (1, 2, 3)
+            ],
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +139,7 @@ class DiskFilling(Fake):
         if len(os.listdir(self.folder)) >= self.room:
             raise OSError(errno.ENOSPC, "No space left on device", "weights")
         open(os.path.join(self.folder, task.identity.key), "x").close()
-        return super().evaluate(task)
+        return (yield from super().evaluate(task))
 
 
 class Inline(Executor):
@@ -112,17 +148,22 @@ class Inline(Executor):
     Args:
         evaluator: measures.
         num_slots: tasks held at once.
-        rng: chooses which of the held tasks ends next; None: the first begun.
-        die_after: tasks after which the driver is "killed", by an exception; None: never.
+        rng: chooses which of the held tasks goes on next; None: the first begun.
+        die_after: events after which the driver is "killed", by an exception; None: never.
+        deaths: events by which the first attempts at tasks end, one after the other.
     """
 
-    def __init__(self, evaluator, num_slots=1, rng=None, die_after=None):
+    def __init__(self, evaluator, num_slots=1, rng=None, die_after=None, deaths=()):
         self.evaluator = evaluator
         self.num_slots = num_slots
         self.rng = rng
         self.die_after = die_after
-        self.held = {}
+        self.deaths = list(deaths)
+        self.held = {}  # ticket: task and its evaluation
+        self.waiting = set()  # tickets at a rung
+        self.num_events = 0
         self.evaluated = []
+        self.stopped = []
 
     @property
     def num_free(self):
@@ -130,18 +171,32 @@ class Inline(Executor):
 
     def submit(self, ticket, task):
         assert self.num_free
-        self.held[ticket] = task
+        self.held[ticket] = task, self.evaluator.evaluate(task)
 
     def wait(self, timeout_s=None):
-        if self.die_after is not None and len(self.evaluated) >= self.die_after:
+        if self.die_after is not None and self.num_events >= self.die_after:
             raise DriverKilledError
+        self.num_events += 1
+        assert not self.waiting, "an evaluation at a rung must be answered"
         ticket = next(iter(self.held)) if self.rng is None else self.rng.choice(list(self.held))
-        task = self.held.pop(ticket)
-        self.evaluated.append(task.identity.key)
-        try:
-            return [(ticket, Finished(self.evaluator.evaluate(task), 1))]
-        except Exception as error:
-            return [(ticket, failure(error))]
+        task, evaluation = self.held[ticket]
+        event = self.deaths.pop(0) if self.deaths else advance(evaluation, 1)
+        if isinstance(event, Reported):
+            self.waiting.add(ticket)
+        else:
+            del self.held[ticket]
+            if not isinstance(event, Lost | Preempted):
+                self.evaluated.append(task.identity.key)
+        return [(ticket, event)]
+
+    def go_on(self, ticket):
+        self.waiting.remove(ticket)
+
+    def stop(self, ticket):
+        self.waiting.remove(ticket)
+        task, evaluation = self.held.pop(ticket)
+        evaluation.close()
+        self.stopped.append(task.identity.key)
 
     def close(self):
         self.held.clear()

@@ -2,23 +2,26 @@
 
 import random
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
-from fakes import DiskFilling, DriverKilledError, Dying, Fake, Inline, Raising
+from fakes import DiskFilling, DriverKilledError, Dying, Fake, Inline, Raising, Staged
 
+from results.blobs import BlobStore
 from results.errors import StorageError
 from results.pareto import parse_objectives
 from results.records import AttemptOutcome, StudyRecord, TrialRole, TrialState
 from results.store import Store
 from results.summary import StudySummary
 from results.weights import WeightsStore
-from search.executors import Lost
+from search.evaluators import Report
+from search.executors import Lost, Preempted
 from search.executors.local import LocalExecutor
 from search.searchers import SEARCHERS
-from search.study import MAX_ATTEMPTS, StudyLoop
-from sharedattn.placement import BackboneSpec, MechanismOptions, Placement
+from search.stopping import EarlyStopping
+from search.study import MAX_DEATHS, MAX_PREEMPTIONS, StudyLoop
+from sharedattn.backbones import resolve
+from sharedattn.placement import BackboneSpec, MechanismOptions, NetworkSpec, Placement
 from spaces.budget import Budget, CountedSpace
 from spaces.space import Space
 
@@ -78,6 +81,7 @@ class Lab:
         executor=None,
         deterministic=False,
         space=None,
+        stopping=None,
         weights=None,
     ):
         space = space or self.space
@@ -105,6 +109,7 @@ class Lab:
                     ),
                     executor=executor,
                     deterministic=deterministic,
+                    stopping=stopping,
                     weights=weights,
                 ).run()
         return self.summary(name)
@@ -311,33 +316,161 @@ def test_every_searcher_lives_with_failures(lab, searcher):
     assert len(summary.rows) == 40
 
 
-class LosingInline(Inline):
-    """Loses the worker of every evaluation `deaths` times before it goes through."""
-
-    def __init__(self, deaths):
-        super().__init__(Fake())
-        self.deaths = deaths
-        self.died = {}
-
-    def wait(self, timeout_s=None):
-        ticket, task = next(iter(self.held.items()))
-        key = task.identity.key
-        if self.died.get(key, 0) < self.deaths:
-            self.died[key] = self.died.get(key, 0) + 1
-            del self.held[ticket]
-            return [(ticket, Lost("the worker was ended by SIGKILL"))]
-        return super().wait(timeout_s)
+LOST = Lost("the worker was ended by SIGKILL")
+TAKEN = Preempted("the node was drained")
 
 
 def test_a_lost_worker_is_tried_again_and_no_more(lab):
-    lab.run("once", num_trials=4, executor=LosingInline(MAX_ATTEMPTS - 1))
-    assert lab.summary("once").count(TrialRole.SEARCH)["complete"] == 4
-    for attempts in lab.attempts("once").values():
-        assert [a.outcome for a in attempts] == [AttemptOutcome.LOST, AttemptOutcome.COMPLETE]
-    lab.run("always", num_trials=4, seed=99, executor=LosingInline(MAX_ATTEMPTS))
-    rows = lab.summary("always").rows
-    assert {row.state for row in rows if not row.reused} == {TrialState.FAILED}
-    assert rows[-1].error == "the worker was ended by SIGKILL"
+    lab.run("once", num_trials=2, executor=Inline(Fake(), deaths=[LOST] * (MAX_DEATHS - 1)))
+    assert lab.summary("once").count(TrialRole.SEARCH)["complete"] == 2
+    first, second = lab.attempts("once").values()
+    assert [a.outcome for a in first] == [AttemptOutcome.LOST, AttemptOutcome.COMPLETE]
+    assert [a.outcome for a in second] == [AttemptOutcome.COMPLETE]
+    dying = Inline(Fake(), deaths=[LOST] * MAX_DEATHS)
+    lab.run("often", num_trials=1, seed=99, executor=dying)
+    (row,) = lab.summary("often").rows
+    assert (row.state, row.error) == (TrialState.FAILED, LOST.reason)
+    (attempts,) = lab.attempts("often").values()
+    assert [a.outcome for a in attempts] == [AttemptOutcome.LOST] * MAX_DEATHS
+
+
+def test_a_slot_that_is_taken_away_is_no_fault_of_the_trial(lab):
+    deaths = [TAKEN] * MAX_DEATHS + [LOST] * (MAX_DEATHS - 1) + [TAKEN]
+    lab.run(num_trials=1, executor=Inline(Fake(), deaths=deaths))
+    attempts = lab.attempts()[TrialRole.SEARCH, 0]
+    outcomes = [attempt.outcome for attempt in attempts]
+    assert outcomes == [
+        *[AttemptOutcome.PREEMPTED] * MAX_DEATHS,
+        *[AttemptOutcome.LOST] * (MAX_DEATHS - 1),
+        AttemptOutcome.PREEMPTED,
+        AttemptOutcome.COMPLETE,
+    ]
+    assert [attempt.number for attempt in attempts] == list(range(1, len(attempts) + 1))
+
+
+def test_a_machine_that_takes_every_slot_away_is_given_up(lab):
+    lab.run(num_trials=1, executor=Inline(Fake(), deaths=[TAKEN] * MAX_PREEMPTIONS))
+    (row,) = lab.summary().rows
+    assert (row.state, row.error) == (TrialState.FAILED, TAKEN.reason)
+    attempts = lab.attempts()[TrialRole.SEARCH, 0]
+    assert len(attempts) == MAX_PREEMPTIONS
+    assert {attempt.outcome for attempt in attempts} == {AttemptOutcome.PREEMPTED}
+
+
+class Best(EarlyStopping):
+    """A trial goes on unless one of its peers was better at this rung."""
+
+    name = "best"
+
+    def goes_on(self, trial, epoch, peers):
+        return all(peer.top1 <= trial.top1 for peer in peers)
+
+
+def rungs_of(lab, name="study"):
+    with Store.open(lab.url) as store:
+        return [
+            (row.number, row.epoch, round(row.top1, 9), row.goes_on)
+            for row in store.rung_reports(store.study(name))
+        ]
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_trials_are_judged_at_rungs_by_those_before_them(lab, searcher):
+    executor = Inline(Staged(noise=0.3))
+    summary = lab.run(searcher=searcher, num_trials=20, executor=executor, stopping=Best())
+    states = {row.number: row.state for row in summary.rows}
+    finals = {
+        row.number: Staged(noise=0.3).measure(executor.evaluator.task(spec_of(row), 3)).top1
+        for row in summary.rows
+    }
+    best = 0.0
+    expected = []
+    for number in range(20):
+        for epoch in (1, 2):
+            goes_on = finals[number] >= best
+            rung = round(finals[number] - 0.1 * (3 - epoch), 9)
+            expected.append((number, epoch, rung, goes_on))
+            if not goes_on:
+                break
+        assert states[number] is (TrialState.COMPLETE if goes_on else TrialState.PRUNED)
+        best = max(best, finals[number])
+    assert rungs_of(lab) == expected
+    counts = summary.count(TrialRole.SEARCH)
+    assert counts["complete"] + counts["pruned"] == 20
+    assert counts["pruned"] == len(executor.stopped) > 0
+    # Nothing that was stopped is on a front, or complete in any other sense.
+    complete = {n for n, state in states.items() if state is TrialState.COMPLETE}
+    assert {member.number for member in summary.front.members} <= complete
+    for (_, number), attempts in lab.attempts().items():
+        expected_outcome = AttemptOutcome(states[number].value)
+        assert [attempt.outcome for attempt in attempts] == [expected_outcome]
+
+
+def spec_of(row):
+    return resolve(
+        NetworkSpec(BackboneSpec.parse(SPACE["backbone"]), Placement.parse(row.placement))
+    )
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+@pytest.mark.parametrize("num_slots", [1, 3])
+def test_a_search_with_rungs_that_is_killed_goes_on_to_the_same_trials(
+    lab, other_lab, searcher, num_slots
+):
+    def run(place, seed, die_after=None):
+        executor = Inline(
+            Staged(noise=0.3), num_slots=num_slots, rng=random.Random(seed), die_after=die_after
+        )
+        place.run(
+            searcher=searcher,
+            num_trials=25,
+            deterministic=True,
+            executor=executor,
+            stopping=Best(),
+        )
+
+    run(lab, 1)
+    for seed, die_after in ((2, 5), (3, 1), (4, 12)):
+        with pytest.raises(DriverKilledError):
+            run(other_lab, seed, die_after)
+    run(other_lab, 5)
+    assert other_lab.history() == lab.history()
+    assert sorted(rungs_of(other_lab)) == sorted(rungs_of(lab))
+
+
+def test_the_searcher_learns_from_stopped_trials(lab, other_lab):
+    """NSGA-II's population is 7 for 24 trials: complete trials alone would never fill it."""
+    counts = lab.run(
+        searcher="nsga2", num_trials=24, executor=Inline(Staged(noise=0.3)), stopping=Best()
+    ).count(TrialRole.SEARCH)
+    assert counts["complete"] < 7 < counts["pruned"]
+    generations = [
+        attributes.get("NSGAIISampler:generation") for *_, attributes, _ in lab.history()
+    ]
+    assert generations == [0] * 7 + [1] * 7 + [2] * 7 + [3] * 3
+
+
+def test_an_evaluation_that_is_there_passes_its_rungs(lab):
+    first = lab.run("one", num_trials=20, executor=Inline(Staged(noise=0.3)))
+    executor = Inline(Staged(noise=0.3))
+    second = lab.run("two", num_trials=20, executor=executor, stopping=Best())
+    assert executor.evaluated == [] and executor.stopped == []
+    assert [row.top1 for row in second.rows] == [row.top1 for row in first.rows]
+    assert rungs_of(lab, "two") == rungs_of(lab, "one")
+    assert len(rungs_of(lab, "two")) == 40
+
+
+@dataclass(frozen=True)
+class NanAtRung(Staged):
+    def evaluate(self, task):
+        yield Report(epoch=1, top1=float("nan"), loss=0.5)
+
+
+def test_a_rung_that_is_no_number_makes_a_failed_trial(lab):
+    executor = Inline(NanAtRung())
+    summary = lab.run(num_trials=3, executor=executor, stopping=Best())
+    assert [row.state for row in summary.rows] == [TrialState.FAILED] * 3
+    assert len(executor.stopped) == 3 and rungs_of(lab) == []
 
 
 def test_a_full_disk_stops_the_search_and_loses_nothing(lab, other_lab, tmp_path):
@@ -368,35 +501,36 @@ def test_front_members_are_confirmed_with_further_seeds(lab):
 class Saving(Fake):
     """Writes weights for every evaluation, also for those whose top1 is above 1 and so fail."""
 
-    folder: Path = Path()
+    weights: WeightsStore | None = None
 
     def evaluate(self, task):
-        sha256 = WeightsStore(self.folder).save(task.identity.key, {"x": torch.zeros(3)})
-        return replace(super().evaluate(task), weights_sha256=sha256)
+        measured = yield from super().evaluate(task)
+        sha256 = self.weights.save(task.identity.key, {"x": torch.zeros(3)})
+        return replace(measured, weights_sha256=sha256)
 
 
 def test_only_weights_of_the_front_are_kept(lab, tmp_path):
-    weights = WeightsStore(tmp_path / "weights")
-    executor = Inline(Saving(noise=0.6, folder=weights.folder))
+    weights = WeightsStore(BlobStore(str(tmp_path / "weights")))
+    executor = Inline(Saving(noise=0.6, weights=weights))
     summary = lab.run(num_trials=30, confirm_seeds=2, executor=executor, weights=weights)
     assert summary.count(TrialRole.SEARCH)["failed"]
     on_front = {run.evaluation_key for member in summary.front.members for run in member.runs}
-    assert {path.stem for path in weights.folder.iterdir()} == on_front
+    assert weights.keys() == on_front
     assert {row.evaluation_key for row in summary.rows if row.weights_sha256} == on_front
 
 
 def test_weights_that_another_study_may_need_stay(lab, tmp_path):
-    weights = WeightsStore(tmp_path / "weights")
+    weights = WeightsStore(BlobStore(str(tmp_path / "weights")))
 
     def run(name, num_trials):
-        executor = Inline(Saving(noise=0.3, folder=weights.folder))
+        executor = Inline(Saving(noise=0.3, weights=weights))
         return lab.run(name, num_trials=num_trials, executor=executor, weights=weights)
 
     first = run("one", 12)
     kept = {run.evaluation_key for member in first.front.members for run in member.runs}
     second = run("two", 40)
     assert {row.evaluation_key for row in second.rows if row.reused} >= kept
-    assert kept <= {path.stem for path in weights.folder.iterdir()}
+    assert kept <= weights.keys()
 
 
 def test_an_evaluation_that_is_there_is_linked_also_after_a_kill(lab, monkeypatch):

@@ -1,16 +1,19 @@
 """Worker processes: a dead one costs its own task, and none outlives its driver."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from fakes import Dying, Fake, Raising, Slow
+from fakes import Dying, Fake, Raising, Slow, Staged
 
-from search.executors import Finished, Lost, Raised
+from search.evaluators import Report, measure
+from search.executors import Finished, Lost, Preempted, Raised, Reported, TrialResources
 from search.executors.local import LocalExecutor, default_threads
+from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 
 BACKBONE = "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4,in_chans=1,num_classes=2)@16: "
@@ -39,7 +42,7 @@ def test_tasks_finish_in_their_slots():
         assert executor.num_free == 2
         assert executor.wait(0) == []
     assert all(isinstance(outcome, Finished) for outcome in outcomes.values())
-    assert outcomes[0].measurement == evaluator.evaluate(task("V4", evaluator))
+    assert outcomes[0].measurement == measure(evaluator, task("V4", evaluator))
     assert outcomes[0].threads == 1
 
 
@@ -70,6 +73,54 @@ def test_a_dead_worker_costs_its_own_task_alone(tmp_path):
         assert isinstance(outcomes[1], Finished)
         executor.submit(2, task("V1", evaluator))
         assert isinstance(drain(executor, 1)[2], Finished)
+
+
+@pytest.mark.slow
+def test_a_worker_waits_at_each_rung_to_go_on_or_to_stop():
+    evaluator = Staged()
+    whole = measure(evaluator, task("V2", evaluator))
+    with LocalExecutor(evaluator, num_slots=1, threads=1) as executor:
+        executor.submit(0, task("V2", evaluator))
+        for epoch in (1, 2):
+            ((ticket, event),) = executor.wait(60)
+            top1 = whole.top1 - 0.1 * (3 - epoch)
+            assert (ticket, event) == (0, Reported(Report(epoch=epoch, top1=top1, loss=0.5)))
+            assert executor.wait(0.1) == [] and executor.num_free == 0
+            executor.go_on(0)
+        assert executor.wait(60) == [(0, Finished(whole, 1))]
+        executor.submit(1, task("V1", evaluator))
+        ((_, event),) = executor.wait(60)
+        assert isinstance(event, Reported)
+        executor.stop(1)
+        assert executor.num_free == 1
+        # The same process takes the next task; nothing more comes of the one that was stopped.
+        executor.submit(2, task("V1", evaluator))
+        ((ticket, event),) = executor.wait(60)
+        assert ticket == 2 and event.report.epoch == 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_was_pre_empted():
+    evaluator = Slow(seconds=600)
+    with LocalExecutor(evaluator, num_slots=1, threads=1) as executor:
+        executor.submit(0, task("V1", evaluator))
+        os.kill(executor._slots[0].process.pid, signal.SIGTERM)
+        outcome = drain(executor, 1)[0]
+    assert outcome == Preempted("the worker was asked to end, by SIGTERM")
+
+
+@pytest.mark.parametrize(
+    ("resources", "rule"),
+    [
+        ({"cpus": 0}, "cpus per trial >= 1` must hold, but got 0"),
+        ({"gpus": -1}, "gpus per trial are a fraction up to 1, or a whole number.* -1"),
+        ({"gpus": 1.5}, "gpus per trial are a fraction up to 1, or a whole number.* 1.5"),
+        ({"custom": {"tpu": 0.0}}, "resources per trial are positive` must hold, but got tpu=0"),
+    ],
+)
+def test_what_a_trial_cannot_occupy(resources, rule):
+    with pytest.raises(InputError, match=rule):
+        TrialResources(**resources)
 
 
 @pytest.mark.slow
