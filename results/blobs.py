@@ -21,11 +21,11 @@ import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from fsspec import available_protocols
 from fsspec.core import url_to_fs
@@ -68,8 +68,8 @@ class BlobStore:
 
     def shown(self, name: str = "") -> str:
         """Where the folder or a file of it is, for messages."""
-        folder = shown_url(self.url).rstrip("/") or "/"
-        return f"{folder}/{name}" if name else folder
+        folder = shown_url(self.url)
+        return f"{folder.removesuffix('/')}/{name}" if name else folder
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, in place of an older one.
@@ -122,7 +122,7 @@ class BlobStore:
                 self._files.delete(folder + name)
 
     def check_writable(self) -> None:
-        """Write and delete a file, and leave nothing.
+        """Write a file and delete it, as a search will, before one begins.
 
         Raises:
             InputError: why it does not work, and which package the protocol may lack.
@@ -154,7 +154,7 @@ class _Files(Protocol):
         """The last parts of all names right in a folder, temporaries' too."""
 
     def probe(self, name: str) -> None:
-        """Write a file and delete it, and the folders that were made for it."""
+        """Write a file and delete it; a folder of this machine is left as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _LocalFiles:
             self.delete(name)
         finally:
             for path in made:
-                if path.is_dir():
+                with suppress(OSError):  # not made after all, or in use by now
                     path.rmdir()
 
 
@@ -216,11 +216,8 @@ class _RemoteFiles:
             return content
 
     def delete(self, name: str) -> None:
-        try:
-            with self._opened(name) as (files, path):
-                files.rm_file(path)
-        except FileNotFoundError:
-            pass
+        with suppress(FileNotFoundError), self._opened(name) as (files, path):
+            files.rm_file(path)
 
     def names(self, folder: str) -> list[str]:
         try:
@@ -248,13 +245,14 @@ class _RemoteFiles:
         Raises:
             InputError: no such protocol, or its package is not installed.
         """
-        shown = BlobStore(self.url).shown(name)
+        store = BlobStore(self.url)
+        shown = store.shown(name)
         try:
             files, root = url_to_fs(self.url)
             yield files, f"{root.rstrip('/')}/{name}"
         except ImportError as error:
             raise InputError(
-                f"`the protocol's package is installed` must hold, but {shown}: {error}"
+                f"`the protocol's package is installed` must hold, but {store.shown()}: {error}"
             ) from error
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shown) from None
@@ -290,11 +288,12 @@ def _check_url(url: str) -> None:
             f"write for example s3://bucket/weights"
         )
     try:
-        urlsplit(url).port  # noqa: B018
+        _ = urlsplit(url).port
     except ValueError:
         raise InputError(
             f"`a URL of files is PROTOCOL://[USER[:PASSWORD]@]HOST[:PORT]/FOLDER` must hold, but "
-            f"that of {protocol}:// has another form; write / and @ in a password as %2F and %40"
+            f"that of {protocol}:// is not; set FSSPEC_{protocol.upper()}_PASSWORD for a password "
+            f"that has other characters than letters and digits"
         ) from None
     if any(character in url for character in "?#*["):
         raise InputError(
@@ -313,6 +312,4 @@ def _checked(name: str) -> str:
 
 def _without_password(text: str, url: str) -> str:
     password = urlsplit(url).password
-    for secret in {password, unquote(password)} if password else ():
-        text = text.replace(secret, "***")
-    return text
+    return text.replace(password, "***") if password else text

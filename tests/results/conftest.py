@@ -1,5 +1,8 @@
 """Records for the tests of this room, every field settable."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +21,7 @@ from results.records import (
     TrialState,
 )
 from results.store import Store
+from results.temporary import temporary_name
 from sharedattn.placement import NetworkSpec
 
 FIDELITY = Fidelity(epochs=7, image_size=16)
@@ -124,6 +128,14 @@ def make_evaluation() -> Callable[..., EvaluationRecord]:
 @pytest.fixture
 def make_row() -> Callable[..., TrialRow]:
     return trial_row
+
+
+@pytest.fixture(scope="session")
+def orphan_name() -> Callable[..., str]:
+    """As `temporary_name`, of a process that is dead."""
+    gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    gone.wait()
+    return lambda *args: temporary_name(*args).replace(f".{os.getpid()}.", f".{gone.pid}.")
 
 
 @pytest.fixture

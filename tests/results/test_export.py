@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,19 +140,17 @@ def test_a_target_is_checked_without_writing(
 
 
 def test_what_killed_exports_left_is_cleared_or_put_back(
-    folder: Path, record: ExportRecord, network: Network, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    record: ExportRecord,
+    network: Network,
+    orphan_name: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-
-    def left(name: str, what: str = "") -> str:
-        return temporary_name(name, what).replace(f".{os.getpid()}.", f".{gone.pid}.")
-
-    living, another = temporary_name("knee", "weights"), left("knee2")
-    for name in (living, another, left("knee"), left("knee", "weights")):
+    living, another = temporary_name("knee", "weights"), orphan_name("knee2")
+    for name in (living, another, orphan_name("knee"), orphan_name("knee", "weights")):
         (folder.parent / name).mkdir()
     # As a kill between the two renames leaves it.
-    folder.rename(folder.parent / left("knee", "old"))
+    folder.rename(folder.parent / orphan_name("knee", "old"))
 
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -167,7 +163,7 @@ def test_what_killed_exports_left_is_cleared_or_put_back(
     assert {path.name for path in folder.parent.iterdir()} == {"knee", living, another}
 
     # A kill after them leaves both.
-    (folder.parent / left("knee", "old")).mkdir()
+    (folder.parent / orphan_name("knee", "old")).mkdir()
     export(folder, replace(record, trial=13), network.state_dict())
     assert read_export(folder).trial == 13
     assert {path.name for path in folder.parent.iterdir()} == {"knee", living, another}
