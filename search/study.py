@@ -382,9 +382,17 @@ class StudyLoop:
         members = {
             member.spec_key for member in study_front(rows, self._objectives, seeds).members
         }
+        if self._weights is None:
+            return
+        kept = self._weights.keys()
         for row in rows:
-            if row.evaluation_key is not None and row.spec_key not in members:
+            if row.evaluation_key is None or row.evaluation_key not in kept:
+                continue
+            if row.spec_key not in members:
                 self._forget_weights(row.evaluation_key)
+            elif row.weights_sha256 is not None:
+                # What an attempt that was given up has written, perhaps after the trial's end.
+                self._weights.delete(row.evaluation_key, but=row.weights_sha256)
 
     # One trial's way
 

@@ -519,6 +519,20 @@ def test_only_weights_of_the_front_are_kept(lab, tmp_path):
     assert {row.evaluation_key for row in summary.rows if row.weights_sha256} == on_front
 
 
+def test_weights_of_attempts_that_were_given_up_go(lab, tmp_path):
+    weights = WeightsStore(BlobStore(str(tmp_path / "weights")))
+    executor = Inline(Saving(noise=0.3, weights=weights))
+    before = lab.run(executor=executor, weights=weights)
+    (member, *_) = before.front.members
+    late = weights.save(member.best_run.evaluation_key, {"x": torch.ones(3)})
+    assert late != member.best_run.weights_sha256
+    after = lab.run(executor=executor, weights=weights)
+    runs = [run for member in after.front.members for run in member.runs]
+    assert {weights.blobs.shown(name) for name in weights.blobs.names()} == {
+        weights.shown(run.evaluation_key, run.weights_sha256) for run in runs
+    }
+
+
 def test_weights_that_another_study_may_need_stay(lab, tmp_path):
     weights = WeightsStore(BlobStore(str(tmp_path / "weights")))
 
