@@ -5,8 +5,12 @@ before it returns, so it survives the death of the process by any signal, and re
 for the driver. A power cut may take back the last commits, never a part of one, and the search
 then runs those trials again; FULL would pay two flushes a trial to save them.
 
-Nothing is written before the file is known to be ours: it is looked at through a read-only
-connection first.
+Nothing is written before the database is known to be ours: a file is looked at through a
+read-only connection first, of a server's database the user's rights are looked at as well.
+
+A server's password may stand in the URL, from where it is neither shown nor stored. Better, it
+stands where every program of PostgreSQL looks for it: in the variable PGPASSWORD or the file
+~/.pgpass.
 """
 
 from __future__ import annotations
@@ -14,19 +18,44 @@ from __future__ import annotations
 import os
 import sqlite3
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError
 
 from results import migrations
+from results.errors import ConnectionLostError
+from results.masking import masked
 from results.models import Base
+from results.reconnecting import is_restarting, outlast, reason
 from sharedattn.errors import InputError
 
 BUSY_TIMEOUT_S = 30.0
+# So that a line that is cut is noticed within a minute; a URL may say otherwise.
+_CONNECTION = {
+    "fallback_application_name": "sharedattn",
+    "connect_timeout": 10,  # seconds, as the next two
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+_UPGRADE_LOCK = 0x5348415245444154  # "SHAREDAT", among the advisory locks of a database
+
+_SELECT_READ_ONLY = text(
+    "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
+)
+_SELECT_MISSING_RIGHTS = text(
+    """
+    SELECT name, privilege
+    FROM unnest(CAST(:tables AS text[])) AS name, unnest(CAST(:privileges AS text[])) AS privilege
+    WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(name, privilege)
+    """
+)
 
 
 class _Schema(Enum):
@@ -44,15 +73,22 @@ def parse_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
+        # Not chained: the error may hold the password.
         raise InputError(
-            f"`storage is a URL such as sqlite:///study.db` must hold, but got {url!r}"
-        ) from error
+            f"`storage is a URL such as sqlite:///study.db` must hold, but got {masked(url)!r}"
+        ) from None
     if parsed.get_backend_name() == "postgresql":
+        if "@" in (parsed.host or ""):
+            raise InputError(
+                f"`a URL has one @` must hold, but got {masked(url)!r}; "
+                f"write one that belongs to the user or the password as %40"
+            )
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
         raise InputError(
-            f"`storage is sqlite:///FILE or postgresql://HOST/DATABASE` must hold, but got {url!r}"
+            f"`storage is sqlite:///FILE or postgresql://HOST/DATABASE` must hold, "
+            f"but got {masked(url)!r}"
         )
     if parsed.database in (None, "", ":memory:"):
         raise InputError(
@@ -63,8 +99,8 @@ def parse_url(url: str) -> URL:
 
 
 def shown_url(url: URL) -> str:
-    """The URL as messages show it, without its password."""
-    return url.render_as_string(hide_password=True)
+    """The URL as messages show it, without its passwords."""
+    return masked(url.render_as_string(hide_password=True))
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -89,27 +125,60 @@ def open_engine(url: str, *, create: bool, read_only: bool) -> Engine:
             version of this package, or one that cannot be written. The file is left as it was.
     """
     parsed = parse_url(url)
-    shown = shown_url(parsed)
     file = sqlite_file(parsed)
-    is_new = file is not None and not file.exists()
-    if file is not None and is_new:
+    if file is None:
+        return outlast(partial(_open_server, parsed, create=create, read_only=read_only))
+    return _open_file(file, parsed, create=create, read_only=read_only)
+
+
+def consistent_engine(engine: Engine) -> Engine:
+    """The same engine, whose transactions read the database as it stood when they began."""
+    if sqlite_file(engine.url) is not None:
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _open_file(file: Path, url: URL, *, create: bool, read_only: bool) -> Engine:
+    shown = shown_url(url)
+    is_new = not file.exists()
+    if is_new:
         _prepare_new_file(file, create and not read_only)
     try:
-        if file is None:
-            engine = _server_engine(parsed, read_only=read_only)
-            schema = _look_at(engine, shown)
-        else:
-            schema = _Schema.EMPTY if is_new else _look_at_file(file, parsed, read_only)
-            engine = _sqlite_engine(file, parsed, read_only=read_only)
+        schema = _Schema.EMPTY if is_new else _look_at_file(file, url, read_only)
+        engine = _sqlite_engine(file, url, read_only=read_only)
         if schema is not _Schema.CURRENT:
             _upgrade(engine, schema, shown, create=create, read_only=read_only)
     except DatabaseError as error:
-        if file is not None and is_new:
+        if is_new:
             file.unlink(missing_ok=True)
-        raise InputError(
-            f"`the database can be opened` must hold, but {shown} says: {error.orig}"
-        ) from error
+        raise _cannot_open(shown, error) from error
     return engine
+
+
+def _open_server(url: URL, *, create: bool, read_only: bool) -> Engine:
+    """An engine on a server's database.
+
+    Raises:
+        InputError: as `open_engine`.
+        ConnectionLostError: the server is there, but starts or stops.
+    """
+    shown = shown_url(url)
+    engine = _server_engine(url, read_only=read_only)
+    try:
+        schema = _look_at(engine, shown)
+        _check_rights(engine, schema, shown, read_only=read_only)
+        if schema is not _Schema.CURRENT:
+            _upgrade(engine, schema, shown, create=create, read_only=read_only)
+    except DBAPIError as error:
+        engine.dispose()
+        if is_restarting(error):
+            raise ConnectionLostError(f"the database {shown} says: {reason(error)}") from error
+        raise _cannot_open(shown, error) from error
+    return engine
+
+
+def _cannot_open(shown: str, error: DBAPIError) -> InputError:
+    return InputError(f"`the database can be opened` must hold, but {shown} says: {reason(error)}")
 
 
 def _prepare_new_file(file: Path, create: bool) -> None:
@@ -186,7 +255,36 @@ def _upgrade(
             f"and opened for reading only; run its search again, which upgrades it"
         )
     with engine.execution_options(write=True).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # Of two processes that open it at once, the second one finds it done.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         migrations.upgrade(connection)
+
+
+def _check_rights(engine: Engine, schema: _Schema, shown: str, *, read_only: bool) -> None:
+    """Refuse a server's database that may not be written, or not even be read."""
+    with engine.connect() as connection:
+        if not read_only:
+            standby, guarded = connection.execute(_SELECT_READ_ONLY).one()
+            if standby or guarded:
+                why = (
+                    "it is a standby server" if standby else "default_transaction_read_only is on"
+                )
+                raise InputError(
+                    f"`the database can be written` must hold, but {shown} is read-only: {why}; "
+                    f"name the primary server, or a user who may write"
+                )
+        if schema is _Schema.EMPTY:
+            return
+        needed = ["SELECT"] if read_only else ["SELECT", "INSERT", "UPDATE"]
+        bound = {"tables": sorted(Base.metadata.tables), "privileges": needed}
+        missing = connection.execute(_SELECT_MISSING_RIGHTS, bound).all()
+    if missing:
+        rights = ", ".join(f"{privilege} on {table}" for table, privilege in missing)
+        raise InputError(
+            f"`the user may {'read' if read_only else 'write'} the database` must hold, but "
+            f"{shown} does not grant {rights}"
+        )
 
 
 def _check_pages(engine: Engine, shown: str) -> None:
@@ -235,10 +333,14 @@ def _sqlite_engine(file: Path, url: URL, *, read_only: bool) -> Engine:
 
 
 def _server_engine(url: URL, *, read_only: bool) -> Engine:
+    settings = {name: value for name, value in _CONNECTION.items() if name not in url.query}
     try:
-        # Servers close idle connections between long trials; a ping finds out.
         return create_engine(
-            url, pool_pre_ping=True, execution_options={"postgresql_readonly": read_only}
+            url,
+            connect_args=settings,
+            # A second driver's check of the epoch must see what the first one has committed.
+            isolation_level="READ COMMITTED",
+            execution_options={"postgresql_readonly": read_only},
         )
     except ModuleNotFoundError as error:
         raise InputError(

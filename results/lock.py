@@ -1,4 +1,4 @@
-"""One driver a study: a lock that the operating system frees when its holder dies."""
+"""One driver a study: a lock that is freed when its holder dies."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
+from results.database import shown_url
+from results.errors import ConnectionLostError, StorageError
+from results.reconnecting import outlast, storage_errors
 from sharedattn.errors import InputError
 
 
@@ -46,7 +52,7 @@ def file_lock(database: Path, study_name: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
-            raise _second_driver(study_name, f"process {holder}") from error
+            raise InputError(_second_driver(study_name, f"process {holder}")) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -54,33 +60,168 @@ def file_lock(database: Path, study_name: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextmanager
-def server_lock(engine: Engine, study_name: str) -> Iterator[None]:
-    """Hold the study of a PostgreSQL database by a session advisory lock.
+class _Session(NamedTuple):
+    """A session of the server: its process, and when that began, since numbers come again."""
 
-    A restart of the server drops such a lock unseen, therefore a driver's writes check its epoch
-    as well (`StudyDriver`).
+    pid: int
+    since: str
 
-    Raises:
-        InputError: another process drives the study.
+
+# The server is told to notice within a minute that the line to the driver is cut, which by
+# default takes it hours: until then the lock would stay with a driver that is gone.
+_TAKE = text(
     """
-    key = int.from_bytes(_study_hash(study_name)[:8], "big", signed=True)
-    with engine.connect() as connection:
-        if not connection.execute(
-            text("SELECT pg_try_advisory_lock(:key)"), {"key": key}
-        ).scalar():
-            raise _second_driver(study_name, "another session of the server")
-        # The lock is the session's: no transaction stays open while a search runs.
-        connection.commit()
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
-            connection.commit()
+    SELECT set_config('application_name', :name, false),
+           set_config('tcp_keepalives_idle', '30', false),
+           set_config('tcp_keepalives_interval', '10', false),
+           set_config('tcp_keepalives_count', '3', false),
+           set_config('tcp_user_timeout', '60000', false),
+           pg_backend_pid() AS pid,
+           pg_try_advisory_lock(:key) AS is_taken
+    """
+)
+_SESSION_COLUMNS = """
+    activity.pid,
+    coalesce(
+        to_char(activity.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), ''
+    ) AS since
+"""
+_SELECT_SESSION = text(
+    f"SELECT {_SESSION_COLUMNS} FROM pg_stat_activity activity WHERE activity.pid = :pid"
+)
+# A key of 64 bits stands in two columns of 32. Of another user's session, address and time are
+# null for those who may not see them.
+_SELECT_HOLDER = text(
+    f"""
+    SELECT {_SESSION_COLUMNS}, activity.usename, host(activity.client_addr) AS address
+    FROM pg_locks locks JOIN pg_stat_activity activity USING (pid)
+    WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1
+      AND locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND locks.classid::bigint = :high AND locks.objid::bigint = :low
+    """
+)
 
 
-def _second_driver(study_name: str, holder: str) -> InputError:
-    return InputError(
+class ServerLock:
+    """The study of a PostgreSQL database, held for this process by a session advisory lock.
+
+    Every write goes through the session that holds the lock, so a driver whose session has ended
+    (a restart of the server, a cut line) notices at its next write, and takes the lock again
+    before it. Another driver may have begun and ended meanwhile, or begin on a server that knows
+    nothing of this lock (after a failover): therefore each write checks the driver's epoch as
+    well, see `StudyDriver`.
+
+    A connection pooler must hand out whole sessions, not transactions.
+
+    Args:
+        engine: of the database.
+        study_name: the study.
+    """
+
+    def __init__(self, engine: Engine, study_name: str) -> None:
+        self._engine = engine
+        self._study_name = study_name
+        self._key = _study_hash(study_name)[:8]
+        self._connection: Connection | None = None
+        self._session: _Session | None = None
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            InputError: another process drives the study.
+        """
+        outlast(self._take)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let the lock go, at once where the session is alive."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        # Not by the session's end alone, which the server may take its time to notice; a session
+        # that has ended already holds nothing.
+        with suppress(DBAPIError), connection:
+            if not connection.invalidated:
+                connection.execute(text("SELECT pg_advisory_unlock_all()"))
+                connection.commit()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction on the session that holds the lock, which is taken again if need be.
+
+        Raises:
+            ConnectionLostError: for now.
+            StorageError: the database failed, or another process has begun to drive the study
+                while this one was cut off.
+        """
+        if self._connection is None or self._connection.invalidated:
+            self._take()
+        assert self._connection is not None
+        with storage_errors(shown_url(self._engine.url)), self._connection.begin():
+            yield self._connection
+
+    def _take(self) -> None:
+        """Take the lock, on a session of its own.
+
+        Raises:
+            InputError: another process drives the study, before this one has begun.
+            StorageError: another process has begun to drive it while this one was cut off.
+            ConnectionLostError: for now; this driver's own former session may still hold it.
+        """
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        with storage_errors(shown_url(self._engine.url)):
+            connection = self._engine.connect()
+            # Out of the pool: a session that is named after a study and may hold its lock must
+            # not serve anybody else.
+            connection.detach()
+            try:
+                self._session = self._take_on(connection)
+                connection.commit()
+            except BaseException:
+                connection.close()
+                raise
+        self._connection = connection
+
+    def _take_on(self, connection: Connection) -> _Session:
+        bound = {
+            "name": f"sharedattn {self._study_name}",
+            "key": int.from_bytes(self._key, "big", signed=True),
+        }
+        halves = {
+            "high": int.from_bytes(self._key[:4], "big"),
+            "low": int.from_bytes(self._key[4:], "big"),
+        }
+        while not (taken := connection.execute(_TAKE, bound).one()).is_taken:
+            holder = connection.execute(_SELECT_HOLDER, halves).first()
+            if holder is None:
+                continue  # It has just let go.
+            if self._session == (holder.pid, holder.since):
+                # The server has not yet noticed that this driver is not there any more.
+                connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": holder.pid})
+                raise ConnectionLostError(
+                    f"the server has not yet ended this driver's former session {holder.pid}"
+                )
+            if holder.since:
+                address = holder.address or "the server's own machine"
+                where = f"at {address} since {holder.since.partition('.')[0]} UTC"
+            else:
+                where = f"of user {holder.usename}"
+            message = _second_driver(self._study_name, f"pid {holder.pid} {where}")
+            raise InputError(message) if self._session is None else StorageError(message)
+        since = connection.execute(_SELECT_SESSION, {"pid": taken.pid}).one().since
+        return _Session(taken.pid, since)
+
+
+def _second_driver(study_name: str, holder: str) -> str:
+    return (
         f"`a study has one driver` must hold, but {study_name!r} is being searched by {holder}; "
         f"wait for it, or search under another --study name"
     )

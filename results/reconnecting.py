@@ -33,6 +33,20 @@ def is_passing(error: DBAPIError) -> bool:
     return state is None or state[:2] == "08" or state in _PASSING
 
 
+def is_restarting(error: DBAPIError) -> bool:
+    """Whether a server is there, but not yet or no longer at work.
+
+    To those who would connect it says so in words alone, which are its administrator's language
+    and are known here in English.
+    """
+    return error.connection_invalidated or "the database system is " in str(error.orig)
+
+
+def reason(error: DBAPIError) -> str:
+    """What the database says, in one line."""
+    return " ".join(str(error.orig).split())
+
+
 @contextmanager
 def storage_errors(shown_url: str) -> Iterator[None]:
     """Turn what the database says inside the block into errors of the storage.
@@ -50,14 +64,13 @@ def storage_errors(shown_url: str) -> Iterator[None]:
     except IntegrityError:
         raise
     except DBAPIError as error:
-        reason = " ".join(str(error.orig).split())
         if is_passing(error):
             raise ConnectionLostError(
-                f"the database {shown_url} cannot be reached: {reason}. What was committed before "
-                f"is kept; mend the cause and run the same command again"
+                f"the database {shown_url} cannot be reached: {reason(error)}. What was "
+                f"committed before is kept; mend the cause and run the same command again"
             ) from error
         raise StorageError(
-            f"the database {shown_url} failed: {reason}. What was committed before is "
+            f"the database {shown_url} failed: {reason(error)}. What was committed before is "
             f"kept; mend the cause (space on the disk, permissions, another program's lock) "
             f"and run the same command again"
         ) from error

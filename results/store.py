@@ -6,21 +6,21 @@ that `Store.drive` hands to one process at a time. Each method is one transactio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, exists, func, select
+from sqlalchemy import Connection, Engine, Row, Select, exists, func, select
 
 from results import models
 from results.bulk import collector_paused
-from results.database import open_engine, shown_url, sqlite_file
+from results.database import consistent_engine, open_engine, shown_url, sqlite_file
 from results.driver import StudyDriver
 from results.inserts import insert_or_find
-from results.lock import file_lock, server_lock
-from results.reconnecting import storage_errors
+from results.lock import ServerLock, file_lock
+from results.reconnecting import outlast, storage_errors
 from results.records import (
     Attempt,
     Document,
@@ -39,6 +39,8 @@ from results.records import (
     TrialState,
 )
 from sharedattn.errors import InputError
+
+_T = TypeVar("_T")
 
 _TRIAL_COLUMNS = (
     models.Trial.id,
@@ -98,6 +100,8 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = engine.execution_options(write=True)
+        self._consistent = consistent_engine(engine)
+        self._snapshot: Connection | None = None
         self.url = shown_url(engine.url)
 
     @classmethod
@@ -131,30 +135,65 @@ class Store:
         self.close()
 
     @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
+    def consistent(self) -> Iterator[None]:
+        """Make all reads inside the block see the database as it stood at the first of them.
+
+        The driver is never held up by it. A connection that is lost inside ends the block: run
+        the whole of it by `outlast`.
+
+        Raises:
+            StorageError: the database failed underneath.
+        """
+        if self._snapshot is not None:
+            yield
+            return
+        with self._transaction(self._consistent) as self._snapshot:
+            try:
+                yield
+            finally:
+                self._snapshot = None
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
         """One transaction: all of it or nothing of it.
 
         Raises:
             StorageError: the database failed underneath.
         """
-        with storage_errors(self.url):
-            with (self._writer if write else self._engine).begin() as connection:
-                yield connection
+        with storage_errors(self.url), engine.begin() as connection:
+            yield connection
+
+    def _read(self, read: Callable[[Connection], _T]) -> _T:
+        """What is read in one transaction, again where its connection was lost."""
+        if self._snapshot is not None:
+            return read(self._snapshot)
+        return self._run(self._engine, read)
+
+    def _run(self, engine: Engine, operation: Callable[[Connection], _T]) -> _T:
+        def run() -> _T:
+            with self._transaction(engine) as connection:
+                return operation(connection)
+
+        return outlast(run)
+
+    def _rows(self, *queries: Select[*tuple[Any, ...]]) -> list[Row[*tuple[Any, ...]]]:
+        """All rows of some queries, one query after the other."""
+        return self._read(
+            lambda connection: [
+                row for query in queries for row in connection.execute(query).all()
+            ]
+        )
 
     # Studies
 
     def studies(self) -> list[Study]:
         """Every study, oldest first."""
-        with self._transaction() as connection:
-            rows = connection.execute(
-                select(models.Study.__table__).order_by(models.Study.id)
-            ).all()
-        return [_study(row) for row in rows]
+        query = select(models.Study.__table__).order_by(models.Study.id)
+        return [_study(row) for row in self._rows(query)]
 
     def find_study(self, name: str) -> Study | None:
         """The study of this name, if there is one."""
-        with self._transaction() as connection:
-            return _find_study(connection, name)
+        return self._read(partial(_find_study, name=name))
 
     def study(self, name: str) -> Study:
         """The study of this name.
@@ -182,7 +221,8 @@ class Store:
             InputError: the name belongs to a study with another fingerprint; the message names
                 the fields that differ.
         """
-        with self._transaction(write=True) as connection:
+
+        def write(connection: Connection) -> Study | None:
             insert_or_find(
                 connection,
                 "studies",
@@ -201,7 +241,9 @@ class Store:
                 confirm_seeds=record.confirm_seeds,
                 weights_dir=record.weights_dir,
             )
-            study = _find_study(connection, record.name)
+            return _find_study(connection, record.name)
+
+        study = self._run(self._writer, write)
         assert study is not None
         if study.record.fingerprint != record.fingerprint:
             differences = _differences(
@@ -220,21 +262,20 @@ class Store:
         Raises:
             InputError: another process drives it.
         """
-        database = sqlite_file(self._engine.url)
-        name = study.record.name
-        lock = file_lock(database, name) if database else server_lock(self._engine, name)
-        with lock:
-            yield StudyDriver(partial(self._transaction, write=True), study.id)
+        database, name = sqlite_file(self._engine.url), study.record.name
+        if database is None:
+            with ServerLock(self._engine, name) as lock:
+                yield StudyDriver(lock.transaction, study.id)
+        else:
+            with file_lock(database, name):
+                yield StudyDriver(partial(self._transaction, self._writer), study.id)
 
     def searcher_attributes(self, study: Study) -> Document:
         """Every note of the study's searcher, by key."""
-        with self._transaction() as connection:
-            rows = connection.execute(
-                select(models.SearcherAttribute.key, models.SearcherAttribute.value).where(
-                    models.SearcherAttribute.study_id == study.id
-                )
-            ).all()
-        return {key: value for key, value in rows}
+        query = select(models.SearcherAttribute.key, models.SearcherAttribute.value).where(
+            models.SearcherAttribute.study_id == study.id
+        )
+        return {key: value for key, value in self._rows(query)}
 
     # Trials
 
@@ -290,12 +331,7 @@ class Store:
         )
         # A role at a time, since the index then gives the order.
         roles = tuple(TrialRole) if role is None else (role,)
-        with self._transaction() as connection:
-            return [
-                row
-                for each in roles
-                for row in connection.execute(query.where(models.Trial.role == each)).all()
-            ]
+        return self._rows(*(query.where(models.Trial.role == each) for each in roles))
 
     def counts(self, study: Study, role: TrialRole) -> dict[TrialState, int]:
         """How many trials stand in each state, every state present."""
@@ -304,8 +340,7 @@ class Store:
             .where(models.Trial.study_id == study.id, models.Trial.role == role)
             .group_by(models.Trial.state)
         )
-        with self._transaction() as connection:
-            found = {state: count for state, count in connection.execute(query)}
+        found = {state: count for state, count in self._rows(query)}
         return {state: found.get(state, 0) for state in TrialState}
 
     def attempts(self, trial_id: int) -> list[Attempt]:
@@ -321,8 +356,7 @@ class Store:
             .where(models.Attempt.trial_id == trial_id)
             .order_by(models.Attempt.number)
         )
-        with self._transaction() as connection:
-            return [Attempt(**row._mapping) for row in connection.execute(query)]
+        return [Attempt(**row._mapping) for row in self._rows(query)]
 
     def rung_reports(self, study: Study) -> list[RungRow]:
         """What the search trials had come to at their rungs, in the order of the decisions."""
@@ -342,8 +376,8 @@ class Store:
             .where(models.Trial.study_id == study.id, models.Trial.role == TrialRole.SEARCH)
             .order_by(models.RungReport.id)
         )
-        with collector_paused(), self._transaction() as connection:
-            return [RungRow(*row) for row in connection.execute(query)]
+        with collector_paused():
+            return [RungRow(*row) for row in self._rows(query)]
 
     # Specs, evaluations, fronts
 
@@ -353,13 +387,11 @@ class Store:
         Raises:
             InputError: there is none.
         """
-        with self._transaction() as connection:
-            row = connection.execute(
-                select(models.Spec.__table__).where(models.Spec.key == key)
-            ).first()
-        if row is None:
+        rows = self._rows(select(models.Spec.__table__).where(models.Spec.key == key))
+        if not rows:
             raise InputError(f"`the spec is in the database` must hold, but {key} is not")
-        return SpecRecord(**{name: value for name, value in row._mapping.items() if name != "id"})
+        columns = rows[0]._mapping
+        return SpecRecord(**{name: value for name, value in columns.items() if name != "id"})
 
     def find_evaluation(self, identity: EvaluationIdentity | str) -> StoredEvaluation | None:
         """A complete evaluation of any study, so that nothing is trained twice.
@@ -373,9 +405,8 @@ class Store:
             .join(models.Spec, models.Spec.id == models.Evaluation.spec_id)
             .where(models.Evaluation.key == key)
         )
-        with self._transaction() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else _evaluation(row)
+        rows = self._rows(query)
+        return _evaluation(rows[0]) if rows else None
 
     def other_studies_with(self, evaluation_key: str, study: Study) -> bool:
         """Whether another study has a complete trial of this evaluation.
@@ -391,8 +422,7 @@ class Store:
             .where(models.Trial.study_id != study.id)
             .where(models.Trial.state == TrialState.COMPLETE)
         )
-        with self._transaction() as connection:
-            return bool(connection.execute(query).scalar())
+        return bool(self._rows(query)[0][0])
 
     def snapshots(self, study: Study) -> list[FrontSnapshot]:
         """The fronts as they stood during the search, earliest first."""
@@ -405,13 +435,12 @@ class Store:
             .where(models.FrontSnapshot.study_id == study.id)
             .order_by(models.FrontSnapshot.num_complete)
         )
-        with self._transaction() as connection:
-            return [
-                FrontSnapshot(
-                    num_complete=num_complete, members=tuple(members), hypervolume=hypervolume
-                )
-                for num_complete, members, hypervolume in connection.execute(query)
-            ]
+        return [
+            FrontSnapshot(
+                num_complete=num_complete, members=tuple(members), hypervolume=hypervolume
+            )
+            for num_complete, members, hypervolume in self._rows(query)
+        ]
 
 
 def _find_study(connection: Connection, name: str) -> Study | None:

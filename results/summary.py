@@ -13,6 +13,7 @@ import numpy as np
 from results.front import Candidate, Front, candidates, objective_values, study_front
 from results.pareto import Objective, hypervolume, hypervolume_history, knee, parse_objectives
 from results.quantities import format_quantity, parse_quantity
+from results.reconnecting import outlast
 from results.records import Document, Study, TrialRole, TrialRow, TrialState
 from results.store import Store
 from sharedattn.errors import InputError
@@ -35,8 +36,13 @@ class StudySummary:
 
     @classmethod
     def read(cls, store: Store, study: Study) -> StudySummary:
-        """Read a study's trials from the database."""
-        return cls(study, store.trials(study))
+        """Read a study with its trials, all as it stood at one moment, from the database."""
+
+        def read_once() -> StudySummary:
+            with store.consistent():
+                return cls(store.study(study.record.name), store.trials(study))
+
+        return outlast(read_once)
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:

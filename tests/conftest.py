@@ -1,8 +1,40 @@
-"""One thread a process and repeatable examples, so that tests mean the same on every machine."""
+"""One thread a process and repeatable examples, so that tests mean the same on every machine.
 
+And a PostgreSQL server, started for the first test that asks for one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
 import torch
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from postgresql_server import PostgreSQLServer
 
 torch.set_num_threads(1)
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+_database_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """A server of these tests' own; mark those who use it as slow."""
+    from postgresql_server import PostgreSQLServer
+
+    with PostgreSQLServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgreSQLServer) -> Iterator[str]:
+    """URL of an empty database, which goes with the test."""
+    name = f"test_{next(_database_numbers)}"
+    yield postgresql_server.create_database(name)
+    postgresql_server.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -67,7 +67,7 @@ def test_a_study_is_driven_by_one_and_read_by_all(
     study = server.get_or_create_study(make_study())
     spec = make_spec(macs=5 * 10**12)  # more than 32 bits
     with server.drive(study) as driver, Store.open(url, read_only=True) as reader:
-        with pytest.raises(InputError, match="a study has one driver.*another session"):
+        with pytest.raises(InputError, match="a study has one driver.*by pid"):
             with reader.drive(study):
                 pass
         trial_id = driver.begin_trial(number=0, spec=spec, searcher_attributes={"parent:0": [1]})

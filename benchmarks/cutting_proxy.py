@@ -1,0 +1,110 @@
+"""A TCP line that can be cut at a chosen moment, for tests and benchmarks of lost connections."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from types import TracebackType
+from typing import Literal, Self
+
+# When to cut: before a message is handed on, or after the server has answered it, which the
+# client then does not learn. `half`: after that as well, while the server's side stays open.
+Moment = Literal["before", "after", "half"]
+
+
+class CuttingProxy:
+    """Hands a line on to a port of this machine, until it is cut.
+
+    Args:
+        target: the port.
+
+    Attributes:
+        port: its own, on 127.0.0.1.
+        cut_message: what the client had sent when the line was cut; empty: it was not.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._countdown = 0
+        self._moment: Moment = "before"
+        self.cut_message = b""
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for opened in (self._listener, *self._sockets):
+            _close(opened)
+
+    def cut(self, message: int, moment: Moment) -> None:
+        """Cut the line once, at one of the client's messages from now on.
+
+        Args:
+            message: which, from 1; those of several connections are counted together.
+            moment: when exactly.
+        """
+        self.cut_message = b""
+        self._countdown, self._moment = message, moment
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._target))
+            self._sockets += [client, server]
+            threading.Thread(target=self._hand_on, args=(client, server), daemon=True).start()
+
+    def _hand_on(self, client: socket.socket, server: socket.socket) -> None:
+        is_cut = threading.Event()
+        answered = threading.Event()
+
+        def answer() -> None:
+            while content := _receive(server):
+                answered.set()
+                if not is_cut.is_set():
+                    client.sendall(content)
+            _close(client)
+
+        threading.Thread(target=answer, daemon=True).start()
+        while content := _receive(client):
+            self._countdown -= 1
+            if self._countdown == 0:
+                self.cut_message = content
+                is_cut.set()
+                answered.clear()
+                if self._moment != "before":
+                    server.sendall(content)
+                    answered.wait(10)
+                _close(client)
+                if self._moment == "half":
+                    return
+                break
+            server.sendall(content)
+        _close(server)
+
+
+def _receive(opened: socket.socket) -> bytes:
+    try:
+        return opened.recv(1 << 16)
+    except OSError:
+        return b""
+
+
+def _close(opened: socket.socket) -> None:
+    # Shut down first: closing alone does not wake a thread that waits for it.
+    try:
+        opened.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    opened.close()
