@@ -20,21 +20,27 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from fsspec import available_protocols
 from fsspec.core import url_to_fs
 
+from results.errors import StorageError
 from results.temporary import is_orphan, temporary_name, write_whole
 from sharedattn.errors import InputError
 
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 _PREFIX = re.compile(rf"({_NAME.pattern}/?)?", re.ASCII)
+RETRY_DELAYS_S = (0.5, 2.0)  # after a server's first and second failure
+
+T = TypeVar("T")
+
 _OPTIONS = "options of a protocol are variables, such as FSSPEC_S3_ENDPOINT_URL"
 
 
@@ -90,12 +96,18 @@ class BlobStore:
         return self._files.read(_checked(name))
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Whether there is a file of this name; see `names`."""
         return name in self.names(_checked(name))
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it is there."""
-        self._files.delete(_checked(name))
+        """Delete a file, if it is there.
+
+        Raises:
+            StorageError: it cannot be deleted.
+        """
+        _checked(name)
+        with self._kept():
+            self._files.delete(name)
 
     def names(self, prefix: str = "") -> list[str]:
         """Names that begin with a prefix, sorted.
@@ -103,12 +115,14 @@ class BlobStore:
         Those with a further `/` after the prefix are left out.
 
         Raises:
-            OSError: the folder cannot be read; one that is absent has no names.
+            StorageError: the folder cannot be read; one that is absent has no names.
         """
         if not _PREFIX.fullmatch(prefix):
             raise ValueError(f"`a prefix begins names of files` must hold, but got {prefix!r}")
         folder = prefix[: prefix.rfind("/") + 1]
-        names = [folder + name for name in self._files.names(folder) if not name.startswith(".")]
+        with self._kept():
+            found = self._files.names(folder)
+        names = [folder + name for name in found if not name.startswith(".")]
         return sorted(name for name in names if name.startswith(prefix))
 
     def sweep(self, folder: str = "") -> None:
@@ -116,10 +130,14 @@ class BlobStore:
 
         Args:
             folder: where, with its last `/`; the files right in it alone.
+
+        Raises:
+            StorageError: the folder cannot be read, or a file not be deleted.
         """
-        for name in self._files.names(folder):
-            if is_orphan(name):
-                self._files.delete(folder + name)
+        with self._kept():
+            for name in self._files.names(folder):
+                if is_orphan(name):
+                    self._files.delete(folder + name)
 
     def check_writable(self) -> None:
         """Write a file and delete it, as a search will, before one begins.
@@ -133,6 +151,17 @@ class BlobStore:
             raise InputError(
                 f"`files can be written there` must hold, but {self.shown()}: "
                 f"{error.strerror or error}"
+            ) from error
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Failures of keeping house are the storage's, not a trial's."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"`files can be listed and deleted` must hold, but {self.shown()}: "
+                f"{error.strerror or error}; run the same command again, nothing is lost"
             ) from error
 
     @property
@@ -195,7 +224,7 @@ class _RemoteFiles:
     url: str
 
     def write(self, name: str, content: bytes) -> None:
-        with self._opened(name) as (files, path):
+        def write(files: Any, path: str) -> None:
             folder, _, last = path.rpartition("/")
             temporary = f"{folder}/{temporary_name(last)}"
             try:
@@ -210,58 +239,76 @@ class _RemoteFiles:
                 files.pipe_file(temporary, content)
             files.mv(temporary, path)
 
+        self._use(name, write)
+
     def read(self, name: str) -> bytes:
-        with self._opened(name) as (files, path):
+        def read(files: Any, path: str) -> bytes:
             content: bytes = files.cat_file(path)
             return content
 
+        return self._use(name, read)
+
     def delete(self, name: str) -> None:
-        with suppress(FileNotFoundError), self._opened(name) as (files, path):
-            files.rm_file(path)
+        with suppress(FileNotFoundError):
+            self._use(name, lambda files, path: files.rm_file(path))
 
     def names(self, folder: str) -> list[str]:
+        def names(files: Any, path: str) -> list[str]:
+            # Other processes write here, so a listing is never taken from the memory.
+            files.invalidate_cache()
+            entries = files.ls(path.rstrip("/"), detail=True)
+            return [e["name"].rpartition("/")[2] for e in entries if e["type"] != "directory"]
+
         try:
-            with self._opened(folder) as (files, path):
-                # Other processes write here, so a listing is never taken from the memory.
-                files.invalidate_cache()
-                entries = files.ls(path.rstrip("/"), detail=True)
+            return self._use(folder, names)
         except FileNotFoundError:
             return []
-        return [
-            entry["name"].rpartition("/")[2] for entry in entries if entry["type"] != "directory"
-        ]
 
     def probe(self, name: str) -> None:
         self.write(name, b"probe")
         self.delete(name)
 
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[tuple[Any, str]]:
-        """The file system and the path of a file in it; whatever goes wrong is an OSError.
+    def _use(self, name: str, use: Callable[[Any, str], T]) -> T:
+        """Do something that may be done twice, again where the line was cut."""
+        for delay_s in RETRY_DELAYS_S:
+            try:
+                return self._try(name, use)
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError:
+                time.sleep(delay_s)
+        return self._try(name, use)
 
-        Yields:
-            An fsspec file system, and a path for it.
+    def _try(self, name: str, use: Callable[[Any, str], T]) -> T:
+        """Do something with a file; whatever goes wrong is an OSError.
+
+        Args:
+            name: the file's.
+            use: takes an fsspec file system and the file's path in it.
 
         Raises:
-            InputError: no such protocol, or its package is not installed.
+            InputError: the protocol's package is not installed.
         """
         store = BlobStore(self.url)
-        shown = store.shown(name)
+        files = None
         try:
             files, root = url_to_fs(self.url)
-            yield files, f"{root.rstrip('/')}/{name}"
+            return use(files, f"{root.rstrip('/')}/{name}")
         except ImportError as error:
             raise InputError(
                 f"`the protocol's package is installed` must hold, but {store.shown()}: {error}"
             ) from error
         except FileNotFoundError:
+            shown = store.shown(name)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shown) from None
         except Exception as error:
+            if files is not None:
+                files.clear_instance_cache()  # it may hold a connection that is dead
             # Every protocol's package has errors of its own. They are not chained, since their
             # text may hold the URL with its password.
             number = error.errno if isinstance(error, OSError) else None
             text = _without_password(f"{type(error).__name__}: {error}", self.url)
-            raise OSError(number or errno.EIO, text, shown) from None
+            raise OSError(number or errno.EIO, text, store.shown(name)) from None
 
 
 def _local_folder(url: str) -> Path | None:

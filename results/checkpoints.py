@@ -21,6 +21,8 @@ from results.blobs import BlobStore
 _FOLDER = "checkpoints/"
 _SUFFIX = ".pt"
 _HEAD = b"sharedattn checkpoint 1\n"  # then the sha256 of what follows it
+_SUM_SIZE = hashlib.sha256().digest_size
+_START = len(_HEAD) + _SUM_SIZE
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -48,10 +50,13 @@ class CheckpointStore:
             OSError: it cannot be written, such as on a full disk; the older one stays.
         """
         _check_plain(state, "state")
+        # The sum is put in afterwards: joining bytes would hold a large network twice.
         buffer = io.BytesIO()
+        buffer.write(_HEAD + bytes(_SUM_SIZE))
         torch.save(state, buffer)
-        content = buffer.getvalue()
-        self.blobs.write(_blob(name), _HEAD + hashlib.sha256(content).digest() + content)
+        with buffer.getbuffer() as whole:
+            whole[len(_HEAD) : _START] = hashlib.sha256(whole[_START:]).digest()
+        self.blobs.write(_blob(name), buffer.getvalue())
 
     def load(self, name: str) -> dict[str, Any] | None:
         """The state of a trial, on the CPU; nothing from the file is executed.
@@ -65,15 +70,14 @@ class CheckpointStore:
             What was saved; None: there is none.
 
         Raises:
-            OSError: the folder cannot be read.
+            OSError: the file cannot be read.
         """
         try:
             whole = self.blobs.read(_blob(name))
         except FileNotFoundError:
             return None
-        start = len(_HEAD) + hashlib.sha256().digest_size
-        content = whole[start:]
-        if whole[:start] == _HEAD + hashlib.sha256(content).digest():
+        content = whole[_START:]
+        if whole[:_START] == _HEAD + hashlib.sha256(content).digest():
             try:
                 state: dict[str, Any] = torch.load(
                     io.BytesIO(content), map_location="cpu", weights_only=True

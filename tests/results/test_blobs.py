@@ -6,12 +6,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from results.blobs import BlobStore, shown_url
+from results.errors import StorageError
 from results.temporary import temporary_name
 from sharedattn.errors import InputError
 
@@ -24,6 +26,11 @@ def memory() -> Iterator[MemoryFileSystem]:
     yield files
     files.store.clear()
     files.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("results.blobs.RETRY_DELAYS_S", (0.0, 0.0))
 
 
 @pytest.fixture(params=["path", "file://", "memory://"])
@@ -94,7 +101,7 @@ def test_only_what_dead_processes_were_writing_is_swept(
 
 
 def test_whether_files_can_be_written_is_asked_without_a_trace(
-    tmp_path: Path, memory: MemoryFileSystem
+    tmp_path: Path, memory: MemoryFileSystem, at_once: None
 ) -> None:
     BlobStore("memory://a/b").check_writable()
     assert memory.store == {}
@@ -135,7 +142,7 @@ def test_urls_that_mean_nothing_are_refused(url: str, message: str) -> None:
     assert "hun" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passwords_are_not_shown(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown_url(SECRET_URL) == "sftp://me@host:22/data"
     for url in ("/data/x:y@z", "s3://bucket/x:y@z", "sftp://me@host/x", "file:///data"):
         assert shown_url(url) == url
@@ -147,26 +154,77 @@ def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(f"cannot log in to {url}")
 
     monkeypatch.setattr("results.blobs.url_to_fs", refuse)
-    for use in (blobs.names, blobs.check_writable, lambda: blobs.write("a", b"")):
-        with pytest.raises((OSError, InputError), match="RuntimeError: cannot log in") as caught:
+    for use, kind in (
+        (blobs.names, StorageError),
+        (blobs.check_writable, InputError),
+        (lambda: blobs.write("a", b""), OSError),
+    ):
+        with pytest.raises(kind, match="RuntimeError: cannot log in") as caught:
             use()
         assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
+class Failing:
+    """In place of a method of a server's: fails a few times, then does what it should."""
+
+    def __init__(self, real: Callable[..., Any], *errors: Exception) -> None:
+        self.real = real
+        self.errors = list(errors)
+
+    def __get__(self, files: object, _: type) -> Callable[..., Any]:
+        return lambda *args, **named: self.call(files, *args, **named)
+
+    def call(self, *args: Any, **named: Any) -> Any:
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.real(*args, **named)
+
+
+def test_a_line_that_is_cut_is_made_anew(
+    memory: MemoryFileSystem, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = BlobStore("memory://a")
+
+    def cut(*methods: str) -> None:
+        for method in methods:
+            real = getattr(MemoryFileSystem, method)
+            monkeypatch.setattr(MemoryFileSystem, method, Failing(real, EOFError("cut")))
+
+    before = fsspec.filesystem("memory")
+    cut("pipe_file", "mv")
+    blobs.write("x", b"1")
+    assert fsspec.filesystem("memory") is not before
+    cut("cat_file", "ls", "rm_file")
+    assert blobs.read("x") == b"1" and blobs.names() == ["x"]
+    blobs.delete("x")
+    assert blobs.names() == []
+
+
 def test_errors_of_a_server_keep_their_number_and_what_was_there(
-    memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+    memory: MemoryFileSystem, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = BlobStore("memory://a")
     blobs.write("x", b"old")
-
-    def full(self: object, path: str, value: bytes, **_: object) -> None:
-        raise OSError(errno.ENOSPC, "no room")
-
+    full = Failing(MemoryFileSystem.pipe_file, *[OSError(errno.ENOSPC, "no room")] * 3)
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", full)
     with pytest.raises(OSError, match=r"no room.*memory://a/x") as caught:
         blobs.write("x", b"new")
-    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.errno == errno.ENOSPC and full.errors == []
     assert blobs.read("x") == b"old" and blobs.names() == ["x"]
+
+    refused = Failing(MemoryFileSystem.pipe_file, PermissionError(errno.EACCES, "not yours"))
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refused)
+    with pytest.raises(PermissionError, match="not yours"):  # and is not asked again
+        blobs.write("x", b"new")
+
+
+def test_keeping_house_fails_as_the_storage(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    blobs = BlobStore(str(tmp_path / "file"))
+    message = "files can be listed and deleted.*/file: Not a directory; run the same command again"
+    for use in (blobs.names, blobs.sweep, lambda: blobs.delete("x"), lambda: blobs.exists("x")):
+        with pytest.raises(StorageError, match=message):
+            use()
 
 
 class Folders(MemoryFileSystem):
