@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
@@ -49,6 +51,7 @@ _UPGRADE_LOCK = 0x5348415245444154  # "SHAREDAT", among the advisory locks of a 
 _SELECT_READ_ONLY = text(
     "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
 )
+_SELECT_MAY_CREATE = text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
 _SELECT_MISSING_RIGHTS = text(
     """
     SELECT name, privilege
@@ -58,7 +61,9 @@ _SELECT_MISSING_RIGHTS = text(
 )
 
 
-class _Schema(Enum):
+class Schema(Enum):
+    """What tables a database has."""
+
     EMPTY = auto()
     CURRENT = auto()
     OLDER = auto()
@@ -131,6 +136,34 @@ def open_engine(url: str, *, create: bool, read_only: bool) -> Engine:
     return _open_file(file, parsed, create=create, read_only=read_only)
 
 
+def look_at(url: str) -> Schema:
+    """What a search would find at a URL; nothing is made, upgraded or written.
+
+    Args:
+        url: see `parse_url`.
+
+    Raises:
+        InputError: what a search would be refused for.
+        ConnectionLostError: the server starts or stops, and goes on to.
+    """
+    parsed = parse_url(url)
+    file = sqlite_file(parsed)
+    if file is None:
+        return outlast(partial(_look_at_server, parsed))
+    if not file.exists():
+        folder = next(folder for folder in file.absolute().parents if folder.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise InputError(
+                f"`the database's folder can be made` must hold, but nothing can be made in "
+                f"{folder}"
+            )
+        return Schema.EMPTY
+    try:
+        return _look_at_file(file, parsed, read_only=False)
+    except DatabaseError as error:
+        raise _cannot_open(shown_url(parsed), error) from error
+
+
 def consistent_engine(engine: Engine) -> Engine:
     """The same engine, whose transactions read the database as it stood when they began."""
     if sqlite_file(engine.url) is not None:
@@ -144,9 +177,9 @@ def _open_file(file: Path, url: URL, *, create: bool, read_only: bool) -> Engine
     if is_new:
         _prepare_new_file(file, create and not read_only)
     try:
-        schema = _Schema.EMPTY if is_new else _look_at_file(file, url, read_only)
+        schema = Schema.EMPTY if is_new else _look_at_file(file, url, read_only)
         engine = _sqlite_engine(file, url, read_only=read_only)
-        if schema is not _Schema.CURRENT:
+        if schema is not Schema.CURRENT:
             _upgrade(engine, schema, shown, create=create, read_only=read_only)
     except DatabaseError as error:
         if is_new:
@@ -164,17 +197,35 @@ def _open_server(url: URL, *, create: bool, read_only: bool) -> Engine:
     """
     shown = shown_url(url)
     engine = _server_engine(url, read_only=read_only)
-    try:
+    with _opening(engine):
         schema = _look_at(engine, shown)
         _check_rights(engine, schema, shown, read_only=read_only)
-        if schema is not _Schema.CURRENT:
+        if schema is not Schema.CURRENT:
             _upgrade(engine, schema, shown, create=create, read_only=read_only)
+    return engine
+
+
+def _look_at_server(url: URL) -> Schema:
+    shown = shown_url(url)
+    engine = _server_engine(url, read_only=True)
+    with _opening(engine):
+        schema = _look_at(engine, shown)
+        _check_rights(engine, schema, shown, read_only=False)
+    engine.dispose()
+    return schema
+
+
+@contextmanager
+def _opening(engine: Engine) -> Iterator[None]:
+    """Close a server's engine when the block fails, and say what the server said."""
+    shown = shown_url(engine.url)
+    try:
+        yield
     except DBAPIError as error:
         engine.dispose()
         if is_restarting(error):
             raise ConnectionLostError(f"the database {shown} says: {reason(error)}") from error
         raise _cannot_open(shown, error) from error
-    return engine
 
 
 def _cannot_open(shown: str, error: DBAPIError) -> InputError:
@@ -195,13 +246,13 @@ def _prepare_new_file(file: Path, create: bool) -> None:
         ) from error
 
 
-def _look_at_file(file: Path, url: URL, read_only: bool) -> _Schema:
+def _look_at_file(file: Path, url: URL, read_only: bool) -> Schema:
     """The schema of an SQLite file, found without writing to it."""
     if not file.is_file():
         raise InputError(f"`the database is a file` must hold, but {file} is something else")
     if file.stat().st_size == 0:
         # What a process killed while it made the database leaves behind.
-        return _Schema.EMPTY
+        return Schema.EMPTY
     probe = _sqlite_engine(file, url, read_only=True)
     try:
         schema = _look_at(probe, shown_url(url))
@@ -212,11 +263,11 @@ def _look_at_file(file: Path, url: URL, read_only: bool) -> _Schema:
         probe.dispose()
 
 
-def _look_at(engine: Engine, shown: str) -> _Schema:
+def _look_at(engine: Engine, shown: str) -> Schema:
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
         if not tables:
-            return _Schema.EMPTY
+            return Schema.EMPTY
         if migrations.VERSION_TABLE not in tables:
             raise InputError(
                 f"`the database is one of sharedattn's, or empty` must hold, but {shown} "
@@ -232,19 +283,17 @@ def _look_at(engine: Engine, shown: str) -> _Schema:
                 f"`a database of schema {revision} has all its tables` must hold, but "
                 f"{shown} lacks {', '.join(sorted(missing))}; restore it from a copy"
             )
-        return _Schema.CURRENT
+        return Schema.CURRENT
     if revision in migrations.known_revisions():
-        return _Schema.OLDER
+        return Schema.OLDER
     raise InputError(
         f"`the database is not newer than sharedattn` must hold, but {shown} has schema "
         f"{revision} and this version knows up to {migrations.HEAD}; upgrade sharedattn"
     )
 
 
-def _upgrade(
-    engine: Engine, schema: _Schema, shown: str, *, create: bool, read_only: bool
-) -> None:
-    if schema is _Schema.EMPTY and (read_only or not create):
+def _upgrade(engine: Engine, schema: Schema, shown: str, *, create: bool, read_only: bool) -> None:
+    if schema is Schema.EMPTY and (read_only or not create):
         raise InputError(
             f"`the database holds studies` must hold, but {shown} is empty; "
             f"name the one a search has written"
@@ -261,7 +310,7 @@ def _upgrade(
         migrations.upgrade(connection)
 
 
-def _check_rights(engine: Engine, schema: _Schema, shown: str, *, read_only: bool) -> None:
+def _check_rights(engine: Engine, schema: Schema, shown: str, *, read_only: bool) -> None:
     """Refuse a server's database that may not be written, or not even be read."""
     with engine.connect() as connection:
         if not read_only:
@@ -274,7 +323,12 @@ def _check_rights(engine: Engine, schema: _Schema, shown: str, *, read_only: boo
                     f"`the database can be written` must hold, but {shown} is read-only: {why}; "
                     f"name the primary server, or a user who may write"
                 )
-        if schema is _Schema.EMPTY:
+        if schema is Schema.EMPTY:
+            if not read_only and not connection.execute(_SELECT_MAY_CREATE).scalar():
+                raise InputError(
+                    f"`the user may make tables in an empty database` must hold, but {shown} "
+                    f"does not grant CREATE on a schema in the user's search_path"
+                )
             return
         needed = ["SELECT"] if read_only else ["SELECT", "INSERT", "UPDATE"]
         bound = {"tables": sorted(Base.metadata.tables), "privileges": needed}

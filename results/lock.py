@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from results.database import shown_url
@@ -51,13 +51,32 @@ def file_lock(database: Path, study_name: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
-            raise InputError(_second_driver(study_name, f"process {holder}")) from error
+            raise InputError(_second_driver(study_name, _file_holder(descriptor))) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def holder_of_file(database: Path, study_name: str) -> str | None:
+    """Who drives a study of an SQLite database, for messages; None: nobody does."""
+    try:
+        descriptor = os.open(lock_file(database, study_name), os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        # Only one that a driver's lock excludes can tell; it is given back at once.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _file_holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _file_holder(descriptor: int) -> str:
+    return f"process {os.pread(descriptor, 32, 0).decode().strip() or 'unknown'}"
 
 
 class _Session(NamedTuple):
@@ -102,6 +121,29 @@ _SELECT_HOLDER = text(
 )
 
 
+def holder_on_server(connection: Connection, study_name: str) -> str | None:
+    """Who drives a study of a server's database, for messages; None: nobody does."""
+    holder = _find_holder(connection, _key(study_name))
+    return None if holder is None else _described(holder)
+
+
+def _key(study_name: str) -> bytes:
+    """The study's number among the advisory locks of its database."""
+    return _study_hash(study_name)[:8]
+
+
+def _find_holder(connection: Connection, key: bytes) -> Row[Any] | None:
+    halves = {"high": int.from_bytes(key[:4], "big"), "low": int.from_bytes(key[4:], "big")}
+    return connection.execute(_SELECT_HOLDER, halves).first()
+
+
+def _described(holder: Row[Any]) -> str:
+    if not holder.since:
+        return f"pid {holder.pid} of user {holder.usename}"
+    address = holder.address or "the server's own machine"
+    return f"pid {holder.pid} at {address} since {holder.since.partition('.')[0]} UTC"
+
+
 class ServerLock:
     """The study of a PostgreSQL database, held for this process by a session advisory lock.
 
@@ -121,7 +163,7 @@ class ServerLock:
     def __init__(self, engine: Engine, study_name: str) -> None:
         self._engine = engine
         self._study_name = study_name
-        self._key = _study_hash(study_name)[:8]
+        self._key = _key(study_name)
         self._connection: Connection | None = None
         self._session: _Session | None = None
 
@@ -195,12 +237,8 @@ class ServerLock:
             "name": f"sharedattn {self._study_name}",
             "key": int.from_bytes(self._key, "big", signed=True),
         }
-        halves = {
-            "high": int.from_bytes(self._key[:4], "big"),
-            "low": int.from_bytes(self._key[4:], "big"),
-        }
         while not (taken := connection.execute(_TAKE, bound).one()).is_taken:
-            holder = connection.execute(_SELECT_HOLDER, halves).first()
+            holder = _find_holder(connection, self._key)
             if holder is None:
                 continue  # It has just let go.
             if self._session == (holder.pid, holder.since):
@@ -209,12 +247,7 @@ class ServerLock:
                 raise ConnectionLostError(
                     f"the server has not yet ended this driver's former session {holder.pid}"
                 )
-            if holder.since:
-                address = holder.address or "the server's own machine"
-                where = f"at {address} since {holder.since.partition('.')[0]} UTC"
-            else:
-                where = f"of user {holder.usename}"
-            message = _second_driver(self._study_name, f"pid {holder.pid} {where}")
+            message = _second_driver(self._study_name, _described(holder))
             raise InputError(message) if self._session is None else StorageError(message)
         since = connection.execute(_SELECT_SESSION, {"pid": taken.pid}).one().since
         return _Session(taken.pid, since)

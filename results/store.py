@@ -19,7 +19,7 @@ from results.bulk import collector_paused
 from results.database import consistent_engine, open_engine, shown_url, sqlite_file
 from results.driver import StudyDriver
 from results.inserts import insert_or_find
-from results.lock import ServerLock, file_lock
+from results.lock import ServerLock, file_lock, holder_of_file, holder_on_server
 from results.reconnecting import outlast, storage_errors
 from results.records import (
     Attempt,
@@ -269,6 +269,13 @@ class Store:
         else:
             with file_lock(database, name):
                 yield StudyDriver(partial(self._transaction, self._writer), study.id)
+
+    def driver_of(self, study: Study) -> str | None:
+        """Who drives a study, for messages; None: nobody does."""
+        database, name = sqlite_file(self._engine.url), study.record.name
+        if database is None:
+            return self._read(partial(holder_on_server, study_name=name))
+        return holder_of_file(database, name)
 
     def searcher_attributes(self, study: Study) -> Document:
         """Every note of the study's searcher, by key."""

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from results import database, migrations
-from results.database import parse_url, shown_url
+from results.database import Schema, look_at, parse_url, shown_url
 from results.records import SpecRecord, StudyRecord
 from results.store import Store
 from sharedattn.errors import InputError
@@ -82,6 +82,8 @@ def refused_untouched(path: Path, message: str) -> None:
     for options in ({}, {"create": True}, {"read_only": True}):
         with pytest.raises(InputError, match=message):
             Store.open(file_url(path), **options)
+    with pytest.raises(InputError, match=message):
+        look_at(file_url(path))
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -153,6 +155,21 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         Store.open("sqlite:////proc/study.db", create=True)
     with pytest.raises(InputError, match="the database is a file"):
         Store.open(file_url(tmp_path), create=True)
+
+
+def test_a_look_tells_the_schema_and_makes_nothing(url: str, tmp_path: Path) -> None:
+    assert look_at(file_url(tmp_path / "deep" / "study.db")) is Schema.EMPTY
+    (tmp_path / "file").touch()
+    assert look_at(file_url(tmp_path / "file")) is Schema.EMPTY
+    with pytest.raises(InputError, match=f"folder can be made.*made in {tmp_path / 'file'}$"):
+        look_at(file_url(tmp_path / "file" / "study.db"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    Store.open(url, create=True).close()
+    assert look_at(url) is Schema.CURRENT
+    change(url, f"UPDATE {migrations.VERSION_TABLE} SET version_num = '0001'")
+    assert look_at(url) is Schema.OLDER
+    with pytest.raises(InputError, match="is older"):
+        Store.open(url, read_only=True)
 
 
 def test_a_disk_that_is_full_at_the_start_leaves_no_file(

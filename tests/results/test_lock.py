@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from results.lock import file_lock, lock_file
+from results.lock import file_lock, holder_of_file, lock_file
 from sharedattn.errors import InputError
 
 _HOLDER = """
@@ -27,6 +27,8 @@ def test_a_lock_is_one_file_a_study_beside_the_database(tmp_path: Path) -> None:
 
 def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
     database = tmp_path / "study.db"
+    assert holder_of_file(database, "digits") is None
+    assert not lock_file(database, "digits").exists()
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(database)],
         stdin=subprocess.PIPE,
@@ -38,10 +40,12 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"'digits' is being searched by process {holder.pid};"):
         with file_lock(database, "digits"):
             pass
+    assert holder_of_file(database, "digits") == f"process {holder.pid}"
     with file_lock(database, "flowers"):
         pass
     holder.kill()
     holder.communicate()
+    assert holder_of_file(database, "digits") is None
     with file_lock(database, "digits"):
         pass
 
