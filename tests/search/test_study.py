@@ -6,138 +6,28 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from fakes import DiskFilling, DriverKilledError, Dying, Fake, Inline, Raising, Staged
+from lab import SPACE, Lab
 
 from results.blobs import BlobStore
 from results.errors import StorageError
-from results.pareto import parse_objectives
-from results.records import AttemptOutcome, StudyRecord, TrialRole, TrialState
+from results.records import AttemptOutcome, TrialRole, TrialState
 from results.store import Store
-from results.summary import StudySummary
 from results.weights import WeightsStore
 from search.evaluators import Report
 from search.executors import Lost, Preempted
 from search.executors.local import LocalExecutor
 from search.searchers import SEARCHERS
 from search.stopping import EarlyStopping
-from search.study import MAX_DEATHS, MAX_PREEMPTIONS, StudyLoop
+from search.study import MAX_DEATHS, MAX_PREEMPTIONS
 from sharedattn.backbones import resolve
 from sharedattn.placement import BackboneSpec, MechanismOptions, NetworkSpec, Placement
 from spaces.budget import Budget, CountedSpace
 from spaces.space import Space
 
-OBJECTIVES = parse_objectives(("top1", "macs"))
-SPACE = {
-    "name": "small",
-    "backbone": "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4,in_chans=1,num_classes=2)@16",
-    "order": "any",
-    "stages": [
-        {
-            "depth": [1, 2, 3, 4],
-            "counts": {"V": [0, 1, 2, 3, 4], "L": [0, 1, 2], "E": [0, 1], "N": [0, 1]},
-            "slots": [5, 7],
-            "dia": [0, 1],
-            "cb": ["none", "all"],
-        }
-    ],
-}
-
 
 @pytest.fixture(scope="module")
 def space():
     return CountedSpace(Space.from_document(SPACE))
-
-
-class Lab:
-    """Runs studies in one database, each run as a new process would."""
-
-    def __init__(self, folder, space):
-        self.url = f"sqlite:///{folder / 'lab.db'}"
-        self.space = space
-        self.folder = folder
-
-    def record(self, name, searcher, num_trials, confirm_seeds, seed):
-        return StudyRecord(
-            name=name,
-            fingerprint_document={"searcher": searcher, "seed": seed},
-            space={},
-            data={},
-            recipe={},
-            objectives=("top1", "macs"),
-            searcher=searcher,
-            seed=seed,
-            reference_point={"top1": 0.5, "macs": 1.1 * self.space.macs_range[1]},
-            provenance={},
-            num_trials=num_trials,
-            confirm_seeds=confirm_seeds,
-        )
-
-    def run(
-        self,
-        name="study",
-        searcher="random",
-        num_trials=12,
-        confirm_seeds=1,
-        seed=3,
-        executor=None,
-        deterministic=False,
-        space=None,
-        stopping=None,
-        weights=None,
-    ):
-        space = space or self.space
-        executor = executor or Inline(Fake())
-        with Store.open(self.url, create=True) as store:
-            study = store.get_or_create_study(
-                self.record(name, searcher, num_trials, confirm_seeds, seed)
-            )
-            with store.drive(study) as driver, executor:
-                driver.set_totals(num_trials=num_trials, confirm_seeds=confirm_seeds)
-                study = store.study(name)
-                StudyLoop(
-                    store=store,
-                    driver=driver,
-                    study=study,
-                    space=space,
-                    objectives=OBJECTIVES,
-                    evaluator=executor.evaluator,
-                    searcher=SEARCHERS[searcher](
-                        space,
-                        OBJECTIVES,
-                        seed=seed,
-                        num_trials=num_trials,
-                        study_attributes=store.searcher_attributes(study),
-                    ),
-                    executor=executor,
-                    deterministic=deterministic,
-                    stopping=stopping,
-                    weights=weights,
-                ).run()
-        return self.summary(name)
-
-    def summary(self, name="study"):
-        with Store.open(self.url) as store:
-            return StudySummary.read(store, store.study(name))
-
-    def history(self, name="study"):
-        """Everything about the search trials that a replay must repeat."""
-        with Store.open(self.url) as store:
-            return [
-                (
-                    t.number,
-                    t.spec_key,
-                    t.state,
-                    t.proposed,
-                    t.repaired,
-                    t.sampler_attributes,
-                    t.top1,
-                )
-                for t in store.trial_parameters(store.study(name), TrialRole.SEARCH)
-            ]
-
-    def attempts(self, name="study"):
-        with Store.open(self.url) as store:
-            rows = store.trials(store.study(name))
-            return {(row.role, row.number): store.attempts(row.id) for row in rows}
 
 
 @pytest.fixture
