@@ -110,22 +110,13 @@ class Recipe:
                     f"`{name}` of a recipe is one of {', '.join(known)}, "
                     f"but got {getattr(self, name)!r}"
                 )
-        self._check_rungs()
+        is_list = isinstance(self.rungs, (list, tuple))
+        object.__setattr__(self, "rungs", tuple(self.rungs) if is_list else (self.rungs,))
+        check_rungs(self.rungs, self.epochs)
         if self.warmup_epochs > self.epochs:
             raise InputError(
                 f"`warmup_epochs <= epochs` must hold in a recipe, but got "
                 f"{self.warmup_epochs:g} and {self.epochs}"
-            )
-
-    def _check_rungs(self) -> None:
-        rungs = tuple(self.rungs) if isinstance(self.rungs, (list, tuple)) else (self.rungs,)
-        object.__setattr__(self, "rungs", rungs)
-        if not all(type(rung) is int for rung in rungs) or not all(
-            low < high for low, high in pairwise((0, *rungs, self.epochs))
-        ):
-            raise InputError(
-                f"`0 < rungs < epochs, ascending whole numbers` must hold in a recipe, but got "
-                f"rungs {list(rungs)} and {self.epochs} epochs"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -193,6 +184,25 @@ class Recipe:
         document = {k: v for k, v in self.to_json().items() if k not in _WITHOUT_EFFECT}
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def check_rungs(rungs: tuple[int, ...], epochs: int) -> None:
+    """Refuse rungs that do not part a training.
+
+    Args:
+        rungs: epochs after which a trial is evaluated and may be stopped.
+        epochs: of the whole training.
+
+    Raises:
+        InputError: rungs that are not ascending whole numbers between 0 and `epochs`.
+    """
+    if not all(type(rung) is int for rung in rungs) or not all(
+        low < high for low, high in pairwise((0, *rungs, epochs))
+    ):
+        raise InputError(
+            f"`0 < rungs < epochs, ascending whole numbers` must hold, but got rungs "
+            f"{list(rungs)} and {epochs} epochs"
+        )
 
 
 def _plain_option(name: Any, value: Any) -> tuple[str, Any]:

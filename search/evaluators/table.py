@@ -1,6 +1,7 @@
-"""Accuracies read from a table: a simulated search, for samplers and for the driver itself.
+"""Accuracies read from a table: a simulated search, for samplers, rules and the driver itself.
 
-The table is a JSON object from placement text to top1, such as another study's results.
+The table is a JSON object from placement text to top1, such as another study's results; or to a
+learning curve, one top1 an epoch, and then it is reported on and may be stopped as a training is.
 """
 
 from __future__ import annotations
@@ -8,33 +9,44 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from results.records import Fidelity, document_key
 from search.evaluators.base import Evaluator, Measurement, Report, Task
 from sharedattn.errors import InputError
 from sharedattn.placement import Placement
+from sharedattn.recipe import check_rungs
+from sharedattn.training import Epoch, Metrics
 
 
 @dataclass(frozen=True)
 class TableEvaluator(Evaluator):
-    """Looks a placement's top1 up; a placement that is not there fails.
+    """Looks a placement's learning curve up; a placement that is not there fails.
 
     Attributes:
-        top1: accuracy, a fraction, by placement text.
+        curves: by placement text, accuracy after each epoch, a fraction; all of one length.
         image_size: pixels on a side of the network the table speaks of.
+        rungs: epochs at which an evaluation reports; ascending.
+
+    Raises:
+        InputError: rungs that are not below the number of epochs.
     """
 
-    top1: Mapping[str, float]
+    curves: Mapping[str, tuple[float, ...]]
     image_size: int
+    rungs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_rungs(self.rungs, self.fidelity.epochs)
 
     @classmethod
     def load(cls, path: Path, image_size: int) -> TableEvaluator:
         """Read a table.
 
         Raises:
-            InputError: no such file, not a JSON object of placements and fractions, or an empty
-                one.
+            InputError: no such file, not a JSON object of placements and fractions or equally
+                long lists of them, or an empty one.
         """
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -47,32 +59,54 @@ class TableEvaluator(Evaluator):
             raise InputError(
                 f"`a table is a JSON object of placement: top1` must hold, but {path} is not"
             )
-        top1: dict[str, float] = {}
+        curves: dict[str, tuple[float, ...]] = {}
         for text, value in document.items():
-            if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+            curve = value if isinstance(value, list) else [value]
+            if not curve or not all(_is_fraction(top1) for top1 in curve):
                 raise InputError(
                     f"`0 <= top1 <= 1` must hold in a table, but {path} has {value!r} for {text!r}"
                 )
-            top1[str(Placement.parse(text))] = float(value)
-        return cls(top1, image_size)
+            curves[str(Placement.parse(text))] = tuple(map(float, curve))
+        lengths = sorted({len(curve) for curve in curves.values()})
+        if len(lengths) > 1:
+            raise InputError(
+                f"`all learning curves of a table have as many epochs` must hold, but {path} has "
+                f"some of {lengths[0]} and some of {lengths[-1]}"
+            )
+        return cls(curves, image_size)
 
-    @property
+    @cached_property
     def recipe_key(self) -> str:
-        return document_key({"table": dict(self.top1)})
+        return document_key({"table": self.data_fingerprint, "rungs": list(self.rungs)})
 
-    @property
+    @cached_property
     def data_fingerprint(self) -> str:
-        return self.recipe_key
+        return document_key({"table": {text: list(curve) for text, curve in self.curves.items()}})
 
     @property
     def fidelity(self) -> Fidelity:
-        return Fidelity(epochs=1, image_size=self.image_size)
+        epochs = len(next(iter(self.curves.values())))
+        return Fidelity(epochs=epochs, image_size=self.image_size)
 
     def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
-        yield from ()
         text = str(task.spec.placement)
-        if text not in self.top1:
+        if text not in self.curves:
             raise KeyError(f"the table has no placement {text!r}")
+        curve = self.curves[text]
+        for rung in self.rungs:
+            yield Report(epoch=rung, top1=curve[rung - 1], loss=0.0)
         return Measurement(
-            split="table", top1=self.top1[text], loss=0.0, num_images=0, wall_time_s=0.0
+            split="table",
+            top1=curve[-1],
+            loss=0.0,
+            num_images=0,
+            wall_time_s=0.0,
+            learning_curve=tuple(
+                Epoch(epoch, 0.0, Metrics(top1, 0.0, 0)).to_json()
+                for epoch, top1 in enumerate(curve, start=1)
+            ),
         )
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0.0 <= value <= 1.0

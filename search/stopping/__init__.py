@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from search.stopping.base import EarlyStopping, RungPoint
+from search.stopping.mo_asha import MoAsha, default_rungs
 
-__all__ = ["EarlyStopping", "RungPoint"]
+__all__ = ["STOPPINGS", "EarlyStopping", "RungPoint", "default_rungs"]
+
+STOPPINGS: dict[str, type[MoAsha]] = {rule.name: rule for rule in (MoAsha,)}

@@ -1,0 +1,131 @@
+"""MO-ASHA: asynchronous successive halving by non-dominated rank, band by band of MACs.
+
+Schmucker et al. 2021 (arXiv 2106.12639) put multi-objective asynchronous successive halving
+forward; Syne Tune's MOASHA is their reference. At each rung a trial goes on when it is among the
+best 1/eta there by non-dominated rank. This is the stopping variant, as Syne Tune's is: no trial
+waits for promotion. A trial is judged once, when it reaches a rung, by those that were there
+before it, and then trains on or ends. So the first at a rung always goes on, and more than 1/eta
+go on altogether, the fewer trials the more so.
+
+Where it departs from Syne Tune's: a trial competes with those of its band of MACs alone, so that
+each part of the front keeps its share of the training; and trials of equal rank are ordered by
+accuracy at the rung rather than by an epsilon-net over both objectives, since within a band they
+cost nearly the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from results.pareto import non_dominated
+from search.stopping.base import EarlyStopping, RungPoint
+from sharedattn.errors import InputError
+
+REDUCTION_FACTOR = 3
+NUM_BANDS = 4
+
+
+def default_rungs(epochs: int, reduction_factor: float = REDUCTION_FACTOR) -> tuple[int, ...]:
+    """Epochs at which trials of `epochs` epochs are judged: a 1/eta and a 1/eta^2 of them.
+
+    Earlier rungs would save little more, and judge by noise.
+
+    Raises:
+        InputError: too few epochs for a rung.
+    """
+    rungs = tuple(
+        sorted({round(epochs / reduction_factor**power) for power in (1, 2)} - {0, epochs})
+    )
+    if not rungs:
+        raise InputError(
+            f"`early stopping needs epochs to stop at` must hold, but got {epochs} epochs; train "
+            f"for more, or leave early stopping out"
+        )
+    return rungs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoAsha(EarlyStopping):
+    """Stops trials that are not among the best 1/eta of their band at a rung.
+
+    Bands are of equal width in MACs over the range of legal placements: every part of the front is
+    as long as another, however many placements lie above it.
+
+    Attributes:
+        macs_range: fewest and most MACs of a legal placement inside the budget.
+        rungs: epochs at which trials are judged; ascending.
+        reduction_factor: eta; the best 1/eta of a band go on from each rung.
+        num_bands: bands of MACs.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    name: ClassVar[str] = "mo-asha"
+
+    macs_range: tuple[int, int]
+    rungs: tuple[int, ...]
+    reduction_factor: float = REDUCTION_FACTOR
+    num_bands: int = NUM_BANDS
+
+    def __post_init__(self) -> None:
+        least, most = self.macs_range
+        if not 0 < least <= most:
+            raise InputError(
+                f"`0 < fewest MACs <= most MACs` must hold, but got a range of {least} to {most}"
+            )
+        if not self.rungs:
+            raise InputError(
+                "`early stopping judges trials at rungs` must hold, but there are none; name the "
+                "epochs to judge trials at"
+            )
+        if self.reduction_factor <= 1:
+            raise InputError(
+                f"`reduction factor > 1` must hold, but got {self.reduction_factor:g}"
+            )
+        if self.num_bands < 1:
+            raise InputError(f"`bands >= 1` must hold, but got {self.num_bands}")
+
+    def document(self) -> dict[str, Any]:
+        """All that a judgement depends on, for the study's fingerprint."""
+        return {
+            "name": self.name,
+            "macs_range": list(self.macs_range),
+            "rungs": list(self.rungs),
+            "reduction_factor": self.reduction_factor,
+            "num_bands": self.num_bands,
+        }
+
+    def band(self, macs: int) -> int:
+        """The band of a number of MACs, from 0; numbers beyond the range are in the outer ones."""
+        least, most = self.macs_range
+        band = (macs - least) * self.num_bands // max(1, most - least)
+        return min(max(band, 0), self.num_bands - 1)
+
+    def goes_on(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
+        band = self.band(trial.macs)
+        points = [trial, *(peer for peer in peers if self.band(peer.macs) == band)]
+        num_better = int(ranking(points).index(0))
+        return num_better < len(points) / self.reduction_factor
+
+
+def ranking(points: Sequence[RungPoint]) -> list[int]:
+    """Positions of trials at a rung, the best first.
+
+    By non-dominated rank over accuracy and MACs; those of one rank by accuracy, the most accurate
+    first, equal ones by number, since the earlier cannot have been judged by the later.
+    """
+    losses = np.array([(-point.top1, point.macs) for point in points], dtype=float)
+    ranks = np.zeros(len(points), dtype=int)
+    left = np.arange(len(points))
+    rank = 0
+    while left.size:
+        in_front = non_dominated(losses[left])
+        ranks[left[in_front]] = rank
+        left = left[~in_front]
+        rank += 1
+    return sorted(range(len(points)), key=lambda i: (ranks[i], -points[i].top1, points[i].number))
