@@ -32,6 +32,7 @@ from fsspec import available_protocols
 from fsspec.core import url_to_fs
 
 from results.errors import StorageError
+from results.masking import MASK
 from results.temporary import is_orphan, temporary_name, write_whole
 from sharedattn.errors import InputError
 
@@ -359,4 +360,4 @@ def _checked(name: str) -> str:
 
 def _without_password(text: str, url: str) -> str:
     password = urlsplit(url).password
-    return text.replace(password, "***") if password else text
+    return text.replace(password, MASK) if password else text

@@ -11,7 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from results.masking import masked
+
 LIBRARIES = ("sharedattn", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
+NOT_INSTALLED = "not installed"
 
 
 @cache
@@ -22,14 +25,17 @@ def library_versions() -> dict[str, str]:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = "not installed"
+            versions[name] = NOT_INSTALLED
     return versions
 
 
 def provenance() -> dict[str, Any]:
-    """Command line, commit, versions and machine of this process, as a JSON document."""
+    """Command line, commit, versions and machine of this process, as a JSON document.
+
+    Passwords on the command line are left out: the document is stored and printed.
+    """
     return {
-        "command": " ".join(["sharedattn", *sys.argv[1:]]),
+        "command": " ".join(["sharedattn", *map(masked, sys.argv[1:])]),
         "commit": _commit(),
         "versions": library_versions(),
         "machine": {
