@@ -36,19 +36,16 @@ from results.masking import MASK
 from results.temporary import is_orphan, temporary_name, write_whole
 from sharedattn.errors import InputError
 
+RETRY_DELAYS_S = (0.5, 2.0)  # after a server's first and second failure
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 _PREFIX = re.compile(rf"({_NAME.pattern}/?)?", re.ASCII)
-RETRY_DELAYS_S = (0.5, 2.0)  # after a server's first and second failure
 
 T = TypeVar("T")
-
-_OPTIONS = "options of a protocol are variables, such as FSSPEC_S3_ENDPOINT_URL"
 
 
 def shown_url(url: str) -> str:
     """A URL of files as messages and the database show it, without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
+    if _local_folder(url) is not None or (parts := urlsplit(url)).password is None:
         return url
     _, _, host = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{parts.username}@{host}").geturl()
@@ -345,7 +342,8 @@ def _check_url(url: str) -> None:
         ) from None
     if any(character in url for character in "?#*["):
         raise InputError(
-            f"`a URL of files has no ? # * [` must hold, but that of {protocol}:// has; {_OPTIONS}"
+            f"`a URL of files has no ? # * [` must hold, but that of {protocol}:// has; options of "
+            f"a protocol are variables, such as FSSPEC_S3_ENDPOINT_URL"
         )
 
 

@@ -144,7 +144,13 @@ def test_urls_that_mean_nothing_are_refused(url: str, message: str) -> None:
 
 def test_passwords_are_not_shown(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown_url(SECRET_URL) == "sftp://me@host:22/data"
-    for url in ("/data/x:y@z", "s3://bucket/x:y@z", "sftp://me@host/x", "file:///data"):
+    for url in (
+        "/data/x:y@z",
+        "//x:y@z/[",
+        "s3://bucket/x:y@z",
+        "sftp://me@host/x",
+        "file:///data",
+    ):
         assert shown_url(url) == url
     blobs = BlobStore(SECRET_URL)
     assert repr(blobs) == f"{blobs}" == "BlobStore('sftp://me@host:22/data')"
