@@ -20,9 +20,10 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 from results.records import Fidelity, TrialRole  # noqa: E402 (the warning is timm's, at import)
 from results.store import Store  # noqa: E402
+from search.config import SearchConfig  # noqa: E402
 from search.evaluators import Evaluator, Measurement, Task  # noqa: E402
 from search.provenance import provenance  # noqa: E402
-from search.run import SearchConfig, prepare, run_search  # noqa: E402
+from search.run import prepare, run_search  # noqa: E402
 
 
 @dataclass(frozen=True)

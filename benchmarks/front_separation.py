@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import math
+import os
 import statistics
 import sys
 import warnings
@@ -28,7 +29,6 @@ from search.evaluators.scratch import ScratchEvaluator  # noqa: E402
 from search.executors import Finished  # noqa: E402
 from search.executors.local import LocalExecutor  # noqa: E402
 from search.provenance import provenance  # noqa: E402
-from search.run import default_workers  # noqa: E402
 from sharedattn.backbones import describe  # noqa: E402
 from sharedattn.cost import CostModel  # noqa: E402
 from sharedattn.data import DataConfig  # noqa: E402
@@ -44,7 +44,8 @@ def accuracies(
     found: dict[NetworkSpec, list[float]] = {spec: [] for spec in specs}
     num_ended = 0
     waiting = iter(enumerate(jobs))
-    with LocalExecutor(evaluator, num_slots=default_workers("cpu")) as executor:
+    num_cores = len(os.sched_getaffinity(0))
+    with LocalExecutor(evaluator, num_slots=num_cores) as executor:
         while num_ended < len(jobs):
             while executor.num_free and (job := next(waiting, None)) is not None:
                 ticket, (spec, seed) = job

@@ -17,9 +17,10 @@ from results.analysis.plots import write_plots
 from results.export import exported_weights, read_export
 from results.folders import check_replaceable, folder_in_place_of, write_text
 from results.records import Document
+from search.config import DEFAULT_DATA
 from search.exporting import open_recorded
 from search.provenance import library_versions
-from search.run import DEFAULT_DATA, data_for, load_recipe
+from search.training_inputs import data_for, load_recipe
 from sharedattn.backbones import resolve
 from sharedattn.data import DataSource, open_data
 from sharedattn.errors import InputError
@@ -140,7 +141,7 @@ def _read(config: str, data: str | None, data_root: str | None) -> _Subject:
             spec=spec,
             state_dict=None,
             weights={"source": "random initialisation", "seed": OWN_SEED},
-            data=open_data(data_for(spec, name, data_root)),
+            data=open_data(data_for(spec.backbone, name, data_root)),
             recipe=load_recipe(None, name, None),
             out=Path("sharedattn-out", "analysis"),
         )

@@ -150,8 +150,12 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
     search.add_argument("--evaluator", choices=("scratch", "table"), default="scratch")
     search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")
-    search.add_argument("--executor", choices=("local",), default="local")
+    search.add_argument("--executor", choices=("local", "ray"), default="local")
+    search.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (default: one here)")
     search.add_argument("--workers", type=int, help="trials at once (default: what fits)")
+    _add_resources(search)
+    search.add_argument("--early-stopping", metavar="RULE", help="stop trials: mo-asha")
+    search.add_argument("--rungs", type=_epochs, metavar="N,N", help="epochs to judge trials at")
     search.add_argument("--deterministic", action="store_true", help="the same trials every time")
     search.add_argument("--confirm-seeds", type=int, help="seeds of a front member (default: 3)")
     search.add_argument("--seed", type=int, default=0)
@@ -182,8 +186,38 @@ def _add_study(command: argparse.ArgumentParser) -> None:
     _add_storage(command)
 
 
+def _add_resources(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores and threads")
+    command.add_argument("--gpus-per-trial", type=float, metavar="N", help="0.5 shares one")
+    command.add_argument(
+        "--resources-per-trial",
+        type=_amounts,
+        metavar="NAME=N,...",
+        help="of a cluster's own resources",
+    )
+
+
 def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _epochs(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(epoch) for epoch in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"`rungs are whole numbers between commas` must hold, but got {text!r}"
+        ) from error
+
+
+def _amounts(text: str) -> dict[str, float]:
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {name: float(amount) for name, amount in pairs}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"`resources are NAME=AMOUNT between commas` must hold, but got {text!r}"
+        ) from error
 
 
 def _quantity(text: str) -> int:

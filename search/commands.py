@@ -17,19 +17,12 @@ from results.records import Study, TrialRow
 from results.report import write_report
 from results.store import Store
 from results.summary import StudySummary, front_document
+from search.config import DEFAULT_DATA, SearchConfig
 from search.exporting import export_placement, train_placement, verify_folder
+from search.machines import resolve_device
+from search.places import storage_url, weights_store
 from search.progress import ProgressDisplay
-from search.run import (
-    DEFAULT_DATA,
-    SearchConfig,
-    data_for,
-    load_recipe,
-    prepare,
-    resolve_device,
-    run_search,
-    storage_url,
-    weights_store,
-)
+from search.run import prepare, run_search
 from search.tables import (
     analysis_notes,
     analysis_table,
@@ -39,6 +32,7 @@ from search.tables import (
     front_table,
     papers_tables,
 )
+from search.training_inputs import data_for, load_recipe
 from sharedattn.backbones import build, resolve
 from sharedattn.cost import CONVENTION, CostModel
 from sharedattn.data import DataConfig
@@ -71,11 +65,18 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         "study": arguments.study,
         "storage": arguments.storage,
         "weights_dir": arguments.weights_dir,
+        "address": arguments.address,
+        "cpus_per_trial": arguments.cpus_per_trial,
+        "gpus_per_trial": arguments.gpus_per_trial,
+        "resources_per_trial": arguments.resources_per_trial,
+        "early_stopping": arguments.early_stopping,
+        "rungs": arguments.rungs,
     }
     config = SearchConfig(
         **{name: value for name, value in given.items() if value is not None},
         budget=_budget(arguments),
         evaluator=arguments.evaluator,
+        executor=arguments.executor,
         seed=arguments.seed,
         deterministic=arguments.deterministic,
         device=arguments.device,
@@ -92,7 +93,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
             f"{space.in_budget:,} placements of {space.space.name}"
             + (f" ({space.size:,} without budget)" if space.in_budget < space.size else "")
             + f", {record.num_trials} trials by {record.searcher}, "
-            f"{prepared.num_workers} at a time",
+            f"{prepared.slots.num_slots} at a time",
         )
 
     errors = Console(stderr=True, soft_wrap=True)
@@ -114,7 +115,8 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
                     "knee",
                     exported,
                     weights=prepared.weights,
-                    device=resolve_device(config.device),
+                    # The machine that drives a cluster may have no GPU of its own.
+                    device=resolve_device("auto" if config.executor == "ray" else config.device),
                 )
                 if message is not None:
                     console.print(message)
@@ -328,7 +330,7 @@ def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, R
         recipe = Recipe.from_json(record.recipe)
     else:
         spec = resolve(NetworkSpec.parse(arguments.config))
-        data = data_for(spec, DEFAULT_DATA, None)
+        data = data_for(spec.backbone, DEFAULT_DATA, None)
         recipe = load_recipe(arguments.recipe, arguments.data or DEFAULT_DATA, None)
     if arguments.data is not None or arguments.data_root is not None:
         data = replace(data, name=arguments.data or data.name, root=arguments.data_root)

@@ -38,13 +38,20 @@ class LocalExecutor(Executor):
         evaluator: pickled once to each worker.
         num_slots: processes.
         threads: torch threads of each; None: the machine's cores shared among the slots.
+        gpus: GPUs of each, a fraction to share one; with more slots than they allow, slots take
+            turns. Within a worker they are devices 0, 1, ..., as on a cluster.
 
     Raises:
         ValueError: no slots, or no threads.
     """
 
     def __init__(
-        self, evaluator: Evaluator, *, num_slots: int, threads: int | None = None
+        self,
+        evaluator: Evaluator,
+        *,
+        num_slots: int,
+        threads: int | None = None,
+        gpus: float = 0.0,
     ) -> None:
         if num_slots < 1 or (threads is not None and threads < 1):
             raise ValueError(
@@ -52,6 +59,7 @@ class LocalExecutor(Executor):
             )
         self.num_slots = num_slots
         self.threads = threads or default_threads(num_slots)
+        self._gpus = gpus
         self._evaluator = pickle.dumps(evaluator)
         self._slots: list[_Slot | None] = [None] * num_slots
 
@@ -122,7 +130,13 @@ class LocalExecutor(Executor):
             target=_work,
             # Not a daemon: image data sets load with processes of their own, which a daemon may
             # not have. The lifeline ends a worker whose driver is gone.
-            args=(theirs, watched, self._evaluator, self.threads, slot),
+            args=(
+                theirs,
+                watched,
+                self._evaluator,
+                self.threads,
+                visible_gpus(slot, self._gpus) if self._gpus else None,
+            ),
         )
         process.start()
         theirs.close()
@@ -133,6 +147,21 @@ class LocalExecutor(Executor):
 def default_threads(num_slots: int) -> int:
     """Torch threads of a slot: the cores this process may use, shared evenly."""
     return max(1, len(os.sched_getaffinity(0)) // num_slots)
+
+
+def visible_gpus(slot: int, gpus: float) -> str:
+    """CUDA_VISIBLE_DEVICES of a slot: its share of the GPUs that this process sees.
+
+    Args:
+        slot: index, from 0.
+        gpus: GPUs of a slot, a fraction to share one.
+    """
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ours = given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
+    first = int(slot * gpus)
+    return ",".join(ours[i % len(ours)] for i in range(first, first + max(1, int(gpus))))
 
 
 def _send(slot: _Slot, message: Task | bool) -> None:
@@ -162,7 +191,7 @@ def _death(exitcode: int | None) -> Lost | Preempted:
 
 
 def _work(
-    pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int, slot: int
+    pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int, gpus: str | None
 ) -> None:
     """A worker's life: tasks in, events out, until the driver's end of the pipe closes."""
     # Ctrl-C reaches the whole process group; the driver alone decides what it means.
@@ -170,12 +199,11 @@ def _work(
     threading.Thread(target=_end_with_driver, args=(lifeline,), daemon=True).start()
     # timm 1.0.31 warns at import of its own use of torch.jit; a worker would print that each time.
     warnings.filterwarnings("ignore", message=".*torch.jit.*")
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     import torch
 
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        # "cuda" then means this slot's GPU; more slots than GPUs share them in turn.
-        torch.cuda.set_device(slot % torch.cuda.device_count())
     measures: Evaluator = pickle.loads(evaluator)
     while True:
         try:

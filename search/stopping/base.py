@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,10 @@ class EarlyStopping(ABC):
     """Judges trials at rungs; holds nothing that the database does not."""
 
     name: ClassVar[str]
+
+    @abstractmethod
+    def document(self) -> dict[str, Any]:
+        """All that a judgement depends on, for the study's fingerprint."""
 
     @abstractmethod
     def goes_on(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:

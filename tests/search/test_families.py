@@ -13,8 +13,9 @@ from results.export import read_export
 from results.records import TrialState
 from results.store import Store
 from results.summary import StudySummary
+from search.config import SearchConfig
 from search.exporting import export_placement, verify_folder
-from search.run import SearchConfig, prepare, run_search
+from search.run import prepare, run_search
 from sharedattn.backbones import FAMILIES
 
 
@@ -24,9 +25,7 @@ def test_three_trials_and_an_export(
     base_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Trials run here: worker processes are tested by themselves, and take seconds to begin.
-    monkeypatch.setattr(
-        "search.run.LocalExecutor", lambda evaluator, num_slots, threads: Inline(evaluator)
-    )
+    monkeypatch.setattr("search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator))
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny_space(base_name)), encoding="utf-8")
     prepared = prepare(
         SearchConfig(

@@ -1,0 +1,147 @@
+"""What a search is asked to do, checked as far as that needs neither data nor a machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from search.searchers import SEARCHERS
+from search.stopping import STOPPINGS
+from sharedattn.errors import InputError
+from spaces.budget import Budget
+
+DEFAULT_SPACE = "digit-pairs-vit"
+DEFAULT_DATA = "digit-pairs"
+DEFAULT_TRIALS = 24
+DEFAULT_CONFIRM_SEEDS = 3
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """Everything that a search is asked to do.
+
+    Attributes:
+        space: a preset's name or a YAML file.
+        data: `digit-pairs`, a folder, or a name that timm opens.
+        data_root: folder that holds a named data set.
+        recipe: a recipe's name or a YAML file; None: the data's own.
+        epochs: epochs of a trial in place of the recipe's.
+        budget: what a placement may cost.
+        objectives: names, top1 among them.
+        searcher: nsga2, tpe or random.
+        evaluator: scratch, or table for a simulated search.
+        table: the table's file.
+        num_trials: search trials, a total.
+        confirm_seeds: seeds of each front member, a total; 1: none is confirmed.
+        val_fraction: share of train that is cut off where the data has no validation split;
+            None: a tenth.
+        seed: of proposals and trainings.
+        num_workers: trials at once; None: as many as fit the machine or the cluster.
+        executor: local, worker processes of this machine; or ray, a cluster.
+        address: of the Ray cluster; None: one is started on this machine.
+        cpus_per_trial: cores and torch threads of a trial; None: this machine's shared among the
+            workers, or one on a cluster.
+        gpus_per_trial: GPUs of a trial, a fraction to share one; None: one where it trains on
+            GPUs.
+        resources_per_trial: amounts of the cluster's own resources, by name.
+        early_stopping: rule by which trials are stopped at rungs; None: none is.
+        rungs: epochs at which trials are judged; empty: the recipe's, else the rule's own.
+        deterministic: whether the order of completion must not matter.
+        device: cpu, cuda, or auto.
+        study: the study's name; None: made of space, data and fingerprint.
+        storage: the database's URL; None: an SQLite file in `out`.
+        out: folder of the database, weights, reports and exports.
+        weights_dir: folder or URL of weights and checkpoints; None: beside the database.
+    """
+
+    space: str = DEFAULT_SPACE
+    data: str = DEFAULT_DATA
+    data_root: str | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    budget: Budget = field(default_factory=Budget)
+    objectives: tuple[str, ...] = ("top1", "macs")
+    searcher: str = "nsga2"
+    evaluator: Literal["scratch", "table"] = "scratch"
+    table: Path | None = None
+    num_trials: int = DEFAULT_TRIALS
+    confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
+    val_fraction: float | None = None
+    seed: int = 0
+    num_workers: int | None = None
+    executor: Literal["local", "ray"] = "local"
+    address: str | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    resources_per_trial: Mapping[str, float] = field(default_factory=dict)
+    early_stopping: str | None = None
+    rungs: tuple[int, ...] = ()
+    deterministic: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    study: str | None = None
+    storage: str | None = None
+    out: Path = Path("sharedattn-out")
+    weights_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_trials", 1), ("confirm_seeds", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"`{name} >= {least}` must hold, but got {getattr(self, name)}")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise InputError(f"`workers >= 1` must hold, but got {self.num_workers}")
+        if (self.evaluator == "table") != (self.table is not None):
+            raise InputError(
+                "`--table and --evaluator table go together` must hold, but got "
+                f"--evaluator {self.evaluator} and table {self.table}"
+            )
+        if self.study is not None and not _STUDY_NAME.fullmatch(self.study):
+            raise InputError(
+                f"`a study's name is letters, digits, dots, dashes` must hold, since it names a "
+                f"folder, but got {self.study!r}"
+            )
+        self._check_options_apply()
+        for what, chosen, known in (
+            ("a searcher", self.searcher, list(SEARCHERS)),
+            ("early stopping", self.early_stopping, list(STOPPINGS)),
+        ):
+            if chosen is not None and chosen not in known:
+                raise InputError(
+                    f"`{what} is one of {', '.join(known)}` must hold, but got {chosen!r}"
+                )
+
+    def _check_options_apply(self) -> None:
+        """Refuse options that the other options leave without a meaning."""
+        of_training = {
+            "--data": self.data != DEFAULT_DATA,
+            "--data-root": self.data_root is not None,
+            "--recipe": self.recipe is not None,
+            "--epochs": self.epochs is not None,
+            "--val-fraction": self.val_fraction is not None,
+            "--weights-dir": self.weights_dir is not None,
+        }
+        of_named_data = {name: of_training[name] for name in ("--data-root", "--val-fraction")}
+        of_cluster = {
+            "--address": self.address is not None,
+            "--resources-per-trial": bool(self.resources_per_trial),
+        }
+        for excluded, given, why in (
+            (self.evaluator == "table", of_training, "a table trains nothing"),
+            (self.data == DEFAULT_DATA, of_named_data, "digit-pairs has its own splits"),
+            (self.executor == "local", of_cluster, "they are of a cluster, see --executor ray"),
+            (self.early_stopping is None, {"--rungs": bool(self.rungs)}, "nothing is stopped"),
+            (
+                self.device == "cpu",
+                {"--gpus-per-trial": bool(self.gpus_per_trial)},
+                "trials are to run on CPUs",
+            ),
+        ):
+            useless = [name for name, is_given in given.items() if is_given]
+            if excluded and useless:
+                raise InputError(
+                    f"`options do not exclude each other` must hold, but {why}: "
+                    f"leave out {', '.join(useless)}"
+                )

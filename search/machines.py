@@ -1,0 +1,89 @@
+"""What trials run on: how many at once, with which cores and GPUs, here or on a cluster."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from search.config import SearchConfig
+from search.executors import TrialResources
+from search.executors.local import default_threads
+from sharedattn.errors import InputError
+
+MAX_DEFAULT_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Room for trials.
+
+    Attributes:
+        num_slots: trials at once.
+        resources: what each of them has.
+        device: where they train.
+    """
+
+    num_slots: int
+    resources: TrialResources
+    device: str
+
+
+def resolve_device(device: str) -> str:
+    """`cpu` or `cuda`, `auto` being CUDA where there is some.
+
+    Raises:
+        InputError: CUDA is asked for and there is none.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("`--device cuda needs a CUDA device` must hold, but torch finds none")
+    return device
+
+
+def find_slots(config: SearchConfig) -> Slots:
+    """The room for a search's trials; connects to its cluster where it has one.
+
+    Raises:
+        InputError: no such cluster, no such device, or not enough of it for one trial.
+    """
+    return _slots_of_cluster(config) if config.executor == "ray" else _slots_here(config)
+
+
+def _slots_here(config: SearchConfig) -> Slots:
+    device = resolve_device(config.device)
+    gpus = 0.0
+    num_fitting = min(MAX_DEFAULT_WORKERS, _num_cores() // (config.cpus_per_trial or 1))
+    if device == "cuda":
+        gpus = config.gpus_per_trial or 1.0
+        num_fitting = int(torch.cuda.device_count() / gpus)
+        if not num_fitting:
+            raise InputError(
+                f"`the machine has the GPUs of a trial` must hold, but it has "
+                f"{torch.cuda.device_count()} and --gpus-per-trial is {gpus:g}"
+            )
+    num_slots = config.num_workers or max(1, num_fitting)
+    cpus = config.cpus_per_trial or default_threads(num_slots)
+    return Slots(num_slots, TrialResources(cpus=cpus, gpus=gpus), device)
+
+
+def _slots_of_cluster(config: SearchConfig) -> Slots:
+    # Imported here: a search on one machine needs no Ray.
+    from search.executors import ray_tune
+
+    ray_tune.connect(config.address)
+    gpus = config.gpus_per_trial
+    if gpus is None:
+        wanted = config.device == "cuda" or (config.device == "auto" and ray_tune.has_gpus())
+        gpus = 1.0 if wanted else 0.0
+    resources = TrialResources(
+        cpus=config.cpus_per_trial or 1, gpus=gpus, custom=config.resources_per_trial
+    )
+    num_slots = ray_tune.trial_slots(resources, config.num_workers)
+    return Slots(num_slots, resources, "cuda" if gpus else "cpu")
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,49 @@
+"""What a training is made of, from the names that the command line gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from search.config import DEFAULT_DATA
+from sharedattn.backbones import describe
+from sharedattn.data import DataConfig
+from sharedattn.placement import BackboneSpec
+from sharedattn.recipe import Recipe
+
+GENERAL_RECIPE = "deit"
+
+
+def data_for(
+    backbone: BackboneSpec, name: str, root: str | None, val_fraction: float | None = None
+) -> DataConfig:
+    """Data by its name, at the size and with the channels that a backbone takes.
+
+    Args:
+        backbone: what will look at it.
+        name: `digit-pairs`, a folder, or a name that timm opens.
+        root: folder that holds a named data set.
+        val_fraction: share of train that is cut off where there is no validation; None: a tenth.
+    """
+    config = DataConfig(
+        name=name,
+        root=root,
+        image_size=describe(backbone).image_size,
+        in_chans=backbone.in_chans,
+    )
+    return config if val_fraction is None else replace(config, val_fraction=val_fraction)
+
+
+def load_recipe(name: str | None, data: str, epochs: int | None) -> Recipe:
+    """A recipe for some data.
+
+    Args:
+        name: a recipe's name or file; None: the data's own.
+        data: name of the data.
+        epochs: in place of the recipe's; None: as they are.
+
+    Raises:
+        InputError: no such recipe, or one with a value out of range.
+    """
+    own = name if name is not None else DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
+    recipe = Recipe.load(own)
+    return recipe if epochs is None else recipe.with_changes(epochs=epochs)
