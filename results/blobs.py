@@ -342,8 +342,8 @@ def _check_url(url: str) -> None:
         ) from None
     if any(character in url for character in "?#*["):
         raise InputError(
-            f"`a URL of files has no ? # * [` must hold, but that of {protocol}:// has; options of "
-            f"a protocol are variables, such as FSSPEC_S3_ENDPOINT_URL"
+            f"`a URL of files has no ? # * [` must hold, but that of {protocol}:// has; options "
+            f"of a protocol are variables, such as FSSPEC_S3_ENDPOINT_URL"
         )
 
 
