@@ -164,11 +164,14 @@ def look_at(url: str) -> Schema:
         raise _cannot_open(shown_url(parsed), error) from error
 
 
-def consistent_engine(engine: Engine) -> Engine:
-    """The same engine, whose transactions read the database as it stood when they began."""
+def reading_engines(engine: Engine) -> tuple[Engine, Engine]:
+    """The same engine for one query, and for several of the same state of the database."""
     if sqlite_file(engine.url) is not None:
-        return engine
-    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        return engine, engine
+    # One query needs no transaction around it, which takes two more trips to the server.
+    one = engine.execution_options(isolation_level="AUTOCOMMIT")
+    several = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return one, several
 
 
 def _open_file(file: Path, url: URL, *, create: bool, read_only: bool) -> Engine:

@@ -66,17 +66,35 @@ _SELECT_TRIAL_ID = select(_TRIALS.c.id).where(
     _TRIALS.c.role == bindparam("b_role"),
     _TRIALS.c.number == bindparam("b_number"),
 )
-_SELECT_RUNNING = (
-    select(_TRIALS.c.state, _TRIALS.c.spec_id, _SPECS.c.key, _ATTEMPTS.c.number.label("attempt"))
-    .join(_SPECS, _SPECS.c.id == _TRIALS.c.spec_id)
+_SELECT_OPEN_ATTEMPT = (
+    select(_TRIALS.c.state, _ATTEMPTS.c.number)
     .outerjoin(
         _ATTEMPTS, (_ATTEMPTS.c.trial_id == _TRIALS.c.id) & _ATTEMPTS.c.finished_at.is_(None)
     )
     .where(_TRIALS.c.id == bindparam("b_trial_id"), _TRIALS.c.study_id == bindparam("b_study_id"))
 )
 _UPDATE_TRIAL = update(_TRIALS).where(_TRIALS.c.id == bindparam("b_trial_id"))
-_UPDATE_OPEN_ATTEMPT = update(_ATTEMPTS).where(
-    _ATTEMPTS.c.trial_id == bindparam("b_trial_id"), _ATTEMPTS.c.finished_at.is_(None)
+_SPEC_ID = select(_TRIALS.c.spec_id).where(_TRIALS.c.id == bindparam("b_trial_id"))
+_CLOSE_ATTEMPT = (
+    update(_ATTEMPTS)
+    .where(
+        _ATTEMPTS.c.number == bindparam("b_attempt"),
+        _ATTEMPTS.c.finished_at.is_(None),
+        _ATTEMPTS.c.trial_id.in_(
+            select(_TRIALS.c.id).where(
+                _TRIALS.c.id == bindparam("b_trial_id"),
+                _TRIALS.c.study_id == bindparam("b_study_id"),
+            )
+        ),
+    )
+    .returning(
+        _SPEC_ID.scalar_subquery().label("spec_id"),
+        # No join: what SQLite returns names its columns without their tables.
+        select(_SPECS.c.key)
+        .where(_SPECS.c.id == _SPEC_ID.scalar_subquery())
+        .scalar_subquery()
+        .label("spec_key"),
+    )
 )
 _UPDATE_EVALUATION = update(_EVALUATIONS).where(_EVALUATIONS.c.key == bindparam("b_key"))
 
@@ -194,8 +212,7 @@ class StudyDriver:
         _check_unfinished(outcome)
 
         def write(connection: Connection) -> None:
-            self._check_running(connection, trial_id, attempt)
-            _close_attempt(connection, trial_id, outcome, traceback)
+            self._close_attempt(connection, trial_id, attempt, outcome, traceback=traceback)
             connection.execute(_INSERT_ATTEMPT, {"trial_id": trial_id, "number": attempt + 1})
 
         self._write(write)
@@ -222,7 +239,7 @@ class StudyDriver:
             )
 
         def write(connection: Connection) -> None:
-            self._check_running(connection, trial_id, attempt)
+            self._check_open(connection, trial_id, attempt)
             _save_rung(connection, trial_id, report)
 
         self._write(write)
@@ -257,15 +274,18 @@ class StudyDriver:
         """
 
         def write(connection: Connection) -> None:
-            spec_id = self._check_running(
-                connection, trial_id, attempt, evaluation.identity.spec_key
+            spec_id = self._close_attempt(
+                connection,
+                trial_id,
+                attempt,
+                AttemptOutcome.COMPLETE,
+                spec_key=evaluation.identity.spec_key,
             )
             evaluation_id, is_there = _save_evaluation(connection, spec_id, evaluation)
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.COMPLETE,
-                AttemptOutcome.COMPLETE,
                 sampler_attributes,
                 searcher_attributes,
                 evaluation_id=evaluation_id,
@@ -300,12 +320,17 @@ class StudyDriver:
         """
 
         def write(connection: Connection) -> None:
-            self._check_running(connection, trial_id, attempt, evaluation.record.identity.spec_key)
+            self._close_attempt(
+                connection,
+                trial_id,
+                attempt,
+                AttemptOutcome.COMPLETE,
+                spec_key=evaluation.record.identity.spec_key,
+            )
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.COMPLETE,
-                AttemptOutcome.COMPLETE,
                 sampler_attributes,
                 searcher_attributes,
                 evaluation_id=evaluation.id,
@@ -344,14 +369,13 @@ class StudyDriver:
             )
 
         def write(connection: Connection) -> None:
-            self._check_running(connection, trial_id, attempt)
+            self._close_attempt(connection, trial_id, attempt, AttemptOutcome.PRUNED)
             if report is not None:
                 _save_rung(connection, trial_id, report)
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.PRUNED,
-                AttemptOutcome.PRUNED,
                 sampler_attributes,
                 searcher_attributes,
                 learning_curve=[dict(epoch) for epoch in learning_curve],
@@ -386,15 +410,13 @@ class StudyDriver:
         lines = traceback.strip().splitlines()
 
         def write(connection: Connection) -> None:
-            self._check_running(connection, trial_id, attempt)
+            self._close_attempt(connection, trial_id, attempt, outcome, traceback=traceback)
             self._end_trial(
                 connection,
                 trial_id,
                 TrialState.FAILED,
-                outcome,
                 sampler_attributes,
                 searcher_attributes,
-                traceback=traceback,
                 error=lines[-1] if lines else "unknown error",
             )
 
@@ -462,11 +484,10 @@ class StudyDriver:
 
         return outlast(run)
 
-    def _check_running(
-        self, connection: Connection, trial_id: int, attempt: int, spec_key: str | None = None
-    ) -> int:
-        """The spec's row of a running trial; with `spec_key`, of a trial of that spec."""
-        row = connection.execute(_SELECT_RUNNING, {**self._bound, "b_trial_id": trial_id}).first()
+    def _check_open(self, connection: Connection, trial_id: int, attempt: int) -> None:
+        """Refuse what is not of the open attempt of a running trial of this study."""
+        bound = {**self._bound, "b_trial_id": trial_id}
+        row = connection.execute(_SELECT_OPEN_ATTEMPT, bound).first()
         if row is None:
             raise ValueError(
                 f"`a driver writes to its own study` must hold, but trial id {trial_id} is not "
@@ -476,15 +497,45 @@ class StudyDriver:
             raise StaleAttemptError(
                 f"`a trial ends once` must hold, but trial id {trial_id} is {row.state.value}"
             )
-        if row.attempt != attempt:
+        if row.number != attempt:
             raise StaleAttemptError(
                 f"`a result is of the open attempt` must hold, but trial id {trial_id} is at "
-                f"attempt {row.attempt} and this is of attempt {attempt}"
+                f"attempt {row.number} and this is of attempt {attempt}"
             )
-        if spec_key not in (None, row.key):
+
+    def _close_attempt(
+        self,
+        connection: Connection,
+        trial_id: int,
+        attempt: int,
+        outcome: AttemptOutcome,
+        *,
+        traceback: str | None = None,
+        spec_key: str | None = None,
+    ) -> int:
+        """Close the open attempt of a running trial; with `spec_key`, of a trial of that spec.
+
+        Returns:
+            The spec's row.
+        """
+        row = connection.execute(
+            _CLOSE_ATTEMPT,
+            {
+                **self._bound,
+                "b_trial_id": trial_id,
+                "b_attempt": attempt,
+                "finished_at": utc_now(),
+                "outcome": outcome,
+                "traceback": traceback,
+            },
+        ).first()
+        if row is None:
+            self._check_open(connection, trial_id, attempt)
+            raise AssertionError("an attempt that is open can be closed")
+        if spec_key not in (None, row.spec_key):
             raise ValueError(
                 f"`an evaluation is of its trial's spec` must hold, but trial id {trial_id} is "
-                f"of {row.key} and the evaluation of {spec_key}"
+                f"of {row.spec_key} and the evaluation of {spec_key}"
             )
         return int(row.spec_id)
 
@@ -493,11 +544,8 @@ class StudyDriver:
         connection: Connection,
         trial_id: int,
         state: TrialState,
-        outcome: AttemptOutcome,
         sampler_attributes: Document | None,
         searcher_attributes: Mapping[str, Any] | None,
-        *,
-        traceback: str | None = None,
         **columns: Any,
     ) -> None:
         if sampler_attributes is not None:
@@ -506,7 +554,6 @@ class StudyDriver:
             _UPDATE_TRIAL,
             {"b_trial_id": trial_id, "state": state, "finished_at": utc_now(), **columns},
         )
-        _close_attempt(connection, trial_id, outcome, traceback)
         self._save_searcher_attributes(connection, searcher_attributes)
 
     def _save_searcher_attributes(
@@ -609,17 +656,3 @@ def _save_rung(connection: Connection, trial_id: int, report: RungReport) -> Non
             f"`a trial is judged once at a rung` must hold, but trial id {trial_id} had been let "
             f"on at epoch {report.epoch}; what was decided then stands"
         )
-
-
-def _close_attempt(
-    connection: Connection, trial_id: int, outcome: AttemptOutcome, traceback: str | None
-) -> None:
-    connection.execute(
-        _UPDATE_OPEN_ATTEMPT,
-        {
-            "b_trial_id": trial_id,
-            "finished_at": utc_now(),
-            "outcome": outcome,
-            "traceback": traceback,
-        },
-    )

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Row, Select, exists, func, select
 
 from results import models
 from results.bulk import collector_paused
-from results.database import consistent_engine, open_engine, shown_url, sqlite_file
+from results.database import open_engine, reading_engines, shown_url, sqlite_file
 from results.driver import StudyDriver
 from results.inserts import insert_or_find
 from results.lock import ServerLock, file_lock, holder_of_file, holder_on_server
@@ -100,7 +100,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = engine.execution_options(write=True)
-        self._consistent = consistent_engine(engine)
+        self._reader, self._consistent = reading_engines(engine)
         self._snapshot: Connection | None = None
         self.url = shown_url(engine.url)
 
@@ -163,13 +163,9 @@ class Store:
         with storage_errors(self.url), engine.begin() as connection:
             yield connection
 
-    def _read(self, read: Callable[[Connection], _T]) -> _T:
-        """What is read in one transaction, again where its connection was lost."""
-        if self._snapshot is not None:
-            return read(self._snapshot)
-        return self._run(self._engine, read)
-
     def _run(self, engine: Engine, operation: Callable[[Connection], _T]) -> _T:
+        """Run a transaction, again where its connection was lost."""
+
         def run() -> _T:
             with self._transaction(engine) as connection:
                 return operation(connection)
@@ -177,12 +173,14 @@ class Store:
         return outlast(run)
 
     def _rows(self, *queries: Select[*tuple[Any, ...]]) -> list[Row[*tuple[Any, ...]]]:
-        """All rows of some queries, one query after the other."""
-        return self._read(
-            lambda connection: [
-                row for query in queries for row in connection.execute(query).all()
-            ]
-        )
+        """All rows of some queries, one query after the other, of one state of the database."""
+
+        def read(connection: Connection) -> list[Row[*tuple[Any, ...]]]:
+            return [row for query in queries for row in connection.execute(query).all()]
+
+        if self._snapshot is not None:
+            return read(self._snapshot)
+        return self._run(self._reader if len(queries) == 1 else self._consistent, read)
 
     # Studies
 
@@ -193,7 +191,8 @@ class Store:
 
     def find_study(self, name: str) -> Study | None:
         """The study of this name, if there is one."""
-        return self._read(partial(_find_study, name=name))
+        rows = self._rows(_study_of(name))
+        return _study(rows[0]) if rows else None
 
     def study(self, name: str) -> Study:
         """The study of this name.
@@ -222,7 +221,7 @@ class Store:
                 the fields that differ.
         """
 
-        def write(connection: Connection) -> Study | None:
+        def write(connection: Connection) -> Study:
             insert_or_find(
                 connection,
                 "studies",
@@ -241,10 +240,9 @@ class Store:
                 confirm_seeds=record.confirm_seeds,
                 weights_dir=record.weights_dir,
             )
-            return _find_study(connection, record.name)
+            return _study(connection.execute(_study_of(record.name)).one())
 
         study = self._run(self._writer, write)
-        assert study is not None
         if study.record.fingerprint != record.fingerprint:
             differences = _differences(
                 study.record.fingerprint_document, record.fingerprint_document
@@ -274,7 +272,7 @@ class Store:
         """Who drives a study, for messages; None: nobody does."""
         database, name = sqlite_file(self._engine.url), study.record.name
         if database is None:
-            return self._read(partial(holder_on_server, study_name=name))
+            return self._run(self._reader, partial(holder_on_server, study_name=name))
         return holder_of_file(database, name)
 
     def searcher_attributes(self, study: Study) -> Document:
@@ -450,11 +448,8 @@ class Store:
         ]
 
 
-def _find_study(connection: Connection, name: str) -> Study | None:
-    row = connection.execute(
-        select(models.Study.__table__).where(models.Study.name == name)
-    ).first()
-    return None if row is None else _study(row)
+def _study_of(name: str) -> Select[*tuple[Any, ...]]:
+    return select(models.Study.__table__).where(models.Study.name == name)
 
 
 def _study(row: Row[Any]) -> Study:
