@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,8 @@ from results.front import Candidate, Front, candidates, objective_values, study_
 from results.pareto import Objective, hypervolume, hypervolume_history, knee, parse_objectives
 from results.quantities import format_quantity, parse_quantity
 from results.reconnecting import outlast
-from results.records import Document, Study, TrialRole, TrialRow, TrialState
+from results.records import Document, RungRow, Study, TrialRole, TrialRow, TrialState
+from results.stopping import Stopping, stopping_of
 from results.store import Store
 from sharedattn.errors import InputError
 
@@ -29,10 +31,12 @@ class StudySummary:
     Attributes:
         study: the study.
         rows: its trials of both roles.
+        rung_reports: what its search trials had come to at their rungs.
     """
 
     study: Study
     rows: list[TrialRow]
+    rung_reports: Sequence[RungRow] = ()
 
     @classmethod
     def read(cls, store: Store, study: Study) -> StudySummary:
@@ -40,7 +44,9 @@ class StudySummary:
 
         def read_once() -> StudySummary:
             with store.consistent():
-                return cls(store.study(study.record.name), store.trials(study))
+                return cls(
+                    store.study(study.record.name), store.trials(study), store.rung_reports(study)
+                )
 
         return outlast(read_once)
 
@@ -58,6 +64,14 @@ class StudySummary:
     def front(self) -> Front:
         """The front to show, see `study_front`."""
         return study_front(self.rows, self.objectives, self.study.record.confirm_seeds)
+
+    @cached_property
+    def stopping(self) -> Stopping | None:
+        """How search trials were stopped early; None where none was."""
+        fidelity = self.front.fidelity
+        return stopping_of(
+            self.rows, self.rung_reports, None if fidelity is None else fidelity.epochs
+        )
 
     @cached_property
     def hypervolume(self) -> float:
@@ -178,6 +192,7 @@ def front_document(
         "study": summary.study.record.name,
         "fingerprint": summary.study.record.fingerprint,
         "trials": summary.count(TrialRole.SEARCH),
+        "stopping": None if summary.stopping is None else summary.stopping.to_json(),
         "confirmations": summary.count(TrialRole.CONFIRM),
         "objectives": list(summary.study.record.objectives),
         "front": [_member_document(member) for member in front.members],

@@ -122,8 +122,8 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
                     console.print(message)
     document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
     _print_front(summary, console)
-    if len(summary.candidates) < record.num_trials <= space.in_budget:
-        failed = document["trials"]["failed"]
+    failed = document["trials"]["failed"]
+    if failed:
         console.print(f"{failed} trials failed; the report has their errors", style="yellow")
     if space.in_budget < record.num_trials:
         console.print(f"all {space.in_budget} placements of the space were evaluated")
@@ -380,3 +380,5 @@ def _print_front(summary: StudySummary, console: Console) -> None:
     )
     confirmed = "confirmed" if summary.front.is_confirmed else "not confirmed"
     console.print(f"{confirmed}; hypervolume {summary.hypervolume:.4f} of the box to {reference}")
+    if summary.stopping is not None:
+        console.print(str(summary.stopping))
