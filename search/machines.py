@@ -49,7 +49,13 @@ def find_slots(config: SearchConfig) -> Slots:
     Raises:
         InputError: no such cluster, no such device, or not enough of it for one trial.
     """
-    return _slots_of_cluster(config) if config.executor == "ray" else _slots_here(config)
+    if config.executor != "ray":
+        return _slots_here(config)
+    # Imported here: a search on one machine needs no Ray.
+    from search.executors import ray_tune
+
+    ray_tune.connect(config.address)
+    return cluster_slots(config)
 
 
 def _slots_here(config: SearchConfig) -> Slots:
@@ -69,11 +75,14 @@ def _slots_here(config: SearchConfig) -> Slots:
     return Slots(num_slots, TrialResources(cpus=cpus, gpus=gpus), device)
 
 
-def _slots_of_cluster(config: SearchConfig) -> Slots:
-    # Imported here: a search on one machine needs no Ray.
+def cluster_slots(config: SearchConfig) -> Slots:
+    """The room for a search's trials on the cluster that is connected.
+
+    Raises:
+        InputError: not enough of it for one trial.
+    """
     from search.executors import ray_tune
 
-    ray_tune.connect(config.address)
     gpus = config.gpus_per_trial
     if gpus is None:
         wanted = config.device == "cuda" or (config.device == "auto" and ray_tune.has_gpus())
