@@ -30,6 +30,7 @@ from sharedattn.data.source import Batch, DataConfig, Split
 from sharedattn.interpolate import at_image_size
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
+from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.training import evaluate, train
 from spaces.space import Space
@@ -45,10 +46,17 @@ class ResizedPairs(DigitPairs):
     image_size = OTHER_SIZE
 
     def train_batches(
-        self, recipe: Recipe, *, seed: int, epoch: int, device: torch.device
+        self,
+        recipe: Recipe,
+        *,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        rank: Rank = ALONE,
     ) -> Iterator[Batch]:
         """As the embedded data has them, at `OTHER_SIZE` pixels."""
-        for images, labels in super().train_batches(recipe, seed=seed, epoch=epoch, device=device):
+        batches = super().train_batches(recipe, seed=seed, epoch=epoch, device=device, rank=rank)
+        for images, labels in batches:
             yield resized(images), labels
 
     def eval_batches(
@@ -58,10 +66,11 @@ class ResizedPairs(DigitPairs):
         batch_size: int,
         device: torch.device,
         at_most: int | None = None,
+        rank: Rank = ALONE,
     ) -> Iterator[Batch]:
         """As the embedded data has them, at `OTHER_SIZE` pixels."""
         batches = super().eval_batches(
-            split, batch_size=batch_size, device=device, at_most=at_most
+            split, batch_size=batch_size, device=device, at_most=at_most, rank=rank
         )
         for images, labels in batches:
             yield resized(images), labels

@@ -17,6 +17,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedattn.backbones import build, describe
 from sharedattn.data import DataSource, Split
@@ -24,7 +25,9 @@ from sharedattn.errors import InputError
 from sharedattn.legality import check_diagonality
 from sharedattn.network import Network
 from sharedattn.placement import Envelope, NetworkSpec
+from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
+from sharedattn.seeds import derived_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,12 @@ class Trainer:
     """The training of one placement, epoch by epoch, from scratch or from a checkpoint.
 
     Equal arguments give equal results on equal versions and threads, in one go or from a
-    checkpoint on: it draws from torch's generators as from its own, whatever else drew from them
-    between two epochs.
+    checkpoint on: it draws from torch's generators, which it seeds for each epoch.
+
+    Several processes train one network where each has a trainer of its rank: the same batches in
+    the same order, each process its share of every one. The result is that of one process up to
+    the order of sums, but for dropout and stochastic depth, which each process draws for itself;
+    all have the same network at every step.
 
     Args:
         spec: the network.
@@ -124,6 +131,7 @@ class Trainer:
         recipe: how to train.
         seed: of the initialisation, the order of images, augmentation and dropout.
         device: where to train.
+        rank: which of the processes this is that train the network.
 
     Attributes:
         network: what is trained.
@@ -131,7 +139,8 @@ class Trainer:
 
     Raises:
         InputError: data that does not fit the network, an optimiser or schedule that timm does
-            not know, or a diagonality term of maps without a diagonal.
+            not know, a diagonality term of maps without a diagonal, or batches or batch norms that
+            the processes cannot share.
     """
 
     def __init__(
@@ -142,6 +151,7 @@ class Trainer:
         *,
         seed: int,
         device: torch.device | str = "cpu",
+        rank: Rank = ALONE,
     ) -> None:
         check_fit(spec, data)
         _check_diagonality(spec, recipe, Envelope.of(spec.placement))
@@ -149,12 +159,15 @@ class Trainer:
         self._recipe = recipe
         self._seed = seed
         self._device = torch.device(device)
+        self._rank = rank
         torch.manual_seed(seed)
         self.network = build(spec, drop_path_rate=recipe.drop_path_rate)
         initialise(self.network, recipe.init)
+        _check_batch_norms(self.network, rank.of, self._device)
+        rank.share_batch_norms(self.network)
         self.network.to(self._device).train()
         self.network.grad_checkpointing = recipe.grad_checkpointing
-        self._steps_per_epoch = _steps_per_epoch(data, recipe)
+        self._steps_per_epoch = _steps_per_epoch(data, recipe, rank.of)
         self._optimizer = _optimizer(self.network, recipe)
         self._schedule = Schedule(self._optimizer, recipe, self._steps_per_epoch)
         self._ema = (
@@ -162,7 +175,6 @@ class Trainer:
             if recipe.ema_decay is not None
             else None
         )
-        self._random_state = self._generator_states()
         self._wall_time_s = 0.0
         self.curve: list[Epoch] = []
 
@@ -189,14 +201,14 @@ class Trainer:
             FloatingPointError: the loss is no longer finite.
         """
         started = time.perf_counter()
-        self._restore_generators()
+        # No random state outlasts an epoch, so that a checkpoint fits any number of processes.
+        torch.manual_seed(derived_seed(self._seed, self.epoch, self._rank.index))
         train_loss = self._train_epoch()
         if not math.isfinite(train_loss):
             raise FloatingPointError(
                 f"`the training loss is finite` must hold, but it is {train_loss} after epoch "
                 f"{self.epoch + 1}; lower the learning rate or clip the gradient"
             )
-        self._random_state = self._generator_states()
         metrics = (
             evaluate(
                 self._evaluated,
@@ -204,6 +216,7 @@ class Trainer:
                 "validation",
                 batch_size=self._recipe.batch_size,
                 device=self._device,
+                rank=self._rank,
             )
             if validate or self.epoch + 1 == self._recipe.epochs
             else None
@@ -223,7 +236,6 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "ema": None if self._ema is None else self._ema.module.state_dict(),
-            "random": self._random_state,
             "curve": [epoch.to_json() for epoch in self.curve],
             "wall_time_s": self._wall_time_s,
         }
@@ -234,7 +246,6 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         if self._ema is not None:
             self._ema.module.load_state_dict(state["ema"])
-        self._random_state = state["random"]
         self.curve = [Epoch.from_json(document) for document in state["curve"]]
         self._wall_time_s = state["wall_time_s"]
 
@@ -251,13 +262,14 @@ class Trainer:
         update = self.epoch * self._steps_per_epoch
         self._schedule.step_update(update)
         batches = self._data.train_batches(
-            recipe, seed=self._seed, epoch=self.epoch, device=self._device
+            recipe, seed=self._seed, epoch=self.epoch, device=self._device, rank=self._rank
         )
         for images, labels in batches:
             with _autocast(recipe, self._device):
                 loss = _loss(self.network, images, labels, recipe)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            self._rank.average_gradients(self.network.parameters())
             if recipe.clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad_norm)
             self._optimizer.step()
@@ -266,19 +278,8 @@ class Trainer:
             if self._ema is not None:
                 self._ema.update(self.network, step=update)
             loss_sum += loss.detach()
-        return loss_sum.item() / self._steps_per_epoch
-
-    def _generator_states(self) -> list[torch.Tensor]:
-        """States of the generators that training draws from: the CPU's and the device's."""
-        states = [torch.get_rng_state()]
-        if self._device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self._device))
-        return states
-
-    def _restore_generators(self) -> None:
-        torch.set_rng_state(self._random_state[0])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(self._random_state[1], self._device)
+        self._rank.sum_(loss_sum)
+        return loss_sum.item() / (self._steps_per_epoch * self._rank.of)
 
 
 def train(
@@ -321,47 +322,62 @@ def evaluate(
     *,
     batch_size: int,
     device: torch.device | str = "cpu",
+    rank: Rank = ALONE,
 ) -> Metrics:
     """Accuracy and loss of a network on all images of a split, in eval mode and float32.
+
+    Several processes with the same network share the batches, and all get the same metrics.
 
     Raises:
         FloatingPointError: the logits are not finite.
     """
     device = torch.device(device)
     network.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    num_images = 0
-    for images, labels in data.eval_batches(split, batch_size=batch_size, device=device):
+    # Right answers, loss and images: whole numbers as float64, exact far beyond any data set.
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    batches = data.eval_batches(split, batch_size=batch_size, device=device, rank=rank)
+    for images, labels in batches:
         logits = network(images)
-        correct += (logits.argmax(dim=1) == labels).sum()
-        loss_sum += F.cross_entropy(logits, labels, reduction="sum").double()
-        num_images += len(labels)
-    loss = loss_sum.item() / num_images
+        sums[0] += (logits.argmax(dim=1) == labels).sum()
+        sums[1] += F.cross_entropy(logits, labels, reduction="sum").double()
+        sums[2] += len(labels)
+    rank.sum_(sums)
+    correct, loss_sum, num_images = sums.tolist()
+    loss = loss_sum / num_images
     if not math.isfinite(loss):
         raise FloatingPointError(f"`the {split} loss is finite` must hold, but it is {loss}")
-    return Metrics(correct.item() / num_images, loss, num_images)
+    return Metrics(correct / num_images, loss, int(num_images))
 
 
 def check_recipe(
-    spec: NetworkSpec, data: DataSource, recipe: Recipe, envelope: Envelope | None = None
+    spec: NetworkSpec,
+    data: DataSource,
+    recipe: Recipe,
+    envelope: Envelope | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    num_processes: int = 1,
 ) -> None:
-    """Refuse, before anything is trained, what `train` would refuse; draws no random number.
+    """Refuse, before anything is trained, what `Trainer` would refuse; draws no random number.
 
     Args:
         spec: any network of those to be trained.
         data: what they are trained on.
         recipe: how.
         envelope: holds the placements of all of them; None: there is but one.
+        device: where.
+        num_processes: by how many processes each is trained.
 
     Raises:
-        InputError: as `train`.
+        InputError: as `Trainer`.
     """
     check_fit(spec, data)
     _check_diagonality(spec, recipe, envelope or Envelope.of(spec.placement))
     with torch.device("meta"):
         network = build(spec, drop_path_rate=recipe.drop_path_rate)
-    Schedule(_optimizer(network, recipe), recipe, _steps_per_epoch(data, recipe))
+    _check_batch_norms(network, num_processes, torch.device(device))
+    steps_per_epoch = _steps_per_epoch(data, recipe, num_processes)
+    Schedule(_optimizer(network, recipe), recipe, steps_per_epoch)
 
 
 def _check_diagonality(spec: NetworkSpec, recipe: Recipe, envelope: Envelope) -> None:
@@ -369,17 +385,33 @@ def _check_diagonality(spec: NetworkSpec, recipe: Recipe, envelope: Envelope) ->
         check_diagonality(describe(spec.backbone), envelope)
 
 
-def _steps_per_epoch(data: DataSource, recipe: Recipe) -> int:
+def _check_batch_norms(network: Network, num_processes: int, device: torch.device) -> None:
+    has_batch_norms = any(isinstance(module, _BatchNorm) for module in network.modules())
+    if num_processes > 1 and has_batch_norms and device.type != "cuda":
+        raise InputError(
+            f"`batch norms are shared among processes on GPUs alone` must hold, but networks of "
+            f"{network.backbone.name} have some, and {num_processes} processes are to train one "
+            f"on {device.type}; train it by one process"
+        )
+
+
+def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> int:
     steps = data.num_images("train") // recipe.batch_size
     if not steps:
         raise InputError(
             f"`batch_size <= training images` must hold, but got {recipe.batch_size} and "
             f"{data.num_images('train')}; choose a recipe with smaller batches"
         )
-    if (recipe.mixup or recipe.cutmix) and recipe.batch_size % 2:
+    if recipe.batch_size % num_processes:
         raise InputError(
-            f"`mixup and cutmix pair the images of a batch, so batch_size is even` must hold, "
-            f"but got {recipe.batch_size}"
+            f"`the processes of a trial divide the batch size` must hold, but got {num_processes} "
+            f"processes and batch_size {recipe.batch_size}"
+        )
+    share = recipe.batch_size // num_processes
+    if (recipe.mixup or recipe.cutmix) and share % 2:
+        raise InputError(
+            f"`mixup and cutmix pair a process's images of a batch, so their number is even` must "
+            f"hold, but got {share}; change batch_size"
         )
     return steps
 
@@ -442,8 +474,8 @@ class Schedule:
     """The learning rate of every update: timm's schedule, from rung to rung.
 
     A trial that is judged in the middle of one long descent of the learning rate is judged by
-    noise, so with rungs the schedule comes down at each of them and starts again, each descent with
-    its share of the warm-up, like the warm restarts of Loshchilov and Hutter (2017, arXiv
+    noise, so with rungs the schedule comes down at each of them and starts again, each descent
+    with its share of the warm-up, like the warm restarts of Loshchilov and Hutter (2017, arXiv
     1608.03983). Without rungs it is one descent.
 
     Args:

@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
 from results.pareto import Objective
 from sharedattn.placement import Placement
+from sharedattn.seeds import derived_seed
 from spaces.budget import CountedSpace
 from spaces.encoding import Encoding
 
@@ -115,4 +114,4 @@ class Searcher(ABC):
 
     def seed_of(self, number: int, attempt: int) -> int:
         """The seed of one proposal, 32 bits, well mixed from study seed, number and attempt."""
-        return int(np.random.SeedSequence((self.seed, number, attempt)).generate_state(1)[0])
+        return derived_seed(self.seed, number, attempt)

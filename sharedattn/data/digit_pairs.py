@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 
 from sharedattn.data.source import Batch, DataConfig, DataSource, Split, spread
 from sharedattn.errors import InputError
+from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 
 CELL = 8  # pixels on a side of one digit
@@ -140,14 +141,20 @@ class DigitPairs(DataSource):
         return PAIRS_PER_EPOCH if split == "train" else EVAL_PAIRS
 
     def train_batches(
-        self, recipe: Recipe, *, seed: int, epoch: int, device: torch.device
+        self,
+        recipe: Recipe,
+        *,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        rank: Rank = ALONE,
     ) -> Iterator[Batch]:
         rng = np.random.default_rng((seed, epoch))
         images, labels = draw_pairs("train", PAIRS_PER_EPOCH, rng)
         images, labels = images.to(device), labels.to(device)
+        share = torch.tensor(rank.positions(recipe.batch_size), device=device)
         for start in range(0, PAIRS_PER_EPOCH - recipe.batch_size + 1, recipe.batch_size):
-            part = slice(start, start + recipe.batch_size)
-            yield images[part], labels[part]
+            yield images[start + share], labels[start + share]
 
     def eval_batches(
         self,
@@ -156,11 +163,12 @@ class DigitPairs(DataSource):
         batch_size: int,
         device: torch.device,
         at_most: int | None = None,
+        rank: Rank = ALONE,
     ) -> Iterator[Batch]:
         if split not in self._eval:
             rng = np.random.default_rng(EVAL_SEEDS[split])
             self._eval[split] = draw_pairs(split, EVAL_PAIRS, rng)
         images, labels = self._eval[split]
         chosen = torch.tensor(spread(EVAL_PAIRS, at_most))
-        for part in torch.split(chosen, batch_size):
+        for part in rank.turns(torch.split(chosen, batch_size)):
             yield images[part].to(device), labels[part].to(device)

@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_dataset, create_transform
 from timm.data.mixup import Mixup
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from sharedattn.data.source import Batch, DataConfig, DataSource, Split, hash_files, spread
 from sharedattn.errors import InputError
+from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
+from sharedattn.seeds import derived_seed
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -43,15 +45,11 @@ _TORCH_NAMES = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmni
 _ORDER, _AUGMENTATION, _MIXUP = range(3)  # what is drawn for an epoch, each from its own seeds
 
 
-def _seed(*entropy: int) -> int:
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-
 @contextmanager
 def _seeded(*entropy: int) -> Iterator[None]:
     """Seed the three global generators that timm draws from, and put them back afterwards."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed = _seed(*entropy)
+    seed = derived_seed(*entropy)
     random.seed(seed)
     np.random.seed(seed)
     # Not torch.manual_seed, which also seeds the accelerators and so the network's dropout.
@@ -274,7 +272,13 @@ class ImageData(DataSource):
         return len(self._parts[split])
 
     def train_batches(
-        self, recipe: Recipe, *, seed: int, epoch: int, device: torch.device
+        self,
+        recipe: Recipe,
+        *,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        rank: Rank = ALONE,
     ) -> Iterator[Batch]:
         mixup = None
         if recipe.mixup or recipe.cutmix:
@@ -295,12 +299,12 @@ class ImageData(DataSource):
             re_mode="pixel",
         )
         dataset = _Augmented(self._parts["train"], transform, seed=seed, epoch=epoch)
-        order = np.random.default_rng(_seed(seed, epoch, _ORDER)).permutation(len(dataset))
+        order = np.random.default_rng(derived_seed(seed, epoch, _ORDER)).permutation(len(dataset))
+        num_batches = len(order) // recipe.batch_size
+        batches = order[: num_batches * recipe.batch_size].reshape(num_batches, recipe.batch_size)
         loader = DataLoader(
             dataset,
-            batch_size=recipe.batch_size,
-            sampler=order.tolist(),
-            drop_last=True,
+            batch_sampler=batches[:, rank.positions(recipe.batch_size)].tolist(),
             num_workers=recipe.loader_workers,
             generator=torch.Generator(),  # else each pass draws from torch's global one
         )
@@ -318,12 +322,15 @@ class ImageData(DataSource):
         batch_size: int,
         device: torch.device,
         at_most: int | None = None,
+        rank: Rank = ALONE,
     ) -> Iterator[Batch]:
         transform = self._transform(is_training=False, crop_pct=self._crop_pct)
         images = _Transformed(self._parts[split], transform)
+        chosen = spread(len(images), at_most)
+        batches = [list(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
         loader = DataLoader(
-            Subset(images, spread(len(images), at_most)),
-            batch_size=batch_size,
+            images,
+            batch_sampler=rank.turns(batches),
             generator=torch.Generator(),
         )
         for images, labels in loader:

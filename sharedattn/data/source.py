@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 import torch
 
 from sharedattn.errors import InputError
+from sharedattn.ranks import ALONE, Rank
 
 if TYPE_CHECKING:
     from sharedattn.recipe import Recipe
@@ -102,7 +103,13 @@ class DataSource(ABC):
 
     @abstractmethod
     def train_batches(
-        self, recipe: Recipe, *, seed: int, epoch: int, device: torch.device
+        self,
+        recipe: Recipe,
+        *,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        rank: Rank = ALONE,
     ) -> Iterator[Batch]:
         """One epoch of augmented training batches, the last incomplete one left out.
 
@@ -111,6 +118,8 @@ class DataSource(ABC):
             seed: seed of the training.
             epoch: number of the epoch, from 0; each has its own order and augmentation.
             device: where the batches are put.
+            rank: whose share of each batch is given out; it divides the batch size, and where
+                images are mixed a share is even.
 
         Yields:
             Images (B, C, Y, X), float, and labels (B,), int64, or (B, classes) where mixed.
@@ -124,6 +133,7 @@ class DataSource(ABC):
         batch_size: int,
         device: torch.device,
         at_most: int | None = None,
+        rank: Rank = ALONE,
     ) -> Iterator[Batch]:
         """Images of a split once, in a fixed order.
 
@@ -132,6 +142,7 @@ class DataSource(ABC):
             batch_size: images of a batch; the last may have fewer.
             device: where the batches are put.
             at_most: so many images, spread evenly over the split; None: all of them.
+            rank: whose batches are given out.
 
         Yields:
             Images (B, C, Y, X), float, and labels (B,), int64.

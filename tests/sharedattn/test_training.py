@@ -8,13 +8,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from shades import RECIPE, SPEC, Shades
+from tiny_families import TINY
 from torch import nn
 from torch.nn import functional as F
 
 from sharedattn.backbones import build, describe, resolve
-from sharedattn.data.source import DataSource
 from sharedattn.errors import InputError
 from sharedattn.placement import Envelope, NetworkSpec, Placement
+from sharedattn.ranks import Rank
 from sharedattn.recipe import Recipe
 from sharedattn.training import (
     Schedule,
@@ -24,51 +26,6 @@ from sharedattn.training import (
     evaluate,
     train,
 )
-
-SPEC = resolve(
-    NetworkSpec.parse(
-        "vit(class_token=false,depth=2,embed_dim=10,global_pool=avg,in_chans=1,num_classes=3,"
-        "num_heads=2,patch_size=2,mlp_ratio=2)@6: V1L1/dia1/cb"
-    )
-)
-RECIPE = Recipe(epochs=3, batch_size=7, init="torch", lr=5e-3, warmup_epochs=1.0)
-
-
-class Shades(DataSource):
-    """Three classes told apart by their brightness; remembers what was asked of it."""
-
-    name = "shades"
-    image_size, in_chans, num_classes = 6, 1, 3
-
-    def __init__(self, poison=False):
-        self.identity = {"name": self.name}
-        self.opened = []
-        self.poison = poison
-
-    def num_images(self, split):
-        return {"train": 35, "validation": 23, "test": 11}[split]
-
-    def _draw(self, count, seed):
-        generator = torch.Generator().manual_seed(seed)
-        labels = torch.randint(3, (count,), generator=generator)
-        images = torch.randn(count, 1, 6, 6, generator=generator) / 2
-        for i, label in enumerate(labels):
-            images[i] += label - 1.0
-        if self.poison:
-            images[0, 0, 0, 0] = torch.nan
-        return images, labels
-
-    def train_batches(self, recipe, *, seed, epoch, device):
-        self.opened.append(("train", epoch))
-        images, labels = self._draw(35, 1000 * seed + epoch)
-        for start in range(0, 35 - recipe.batch_size + 1, recipe.batch_size):
-            part = slice(start, start + recipe.batch_size)
-            yield images[part], labels[part]
-
-    def eval_batches(self, split, *, batch_size, device):
-        self.opened.append((split, None))
-        images, labels = self._draw(self.num_images(split), 77 if split == "test" else 55)
-        yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
 
 
 def test_it_learns_and_equal_seeds_are_equal():
@@ -102,7 +59,7 @@ def test_evaluate_equals_accuracy_and_loss_by_hand():
     torch.manual_seed(0)
     network = build(SPEC)
     data = Shades()
-    images, labels = data._draw(23, 55)
+    images, labels = data.draw(23, 55)
     with torch.no_grad():
         logits = network.eval()(images)
     metrics = evaluate(network, data, "validation", batch_size=5)
@@ -114,7 +71,7 @@ def test_evaluate_equals_accuracy_and_loss_by_hand():
 def test_the_diagonality_term_is_trained_where_the_recipe_weighs_it():
     plain = train(SPEC, Shades(), RECIPE, seed=0)
     weighed = train(SPEC, Shades(), replace(RECIPE, diagonality_weight=50.0), seed=0)
-    images, _ = Shades()._draw(23, 55)
+    images, _ = Shades().draw(23, 55)
 
     def diagonality(training):
         with torch.no_grad():
@@ -249,7 +206,7 @@ def test_a_loss_that_is_not_finite_raises():
         ({"optimizer_options": (("speed", 1),)}, "the recipe's optimiser is timm's"),
         ({"schedule": "no-such"}, "the recipe's schedule is timm's"),
         ({"batch_size": 36}, "batch_size <= training images"),
-        ({"mixup": 0.5}, "mixup and cutmix pair the images of a batch"),
+        ({"mixup": 0.5}, "mixup and cutmix pair a process's images of a batch"),
     ],
 )
 def test_recipes_that_cannot_be_trained(changes, rule):
@@ -257,6 +214,32 @@ def test_recipes_that_cannot_be_trained(changes, rule):
         train(SPEC, Shades(), replace(RECIPE, **changes), seed=0)
     with pytest.raises(InputError, match=rule):
         check_recipe(SPEC, Shades(), replace(RECIPE, **changes))
+
+
+CEIT = resolve(NetworkSpec.parse(f"{TINY['ceit']},in_chans=1,num_classes=3)@16: V1"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "rule"),
+    [
+        (SPEC, {"batch_size": 9}, "divide the batch size.* 2 processes and batch_size 9"),
+        (
+            SPEC,
+            {"batch_size": 10, "cutmix": 0.5},
+            "pair a process's images of a batch, so their number is even` must hold, but got 5;",
+        ),
+        (CEIT, {"batch_size": 10}, "on GPUs alone` must hold, but networks of ceit have some"),
+    ],
+)
+def test_trainings_that_processes_cannot_share(spec, changes, rule):
+    recipe = replace(RECIPE, **changes)
+    check_recipe(spec, Shades(), recipe)
+    with pytest.raises(InputError, match=rule):
+        check_recipe(spec, Shades(), recipe, num_processes=2)
+    with pytest.raises(InputError, match=rule):
+        Trainer(spec, Shades(), recipe, seed=0, rank=Rank(1, 2))
+    if spec is CEIT:
+        check_recipe(spec, Shades(), recipe, device="cuda", num_processes=2)
 
 
 def test_checking_a_recipe_draws_nothing():

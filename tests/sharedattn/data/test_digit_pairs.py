@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from sharedattn.data import DataConfig, open_data
 from sharedattn.data.digit_pairs import DigitPairs, draw_pairs
 from sharedattn.errors import InputError
+from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -108,6 +109,26 @@ def test_evaluation_pairs_are_fixed_and_balanced(data):
         some = list(data.eval_batches(split, batch_size=2, device=CPU, at_most=3))
         assert [len(labels) for _, labels in some] == [2, 1]
         assert torch.equal(torch.cat([part for part, _ in some]), images[[0, 1333, 2666]])
+
+
+def test_processes_share_the_very_batches_of_one(data):
+    ranks = [Rank(index, 2) for index in range(2)]
+
+    def train(rank):
+        return list(data.train_batches(RECIPE, seed=1, epoch=0, device=CPU, rank=rank))
+
+    def evaluated(rank):
+        return list(data.eval_batches("validation", batch_size=900, device=CPU, rank=rank))
+
+    whole, evaluated_whole = train(ALONE), evaluated(ALONE)
+    assert len(whole) == 4480 // RECIPE.batch_size and len(evaluated_whole) == 5
+    for rank in ranks:
+        for batch, part in zip(whole, train(rank), strict=True):
+            for every, own in zip(batch, part, strict=True):
+                assert torch.equal(own, every[rank.positions(RECIPE.batch_size)])
+        turns = evaluated_whole[rank.index :: 2]
+        for batch, own_batch in zip(turns, evaluated(rank), strict=True):
+            assert all(map(torch.equal, batch, own_batch))
 
 
 def test_the_fingerprint_says_what_the_data_is(data):

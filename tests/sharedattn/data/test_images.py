@@ -16,6 +16,7 @@ from torchvision.datasets import CIFAR10, MNIST
 from sharedattn.data import DataConfig, open_data
 from sharedattn.data.images import ImageData, _torch_folder
 from sharedattn.errors import InputError
+from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 
 # timm 1.0.31 leaves closing an image's file to the garbage collector.
@@ -193,6 +194,33 @@ def test_loading_leaves_the_global_generators_alone(folder):
     list(data.train_batches(recipe, seed=1, epoch=0, device=CPU))
     list(data.eval_batches("validation", batch_size=4, device=CPU))
     assert drawn() == expected
+
+
+@pytest.mark.parametrize("mixing", [{}, {"mixup": 0.8}, {"cutmix": 1.0, "label_smoothing": 0.1}])
+def test_processes_share_the_very_batches_of_one(folder, mixing):
+    data = ImageData(config(folder))
+    recipe = Recipe(epochs=1, batch_size=8, hflip=0.5, random_erasing=0.5, **mixing)
+    ranks = [Rank(index, 2) for index in range(2)]
+
+    def train(rank):
+        return list(data.train_batches(recipe, seed=1, epoch=2, device=CPU, rank=rank))
+
+    whole, *shares = map(train, (ALONE, *ranks))
+    assert len(whole) == len(shares[0]) == len(shares[1]) == 3
+    for rank, share in zip(ranks, shares, strict=True):
+        for batch, part in zip(whole, share, strict=True):
+            for every, own in zip(batch, part, strict=True):
+                assert torch.equal(own, every[rank.positions(8)])
+
+    def evaluated(rank):
+        return list(data.eval_batches("test", batch_size=2, device=CPU, rank=rank))
+
+    whole, first, second = map(evaluated, (ALONE, *ranks))
+    assert len(whole) == 5
+    for ours, theirs in ((first, whole[::2]), (second, whole[1::2])):
+        for (images, labels), (their_images, their_labels) in zip(ours, theirs, strict=True):
+            assert torch.equal(images, their_images)
+            assert torch.equal(labels, their_labels)
 
 
 def test_mixup_gives_soft_labels(folder):

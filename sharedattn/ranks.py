@@ -1,0 +1,121 @@
+"""Several processes of one machine that train one network: each one's part, and sums over all.
+
+Every process takes the same share of each batch, and the mean of their gradients is the gradient
+of the whole batch. Alone, a process is rank 0 of 1, and all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+_LOOPBACK = "127.0.0.1"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One of the processes that train a network together.
+
+    Attributes:
+        index: from 0; process 0 is the one that writes.
+        of: processes; more than one are torch's default process group.
+    """
+
+    index: int = 0
+    of: int = 1
+
+    def positions(self, batch_size: int) -> list[int]:
+        """Its images of a training batch, by position, ascending; each process has as many.
+
+        Positions go in pairs from the batch's ends inward: the first with the last, and so on. So
+        timm's mixup and cutmix pair them, which mix a batch with itself in reverse order; a share
+        is mixed by itself as it is in the whole batch, and no process needs another's images.
+
+        Args:
+            batch_size: images of the whole batch; a multiple of the processes.
+        """
+        size = batch_size // self.of
+        inward = sorted(range(batch_size), key=lambda i: min(i, batch_size - 1 - i))
+        return sorted(inward[self.index * size : (self.index + 1) * size])
+
+    def turns(self, batches: Sequence[T]) -> Sequence[T]:
+        """Its batches of an evaluation: the processes take turns."""
+        return batches[self.index :: self.of]
+
+    def sum_(self, tensor: Tensor) -> None:
+        """Sum a tensor over all processes, in place; each gets the same bits."""
+        if self.of > 1:
+            dist.all_reduce(tensor)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give every process the mean of their gradients.
+
+        All gradients travel as one vector in the order of the parameters, after the backward pass.
+        torch's DistributedDataParallel sends buckets during it, whose layout changes after the
+        first step; with three processes or more the layout decides in which order each sum is
+        taken, and a training that goes on from a checkpoint is another from its first step on.
+        """
+        if self.of == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.of
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def share_batch_norms(self, network: nn.Module) -> None:
+        """Let batch norms take the statistics of whole batches, in place; on GPUs alone."""
+        if self.of > 1:
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+
+
+ALONE = Rank()
+
+
+class Rendezvous:
+    """Where the processes of a group find each other: a store that listens on loopback alone.
+
+    Attributes:
+        port: of the store.
+    """
+
+    def __init__(self) -> None:
+        # Torch's own socket would listen on every interface.
+        listener = socket.create_server((_LOOPBACK, 0))
+        self.port: int = listener.getsockname()[1]
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]
+            _LOOPBACK,
+            self.port,
+            is_master=True,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach(),
+        )
+
+
+def join(rank: Rank, port: int, device: str) -> None:
+    """Make this process one of its group, which is torch's default one from now on.
+
+    Args:
+        rank: which of how many.
+        port: of the group's `Rendezvous`.
+        device: `cuda`: of the visible GPUs, that of the rank's index becomes the current one.
+    """
+    # Traffic stays on this machine, wherever its name points to.
+    interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
+    store = dist.TCPStore(_LOOPBACK, port, is_master=False)  # type: ignore[attr-defined]
+    backend = "gloo"
+    if device == "cuda":
+        backend = "nccl"
+        torch.cuda.set_device(rank.index)
+    dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.of)
