@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from results.errors import StorageError
+from results.masking import masked
 from results.quantities import parse_quantity
 from sharedattn.errors import InputError
 
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write("\n")
         return EXIT_FAILED if document.get("ok") is False else EXIT_DONE
     except (InputError, StorageError) as error:
-        errors.print(f"sharedattn: {error}", style="red")
+        # Whatever the message is made of, such as an argument out of place.
+        errors.print(f"sharedattn: {masked(str(error))}", style="red")
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         errors.print("sharedattn: interrupted; run the same command again to go on")
@@ -134,6 +136,15 @@ def _parser() -> _Parser:
     analyze.add_argument("--seeds", type=int, default=5, help="random controls (default: 5)")
     analyze.add_argument("--out", type=Path, metavar="DIR", help="(default: CONFIG/analysis)")
     _add_device(analyze)
+
+    doctor = add("doctor", "whether this machine, or a cluster, is ready for a search")
+    doctor.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto")
+    doctor.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
+    doctor.add_argument("--data-root", metavar="DIR", help="folder of a named data set")
+    _add_storage(doctor)
+    doctor.add_argument("--weights-dir", metavar="DIR|URL", help="of weights and checkpoints")
+    _add_resources(doctor)
+    _add_device(doctor)
     return parser
 
 

@@ -17,6 +17,7 @@ from results.records import Study, TrialRow
 from results.report import write_report
 from results.store import Store
 from results.summary import StudySummary, front_document
+from results.verify import verify_document
 from search.config import DEFAULT_DATA, SearchConfig
 from search.exporting import export_placement, train_placement, verify_folder
 from search.machines import resolve_device
@@ -320,6 +321,26 @@ def analyze(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(line)
     console.print(f"analysis {folder}")
     return {**document, "folder": str(folder)}
+
+
+def doctor(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn doctor`: what a search would find here, or on a cluster."""
+    # Imported here: no other command looks at the machine.
+    from search.doctor import diagnose
+
+    options = ("data", "data_root", "storage", "weights_dir", "address")
+    options += ("cpus_per_trial", "gpus_per_trial", "resources_per_trial")
+    given = {name: getattr(arguments, name) for name in options}
+    config = SearchConfig(
+        **{name: value for name, value in given.items() if value is not None},
+        executor="local" if arguments.address is None else "ray",
+        device=arguments.device,
+        out=arguments.out,
+    )
+    document = verify_document(list(diagnose(config)))
+    console.print(checks_table(document["checks"]))
+    console.print("ready" if document["ok"] else "not ready", style="bold")
+    return document
 
 
 def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, Recipe]:
