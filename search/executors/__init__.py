@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from search.executors.base import (
     DiskFull,
+    EvaluationEndedError,
     Event,
     Executor,
     Finished,
@@ -14,9 +15,12 @@ from search.executors.base import (
     TrialResources,
     advance,
 )
+from search.executors.errors import ClusterLostError
 
 __all__ = [
+    "ClusterLostError",
     "DiskFull",
+    "EvaluationEndedError",
     "Event",
     "Executor",
     "Finished",

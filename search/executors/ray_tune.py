@@ -1,0 +1,446 @@
+"""Ray Tune as an executor, and what a search asks of a Ray cluster; the only importer of ray.
+
+Tune's loop runs in a thread of its own and decides nothing: its searcher hands out what the study
+loop has submitted, its scheduler passes on what the study loop decided, and its snapshots are
+never read. What is known of a study is in the database.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.evaluators import Evaluator, Measurement, Report, Task
+from search.executors.base import Event, Executor, Reported, TrialResources, advance
+from search.executors.deaths import death
+from search.executors.handover import Handover
+from sharedattn.errors import InputError
+
+try:
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+    from ray.tune.search import Searcher
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from search.executors.tensorboard import TensorBoardLog
+except ImportError as error:
+    raise InputError(
+        f"`--executor ray needs Ray Tune` must hold, but {error}; "
+        f"install it by pip install 'sharedattn[ray]'"
+    ) from error
+
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 30.0
+# What opens an HTTP/2 connection: the preface and empty settings; and the type of their answer.
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_HTTP2_SETTINGS = bytes([4])
+_ENVIRONMENT = {
+    # Nothing is sent out of the cluster unless its owner says so.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Paths mean the same to a trial as to the driver.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # What trials measured is in the database and in TensorBoard's files, and how they died too.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Snapshots of Tune's own, each of all trials so far, would never be read.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    # The new output prints a box of settings however quiet it is asked to be.
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class RayTuneExecutor(Executor):
+    """Runs tasks as trials of Ray Tune on the cluster that `connect` has joined.
+
+    A worker is kept from trial to trial. One that dies is not replaced by Tune: the study loop
+    submits the task again, which goes on from its own checkpoint. A report is to be answered
+    before the next `wait`: until then Tune stands still.
+
+    Args:
+        evaluator: pickled once to each worker.
+        num_slots: trials at once; those that the cluster has no room for wait for it.
+        resources: of each trial.
+        folder: gets Tune's files and those of TensorBoard.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        *,
+        num_slots: int,
+        resources: TrialResources,
+        folder: Path,
+    ) -> None:
+        if num_slots < 1:
+            raise ValueError(f"`num_slots >= 1` must hold, but got {num_slots}")
+        self.num_slots = num_slots
+        self.resources = resources
+        self.folder = folder.absolute()
+        self._evaluator = pickle.dumps(evaluator)
+        self._handover = Handover()
+        self._watch = _Watch(self._handover)
+        self._log = TensorBoardLog(self.folder)
+        self._tasks: dict[int, Task] = {}
+        self._thread: threading.Thread | None = None
+
+    @property
+    def num_free(self) -> int:
+        return self.num_slots - self._handover.num_in_flight
+
+    def submit(self, ticket: int, task: Task) -> None:
+        self._tasks[ticket] = task
+        self._handover.submit(ticket, task)
+        if self._thread is None:
+            # Not before the first task: Tune sleeps for seconds when it finds none at all.
+            self._thread = threading.Thread(target=self._run_tune, name="ray-tune", daemon=True)
+            self._thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Event]]:
+        events = self._handover.wait(timeout_s)
+        for ticket, event in events:
+            self._log.write(self._tasks[ticket], event)
+            if not isinstance(event, Reported):
+                del self._tasks[ticket]
+        return events
+
+    def go_on(self, ticket: int) -> None:
+        self._handover.answer(ticket, goes_on=True)
+
+    def stop(self, ticket: int) -> None:
+        self._log.end(self._tasks.pop(ticket))
+        self._handover.answer(ticket, goes_on=False)
+
+    def close(self) -> None:
+        self._handover.close()
+        self._log.close()
+        if self._thread is not None:
+            # Tune would ask busy workers to end and wait for them.
+            self._watch.kill_actors()
+            self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _run_tune(self) -> None:
+        """Tune's thread."""
+        error: BaseException | None = None
+        trainable = tune.with_parameters(
+            _Evaluation, evaluator=self._evaluator, threads=self.resources.cpus
+        )
+        try:
+            tune.run(
+                trainable,
+                num_samples=-1,
+                search_alg=_TaskSearcher(self._handover),
+                scheduler=_AskingScheduler(self._handover),
+                callbacks=[self._watch],
+                # Also how many workers Tune starts at once.
+                max_concurrent_trials=self.num_slots,
+                resources_per_trial=tune.PlacementGroupFactory([_bundle(self.resources)]),
+                reuse_actors=True,
+                max_failures=0,
+                raise_on_failed_trial=False,
+                storage_path=str(self.folder.parent),
+                name=self.folder.name,
+                trial_dirname_creator=_short_name,
+                verbose=0,
+            )
+        except BaseException as raised:
+            # Of whatever kind it is: the study loop waits, and must be told.
+            error = raised
+        self._handover.end(error)
+
+
+class _TaskSearcher(Searcher):
+    """Hands out submitted tasks; knows nothing, so Tune has nothing of it to save."""
+
+    def __init__(self, handover: Handover) -> None:
+        super().__init__()
+        self._handover = handover
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        taken = self._handover.take()
+        if taken is None:
+            return None
+        ticket, task = taken
+        # Bytes, since Tune copies a trial's configuration deeply, several times.
+        return {"ticket": ticket, "task": pickle.dumps(task)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        # Stopped and finished trials come here alike: the study loop knows them apart.
+        pass
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        pass
+
+
+class _AskingScheduler(FIFOScheduler):
+    """Passes every event to the study loop, and its answer to Tune."""
+
+    def __init__(self, handover: Handover) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._handover = handover
+
+    def on_trial_result(
+        self, tune_controller: Any, trial: tune.experiment.Trial, result: dict[str, Any]
+    ) -> str:
+        goes_on = self._handover.deliver(trial.config["ticket"], result["event"])
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: tune.experiment.Trial) -> None:
+        message = Path(trial.error_file).read_text(encoding="utf-8")
+        self._handover.deliver(trial.config["ticket"], death(message))
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        # Tune starts pending trials anyway, in order; FIFO's way goes through all trials ever.
+        return None
+
+
+class _Watch(tune.Callback):
+    """Ends Tune's loop when the executor is closed; knows the workers."""
+
+    def __init__(self, handover: Handover) -> None:
+        self._handover = handover
+        self._actors: dict[str, Any] = {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._handover.check()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._actors[trial.trial_id] = trial.temporary_state.ray_actor
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Any],
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        # Tune keeps the last result of each trial to the end.
+        del result["event"]
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Any], trial: Any, **info: Any
+    ) -> None:
+        self._actors.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._actors.pop(trial.trial_id, None)
+
+    def kill_actors(self) -> None:
+        """End the workers of running trials at once."""
+        for actor in list(self._actors.values()):
+            ray.kill(actor)
+
+
+class _Evaluation(tune.Trainable):
+    """A worker: runs the evaluation of one trial after the other, a step to each of its rungs."""
+
+    def setup(self, config: dict[str, Any], evaluator: bytes = b"", threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self._threads = threads
+        self._pickled = evaluator
+        self._evaluator: Evaluator | None = None
+        # What is loaded by now stays, and is not looked at after each trial.
+        gc.freeze()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        # One that was stopped at a rung still stands there.
+        self._clean_up()
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._evaluation = self._evaluate(config["task"])
+        # Tune would send the configuration back with every result.
+        self.config = {}
+
+    def step(self) -> dict[str, Any]:
+        event = advance(self._evaluation, self._threads)
+        if not isinstance(event, Reported):
+            self._clean_up()
+        return {"event": event}
+
+    def _evaluate(self, task: bytes) -> Generator[Report, None, Measurement]:
+        # Here and not before, so that what cannot be loaded is the trial's own failure.
+        if self._evaluator is None:
+            self._evaluator = pickle.loads(self._pickled)
+        return (yield from self._evaluator.evaluate(pickle.loads(task)))
+
+    def _clean_up(self) -> None:
+        """Give back what a trial has held: others may share the GPU."""
+        self._evaluation.close()
+        gc.collect()
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def connect(address: str | None) -> None:
+    """Join a running Ray cluster, or start one on this machine.
+
+    Args:
+        address: `auto`, or host:port of the cluster's head; None: start one.
+
+    Raises:
+        InputError: there is no cluster at the address.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if address is not None and address != "auto":
+        _check_is_cluster(address)
+    try:
+        ray.init(
+            address="local" if address is None else address,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"`--address is auto, or host:port of a Ray cluster's head` must hold, but Ray cannot "
+            f"join {address or 'a cluster of its own'}: {error}"
+        ) from error
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Ray prints to standard output what became of nodes and workers, whatever it is told; there
+    # the command line prints its document.
+    ray._private.worker._worker_logs_enabled = False
+
+
+def _check_is_cluster(address: str) -> None:
+    """Refuse in seconds what Ray would try for minutes, and then end the process over.
+
+    Raises:
+        InputError: nothing at the address speaks HTTP/2, as the head of a cluster does.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        if host.startswith("ray:"):
+            raise ValueError("ray:// is for notebooks afar, run the search on the cluster")
+        with socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S) as connection:
+            connection.settimeout(CONNECT_TIMEOUT_S)
+            connection.sendall(_HTTP2_HELLO)
+            if connection.recv(4)[3:] != _HTTP2_SETTINGS:
+                raise ValueError("something else answers there")
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"`--address is auto, or host:port of a Ray cluster's head` must hold, but no "
+            f"cluster answers at {address!r}: {error}"
+        ) from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that `connect` has started ends."""
+    ray.shutdown()
+
+
+def has_gpus() -> bool:
+    """Whether any node of the cluster has a GPU."""
+    return any(node["Resources"].get("GPU", 0) for node in _nodes().values())
+
+
+def trial_slots(resources: TrialResources, num_workers: int | None) -> int:
+    """Trials at once: as many as are asked for, or as fit the cluster when it is empty.
+
+    Args:
+        resources: of each trial; a trial is on one node.
+        num_workers: as asked for, those beyond the cluster's room waiting for it; None: all.
+
+    Raises:
+        InputError: not one fits.
+    """
+    bundle = _bundle(resources)
+    totals = {name: node["Resources"] for name, node in _nodes().items()}
+    fitting = sum(_num_fitting(bundle, total) for total in totals.values())
+    if not fitting:
+        had = "; ".join(
+            f"{node} has {_listed({name: total.get(name, 0) for name in bundle})}"
+            for node, total in totals.items()
+        )
+        raise InputError(
+            f"`a node of the cluster has what a trial asks for` must hold, but a trial asks for "
+            f"{_listed(bundle)}, and {had}"
+        )
+    return num_workers or fitting
+
+
+def on_every_node(function: Callable[..., Any], *args: Any, timeout_s: float) -> dict[str, Any]:
+    """Call a function once on every node of the cluster.
+
+    Args:
+        function: of a module that the nodes have.
+        args: its arguments.
+        timeout_s: for all nodes together.
+
+    Returns:
+        By node, what it returned, or the exception that kept it from returning.
+    """
+    remote = ray.remote(num_cpus=0, max_retries=0)(function)
+    calls = {
+        name: remote.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(*args)
+        for name, node in _nodes().items()
+    }
+    ray.wait(list(calls.values()), num_returns=len(calls), timeout=timeout_s)
+    return {name: _outcome(call, timeout_s) for name, call in calls.items()}
+
+
+def _outcome(call: Any, timeout_s: float) -> Any:
+    try:
+        return ray.get(call, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(call, force=True)
+        return TimeoutError(f"no answer in {timeout_s:g} s")
+    except ray.exceptions.RayTaskError as error:
+        return error.cause
+    except ray.exceptions.RayError as error:
+        return error
+
+
+def _nodes() -> dict[str, dict[str, Any]]:
+    """The living nodes, by names that say where they are and differ."""
+    return {
+        f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    }
+
+
+def _bundle(resources: TrialResources) -> dict[str, float]:
+    """A trial's resources in Ray's names."""
+    gpus = {"GPU": resources.gpus} if resources.gpus else {}
+    return {"CPU": float(resources.cpus), **gpus, **resources.custom}
+
+
+def _num_fitting(bundle: Mapping[str, float], total: Mapping[str, float]) -> int:
+    """Trials that fit an empty node."""
+    fitting = []
+    for name, amount in bundle.items():
+        has = total.get(name, 0.0)
+        if name == "GPU" and amount < 1:
+            # A trial's share is of one GPU: what two of them have left makes no third share.
+            fitting.append(int(has) * math.floor(1 / amount + 1e-9))
+        else:
+            fitting.append(math.floor(has / amount + 1e-9))
+    return min(fitting)
+
+
+def _listed(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+def _short_name(trial: tune.experiment.Trial) -> str:
+    return str(trial.trial_id)
