@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self
 
@@ -29,6 +31,7 @@ class CuttingProxy:
         self.port: int = self._listener.getsockname()[1]
         self._countdown = 0
         self._moment: Moment = "before"
+        self._hangs_s = 0.0
         self.cut_message = b""
         self._sockets: list[socket.socket] = []
 
@@ -45,14 +48,16 @@ class CuttingProxy:
         for opened in (self._listener, *self._sockets):
             _close(opened)
 
-    def cut(self, message: int, moment: Moment) -> None:
+    def cut(self, message: int, moment: Moment, *, hangs_s: float = 0.0) -> None:
         """Cut the line once, at one of the client's messages from now on.
 
         Args:
             message: which, from 1; those of several connections are counted together.
             moment: when exactly.
+            hangs_s: seconds until the client learns that the line is cut.
         """
         self.cut_message = b""
+        self._hangs_s = hangs_s
         self._countdown, self._moment = message, moment
 
     def _accept(self) -> None:
@@ -61,7 +66,11 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # It is being restarted.
+                _close(client)
+                continue
             self._sockets += [client, server]
             threading.Thread(target=self._hand_on, args=(client, server), daemon=True).start()
 
@@ -73,7 +82,7 @@ class CuttingProxy:
             while content := _receive(server):
                 answered.set()
                 if not is_cut.is_set():
-                    client.sendall(content)
+                    _send(client, content)
             _close(client)
 
         threading.Thread(target=answer, daemon=True).start()
@@ -84,13 +93,14 @@ class CuttingProxy:
                 is_cut.set()
                 answered.clear()
                 if self._moment != "before":
-                    server.sendall(content)
+                    _send(server, content)
                     answered.wait(10)
+                time.sleep(self._hangs_s)
                 _close(client)
                 if self._moment == "half":
                     return
                 break
-            server.sendall(content)
+            _send(server, content)
         _close(server)
 
 
@@ -101,10 +111,13 @@ def _receive(opened: socket.socket) -> bytes:
         return b""
 
 
+def _send(opened: socket.socket, content: bytes) -> None:
+    with suppress(OSError):  # The other side has gone; the line's end follows.
+        opened.sendall(content)
+
+
 def _close(opened: socket.socket) -> None:
     # Shut down first: closing alone does not wake a thread that waits for it.
-    try:
+    with suppress(OSError):
         opened.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     opened.close()

@@ -104,8 +104,8 @@ def parse_url(url: str) -> URL:
 
 
 def shown_url(url: URL) -> str:
-    """The URL as messages show it, without its passwords."""
-    return masked(url.render_as_string(hide_password=True))
+    """The URL as messages show it: without its password, and without options, which may be one."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -224,8 +224,10 @@ def _opening(engine: Engine) -> Iterator[None]:
     shown = shown_url(engine.url)
     try:
         yield
-    except DBAPIError as error:
+    except BaseException as error:
         engine.dispose()
+        if not isinstance(error, DBAPIError):
+            raise
         if is_restarting(error):
             raise ConnectionLostError(f"the database {shown} says: {reason(error)}") from error
         raise _cannot_open(shown, error) from error
@@ -337,10 +339,12 @@ def _check_rights(engine: Engine, schema: Schema, shown: str, *, read_only: bool
         bound = {"tables": sorted(Base.metadata.tables), "privileges": needed}
         missing = connection.execute(_SELECT_MISSING_RIGHTS, bound).all()
     if missing:
-        rights = ", ".join(f"{privilege} on {table}" for table, privilege in missing)
+        tables, privileges = (
+            ", ".join(sorted(set(names))) for names in zip(*missing, strict=True)
+        )
         raise InputError(
             f"`the user may {'read' if read_only else 'write'} the database` must hold, but "
-            f"{shown} does not grant {rights}"
+            f"{shown} does not grant {privileges} on {tables}"
         )
 
 
@@ -397,7 +401,8 @@ def _server_engine(url: URL, *, read_only: bool) -> Engine:
             connect_args=settings,
             # A second driver's check of the epoch must see what the first one has committed.
             isolation_level="READ COMMITTED",
-            execution_options={"postgresql_readonly": read_only},
+            # Not False else, which would overrule what the server's side says.
+            execution_options={"postgresql_readonly": True} if read_only else {},
         )
     except ModuleNotFoundError as error:
         raise InputError(

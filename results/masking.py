@@ -8,12 +8,12 @@ MASK = "***"
 _PATTERNS = (
     # `scheme://user:password@host`, up to the last @: a password may hold one that should have
     # been written as %40.
-    (re.compile(r"(://[^\s/?#:@\[]*:).*@"), rf"\g<1>{MASK}@"),
+    (re.compile(r"(:/{1,2}[^\s/?#:@\[]*:).*@"), rf"\g<1>{MASK}@"),
     # `scheme://user:password` where the host was forgotten; digits are a port.
-    (re.compile(r"(://[^\s/?#:@\[]*:)(?!\d*(?:[/?#,\s'\"]|$))[^\s/?#@]+"), rf"\g<1>{MASK}"),
+    (re.compile(r"(:/{1,2}[^\s/?#:@\[]*:)(?!\d*(?:[/?#,\s'\"]|$))[^\s/?#@]+"), rf"\g<1>{MASK}"),
     # `password=...` in a URL's query or in a connection string, quoted or not.
     (
-        re.compile(r"(\w*(?:password|passwd|secret|token)\s*=\s*)('[^']*'|[^\s&#'\"]+)", re.I),
+        re.compile(r"(\w*(?:password|passwd|secret)\s*=\s*)('[^']*'|[^\s&#'\"]+)", re.I),
         rf"\g<1>{MASK}",
     ),
 )

@@ -76,12 +76,11 @@ def storage_errors(shown_url: str) -> Iterator[None]:
         ) from error
 
 
-def outlast(operation: Callable[[], _T], patience_s: float | None = None) -> _T:
+def outlast(operation: Callable[[], _T]) -> _T:
     """Run an operation, and again for two minutes while the database is away.
 
     Args:
         operation: may be run again after a `ConnectionLostError`.
-        patience_s: seconds after the first loss; None: PATIENCE_S.
 
     Raises:
         ConnectionLostError: the last one.
@@ -93,7 +92,7 @@ def outlast(operation: Callable[[], _T], patience_s: float | None = None) -> _T:
         except ConnectionLostError:
             now = time.monotonic()
             if deadline is None:
-                deadline = now + (PATIENCE_S if patience_s is None else patience_s)
+                deadline = now + PATIENCE_S
             if now + pause_s > deadline:
                 raise
         # At once the first time: a pooled connection may have died while it was idle.

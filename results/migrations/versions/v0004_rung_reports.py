@@ -1,9 +1,11 @@
-"""Trials report at rungs, and drivers number their transactions."""
+"""Trials report at rungs, drivers number their transactions, and commands hold no password."""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
+
+from results.masking import masked
 
 revision: str = "0004"
 down_revision: str | None = "0003"
@@ -31,3 +33,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_rung_reports"),
         sa.UniqueConstraint("trial_id", "epoch", name="uq_rung_reports_trial_id_epoch"),
     )
+    studies = sa.table("studies", sa.column("id"), sa.column("provenance", sa.JSON))
+    connection = op.get_bind()
+    for study_id, provenance in connection.execute(sa.select(studies)).all():
+        command = provenance.get("command", "")
+        without = " ".join(masked(argument) for argument in command.split(" "))
+        if without != command:
+            connection.execute(
+                sa.update(studies)
+                .where(studies.c.id == study_id)
+                .values(provenance={**provenance, "command": without})
+            )
