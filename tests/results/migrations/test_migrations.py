@@ -1,17 +1,23 @@
 """Migrations and models agree, and databases of every older version come up to date."""
 
+import json
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, MetaData, create_engine
 
-from results import migrations
+from results import database, migrations
+from results.database import parse_url
 from results.models import Base
-from results.records import SpecRecord, TrialState
+from results.records import RungReport, SpecRecord, TrialState
 from results.store import Store
 from sharedattn.errors import InputError
 
@@ -31,6 +37,50 @@ def old_database(path: Path, revision: str) -> str:
     connection.executescript((SCHEMAS / f"{revision}.sql").read_text(encoding="utf-8"))
     connection.close()
     return f"sqlite:///{path}"
+
+
+def rows_of(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table but the version's, parents before children, by column name."""
+    metadata = MetaData()
+    metadata.reflect(engine)
+    with engine.connect() as connection:
+        return {
+            table.name: [dict(row._mapping) for row in connection.execute(table.select())]
+            for table in metadata.sorted_tables
+            if table.name != migrations.VERSION_TABLE
+        }
+
+
+def rows_as_of(revision: str, folder: Path, offset: int = 0) -> dict[str, list[dict[str, Any]]]:
+    """The rows that a package of that version wrote, as if they were another study's.
+
+    Args:
+        revision: the version.
+        folder: for its file.
+        offset: added to every row's number; also tells names and keys apart.
+    """
+    engine = create_engine(old_database(folder / f"{revision}.db", revision))
+    tables = rows_of(engine)
+    engine.dispose()
+    for table, rows in tables.items():
+        for row in rows:
+            for column, value in row.items():
+                if column == "id" or (column.endswith("_id") and value is not None):
+                    row[column] = value + offset
+                elif (table, column) == ("studies", "name"):
+                    row[column] = f"{value}-{revision}"
+                elif column == "key" and table in ("specs", "evaluations"):
+                    row[column] = revision + value[len(revision) :]
+    return tables
+
+
+def insert_rows(engine: Engine, tables: dict[str, list[dict[str, Any]]]) -> None:
+    metadata = MetaData()
+    metadata.reflect(engine)
+    with engine.begin() as connection:
+        for name, rows in tables.items():
+            if rows:
+                connection.execute(metadata.tables[name].insert(), rows)
 
 
 def test_the_head_is_the_newest_migration() -> None:
@@ -69,7 +119,9 @@ def test_an_old_database_comes_up_to_date_and_keeps_its_rows(
         assert row.evaluation_key is not None
         assert store.find_evaluation(row.evaluation_key) is not None
         with store.drive(study) as driver:
-            driver.begin_trial(number=1, spec=make_spec("V1"))
+            trial_id = driver.begin_trial(number=1, spec=make_spec("V1"))
+            driver.report_rung(trial_id, RungReport(1, 0.5, 1.0, goes_on=True), attempt=1)
+        assert [row.number for row in store.rung_reports(study)] == [1]
     engine = create_engine(url)
     assert differences(engine) == []
     engine.dispose()
@@ -106,3 +158,90 @@ def test_an_upgrade_that_fails_leaves_the_old_version(
     assert "front_snapshots" not in tables and version == [("0001",)]
     with Store.open(url) as store:
         assert len(store.studies()) == 1
+
+
+def test_commands_of_older_versions_lose_their_passwords(tmp_path: Path) -> None:
+    url = old_database(tmp_path / "old.db", "0003")
+    connection = sqlite3.connect(tmp_path / "old.db")
+    command = "sharedattn search --storage postgresql://me:secret@host/db --spec a@224"
+    document = json.dumps({"command": command, "commit": "abc"})
+    connection.execute("UPDATE studies SET provenance = ?", (document,))
+    connection.commit()
+    connection.close()
+    with Store.open(url) as store:
+        assert store.study("digits").record.provenance == {
+            "command": "sharedattn search --storage postgresql://me:***@host/db --spec a@224",
+            "commit": "abc",
+        }
+
+
+@pytest.mark.slow
+def test_postgresql_comes_up_to_date_step_by_step_and_keeps_its_rows(
+    postgresql_url: str, tmp_path: Path, make_spec: Callable[..., SpecRecord]
+) -> None:
+    """At each version the rows of that version are added, and all are there at the end."""
+    engine = create_engine(parse_url(postgresql_url))
+    written: dict[str, list[dict[str, Any]]] = {}
+    *older, head = migrations.known_revisions()
+    for step, revision in enumerate(older, start=1):
+        with engine.begin() as connection:
+            migrations.upgrade(connection, revision)
+        tables = rows_as_of(revision, tmp_path, offset=100 * step)
+        insert_rows(engine, tables)
+        for name, rows in tables.items():
+            written.setdefault(name, []).extend(rows)
+    with Store.open(postgresql_url) as store:
+        assert differences(engine) == []
+        # Columns that came later aside, every row is as it was written.
+        kept = rows_of(engine)
+        for name, rows in written.items():
+            columns = {column for row in rows for column in row}
+            expected = [{column: row.get(column) for column in columns} for row in rows]
+            assert [{column: row[column] for column in columns} for row in kept[name]] == expected
+        assert {row["driver_write"] for row in kept["studies"]} == {0}
+        for revision in older:
+            study = store.study(f"digits-{revision}")
+            (row,) = store.trials(study)
+            assert (row.state, row.top1, row.placement) == (TrialState.COMPLETE, 0.875, "V2L1")
+            assert len(store.snapshots(study)) == (revision != "0001")
+            with store.drive(study) as driver:
+                driver.begin_trial(number=1, spec=make_spec("V1"))
+    engine.dispose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("revision", [None, "0003"])
+def test_of_two_that_open_an_old_database_at_once_one_upgrades_it(
+    postgresql_url: str, revision: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = create_engine(parse_url(postgresql_url))
+    if revision is not None:
+        with engine.begin() as connection:
+            migrations.upgrade(connection, revision)
+    upgrade, spans = migrations.upgrade, []
+
+    def upgrade_slowly(connection: migrations.Connection) -> None:
+        began = time.monotonic()
+        upgrade(connection)
+        time.sleep(0.3)
+        spans.append((began, time.monotonic()))
+
+    monkeypatch.setattr(migrations, "upgrade", upgrade_slowly)
+    # Both have looked, and seen that there is something to do, before either begins to do it.
+    both_have_looked = threading.Barrier(2)
+    check_rights = database._check_rights
+
+    def check_and_wait(*arguments: Any, **options: Any) -> None:
+        check_rights(*arguments, **options)
+        both_have_looked.wait(10)
+
+    monkeypatch.setattr(database, "_check_rights", check_and_wait)
+    with ThreadPoolExecutor(2) as threads:
+        stores = list(threads.map(lambda _: Store.open(postgresql_url, create=True), range(2)))
+    (_, first_end), (second_begin, _) = sorted(spans)
+    assert first_end <= second_begin
+    for store in stores:
+        assert store.studies() == []
+        store.close()
+    assert differences(engine) == []
+    engine.dispose()
