@@ -22,6 +22,7 @@ from rich.console import Console
 from results.errors import StorageError
 from results.masking import masked
 from results.quantities import parse_quantity
+from search.errors import ClusterLostError
 from sharedattn.errors import InputError
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever the message is made of, such as an argument out of place.
         errors.print(f"sharedattn: {masked(str(error))}", style="red")
         return EXIT_BAD_INPUT
+    except ClusterLostError as error:
+        errors.print(f"sharedattn: {error}", style="red")
+        return EXIT_FAILED
     except KeyboardInterrupt:
         errors.print("sharedattn: interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search.errors import ClusterLostError
 from search.executors.base import (
     DiskFull,
     EvaluationEndedError,
@@ -15,7 +16,6 @@ from search.executors.base import (
     TrialResources,
     advance,
 )
-from search.executors.errors import ClusterLostError
 
 __all__ = [
     "ClusterLostError",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from search.errors import ClusterLostError
 from search.evaluators import Task
 from search.executors.base import Event, Reported
-from search.executors.errors import ClusterLostError
 
 
 class ClosedError(RuntimeError):

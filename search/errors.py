@@ -1,4 +1,4 @@
-"""Errors of executors."""
+"""Errors that a caller tells apart; light to import."""
 
 
 class ClusterLostError(RuntimeError):

@@ -1,0 +1,54 @@
+"""Options that mean nothing together are refused before data or machine are looked at."""
+
+import pytest
+
+from search.cli import main
+from search.config import SearchConfig
+from search.errors import ClusterLostError
+from sharedattn.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"num_trials": 0}, "num_trials >= 1` must hold, but got 0"),
+        ({"num_workers": 0}, "workers >= 1` must hold, but got 0"),
+        ({"searcher": "guess"}, "a searcher is one of .*random.* must hold, but got 'guess'"),
+        (
+            {"early_stopping": "asha"},
+            "early stopping is one of mo-asha` must hold, but got 'asha'",
+        ),
+        ({"rungs": (1,)}, "nothing is stopped: leave out --rungs"),
+        ({"address": "127.0.0.1:6379"}, "see --executor ray: leave out --address"),
+        ({"resources_per_trial": {"tpu": 1.0}}, "leave out --resources-per-trial"),
+        ({"device": "cpu", "gpus_per_trial": 0.5}, "on CPUs: leave out --gpus-per-trial"),
+        ({"study": "a/b"}, "a study's name is letters, digits, dots, dashes.* but got 'a/b'"),
+    ],
+)
+def test_options_are_checked(options, rule):
+    with pytest.raises(InputError, match=rule):
+        SearchConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("--rungs", "1;2"), "rungs are whole numbers between commas` must hold, but got '1;2'"),
+        (
+            ("--resources-per-trial", "tpu"),
+            "resources are NAME=AMOUNT between commas` must hold, but got 'tpu'",
+        ),
+    ],
+)
+def test_lists_on_the_command_line(capsys, options, rule):
+    assert main(["search", *options]) == 2
+    assert rule in capsys.readouterr().err
+
+
+def test_a_lost_cluster_is_no_bad_input(capsys, monkeypatch):
+    def search(*_):
+        raise ClusterLostError("the cluster went away; run the same command again")
+
+    monkeypatch.setattr("search.commands.search", search)
+    assert main(["search"]) == 1
+    assert "sharedattn: the cluster went away; run the same command" in capsys.readouterr().err
