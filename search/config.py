@@ -91,8 +91,12 @@ class SearchConfig:
         for name, least in (("num_trials", 1), ("confirm_seeds", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"`{name} >= {least}` must hold, but got {getattr(self, name)}")
-        if self.num_workers is not None and self.num_workers < 1:
-            raise InputError(f"`workers >= 1` must hold, but got {self.num_workers}")
+        for name, amount in (
+            ("workers", self.num_workers),
+            ("cpus per trial", self.cpus_per_trial),
+        ):
+            if amount is not None and amount < 1:
+                raise InputError(f"`{name} >= 1` must hold, but got {amount}")
         if (self.evaluator == "table") != (self.table is not None):
             raise InputError(
                 "`--table and --evaluator table go together` must hold, but got "

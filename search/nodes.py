@@ -22,7 +22,7 @@ from sharedattn.errors import InputError
 
 # Workers have to import torch, which over a network takes its time; a large data set's files are
 # counted, over that network as well.
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 DATA_TIMEOUT_S = 600.0
 _PACKAGES = ("search", "results", "spaces", "sharedattn")
 _OF_THE_DRIVER = ("optuna",)  # what no trial uses
