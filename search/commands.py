@@ -328,9 +328,16 @@ def doctor(arguments: argparse.Namespace, console: Console) -> Document:
     # Imported here: no other command looks at the machine.
     from search.doctor import diagnose
 
-    options = ("data", "data_root", "storage", "weights_dir", "address")
-    options += ("cpus_per_trial", "gpus_per_trial", "resources_per_trial")
-    given = {name: getattr(arguments, name) for name in options}
+    given = {
+        "data": arguments.data,
+        "data_root": arguments.data_root,
+        "storage": arguments.storage,
+        "weights_dir": arguments.weights_dir,
+        "address": arguments.address,
+        "cpus_per_trial": arguments.cpus_per_trial,
+        "gpus_per_trial": arguments.gpus_per_trial,
+        "resources_per_trial": arguments.resources_per_trial,
+    }
     config = SearchConfig(
         **{name: value for name, value in given.items() if value is not None},
         executor="local" if arguments.address is None else "ray",
