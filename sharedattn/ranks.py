@@ -25,12 +25,17 @@ class Rank:
     """One of the processes that train a network together.
 
     Attributes:
-        index: from 0; process 0 is the one that writes.
+        index: from 0.
         of: processes; more than one are torch's default process group.
     """
 
     index: int = 0
     of: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes, where one is enough."""
+        return self.index == 0
 
     def positions(self, batch_size: int) -> list[int]:
         """Its images of a training batch, by position, ascending; each process has as many.

@@ -12,6 +12,7 @@ from results.records import Fidelity
 from results.weights import WeightsStore
 from search.evaluators.base import Evaluator, Measurement, Report, Task
 from sharedattn.data import DataConfig, open_data
+from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.training import Epoch, Trainer
 
@@ -26,6 +27,7 @@ class ScratchEvaluator(Evaluator):
         weights: where the trained weights are put; None: nowhere.
         checkpoints: where unfinished trainings are put; None: nowhere.
         device: where to train.
+        rank: which of the processes this is that train a placement together.
         checkpoint_every_s: least seconds between two checkpoints of a training, those of rungs
             apart: a large network takes long to write.
     """
@@ -35,6 +37,7 @@ class ScratchEvaluator(Evaluator):
     weights: WeightsStore | None = None
     checkpoints: CheckpointStore | None = None
     device: str = "cpu"
+    rank: Rank = ALONE
     checkpoint_every_s: float = 15.0
 
     @property
@@ -55,7 +58,12 @@ class ScratchEvaluator(Evaluator):
 
     def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
         trainer = Trainer(
-            task.spec, open_data(self.data), self.recipe, seed=task.seed, device=self.device
+            task.spec,
+            open_data(self.data),
+            self.recipe,
+            seed=task.seed,
+            device=self.device,
+            rank=self.rank,
         )
         self._restore(task, trainer)
         saved_at = time.monotonic()
@@ -73,7 +81,7 @@ class ScratchEvaluator(Evaluator):
                 yield _report(epoch)
         training = trainer.result()
         sha256 = None
-        if self.weights is not None:
+        if self.weights is not None and self.rank.is_first:
             sha256 = self.weights.save(task.identity.key, training.network.state_dict())
         return Measurement(
             split="validation",
@@ -81,7 +89,7 @@ class ScratchEvaluator(Evaluator):
             loss=training.metrics.loss,
             num_images=training.metrics.num_images,
             wall_time_s=training.wall_time_s,
-            device=self.device,
+            device=self.device if self.rank.of == 1 else f"{self.device} x{self.rank.of}",
             learning_curve=tuple(epoch.to_json() for epoch in training.curve),
             weights_sha256=sha256,
         )
@@ -94,10 +102,11 @@ class ScratchEvaluator(Evaluator):
             trainer.load_state_dict(state["trainer"])
 
     def _save(self, task: Task, trainer: Trainer) -> None:
-        if self.checkpoints is not None and task.checkpoint is not None:
-            # The identity says what it is a checkpoint of: names are used again by new studies.
-            state = {"identity": task.identity.key, "trainer": trainer.state_dict()}
-            self.checkpoints.save(task.checkpoint, state)
+        if self.checkpoints is None or task.checkpoint is None or not self.rank.is_first:
+            return
+        # The identity says what it is a checkpoint of: names are used again by new studies.
+        state = {"identity": task.identity.key, "trainer": trainer.state_dict()}
+        self.checkpoints.save(task.checkpoint, state)
 
 
 def _report(epoch: Epoch) -> Report:

@@ -61,6 +61,14 @@ class DiskFull:
     reason: str
 
 
+class EvaluationEndedError(Exception):
+    """An evaluation that runs in processes of its own has ended; `event` says by what."""
+
+    def __init__(self, event: Raised | Lost | Preempted | DiskFull) -> None:
+        super().__init__(event.traceback if isinstance(event, Raised) else event.reason)
+        self.event = event
+
+
 Event = Reported | Finished | Raised | Lost | Preempted | DiskFull
 
 
@@ -144,9 +152,7 @@ class Executor(ABC):
         self.close()
 
 
-def advance(
-    evaluation: Generator[Report, None, Measurement], threads: int
-) -> Reported | Finished | Raised | DiskFull:
+def advance(evaluation: Generator[Report, None, Measurement], threads: int) -> Event:
     """Run an evaluation, inside a worker, to its next rung or its end.
 
     Args:
@@ -157,6 +163,8 @@ def advance(
         return Reported(next(evaluation))
     except StopIteration as end:
         return Finished(end.value, threads)
+    except EvaluationEndedError as error:
+        return error.event
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskFull(str(error))

@@ -7,27 +7,18 @@ gone, however the driver went.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
-import signal
-import threading
-import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 
 from search.evaluators.base import Evaluator, Task
-from search.executors.base import Event, Executor, Lost, Preempted, Reported, advance
-
-_CONTEXT = multiprocessing.get_context("spawn")
+from search.executors.base import Event, Executor, Reported, advance
+from search.executors.children import Child
 
 
 @dataclass(slots=True)
-class _Slot:
-    process: SpawnProcess
-    pipe: Connection
-    lifeline: Connection
+class _Slot(Child):
     ticket: int | None = None
 
 
@@ -72,10 +63,10 @@ class LocalExecutor(Executor):
         slot = self._slots[index]
         if slot is None or not slot.process.is_alive():
             if slot is not None:
-                _end(slot)
+                slot.end()
             slot = self._slots[index] = self._start(index)
         slot.ticket = ticket
-        _send(slot, task)
+        slot.send(task)
 
     def wait(self, timeout_s: float | None = None) -> list[tuple[int, Event]]:
         busy = {
@@ -94,9 +85,8 @@ class LocalExecutor(Executor):
             try:
                 event = slot.pipe.recv()
             except (EOFError, ConnectionResetError):
-                slot.process.join()
-                event = _death(slot.process.exitcode)
-                _end(slot)
+                event = slot.death("the worker")
+                slot.end()
                 self._slots[index] = None
             else:
                 if not isinstance(event, Reported):
@@ -113,35 +103,18 @@ class LocalExecutor(Executor):
     def _answer(self, ticket: int, goes_on: bool) -> _Slot:
         """Tell a worker that waits at a rung what to do."""
         slot = next(s for s in self._slots if s is not None and s.ticket == ticket)
-        _send(slot, goes_on)
+        slot.send(goes_on)
         return slot
 
     def close(self) -> None:
         for index, slot in enumerate(self._slots):
             if slot is not None:
-                slot.process.kill()
-                _end(slot)
+                slot.end()
             self._slots[index] = None
 
     def _start(self, slot: int) -> _Slot:
-        ours, theirs = _CONTEXT.Pipe()
-        lifeline, watched = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(
-            target=_work,
-            # Not a daemon: image data sets load with processes of their own, which a daemon may
-            # not have. The lifeline ends a worker whose driver is gone.
-            args=(
-                theirs,
-                watched,
-                self._evaluator,
-                self.threads,
-                visible_gpus(slot, self._gpus) if self._gpus else None,
-            ),
-        )
-        process.start()
-        theirs.close()
-        watched.close()
-        return _Slot(process, ours, lifeline)
+        gpus = visible_gpus(slot, self._gpus) if self._gpus else None
+        return _Slot.start(_work, self._evaluator, self.threads, gpus)
 
 
 def default_threads(num_slots: int) -> int:
@@ -164,41 +137,8 @@ def visible_gpus(slot: int, gpus: float) -> str:
     return ",".join(ours[i % len(ours)] for i in range(first, first + max(1, int(gpus))))
 
 
-def _send(slot: _Slot, message: Task | bool) -> None:
-    try:
-        slot.pipe.send(message)
-    except (BrokenPipeError, ConnectionResetError):
-        # The worker died just now: `wait` sees its end of the pipe closed and reports it.
-        pass
-
-
-def _end(slot: _Slot) -> None:
-    slot.pipe.close()
-    slot.lifeline.close()
-    slot.process.join()
-    slot.process.close()
-
-
-def _death(exitcode: int | None) -> Lost | Preempted:
-    if exitcode == -signal.SIGTERM:
-        # A scheduler's or an administrator's notice: a process that fails gets other signals.
-        return Preempted("the worker was asked to end, by SIGTERM")
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        memory = "; the machine may have run out of memory" if name == "SIGKILL" else ""
-        return Lost(f"the worker was ended by {name}{memory}")
-    return Lost(f"the worker ended with exit code {exitcode}")
-
-
-def _work(
-    pipe: Connection, lifeline: Connection, evaluator: bytes, threads: int, gpus: str | None
-) -> None:
+def _work(pipe: Connection, evaluator: bytes, threads: int, gpus: str | None) -> None:
     """A worker's life: tasks in, events out, until the driver's end of the pipe closes."""
-    # Ctrl-C reaches the whole process group; the driver alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_driver, args=(lifeline,), daemon=True).start()
-    # timm 1.0.31 warns at import of its own use of torch.jit; a worker would print that each time.
-    warnings.filterwarnings("ignore", message=".*torch.jit.*")
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     import torch
@@ -216,12 +156,3 @@ def _work(
             evaluation.close()
         except EOFError:
             return
-
-
-def _end_with_driver(lifeline: Connection) -> None:
-    # Nothing is ever sent: this returns when the driver closes its end or dies, also by SIGKILL.
-    try:
-        lifeline.recv_bytes()
-    except (EOFError, OSError):
-        pass
-    os._exit(0)

@@ -6,10 +6,14 @@ import os
 import signal
 import time
 from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
 
 from results.records import Fidelity
 from search.evaluators import Evaluator, Measurement, Report
 from search.executors import Executor, Lost, Preempted, Reported, advance
+from sharedattn.ranks import ALONE, Rank
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,26 @@ class Staged(Fake):
                 for epoch in (1, 2, 3)
             ],
         )
+
+
+@dataclass(frozen=True)
+class Ranked(Staged):
+    """One of the processes of a trial, which writes its id into `folder`."""
+
+    folder: str = ""
+    device: str = "cpu"
+    rank: Rank = ALONE
+    RAISING: ClassVar[int] = 7  # with this seed, process 1 raises, and the others wait for it
+
+    def evaluate(self, task):
+        path = os.path.join(self.folder, str(self.rank.index))
+        with open(path, "x") as file:
+            file.write(str(os.getpid()))
+        if task.seed == self.RAISING and self.rank.index == 1:
+            threads = torch.get_num_threads()
+            raise ArithmeticError(f"in process 1 of {self.rank.of}, on {threads} threads")
+        self.rank.sum_(torch.zeros(1))
+        return (yield from super().evaluate(task))
 
 
 @dataclass(frozen=True)
