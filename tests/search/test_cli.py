@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -290,8 +289,15 @@ def process(*arguments, **options):
     )
 
 
+def begun(*arguments):
+    """A search in a session of its own, which has its study and is about to begin its trials."""
+    search = process("search", *arguments, start_new_session=True)
+    assert "0 of " in search.stderr.readline()
+    return search
+
+
 @pytest.mark.slow
-def test_search_export_verify_train_in_real_processes(tmp_path):
+def test_a_search_in_real_processes_is_exported_verified_and_trained_again(capsys, tmp_path):
     search = process(*EMBEDDED, "--out", tmp_path / "out", "--json")
     out, err = search.communicate(timeout=300)
     assert search.returncode == 0, err
@@ -299,41 +305,32 @@ def test_search_export_verify_train_in_real_processes(tmp_path):
     assert found["trials"]["complete"] == 3
     assert all(member["seeds"] == 2 for member in found["front"])
     exported = Path(found["exported"])
-    # A placement off the front has no weights any more: its export trains it again, and says so.
-    front = {member["id"] for member in found["front"]}
-    off_front = next(i for i in range(3) if i not in front)
-    again = process("export", "--pick", off_front, "--to", tmp_path / "again", "--out",
-                    tmp_path / "out")  # fmt: skip
-    verify = process("verify", exported, "--json")
-    out, err = verify.communicate(timeout=300)
-    assert verify.returncode == 0, err
-    assert json.loads(out)["ok"] is True
+    assert document(capsys, "verify", exported)["ok"] is True
 
     weights = exported / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
-    verify = process("verify", exported, "--json")
-    out, _ = verify.communicate(timeout=300)
-    assert verify.returncode == 1
-    assert json.loads(out)["ok"] is False
+    code, out, _ = run(capsys, "verify", exported, "--json")
+    assert (code, json.loads(out)["ok"]) == (1, False)
 
-    out, err = again.communicate(timeout=300)
-    assert again.returncode == 0, err
+    # A placement off the front has no weights any more: its export trains it again, and says so.
+    front = {member["id"] for member in found["front"]}
+    off_front = next(i for i in range(3) if i not in front)
+    again, trained = tmp_path / "again", tmp_path / "trained"
+    code, out, err = run(
+        capsys, "export", "--pick", off_front, "--to", again, "--out", tmp_path / "out"
+    )
+    assert code == 0, err
     assert "it was trained again" in out
-    train = process("train", tmp_path / "again", "--epochs", 1, "--seed", 5, "--to",
-                    tmp_path / "trained", "--json")  # fmt: skip
-    verify = process("verify", tmp_path / "again", "--json")
-    out, _ = verify.communicate(timeout=300)
-    assert verify.returncode == 0, out
-
-    out, err = train.communicate(timeout=300)
-    assert train.returncode == 0, err
-    verify = process("verify", tmp_path / "trained")
-    out, _ = verify.communicate(timeout=300)
-    assert verify.returncode == 0, out
+    assert document(capsys, "verify", again)["ok"] is True
+    document(capsys, "train", again, "--epochs", 1, "--seed", 5, "--to", trained)
+    code, out, err = run(capsys, "verify", trained)
+    assert code == 0, out + err
 
 
 @pytest.mark.slow
-def test_a_search_on_a_folder_of_images(tmp_path):
+# timm's data sets leave closing image files to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_search_on_a_folder_of_images(capsys, tmp_path):
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 4)):
         for label, name in enumerate(("ant", "bee", "cow")):
@@ -350,51 +347,50 @@ def test_a_search_on_a_folder_of_images(tmp_path):
     recipe.write_text(
         "epochs: 2\nbatch_size: 5\nlr: 0.01\nhflip: 0.5\ncrop_scale_min: 0.5\nloader_workers: 1\n"
     )
-    search = process(
-        "search", space, "--data", tmp_path / "animals", "--recipe", recipe, "--trials", 2,
-        "--confirm-seeds", 1, "--val-fraction", 0.25, "--out", tmp_path / "out", "--json",
+    found = document(
+        capsys, "search", space, "--data", tmp_path / "animals", "--recipe", recipe,
+        "--trials", 2, "--confirm-seeds", 1, "--val-fraction", 0.25, "--out", tmp_path / "out",
     )  # fmt: skip
-    out, err = search.communicate(timeout=300)
-    assert search.returncode == 0, err
-    found = json.loads(out)
     assert found["trials"]["complete"] == 2
     config = yaml.safe_load((Path(found["exported"]) / "config.yaml").read_text())
     assert config["data"]["images"] == {"train": 27, "validation": 9, "test": 12}
     assert config["spec"]["backbone"]["num_classes"] == 3
-    verify = process("verify", found["exported"])
-    out, err = verify.communicate(timeout=300)
-    assert verify.returncode == 0, out + err
+    code, out, err = run(capsys, "verify", found["exported"])
+    assert code == 0, out + err
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
-    out = tmp_path / "out"
-    first = process(*EMBEDDED, "--out", out, start_new_session=True)
-    deadline = time.monotonic() + 200
-    while not (out / "sharedattn.db").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    time.sleep(2.0)
+def test_ctrl_c_saves_and_the_same_command_goes_on(capsys, tiny, tmp_path):
+    arguments = (
+        tiny,
+        "--trials",
+        3,
+        "--epochs",
+        1,
+        "--confirm-seeds",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
+    first = begun(*arguments)
     os.killpg(first.pid, signal.SIGINT)
-    _, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=200)
     assert first.returncode == 130
     assert "run the same command again" in err
-    again = process(*EMBEDDED, "--out", out, "--json")
-    found = json.loads(again.communicate(timeout=300)[0])
+    found = document(capsys, "search", *arguments)
     assert found["trials"] == {"complete": 3, "pruned": 0, "failed": 0, "running": 0}
 
 
 @pytest.mark.slow
-def test_a_second_driver_is_refused(tmp_path):
+def test_a_second_driver_is_refused(capsys, tmp_path):
     out = tmp_path / "out"
-    first = process(*EMBEDDED, "--out", out, "--study", "mine", start_new_session=True)
-    deadline = time.monotonic() + 200
-    while not list(out.glob("*.lock")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    second = process(*EMBEDDED, "--out", out, "--study", "mine")
+    # More trials than end before it is killed.
+    arguments = ("--trials", 1000, "--epochs", 1, "--study", "mine", "--out", out)
+    first = begun(*arguments)
+    second = process("search", *arguments)
     _, err = second.communicate(timeout=200)
     assert second.returncode == 2
     assert "a study has one driver" in err
-    reader = process("front", "mine", "--out", out, "--json")
-    assert json.loads(reader.communicate(timeout=200)[0])["study"] == "mine"
+    assert document(capsys, "front", "mine", "--out", out)["study"] == "mine"
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
