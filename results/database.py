@@ -57,6 +57,13 @@ _SELECT_MISSING_RIGHTS = text(
     SELECT name, privilege
     FROM unnest(CAST(:tables AS text[])) AS name, unnest(CAST(:privileges AS text[])) AS privilege
     WHERE to_regclass(name) IS NOT NULL AND NOT has_table_privilege(name, privilege)
+    UNION ALL
+    SELECT CAST(CAST(seqrelid AS regclass) AS text), 'USAGE'
+    FROM pg_sequence
+    JOIN pg_depend ON objid = seqrelid AND deptype = 'a'
+    JOIN unnest(CAST(:tables AS text[])) AS name ON refobjid = to_regclass(name)
+    WHERE 'INSERT' = ANY(CAST(:privileges AS text[]))
+      AND NOT has_sequence_privilege(seqrelid, 'USAGE')
     """
 )
 

@@ -226,6 +226,9 @@ def test_plain_postgresql_means_psycopg_3() -> None:
 def test_a_password_is_not_shown() -> None:
     parsed = parse_url("postgresql://me:secret@host/studies")
     assert shown_url(parsed) == "postgresql+psycopg://me:***@host/studies"
+    by_option = parse_url("postgresql://host/studies?user=me&password=secret&sslmode=require")
+    assert by_option.query["password"] == "secret"
+    assert shown_url(by_option) == "postgresql+psycopg://host/studies"
 
 
 def test_postgresql_without_its_driver_says_how_to_get_it(

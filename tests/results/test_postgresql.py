@@ -524,6 +524,13 @@ class TestBadInput:
                 assert reader.trials(study) == []
                 with pytest.raises(StorageError, match="read-only transaction"):
                     reader.get_or_create_study(study.record)
+        with make_role(postgresql_server, name, "SELECT, INSERT, UPDATE") as role:
+            url = postgresql_server.url(name, user=role, password="x")
+            with Store.open(url) as writer, writer.drive(study) as driver:
+                driver.finish_study()
+            postgresql_server.execute(f"REVOKE ALL ON SEQUENCE trials_id_seq FROM {role}", name)
+            self.refused(url, "the user may write.*does not grant USAGE on trials_id_seq")
+            Store.open(url, read_only=True).close()
         with make_role(postgresql_server, name) as role:
             url = postgresql_server.url(name, user=role, password="x")
             self.refused(url, "can be opened.*permission denied", read_only=True)

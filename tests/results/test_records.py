@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -7,6 +8,7 @@ from results.records import (
     EvaluationIdentity,
     EvaluationRecord,
     Fidelity,
+    RungReport,
     SpecRecord,
     StudyRecord,
     document_key,
@@ -118,3 +120,13 @@ def test_totals_are_no_part_of_a_study_s_fingerprint(
 ) -> None:
     assert make_study().fingerprint == make_study(num_trials=99, confirm_seeds=1).fingerprint
     assert make_study().fingerprint != make_study(fingerprint_document={"seed": 6}).fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epoch": 0}, {"top1": math.nan}, {"top1": 1.5}, {"loss": math.inf}]
+)
+def test_a_rung_s_metrics_are_numbers(changes: dict[str, float]) -> None:
+    fields: dict[str, Any] = {"epoch": 3, "top1": 0.5, "loss": 0.75, "goes_on": True}
+    assert RungReport(**fields) == RungReport(3, 0.5, 0.75, True)
+    with pytest.raises(ValueError, match="a rung has an epoch >= 1.*record the trial as failed"):
+        RungReport(**{**fields, **changes})
