@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
@@ -188,9 +188,18 @@ def _data(data: DataConfig) -> str:
 
 def _listed(slots: Slots) -> str:
     resources = slots.resources
-    amounts = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
-    each = ", ".join(f"{amount:g} {name}" for name, amount in amounts.items() if amount)
-    return f"{slots.num_slots}, each with {each}"
+    each = {"CPU": resources.cpus, "GPU": resources.gpus, **resources.custom}
+    return f"{slots.num_slots}, each with {_amounts(each)}"
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    """Resources by Ray's names, without those that Ray keeps for itself."""
+    shown = [
+        _size(amount) if name == "memory" else f"{amount:g} {name}"
+        for name, amount in resources.items()
+        if amount and ":" not in name and name != "object_store_memory"
+    ]
+    return ", ".join(shown)
 
 
 def _cluster_checks(
@@ -199,11 +208,13 @@ def _cluster_checks(
     # Imported here: only a cluster needs Ray.
     from search.executors import ray_tune
 
-    def connect() -> str:
+    def connected() -> str:
         ray_tune.connect(config.address)
-        return str(config.address)
+        return "; ".join(
+            f"{node}: {_amounts(total)}" for node, total in ray_tune.node_resources().items()
+        )
 
-    reached = _check("cluster", "can be reached", connect)
+    reached = _check("cluster", "can be reached", connected)
     yield reached
     if not reached.ok:
         return
@@ -237,5 +248,5 @@ def _now() -> float:
     return time.time()
 
 
-def _size(num_bytes: int) -> str:
+def _size(num_bytes: float) -> str:
     return f"{num_bytes / _GIB:.1f} GiB"

@@ -346,9 +346,14 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+def node_resources() -> dict[str, dict[str, float]]:
+    """What each living node has, by Ray's names; memory in bytes."""
+    return {name: node["Resources"] for name, node in _nodes().items()}
+
+
 def has_gpus() -> bool:
     """Whether any node of the cluster has a GPU."""
-    return any(node["Resources"].get("GPU", 0) for node in _nodes().values())
+    return any(total.get("GPU", 0) for total in node_resources().values())
 
 
 def trial_slots(resources: TrialResources, num_workers: int | None) -> int:
@@ -362,7 +367,7 @@ def trial_slots(resources: TrialResources, num_workers: int | None) -> int:
         InputError: not one fits.
     """
     bundle = _bundle(resources)
-    totals = {name: node["Resources"] for name, node in _nodes().items()}
+    totals = node_resources()
     fitting = sum(_num_fitting(bundle, total) for total in totals.values())
     if not fitting:
         had = "; ".join(

@@ -193,6 +193,8 @@ def test_a_role_without_rights_on_a_server(examine, tmp_path):
         assert "does not grant CREATE" in failing(examine("--storage", guest))["database"]
         Store.open(url, create=True).close()
         assert examine("--storage", url)["database"]["found"] == f"{shown}: 0 studies"
+        assert "permission denied for table" in failing(examine("--storage", guest))["database"]
+        server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest", "studies")
         found = failing(examine("--storage", guest))["database"]
         assert "`the user may write the database` must hold" in found
 
@@ -253,6 +255,10 @@ class Cluster:
     def disconnect(self):
         self.is_connected = False
 
+    def node_resources(self):
+        own = {"node:10.0.0.1": 1.0, "memory": 3.5 * 2**30, "object_store_memory": 1e9}
+        return {"one": {"CPU": 4.0, **own}, "two": {"CPU": 0.0, "GPU": 2.0, **own}}
+
     def has_gpus(self):
         return False
 
@@ -282,6 +288,7 @@ def cluster(monkeypatch):
 def test_a_cluster_is_ready(examine, cluster):
     checks = examine("--address", "head:6379", "--cpus-per-trial", "2")
     assert failing(checks) == {}
+    assert checks["cluster"]["found"] == "one: 4 CPU, 3.5 GiB; two: 2 GPU, 3.5 GiB"
     assert checks["trials at once"]["found"] == "2, each with 2 CPU"
     for name in ("versions", "data on the nodes", "weights on the nodes"):
         assert checks[name]["found"] == "2 nodes: one, two"
@@ -342,5 +349,8 @@ def test_two_real_nodes_are_ready(examine):
         checks = examine("--address", nodes.address)
     assert failing(checks) == {}
     assert checks["trials at once"]["found"] == "2, each with 1 CPU"
-    assert checks["versions"]["found"].startswith("2 nodes: 127.0.0.1")
+    node = r"127\.0\.0\.1 \([0-9a-f]{6}\)"
+    assert re.fullmatch(rf"2 nodes: {node}, {node}", checks["versions"]["found"])
+    resources = rf"{node}: 1 CPU, [\d.]+ GiB"
+    assert re.fullmatch(rf"{resources}; {resources}", checks["cluster"]["found"])
     assert Path(checks["weights"]["found"]).parent.name == "out"
