@@ -86,28 +86,26 @@ class _Session(NamedTuple):
     since: str
 
 
-# The server is told to notice within a minute that the line to the driver is cut, which by
-# default takes it hours: until then the lock would stay with a driver that is gone.
-_TAKE = text(
-    """
-    SELECT set_config('application_name', :name, false),
-           set_config('tcp_keepalives_idle', '30', false),
-           set_config('tcp_keepalives_interval', '10', false),
-           set_config('tcp_keepalives_count', '3', false),
-           set_config('tcp_user_timeout', '60000', false),
-           pg_backend_pid() AS pid,
-           pg_try_advisory_lock(:key) AS is_taken
-    """
-)
 _SESSION_COLUMNS = """
     activity.pid,
     coalesce(
         to_char(activity.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), ''
     ) AS since
 """
-_SELECT_SESSION = text(
-    f"SELECT {_SESSION_COLUMNS} FROM pg_stat_activity activity WHERE activity.pid = :pid"
+# The server is told to notice within a minute that the line to the driver is cut, which by
+# default takes it hours: until then the lock would stay with a driver that is gone.
+_BEGIN_SESSION = text(
+    f"""
+    SELECT set_config('application_name', :name, false),
+           set_config('tcp_keepalives_idle', '30', false),
+           set_config('tcp_keepalives_interval', '10', false),
+           set_config('tcp_keepalives_count', '3', false),
+           set_config('tcp_user_timeout', '60000', false),
+           {_SESSION_COLUMNS}
+    FROM pg_stat_activity activity WHERE activity.pid = pg_backend_pid()
+    """
 )
+_TAKE = text("SELECT pg_try_advisory_lock(:key)")
 # A key of 64 bits stands in two columns of 32. Of another user's session, address and time are
 # null for those who may not see them.
 _SELECT_HOLDER = text(
@@ -165,7 +163,8 @@ class ServerLock:
         self._study_name = study_name
         self._key = _key(study_name)
         self._connection: Connection | None = None
-        self._session: _Session | None = None
+        self._sessions: set[_Session] = set()  # this driver's, of which one may hold the lock
+        self._has_begun = False
 
     def __enter__(self) -> Self:
         """Take the lock.
@@ -174,6 +173,7 @@ class ServerLock:
             InputError: another process drives the study.
         """
         outlast(self._take)
+        self._has_begun = True
         return self
 
     def __exit__(
@@ -225,32 +225,31 @@ class ServerLock:
             # not serve anybody else.
             connection.detach()
             try:
-                self._session = self._take_on(connection)
+                self._take_on(connection)
                 connection.commit()
             except BaseException:
                 connection.close()
                 raise
         self._connection = connection
 
-    def _take_on(self, connection: Connection) -> _Session:
-        bound = {
-            "name": f"sharedattn {self._study_name}",
-            "key": int.from_bytes(self._key, "big", signed=True),
-        }
-        while not (taken := connection.execute(_TAKE, bound).one()).is_taken:
+    def _take_on(self, connection: Connection) -> None:
+        name = f"sharedattn {self._study_name}"
+        session = connection.execute(_BEGIN_SESSION, {"name": name}).one()
+        # Before it takes the lock, which it may have and this side not know.
+        self._sessions.add(_Session(session.pid, session.since))
+        key = {"key": int.from_bytes(self._key, "big", signed=True)}
+        while not connection.execute(_TAKE, key).scalar():
             holder = _find_holder(connection, self._key)
             if holder is None:
                 continue  # It has just let go.
-            if self._session == (holder.pid, holder.since):
+            if (holder.pid, holder.since) in self._sessions:
                 # The server has not yet noticed that this driver is not there any more.
                 connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": holder.pid})
                 raise ConnectionLostError(
                     f"the server has not yet ended this driver's former session {holder.pid}"
                 )
             message = _second_driver(self._study_name, _described(holder))
-            raise InputError(message) if self._session is None else StorageError(message)
-        since = connection.execute(_SELECT_SESSION, {"pid": taken.pid}).one().since
-        return _Session(taken.pid, since)
+            raise StorageError(message) if self._has_begun else InputError(message)
 
 
 def _second_driver(study_name: str, holder: str) -> str:
