@@ -159,16 +159,33 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     _add_training(search)
     _add_budget(search)
     _add_storage(search)
-    search.add_argument("--trials", type=int, help="search trials, a total (default: 24)")
+    search.add_argument(
+        "--trials",
+        dest="num_trials",
+        metavar="N",
+        type=int,
+        help="search trials, a total (default: 24)",
+    )
     search.add_argument("--study", help="the study's name (default: made from what is searched)")
-    search.add_argument("--objectives", help="comma-separated (default: top1,macs)")
+    search.add_argument(
+        "--objectives", type=_names, metavar="NAME,NAME", help="(default: top1,macs)"
+    )
     search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
     search.add_argument("--evaluator", choices=("scratch", "table"), default="scratch")
     search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")
     search.add_argument("--executor", choices=("local", "ray"), default="local")
     search.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (default: one here)")
-    search.add_argument("--workers", type=int, help="trials at once (default: what fits)")
+    search.add_argument(
+        "--workers",
+        dest="num_workers",
+        metavar="N",
+        type=int,
+        help="trials at once (default: what fits)",
+    )
     _add_resources(search)
+    search.add_argument(
+        "--processes-per-trial", type=int, metavar="N", help="(default: one for each GPU)"
+    )
     search.add_argument("--early-stopping", metavar="RULE", help="stop trials: mo-asha")
     search.add_argument("--rungs", type=_epochs, metavar="N,N", help="epochs to judge trials at")
     search.add_argument("--deterministic", action="store_true", help="the same trials every time")
@@ -214,6 +231,10 @@ def _add_resources(command: argparse.ArgumentParser) -> None:
 
 def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _epochs(text: str) -> tuple[int, ...]:

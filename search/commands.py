@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,39 +50,7 @@ Document = dict[str, Any]
 def search(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn search`: the main job, to its report and its exported knee."""
     started = time.monotonic()
-    given = {
-        "space": arguments.space,
-        "data": arguments.data,
-        "data_root": arguments.data_root,
-        "recipe": arguments.recipe,
-        "epochs": arguments.epochs,
-        "objectives": arguments.objectives and tuple(arguments.objectives.split(",")),
-        "searcher": arguments.searcher,
-        "table": arguments.table,
-        "val_fraction": arguments.val_fraction,
-        "num_trials": arguments.trials,
-        "confirm_seeds": arguments.confirm_seeds,
-        "num_workers": arguments.workers,
-        "study": arguments.study,
-        "storage": arguments.storage,
-        "weights_dir": arguments.weights_dir,
-        "address": arguments.address,
-        "cpus_per_trial": arguments.cpus_per_trial,
-        "gpus_per_trial": arguments.gpus_per_trial,
-        "resources_per_trial": arguments.resources_per_trial,
-        "early_stopping": arguments.early_stopping,
-        "rungs": arguments.rungs,
-    }
-    config = SearchConfig(
-        **{name: value for name, value in given.items() if value is not None},
-        budget=_budget(arguments),
-        evaluator=arguments.evaluator,
-        executor=arguments.executor,
-        seed=arguments.seed,
-        deterministic=arguments.deterministic,
-        device=arguments.device,
-        out=arguments.out,
-    )
+    config = _config(arguments, budget=_budget(arguments))
     prepared = prepare(config)
     record, space = prepared.record, prepared.space
     folder = config.out / record.name
@@ -328,26 +296,22 @@ def doctor(arguments: argparse.Namespace, console: Console) -> Document:
     # Imported here: no other command looks at the machine.
     from search.doctor import diagnose
 
-    given = {
-        "data": arguments.data,
-        "data_root": arguments.data_root,
-        "storage": arguments.storage,
-        "weights_dir": arguments.weights_dir,
-        "address": arguments.address,
-        "cpus_per_trial": arguments.cpus_per_trial,
-        "gpus_per_trial": arguments.gpus_per_trial,
-        "resources_per_trial": arguments.resources_per_trial,
-    }
-    config = SearchConfig(
-        **{name: value for name, value in given.items() if value is not None},
-        executor="local" if arguments.address is None else "ray",
-        device=arguments.device,
-        out=arguments.out,
-    )
+    config = _config(arguments, executor="local" if arguments.address is None else "ray")
     document = verify_document(list(diagnose(config)))
     console.print(checks_table(document["checks"]))
     console.print("ready" if document["ok"] else "not ready", style="bold")
     return document
+
+
+def _config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:
+    """The search that the options given describe; the others keep their defaults."""
+    names = {field.name for field in fields(SearchConfig)}
+    given = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in names and value is not None
+    }
+    return SearchConfig(**{**given, **changes})
 
 
 def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, Recipe]:

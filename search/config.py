@@ -47,6 +47,7 @@ class SearchConfig:
             workers, or one on a cluster.
         gpus_per_trial: GPUs of a trial, a fraction to share one; None: one where it trains on
             GPUs.
+        processes_per_trial: processes that train a placement together; None: one a GPU.
         resources_per_trial: amounts of the cluster's own resources, by name.
         early_stopping: rule by which trials are stopped at rungs; None: none is.
         rungs: epochs at which trials are judged; empty: the recipe's, else the rule's own.
@@ -77,6 +78,7 @@ class SearchConfig:
     address: str | None = None
     cpus_per_trial: int | None = None
     gpus_per_trial: float | None = None
+    processes_per_trial: int | None = None
     resources_per_trial: Mapping[str, float] = field(default_factory=dict)
     early_stopping: str | None = None
     rungs: tuple[int, ...] = ()
@@ -126,6 +128,7 @@ class SearchConfig:
             "--epochs": self.epochs is not None,
             "--val-fraction": self.val_fraction is not None,
             "--weights-dir": self.weights_dir is not None,
+            "--processes-per-trial": self.processes_per_trial is not None,
         }
         of_named_data = {name: of_training[name] for name in ("--data-root", "--val-fraction")}
         of_cluster = {

@@ -22,6 +22,7 @@ from search.exporting import data_document
 from search.machines import Slots, find_slots
 from search.nodes import check_cluster
 from search.places import storage_url, weights_store
+from search.process_group import in_processes, processes_per_trial
 from search.provenance import provenance
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
@@ -90,6 +91,7 @@ def prepare(config: SearchConfig) -> Prepared:
     space = Space.load(config.space)
     slots = find_slots(config)
     data, recipe, weights, checkpoints = None, None, None, None
+    num_processes = 1
     evaluator: Evaluator
     if config.table is not None:
         table = TableEvaluator.load(config.table, describe(space.backbone).image_size)
@@ -106,18 +108,31 @@ def prepare(config: SearchConfig) -> Prepared:
         weights = weights_store(config.weights_dir, storage, config.out)
         weights.blobs.check_writable()
         checkpoints = CheckpointStore(weights.blobs)
-        evaluator = ScratchEvaluator(
-            data=data,
-            recipe=recipe,
-            weights=weights,
-            checkpoints=checkpoints,
-            device=slots.device,
+        num_processes = processes_per_trial(
+            config.processes_per_trial, slots.resources, slots.device
+        )
+        evaluator = in_processes(
+            ScratchEvaluator(
+                data=data,
+                recipe=recipe,
+                weights=weights,
+                checkpoints=checkpoints,
+                device=slots.device,
+            ),
+            num_processes,
         )
         described = data_document(data, source)
     counted = CountedSpace(space, config.budget)
     if recipe is not None and data is not None:
         cheapest = resolve(NetworkSpec(space.backbone, counted.cheapest))
-        check_recipe(cheapest, open_data(data), recipe, space.envelope())
+        check_recipe(
+            cheapest,
+            open_data(data),
+            recipe,
+            space.envelope(),
+            device=slots.device,
+            num_processes=num_processes,
+        )
     if config.executor == "ray":
         check_cluster(data, None if weights is None else weights.blobs)
     stopping = _stopping(config, counted, evaluator)
