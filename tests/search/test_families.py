@@ -26,6 +26,9 @@ def test_three_trials_and_an_export(
 ) -> None:
     # Trials run here: worker processes are tested by themselves, and take seconds to begin.
     monkeypatch.setattr("search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator))
+    # What is asked is whether all of it fits together, not what is learnt.
+    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 448)
+    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny_space(base_name)), encoding="utf-8")
     prepared = prepare(
         SearchConfig(

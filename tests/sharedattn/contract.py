@@ -115,11 +115,14 @@ def check_weights_of(model: nn.Module, backbone_text: str, *, atol: float = 1e-5
             torch.testing.assert_close(network(x), expected, rtol=1e-5, atol=atol)
 
 
-def check_referees(backbone_text: str, num: int) -> None:
-    """Closed-form params and MACs equal both referees' on so many random placements."""
+def check_referees(backbone_text: str, numbers: range) -> None:
+    """Closed-form params and MACs equal both referees' on the random placements of these numbers.
+
+    The numbers are of one list, so that a quick test and a slow one count none twice.
+    """
     backbone = BackboneSpec.parse(backbone_text)
     model = CostModel(backbone)
-    for placement in random_placements(backbone, 2, num):
+    for placement in random_placements(backbone, 2, numbers.stop)[numbers.start :]:
         network = build(NetworkSpec(backbone, placement))
         cost = model.cost(placement)
         assert cost.params == sum(p.numel() for p in network.parameters()), str(placement)

@@ -216,9 +216,11 @@ def test_in_training_biases_before_batch_norms_have_no_gradient() -> None:
         assert (parameter.grad.abs().max() < 1e-9) == dead, name
 
 
-@pytest.mark.parametrize("num", [7, pytest.param(100, marks=pytest.mark.slow)])
-def test_referees(num: int) -> None:
-    contract.check_referees(TINY, num)
+@pytest.mark.parametrize(
+    "numbers", [range(7), pytest.param(range(7, 100), marks=pytest.mark.slow)], ids=len
+)
+def test_referees(numbers: range) -> None:
+    contract.check_referees(TINY, numbers)
 
 
 def test_shared_and_extracted_weights() -> None:

@@ -237,9 +237,11 @@ def test_a_stand_alone_network_compiles_whole() -> None:
     torch.testing.assert_close(compiled(images), network(images))
 
 
-@pytest.mark.parametrize("num", [7, pytest.param(100, marks=pytest.mark.slow)])
-def test_referees(num: int) -> None:
-    contract.check_referees(TINY, num)
+@pytest.mark.parametrize(
+    "numbers", [range(7), pytest.param(range(7, 100), marks=pytest.mark.slow)], ids=len
+)
+def test_referees(numbers: range) -> None:
+    contract.check_referees(TINY, numbers)
 
 
 def test_shared_and_extracted_weights() -> None:

@@ -190,8 +190,11 @@ def test_stem_tokens_reset_as_the_backbone_initialises_them() -> None:
     assert torch.equal(network.pos_embed, sinusoids(10, 222))
 
 
-def test_cost_of_random_placements() -> None:
-    contract.check_referees(TINY, 100)
+@pytest.mark.parametrize(
+    "numbers", [range(7), pytest.param(range(7, 100), marks=pytest.mark.slow)], ids=len
+)
+def test_cost_of_random_placements(numbers: range) -> None:
+    contract.check_referees(TINY, numbers)
 
 
 def test_extraction_keeps_logits_and_what_is_frozen() -> None:

@@ -186,13 +186,14 @@ def test_every_name_of_the_family_is_understood_or_refused() -> None:
     names = timm.list_models(module="vision_transformer") + timm.list_models(module="deit")
     understood = 0
     for name in names:
+        # Of one block: what stands around the blocks is the same, and forty take their time.
         try:
-            shape = describe(BackboneSpec(name=name))
+            shape = describe(BackboneSpec.parse(f"{name}(depth=1)"))
         except InputError as error:
             assert name in str(error)
             continue
         with without_storage():
-            model = timm.create_model(name, num_classes=1000)
+            model = timm.create_model(name, num_classes=1000, depth=1)
         around = shape.stem_params + shape.head_params
         blocks = sum(p.numel() for p in model.blocks.parameters())
         assert around + blocks == sum(p.numel() for p in model.parameters()), name
