@@ -127,6 +127,7 @@ def _parser() -> _Parser:
     _add_training(train)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--onnx", action="store_true", help="write model.onnx as well")
+    _add_processes(train, "that train it together (default: 1)")
     _add_device(train)
 
     analyze = add("analyze", "what the papers measured, beside random initialisations")
@@ -183,9 +184,7 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         help="trials at once (default: what fits)",
     )
     _add_resources(search)
-    search.add_argument(
-        "--processes-per-trial", type=int, metavar="N", help="(default: one for each GPU)"
-    )
+    _add_processes(search, "(default: one for each GPU)")
     search.add_argument("--early-stopping", metavar="RULE", help="stop trials: mo-asha")
     search.add_argument("--rungs", type=_epochs, metavar="N,N", help="epochs to judge trials at")
     search.add_argument("--deterministic", action="store_true", help="the same trials every time")
@@ -216,6 +215,10 @@ def _add_storage(command: argparse.ArgumentParser) -> None:
 def _add_study(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", nargs="?", help="the study's name (default: the latest)")
     _add_storage(command)
+
+
+def _add_processes(command: argparse.ArgumentParser, summary: str) -> None:
+    command.add_argument("--processes-per-trial", type=int, metavar="N", help=summary)
 
 
 def _add_resources(command: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from results.summary import StudySummary, front_document
 from results.verify import verify_document
 from search.config import DEFAULT_DATA, SearchConfig
 from search.exporting import export_placement, train_placement, verify_folder
-from search.machines import resolve_device
+from search.machines import processes_here, resolve_device
 from search.places import storage_url, weights_store
 from search.progress import ProgressDisplay
 from search.run import prepare, run_search
@@ -244,13 +244,15 @@ def verify(arguments: argparse.Namespace, console: Console) -> Document:
 def train(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn train`: one placement, the whole recipe."""
     spec, data, recipe = _training(arguments)
+    device = resolve_device(arguments.device)
     record = train_placement(
         spec,
         data,
         recipe,
         arguments.to,
         seed=arguments.seed,
-        device=resolve_device(arguments.device),
+        device=device,
+        num_processes=processes_here(arguments.processes_per_trial, device),
         onnx=arguments.onnx,
     )
     console.print(str(spec), style="bold")

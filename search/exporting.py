@@ -20,6 +20,7 @@ from results.verify import Remeasured, verify, verify_document
 from results.weights import WeightsStore
 from search.evaluators.base import evaluation_record, measure
 from search.evaluators.scratch import ScratchEvaluator
+from search.process_group import in_processes
 from search.provenance import library_versions
 from sharedattn.cost import CostModel
 from sharedattn.data import DataConfig, DataSource, open_data
@@ -27,7 +28,7 @@ from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
-from sharedattn.training import check_fit, evaluate
+from sharedattn.training import check_recipe, evaluate
 
 
 def export_placement(
@@ -122,6 +123,7 @@ def train_placement(
     *,
     seed: int,
     device: str,
+    num_processes: int = 1,
     onnx: bool = False,
 ) -> ExportRecord:
     """Train one placement by the whole recipe, and export it.
@@ -133,19 +135,27 @@ def train_placement(
         folder: where to; replaced when it is an export.
         seed: of the training.
         device: where to train.
+        num_processes: processes that train it together.
         onnx: whether to write model.onnx as well.
 
     Returns:
         What was exported.
 
     Raises:
-        InputError: a folder that cannot be written, or data that does not fit the network.
-            Nothing was trained.
+        InputError: a folder that cannot be written, data that does not fit the network, or a
+            recipe that cannot be trained. Nothing was trained.
     """
     check_target(folder, onnx=onnx)
-    check_fit(spec, open_data(data))
+    check_recipe(spec, open_data(data), recipe, device=device, num_processes=num_processes)
     evaluation, state_dict = _train(
-        spec, data, recipe, folder, seed=seed, threads=torch.get_num_threads(), device=device
+        spec,
+        data,
+        recipe,
+        folder,
+        seed=seed,
+        threads=torch.get_num_threads(),
+        device=device,
+        num_processes=num_processes,
     )
     return _write(
         folder,
@@ -255,15 +265,18 @@ def _train(
     seed: int,
     threads: int,
     device: str,
+    num_processes: int = 1,
 ) -> tuple[EvaluationRecord, dict[str, torch.Tensor]]:
-    """Train in this process, on as many threads as the run that is repeated.
+    """Train on as many threads as the run that is repeated.
 
     The weights pass through a folder beside the target alone: a study's own folder is its
     driver's to write.
     """
     room = temporary_beside(folder, "weights")
     weights = WeightsStore(BlobStore(str(room)))
-    evaluator = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
+    evaluator = in_processes(
+        ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device), num_processes
+    )
     task = evaluator.task(spec, seed)
     try:
         with _threads(threads):

@@ -10,6 +10,7 @@ import torch
 from search.config import SearchConfig
 from search.executors import TrialResources
 from search.executors.local import default_threads
+from search.process_group import processes_per_trial
 from sharedattn.errors import InputError
 
 MAX_DEFAULT_WORKERS = 8
@@ -61,7 +62,8 @@ def find_slots(config: SearchConfig) -> Slots:
 def _slots_here(config: SearchConfig) -> Slots:
     device = resolve_device(config.device)
     gpus = 0.0
-    num_fitting = min(MAX_DEFAULT_WORKERS, _num_cores() // (config.cpus_per_trial or 1))
+    least_cpus = config.cpus_per_trial or config.processes_per_trial or 1
+    num_fitting = min(MAX_DEFAULT_WORKERS, _num_cores() // least_cpus)
     if device == "cuda":
         gpus = config.gpus_per_trial or 1.0
         num_fitting = int(torch.cuda.device_count() / gpus)
@@ -88,10 +90,31 @@ def cluster_slots(config: SearchConfig) -> Slots:
         wanted = config.device == "cuda" or (config.device == "auto" and ray_tune.has_gpus())
         gpus = 1.0 if wanted else 0.0
     resources = TrialResources(
-        cpus=config.cpus_per_trial or 1, gpus=gpus, custom=config.resources_per_trial
+        cpus=config.cpus_per_trial or config.processes_per_trial or 1,
+        gpus=gpus,
+        custom=config.resources_per_trial,
     )
     num_slots = ray_tune.trial_slots(resources, config.num_workers)
     return Slots(num_slots, resources, "cuda" if gpus else "cpu")
+
+
+def processes_here(asked: int | None, device: str) -> int:
+    """Processes of a training on this machine.
+
+    Args:
+        asked: so many; None: one.
+        device: where it trains.
+
+    Raises:
+        InputError: none, or more than the GPUs that they are to train on.
+    """
+    num_processes = processes_per_trial(asked, TrialResources(gpus=max(1, asked or 1)), device)
+    if device == "cuda" and torch.cuda.device_count() < num_processes:
+        raise InputError(
+            f"`the machine has a GPU for each process` must hold, but it has "
+            f"{torch.cuda.device_count()} and --processes-per-trial is {num_processes}"
+        )
+    return num_processes
 
 
 def _num_cores() -> int:

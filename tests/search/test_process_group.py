@@ -14,6 +14,8 @@ from fakes import Ranked
 from results.blobs import BlobStore
 from results.checkpoints import CheckpointStore
 from results.weights import WeightsStore
+from search.cli import main
+from search.config import SearchConfig
 from search.evaluators.scratch import ScratchEvaluator
 from search.executors import (
     DiskFull,
@@ -27,6 +29,7 @@ from search.executors import (
     advance,
 )
 from search.executors.local import LocalExecutor
+from search.machines import find_slots, processes_here
 from search.process_group import ProcessGroupEvaluator, in_processes, processes_per_trial
 from sharedattn.backbones import resolve
 from sharedattn.data import DataConfig
@@ -169,3 +172,28 @@ def test_processes_that_a_trial_cannot_have(asked, gpus, device, rule):
 def test_one_process_is_the_evaluator_itself():
     evaluator = ScratchEvaluator(data=DataConfig(name="digit-pairs"), recipe=Recipe(epochs=1))
     assert in_processes(evaluator, 1) is evaluator
+
+
+def test_a_training_has_no_more_processes_than_the_machine_has_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert processes_here(None, "cpu") == processes_here(None, "cuda") == 1
+    assert processes_here(5, "cpu") == 5 and processes_here(2, "cuda") == 2
+    with pytest.raises(InputError, match="a GPU for each process` must hold.* it has 2 and .* 3"):
+        processes_here(3, "cuda")
+
+
+def test_a_trial_on_cores_has_one_for_each_process():
+    cores = len(os.sched_getaffinity(0))
+    asked = SearchConfig(device="cpu", processes_per_trial=cores)
+    assert find_slots(asked).num_slots == 1
+    assert find_slots(asked).resources.cpus == cores
+
+
+@pytest.mark.parametrize("command", [["search"], ["train", f"{SPEC}", "--to", "trained"]])
+def test_processes_that_do_not_divide_the_batch_are_refused(
+    command, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--device", "cpu", "--processes-per-trial", "3"]) == 2
+    assert "divide the batch size" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.rglob("*.safetensors")) == [] and not (tmp_path / "trained").exists()
