@@ -1,0 +1,543 @@
+"""Strike searches on a cluster with faults at random moments; nothing may be lost or done twice.
+
+    python benchmarks/fault_campaign.py [--runs 50] [--kinds driver worker ...] [--trials 14]
+        [--seed 0] [--results FILE] [--json]
+
+It starts a PostgreSQL server and a Ray cluster of two nodes on loopback, searches once
+undisturbed, and then once for each fault: two slots, the random searcher, `--deterministic`, an
+evaluator that is deterministic too and keeps a checkpoint after each epoch. One fault in five
+strikes while a search gets ready, the others once it has begun; the moment within that part is
+uniform over the time that the undisturbed search took for it. A command that did not end well, as
+one that was killed or found its disk full, is run again.
+
+Each search must end with the asked number of finished trials, none running, none begun again once
+it had finished, each that was seen finished before the fault unchanged, and trials and front equal
+to the undisturbed search's. Results are kept in FILE as they come: the same command goes on from
+there, and prints the tables of it once all runs are done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+warnings.filterwarnings("ignore", message=".*torch.jit.*")
+
+from cutting_proxy import CuttingProxy  # noqa: E402 (the warning is timm's, at import)
+from epoch_evaluator import EpochEvaluator, FillableBlobs, Journal  # noqa: E402
+from fault_verdict import Result, Work, violations  # noqa: E402
+from faults import EXIT_BAD_INPUT, FAULTS, Surroundings, small_disk  # noqa: E402
+from postgresql_server import PostgreSQLServer  # noqa: E402
+from ray_nodes import TwoNodes  # noqa: E402
+
+from results.blobs import BlobStore  # noqa: E402
+from results.errors import StorageError  # noqa: E402
+from results.records import TrialRow  # noqa: E402
+from results.store import Store  # noqa: E402
+from results.summary import StudySummary  # noqa: E402
+from results.temporary import write_whole  # noqa: E402
+from results.weights import WeightsStore  # noqa: E402
+from search.config import SearchConfig  # noqa: E402
+from search.provenance import provenance  # noqa: E402
+from search.run import prepare, run_search  # noqa: E402
+from sharedattn.errors import InputError  # noqa: E402
+
+STUDY = "faults"
+NUM_SLOTS = 2
+LONGEST_S = 300.0  # of one command, which hangs after that: a driver waits 120 s for its database
+READY_SHARE = 0.2  # of the faults, while a search gets ready
+MAX_COMMANDS = 3  # of one run
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A fault to come.
+
+    Attributes:
+        run: number of its run.
+        kind: of the fault.
+        begun: whether it strikes after the search has begun, not while it gets ready.
+        moment: a fraction of the time that the undisturbed search took for that part.
+        seed: of what the fault itself chooses.
+    """
+
+    run: int
+    kind: str
+    begun: bool
+    moment: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A search that nothing struck.
+
+    Attributes:
+        result: what all others must come to.
+        ready_s: until it had begun.
+        searching_s: from then to the end of its command.
+    """
+
+    result: Result
+    ready_s: float
+    searching_s: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one run.
+
+    Attributes:
+        run: its number.
+        kind: of the fault.
+        done: what exactly it did.
+        begun: whether the search had begun by then.
+        moment_s: when, from the start of the first command.
+        finished_before: trials finished by then.
+        exit_codes: of the commands, one after the other; None: it was ended because it hung.
+        messages: last lines of those that did not end well.
+        wall_time_s: from the first command's start to the last one's end.
+        trials: by state.
+        attempts: by outcome, as the database has them.
+        work: what workers did.
+        orphans: workers that outlived their node until the search had ended.
+        files_left: checkpoints, and weights of what is not on the front.
+        violations: of what is demanded.
+    """
+
+    run: int
+    kind: str
+    done: str
+    begun: bool
+    moment_s: float
+    finished_before: int
+    exit_codes: list[int | None]
+    messages: list[str]
+    wall_time_s: float
+    trials: dict[str, int]
+    attempts: dict[str, int]
+    work: Work
+    orphans: int
+    files_left: int
+    violations: list[str]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What all runs share.
+
+    Attributes:
+        server: of the databases.
+        nodes: the Ray cluster.
+        trials: of each search.
+        epoch_s: of the evaluator.
+    """
+
+    server: PostgreSQLServer
+    nodes: TwoNodes
+    trials: int
+    epoch_s: float
+
+
+def plan(kinds: Sequence[str], runs: int, seed: int) -> list[Planned]:
+    """The faults of a campaign: as many of each kind, in random order."""
+    rng = random.Random(seed)
+    shuffled = [kinds[i % len(kinds)] for i in range(runs)]
+    rng.shuffle(shuffled)
+    return [
+        Planned(run, kind, rng.random() >= READY_SHARE, rng.random(), rng.randrange(2**32))
+        for run, kind in enumerate(shuffled)
+    ]
+
+
+def drive(arguments: argparse.Namespace) -> int:
+    """Search as `sharedattn search` does, but for the evaluator; its exit code."""
+    folder: Path = arguments.drive
+    try:
+        prepared = prepare(
+            SearchConfig(
+                searcher="random",
+                num_trials=arguments.trials,
+                confirm_seeds=1,
+                num_workers=NUM_SLOTS,
+                executor="ray",
+                address=arguments.address,
+                deterministic=True,
+                device="cpu",
+                study=STUDY,
+                storage=arguments.storage,
+                out=folder / "out",
+                weights_dir=str(folder / "disk" / "weights"),
+            )
+        )
+        assert prepared.weights is not None
+        evaluator = EpochEvaluator(
+            blobs=FillableBlobs(prepared.weights.blobs.url),
+            journal=Journal(folder / "journal"),
+            epoch_s=arguments.epoch_s,
+        )
+        with Store.open(prepared.storage, create=True) as store:
+            prepared = replace(prepared, evaluator=evaluator)
+            run_search(prepared, store, on_begin=lambda study: (folder / "begun").touch())
+    except (InputError, StorageError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
+
+
+@dataclass(frozen=True)
+class Search:
+    """One study: its command, its database, and what its workers leave.
+
+    Attributes:
+        lab: where it runs.
+        folder: its files.
+        database: its URL.
+        proxied: the same through the line that may be cut.
+    """
+
+    lab: Lab
+    folder: Path
+    database: str
+    proxied: str
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.folder / "journal")
+
+    @property
+    def blobs(self) -> BlobStore:
+        return BlobStore(str(self.folder / "disk" / "weights"))
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the command, always the same."""
+        options = {
+            "--drive": self.folder,
+            "--storage": self.proxied,
+            "--address": self.lab.nodes.address,
+            "--trials": self.lab.trials,
+            "--epoch-s": self.lab.epoch_s,
+        }
+        given = [str(part) for option in options.items() for part in option]
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, str(Path(__file__).absolute()), *given],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a driver holds the study, or has held it."""
+        return (self.folder / "begun").exists()
+
+    def last_line(self) -> str:
+        """Of what the last command printed as its error."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "nothing"
+
+    def finished(self) -> dict[int, TrialRow]:
+        """The trials that have ended, by number."""
+        try:
+            with Store.open(self.database, read_only=True) as store:
+                study = store.find_study(STUDY)
+                rows = [] if study is None else store.trials(study)
+        except InputError:  # no tables yet
+            rows = []
+        return {row.number: row for row in rows if row.finished_at is not None}
+
+    def summary(self) -> StudySummary:
+        """The study as it stands."""
+        with Store.open(self.database, read_only=True) as store:
+            return StudySummary.read(store, store.study(STUDY))
+
+    def attempts(self) -> dict[str, int]:
+        """Attempts at all trials by outcome, OPEN where there is none yet."""
+        with Store.open(self.database, read_only=True) as store:
+            rows = store.trials(store.study(STUDY))
+            attempts = [attempt for row in rows for attempt in store.attempts(row.id)]
+        return dict(Counter("OPEN" if a.outcome is None else a.outcome.value for a in attempts))
+
+    def files_left(self, summary: StudySummary) -> int:
+        """Checkpoints, and weights of what is not on the front."""
+        on_front = {member.runs[0].evaluation_key for member in summary.front.members}
+        checkpoints = self.blobs.names(f"checkpoints/{STUDY}/")
+        return len(checkpoints) + len(WeightsStore(self.blobs).keys() - on_front)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+
+@contextmanager
+def laboratory(trials: int, epoch_s: float) -> Iterator[Lab]:
+    """A server and a cluster of one's own."""
+    with PostgreSQLServer() as server, TwoNodes() as nodes:
+        yield Lab(server, nodes, trials, epoch_s)
+
+
+@contextmanager
+def new_search(lab: Lab, name: str) -> Iterator[tuple[Search, Surroundings]]:
+    """A study of its own, not begun; whatever comes of it is gone afterwards."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
+        disk = stack.enter_context(small_disk(folder / "disk"))
+        database = lab.server.create_database(name)
+        stack.callback(lab.server.execute, f'DROP DATABASE "{name}" WITH (FORCE)')
+        proxy = stack.enter_context(CuttingProxy(lab.server.port))
+        stack.callback(lab.nodes.bury)
+        search = Search(lab, folder, database, lab.server.url(name, port=proxy.port))
+        yield search, Surroundings(lab.nodes, lab.server, proxy, disk, search.journal)
+
+
+@contextmanager
+def running(search: Search) -> Iterator[subprocess.Popen[bytes]]:
+    """The search's command, which has ended afterwards."""
+    driver = search.start()
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def wait(driver: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """The driver's exit code; None: it still runs."""
+    try:
+        return driver.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def wait_for_beginning(driver: subprocess.Popen[bytes], search: Search) -> None:
+    """Wait until the search has begun, or its driver has ended."""
+    while wait(driver, 0.02) is None and not search.has_begun:
+        pass
+
+
+def run_undisturbed(lab: Lab) -> Undisturbed:
+    """Search once without a fault."""
+    with new_search(lab, "undisturbed") as (search, _), running(search) as driver:
+        started = time.monotonic()
+        wait_for_beginning(driver, search)
+        begun = time.monotonic()
+        if wait(driver, LONGEST_S) != 0:
+            raise RuntimeError(f"the undisturbed search ended badly: {search.last_line()}")
+        ended = time.monotonic()
+        summary = search.summary()
+        result = Result.of(summary)
+        weights = WeightsStore(search.blobs).keys()
+        found = violations(summary, result, {}, search.journal.read(), weights)
+        if found:
+            raise RuntimeError(f"the undisturbed search is not as demanded: {found}")
+        return Undisturbed(result, begun - started, ended - begun)
+
+
+def run_struck(lab: Lab, planned: Planned, moment_s: float, demanded: Result) -> Record | None:
+    """Search once with a fault; None where the search had ended before it.
+
+    Args:
+        lab: where.
+        planned: the fault.
+        moment_s: when it strikes, seconds from the beginning of its part of the search.
+        demanded: what the search must come to.
+    """
+    fault, rng = FAULTS[planned.kind](), random.Random(planned.seed)
+    codes: list[int | None] = []
+    allowed, messages = [0, *fault.exit_codes], []
+    with new_search(lab, f"run_{planned.run}") as (search, around):
+        started = time.monotonic()
+        with running(search) as driver:
+            if planned.begun:
+                wait_for_beginning(driver, search)
+            if wait(driver, moment_s) is not None:
+                return None
+            begun = search.has_begun
+            seen = search.finished()
+            struck_s, finished_before = time.monotonic() - started, len(seen)
+            done = fault.strike(around, driver, rng)
+            wait(driver, LONGEST_S if fault.lasts_s is None else fault.lasts_s)
+            fault.mend(around)
+            codes.append(wait(driver, LONGEST_S))
+        while codes[-1] != 0 and len(codes) < MAX_COMMANDS:
+            messages.append(search.last_line())
+            seen = search.finished() | seen
+            with running(search) as driver:
+                codes.append(wait(driver, LONGEST_S))
+        wall_time_s = time.monotonic() - started
+        orphans = lab.nodes.num_orphans()
+        summary, journal = search.summary(), search.journal.read()
+        weights = WeightsStore(search.blobs).keys()
+        found = violations(summary, demanded, seen, journal, weights)
+        found += [f"exit code {code}" for code in codes if code not in allowed]
+        return Record(
+            run=planned.run,
+            kind=planned.kind,
+            done=done,
+            begun=begun,
+            moment_s=struck_s,
+            finished_before=finished_before,
+            exit_codes=codes,
+            messages=messages,
+            wall_time_s=wall_time_s,
+            trials=dict(Counter(row.state.value for row in summary.rows)),
+            attempts=search.attempts(),
+            work=Work.of(journal),
+            orphans=orphans,
+            files_left=search.files_left(summary),
+            violations=found,
+        )
+
+
+def run_planned(lab: Lab, planned: Planned, undisturbed: Undisturbed) -> Record:
+    """Search with a fault, which is moved forward until it comes before the search's end."""
+    part_s = undisturbed.searching_s if planned.begun else undisturbed.ready_s
+    moment_s = planned.moment * part_s
+    while (record := run_struck(lab, planned, moment_s, undisturbed.result)) is None:
+        moment_s *= 0.8
+    return record
+
+
+# The results' file, and the tables
+
+
+def load(path: Path, asked: dict[str, Any]) -> tuple[Undisturbed | None, list[Record]]:
+    """What an earlier command has found.
+
+    Raises:
+        ValueError: it was asked for another campaign.
+    """
+    if not path.exists():
+        return None, []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document["asked"] != asked:
+        raise ValueError(
+            f"`a file holds one campaign` must hold, but {path} is of {document['asked']}"
+        )
+    result = Result(**document["undisturbed"]["result"])
+    records = [
+        Record(**{**record, "work": Work(**record["work"])}) for record in document["records"]
+    ]
+    times = [document["undisturbed"][name] for name in ("ready_s", "searching_s")]
+    return Undisturbed(result, *times), records
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def kinds_table(records: Sequence[Record]) -> str:
+    """The campaign by kinds of faults."""
+    rows = []
+    for kind in [*FAULTS, "all"]:
+        of_kind = [record for record in records if kind in (record.kind, "all")]
+        if not of_kind:
+            continue
+        attempts = sum((Counter(record.attempts) for record in of_kind), Counter())
+        works = [record.work for record in of_kind]
+        rows.append(
+            [
+                kind,
+                len(of_kind),
+                sum(not record.violations for record in of_kind),
+                sum(len(record.exit_codes) for record in of_kind),
+                attempts["COMPLETE"],
+                attempts["LOST"],
+                attempts["PREEMPTED"],
+                sum(work.from_checkpoint for work in works),
+                sum(work.epochs_saved for work in works),
+                sum(work.epochs_again for work in works),
+                f"{max(record.wall_time_s for record in of_kind):.0f}",
+            ]
+        )
+    columns = "fault,runs,as demanded,commands,attempts complete,lost,preempted,"
+    columns += "went on from a checkpoint,epochs saved,epochs run again,longest s"
+    return table(columns.split(","), rows)
+
+
+def runs_table(records: Sequence[Record]) -> str:
+    """The campaign run by run."""
+    columns = "run,fault,what was done,at s,begun,finished,exit codes,lost,preempted,s,found"
+    return table(
+        columns.split(","),
+        [
+            [
+                record.run,
+                record.kind,
+                record.done,
+                f"{record.moment_s:.1f}",
+                "yes" if record.begun else "no",
+                record.finished_before,
+                ", ".join(str(code) for code in record.exit_codes),
+                record.attempts.get("LOST", 0),
+                record.attempts.get("PREEMPTED", 0),
+                f"{record.wall_time_s:.0f}",
+                "; ".join(record.violations) or "as demanded",
+            ]
+            for record in records
+        ],
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--kinds", nargs="+", choices=list(FAULTS), default=list(FAULTS))
+    parser.add_argument("--trials", type=int, default=14)
+    parser.add_argument("--epoch-s", type=float, default=0.3, help="mean time of an epoch")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, metavar="FILE", default=Path("faults.json"))
+    parser.add_argument("--json", action="store_true")
+    # The rest is for the command that the campaign runs.
+    for hidden, kind in (("--drive", Path), ("--storage", str), ("--address", str)):
+        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.drive is not None:
+        return drive(arguments)
+    # As Ctrl-C does: what was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    names = ("runs", "kinds", "trials", "epoch_s", "seed")
+    asked = {name: getattr(arguments, name) for name in names}
+    try:
+        undisturbed, records = load(arguments.results, asked)
+    except ValueError as error:
+        parser.error(str(error))
+    due = plan(arguments.kinds, arguments.runs, arguments.seed)[len(records) :]
+    if due:
+        with laboratory(arguments.trials, arguments.epoch_s) as lab:
+            undisturbed = undisturbed or run_undisturbed(lab)
+            for planned in due:
+                records.append(run_planned(lab, planned, undisturbed))
+                document = {
+                    "asked": asked,
+                    "provenance": provenance(),
+                    "undisturbed": asdict(undisturbed),
+                    "records": [asdict(record) for record in records],
+                }
+                write_whole(arguments.results, json.dumps(document, indent=1).encode())
+                print(runs_table(records[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+    if arguments.json:
+        print(arguments.results.read_text(encoding="utf-8"))
+    else:
+        print(kinds_table(records), runs_table(records), sep="\n\n")
+    return 1 if any(record.violations for record in records) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

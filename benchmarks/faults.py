@@ -1,0 +1,266 @@
+"""The faults of the fault campaign: what strikes a search, and what an administrator mends.
+
+Each kind is a class that is made anew for each fault.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from cutting_proxy import CuttingProxy, Moment
+from epoch_evaluator import Journal
+from postgresql_server import PostgreSQLServer
+from ray_nodes import TwoNodes
+
+EXIT_BAD_INPUT = 2
+NODE_AWAY_S = 5.0  # from a node's death to its restart
+LINE_HANGS_S = 8.0
+_DISK_BYTES = 512 * 1024
+
+
+class Disk(Protocol):
+    """The disk of weights and checkpoints."""
+
+    def fill(self) -> None:
+        """Leave no room on it."""
+
+    def make_room(self) -> None:
+        """Take away what has filled it."""
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A tmpfs of 512 KiB mounted on `folder`."""
+
+    folder: Path
+
+    def fill(self) -> None:
+        with self._filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(512))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+    def make_room(self) -> None:
+        self._filler.unlink(missing_ok=True)
+
+    @property
+    def _filler(self) -> Path:
+        return self.folder / "filler"
+
+
+@dataclass(frozen=True)
+class MarkedDisk:
+    """A folder whose writers are told that it is full, where nothing may be mounted."""
+
+    folder: Path
+
+    def fill(self) -> None:
+        self._marker.touch()
+
+    def make_room(self) -> None:
+        self._marker.unlink(missing_ok=True)
+
+    @property
+    def _marker(self) -> Path:
+        return self.folder / "weights.full"
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Disk]:
+    """A disk for `folder/weights` that can be filled: a real one where this user may mount."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode != 0:
+        yield MarkedDisk(folder)
+        return
+    try:
+        yield SmallDisk(folder)
+    finally:
+        # Lazily: an orphan may be writing to it.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Everything that a fault can strike.
+
+    Attributes:
+        nodes: the Ray cluster.
+        server: of the database.
+        proxy: the line to it.
+        disk: of weights and checkpoints.
+        journal: what workers did, which also tells who is at work.
+    """
+
+    nodes: TwoNodes
+    server: PostgreSQLServer
+    proxy: CuttingProxy
+    disk: Disk
+    journal: Journal
+
+
+class Fault(ABC):
+    """One fault.
+
+    Attributes:
+        lasts_s: seconds until it is mended; None: not before the driver has ended.
+        exit_codes: with which the driver may end of it, to be started again.
+    """
+
+    lasts_s: float | None = 0.0
+    exit_codes: tuple[int, ...] = ()
+
+    @abstractmethod
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        """Let it happen.
+
+        Args:
+            around: what there is to strike.
+            driver: the search's process.
+            rng: for what the fault has to choose.
+
+        Returns:
+            What exactly was done.
+        """
+
+    def mend(self, around: Surroundings) -> None:  # noqa: B027 (most mend themselves)
+        """Do what an administrator does afterwards."""
+
+
+class DriverKilled(Fault):
+    """SIGKILL to the driver."""
+
+    exit_codes = (-signal.SIGKILL,)
+
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        driver.kill()
+        return "killed"
+
+
+class WorkerKilled(Fault):
+    """SIGKILL to a worker: one that runs a trial, else any."""
+
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        workers = {worker.pid: worker for worker in around.nodes.workers()}
+        newest = {entry.pid: entry for entry in around.journal.read()}
+        busy = [pid for pid in workers if pid in newest]
+        if not workers:
+            return "no worker was there"
+        pid = rng.choice(sorted(busy or workers))
+        workers[pid].kill()
+        return f"at epoch {newest[pid].epoch}" if busy else "before its first trial"
+
+
+class NodeKilled(Fault):
+    """SIGKILL to a raylet and all its workers: a machine that goes away."""
+
+    lasts_s = NODE_AWAY_S
+
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        around.nodes.kill_second(with_workers=True)
+        return "with its workers"
+
+    def mend(self, around: Surroundings) -> None:
+        around.nodes.restart_second()
+
+
+class RayletKilled(NodeKilled):
+    """SIGKILL to a raylet alone; its workers live on."""
+
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        around.nodes.kill_second(with_workers=False)
+        return f"{around.nodes.num_orphans()} orphans"
+
+
+class ServerRestarted(Fault):
+    """PostgreSQL is restarted, sessions cut off."""
+
+    mode: Literal["fast", "immediate"] = "fast"
+
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        around.server.restart(self.mode)
+        return self.mode
+
+
+class ServerCrashed(ServerRestarted):
+    """PostgreSQL is restarted without a word, and recovers from its log."""
+
+    mode = "immediate"
+
+
+class DiskFull(Fault):
+    """No room for weights and checkpoints, until the search has ended of it."""
+
+    lasts_s = None
+    exit_codes = (EXIT_BAD_INPUT,)
+
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        around.disk.fill()
+        return type(around.disk).__name__
+
+    def mend(self, around: Surroundings) -> None:
+        around.disk.make_room()
+
+
+class LineCut(Fault):
+    """The driver's next message to the database, or the answer to it, is lost."""
+
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        moments: list[Moment] = ["before", "after", "half"]
+        moment = rng.choice(moments)
+        around.proxy.cut(1, moment)
+        return moment
+
+
+class LineHangs(Fault):
+    """As `LineCut`, but the driver learns of it only after a while."""
+
+    def strike(
+        self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
+    ) -> str:
+        moments: list[Moment] = ["before", "half"]
+        moment = rng.choice(moments)
+        around.proxy.cut(1, moment, hangs_s=LINE_HANGS_S)
+        return f"{moment}, {LINE_HANGS_S:g} s"
+
+
+FAULTS: dict[str, type[Fault]] = {
+    "driver": DriverKilled,
+    "worker": WorkerKilled,
+    "node": NodeKilled,
+    "raylet": RayletKilled,
+    "server-fast": ServerRestarted,
+    "server-immediate": ServerCrashed,
+    "disk-full": DiskFull,
+    "line-cut": LineCut,
+    "line-hangs": LineHangs,
+}

@@ -1,0 +1,133 @@
+"""A Ray cluster of two nodes on loopback, the second of which can be killed.
+
+    with TwoNodes() as nodes:
+        subprocess.run([..., "--executor", "ray", "--address", nodes.address])
+
+A node is a raylet with workers as its children, one CPU each; the first one is the head.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+# Read when ray is imported, here and in what is started here. Nothing is sent anywhere; and as on
+# systems other than Linux a machine is 127.0.0.1 to itself, where nodes then listen and nowhere
+# else. (`ray.init` would look for that address's cluster at the machine's outer one.)
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Else Ray looks for a cluster at 127.0.0.1 under the machine's outer address, where none is.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+from ray.cluster_utils import Cluster
+
+ADDRESS = "127.0.0.1"
+_OBJECT_STORE_BYTES = 80 * 2**20
+
+
+class TwoNodes:
+    """A cluster that runs from `with` to its end.
+
+    Attributes:
+        address: of the head, for `--address`.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+        self._dead: list[Any] = []
+        self._orphans: list[psutil.Process] = []
+
+    def __enter__(self) -> Self:
+        head = self._node_options() | {"include_dashboard": False, "temp_dir": self._folder.name}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.address: str = self._cluster.address
+        self._second = self._add_second()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bury()
+        self._cluster.shutdown()
+        self._folder.cleanup()
+
+    def workers(self) -> list[psutil.Process]:
+        """Worker processes of both nodes, those at work and those that wait for it."""
+        nodes = (self._cluster.head_node, self._second)
+        children = [child for node in nodes for child in _raylet(node).children()]
+        return [child for child in children if _is_worker(child)]
+
+    def kill_second(self, *, with_workers: bool) -> None:
+        """Kill the raylet of the second node by SIGKILL, and maybe its workers too.
+
+        Without them they live on as orphans: nobody waits for the raylet's end, and as long as
+        its entry stands in the table of processes they take it for alive.
+        """
+        raylet = _raylet(self._second)
+        workers = [child for child in raylet.children(recursive=True) if _is_worker(child)]
+        raylet.kill()
+        if with_workers:
+            for worker in workers:
+                _kill(worker)
+        else:
+            self._orphans += workers
+
+    def restart_second(self) -> None:
+        """Start a second node where the old one was, which is left as it is."""
+        self._dead.append(self._second)
+        self._second = self._add_second()
+
+    def num_orphans(self) -> int:
+        """Workers that live on without their raylet."""
+        return sum(
+            orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE
+            for orphan in self._orphans
+        )
+
+    def bury(self) -> None:
+        """End what is left of killed nodes."""
+        for orphan in self._orphans:
+            _kill(orphan)
+        self._orphans = []
+        for node in self._dead:
+            self._cluster.remove_node(node, allow_graceful=False)
+        self._dead = []
+
+    def _add_second(self) -> Any:
+        return self._cluster.add_node(**self._node_options())
+
+    @staticmethod
+    def _node_options() -> dict[str, Any]:
+        return {
+            "num_cpus": 1,
+            "node_ip_address": ADDRESS,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+
+
+def _raylet(node: Any) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Whether it runs trials, or may; a node has two agents as well."""
+    try:
+        command = " ".join(process.cmdline()).strip()
+    except psutil.NoSuchProcess:
+        return False
+    if command.startswith("ray::"):
+        return not command.endswith("Agent")
+    return "default_worker.py" in command
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()  # psutil knows a process by its start as well: numbers come again
+    except psutil.NoSuchProcess:
+        pass
