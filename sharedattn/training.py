@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sharedattn.backbones import build, describe
+from sharedattn.backbones import build, build_network, describe
 from sharedattn.data import DataSource, Split
 from sharedattn.errors import InputError
 from sharedattn.legality import check_diagonality
@@ -375,7 +375,9 @@ def check_recipe(
     _check_diagonality(spec, recipe, envelope or Envelope.of(spec.placement))
     with torch.device("meta"):
         network = build(spec, drop_path_rate=recipe.drop_path_rate)
-    _check_batch_norms(network, num_processes, torch.device(device))
+        if num_processes > 1:
+            of_all = network if envelope is None else build_network(spec.backbone, envelope)
+            _check_batch_norms(of_all, num_processes, torch.device(device))
     steps_per_epoch = _steps_per_epoch(data, recipe, num_processes)
     Schedule(_optimizer(network, recipe), recipe, steps_per_epoch)
 

@@ -242,6 +242,19 @@ def test_trainings_that_processes_cannot_share(spec, changes, rule):
         check_recipe(spec, Shades(), recipe, device="cuda", num_processes=2)
 
 
+def test_batch_norms_of_any_placement_of_a_search_are_seen():
+    # Those of DeepViT are of its vanilla layers.
+    external, vanilla = (
+        resolve(NetworkSpec.parse(f"{TINY['deepvit']},in_chans=1,num_classes=3)@16: {placement}"))
+        for placement in ("E1", "V1")
+    )
+    recipe = replace(RECIPE, batch_size=10)
+    check_recipe(external, Shades(), recipe, num_processes=2)
+    envelope = Envelope.of(external.placement, vanilla.placement)
+    with pytest.raises(InputError, match="networks of deepvit have some"):
+        check_recipe(external, Shades(), recipe, envelope, num_processes=2)
+
+
 def test_checking_a_recipe_draws_nothing():
     before = torch.random.get_rng_state()
     check_recipe(SPEC, Shades(), RECIPE)
