@@ -8,9 +8,10 @@ before it, and then trains on or ends. So the first at a rung always goes on, an
 go on altogether, the fewer trials the more so.
 
 Where it departs from Syne Tune's: a trial competes with those of its band of MACs alone, so that
-each part of the front keeps its share of the training; and trials of equal rank are ordered by
-accuracy at the rung rather than by an epsilon-net over both objectives, since within a band they
-cost nearly the same.
+each part of the front keeps its share of the training; and trials of one rank are ordered by
+crowding distance (Deb et al. 2002, NSGA-II) rather than by an epsilon-net. The most accurate and
+the cheapest of a band have no trial before them, whatever they lack in the other objective: ends
+of a front are most of its hypervolume.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from results.pareto import non_dominated
+from results.pareto import FloatArray, non_dominated
 from search.stopping.base import EarlyStopping, RungPoint
 from sharedattn.errors import InputError
 
 REDUCTION_FACTOR = 3
-NUM_BANDS = 4
+NUM_BANDS = 2
 
 
 def default_rungs(epochs: int, reduction_factor: float = REDUCTION_FACTOR) -> tuple[int, ...]:
@@ -108,24 +109,32 @@ class MoAsha(EarlyStopping):
 
     def goes_on(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
         band = self.band(trial.macs)
-        points = [trial, *(peer for peer in peers if self.band(peer.macs) == band)]
-        num_better = int(ranking(points).index(0))
-        return num_better < len(points) / self.reduction_factor
+        rivals = [peer for peer in peers if self.band(peer.macs) == band]
+        return num_better(trial, rivals) < (1 + len(rivals)) / self.reduction_factor
 
 
-def ranking(points: Sequence[RungPoint]) -> list[int]:
-    """Positions of trials at a rung, the best first.
+def num_better(trial: RungPoint, rivals: Sequence[RungPoint]) -> int:
+    """How many rivals come before a trial: those of a better rank, and of its rank less crowded.
 
-    By non-dominated rank over accuracy and MACs; those of one rank by accuracy, the most accurate
-    first, equal ones by number, since the earlier cannot have been judged by the later.
+    Trials of equal values, and the two ends of a front, are as good as each other.
     """
-    losses = np.array([(-point.top1, point.macs) for point in points], dtype=float)
-    ranks = np.zeros(len(points), dtype=int)
-    left = np.arange(len(points))
-    rank = 0
-    while left.size:
-        in_front = non_dominated(losses[left])
-        ranks[left[in_front]] = rank
+    losses = np.array([(-point.top1, point.macs) for point in (trial, *rivals)], dtype=float)
+    left = losses
+    while not (in_front := non_dominated(left))[0]:
+        # Row 0 is the trial's own.
         left = left[~in_front]
-        rank += 1
-    return sorted(range(len(points)), key=lambda i: (ranks[i], -points[i].top1, points[i].number))
+    distances = _crowding_distances(left[in_front])
+    return len(losses) - len(left) + int((distances > distances[0]).sum())
+
+
+def _crowding_distances(front: FloatArray) -> FloatArray:
+    """Crowding distance of each member of a front in two objectives, (n, 2) to (n,).
+
+    Of equal members all have the same, as if there was one.
+    """
+    members, numbers = np.unique(front, axis=0, return_inverse=True)
+    distances = np.full(len(members), np.inf)
+    # Sorted by the first objective, a front is sorted by the second as well, downwards.
+    spans = np.abs(members[2:] - members[:-2]) / np.ptp(members, axis=0)
+    distances[1:-1] = spans.sum(axis=1)
+    return distances[numbers.reshape(-1)]

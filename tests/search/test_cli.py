@@ -150,6 +150,25 @@ def test_a_simulated_search_from_search_to_report(capsys, tiny, table, tmp_path)
     assert "V2/cb" in Path(report["report"]).read_text()
 
 
+def test_a_simulated_search_stops_trials_at_rungs(capsys, tiny, table, tmp_path):
+    final = json.loads(table.read_text())
+    table.write_text(json.dumps({p: [a / 3, a / 2, a] for p, a in final.items()}))
+    found = document(
+        capsys, "search", tiny, "--evaluator", "table", "--table", table,
+        "--out", tmp_path / "out", "--trials", 12, "--confirm-seeds", 1,
+        "--early-stopping", "mo-asha", "--rungs", "1,2",
+    )  # fmt: skip
+    trials, stopped = found["trials"], found["stopping"]["stopped"]
+    assert trials["complete"] + trials["pruned"] == 12 and trials["failed"] == 0
+    assert stopped["1"] + stopped["2"] == trials["pruned"] > 0
+    assert 1 / 3 < found["stopping"]["compute_share"] < 1
+    assert found["fidelity"]["epochs"] == 3
+    code, out, _ = run(capsys, "front", found["study"], "--out", tmp_path / "out")
+    assert code == 0 and f"{stopped['1']} trial" in out and "stopped at epoch 1" in out
+    report = Path(found["report"]).read_text()
+    assert "Early stopping: " in report and "stopped at epoch 1" in report
+
+
 def test_placements_missing_in_the_table_fail_and_the_search_goes_on(
     capsys, tiny, table, tmp_path
 ):
