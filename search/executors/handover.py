@@ -6,12 +6,16 @@ loop hands tasks in and asks for events. Each is written as if it called the oth
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 
 from search.errors import ClusterLostError
 from search.evaluators import Task
 from search.executors.base import Event, Reported
+
+_LONGEST_WAIT_S = 0.2
 
 
 class ClosedError(RuntimeError):
@@ -72,7 +76,7 @@ class Handover:
                     return []
                 self._loop_runs = False
                 self._condition.notify_all()
-                self._condition.wait_for(lambda: self._events or self._ended, timeout_s)
+                self._wait_for_event(timeout_s)
             if self._ended and not self._events:
                 raise ClusterLostError(
                     f"the cluster went away, {_last_line(self._error)}; run the same command "
@@ -148,6 +152,16 @@ class Handover:
             self._ended = True
             self._error = error
             self._condition.notify_all()
+
+    def _wait_for_event(self, timeout_s: float | None) -> None:
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not self._events and not self._ended:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return
+            # By short waits: a Ctrl-C that the system gives to another thread, such as one of
+            # Ray's, is seen by this one only when it runs.
+            self._condition.wait(min(remaining, _LONGEST_WAIT_S))
 
     def _check(self) -> None:
         if self._closed:

@@ -41,7 +41,7 @@ except ImportError as error:
     ) from error
 
 CONNECT_TIMEOUT_S = 5.0
-CLOSE_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 3.0
 # What opens an HTTP/2 connection: the preface and empty settings; and the type of their answer.
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = bytes([4])
@@ -87,7 +87,8 @@ class RayTuneExecutor(Executor):
         self.num_slots = num_slots
         self.resources = resources
         self.folder = folder.absolute()
-        self._evaluator = pickle.dumps(evaluator)
+        # Also what was defined in a script or a notebook.
+        self._evaluator: bytes = ray.cloudpickle.dumps(evaluator)  # type: ignore[no-untyped-call]
         self._handover = Handover()
         self._watch = _Watch(self._handover)
         self._log = TensorBoardLog(self.folder)
@@ -252,22 +253,25 @@ class _Evaluation(tune.Trainable):
         self._threads = threads
         self._pickled = evaluator
         self._evaluator: Evaluator | None = None
-        # What is loaded by now stays, and is not looked at after each trial.
-        gc.freeze()
+        self._is_fresh = True
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        # One that was stopped at a rung still stands there.
-        self._clean_up()
+        if self._evaluation is not None:
+            # It was stopped at a rung, and still stands there.
+            self._clean_up()
         self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._evaluation = self._evaluate(config["task"])
+        self._evaluation: Generator[Report, None, Measurement] | None = self._evaluate(
+            config["task"]
+        )
         # Tune would send the configuration back with every result.
         self.config = {}
 
     def step(self) -> dict[str, Any]:
+        assert self._evaluation is not None
         event = advance(self._evaluation, self._threads)
         if not isinstance(event, Reported):
             self._clean_up()
@@ -281,8 +285,15 @@ class _Evaluation(tune.Trainable):
 
     def _clean_up(self) -> None:
         """Give back what a trial has held: others may share the GPU."""
+        assert self._evaluation is not None
         self._evaluation.close()
+        self._evaluation = None
         gc.collect()
+        if self._is_fresh:
+            # Modules and data, loaded by now and here to stay: looking through them after each
+            # trial would take longer than many a trial.
+            gc.freeze()
+            self._is_fresh = False
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
