@@ -2,6 +2,7 @@
 
     python benchmarks/early_stopping.py train FOLDER [--seeds 0,1,2,3,4] [--schedule one-cycle]
     python benchmarks/early_stopping.py schedules FOLDER [--seeds 100] [--json]
+    python benchmarks/early_stopping.py constants FOLDER [--seeds 100] [--json]
     python benchmarks/early_stopping.py replay FOLDER [--seeds 0,1,2,3,4] [--json]
 
 `train` trains what a random search of the embedded task proposes, every trial to its end, and
@@ -33,9 +34,10 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 import numpy as np  # noqa: E402 (the warning is timm's, at import)
 import torch  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: E402
 
-from results.pareto import hypervolume, parse_objectives  # noqa: E402
+from results.pareto import FloatArray, hypervolume, parse_objectives  # noqa: E402
 from results.records import StudyRecord, TrialRole, TrialState  # noqa: E402
 from results.store import Store  # noqa: E402
 from results.summary import StudySummary  # noqa: E402
@@ -44,6 +46,7 @@ from search.evaluators import Measurement, Report, Task  # noqa: E402
 from search.evaluators.table import TableEvaluator  # noqa: E402
 from search.executors import Event, Executor, Reported, advance  # noqa: E402
 from search.provenance import provenance  # noqa: E402
+from search.run import REFERENCE_FACTOR  # noqa: E402
 from search.searchers import SEARCHERS  # noqa: E402
 from search.stopping import EarlyStopping, RungPoint, default_rungs  # noqa: E402
 from search.stopping.mo_asha import NUM_BANDS, REDUCTION_FACTOR, MoAsha  # noqa: E402
@@ -57,9 +60,12 @@ from sharedattn.training import train  # noqa: E402
 from spaces.budget import CountedSpace  # noqa: E402
 from spaces.space import Space  # noqa: E402
 
+IntArray = NDArray[np.int64]
+
 OBJECTIVES = parse_objectives(("top1", "macs"))
 NUM_TRIALS = 60
 NUM_DRAWS = 2000  # of trials that are stopped at random
+NUM_ORDERS = 50  # of trials, to choose the constants by
 EPOCHS = 6
 # Half as many more epochs, in batches half as large: at 35 steps an epoch no network has learnt
 # anything when it is judged first.
@@ -157,6 +163,76 @@ def schedules_document(folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
             "final_top1": {"mean": curves[:, -1].mean(), "best": curves[:, -1].max()},
         }
     return {"rungs": list(default_rungs(EPOCHS)), "schedules": rows, "provenance": provenance()}
+
+
+def constants_document(folder: Path, seeds: Sequence[int], schedule: str) -> dict[str, Any]:
+    """What MO-ASHA saves and loses with each choice of its constants, over orders of trials."""
+    space = embedded_space()
+    costs = CostModel(space.space.backbone)
+    rows = []
+    for reduction_factor, num_bands in itertools.product((2, 3, 4), (1, 2, 3, 4)):
+        rule = MoAsha(
+            macs_range=space.macs_range,
+            rungs=default_rungs(EPOCHS),
+            reduction_factor=reduction_factor,
+            num_bands=num_bands,
+        )
+        found = []
+        for seed in seeds:
+            table = read_table(table_path(folder, schedule, seed))
+            macs = np.array([costs.totals(Placement.parse(text)).macs for text in table])
+            curves = np.array(list(table.values()))  # (trials, epochs)
+            points = np.stack([curves[:, -1], macs], axis=1)
+            full = volume(space, points)
+            rng = random.Random(seed)
+            for _ in range(NUM_ORDERS):
+                order = rng.sample(range(len(macs)), len(macs))
+                epochs = epochs_under(rule, curves, macs, order)
+                complete = np.flatnonzero(epochs == EPOCHS)
+                drawn = rng.sample(range(len(macs)), len(complete))
+                share = (epochs * macs).sum() / (EPOCHS * macs.sum())
+                regrets = (full - volume(space, points[chosen]) for chosen in (complete, drawn))
+                found.append((share, *regrets))
+        share, regret, random_regret = np.mean(found, axis=0).tolist()
+        rows.append(
+            {
+                "reduction_factor": reduction_factor,
+                "num_bands": num_bands,
+                "compute_share": share,
+                "regret": regret,
+                "random_regret": random_regret,
+            }
+        )
+    return {"schedule": schedule, "orders": NUM_ORDERS, "rows": rows, "provenance": provenance()}
+
+
+def epochs_under(
+    rule: MoAsha, curves: FloatArray, macs: IntArray, order: Sequence[int]
+) -> IntArray:
+    """Epochs that each trial is trained for when they run one after the other in this order."""
+    epochs = np.full(len(macs), EPOCHS)
+    seen: dict[int, list[RungPoint]] = {rung: [] for rung in rule.rungs}
+    for number in order:
+        for rung in rule.rungs:
+            point = RungPoint(number, float(curves[number, rung - 1]), int(macs[number]))
+            goes_on = rule.goes_on(point, rung, seen[rung])
+            seen[rung].append(point)
+            if not goes_on:
+                epochs[number] = rung
+                break
+    return epochs
+
+
+def reference_point(space: CountedSpace) -> dict[str, float]:
+    """Accuracy of chance, and 1.1 times the most MACs, as a search has it."""
+    return {
+        "top1": 1.0 / space.space.backbone.num_classes,
+        "macs": REFERENCE_FACTOR * space.macs_range[1],
+    }
+
+
+def volume(space: CountedSpace, points: FloatArray) -> float:
+    return hypervolume(points, OBJECTIVES, reference_point(space))
 
 
 class InProcess(Executor):
@@ -257,10 +333,6 @@ class Replay:
         placements = proposals(space, seed, NUM_TRIALS)
         self.macs = np.array([costs.totals(placement).macs for placement in placements])
         self.top1 = np.array([self._table.curves[str(p)][-1] for p in placements])
-        self.reference = {
-            "top1": 1.0 / space.space.backbone.num_classes,
-            "macs": 1.1 * space.macs_range[1],
-        }
 
     def run(self, stopping: EarlyStopping | None, rungs: tuple[int, ...] = ()) -> Outcome:
         """A whole search under a policy."""
@@ -274,7 +346,7 @@ class Replay:
             objectives=tuple(objective.name for objective in OBJECTIVES),
             searcher="random",
             seed=self._seed,
-            reference_point=self.reference,
+            reference_point=reference_point(self._space),
             provenance={},
             num_trials=NUM_TRIALS,
             confirm_seeds=1,
@@ -319,9 +391,7 @@ class Replay:
         points = np.stack([self.top1, self.macs], axis=1)
         rng = random.Random(self._seed)
         return statistics.mean(
-            hypervolume(
-                points[rng.sample(range(NUM_TRIALS), num_complete)], OBJECTIVES, self.reference
-            )
+            volume(self._space, points[rng.sample(range(NUM_TRIALS), num_complete)])
             for _ in range(NUM_DRAWS)
         )
 
@@ -348,19 +418,12 @@ def replay_seed(
     return document
 
 
-def replay_document(
-    folder: Path, seeds: Sequence[int], schedule: str, reduction_factor: int, num_bands: int
-) -> dict[str, Any]:
+def replay_document(folder: Path, seeds: Sequence[int], schedule: str) -> dict[str, Any]:
     """Every policy on every seed, and their means."""
     space = embedded_space()
     rules: dict[str, Callable[[], MoAsha | RayAsha]] = {
-        "mo-asha": lambda: MoAsha(
-            macs_range=space.macs_range,
-            rungs=default_rungs(EPOCHS),
-            reduction_factor=reduction_factor,
-            num_bands=num_bands,
-        ),
-        "ray-asha": lambda: RayAsha(reduction_factor),
+        "mo-asha": lambda: MoAsha(macs_range=space.macs_range, rungs=default_rungs(EPOCHS)),
+        "ray-asha": lambda: RayAsha(REDUCTION_FACTOR),
     }
     by_seed = [
         replay_seed(space, table_path(folder, schedule, seed), seed, rules) for seed in seeds
@@ -380,8 +443,8 @@ def replay_document(
         "schedule": schedule,
         "epochs": EPOCHS,
         "rungs": list(default_rungs(EPOCHS)),
-        "reduction_factor": reduction_factor,
-        "num_bands": num_bands,
+        "reduction_factor": REDUCTION_FACTOR,
+        "num_bands": NUM_BANDS,
         "trials": NUM_TRIALS,
         "totals": totals,
         "by_seed": by_seed,
@@ -401,6 +464,15 @@ def print_schedules(document: dict[str, Any]) -> None:
             f"{name:20} {row['placements']:>10}  {final['mean']:.4f}, {final['best']:.4f}", end=""
         )
         print(f"          {taus}")
+
+
+def print_constants(document: dict[str, Any]) -> None:
+    for row in document["rows"]:
+        print(
+            f"eta {row['reduction_factor']}, {row['num_bands']} bands: "
+            f"{1 / row['compute_share']:.2f} times less compute, regret {row['regret']:.5f}, "
+            f"{row['regret'] / row['random_regret']:.2f} of random stopping's"
+        )
 
 
 def print_replay(document: dict[str, Any]) -> None:
@@ -432,19 +504,18 @@ def _numbers(text: str) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("train", "schedules", "replay"):
+    for name in ("train", "schedules", "constants", "replay"):
         command = commands.add_parser(name)
         command.add_argument("folder", type=Path)
-        command.add_argument("--seeds", type=_numbers, default=[0, 1, 2, 3, 4])
+        seeds = [0, 1, 2, 3, 4] if name in ("train", "replay") else [100]
+        command.add_argument("--seeds", type=_numbers, default=seeds)
         if name == "train":
             command.add_argument("--schedules", default=MAIN_SCHEDULE)
             command.add_argument("--trials", type=int, default=NUM_TRIALS)
-            continue
-        command.add_argument("--json", action="store_true")
-        if name == "replay":
+        else:
+            command.add_argument("--json", action="store_true")
+        if name in ("constants", "replay"):
             command.add_argument("--schedule", default=MAIN_SCHEDULE)
-            command.add_argument("--reduction-factor", type=int, default=REDUCTION_FACTOR)
-            command.add_argument("--bands", type=int, default=NUM_BANDS)
     arguments = parser.parse_args()
     folder, seeds = arguments.folder, arguments.seeds
     if arguments.command == "train":
@@ -452,11 +523,10 @@ def main() -> None:
         return
     if arguments.command == "schedules":
         document, show = schedules_document(folder, seeds), print_schedules
+    elif arguments.command == "constants":
+        document, show = constants_document(folder, seeds, arguments.schedule), print_constants
     else:
-        document = replay_document(
-            folder, seeds, arguments.schedule, arguments.reduction_factor, arguments.bands
-        )
-        show = print_replay
+        document, show = replay_document(folder, seeds, arguments.schedule), print_replay
     if arguments.json:
         print(json.dumps(document, indent=2))
     else:
