@@ -45,7 +45,7 @@ CLOSE_TIMEOUT_S = 3.0
 # What opens an HTTP/2 connection: the preface and empty settings; and the type of their answer.
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = bytes([4])
-_ENVIRONMENT = {
+ENVIRONMENT = {
     # Nothing is sent out of the cluster unless its owner says so.
     "RAY_USAGE_STATS_ENABLED": "0",
     # Paths mean the same to a trial as to the driver.
@@ -308,7 +308,7 @@ def connect(address: str | None) -> None:
     Raises:
         InputError: there is no cluster at the address.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address is not None and address != "auto":
         _check_is_cluster(address)

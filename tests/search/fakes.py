@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from results.records import Fidelity
 from search.evaluators import Evaluator, Measurement, Report
 from search.executors import Executor, Lost, Preempted, Reported, advance
+from sharedattn.errors import InputError
 from sharedattn.ranks import ALONE, Rank
 
 
@@ -166,6 +168,36 @@ class DiskFilling(Fake):
         return (yield from super().evaluate(task))
 
 
+@dataclass(frozen=True)
+class Obedient(Fake):
+    """Does what the order of a task's seed says, and tells where: in files, and as its device.
+
+    Orders: `return`; `raise`; `fill` the disk; `report` once and then return; `wait` for a file
+    named `go`, and then return.
+    """
+
+    folder: str = ""
+    orders: tuple[str, ...] = ()
+
+    def evaluate(self, task):
+        order = self.orders[task.seed]
+        where = Path(self.folder, f"{task.seed}.{os.getpid()}.{os.getppid()}")
+        where.touch()
+        if order == "raise":
+            raise MemoryError("the network does not fit")
+        if order == "fill":
+            raise OSError(errno.ENOSPC, "No space left on device", "weights")
+        while order == "wait" and not Path(self.folder, "go").exists():
+            time.sleep(0.02)
+        if order == "report":
+            try:
+                yield Report(epoch=1, top1=0.25, loss=1.5)
+            except GeneratorExit:
+                where.with_name(f"{task.seed}.closed").touch()
+                raise
+        return replace(self.measure(task), device=f"process {os.getpid()}")
+
+
 class Inline(Executor):
     """Runs tasks in this process, and ends them in an order of its own.
 
@@ -228,3 +260,16 @@ class Inline(Executor):
 
 class DriverKilledError(BaseException):
     """Stands for SIGKILL: nothing between the loop and the test may catch it."""
+
+
+def echo(value):
+    """For nodes that are asked something."""
+    return value
+
+
+def complain(text):
+    raise InputError(text)
+
+
+def dawdle():
+    time.sleep(600)
