@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ from results.database import shown_url
 from results.errors import ConnectionLostError, StorageError
 from results.reconnecting import outlast, storage_errors
 from sharedattn.errors import InputError
+
+
+_LOOK_S = 0.2  # far longer than a look at who holds a lock
 
 
 def _study_hash(study_name: str) -> bytes:
@@ -48,15 +52,24 @@ def file_lock(database: Path, study_name: str) -> Iterator[None]:
             f"`the database's folder can be written` must hold, but {path}: {error.strerror}"
         ) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(_second_driver(study_name, _file_holder(descriptor))) from error
+        if not _taken(descriptor):
+            # It may be somebody who only looks, see `holder_of_file`.
+            time.sleep(_LOOK_S)
+            if not _taken(descriptor):
+                raise InputError(_second_driver(study_name, _file_holder(descriptor)))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder_of_file(database: Path, study_name: str) -> str | None:

@@ -1,3 +1,5 @@
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,19 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
     assert holder_of_file(database, "digits") is None
     with file_lock(database, "digits"):
         pass
+
+
+def test_a_look_at_the_holder_keeps_no_driver_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "study.db"
+    with file_lock(database, "digits"):
+        pass
+    looker = os.open(lock_file(database, "digits"), os.O_RDONLY)
+    fcntl.flock(looker, fcntl.LOCK_SH)
+    monkeypatch.setattr("results.lock.time.sleep", lambda _: os.close(looker))
+    with file_lock(database, "digits"):
+        assert holder_of_file(database, "digits") == f"process {os.getpid()}"
 
 
 def test_an_error_inside_frees_the_lock(tmp_path: Path) -> None:
