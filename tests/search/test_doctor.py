@@ -6,7 +6,6 @@ import re
 import sqlite3
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +14,7 @@ import timm
 import torch
 from packaging.specifiers import SpecifierSet
 from PIL import Image
+from sqlalchemy.engine import make_url
 
 import search.executors
 from results import migrations
@@ -180,24 +180,23 @@ def test_a_database_that_no_search_could_use(examine, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_role_without_rights_on_a_server(examine, tmp_path):
-    from postgresql_server import PostgreSQLServer
-
-    with PostgreSQLServer() as server:
-        url = server.create_database("studies")
-        shown = server.url("studies", password="***").replace("://", "+psycopg://")
-        assert examine("--storage", url)["database"]["found"] == (
-            f"{shown}: empty, a search makes its tables"
-        )
-        server.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
-        guest = server.url("studies", user="guest", password="guest")
-        assert "does not grant CREATE" in failing(examine("--storage", guest))["database"]
-        Store.open(url, create=True).close()
-        assert examine("--storage", url)["database"]["found"] == f"{shown}: 0 studies"
-        assert "permission denied for table" in failing(examine("--storage", guest))["database"]
-        server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest", "studies")
-        found = failing(examine("--storage", guest))["database"]
-        assert "`the user may write the database` must hold" in found
+def test_a_role_without_rights_on_a_server(examine, postgresql_server, postgresql_url):
+    url = make_url(postgresql_url)
+    shown = url.set(drivername="postgresql+psycopg").render_as_string(hide_password=True)
+    guest = url.set(username="guest", password="guest").render_as_string(hide_password=False)
+    postgresql_server.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    assert examine("--storage", postgresql_url)["database"]["found"] == (
+        f"{shown}: empty, a search makes its tables"
+    )
+    assert "does not grant CREATE" in failing(examine("--storage", guest))["database"]
+    Store.open(postgresql_url, create=True).close()
+    assert examine("--storage", postgresql_url)["database"]["found"] == f"{shown}: 0 studies"
+    assert "permission denied for table" in failing(examine("--storage", guest))["database"]
+    postgresql_server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest", url.database)
+    found = failing(examine("--storage", guest))["database"]
+    assert "`the user may write the database` must hold" in found
+    postgresql_server.execute("DROP OWNED BY guest", url.database)
+    postgresql_server.execute("DROP ROLE guest")
 
 
 def test_a_product_is_compared_with_the_processor_s(monkeypatch):
@@ -340,18 +339,3 @@ def test_a_node_that_cannot_tell_its_time(examine, cluster):
     assert failing(examine("--address", "head:6379")) == {
         "clocks": "one 0.0 s, two does not answer: no answer in 120 s"
     }
-
-
-@pytest.mark.slow
-def test_two_real_nodes_are_ready(examine):
-    from ray_nodes import TwoNodes
-
-    with TwoNodes() as nodes:
-        checks = examine("--address", nodes.address)
-    assert failing(checks) == {}
-    assert checks["trials at once"]["found"] == "2, each with 1 CPU"
-    node = r"127\.0\.0\.1 \([0-9a-f]{6}\)"
-    assert re.fullmatch(rf"{node}, {node}", checks["versions"]["found"])
-    resources = rf"{node}: 1 CPU, [\d.]+ GiB"
-    assert re.fullmatch(rf"{resources}; {resources}", checks["cluster"]["found"])
-    assert Path(checks["weights"]["found"]).parent.name == "out"

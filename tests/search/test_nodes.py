@@ -1,5 +1,7 @@
 """What nodes are asked before a search: simulated nodes, and two real ones."""
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 
 from results.blobs import BlobStore
 from search import nodes
+from search.cli import main
 from search.nodes import (
     answer_note,
     check_cluster,
@@ -167,35 +170,60 @@ def test_a_folder_of_equal_name_on_a_node_s_own_disk_is_found_out(tmp_path, data
     assert [path for path in (tmp_path / "weights").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.slow
-def test_two_real_nodes(tmp_path, data, blobs, monkeypatch):
-    from ray_nodes import TwoNodes
+@pytest.fixture
+def address(monkeypatch):
+    """Of a cluster of two nodes on this machine."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
 
     from search.executors import ray_tune
 
-    with TwoNodes() as two_nodes:
-        ray_tune.connect(two_nodes.address)
-        try:
-            check_cluster(data, blobs)
-            found = [check.found for check in node_checks(ray_tune.on_every_node, data, blobs)]
-            assert len(set(found)) == 1 and len(set(found[0].split(", "))) == 2
+    for name, value in ray_tune.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    # Else workers would wait for every other process of the machine.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    options = {"num_cpus": 1, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=options)
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
 
-            # The nodes' processes stand in another folder, so a relative name is another place.
-            monkeypatch.chdir(tmp_path)
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_two_real_nodes(address, tmp_path, data, blobs, monkeypatch, capsys):
+    from search.executors import ray_tune
+
+    ours = ("--data", data.name, "--weights-dir", blobs.url, "--out", str(tmp_path / "out"))
+    capsys.readouterr()
+    assert main(["doctor", "--address", address, "--json", *ours]) == 0
+    output = json.loads(capsys.readouterr().out)
+    found = {check["name"]: check["found"] for check in output["checks"]}
+    nodes_found = found["versions"].split(", ")
+    assert len(set(nodes_found)) == 2
+    assert found["versions"] == found["data on the nodes"] == found["weights on the nodes"]
+    for node, resources in zip(nodes_found, found["cluster"].split("; "), strict=True):
+        assert re.fullmatch(rf"{re.escape(node)}: .*\b1 CPU\b.*", resources)
+    assert found["trials at once"] == "2, each with 1 CPU"
+
+    ray_tune.connect(address)
+    try:
+        check_cluster(data, blobs)
+        # The nodes' processes stand in another folder, so a relative name is another place.
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
             with pytest.raises(InputError, match="share the weights' folder.*sees another folder"):
                 check_cluster(data, BlobStore("weights"))
-
+        with monkeypatch.context() as patch:
             theirs = {**nodes.library_versions(), "torch": "1.0"}
-            monkeypatch.setattr(nodes, "library_versions", lambda: theirs)
+            patch.setattr(nodes, "library_versions", lambda: theirs)
             with pytest.raises(InputError, match="has the driver's versions.*instead of 1.0;"):
                 check_cluster(data, blobs)
-            monkeypatch.undo()
-
-            # What the driver has opened already, the nodes cannot any more.
-            absent = replace(data, val_fraction=0.2)
-            assert open_data(absent).fingerprint
-            (tmp_path / "animals").rename(tmp_path / "gone")
-            with pytest.raises(InputError, match="driver's data.*cannot open.*is no folder here"):
-                check_cluster(absent, blobs)
-        finally:
-            ray_tune.disconnect()
+        # What the driver has opened already, the nodes cannot any more.
+        absent = replace(data, val_fraction=0.2)
+        assert open_data(absent).fingerprint
+        (tmp_path / "animals").rename(tmp_path / "gone")
+        with pytest.raises(InputError, match="driver's data.*cannot open.*is no folder here"):
+            check_cluster(absent, blobs)
+    finally:
+        ray_tune.disconnect()
