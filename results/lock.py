@@ -20,7 +20,6 @@ from results.errors import ConnectionLostError, StorageError
 from results.reconnecting import outlast, storage_errors
 from sharedattn.errors import InputError
 
-
 _LOOK_S = 0.2  # far longer than a look at who holds a lock
 
 
