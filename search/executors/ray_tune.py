@@ -319,7 +319,7 @@ def connect(address: str | None) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(
             f"`--address is auto, or host:port of a Ray cluster's head` must hold, but Ray cannot "
             f"join {address or 'a cluster of its own'}: {error}"

@@ -447,3 +447,12 @@ def test_without_ray_its_extra_is_named(monkeypatch):
 def test_slots_are_at_least_one(tmp_path):
     with pytest.raises(ValueError, match="num_slots >= 1"):
         executor_of(Fake(), tmp_path, num_slots=0)
+
+
+def test_a_cluster_whose_token_is_not_known(monkeypatch):
+    def init(**_):
+        raise ray.exceptions.AuthenticationError("no authentication token was found")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match="cannot join a cluster.*no authentication token"):
+        ray_tune.connect(None)
