@@ -27,7 +27,7 @@ trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -r "$logs"' EXIT
 start() {
     ray start "$@" --num-cpus=1 --disable-usage-stats --block >"$logs/$1" 2>&1 &
     local node=$!
-    until grep -q "Ray runtime started" "$logs/$1"; do
+    until grep -qs "Ray runtime started" "$logs/$1"; do
         kill -0 "$node" || { cat "$logs/$1" >&2; exit 1; }
         sleep 0.2
     done
