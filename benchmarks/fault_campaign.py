@@ -6,9 +6,10 @@
 It starts a PostgreSQL server and a Ray cluster of two nodes on loopback, searches once
 undisturbed, and then once for each fault: two slots, the random searcher, `--deterministic`, an
 evaluator that is deterministic too and keeps a checkpoint after each epoch. One fault in five
-strikes while a search gets ready, the others once it has begun; the moment within that part is
-uniform over the time that the undisturbed search took for it. A command that did not end well, as
-one that was killed or found its disk full, is run again.
+strikes while a search gets ready, the others once it has begun; the moment is uniform over the time
+that the undisturbed search took for that part, and counted from the last epoch that any worker had
+finished by then, so that it stays the same where the machine is faster or slower meanwhile. A
+command that did not end well, as one that was killed or found its disk full, is run again.
 
 Each search must end with the asked number of finished trials, none running, none begun again once
 it had finished, each that was seen finished before the fault unchanged, and trials and front equal
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -87,13 +89,22 @@ class Undisturbed:
 
     Attributes:
         result: what all others must come to.
-        ready_s: until it had begun.
-        searching_s: from then to the end of its command.
+        steps_s: when it made its steps, from the start of its command: its beginning, and each
+            entry of its journal.
+        wall_time_s: of its command.
     """
 
     result: Result
-    ready_s: float
-    searching_s: float
+    steps_s: list[float]
+    wall_time_s: float
+
+    def moment(self, planned: Planned) -> tuple[int, float]:
+        """When a planned fault strikes: after how many steps, and seconds after the last."""
+        begun_s = self.steps_s[0]
+        part = (begun_s, self.wall_time_s) if planned.begun else (0.0, begun_s)
+        at_s = part[0] + planned.moment * (part[1] - part[0])
+        step = bisect_right(self.steps_s, at_s)
+        return step, at_s - (self.steps_s[step - 1] if step else 0.0)
 
 
 @dataclass(frozen=True)
@@ -241,9 +252,17 @@ class Search:
             )
 
     @property
-    def has_begun(self) -> bool:
-        """Whether a driver holds the study, or has held it."""
-        return (self.folder / "begun").exists()
+    def begun_at(self) -> float | None:
+        """When a driver first held the study, seconds since 1970; None: none has."""
+        path = self.folder / "begun"
+        return path.stat().st_mtime if path.exists() else None
+
+    def steps_at(self) -> list[float]:
+        """When it began and its workers made their entries, seconds since 1970."""
+        begun_at = self.begun_at
+        if begun_at is None:
+            return []
+        return [begun_at, *(entry.at for entry in self.journal.read())]
 
     def last_line(self) -> str:
         """Of what the last command printed as its error."""
@@ -323,56 +342,55 @@ def wait(driver: subprocess.Popen[bytes], timeout_s: float) -> int | None:
         return None
 
 
-def wait_for_beginning(driver: subprocess.Popen[bytes], search: Search) -> None:
-    """Wait until the search has begun, or its driver has ended."""
-    while wait(driver, 0.02) is None and not search.has_begun:
-        pass
-
-
 def run_undisturbed(lab: Lab) -> Undisturbed:
     """Search once without a fault."""
-    with new_search(lab, "undisturbed") as (search, _), running(search) as driver:
-        started = time.monotonic()
-        wait_for_beginning(driver, search)
-        begun = time.monotonic()
-        if wait(driver, LONGEST_S) != 0:
-            raise RuntimeError(f"the undisturbed search ended badly: {search.last_line()}")
-        ended = time.monotonic()
+    with new_search(lab, "undisturbed") as (search, _):
+        started_at = time.time()
+        with running(search) as driver:
+            if wait(driver, LONGEST_S) != 0:
+                raise RuntimeError(f"the undisturbed search ended badly: {search.last_line()}")
+        wall_time_s = time.time() - started_at
         summary = search.summary()
         result = Result.of(summary)
         weights = WeightsStore(search.blobs).keys()
         found = violations(summary, result, {}, search.journal.read(), weights)
         if found:
             raise RuntimeError(f"the undisturbed search is not as demanded: {found}")
-        return Undisturbed(result, begun - started, ended - begun)
+        return Undisturbed(result, [at - started_at for at in search.steps_at()], wall_time_s)
 
 
-def run_struck(lab: Lab, planned: Planned, moment_s: float, demanded: Result) -> Record | None:
+def run_struck(
+    lab: Lab, planned: Planned, step: int, delay_s: float, demanded: Result
+) -> Record | None:
     """Search once with a fault; None where the search had ended before it.
 
     Args:
         lab: where.
         planned: the fault.
-        moment_s: when it strikes, seconds from the beginning of its part of the search.
+        step: after how many steps it strikes, see `Undisturbed.moment`.
+        delay_s: seconds after the last of them.
         demanded: what the search must come to.
     """
     fault, rng = FAULTS[planned.kind](), random.Random(planned.seed)
     codes: list[int | None] = []
-    allowed, messages = [0, *fault.exit_codes], []
+    messages = []
     with new_search(lab, f"run_{planned.run}") as (search, around):
         started = time.monotonic()
         with running(search) as driver:
-            if planned.begun:
-                wait_for_beginning(driver, search)
-            if wait(driver, moment_s) is not None:
+            while len(search.steps_at()) < step:
+                if wait(driver, 0.02) is not None:
+                    return None
+            if wait(driver, delay_s) is not None:
                 return None
-            begun = search.has_begun
+            begun = search.begun_at is not None
             seen = search.finished()
             struck_s, finished_before = time.monotonic() - started, len(seen)
             done = fault.strike(around, driver, rng)
             wait(driver, LONGEST_S if fault.lasts_s is None else fault.lasts_s)
             fault.mend(around)
             codes.append(wait(driver, LONGEST_S))
+        # What is refused before it has begun may be asked for again.
+        refused = codes[0] == EXIT_BAD_INPUT and search.begun_at is None
         while codes[-1] != 0 and len(codes) < MAX_COMMANDS:
             messages.append(search.last_line())
             seen = search.finished() | seen
@@ -383,6 +401,7 @@ def run_struck(lab: Lab, planned: Planned, moment_s: float, demanded: Result) ->
         summary, journal = search.summary(), search.journal.read()
         weights = WeightsStore(search.blobs).keys()
         found = violations(summary, demanded, seen, journal, weights)
+        allowed = [0, *fault.exit_codes, *([EXIT_BAD_INPUT] if refused else [])]
         found += [f"exit code {code}" for code in codes if code not in allowed]
         return Record(
             run=planned.run,
@@ -404,11 +423,10 @@ def run_struck(lab: Lab, planned: Planned, moment_s: float, demanded: Result) ->
 
 
 def run_planned(lab: Lab, planned: Planned, undisturbed: Undisturbed) -> Record:
-    """Search with a fault, which is moved forward until it comes before the search's end."""
-    part_s = undisturbed.searching_s if planned.begun else undisturbed.ready_s
-    moment_s = planned.moment * part_s
-    while (record := run_struck(lab, planned, moment_s, undisturbed.result)) is None:
-        moment_s *= 0.8
+    """Search with a fault, which comes a step earlier where the search had ended before it."""
+    step, delay_s = undisturbed.moment(planned)
+    while (record := run_struck(lab, planned, step, delay_s, undisturbed.result)) is None:
+        step, delay_s = step - 1, 0.0
     return record
 
 
@@ -428,12 +446,12 @@ def load(path: Path, asked: dict[str, Any]) -> tuple[Undisturbed | None, list[Re
         raise ValueError(
             f"`a file holds one campaign` must hold, but {path} is of {document['asked']}"
         )
-    result = Result(**document["undisturbed"]["result"])
+    undisturbed = document["undisturbed"]
+    result = Result(**undisturbed.pop("result"))
     records = [
         Record(**{**record, "work": Work(**record["work"])}) for record in document["records"]
     ]
-    times = [document["undisturbed"][name] for name in ("ready_s", "searching_s")]
-    return Undisturbed(result, *times), records
+    return Undisturbed(result, **undisturbed), records
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -12,19 +12,15 @@ import os
 import tempfile
 from types import TracebackType
 from typing import Any, Self
+from unittest.mock import patch
 
 import psutil
 
-# Read when ray is imported, here and in what is started here. Nothing is sent anywhere; and as on
-# systems other than Linux a machine is 127.0.0.1 to itself, where nodes then listen and nowhere
-# else. (`ray.init` would look for that address's cluster at the machine's outer one.)
-os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# Else Ray looks for a cluster at 127.0.0.1 under the machine's outer address, where none is.
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-
-from ray.cluster_utils import Cluster
-
 ADDRESS = "127.0.0.1"
+# Of the nodes and of what uses them. Nothing is sent anywhere; and as on systems other than Linux
+# a machine is 127.0.0.1 to itself, where nodes then listen and nowhere else. (`ray.init` would
+# look for that address's cluster at the machine's outer one.)
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _OBJECT_STORE_BYTES = 80 * 2**20
 
 
@@ -37,10 +33,15 @@ class TwoNodes:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+        self._environment = patch.dict(os.environ, _ENVIRONMENT)
         self._dead: list[Any] = []
         self._orphans: list[psutil.Process] = []
 
     def __enter__(self) -> Self:
+        # Imported here, as it takes its time.
+        from ray.cluster_utils import Cluster
+
+        self._environment.start()
         head = self._node_options() | {"include_dashboard": False, "temp_dir": self._folder.name}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address: str = self._cluster.address
@@ -55,6 +56,7 @@ class TwoNodes:
     ) -> None:
         self.bury()
         self._cluster.shutdown()
+        self._environment.stop()
         self._folder.cleanup()
 
     def workers(self) -> list[psutil.Process]:

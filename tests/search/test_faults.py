@@ -1,0 +1,154 @@
+"""Searches that faults strike lose and repeat nothing: the campaign in short, and its judge."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, timedelta
+
+import pytest
+from epoch_evaluator import Entry
+from fakes import Fake, Inline
+from fault_campaign import (
+    Planned,
+    Undisturbed,
+    kinds_table,
+    laboratory,
+    plan,
+    run_planned,
+    run_undisturbed,
+)
+from fault_verdict import Result, Work, violations
+from faults import FAULTS
+from lab import SPACE, Lab
+
+from results.records import TrialState
+from spaces.budget import CountedSpace
+from spaces.space import Space
+
+NUM_TRIALS = 5
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    """A study that has ended, as if its evaluator had kept weights."""
+    lab = Lab(tmp_path_factory.mktemp("lab"), CountedSpace(Space.from_document(SPACE)))
+    summary = lab.run(num_trials=NUM_TRIALS, executor=Inline(Fake()))
+    return replace(summary, rows=[row._replace(weights_sha256="0" * 64) for row in summary.rows])
+
+
+def changed(summary, which, **changes):
+    rows = [r._replace(**changes) if r.number == which else r for r in summary.rows]
+    return replace(summary, rows=rows)
+
+
+def judge(struck, whole, journal=(), stored=None):
+    """The verdict on `struck`, where all trials of `whole` had been seen finished."""
+    seen = {row.number: row for row in whole.rows if row.finished_at is not None}
+    keys = {row.evaluation_key for row in whole.rows} if stored is None else stored
+    return violations(struck, Result.of(whole), seen, journal, keys)
+
+
+class TestVerdict:
+    def test_an_undisturbed_search_is_as_demanded(self, summary):
+        assert judge(summary, summary) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "found"),
+        [
+            ({"state": TrialState.RUNNING}, "not 5 complete trials, but"),
+            ({"top1": 0.123}, "trial 2 was finished and is changed"),
+            ({"top1": 0.999}, "the front is not that of an undisturbed search"),
+            ({"number": 7}, "trial 2 is lost"),
+            ({"number": 7}, "the trials are not those of an undisturbed search"),
+        ],
+    )
+    def test_a_changed_trial_is_found(self, summary, changes, found):
+        assert any(
+            line.startswith(found) for line in judge(changed(summary, 2, **changes), summary)
+        )
+
+    def test_a_trial_that_was_evaluated_twice_is_found(self, summary):
+        later = summary.rows[2].finished_at + timedelta(seconds=1)
+        assert judge(changed(summary, 2, finished_at=later), summary) == [
+            "trial 2 was finished and is changed"
+        ]
+
+    def test_a_repeated_placement_is_found(self, summary):
+        again = changed(summary, 2, placement=summary.rows[1].placement)
+        assert "1 placements repeated" in judge(again, summary)
+
+    def test_an_evaluation_begun_after_the_end_of_its_trial_is_found(self, summary):
+        end = summary.rows[2].finished_at.replace(tzinfo=UTC).timestamp()
+        before, after = (
+            [Entry("study/search-2", "a", 1, epoch, end + s) for epoch in (0, 1)]
+            for s in (-0.5, 0.5)
+        )
+        assert judge(summary, summary, before) == []
+        assert judge(summary, summary, after) == ["study/search-2 was begun again after its end"]
+
+    def test_an_unmarked_study_is_found(self, summary):
+        unmarked = replace(summary, study=replace(summary.study, finished_at=None))
+        assert judge(unmarked, summary) == ["the study is not marked as finished"]
+
+    def test_lost_weights_of_the_front_are_found(self, summary):
+        first, *others = [member.number for member in summary.front.members]
+        stored = {row.evaluation_key for row in summary.rows if row.number != first}
+        assert judge(summary, summary, stored=stored) == [
+            f"trials [{first}] are on the front and their weights are lost"
+        ]
+
+
+def test_the_journal_tells_what_was_saved_and_what_was_run_again():
+    def attempt(trial, name, *epochs):
+        return [Entry(trial, name, 1, epoch, 0.0) for epoch in epochs]
+
+    journal = [
+        *attempt("study/search-0", "a", 0, 1, 2, 3),  # whole
+        *attempt("study/search-1", "b", 0, 1, 2),  # dies in epoch 3
+        *attempt("study/search-1", "c", 2, 3),  # goes on from its checkpoint
+        *attempt("study/search-2", "d", 0, 1),  # dies before its checkpoint is written
+        *attempt("study/search-2", "e", 0, 1, 2, 3),
+    ]
+    assert Work.of(journal) == Work(
+        attempts=5, retries=2, from_checkpoint=1, epochs_saved=2, epochs_again=1
+    )
+
+
+def test_a_plan_has_all_kinds_evenly_and_follows_from_its_seed():
+    planned = plan(list(FAULTS), 50, seed=3)
+    assert planned == plan(list(FAULTS), 50, seed=3)
+    assert planned != plan(list(FAULTS), 50, seed=4)
+    assert sorted(Counter(p.kind for p in planned).values()) == [5] * 4 + [6] * 5
+    assert [p.run for p in planned] == list(range(50))
+    assert 30 <= sum(p.begun for p in planned) <= 48  # of 40 to be expected
+
+
+def test_a_moment_is_counted_from_the_last_step_before_it(summary):
+    undisturbed = Undisturbed(Result.of(summary), steps_s=[10.0, 14.0, 15.0], wall_time_s=20.0)
+    moments = {
+        (False, 0.5): (0, 5.0),
+        (True, 0.25): (1, 2.5),
+        (True, 0.45): (2, 0.5),
+        (True, 0.9): (3, 4.0),
+    }
+    for (begun, fraction), moment in moments.items():
+        assert undisturbed.moment(Planned(0, "driver", begun, fraction, 0)) == moment
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_searches_on_a_cluster_outlast_faults():
+    pytest.importorskip("ray")
+    with laboratory(trials=6, epoch_s=0.1) as lab:
+        undisturbed = run_undisturbed(lab)
+        driver, worker = (
+            run_planned(lab, Planned(run, kind, True, 0.6, 5), undisturbed)
+            for run, kind in enumerate(("driver", "worker"))
+        )
+    assert len(undisturbed.result.trials) == 6
+    for record in (driver, worker):
+        assert record.violations == []
+        assert record.trials == {"COMPLETE": 6}
+        assert record.attempts["COMPLETE"] == 6
+    assert driver.exit_codes == [-9, 0]
+    assert worker.exit_codes == [0]
+    assert kinds_table([driver, worker]).splitlines()[-1].startswith("| all | 2 | 2 | 3 | 12 |")
