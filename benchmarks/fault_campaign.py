@@ -6,10 +6,10 @@
 It starts a PostgreSQL server and a Ray cluster of two nodes on loopback, searches once
 undisturbed, and then once for each fault: two slots, the random searcher, `--deterministic`, an
 evaluator that is deterministic too and keeps a checkpoint after each epoch. One fault in five
-strikes while a search gets ready, the others once it has begun; the moment is uniform over the time
-that the undisturbed search took for that part, and counted from the last epoch that any worker had
-finished by then, so that it stays the same where the machine is faster or slower meanwhile. A
-command that did not end well, as one that was killed or found its disk full, is run again.
+strikes while a search gets ready, the others once it has begun. The moment is uniform over the
+time that the undisturbed search took for that part, and counted from the last epoch that any
+worker had finished by then: so it stays the same where the machine is faster or slower meanwhile.
+A command that did not end well, as one that was killed or found its disk full, is run again.
 
 Each search must end with the asked number of finished trials, none running, none begun again once
 it had finished, each that was seen finished before the fault unchanged, and trials and front equal
