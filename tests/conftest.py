@@ -38,3 +38,18 @@ def postgresql_url(postgresql_server: PostgreSQLServer) -> Iterator[str]:
     name = f"test_{next(_database_numbers)}"
     yield postgresql_server.create_database(name)
     postgresql_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of tests, and which of them share a process where there are several.
+
+    Those with a PostgreSQL server share one, and so one server; those with Ray another, since
+    clusters beside each other starve. Slow ones come first: one that began last would run alone.
+    """
+    for item in items:
+        if "postgresql_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("postgresql"))
+        elif "ray" in item.keywords:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=lambda item: "slow" not in item.keywords)

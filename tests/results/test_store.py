@@ -31,8 +31,10 @@ from results.records import (
 from results.store import Store
 from sharedattn.errors import InputError
 
+SERVER = (pytest.mark.slow, pytest.mark.xdist_group("postgresql"))
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=SERVER)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new database of each kind."""
     if request.param == "sqlite":
