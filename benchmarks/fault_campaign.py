@@ -6,9 +6,9 @@
 It starts a PostgreSQL server and a Ray cluster of two nodes on loopback, searches once
 undisturbed, and then once for each fault: two slots, the random searcher, `--deterministic`, an
 evaluator that is deterministic too and keeps a checkpoint after each epoch. One fault in five
-strikes while a search gets ready, the others once it has begun. The moment is uniform over the
-time that the undisturbed search took for that part, and counted from the last epoch that any
-worker had finished by then: so it stays the same where the machine is faster or slower meanwhile.
+strikes before a search's first trial, the others between that and its end. The moment is uniform
+over the time that the undisturbed search took for that part, and counted from the last epoch that
+any worker had finished by then: it stays the same where the machine is faster or slower meanwhile.
 A command that did not end well, as one that was killed or found its disk full, is run again.
 
 Each search must end with the asked number of finished trials, none running, none begun again once
@@ -60,7 +60,7 @@ from sharedattn.errors import InputError  # noqa: E402
 STUDY = "faults"
 NUM_SLOTS = 2
 LONGEST_S = 300.0  # of one command, which hangs after that: a driver waits 120 s for its database
-READY_SHARE = 0.2  # of the faults, while a search gets ready
+EARLY_SHARE = 0.2  # of the faults, before the first trial
 MAX_COMMANDS = 3  # of one run
 
 
@@ -71,14 +71,14 @@ class Planned:
     Attributes:
         run: number of its run.
         kind: of the fault.
-        begun: whether it strikes after the search has begun, not while it gets ready.
+        early: whether it strikes before the first trial, and not between that and the end.
         moment: a fraction of the time that the undisturbed search took for that part.
         seed: of what the fault itself chooses.
     """
 
     run: int
     kind: str
-    begun: bool
+    early: bool
     moment: float
     seed: int
 
@@ -100,8 +100,8 @@ class Undisturbed:
 
     def moment(self, planned: Planned) -> tuple[int, float]:
         """When a planned fault strikes: after how many steps, and seconds after the last."""
-        begun_s = self.steps_s[0]
-        part = (begun_s, self.wall_time_s) if planned.begun else (0.0, begun_s)
+        first_trial_s = self.steps_s[1]
+        part = (0.0, first_trial_s) if planned.early else (first_trial_s, self.wall_time_s)
         at_s = part[0] + planned.moment * (part[1] - part[0])
         step = bisect_right(self.steps_s, at_s)
         return step, at_s - (self.steps_s[step - 1] if step else 0.0)
@@ -169,7 +169,7 @@ def plan(kinds: Sequence[str], runs: int, seed: int) -> list[Planned]:
     shuffled = [kinds[i % len(kinds)] for i in range(runs)]
     rng.shuffle(shuffled)
     return [
-        Planned(run, kind, rng.random() >= READY_SHARE, rng.random(), rng.randrange(2**32))
+        Planned(run, kind, rng.random() < EARLY_SHARE, rng.random(), rng.randrange(2**32))
         for run, kind in enumerate(shuffled)
     ]
 

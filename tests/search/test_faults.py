@@ -119,19 +119,19 @@ def test_a_plan_has_all_kinds_evenly_and_follows_from_its_seed():
     assert planned != plan(list(FAULTS), 50, seed=4)
     assert sorted(Counter(p.kind for p in planned).values()) == [5] * 4 + [6] * 5
     assert [p.run for p in planned] == list(range(50))
-    assert 30 <= sum(p.begun for p in planned) <= 48  # of 40 to be expected
+    assert 2 <= sum(p.early for p in planned) <= 20  # of 10 to be expected
 
 
 def test_a_moment_is_counted_from_the_last_step_before_it(summary):
     undisturbed = Undisturbed(Result.of(summary), steps_s=[10.0, 14.0, 15.0], wall_time_s=20.0)
     moments = {
-        (False, 0.5): (0, 5.0),
-        (True, 0.25): (1, 2.5),
-        (True, 0.45): (2, 0.5),
-        (True, 0.9): (3, 4.0),
+        (True, 0.5): (0, 7.0),
+        (True, 0.75): (1, 0.5),
+        (False, 0.0): (2, 0.0),
+        (False, 0.5): (3, 2.0),
     }
-    for (begun, fraction), moment in moments.items():
-        assert undisturbed.moment(Planned(0, "driver", begun, fraction, 0)) == moment
+    for (early, fraction), moment in moments.items():
+        assert undisturbed.moment(Planned(0, "driver", early, fraction, 0)) == moment
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_searches_on_a_cluster_outlast_faults():
     with laboratory(trials=6, epoch_s=0.1) as lab:
         undisturbed = run_undisturbed(lab)
         driver, worker = (
-            run_planned(lab, Planned(run, kind, True, 0.6, 5), undisturbed)
+            run_planned(lab, Planned(run, kind, False, 0.5, 5), undisturbed)
             for run, kind in enumerate(("driver", "worker"))
         )
     assert len(undisturbed.result.trials) == 6
