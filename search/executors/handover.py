@@ -124,6 +124,11 @@ class Handover:
         with self._condition:
             self._check()
 
+    def held(self) -> list[int]:
+        """Tickets of the tasks that the scheduler has taken and that are in flight."""
+        with self._condition:
+            return sorted(self._in_flight - {ticket for ticket, _ in self._tasks})
+
     def deliver(self, ticket: int, event: Event) -> bool:
         """Give an event to the study loop, and let it run until it waits again.
 

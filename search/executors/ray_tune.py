@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import pickle
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -21,9 +22,17 @@ from typing import Any
 import torch
 
 from search.evaluators import Evaluator, Measurement, Report, Task
-from search.executors.base import Event, Executor, Reported, TrialResources, advance
-from search.executors.deaths import death
-from search.executors.handover import Handover
+from search.executors.base import (
+    Event,
+    Executor,
+    Lost,
+    Preempted,
+    Reported,
+    TrialResources,
+    advance,
+)
+from search.executors.deaths import death, first_line
+from search.executors.handover import ClosedError, Handover
 from sharedattn.errors import InputError
 
 try:
@@ -46,8 +55,6 @@ CLOSE_TIMEOUT_S = 3.0
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = bytes([4])
 ENVIRONMENT = {
-    # Nothing is sent out of the cluster unless its owner says so.
-    "RAY_USAGE_STATS_ENABLED": "0",
     # Paths mean the same to a trial as to the driver.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # What trials measured is in the database and in TensorBoard's files, and how they died too.
@@ -119,26 +126,40 @@ class RayTuneExecutor(Executor):
         self._handover.answer(ticket, goes_on=True)
 
     def stop(self, ticket: int) -> None:
-        self._log.end(self._tasks.pop(ticket))
+        del self._tasks[ticket]
         self._handover.answer(ticket, goes_on=False)
 
     def close(self) -> None:
         self._handover.close()
-        self._log.close()
         if self._thread is not None:
             # Tune would ask busy workers to end and wait for them.
             self._watch.kill_actors()
             self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run_tune(self) -> None:
-        """Tune's thread."""
-        error: BaseException | None = None
-        trainable = tune.with_parameters(
-            _Evaluation, evaluator=self._evaluator, threads=self.resources.cpus
-        )
+        """Tune's thread: Tune's loop, and again where a worker's death has ended it."""
+        while True:
+            error = self._end_of_tune()
+            # Tune knows two errors of a worker's; any other that Ray has, such as the one of a
+            # worker that was killed for want of memory, ends its loop and all its workers.
+            cause = error.__cause__
+            if not isinstance(cause, ray.exceptions.RayError):
+                self._handover.end(error)
+                return
+            try:
+                for ticket, event in self._watch.deaths(str(cause)).items():
+                    self._handover.deliver(ticket, event)
+            except ClosedError as closed:
+                self._handover.end(closed)
+                return
+
+    def _end_of_tune(self) -> BaseException:
+        """Run Tune's loop, which ends by an error: when it is closed, or when it fails."""
         try:
             tune.run(
-                trainable,
+                tune.with_parameters(
+                    _Evaluation, evaluator=self._evaluator, threads=self.resources.cpus
+                ),
                 num_samples=-1,
                 search_alg=_TaskSearcher(self._handover),
                 scheduler=_AskingScheduler(self._handover),
@@ -154,10 +175,10 @@ class RayTuneExecutor(Executor):
                 trial_dirname_creator=_short_name,
                 verbose=0,
             )
-        except BaseException as raised:
+        except BaseException as error:
             # Of whatever kind it is: the study loop waits, and must be told.
-            error = raised
-        self._handover.end(error)
+            return error
+        return RuntimeError("Ray Tune has ended by itself")
 
 
 class _TaskSearcher(Searcher):
@@ -199,7 +220,8 @@ class _AskingScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: tune.experiment.Trial) -> None:
-        message = Path(trial.error_file).read_text(encoding="utf-8")
+        # Below a line that says when.
+        message = Path(trial.error_file).read_text(encoding="utf-8").partition("\n")[2]
         self._handover.deliver(trial.config["ticket"], death(message))
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
@@ -208,17 +230,17 @@ class _AskingScheduler(FIFOScheduler):
 
 
 class _Watch(tune.Callback):
-    """Ends Tune's loop when the executor is closed; knows the workers."""
+    """Ends Tune's loop when the executor is closed; knows who runs what, and tidies up."""
 
     def __init__(self, handover: Handover) -> None:
         self._handover = handover
-        self._actors: dict[str, Any] = {}
+        self._actors: dict[int, Any] = {}  # by ticket
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._handover.check()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._actors[trial.trial_id] = trial.temporary_state.ray_actor
+        self._actors[trial.config["ticket"]] = trial.temporary_state.ray_actor
 
     def on_trial_result(
         self,
@@ -234,15 +256,36 @@ class _Watch(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
     ) -> None:
-        self._actors.pop(trial.trial_id, None)
+        self._forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._actors.pop(trial.trial_id, None)
+        self._forget(trial)
+
+    def _forget(self, trial: Any) -> None:
+        self._actors.pop(trial.config["ticket"], None)
+        # Tune makes a folder for each trial, which stays empty but for the text of its error.
+        shutil.rmtree(trial.local_path, ignore_errors=True)
 
     def kill_actors(self) -> None:
         """End the workers of running trials at once."""
         for actor in list(self._actors.values()):
             ray.kill(actor)
+
+    def deaths(self, message: str) -> dict[int, Lost | Preempted]:
+        """What became of the trials that ran when an error ended Tune's loop, by ticket.
+
+        Args:
+            message: the error's text. Those whose workers it names are lost, and the others'
+                slots were taken from them.
+        """
+        reason = first_line(message)
+        actors, self._actors = self._actors, {}
+        return {
+            ticket: Lost(reason)
+            if ticket in actors and actors[ticket]._actor_id.hex() in message
+            else Preempted(f"Ray Tune was started again, since {reason}")
+            for ticket in self._handover.held()
+        }
 
 
 class _Evaluation(tune.Trainable):
@@ -267,8 +310,9 @@ class _Evaluation(tune.Trainable):
         self._evaluation: Generator[Report, None, Measurement] | None = self._evaluate(
             config["task"]
         )
-        # Tune would send the configuration back with every result.
+        # Tune would send the configuration back with every result, and leave a folder a trial.
         self.config = {}
+        shutil.rmtree(self.logdir, ignore_errors=True)
 
     def step(self) -> dict[str, Any]:
         assert self._evaluation is not None
@@ -300,7 +344,7 @@ class _Evaluation(tune.Trainable):
 
 
 def connect(address: str | None) -> None:
-    """Join a running Ray cluster, or start one on this machine.
+    """Join a running Ray cluster, or start one on this machine; once joined, stay with it.
 
     Args:
         address: `auto`, or host:port of the cluster's head; None: start one.
@@ -308,8 +352,11 @@ def connect(address: str | None) -> None:
     Raises:
         InputError: there is no cluster at the address.
     """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        return
+    os.environ.update(ENVIRONMENT)
+    # Nothing is sent out of the cluster unless its owner says so.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None and address != "auto":
         _check_is_cluster(address)
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event as Record
+from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar, text
 
 from search.evaluators import Task
@@ -16,7 +19,8 @@ from search.executors.base import Event, Finished, Reported
 class TensorBoardLog:
     """Writes event files that `tensorboard --logdir folder` shows while the search runs.
 
-    A trial that is started again writes a second file into its folder; TensorBoard joins them.
+    A trial that is started again by another run writes a second file into its folder; TensorBoard
+    joins them.
 
     Args:
         folder: gets one folder a trial.
@@ -24,47 +28,33 @@ class TensorBoardLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Not a SummaryWriter: each has a thread and a queue of its own, and takes milliseconds.
-        self._writers: dict[str, EventsWriter] = {}
+        self._file_name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
 
     def write(self, task: Task, event: Event) -> None:
-        """Write what an event says of a task; any but a report is its last.
+        """Write what an event says of a task, if it says any.
 
         Raises:
             OSError: the folder cannot be written.
         """
-        name = trial_name(task)
         if isinstance(event, Reported):
             report = event.report
-            self._add(name, task, report.epoch, report.top1, report.loss)
+            epoch, top1, loss = report.epoch, report.top1, report.loss
+        elif isinstance(event, Finished):
+            epoch = task.identity.fidelity.epochs
+            top1, loss = event.measurement.top1, event.measurement.loss
+        else:
             return
-        if isinstance(event, Finished):
-            measured = event.measurement
-            epochs = task.identity.fidelity.epochs
-            self._add(name, task, epochs, measured.top1, measured.loss)
-        self.end(task)
-
-    def end(self, task: Task) -> None:
-        """Close the file of a task of which nothing more comes."""
-        writer = self._writers.pop(trial_name(task), None)
-        if writer is not None:
-            writer.close()
-
-    def close(self) -> None:
-        """Close all files."""
-        while self._writers:
-            self._writers.popitem()[1].close()
-
-    def _add(self, name: str, task: Task, epoch: int, top1: float, loss: float) -> None:
-        writer = self._writers.get(name)
-        if writer is None:
-            folder = self.folder / name
-            folder.mkdir(parents=True, exist_ok=True)
-            writer = self._writers[name] = EventsWriter(str(folder / "events"))
-            writer.write_event(_record(text("network", str(task.spec)), 0))
-        for metric, value in (("top1", top1), ("loss", loss)):
-            writer.write_event(_record(scalar(metric, value), epoch))
-        writer.flush()
+        path = self.folder / trial_name(task) / self._file_name
+        records = [
+            Record(summary=scalar(metric, value), step=epoch, wall_time=time.time())
+            for metric, value in (("top1", top1), ("loss", loss))
+        ]
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            records[:0] = _beginning(task)
+        # Not by tensorboardX's writers: they keep files open, and sync each to the disk twice.
+        with path.open("ab") as file:
+            file.write(b"".join(map(_framed, records)))
 
 
 def trial_name(task: Task) -> str:
@@ -74,5 +64,20 @@ def trial_name(task: Task) -> str:
     return task.identity.key[:16]
 
 
-def _record(summary: object, step: int) -> Record:
-    return Record(summary=summary, step=step, wall_time=time.time())
+def _beginning(task: Task) -> Iterator[Record]:
+    yield Record(file_version="brain.Event:2", wall_time=time.time())
+    yield Record(summary=text("network", str(task.spec)), step=0, wall_time=time.time())
+
+
+def _framed(record: Record) -> bytes:
+    """A record of a TFRecord file: length and content, each with its checksum."""
+    content = record.SerializeToString()
+    length = struct.pack("<Q", len(content))
+    return b"".join(
+        (
+            length,
+            struct.pack("<I", masked_crc32c(length)),
+            content,
+            struct.pack("<I", masked_crc32c(content)),
+        )
+    )

@@ -31,10 +31,14 @@ NODE_KILLED = (
 )
 NODE_DRAINED = NODE + "\tthe actor's node was terminated expectedly: received SIGTERM"
 NODE_PREEMPTED = NODE + "\tthe actor's node was preempted: idle"
+OWNER_GONE = (
+    "The actor is dead because its owner has died. Owner Id: 01ff Owner Ip address: 10.1.2.3 "
+    "Owner worker exit type: SYSTEM_ERROR Worker exit detail: Owner's node has crashed."
+)
 
 
 def test_a_dead_worker_on_a_living_node_is_lost():
-    assert death(f"Failure # 1 (occurred at noon)\n{HEAD}{KILLED}\n") == Lost(
+    assert death(f"{HEAD}{KILLED}\n") == Lost(
         "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR "
         "Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of "
         "file. (node 10.1.2.3)"
@@ -48,6 +52,7 @@ def test_a_dead_worker_on_a_living_node_is_lost():
         (NODE_KILLED, "missing too many heartbeats"),
         (NODE_DRAINED, "terminated expectedly: received SIGTERM"),
         (NODE_PREEMPTED, "was preempted: idle"),
+        (OWNER_GONE, "Owner's node has crashed"),
     ],
 )
 def test_what_took_the_slot_away_is_no_fault_of_the_trial(detail, cause):
@@ -68,3 +73,8 @@ def test_a_worker_that_cannot_start_would_not_start_again():
         "(pid=1, ip=10.1.2.3)\nModuleNotFoundError: No module named 'search'"
     )
     assert death(text) == Raised(text)
+
+
+def test_of_a_text_that_goes_on_for_pages_the_first_line_is_kept():
+    low = "1 worker(s) were killed due to the node running low on memory (IP: 10.1.2.3)"
+    assert death(f"{low}\nOOM kill reason: ...\nTop 10 memory users: ...\n") == Lost(low)

@@ -14,12 +14,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes import Fake, Inline, Obedient, Slow, Staged, complain, dawdle, echo
 from lab import SPACE, Lab
 
 from results.records import TrialRole
+from search.errors import ClusterLostError
 from search.evaluators import Report
 from search.executors import (
     DiskFull,
@@ -41,6 +43,7 @@ pytest.importorskip("ray")
 import ray
 from event_files import read_events, scalars
 from ray.cluster_utils import Cluster
+from ray.exceptions import OutOfMemoryError
 
 from search.executors import ray_tune
 from search.executors.ray_tune import RayTuneExecutor
@@ -60,10 +63,13 @@ def cluster():
         patch.setenv("RAY_health_check_initial_delay_ms", "1000")
         patch.setenv("RAY_health_check_period_ms", "500")
         patch.setenv("RAY_health_check_failure_threshold", "3")
+        # Else workers would wait for every other process of the machine.
+        patch.setenv("RAY_worker_niceness", "0")
         # Where workers find the fakes.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parent), str(FOLDER.parents[2])]))
-        for name, value in ray_tune.ENVIRONMENT.items():
-            patch.setenv(name, value)
+        for name in (*ray_tune.ENVIRONMENT, "RAY_USAGE_STATS_ENABLED"):
+            # What `connect` sets is gone afterwards.
+            patch.setenv(name, "0")
         cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
         )
@@ -426,7 +432,7 @@ def test_what_is_no_cluster_is_refused_in_seconds(monkeypatch, silent, website):
 
 
 def _refuses(monkeypatch, address, why):
-    for name in ray_tune.ENVIRONMENT:
+    for name in (*ray_tune.ENVIRONMENT, "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "0")
     monkeypatch.setattr(ray_tune, "CONNECT_TIMEOUT_S", 0.5)
     began = time.monotonic()
@@ -435,6 +441,44 @@ def _refuses(monkeypatch, address, why):
     assert repr(address) in str(no.value)
     assert re.search(why, str(no.value))
     assert time.monotonic() - began < 5
+
+
+def test_a_worker_killed_for_memory_does_not_end_the_search(monkeypatch, tmp_path):
+    """Of such a death Tune's loop dies; the message is Ray's, shortened."""
+    memory = "1 worker(s) were killed due to the node running low on memory."
+    message = f"{memory}\nSelected to kill: (Actor(c0ffee01): job ID=01, task name=train)"
+    runs = []
+
+    def run(trainable, *, search_alg, callbacks, **_):
+        runs.append(trainable)
+        if len(runs) == 3:
+            raise ConnectionError("Failed to connect to GCS")
+        (watch,) = callbacks
+        for actor in ("c0ffee01", "beef02") if len(runs) == 1 else ("beef03",):
+            handle = SimpleNamespace(_actor_id=bytes.fromhex(f"{actor:0>8}"))
+            while (config := search_alg.suggest(actor)) is None:
+                time.sleep(0.01)
+            trial = SimpleNamespace(
+                config=config, temporary_state=SimpleNamespace(ray_actor=handle)
+            )
+            watch.on_trial_start(0, [], trial)
+        raise RuntimeError("Caught unexpected exception") from OutOfMemoryError(message)
+
+    monkeypatch.setattr(ray_tune.tune, "run", run)
+    monkeypatch.setattr(ray_tune.tune, "with_parameters", lambda trainable, **_: trainable)
+    monkeypatch.setattr(ray_tune.ray, "kill", lambda actor: None)
+    evaluator = Fake()
+    with executor_of(evaluator, tmp_path, num_slots=2) as executor:
+        taken_away = Preempted(f"Ray Tune was started again, since {memory}")
+        executor.submit(0, task(evaluator, 0))
+        executor.submit(1, task(evaluator, 1))
+        assert executor.wait(5) == [(0, Lost(memory))]
+        assert executor.wait(5) == [(1, taken_away)]
+        executor.submit(2, task(evaluator, 2))
+        assert executor.wait(5) == [(2, taken_away)]
+        executor.submit(3, task(evaluator, 3))
+        with pytest.raises(ClusterLostError, match="Ray says: Failed to connect to GCS"):
+            executor.wait(5)
 
 
 def test_without_ray_its_extra_is_named(monkeypatch):

@@ -43,8 +43,6 @@ def test_trials_have_folders_of_their_own_and_ones_without_values_none(tmp_path)
     for task, top1 in zip(tasks[:2], (0.1, 0.2), strict=True):
         log.write(task, Reported(Report(epoch=1, top1=top1, loss=1.0)))
     log.write(tasks[2], Lost("died"))
-    log.end(tasks[0])
-    log.close()
     assert {path.name for path in tmp_path.iterdir()} == {trial_name(task) for task in tasks[:2]}
     for task, top1 in zip(tasks[:2], (0.1, 0.2), strict=True):
         (path,) = (tmp_path / trial_name(task)).iterdir()

@@ -1,0 +1,275 @@
+"""What a trial costs the driver on Ray Tune, beside plain Ray Tune: nothing is evaluated.
+
+    python benchmarks/ray_overhead.py [--trials 100] [--blocks 3] [--reports 1]
+                                    [--searcher nsga2] [--json]
+
+Alternating blocks of three kinds on one local Ray cluster of one slot, each after its worker has
+started and run its first trials:
+
+- ours: a study on SQLite by `RayTuneExecutor`; the time spent in the database is taken out of the
+  total and shown apart.
+- plain: `ray.tune.Tuner` with a class Trainable, `reuse_actors` and as many reports a trial, as it
+  comes.
+- bare: the same with Tune's loggers and snapshots switched off, which no user would do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+warnings.filterwarnings("ignore", message=".*torch.jit.*")
+
+from ray import tune  # noqa: E402 (the warning is timm's, at import)
+
+from results.pareto import parse_objectives  # noqa: E402
+from results.records import Fidelity, StudyRecord  # noqa: E402
+from results.store import Store  # noqa: E402
+from search.evaluators import Evaluator, Measurement, Report, Task  # noqa: E402
+from search.executors import TrialResources, ray_tune  # noqa: E402
+from search.provenance import provenance  # noqa: E402
+from search.searchers import SEARCHERS  # noqa: E402
+from search.study import Progress, StudyLoop  # noqa: E402
+from spaces.budget import CountedSpace  # noqa: E402
+from spaces.space import Space  # noqa: E402
+
+WARM_UP = 10  # trials of each block that are not counted
+SPACE = "digit-pairs-vit"
+
+
+@dataclass(frozen=True)
+class FreeEvaluator(Evaluator):
+    """An accuracy made of the placement's hash, after some reports: free."""
+
+    num_reports: int
+
+    @property
+    def recipe_key(self) -> str:
+        return "0" * 64
+
+    @property
+    def data_fingerprint(self) -> str:
+        return "0" * 64
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return Fidelity(epochs=self.num_reports, image_size=16)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        return tuple(range(1, self.num_reports))
+
+    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
+        top1 = 0.5 + int(task.spec.key[:8], 16) / 2**33
+        for rung in self.rungs:
+            yield Report(epoch=rung, top1=top1, loss=0.5)
+        return Measurement(split="validation", top1=top1, loss=0.5, num_images=1, wall_time_s=0.0)
+
+
+class FreeTrainable(tune.Trainable):
+    """The same for plain Tune."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.top1 = new_config["top1"]
+        self.num_reports = new_config["num_reports"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        done = self.iteration + 1 == self.num_reports
+        return {"top1": self.top1, "loss": 0.5, "epoch": self.iteration + 1, "done": done}
+
+
+class Timed:
+    """An object the time in whose methods is the database's."""
+
+    def __init__(self, timed: Any, clock: Clock) -> None:
+        self._timed = timed
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._timed, name)
+        if not callable(attribute):
+            return attribute
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return attribute(*args, **kwargs)
+            finally:
+                self._clock.database_s += time.perf_counter() - begun
+
+        return timed
+
+
+@dataclass
+class Clock:
+    """Seconds of a block since its warm-up."""
+
+    begun: float = 0.0
+    ended: float = 0.0
+    database_s: float = 0.0
+
+    def trial_ended(self, num_ended: int, num_trials: int) -> None:
+        """Note the time where the warm-up or the block ends."""
+        if num_ended == WARM_UP:
+            self.begun = time.perf_counter()
+            self.database_s = 0.0
+        elif num_ended == num_trials:
+            self.ended = time.perf_counter()
+
+    def ms_per_trial(self, num_trials: int) -> float:
+        """Milliseconds of a counted trial, the database's share taken out."""
+        seconds = self.ended - self.begun - self.database_s
+        return 1e3 * seconds / (num_trials - WARM_UP)
+
+
+def run_ours(
+    folder: Path, searcher_name: str, num_trials: int, num_reports: int
+) -> tuple[float, float]:
+    """One study; milliseconds a trial without the database, and in the database."""
+    space = CountedSpace(Space.load(SPACE))
+    objectives = parse_objectives(("top1", "macs"))
+    clock = Clock()
+    record = StudyRecord(
+        name="overhead",
+        fingerprint_document={},
+        space={},
+        data={},
+        recipe={},
+        objectives=("top1", "macs"),
+        searcher=searcher_name,
+        seed=0,
+        reference_point={"top1": 0.1, "macs": 1.1 * space.macs_range[1]},
+        provenance={},
+        num_trials=num_trials,
+        confirm_seeds=1,
+    )
+
+    def on_progress(progress: Progress) -> None:
+        clock.trial_ended(progress.num_ended, num_trials)
+
+    with Store.open(f"sqlite:///{folder / 'overhead.db'}", create=True) as store:
+        study = store.get_or_create_study(record)
+        searcher = SEARCHERS[searcher_name](
+            space, objectives, seed=0, num_trials=num_trials, study_attributes={}
+        )
+        evaluator = FreeEvaluator(num_reports)
+        executor = ray_tune.RayTuneExecutor(
+            evaluator, num_slots=1, resources=TrialResources(), folder=folder / "overhead" / "tune"
+        )
+        with store.drive(study) as driver, executor:
+            StudyLoop(
+                store=Timed(store, clock),  # type: ignore[arg-type]
+                driver=Timed(driver, clock),  # type: ignore[arg-type]
+                study=study,
+                space=space,
+                objectives=objectives,
+                evaluator=evaluator,
+                searcher=searcher,
+                executor=executor,
+                deterministic=False,
+                on_progress=on_progress,
+            ).run()
+    return clock.ms_per_trial(num_trials), 1e3 * clock.database_s / (num_trials - WARM_UP)
+
+
+class Stopwatch(tune.Callback):
+    """Notes when trials of plain Tune end."""
+
+    def __init__(self, num_trials: int) -> None:
+        self.clock = Clock()
+        self._num_trials = num_trials
+        self._num_ended = 0
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._num_ended += 1
+        self.clock.trial_ended(self._num_ended, self._num_trials)
+
+
+def run_tune(folder: Path, num_trials: int, num_reports: int) -> float:
+    """One plain experiment; milliseconds a trial."""
+    stopwatch = Stopwatch(num_trials)
+    tune.Tuner(
+        FreeTrainable,
+        param_space={"top1": tune.uniform(0.5, 1.0), "num_reports": num_reports},
+        tune_config=tune.TuneConfig(
+            num_samples=num_trials, reuse_actors=True, max_concurrent_trials=1
+        ),
+        run_config=tune.RunConfig(
+            name="plain",
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[stopwatch],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+    return stopwatch.clock.ms_per_trial(num_trials)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--reports", type=int, default=1)
+    parser.add_argument("--searcher", choices=sorted(SEARCHERS), default="nsga2")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    num_trials = arguments.trials + WARM_UP
+    # Else workers wait for every other process of the machine, ours and plain Tune's alike.
+    os.environ["RAY_worker_niceness"] = "0"
+    # Before `connect` sets what keeps Tune quiet: the plain blocks are to run as Tune comes.
+    as_it_comes = dict(os.environ)
+    ray_tune.connect(None)
+    ours_environment = dict(os.environ)
+    times: dict[str, list[float]] = {"ours": [], "plain": [], "bare": [], "database": []}
+    for _ in range(arguments.blocks):
+        with tempfile.TemporaryDirectory() as folder:
+            ours, database = run_ours(
+                Path(folder), arguments.searcher, num_trials, arguments.reports
+            )
+            times["ours"].append(ours)
+            times["database"].append(database)
+        for kind, environment in (("plain", as_it_comes), ("bare", ours_environment)):
+            os.environ.clear()
+            os.environ.update(environment)
+            with tempfile.TemporaryDirectory() as folder:
+                times[kind].append(run_tune(Path(folder), num_trials, arguments.reports))
+    ray_tune.disconnect()
+    medians = {kind: statistics.median(values) for kind, values in times.items()}
+    document = {
+        "trials_per_block": arguments.trials,
+        "reports_per_trial": arguments.reports,
+        "searcher": arguments.searcher,
+        "ms_per_trial": medians,
+        "blocks_ms_per_trial": times,
+        "ours_to_plain": medians["ours"] / medians["plain"],
+        "ours_to_bare": medians["ours"] / medians["bare"],
+        "provenance": provenance(),
+    }
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+        return
+    print(
+        f"{arguments.blocks} x {arguments.trials} trials of {arguments.reports} reports,", end=" "
+    )
+    print("milliseconds a trial, medians of the blocks:")
+    print(f"  ours   {medians['ours']:6.1f}, and {medians['database']:.1f} in the database")
+    print(f"  plain  {medians['plain']:6.1f}, ours is {document['ours_to_plain']:.2f} times that")
+    print(f"  bare   {medians['bare']:6.1f}, ours is {document['ours_to_bare']:.2f} times that")
+    print("target: at most 1.2 times plain")
+
+
+if __name__ == "__main__":
+    main()
