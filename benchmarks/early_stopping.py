@@ -78,7 +78,7 @@ SCHEDULES = {
         _ONE_CYCLE, schedule="constant", warmup_epochs=0.4, ema_decay=0.95
     ),
 }
-MAIN_SCHEDULE = "one-cycle-averaged"
+MAIN_SCHEDULE = "one-cycle"
 
 
 def embedded_space() -> CountedSpace:
