@@ -54,7 +54,7 @@ from results.temporary import write_whole  # noqa: E402
 from results.weights import WeightsStore  # noqa: E402
 from search.config import SearchConfig  # noqa: E402
 from search.provenance import provenance  # noqa: E402
-from search.run import prepare, run_search  # noqa: E402
+from search.run import Prepared, prepare, run_search  # noqa: E402
 from sharedattn.errors import InputError  # noqa: E402
 
 STUDY = "faults"
@@ -174,34 +174,48 @@ def plan(kinds: Sequence[str], runs: int, seed: int) -> list[Planned]:
     ]
 
 
+def prepared_search(folder: Path, trials: int, epoch_s: float, **where: Any) -> Prepared:
+    """The search of a campaign, on whatever executor and database.
+
+    Args:
+        folder: its files.
+        trials: how many.
+        epoch_s: of the evaluator.
+        where: what else its configuration has.
+    """
+    prepared = prepare(
+        SearchConfig(
+            searcher="random",
+            num_trials=trials,
+            confirm_seeds=1,
+            num_workers=NUM_SLOTS,
+            deterministic=True,
+            device="cpu",
+            study=STUDY,
+            out=folder / "out",
+            weights_dir=str(folder / "disk" / "weights"),
+            **where,
+        )
+    )
+    assert prepared.weights is not None
+    blobs = FillableBlobs(prepared.weights.blobs.url)
+    evaluator = EpochEvaluator(blobs, Journal(folder / "journal"), epoch_s=epoch_s)
+    return replace(prepared, evaluator=evaluator)
+
+
 def drive(arguments: argparse.Namespace) -> int:
-    """Search as `sharedattn search` does, but for the evaluator; its exit code."""
+    """Search as `sharedattn search` does; its exit code."""
     folder: Path = arguments.drive
     try:
-        prepared = prepare(
-            SearchConfig(
-                searcher="random",
-                num_trials=arguments.trials,
-                confirm_seeds=1,
-                num_workers=NUM_SLOTS,
-                executor="ray",
-                address=arguments.address,
-                deterministic=True,
-                device="cpu",
-                study=STUDY,
-                storage=arguments.storage,
-                out=folder / "out",
-                weights_dir=str(folder / "disk" / "weights"),
-            )
-        )
-        assert prepared.weights is not None
-        evaluator = EpochEvaluator(
-            blobs=FillableBlobs(prepared.weights.blobs.url),
-            journal=Journal(folder / "journal"),
-            epoch_s=arguments.epoch_s,
+        prepared = prepared_search(
+            folder,
+            arguments.trials,
+            arguments.epoch_s,
+            executor="ray",
+            address=arguments.address,
+            storage=arguments.storage,
         )
         with Store.open(prepared.storage, create=True) as store:
-            prepared = replace(prepared, evaluator=evaluator)
             run_search(prepared, store, on_begin=lambda study: (folder / "begun").touch())
     except (InputError, StorageError) as error:
         print(error, file=sys.stderr)
@@ -385,7 +399,9 @@ def run_struck(
             begun = search.begun_at is not None
             seen = search.finished()
             struck_s, finished_before = time.monotonic() - started, len(seen)
-            done = fault.strike(around, driver, rng)
+            while (done := fault.strike(around, driver, rng)) is None:
+                if wait(driver, 0.02) is not None:
+                    return None
             wait(driver, LONGEST_S if fault.lasts_s is None else fault.lasts_s)
             fault.mend(around)
             codes.append(wait(driver, LONGEST_S))

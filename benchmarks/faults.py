@@ -126,7 +126,7 @@ class Fault(ABC):
     @abstractmethod
     def strike(
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
-    ) -> str:
+    ) -> str | None:
         """Let it happen.
 
         Args:
@@ -135,7 +135,7 @@ class Fault(ABC):
             rng: for what the fault has to choose.
 
         Returns:
-            What exactly was done.
+            What exactly was done; None: there is nothing to strike yet.
         """
 
     def mend(self, around: Surroundings) -> None:  # noqa: B027 (most mend themselves)
@@ -159,12 +159,12 @@ class WorkerKilled(Fault):
 
     def strike(
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
-    ) -> str:
+    ) -> str | None:
         workers = {worker.pid: worker for worker in around.nodes.workers()}
         newest = {entry.pid: entry for entry in around.journal.read()}
         busy = [pid for pid in workers if pid in newest]
         if not workers:
-            return "no worker was there"
+            return None
         pid = rng.choice(sorted(busy or workers))
         workers[pid].kill()
         return f"at epoch {newest[pid].epoch}" if busy else "before its first trial"

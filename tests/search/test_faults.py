@@ -13,14 +13,17 @@ from fault_campaign import (
     kinds_table,
     laboratory,
     plan,
-    run_planned,
-    run_undisturbed,
+    prepared_search,
+    run_struck,
 )
 from fault_verdict import Result, Work, violations
 from faults import FAULTS
 from lab import SPACE, Lab
 
 from results.records import TrialState
+from results.store import Store
+from results.summary import StudySummary
+from search.run import run_search
 from spaces.budget import CountedSpace
 from spaces.space import Space
 
@@ -134,21 +137,30 @@ def test_a_moment_is_counted_from_the_last_step_before_it(summary):
         assert undisturbed.moment(Planned(0, "driver", early, fraction, 0)) == moment
 
 
+@pytest.fixture
+def demanded(tmp_path, monkeypatch):
+    """What the campaign's search comes to without a cluster, a server or a process of its own."""
+    monkeypatch.setattr("search.run._executor", lambda p: Inline(p.evaluator, num_slots=2))
+    prepared = prepared_search(tmp_path, trials=NUM_TRIALS, epoch_s=0.0)
+    with Store.open(prepared.storage, create=True) as store:
+        study = run_search(prepared, store)
+        return Result.of(StudySummary.read(store, study))
+
+
 @pytest.mark.slow
 @pytest.mark.ray
-def test_searches_on_a_cluster_outlast_faults():
+def test_searches_on_a_cluster_outlast_faults(demanded):
     pytest.importorskip("ray")
-    with laboratory(trials=6, epoch_s=0.1) as lab:
-        undisturbed = run_undisturbed(lab)
+    with laboratory(NUM_TRIALS, epoch_s=0.2) as lab:
+        # The search's beginning is the first step, then come the workers' epochs.
         driver, worker = (
-            run_planned(lab, Planned(run, kind, False, 0.5, 5), undisturbed)
+            run_struck(lab, Planned(run, kind, False, 0.0, 5), 12, 0.0, demanded)
             for run, kind in enumerate(("driver", "worker"))
         )
-    assert len(undisturbed.result.trials) == 6
     for record in (driver, worker):
         assert record.violations == []
-        assert record.trials == {"COMPLETE": 6}
-        assert record.attempts["COMPLETE"] == 6
+        assert record.trials == {"COMPLETE": NUM_TRIALS}
+        assert record.attempts["COMPLETE"] == NUM_TRIALS
     assert driver.exit_codes == [-9, 0]
     assert worker.exit_codes == [0]
-    assert kinds_table([driver, worker]).splitlines()[-1].startswith("| all | 2 | 2 | 3 | 12 |")
+    assert kinds_table([driver, worker]).splitlines()[-1].startswith("| all | 2 | 2 | 3 | 10 |")
