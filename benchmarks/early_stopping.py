@@ -73,7 +73,7 @@ _ONE_CYCLE = RECIPES["digit-pairs"].with_changes(epochs=EPOCHS, batch_size=64)
 SCHEDULES = {
     "one-cycle": _ONE_CYCLE,
     "one-cycle-averaged": replace(_ONE_CYCLE, ema_decay=0.95),
-    "restarts": replace(_ONE_CYCLE, rungs=default_rungs(EPOCHS)),
+    "restarts": replace(_ONE_CYCLE, rungs=default_rungs(EPOCHS), restarts=True),
     "constant-averaged": replace(
         _ONE_CYCLE, schedule="constant", warmup_epochs=0.4, ema_decay=0.95
     ),

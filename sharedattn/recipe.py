@@ -47,8 +47,9 @@ class Recipe:
         random_erasing: probability.
         mixup: alpha of mixup; 0: off.
         cutmix: alpha of cutmix; 0: off.
-        rungs: epochs, ascending, after which a trial is evaluated and may be stopped; the
-            schedule comes down at each and starts again. Empty: one schedule, no stops.
+        rungs: epochs, ascending, after which a trial is evaluated and may be stopped.
+        restarts: whether the schedule comes down at each rung and starts again, or is one
+            descent whatever the rungs.
         loader_workers: processes that load images; the embedded data needs none.
         grad_checkpointing: compute each layer again in the backward pass, for less memory.
 
@@ -80,6 +81,7 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     rungs: tuple[int, ...] = ()
+    restarts: bool = False
     loader_workers: int = 0
     grad_checkpointing: bool = False
 
@@ -99,11 +101,11 @@ class Recipe:
                 raise InputError(
                     f"`{name}` of a recipe is a whole number, but got {getattr(self, name)!r}"
                 )
-        if type(self.grad_checkpointing) is not bool:
-            raise InputError(
-                f"`grad_checkpointing` of a recipe is true or false, but got "
-                f"{self.grad_checkpointing!r}"
-            )
+        for name in ("restarts", "grad_checkpointing"):
+            if type(getattr(self, name)) is not bool:
+                raise InputError(
+                    f"`{name}` of a recipe is true or false, but got {getattr(self, name)!r}"
+                )
         for name, known in (("init", ("timm", "torch")), ("amp", ("none", "bfloat16"))):
             if getattr(self, name) not in known:
                 raise InputError(

@@ -473,16 +473,15 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 class Schedule:
-    """The learning rate of every update: timm's schedule, from rung to rung.
+    """The learning rate of every update: timm's schedule, whole or from rung to rung.
 
-    A trial that is judged in the middle of one long descent of the learning rate is judged by
-    noise, so with rungs the schedule comes down at each of them and starts again, each descent
-    with its share of the warm-up, like the warm restarts of Loshchilov and Hutter (2017, arXiv
-    1608.03983). Without rungs it is one descent.
+    With restarts it comes down at each rung and starts again, each descent with its share of the
+    warm-up, like the warm restarts of Loshchilov and Hutter (2017, arXiv 1608.03983): a rung then
+    sees settled weights, after less training at high rates.
 
     Args:
         optimizer: whose learning rates are set.
-        recipe: names the schedule and its rungs.
+        recipe: names the schedule, its rungs, and whether it restarts there.
         steps_per_epoch: updates of an epoch.
 
     Raises:
@@ -492,7 +491,7 @@ class Schedule:
     def __init__(
         self, optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int
     ) -> None:
-        bounds = (0, *recipe.rungs, recipe.epochs)
+        bounds = (0, *(recipe.rungs if recipe.restarts else ()), recipe.epochs)
         self._starts = [start * steps_per_epoch for start in bounds[:-1]]
         self._segments = [
             _timm_schedule(optimizer, recipe, last - first, steps_per_epoch)

@@ -42,6 +42,7 @@ def test_every_field_that_changes_results_changes_the_key():
         "mixup": 0.5,
         "cutmix": 0.5,
         "rungs": (1, 3),
+        "restarts": True,
     }
     assert set(changed) | {"loader_workers", "grad_checkpointing"} == set(recipe.to_json())
     keys = {replace(recipe, **{name: value}).key for name, value in changed.items()}
@@ -75,6 +76,7 @@ def test_an_option_may_be_a_list():
         ("epochs: 0\n", "1 <= epochs <= 100000"),
         ("epochs: 2.5\n", "`epochs` of a recipe is a whole number"),
         ("epochs: 3\ngrad_checkpointing: 1\n", "recipe is true or false, but got 1"),
+        ("epochs: 3\nrestarts: twice\n", "`restarts` of a recipe is true or false"),
         ("epochs: 3\nlr: fast\n", "0 <= lr <= 1000"),
         ("epochs: 3\nlr: .nan\n", "0 <= lr <= 1000"),
         ("epochs: 3\ninit: jax\n", "`init` of a recipe is one of timm, torch"),

@@ -129,7 +129,7 @@ def test_averaged_weights_are_what_is_evaluated():
     [
         {"drop_path_rate": 0.5, "ema_decay": 0.5},
         {"optimizer": "muon", "optimizer_options": (("nesterov", True),), "schedule": "wsd"},
-        {"rungs": (1, 3), "warmup_epochs": 2.0},
+        {"rungs": (1, 3), "restarts": True, "warmup_epochs": 2.0},
     ],
 )
 def test_a_training_goes_on_from_any_epoch_as_if_it_had_never_stopped(changes):
@@ -166,12 +166,13 @@ def learning_rates(recipe, steps_per_epoch):
     return rates
 
 
-def test_the_schedule_comes_down_at_each_rung_and_starts_again():
+def test_with_restarts_the_schedule_comes_down_at_each_rung_and_starts_again():
     recipe = Recipe(epochs=7, lr=0.8, min_lr=0.1, schedule="cosine")
     whole = learning_rates(recipe, 3)
     for update, rate in enumerate(whole):
         assert rate == pytest.approx(0.1 + 0.35 * (1 + math.cos(math.pi * update / 21)))
-    parts = learning_rates(replace(recipe, rungs=(1, 3)), 3)
+    assert learning_rates(replace(recipe, rungs=(1, 3)), 3) == whole
+    parts = learning_rates(replace(recipe, rungs=(1, 3), restarts=True), 3)
     bounds = (0, 3, 9, 21)
     for first, last in pairwise(bounds):
         for update in range(first, last):
@@ -181,8 +182,8 @@ def test_the_schedule_comes_down_at_each_rung_and_starts_again():
 
 
 def test_each_descent_has_its_share_of_the_warm_up():
-    recipe = Recipe(epochs=8, lr=1.0, schedule="constant", warmup_epochs=2.0, rungs=(4,))
-    rates = learning_rates(replace(recipe, schedule="cosine"), 2)
+    recipe = Recipe(epochs=8, lr=1.0, warmup_epochs=2.0, rungs=(4,), restarts=True)
+    rates = learning_rates(recipe, 2)
     # A quarter of 8 updates is 2: from lr / 25 in two steps to where the cosine stands by then.
     peak = rates[2]
     assert rates[0] == rates[8] == pytest.approx(1 / 25)
