@@ -5,11 +5,12 @@
 
 It starts a PostgreSQL server and a Ray cluster of two nodes on loopback, searches once
 undisturbed, and then once for each fault: two slots, the random searcher, `--deterministic`, an
-evaluator that is deterministic too and keeps a checkpoint after each epoch. One fault in five
-strikes before a search's first trial, the others between that and its end. The moment is uniform
-over the time that the undisturbed search took for that part, and counted from the last epoch that
-any worker had finished by then: it stays the same where the machine is faster or slower meanwhile.
-A command that did not end well, as one that was killed or found its disk full, is run again.
+evaluator that is deterministic too and keeps a checkpoint after each epoch. Of each kind every
+fifth fault strikes before a search's first trial, the others between that and its end. The moment
+is uniform over the time that the undisturbed search took for that part, and counted from the last
+epoch that any worker had finished by then: it stays the same where the machine is faster or slower
+meanwhile. A command that did not end well, as one that was killed or found its disk full, is run
+again.
 
 Each search must end with the asked number of finished trials, none running, none begun again once
 it had finished, each that was seen finished before the fault unchanged, and trials and front equal
@@ -60,7 +61,7 @@ from sharedattn.errors import InputError  # noqa: E402
 STUDY = "faults"
 NUM_SLOTS = 2
 LONGEST_S = 300.0  # of one command, which hangs after that: a driver waits 120 s for its database
-EARLY_SHARE = 0.2  # of the faults, before the first trial
+EARLY_EVERY = 5  # faults of a kind, one strikes before the first trial
 MAX_COMMANDS = 3  # of one run
 
 
@@ -164,13 +165,16 @@ class Lab:
 
 
 def plan(kinds: Sequence[str], runs: int, seed: int) -> list[Planned]:
-    """The faults of a campaign: as many of each kind, in random order."""
+    """The faults of a campaign: evenly of all kinds, in random order."""
     rng = random.Random(seed)
-    shuffled = [kinds[i % len(kinds)] for i in range(runs)]
-    rng.shuffle(shuffled)
+    faults = [
+        (kinds[i % len(kinds)], i // len(kinds) % EARLY_EVERY == EARLY_EVERY - 1)
+        for i in range(runs)
+    ]
+    rng.shuffle(faults)
     return [
-        Planned(run, kind, rng.random() < EARLY_SHARE, rng.random(), rng.randrange(2**32))
-        for run, kind in enumerate(shuffled)
+        Planned(run, kind, early, rng.random(), rng.randrange(2**32))
+        for run, (kind, early) in enumerate(faults)
     ]
 
 

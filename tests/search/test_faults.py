@@ -122,7 +122,7 @@ def test_a_plan_has_all_kinds_evenly_and_follows_from_its_seed():
     assert planned != plan(list(FAULTS), 50, seed=4)
     assert sorted(Counter(p.kind for p in planned).values()) == [5] * 4 + [6] * 5
     assert [p.run for p in planned] == list(range(50))
-    assert 2 <= sum(p.early for p in planned) <= 20  # of 10 to be expected
+    assert {p.kind: 1 for p in planned} == Counter(p.kind for p in planned if p.early)
 
 
 def test_a_moment_is_counted_from_the_last_step_before_it(summary):
