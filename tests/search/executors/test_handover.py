@@ -199,6 +199,7 @@ def test_what_was_delivered_before_the_end_is_heard_first(handover, start):
         handover.wait(5)
 
 
+@pytest.mark.usefixtures("sigint_is_heeded")
 def test_ctrl_c_ends_a_wait_at_once(handover):
     handover.submit(0, TASK)
     timer = threading.Timer(0.1, lambda: signal.raise_signal(signal.SIGINT))

@@ -264,16 +264,8 @@ def test_a_dead_node_takes_its_task_away_and_another_node_runs_it(cluster, crew,
 
 
 @clustered
+@pytest.mark.usefixtures("sigint_is_heeded")
 def test_ctrl_c_leaves_no_worker(crew):
-    # Whatever started the tests in the background may have had it ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        _check_that_ctrl_c_leaves_no_worker(crew)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _check_that_ctrl_c_leaves_no_worker(crew):
     crew.submit(5)
     crew.submit(6)
     workers = [process for process, _ in crew.await_processes(5, 6)]
