@@ -19,8 +19,13 @@ import psutil
 ADDRESS = "127.0.0.1"
 # Of the nodes and of what uses them. Nothing is sent anywhere; and as on systems other than Linux
 # a machine is 127.0.0.1 to itself, where nodes then listen and nowhere else. (`ray.init` would
-# look for that address's cluster at the machine's outer one.)
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# look for that address's cluster at the machine's outer one.) At the end nothing runs that a node
+# would have to wait for.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+}
 _OBJECT_STORE_BYTES = 80 * 2**20
 
 
@@ -38,10 +43,10 @@ class TwoNodes:
         self._orphans: list[psutil.Process] = []
 
     def __enter__(self) -> Self:
-        # Imported here, as it takes its time.
+        self._environment.start()
+        # Imported here: it takes its time, and reads the environment.
         from ray.cluster_utils import Cluster
 
-        self._environment.start()
         head = self._node_options() | {"include_dashboard": False, "temp_dir": self._folder.name}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address: str = self._cluster.address
