@@ -15,13 +15,12 @@ again.
 Each search must end with the asked number of finished trials, none running, none begun again once
 it had finished, each that was seen finished before the fault unchanged, and trials and front equal
 to the undisturbed search's. Results are kept in FILE as they come: the same command goes on from
-there, and prints the tables of it once all runs are done.
+there, and prints docs/fault_campaign.md once all runs are done.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import signal
 import subprocess
@@ -29,11 +28,10 @@ import sys
 import tempfile
 import time
 import warnings
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,8 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 from cutting_proxy import CuttingProxy  # noqa: E402 (the warning is timm's, at import)
 from epoch_evaluator import EpochEvaluator, FillableBlobs, Journal  # noqa: E402
+from fault_page import page, runs_table  # noqa: E402
+from fault_records import Findings, Planned, Record, Undisturbed, plan  # noqa: E402
 from fault_verdict import Result, Work, violations  # noqa: E402
 from faults import EXIT_BAD_INPUT, FAULTS, Surroundings, small_disk  # noqa: E402
 from postgresql_server import PostgreSQLServer  # noqa: E402
@@ -51,7 +51,6 @@ from results.errors import StorageError  # noqa: E402
 from results.records import TrialRow  # noqa: E402
 from results.store import Store  # noqa: E402
 from results.summary import StudySummary  # noqa: E402
-from results.temporary import write_whole  # noqa: E402
 from results.weights import WeightsStore  # noqa: E402
 from search.config import SearchConfig  # noqa: E402
 from search.provenance import provenance  # noqa: E402
@@ -61,90 +60,7 @@ from sharedattn.errors import InputError  # noqa: E402
 STUDY = "faults"
 NUM_SLOTS = 2
 LONGEST_S = 300.0  # of one command, which hangs after that: a driver waits 120 s for its database
-EARLY_EVERY = 5  # faults of a kind, one strikes before the first trial
 MAX_COMMANDS = 3  # of one run
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A fault to come.
-
-    Attributes:
-        run: number of its run.
-        kind: of the fault.
-        early: whether it strikes before the first trial, and not between that and the end.
-        moment: a fraction of the time that the undisturbed search took for that part.
-        seed: of what the fault itself chooses.
-    """
-
-    run: int
-    kind: str
-    early: bool
-    moment: float
-    seed: int
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """A search that nothing struck.
-
-    Attributes:
-        result: what all others must come to.
-        steps_s: when it made its steps, from the start of its command: its beginning, and each
-            entry of its journal.
-        wall_time_s: of its command.
-    """
-
-    result: Result
-    steps_s: list[float]
-    wall_time_s: float
-
-    def moment(self, planned: Planned) -> tuple[int, float]:
-        """When a planned fault strikes: after how many steps, and seconds after the last."""
-        first_trial_s = self.steps_s[1]
-        part = (0.0, first_trial_s) if planned.early else (first_trial_s, self.wall_time_s)
-        at_s = part[0] + planned.moment * (part[1] - part[0])
-        step = bisect_right(self.steps_s, at_s)
-        return step, at_s - (self.steps_s[step - 1] if step else 0.0)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What became of one run.
-
-    Attributes:
-        run: its number.
-        kind: of the fault.
-        done: what exactly it did.
-        begun: whether the search had begun by then.
-        moment_s: when, from the start of the first command.
-        finished_before: trials finished by then.
-        exit_codes: of the commands, one after the other; None: it was ended because it hung.
-        messages: last lines of those that did not end well.
-        wall_time_s: from the first command's start to the last one's end.
-        trials: by state.
-        attempts: by outcome, as the database has them.
-        work: what workers did.
-        orphans: workers that outlived their node until the search had ended.
-        files_left: checkpoints, and weights of what is not on the front.
-        violations: of what is demanded.
-    """
-
-    run: int
-    kind: str
-    done: str
-    begun: bool
-    moment_s: float
-    finished_before: int
-    exit_codes: list[int | None]
-    messages: list[str]
-    wall_time_s: float
-    trials: dict[str, int]
-    attempts: dict[str, int]
-    work: Work
-    orphans: int
-    files_left: int
-    violations: list[str]
 
 
 @dataclass(frozen=True)
@@ -162,20 +78,6 @@ class Lab:
     nodes: TwoNodes
     trials: int
     epoch_s: float
-
-
-def plan(kinds: Sequence[str], runs: int, seed: int) -> list[Planned]:
-    """The faults of a campaign: evenly of all kinds, in random order."""
-    rng = random.Random(seed)
-    faults = [
-        (kinds[i % len(kinds)], i // len(kinds) % EARLY_EVERY == EARLY_EVERY - 1)
-        for i in range(runs)
-    ]
-    rng.shuffle(faults)
-    return [
-        Planned(run, kind, early, rng.random(), rng.randrange(2**32))
-        for run, (kind, early) in enumerate(faults)
-    ]
 
 
 def prepared_search(folder: Path, trials: int, epoch_s: float, **where: Any) -> Prepared:
@@ -450,89 +352,6 @@ def run_planned(lab: Lab, planned: Planned, undisturbed: Undisturbed) -> Record:
     return record
 
 
-# The results' file, and the tables
-
-
-def load(path: Path, asked: dict[str, Any]) -> tuple[Undisturbed | None, list[Record]]:
-    """What an earlier command has found.
-
-    Raises:
-        ValueError: it was asked for another campaign.
-    """
-    if not path.exists():
-        return None, []
-    document = json.loads(path.read_text(encoding="utf-8"))
-    if document["asked"] != asked:
-        raise ValueError(
-            f"`a file holds one campaign` must hold, but {path} is of {document['asked']}"
-        )
-    undisturbed = document["undisturbed"]
-    result = Result(**undisturbed.pop("result"))
-    records = [
-        Record(**{**record, "work": Work(**record["work"])}) for record in document["records"]
-    ]
-    return Undisturbed(result, **undisturbed), records
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def kinds_table(records: Sequence[Record]) -> str:
-    """The campaign by kinds of faults."""
-    rows = []
-    for kind in [*FAULTS, "all"]:
-        of_kind = [record for record in records if kind in (record.kind, "all")]
-        if not of_kind:
-            continue
-        attempts = sum((Counter(record.attempts) for record in of_kind), Counter())
-        works = [record.work for record in of_kind]
-        rows.append(
-            [
-                kind,
-                len(of_kind),
-                sum(not record.violations for record in of_kind),
-                sum(len(record.exit_codes) for record in of_kind),
-                attempts["COMPLETE"],
-                attempts["LOST"],
-                attempts["PREEMPTED"],
-                sum(work.from_checkpoint for work in works),
-                sum(work.epochs_saved for work in works),
-                sum(work.epochs_again for work in works),
-                f"{max(record.wall_time_s for record in of_kind):.0f}",
-            ]
-        )
-    columns = "fault,runs,as demanded,commands,attempts complete,lost,preempted,"
-    columns += "went on from a checkpoint,epochs saved,epochs run again,longest s"
-    return table(columns.split(","), rows)
-
-
-def runs_table(records: Sequence[Record]) -> str:
-    """The campaign run by run."""
-    columns = "run,fault,what was done,at s,begun,finished,exit codes,lost,preempted,s,found"
-    return table(
-        columns.split(","),
-        [
-            [
-                record.run,
-                record.kind,
-                record.done,
-                f"{record.moment_s:.1f}",
-                "yes" if record.begun else "no",
-                record.finished_before,
-                ", ".join(str(code) for code in record.exit_codes),
-                record.attempts.get("LOST", 0),
-                record.attempts.get("PREEMPTED", 0),
-                f"{record.wall_time_s:.0f}",
-                "; ".join(record.violations) or "as demanded",
-            ]
-            for record in records
-        ],
-    )
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=50)
@@ -553,27 +372,20 @@ def main() -> int:
     names = ("runs", "kinds", "trials", "epoch_s", "seed")
     asked = {name: getattr(arguments, name) for name in names}
     try:
-        undisturbed, records = load(arguments.results, asked)
+        findings = Findings.load(arguments.results, asked, provenance())
     except ValueError as error:
         parser.error(str(error))
+    records = findings.records
     due = plan(arguments.kinds, arguments.runs, arguments.seed)[len(records) :]
     if due:
+        findings.provenance = provenance()
         with laboratory(arguments.trials, arguments.epoch_s) as lab:
-            undisturbed = undisturbed or run_undisturbed(lab)
+            undisturbed = findings.undisturbed = findings.undisturbed or run_undisturbed(lab)
             for planned in due:
                 records.append(run_planned(lab, planned, undisturbed))
-                document = {
-                    "asked": asked,
-                    "provenance": provenance(),
-                    "undisturbed": asdict(undisturbed),
-                    "records": [asdict(record) for record in records],
-                }
-                write_whole(arguments.results, json.dumps(document, indent=1).encode())
+                findings.save(arguments.results)
                 print(runs_table(records[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
-    if arguments.json:
-        print(arguments.results.read_text(encoding="utf-8"))
-    else:
-        print(kinds_table(records), runs_table(records), sep="\n\n")
+    print(arguments.results.read_text(encoding="utf-8") if arguments.json else page(findings))
     return 1 if any(record.violations for record in records) else 0
 
 

@@ -123,6 +123,11 @@ class Fault(ABC):
     lasts_s: float | None = 0.0
     exit_codes: tuple[int, ...] = ()
 
+    @classmethod
+    def summary(cls) -> str:
+        """What it is, in one sentence."""
+        return " ".join((cls.__doc__ or "").split())
+
     @abstractmethod
     def strike(
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
@@ -143,7 +148,7 @@ class Fault(ABC):
 
 
 class DriverKilled(Fault):
-    """SIGKILL to the driver."""
+    """SIGKILL to the driver, which is started again by the same command."""
 
     exit_codes = (-signal.SIGKILL,)
 
@@ -155,7 +160,7 @@ class DriverKilled(Fault):
 
 
 class WorkerKilled(Fault):
-    """SIGKILL to a worker: one that runs a trial, else any."""
+    """SIGKILL to a worker process: one that has run trials, else any of the cluster's."""
 
     def strike(
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
@@ -171,7 +176,7 @@ class WorkerKilled(Fault):
 
 
 class NodeKilled(Fault):
-    """SIGKILL to a raylet and all its workers: a machine that goes away."""
+    """SIGKILL to a raylet and its workers at once, as when a machine goes away."""
 
     lasts_s = NODE_AWAY_S
 
@@ -186,7 +191,7 @@ class NodeKilled(Fault):
 
 
 class RayletKilled(NodeKilled):
-    """SIGKILL to a raylet alone; its workers live on."""
+    """SIGKILL to a raylet alone; its workers live on and go on with their trials."""
 
     def strike(
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
@@ -196,7 +201,7 @@ class RayletKilled(NodeKilled):
 
 
 class ServerRestarted(Fault):
-    """PostgreSQL is restarted, sessions cut off."""
+    """PostgreSQL is restarted by `pg_ctl -m fast`, which ends all sessions."""
 
     mode: Literal["fast", "immediate"] = "fast"
 
@@ -208,13 +213,13 @@ class ServerRestarted(Fault):
 
 
 class ServerCrashed(ServerRestarted):
-    """PostgreSQL is restarted without a word, and recovers from its log."""
+    """PostgreSQL is restarted by `pg_ctl -m immediate`: it crashes, and recovers from its log."""
 
     mode = "immediate"
 
 
 class DiskFull(Fault):
-    """No room for weights and checkpoints, until the search has ended of it."""
+    """The disk of weights and checkpoints is full, until the search has ended of it."""
 
     lasts_s = None
     exit_codes = (EXIT_BAD_INPUT,)
@@ -230,7 +235,7 @@ class DiskFull(Fault):
 
 
 class LineCut(Fault):
-    """The driver's next message to the database, or the answer to it, is lost."""
+    """The line to the database is cut at a message: before it, after it, or on one side only."""
 
     def strike(
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
@@ -242,7 +247,7 @@ class LineCut(Fault):
 
 
 class LineHangs(Fault):
-    """As `LineCut`, but the driver learns of it only after a while."""
+    """The line to the database hangs at a message, and is cut only after 8 s."""
 
     def strike(
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random

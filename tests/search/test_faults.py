@@ -7,15 +7,9 @@ from datetime import UTC, timedelta
 import pytest
 from epoch_evaluator import Entry
 from fakes import Fake, Inline
-from fault_campaign import (
-    Planned,
-    Undisturbed,
-    kinds_table,
-    laboratory,
-    plan,
-    prepared_search,
-    run_struck,
-)
+from fault_campaign import laboratory, prepared_search, run_struck
+from fault_page import page
+from fault_records import Findings, Planned, Record, Undisturbed, plan
 from fault_verdict import Result, Work, violations
 from faults import FAULTS
 from lab import SPACE, Lab
@@ -23,6 +17,7 @@ from lab import SPACE, Lab
 from results.records import TrialState
 from results.store import Store
 from results.summary import StudySummary
+from search.provenance import provenance
 from search.run import run_search
 from spaces.budget import CountedSpace
 from spaces.space import Space
@@ -138,6 +133,66 @@ def test_a_moment_is_counted_from_the_last_step_before_it(summary):
 
 
 @pytest.fixture
+def findings(summary):
+    undisturbed = Undisturbed(Result.of(summary), steps_s=[10.0, 14.0, 15.0], wall_time_s=20.0)
+    found = {
+        "moment_s": 12.5,
+        "begun": True,
+        "finished_before": 2,
+        "messages": [],
+        "wall_time_s": 30.0,
+        "trials": {"COMPLETE": 5},
+        "orphans": 0,
+        "files_left": 0,
+    }
+    records = [
+        Record(
+            run=0,
+            kind="driver",
+            done="killed",
+            exit_codes=[-9, 0],
+            attempts={"COMPLETE": 5, "LOST": 2},
+            work=Work(7, 2, 1, 3, 4),
+            violations=[],
+            **found,
+        ),
+        Record(
+            run=1,
+            kind="node",
+            done="with its workers",
+            exit_codes=[0],
+            attempts={"COMPLETE": 5, "PREEMPTED": 1},
+            work=Work(6, 1, 1, 2, 0),
+            violations=["trial 2 is lost"],
+            **found,
+        ),
+    ]
+    return Findings({"trials": 5, "seed": 7}, provenance(), undisturbed, records)
+
+
+def test_a_campaign_goes_on_from_its_file(findings, tmp_path):
+    path = tmp_path / "faults.json"
+    assert Findings.load(path, findings.asked, {}) == Findings(findings.asked, {}, None, [])
+    findings.save(path)
+    assert Findings.load(path, findings.asked, {}) == findings
+    with pytest.raises(ValueError, match="`a file holds one campaign` must hold, but .*'seed': 7"):
+        Findings.load(path, {"trials": 5, "seed": 8}, {})
+
+
+def test_the_page_adds_up(findings):
+    lines = page(findings).splitlines()
+    assert "**1 of 2**" in lines[2]
+    assert "| driver | 1 | 1 | 2 | 5 | 2 | 0 | 2 | 1 | 3 | 4 | 30 |" in lines
+    assert "| node | 1 | 0 | 1 | 5 | 0 | 1 | 1 | 1 | 2 | 0 | 30 |" in lines
+    assert "| all | 2 | 1 | 3 | 10 | 2 | 1 | 3 | 2 | 5 | 4 | 30 |" in lines
+    assert "| 0 | driver | killed | 12.5 | yes | 2 | -9, 0 | 2 | 0 | 30 | as demanded |" in lines
+    assert (
+        "| 1 | node | with its workers | 12.5 | yes | 2 | 0 | 0 | 1 | 30 | trial 2 is lost |"
+        in (lines)
+    )
+
+
+@pytest.fixture
 def demanded(tmp_path, monkeypatch):
     """What the campaign's search comes to without a cluster, a server or a process of its own."""
     monkeypatch.setattr("search.run._executor", lambda p: Inline(p.evaluator, num_slots=2))
@@ -163,4 +218,3 @@ def test_searches_on_a_cluster_outlast_faults(demanded):
         assert record.attempts["COMPLETE"] == NUM_TRIALS
     assert driver.exit_codes == [-9, 0]
     assert worker.exit_codes == [0]
-    assert kinds_table([driver, worker]).splitlines()[-1].startswith("| all | 2 | 2 | 3 | 10 |")
