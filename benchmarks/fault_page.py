@@ -12,10 +12,10 @@ from faults import FAULTS, NODE_AWAY_S
 _PAGE = """\
 # Faults that a search outlasts
 
-{num_runs} searches on a cluster, each struck by one fault at a random moment: **{num_good} of
-{num_runs}** ended as demanded. That is: exactly {trials} trials finished, none running, none
-evaluated again after its end, none lost or changed that had been seen finished before the fault,
-and placements, accuracies and front equal to those of a search that nothing struck.
+**{num_good} of {num_runs}** searches on a cluster, each struck by one fault at a random moment,
+ended as demanded: with exactly {trials} trials finished, none running, none evaluated again after
+its end, none lost or changed that had been seen finished before the fault, and placements,
+accuracies and front equal to those of a search that nothing struck.
 
 This page is printed by `{command}`;
 commit {commit}, Python {python}, torch {torch}, {machine}.
@@ -35,7 +35,7 @@ ended for want of room, and finds what it has left; killed nodes are started aga
 
 *Lost* and *pre-empted* are attempts that ended with their worker, or whose slot was taken away,
 and were followed by another. *Retries* are evaluations that workers began for those; one *from a
-checkpoint* goes on after the last epoch that was kept. *Epochs saved* are those that it did not run.
+checkpoint* goes on after the last epoch that was kept, and saves those before it.
 
 ## Run by run
 
