@@ -252,6 +252,9 @@ class Best(EarlyStopping):
 
     name = "best"
 
+    def document(self):
+        return {"name": self.name}
+
     def goes_on(self, trial, epoch, peers):
         return all(peer.top1 <= trial.top1 for peer in peers)
 
