@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from cutting_proxy import CuttingProxy, Moment
 from epoch_evaluator import Journal
@@ -29,7 +29,9 @@ _DISK_BYTES = 512 * 1024
 
 
 class Disk(Protocol):
-    """The disk of weights and checkpoints."""
+    """The disk of weights and checkpoints; `kind` says what it is."""
+
+    kind: ClassVar[str]
 
     def fill(self) -> None:
         """Leave no room on it."""
@@ -40,7 +42,9 @@ class Disk(Protocol):
 
 @dataclass(frozen=True)
 class SmallDisk:
-    """A tmpfs of 512 KiB mounted on `folder`."""
+    """A small file system mounted on `folder`."""
+
+    kind: ClassVar[str] = f"a tmpfs of {_DISK_BYTES // 1024} KiB"
 
     folder: Path
 
@@ -64,6 +68,8 @@ class SmallDisk:
 @dataclass(frozen=True)
 class MarkedDisk:
     """A folder whose writers are told that it is full, where nothing may be mounted."""
+
+    kind: ClassVar[str] = "told to the writers"
 
     folder: Path
 
@@ -228,7 +234,7 @@ class DiskFull(Fault):
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
     ) -> str:
         around.disk.fill()
-        return type(around.disk).__name__
+        return around.disk.kind
 
     def mend(self, around: Surroundings) -> None:
         around.disk.make_room()

@@ -5,13 +5,13 @@ from dataclasses import replace
 from datetime import UTC, timedelta
 
 import pytest
-from epoch_evaluator import Entry
+from epoch_evaluator import Entry, FillableBlobs
 from fakes import Fake, Inline
 from fault_campaign import laboratory, prepared_search, run_struck
 from fault_page import page
 from fault_records import Findings, Planned, Record, Undisturbed, plan
 from fault_verdict import Result, Work, violations
-from faults import FAULTS
+from faults import FAULTS, MarkedDisk, small_disk
 from lab import SPACE, Lab
 
 from results.records import TrialState
@@ -109,6 +109,22 @@ def test_the_journal_tells_what_was_saved_and_what_was_run_again():
     assert Work.of(journal) == Work(
         attempts=5, retries=2, from_checkpoint=1, epochs_saved=2, epochs_again=1
     )
+
+
+@pytest.mark.parametrize("is_real", [True, False])
+def test_a_disk_is_full_until_there_is_room(tmp_path, is_real):
+    folder = tmp_path / "disk"
+    blobs = FillableBlobs(str(folder / "weights"))
+    with small_disk(folder) as real:  # where this user may mount one
+        disk = real if is_real else MarkedDisk(folder)
+        blobs.write("a", b"before")
+        disk.fill()
+        with pytest.raises(OSError, match="No space left on device"):
+            blobs.write("a", bytes(5000))
+        assert blobs.read("a") == b"before"
+        disk.make_room()
+        blobs.write("a", bytes(5000))
+        assert blobs.read("a") == bytes(5000)
 
 
 def test_a_plan_has_all_kinds_evenly_and_follows_from_its_seed():
