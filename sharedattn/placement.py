@@ -508,6 +508,27 @@ class Envelope:
             )
         )
 
+    def union(self, other: Envelope) -> Envelope:
+        """The smallest envelope that holds what either holds.
+
+        Raises:
+            InputError: they have different numbers of stages.
+        """
+        if len(self.stages) != len(other.stages):
+            raise InputError(
+                f"`envelopes that are joined have equally many stages` must hold, but got "
+                f"{len(self.stages)} and {len(other.stages)}"
+            )
+        return Envelope(
+            tuple(
+                tuple(
+                    _join([position for position in both if position is not None])
+                    for both in itertools.zip_longest(*stages)
+                )
+                for stages in zip(self.stages, other.stages, strict=True)
+            )
+        )
+
     def check(self, placement: Placement) -> None:
         """Refuse a placement that a network over this envelope cannot run.
 
@@ -534,14 +555,29 @@ class Envelope:
 
 
 def _layer_union(choices: Sequence[LayerChoice]) -> LayerEnvelope:
+    return _join(
+        [
+            LayerEnvelope(
+                kinds=frozenset({choice.kind}),
+                max_slots=choice.slots or 0,
+                dia_cells=frozenset(() if choice.dia is None else (choice.dia,)),
+                cb=choice.cb,
+                forms=frozenset(
+                    ((choice.kind, choice.form),) if choice.kind in _KINDS_WITH_FORMS else ()
+                ),
+            )
+            for choice in choices
+        ]
+    )
+
+
+def _join(positions: Sequence[LayerEnvelope]) -> LayerEnvelope:
     return LayerEnvelope(
-        kinds=frozenset(choice.kind for choice in choices),
-        max_slots=max(choice.slots or 0 for choice in choices),
-        dia_cells=frozenset(choice.dia for choice in choices if choice.dia is not None),
-        cb=any(choice.cb for choice in choices),
-        forms=frozenset(
-            (choice.kind, choice.form) for choice in choices if choice.kind in _KINDS_WITH_FORMS
-        ),
+        kinds=frozenset().union(*(position.kinds for position in positions)),
+        max_slots=max(position.max_slots for position in positions),
+        dia_cells=frozenset().union(*(position.dia_cells for position in positions)),
+        cb=any(position.cb for position in positions),
+        forms=frozenset().union(*(position.forms for position in positions)),
     )
 
 
