@@ -277,3 +277,13 @@ def held_residual(choices: tuple[LayerChoice, ...], index: int) -> bool:
         index: of a layer.
     """
     return any(choice.kind is Kind.VANILLA for choice in choices[index + 1 :])
+
+
+def held_cells(choices: tuple[LayerChoice, ...], index: int) -> frozenset[int]:
+    """DIA cells whose h and c are held after layer `index`: later layers of the stage call them.
+
+    Args:
+        choices: the stage's layers.
+        index: of a layer.
+    """
+    return frozenset(choice.dia for choice in choices[index + 1 :] if choice.dia is not None)
