@@ -92,6 +92,7 @@ def used_options(
         "external_expansion": not any(choice.form == "mea" for choice in layers),
         "broadcasting_form": not any(choice.cb for choice in layers),
         "dia_reduction": all(choice.dia is None for choice in layers),
+        "dia_start": all(choice.dia is None for choice in layers),
         "class_token_in_mean": not any(with_means),
         "handover": taken_alike,
     }

@@ -109,6 +109,7 @@ class Network(nn.Module, ABC):
             InputError: a DIA bottleneck without channels.
         """
         super().__init__()
+        options = plan.backbone.options
         self.backbone = plan.backbone
         self.envelope = plan.envelope
         self.shape = plan.shape
@@ -119,7 +120,7 @@ class Network(nn.Module, ABC):
         self.dia_cells = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    str(cell): DIACell(stage.embed_dim, plan.backbone.options.dia_reduction)
+                    str(cell): DIACell(stage.embed_dim, options.dia_reduction, options.dia_start)
                     for cell in sorted(frozenset().union(*(p.dia_cells for p in positions)))
                 }
             )
@@ -129,7 +130,7 @@ class Network(nn.Module, ABC):
             {
                 str(i): AttentionResidual(plan.shape.stages[i - 1], plan.shape.stages[i])
                 for i in range(1, len(plan.shape.stages))
-                if plan.backbone.options.attention_residual
+                if options.attention_residual
             }
         )
 
