@@ -30,6 +30,7 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._countdown = 0
+        self._word = b""
         self._moment: Moment = "before"
         self._hangs_s = 0.0
         self.cut_message = b""
@@ -48,17 +49,24 @@ class CuttingProxy:
         for opened in (self._listener, *self._sockets):
             _close(opened)
 
-    def cut(self, message: int, moment: Moment, *, hangs_s: float = 0.0) -> None:
+    def cut(
+        self, message: int, moment: Moment, *, word: bytes = b"", hangs_s: float = 0.0
+    ) -> None:
         """Cut the line once, at one of the client's messages from now on.
+
+        A message is what comes in one piece; a statement may come in several, not always as many.
 
         Args:
             message: which, from 1; those of several connections are counted together.
             moment: when exactly.
+            word: what the messages that are counted contain.
             hangs_s: seconds until the client learns that the line is cut.
         """
+        self._countdown = 0
         self.cut_message = b""
-        self._hangs_s = hangs_s
-        self._countdown, self._moment = message, moment
+        self._moment, self._word, self._hangs_s = moment, word, hangs_s
+        # Last: the line may be in use.
+        self._countdown = message
 
     def _accept(self) -> None:
         while True:
@@ -87,8 +95,9 @@ class CuttingProxy:
 
         threading.Thread(target=answer, daemon=True).start()
         while content := _receive(client):
-            self._countdown -= 1
-            if self._countdown == 0:
+            is_counted = self._word in content
+            self._countdown -= is_counted
+            if is_counted and self._countdown == 0:
                 self.cut_message = content
                 is_cut.set()
                 answered.clear()

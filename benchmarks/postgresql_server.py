@@ -9,6 +9,7 @@ there, and flushes every commit to the disk as PostgreSQL does by default.
 
 from __future__ import annotations
 
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -22,6 +23,23 @@ import psycopg
 PASSWORD = "s3cret-of-the-server"
 
 
+# Above the ports of Ray's workers, below those from which a connection gets its own: none of these
+# takes the server's while it is restarted.
+_PORTS = range(20_000, 32_768)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
 class PostgreSQLServer:
     """A server that runs from `with` to its end; its data are deleted then.
 
@@ -33,9 +51,7 @@ class PostgreSQLServer:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="postgresql-")
         self.data = Path(self._folder.name) / "data"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
 
     def __enter__(self) -> Self:
         with warnings.catch_warnings():

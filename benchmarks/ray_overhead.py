@@ -22,19 +22,18 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
-from ray import tune  # noqa: E402 (the warning is timm's, at import)
+from free_evaluator import FreeEvaluator  # noqa: E402 (the warning is timm's, at import)
+from ray import tune  # noqa: E402
 
 from results.pareto import parse_objectives  # noqa: E402
-from results.records import Fidelity, StudyRecord  # noqa: E402
+from results.records import StudyRecord  # noqa: E402
 from results.store import Store  # noqa: E402
-from search.evaluators import Evaluator, Measurement, Report, Task  # noqa: E402
 from search.executors import TrialResources, ray_tune  # noqa: E402
 from search.provenance import provenance  # noqa: E402
 from search.searchers import SEARCHERS  # noqa: E402
@@ -44,35 +43,6 @@ from spaces.space import Space  # noqa: E402
 
 WARM_UP = 10  # trials of each block that are not counted
 SPACE = "digit-pairs-vit"
-
-
-@dataclass(frozen=True)
-class FreeEvaluator(Evaluator):
-    """An accuracy made of the placement's hash, after some reports: free."""
-
-    num_reports: int
-
-    @property
-    def recipe_key(self) -> str:
-        return "0" * 64
-
-    @property
-    def data_fingerprint(self) -> str:
-        return "0" * 64
-
-    @property
-    def fidelity(self) -> Fidelity:
-        return Fidelity(epochs=self.num_reports, image_size=16)
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        return tuple(range(1, self.num_reports))
-
-    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
-        top1 = 0.5 + int(task.spec.key[:8], 16) / 2**33
-        for rung in self.rungs:
-            yield Report(epoch=rung, top1=top1, loss=0.5)
-        return Measurement(split="validation", top1=top1, loss=0.5, num_images=1, wall_time_s=0.0)
 
 
 class FreeTrainable(tune.Trainable):

@@ -235,6 +235,7 @@ class _Watch(tune.Callback):
     def __init__(self, handover: Handover) -> None:
         self._handover = handover
         self._actors: dict[int, Any] = {}  # by ticket
+        self._failed: list[Any] = []  # trials whose folders are to go
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._handover.check()
@@ -259,7 +260,13 @@ class _Watch(tune.Callback):
         self._forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._forget(trial)
+        # Where the worker had died before the trial came to it, Tune is told so twice in one
+        # step, for the worker and for its task, and writes the error into the folder each time.
+        self._failed.append(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        while self._failed:
+            self._forget(self._failed.pop())
 
     def _forget(self, trial: Any) -> None:
         self._actors.pop(trial.config["ticket"], None)

@@ -218,9 +218,8 @@ class TestLostConnections:
         make_spec: Callable[..., SpecRecord],
         make_evaluation: Callable[..., EvaluationRecord],
     ) -> None:
-        """Each write of a driver, cut at its first message, its second ... up to its COMMIT."""
+        """Each write of a driver, cut at its first message, its second ..., and at its COMMIT."""
         numbers = itertools.count()
-        commits = 0
         with proxied.drive(study) as driver:
             specs: dict[int, SpecRecord] = {}
 
@@ -255,11 +254,14 @@ class TestLostConnections:
                     trial_id = begin()
                     proxy.cut(message, moment)
                     done[trial_id] = name, write(trial_id)
-                    commits += b"COMMIT\0" in proxy.cut_message
                     if not proxy.cut_message:
                         break
                 assert message > 3  # BEGIN, the epoch, COMMIT at least
-        assert commits == len(writes)
+                # By its name: in how many messages a write comes varies from one to the next.
+                trial_id = begin()
+                proxy.cut(1, moment, word=b"COMMIT\0")
+                done[trial_id] = name, write(trial_id)
+                assert proxy.cut_message
 
         rows = {row.id: row for row in proxied.trials(study)}
         assert [row.number for row in rows.values()] == list(range(next(numbers)))
@@ -363,15 +365,16 @@ class TestLostConnections:
         make_spec: Callable[..., SpecRecord],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(reconnecting, "PATIENCE_S", 0.5)
         with store.drive(study) as driver:
             postgresql_server.stop()
             message = r"me:\*\*\*|postgres:\*\*\*@127.0.0.1.*cannot be reached.*same command again"
             try:
-                for access in (lambda: driver.finish_study(), lambda: store.trials(study)):
-                    with pytest.raises(StorageError, match=message) as caught:
-                        access()
-                    assert "s3cret" not in str(caught.value)
+                with monkeypatch.context() as patch:
+                    patch.setattr(reconnecting, "PATIENCE_S", 0.5)
+                    for access in (lambda: driver.finish_study(), lambda: store.trials(study)):
+                        with pytest.raises(StorageError, match=message) as caught:
+                            access()
+                        assert "s3cret" not in str(caught.value)
             finally:
                 postgresql_server.start()
             driver.begin_trial(number=0, spec=make_spec())
@@ -426,7 +429,7 @@ class TestLostConnections:
         thread.join(60)
         assert not thread.is_alive() and failures == [] and num_ended == 3
         rows = store.trials(study)
-        assert [row.number for row in rows] == list(range(len(begun))) and len(rows) > 18
+        assert [row.number for row in rows] == list(range(len(begun))) and len(rows) >= 18
         assert [row.id for row in rows] == list(begun.values())
         assert {row.state for row in rows} == {TrialState.COMPLETE}
         assert not any(row.reused for row in rows)

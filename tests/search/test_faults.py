@@ -220,8 +220,9 @@ def demanded(tmp_path, monkeypatch):
 @pytest.mark.ray
 def test_searches_on_a_cluster_outlast_faults(demanded):
     pytest.importorskip("ray")
-    with laboratory(NUM_TRIALS, epoch_s=0.2) as lab:
-        # The search's beginning is the first step, then come the workers' epochs.
+    with laboratory(NUM_TRIALS, epoch_s=0.3) as lab:
+        # The search's beginning is the first step, then come the workers' epochs, 30 in all: what
+        # is left of them takes seconds, in which the fault strikes.
         driver, worker = (
             run_struck(lab, Planned(run, kind, False, 0.0, 5), 12, 0.0, demanded)
             for run, kind in enumerate(("driver", "worker"))

@@ -3,13 +3,12 @@
 import multiprocessing
 import os
 import signal
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from fakes import Ranked
+from processes import all_end, is_alive
 
 from results.blobs import BlobStore
 from results.checkpoints import CheckpointStore
@@ -43,22 +42,6 @@ SPEC = resolve(
         "num_heads=2,patch_size=4)@16: V1"
     )
 )
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state != "Z"
-
-
-def all_end(pids):
-    deadline = time.monotonic() + 30
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(map(is_alive, pids))
 
 
 @pytest.mark.slow

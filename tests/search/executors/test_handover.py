@@ -7,6 +7,7 @@ import time
 
 import pytest
 from fakes import Fake
+from processes import LONGEST_S
 
 from search.evaluators import Report
 from search.executors import ClusterLostError, Lost, Preempted, Reported
@@ -43,7 +44,7 @@ def start(handover):
     yield start
     handover.close()
     for thread in threads:
-        thread.join(5)
+        thread.join(LONGEST_S)
         assert not thread.is_alive()
 
 
@@ -62,7 +63,7 @@ def test_a_scheduler_stands_still_until_the_loop_waits_again(handover, start):
     handover.submit(0, TASK)
     start(scheduler)
     for ticket in range(50):
-        assert handover.wait(5) == [(ticket, Lost(f"end of {ticket}"))]
+        assert handover.wait(LONGEST_S) == [(ticket, Lost(f"end of {ticket}"))]
         log.append(("records", ticket))
         time.sleep(0.0005)
         if ticket < 49:
@@ -86,13 +87,13 @@ def test_a_report_is_answered_and_the_answer_reaches_its_task(handover, start):
     handover.submit(7, TASK)
     handover.submit(8, TASK)
     start(scheduler)
-    assert handover.wait(5) == [(7, REPORT)]
+    assert handover.wait(LONGEST_S) == [(7, REPORT)]
     handover.answer(7, True)
     assert handover.num_in_flight == 2
-    assert handover.wait(5) == [(7, REPORT)]
+    assert handover.wait(LONGEST_S) == [(7, REPORT)]
     handover.answer(7, False)
     assert handover.num_in_flight == 1
-    assert handover.wait(5) == [(8, Lost("died"))]
+    assert handover.wait(LONGEST_S) == [(8, Lost("died"))]
     assert answers == [(True, True), (False, False), False]
     assert handover.wait(0) == []
 
@@ -101,9 +102,9 @@ def test_a_report_is_not_left_unanswered(handover, start):
     handover.submit(7, TASK)
 
     start(lambda: handover.deliver(7, REPORT))
-    handover.wait(5)
+    handover.wait(LONGEST_S)
     with pytest.raises(RuntimeError, match="a report is answered before the next wait.*ticket 7"):
-        handover.wait(5)
+        handover.wait(LONGEST_S)
 
 
 def test_an_event_that_comes_while_the_loop_is_away_waits_for_it(handover, start):
@@ -116,12 +117,14 @@ def test_an_event_that_comes_while_the_loop_is_away_waits_for_it(handover, start
         handover.deliver(1, Preempted("node left"))
 
     start(scheduler)
-    time.sleep(0.05)
+    deadline = time.monotonic() + LONGEST_S
+    while handover.num_in_flight == 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert handover.num_in_flight == 1
     assert handover.wait(0) == [(0, Preempted("node left"))]
     # Short looks do not starve the scheduler, which gets its turn with the first of them.
     events = []
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + LONGEST_S
     while not events and time.monotonic() < deadline:
         events = handover.wait(0)
     assert events == [(1, Preempted("node left"))]
@@ -138,8 +141,8 @@ def test_an_event_is_of_a_task_in_flight_and_comes_once(handover, start):
         handover.end(None)
 
     start(scheduler)
-    assert handover.wait(5) == [(0, Lost("first"))]
-    assert handover.wait(5) == []
+    assert handover.wait(LONGEST_S) == [(0, Lost("first"))]
+    assert handover.wait(LONGEST_S) == []
 
 
 @pytest.mark.parametrize("call", ["take", "check", "deliver", "standing"])
@@ -156,16 +159,16 @@ def test_closing_ends_the_scheduler_wherever_it_is(handover, start, call):
         }
         with pytest.raises(ClosedError, match="wants no more"):
             if call != "standing":
-                assert closed.wait(5)
+                assert closed.wait(LONGEST_S)
             calls[call]()
         raised.set()
 
     start(scheduler)
     if call == "standing":
-        assert handover.wait(5) == [(0, REPORT)]
+        assert handover.wait(LONGEST_S) == [(0, REPORT)]
     handover.close()
     closed.set()
-    assert raised.wait(5)
+    assert raised.wait(LONGEST_S)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +182,9 @@ def test_a_scheduler_that_ends_is_not_waited_for(handover, start, error, says):
     handover.submit(0, TASK)
     start(lambda: handover.end(error))
     with pytest.raises(ClusterLostError, match=f"the cluster went away, {says}.*same command"):
-        handover.wait(5)
+        handover.wait(LONGEST_S)
     with pytest.raises(ClusterLostError) as raised:
-        handover.wait(5)
+        handover.wait(LONGEST_S)
     assert raised.value.__cause__ is error
 
 
@@ -194,9 +197,9 @@ def test_what_was_delivered_before_the_end_is_heard_first(handover, start):
         handover.end(None)
 
     start(scheduler)
-    assert handover.wait(5) == [(0, Lost("died"))]
+    assert handover.wait(LONGEST_S) == [(0, Lost("died"))]
     with pytest.raises(ClusterLostError):
-        handover.wait(5)
+        handover.wait(LONGEST_S)
 
 
 @pytest.mark.usefixtures("sigint_is_heeded")

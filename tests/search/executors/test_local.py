@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fakes import Dying, Fake, Raising, Slow, Staged
+from processes import all_end
 
 from search.evaluators import Report, measure
 from search.executors import Finished, Lost, Preempted, Raised, Reported, TrialResources
@@ -147,19 +148,7 @@ if __name__ == "__main__":
         assert len(pids) == 2
         time.sleep(1.0)
         driver.kill()
-    deadline = time.monotonic() + 30
-    while any(map(_is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(_is_alive, pids))
-
-
-def _is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state != "Z"
+    assert all_end(pids)
 
 
 def test_slots_and_threads_are_positive():

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 from fakes import Fake, Inline, Obedient, Slow, Staged, complain, dawdle, echo
 from lab import SPACE, Lab
+from processes import LONGEST_S, all_end, is_alive
 
 from results.records import TrialRole
 from search.errors import ClusterLostError
@@ -99,7 +100,7 @@ class Crew:
         self.executor.submit(ticket, task(self.evaluator, seed))
         return ticket
 
-    def events(self, count=1, timeout_s=60):
+    def events(self, count=1, timeout_s=2 * LONGEST_S):
         """The next so many events by ticket; each of a ticket of its own."""
         events = {}
         deadline = time.monotonic() + timeout_s
@@ -120,7 +121,7 @@ class Crew:
 
     def await_processes(self, *seeds):
         """Wait until tasks of all these seeds have begun."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONGEST_S
         while not all(self.processes(seed) for seed in seeds):
             assert time.monotonic() < deadline
             assert self.executor.wait(0.05) == []
@@ -148,21 +149,6 @@ def crew(cluster, tmp_path):
     crew = Crew(tmp_path)
     with crew.executor:
         yield crew
-
-
-def is_alive(process):
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):  # the latter between opening and reading
-        return False
-    return state != "Z"
-
-
-def await_death(processes, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    while any(map(is_alive, processes)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(map(is_alive, processes))
 
 
 @clustered
@@ -233,6 +219,24 @@ def test_a_dead_worker_costs_its_own_task_once(crew):
 
 
 @clustered
+def test_a_worker_that_dies_between_two_tasks_ends_the_next_one_only(crew):
+    before = crew.run(0)
+    worker = int(before.measurement.device.split()[1])
+    os.kill(worker, signal.SIGKILL)
+    assert all_end([worker])
+    struck = crew.run(0)
+    assert isinstance(struck, Lost)
+    assert "its worker process has died" in struck.reason
+    after = crew.run(0)
+    assert after.measurement.top1 == before.measurement.top1
+    assert int(after.measurement.device.split()[1]) != worker
+    # Tune makes a folder for each trial; that of the last one is in use until Tune goes on.
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    last = max(session.glob("artifacts/*"), key=lambda path: path.stat().st_mtime)
+    assert len([path for path in last.glob("tune/driver_artifacts/*") if path.is_dir()]) == 1
+
+
+@clustered
 def test_a_dead_node_takes_its_task_away_and_another_node_runs_it(cluster, crew, capfd):
     tickets = {crew.submit(seed): seed for seed in (5, 6)}
     crew.await_processes(5, 6)
@@ -276,10 +280,10 @@ def test_ctrl_c_leaves_no_worker(crew):
         crew.executor.wait(60)
     began = time.monotonic()
     crew.executor.close()
-    assert await_death(workers)
-    assert time.monotonic() - began < 10
+    assert all_end(workers)
+    assert time.monotonic() - began < 30
     assert crew.executor.num_free == 2
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LONGEST_S
     while ray.available_resources().get("CPU") != 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ray.available_resources()["CPU"] == 2
@@ -331,10 +335,10 @@ def test_two_slots_give_equal_studies_where_the_order_of_ends_must_not_matter(
 
 @clustered
 def test_every_node_is_asked(cluster):
-    answers = ray_tune.on_every_node(echo, 7, timeout_s=60)
+    answers = ray_tune.on_every_node(echo, 7, timeout_s=LONGEST_S)
     assert set(answers.values()) == {7}
     assert len(answers) == 2
-    failures = ray_tune.on_every_node(complain, "why", timeout_s=60)
+    failures = ray_tune.on_every_node(complain, "why", timeout_s=LONGEST_S)
     assert [str(error) for error in failures.values()] == ["why", "why"]
     assert all(isinstance(error, InputError) for error in failures.values())
     late = ray_tune.on_every_node(dawdle, timeout_s=0.5)
@@ -428,20 +432,20 @@ def test_a_wrong_address_is_refused_at_once(monkeypatch, address, why):
 
 
 def test_what_is_no_cluster_is_refused_in_seconds(monkeypatch, silent, website):
-    _refuses(monkeypatch, silent, "timed out")
     _refuses(monkeypatch, website, "something else answers")
+    monkeypatch.setattr(ray_tune, "CONNECT_TIMEOUT_S", 0.5)
+    _refuses(monkeypatch, silent, "timed out")
 
 
 def _refuses(monkeypatch, address, why):
     for name in (*ray_tune.ENVIRONMENT, "RAY_USAGE_STATS_ENABLED"):
         monkeypatch.setenv(name, "0")
-    monkeypatch.setattr(ray_tune, "CONNECT_TIMEOUT_S", 0.5)
     began = time.monotonic()
     with pytest.raises(InputError, match="`--address is auto, or host:port.*no cluster") as no:
         ray_tune.connect(address)
     assert repr(address) in str(no.value)
     assert re.search(why, str(no.value))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_worker_killed_for_memory_does_not_end_the_search(monkeypatch, tmp_path):
@@ -473,13 +477,13 @@ def test_a_worker_killed_for_memory_does_not_end_the_search(monkeypatch, tmp_pat
         taken_away = Preempted(f"Ray Tune was started again, since {memory}")
         executor.submit(0, task(evaluator, 0))
         executor.submit(1, task(evaluator, 1))
-        assert executor.wait(5) == [(0, Lost(memory))]
-        assert executor.wait(5) == [(1, taken_away)]
+        assert executor.wait(LONGEST_S) == [(0, Lost(memory))]
+        assert executor.wait(LONGEST_S) == [(1, taken_away)]
         executor.submit(2, task(evaluator, 2))
-        assert executor.wait(5) == [(2, taken_away)]
+        assert executor.wait(LONGEST_S) == [(2, taken_away)]
         executor.submit(3, task(evaluator, 3))
         with pytest.raises(ClusterLostError, match="Ray says: Failed to connect to GCS"):
-            executor.wait(5)
+            executor.wait(LONGEST_S)
 
 
 def test_without_ray_its_extra_is_named(monkeypatch):
