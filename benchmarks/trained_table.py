@@ -1,11 +1,10 @@
 """Learning curves of the same placements on several seeds: what others are measured against.
 
-    python benchmarks/trained_table.py FOLDER [--seeds 0,1,2,3,4,5] [--part 1/2] [--placements 60]
+    python benchmarks/trained_table.py FOLDER [--seeds 0,1,2,3,4] [--placements 60]
 
 Trains placements of the embedded task to their end, each from scratch on every seed, and writes
 one table a seed, `short-warm-up-SEED.json`: placement text to accuracy after each epoch
-(`sharedattn search --table` reads it as well). Run again, it goes on where it was; several parts
-may run at once, each with tables of its own, which `read_tables` joins.
+(`sharedattn search --table` reads it as well). Run again, it goes on where it was.
 
 The placements are the backbone as published and others drawn evenly over MACs. The recipe is the
 embedded one with half as many more epochs, in batches half as large, and a short warm-up: at 35
@@ -41,7 +40,7 @@ SCHEDULE = "short-warm-up"
 RECIPE = RECIPES["digit-pairs"].with_changes(epochs=EPOCHS, batch_size=64, warmup_epochs=0.2)
 NUM_PLACEMENTS = 60
 NUM_STRATA = 10
-SEEDS = (0, 1, 2, 3, 4, 5)
+SEEDS = (0, 1, 2, 3, 4)
 
 Table = dict[str, list[float]]
 
@@ -72,13 +71,18 @@ def table_placements(space: CountedSpace, count: int = NUM_PLACEMENTS) -> list[P
     return [first, *others]
 
 
+def table_path(folder: Path, seed: int) -> Path:
+    return folder / f"{SCHEDULE}-{seed}.json"
+
+
+def _read(path: Path) -> Table:
+    table: Table = json.loads(path.read_text()) if path.is_file() else {}
+    return table
+
+
 def read_tables(folder: Path, seeds: Sequence[int] = SEEDS) -> dict[int, Table]:
     """By seed, the curves of the placements that all seeds have, in one order."""
-    tables: dict[int, Table] = {}
-    for seed in seeds:
-        tables[seed] = {}
-        for path in sorted(folder.glob(f"{SCHEDULE}-{seed}*.json")):
-            tables[seed] |= json.loads(path.read_text())
+    tables = {seed: _read(table_path(folder, seed)) for seed in seeds}
     common = set.intersection(*(set(table) for table in tables.values()))
     order = [text for text in map(str, table_placements(embedded_space())) if text in common]
     return {seed: {text: table[text] for text in order} for seed, table in tables.items()}
@@ -88,10 +92,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
-    parser.add_argument("--part", default="1/1", help="which of how many, such as 1/2")
     parser.add_argument("--placements", type=int, default=NUM_PLACEMENTS)
     arguments = parser.parse_args()
-    part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
     space = embedded_space()
     data = embedded_data(space)
@@ -100,11 +102,10 @@ def main() -> None:
         (seed, placement)
         for placement in table_placements(space, arguments.placements)
         for seed in map(int, arguments.seeds.split(","))
-    ][part - 1 :: parts]
-    suffix = "" if parts == 1 else f"-part-{part}-of-{parts}"
+    ]
     for number, (seed, placement) in enumerate(wanted, start=1):
-        path = arguments.folder / f"{SCHEDULE}-{seed}{suffix}.json"
-        table: Table = json.loads(path.read_text()) if path.is_file() else {}
+        path = table_path(arguments.folder, seed)
+        table = _read(path)
         if str(placement) not in table:
             training = train(
                 resolve(NetworkSpec(space.space.backbone, placement)),
