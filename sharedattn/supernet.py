@@ -52,6 +52,8 @@ class SupernetRecipe:
         alone_epochs: epochs, the first ones, in which what the all-vanilla placement uses stays
             as it is: for a start from trained weights, whose new parts learn by themselves first.
         micro_batches: parts that a batch is run in, one after the other, their gradients summed.
+        scored_images: validation images that placements are scored on, spread evenly over the
+            split; None: all of them.
 
     Raises:
         InputError: a value out of its range.
@@ -64,6 +66,7 @@ class SupernetRecipe:
     strata: int = 8
     alone_epochs: int = 0
     micro_batches: int = 1
+    scored_images: int | None = None
 
     def __post_init__(self) -> None:
         least_sampled = 0 if self.sandwich else 1
@@ -72,8 +75,11 @@ class SupernetRecipe:
             ("strata", 1),
             ("alone_epochs", 0),
             ("micro_batches", 1),
+            ("scored_images", 1),
         ):
             value = getattr(self, name)
+            if name == "scored_images" and value is None:
+                continue
             if type(value) is not int or value < least:
                 raise InputError(
                     f"`{name} >= {least}` must hold in a supernet's recipe, as a whole number, "
