@@ -172,9 +172,7 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         "--objectives", type=_names, metavar="NAME,NAME", help="(default: top1,macs)"
     )
     search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
-    search.add_argument(
-        "--evaluator", choices=("scratch", "supernet", "table"), default="scratch"
-    )
+    search.add_argument("--evaluator", choices=("scratch", "supernet", "table"), default="scratch")
     search.add_argument("--supernet-recipe", metavar="NAME|FILE", help="how to train it")
     search.add_argument("--supernet-epochs", type=int, help="in place of its recipe's")
     search.add_argument(

@@ -97,6 +97,7 @@ def run_tasks(
             elif isinstance(event, Lost | Preempted) and not retries.after(event).exhausted:
                 waiting.append((task, retries.after(event)))
             else:
+                assert not isinstance(event, DiskFull)
                 why = event.reason if isinstance(event, Lost | Preempted) else event.traceback
                 raise SharedWorkError(
                     f"`what all placements share is computed` must hold, but "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from results.checkpoints import CheckpointStore
 from results.driver import StudyDriver
@@ -12,11 +13,12 @@ from results.pareto import Objective, parse_objectives
 from results.records import Document, Study, StudyRecord, document_key
 from results.store import Store
 from results.weights import WeightsStore
-from search.config import SearchConfig
+from search.config import DEFAULT_TRIALS, SearchConfig
 from search.evaluators.base import Evaluator
 from search.evaluators.scratch import ScratchEvaluator
+from search.evaluators.supernet import SupernetEvaluator
 from search.evaluators.table import TableEvaluator
-from search.executors import Executor
+from search.executors import Executor, TrialResources
 from search.executors.local import LocalExecutor
 from search.exporting import data_document
 from search.machines import Slots, find_slots
@@ -27,7 +29,8 @@ from search.provenance import provenance
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
 from search.study import Progress, StudyLoop
-from search.training_inputs import data_for, load_recipe
+from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
+from search.training_inputs import data_for, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
@@ -151,7 +154,7 @@ def prepare(config: SearchConfig) -> Prepared:
         )
     if shared is not None:
         training_processes = _supernet_processes(shared, config, slots)
-        _check_tree_memory(shared)
+        shared.check_tree_memory()
     if config.executor == "ray":
         check_cluster(data, None if weights is None else weights.blobs)
     stopping = _stopping(config, counted, evaluator)
@@ -292,9 +295,7 @@ def _drive(
             "on_progress": on_progress,
         }
         if prepared.shared is None:
-            loop = StudyLoop(
-                evaluator=prepared.evaluator, stopping=prepared.stopping, **arguments
-            )
+            loop = StudyLoop(evaluator=prepared.evaluator, stopping=prepared.stopping, **arguments)
         else:
             loop = SupernetLoop(
                 shared=prepared.shared,
@@ -354,7 +355,9 @@ def _make_executor(
             evaluator,
             num_slots=num_slots,
             resources=resources,
-            folder=prepared.config.out / prepared.record.name / "-".join(("tune", *filter(None, (what,)))),
+            folder=prepared.config.out
+            / prepared.record.name
+            / "-".join(("tune", *filter(None, (what,)))),
         )
     return LocalExecutor(
         evaluator, num_slots=num_slots, threads=resources.cpus, gpus=resources.gpus
@@ -391,5 +394,3 @@ def _supernet_processes(shared: SupernetEvaluator, config: SearchConfig, slots: 
         else:
             return num_processes
     raise AssertionError("one process was tried")
-
-

@@ -26,7 +26,6 @@ import numpy as np
 
 from results.checkpoints import CheckpointStore
 from results.driver import StudyDriver
-from results.errors import StorageError
 from results.front import next_confirmations, study_front
 from results.pareto import Objective, hypervolume, non_dominated, to_losses
 from results.records import (
@@ -45,7 +44,6 @@ from results.store import Store
 from results.weights import WeightsStore
 from search.evaluators import Evaluator, Report, Task, evaluation_record
 from search.executors import (
-    DiskFull,
     Event,
     Executor,
     Finished,
@@ -217,6 +215,56 @@ class StudyLoop:
     def _recover(self) -> None:
         """Feed the searcher from the database, and start again what was in flight."""
         in_flight = self._recover_search()
+        in_flight += self._store.trial_parameters(
+            self._study, TrialRole.CONFIRM, [TrialState.RUNNING]
+        )
+        flights = [self._restarted(row) for row in in_flight]
+        if self._checkpoints is not None:
+            kept = {f.task.checkpoint for f in flights if f.task.checkpoint is not None}
+            self._checkpoints.sweep(kept | self._shared_checkpoints, f"{self._study.record.name}/")
+        # With fewer slots than before some of them wait for a free one.
+        for flight in flights:
+            self._reuse_or_fly(flight)
+
+    @property
+    def _shared_checkpoints(self) -> frozenset[str]:
+        """Checkpoints of what is no trial."""
+        return frozenset()
+
+    def _recover_search(self) -> list[TrialParameters]:
+        """Feed the searcher from the search trials; those that were in flight."""
+        for report in self._store.rung_reports(self._study):
+            self._note_rung(
+                report.number,
+                report.macs,
+                RungReport(report.epoch, report.top1, report.loss, report.goes_on),
+            )
+        in_flight: list[TrialParameters] = []
+        for row in self._store.trial_parameters(self._study, TrialRole.SEARCH):
+            trial = PastTrial(
+                number=row.number,
+                placement=placement_of(row),
+                attributes=row.sampler_attributes,
+                values=self._told(row.number, row.state, row.top1, row.macs, row.params),
+                failed=row.state is TrialState.FAILED,
+            )
+            self._trials.append(trial)
+            self._seen.add(trial.placement)
+            if row.state is TrialState.RUNNING:
+                in_flight.append(row)
+            else:
+                self._untold.append(row.number)
+        for trial in self._trials:
+            # As in a run that was never stopped: each is begun after what it had heard of.
+            self._tell_before(trial.number)
+            self._searcher.begin(trial)
+        for stored in self._store.trials(self._study, TrialRole.SEARCH):
+            if stored.state is TrialState.COMPLETE:
+                assert stored.evaluation_key is not None
+                assert stored.top1 is not None
+                values = self._values(stored.top1, stored.macs, stored.params)
+                self._enter_front(_Member(stored.number, stored.evaluation_key, values))
+                self._num_complete += 1
         return in_flight
 
     def _restarted(self, row: TrialParameters) -> _Flight:

@@ -93,6 +93,14 @@ class SupernetLoop(StudyLoop):
         return []
 
     @property
+    def _shared_checkpoints(self) -> frozenset[str]:
+        return frozenset({self._supernet_checkpoint})
+
+    @property
+    def _supernet_checkpoint(self) -> str:
+        return f"{self._study.record.name}/supernet"
+
+    @property
     def _is_exhaustive(self) -> bool:
         return self._study.record.num_trials >= self._space.in_budget
 
@@ -117,7 +125,7 @@ class SupernetLoop(StudyLoop):
         if note is not None and note["key"] == key and weights.has(key, note["sha256"]):
             return str(note["sha256"])
         epochs = self._shared.recipe.training.epochs
-        task = self._shared.supernet_task(f"{self._study.record.name}/supernet")
+        task = self._shared.supernet_task(self._supernet_checkpoint)
 
         def show(report: Report) -> None:
             self._report(

@@ -7,15 +7,17 @@ weights, or to train one placement by itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+
+import torch
 
 from results.records import EvaluationIdentity, Fidelity, document_key
 from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
 from search.evaluators.checkpointed import CheckpointedTraining
 from search.evaluators.scratch import ScratchEvaluator
-from sharedattn.backbones import describe, resolve
+from sharedattn.backbones import build_network, describe, resolve
 from sharedattn.data import open_data
 from sharedattn.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
@@ -145,9 +147,7 @@ class SupernetEvaluator(RankedEvaluator):
         weights, which score otherwise.
         """
         asked = {"supernet_sha256": weights_sha256, "scored_images": self.recipe.scored_images}
-        return replace(
-            self.supernet_identity, spec_key=spec.key, recipe_key=document_key(asked)
-        )
+        return replace(self.supernet_identity, spec_key=spec.key, recipe_key=document_key(asked))
 
     def supernet_task(self, checkpoint: str) -> SupernetTask:
         """The task of training the supernet, with the name of its checkpoint."""
@@ -167,6 +167,19 @@ class SupernetEvaluator(RankedEvaluator):
             placements=tuple(placements),
             weights_sha256=weights_sha256,
         )
+
+    def check_tree_memory(self) -> None:
+        """Refuse, before anything is trained, a bound that scoring could not keep.
+
+        Raises:
+            InputError: some layer takes and gives more than `tree_bytes`.
+        """
+        if self.tree_bytes is None:
+            return
+        with torch.device("meta"):
+            network = build_network(self.space.backbone, self.envelope)
+        # Together they have every choice of every layer.
+        self._tree(network, map(self.space.automaton.placement, self.space.automaton.cover()))
 
     @property
     def _spec_of_largest(self) -> NetworkSpec:
@@ -198,7 +211,9 @@ class SupernetEvaluator(RankedEvaluator):
             rank=self.rank,
             every_s=self.scratch.checkpoint_every_s,
         )
-        yield from checkpointed.run(trainer, task)
+        # For whoever watches; nothing is judged there.
+        epochs, step = self.recipe.training.epochs, max(1, self.recipe.training.epochs // 8)
+        yield from checkpointed.run(trainer, task, tuple(range(step, epochs, step)))
         training = trainer.result()
         sha256 = None
         if self.rank.is_first:
@@ -216,17 +231,7 @@ class SupernetEvaluator(RankedEvaluator):
 
     def _score(self, task: ScoreTask) -> Scores:
         started = time.perf_counter()
-        evaluation = TreeEvaluation(
-            self._trained_network(task.weights_sha256),
-            task.placements,
-            open_data(self.scratch.data),
-            "validation",
-            # Nothing is kept for a backward pass.
-            batch_size=2 * self.recipe.training.batch_size,
-            device=self.device,
-            memory_bytes=self.tree_bytes,
-            num_images=self.recipe.scored_images,
-        )
+        evaluation = self._tree(self._trained_network(task.weights_sha256), task.placements)
         found = evaluation.run()
         metrics = tuple(found[placement] for placement in task.placements)
         best = max(metrics, key=lambda one: one.top1)
@@ -239,6 +244,19 @@ class SupernetEvaluator(RankedEvaluator):
             device=self.device,
             metrics=metrics,
             peak_bytes=evaluation.peak_bytes,
+        )
+
+    def _tree(self, network: Network, placements: Iterable[Placement]) -> TreeEvaluation:
+        return TreeEvaluation(
+            network,
+            placements,
+            open_data(self.scratch.data),
+            "validation",
+            # Nothing is kept for a backward pass.
+            batch_size=2 * self.recipe.training.batch_size,
+            device=self.device,
+            memory_bytes=self.tree_bytes,
+            num_images=self.recipe.scored_images,
         )
 
     def _fresh_network(self) -> Network:
