@@ -6,7 +6,7 @@ The format is described with examples in docs/spaces.md.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -77,6 +77,10 @@ class Space:
             for i, (stage, shape) in enumerate(zip(self.stages, shapes, strict=True))
         )
         object.__setattr__(self, "stages", stages)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what follows from them is made again, and cannot be pickled."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Space:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -87,6 +88,10 @@ class SupernetEvaluator(RankedEvaluator):
     seed: int
     tree_bytes: int | None = None
     rank: Rank = ALONE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: a worker counts the space, and loads the weights, for itself."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def device(self) -> str:  # type: ignore[override]
