@@ -5,7 +5,7 @@ Shape letters: B batch, N queries, M keys, D embed_dim, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -65,6 +65,18 @@ class State:
             dia={cell: h_c for cell, h_c in self.dia.items() if cell in held.cells},
             residual=self.residual if held.residual else None,
         )
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that it holds."""
+        for scores in self.scores.values():
+            yield scores.q_BHNK
+            yield scores.k_BHMK
+            if scores.bias is not None:
+                yield scores.bias
+        for h_c in self.dia.values():
+            yield from h_c
+        if self.residual is not None:
+            yield self.residual
 
     def with_dia(self, cell: int, h_c: tuple[Tensor, Tensor]) -> State:
         """This state after a call of `cell`."""

@@ -24,7 +24,7 @@ from sharedattn.data import DataSource, Split
 from sharedattn.errors import InputError
 from sharedattn.legality import check_diagonality
 from sharedattn.network import Network
-from sharedattn.placement import Envelope, NetworkSpec
+from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.seeds import derived_seed
@@ -47,6 +47,41 @@ class Metrics:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of every field."""
         return asdict(self)
+
+
+class Tally:
+    """Right answers and losses of one network, batch by batch.
+
+    Args:
+        device: where the logits are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # Right answers, loss and images: whole numbers as float64, exact far beyond any data set.
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> None:
+        """Count a batch: logits (B, classes), and labels (B,), int64."""
+        self._sums[0] += (logits_BC.argmax(dim=1) == labels_B).sum()
+        self._sums[1] += F.cross_entropy(logits_BC, labels_B, reduction="sum").double()
+        self._sums[2] += len(labels_B)
+
+    def metrics(self, what: str, rank: Rank = ALONE) -> Metrics:
+        """What all batches give, those of every process together.
+
+        Args:
+            what: whose loss it is, for a message.
+            rank: which of the processes this is that share the batches.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        rank.sum_(self._sums)
+        correct, loss_sum, num_images = self._sums.tolist()
+        loss = loss_sum / num_images
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"`the {what} loss is finite` must hold, but it is {loss}")
+        return Metrics(correct / num_images, loss, int(num_images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,31 +357,37 @@ def evaluate(
     *,
     batch_size: int,
     device: torch.device | str = "cpu",
+    placement: Placement | None = None,
+    num_images: int | None = None,
     rank: Rank = ALONE,
 ) -> Metrics:
-    """Accuracy and loss of a network on all images of a split, in eval mode and float32.
+    """Accuracy and loss of a network on images of a split, in eval mode and float32.
 
     Several processes with the same network share the batches, and all get the same metrics.
 
+    Args:
+        network: any network.
+        data: its split is evaluated on.
+        split: which one.
+        batch_size: images of a batch.
+        device: where the network is.
+        placement: what each layer does; may be left out where the network was built for one.
+        num_images: so many images, spread evenly over the split; None: all of them.
+        rank: which of the processes this is.
+
     Raises:
         FloatingPointError: the logits are not finite.
+        InputError: a placement that the network cannot run, or none where it must be told.
     """
     device = torch.device(device)
     network.eval()
-    # Right answers, loss and images: whole numbers as float64, exact far beyond any data set.
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    batches = data.eval_batches(split, batch_size=batch_size, device=device, rank=rank)
+    tally = Tally(device)
+    batches = data.eval_batches(
+        split, batch_size=batch_size, device=device, at_most=num_images, rank=rank
+    )
     for images, labels in batches:
-        logits = network(images)
-        sums[0] += (logits.argmax(dim=1) == labels).sum()
-        sums[1] += F.cross_entropy(logits, labels, reduction="sum").double()
-        sums[2] += len(labels)
-    rank.sum_(sums)
-    correct, loss_sum, num_images = sums.tolist()
-    loss = loss_sum / num_images
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"`the {split} loss is finite` must hold, but it is {loss}")
-    return Metrics(correct / num_images, loss, int(num_images))
+        tally.add(network(images, placement), labels)
+    return tally.metrics(split, rank)
 
 
 def check_recipe(
