@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from sharedattn.attention.dia import DIACell
 from sharedattn.attention.residual import AttentionResidual
+from sharedattn.batch_norms import in_place_of, statistics_of
 from sharedattn.block import Block
 from sharedattn.errors import InputError
 from sharedattn.legality import (
@@ -421,16 +421,6 @@ def _frozen_statistics(network: nn.Module) -> Iterator[None]:
     What is computed again has been counted in the forward pass. Norms that keep no statistics
     would save other tensors than there, which checkpointing refuses.
     """
-    statistics = [
-        (norm, name, buffer)
-        for norm in network.modules()
-        if isinstance(norm, _BatchNorm)
-        for name, buffer in norm.named_buffers()
-    ]
-    for norm, name, buffer in statistics:
-        setattr(norm, name, buffer.clone())
-    try:
+    own = statistics_of(network)
+    with in_place_of(own, [buffer.clone() for _, _, buffer in own]):
         yield
-    finally:
-        for norm, name, buffer in statistics:
-            setattr(norm, name, buffer)

@@ -16,6 +16,9 @@ queries and keys, biases of scores, h and c, each storage once, and whole storag
 kept. The images of the batch, and what one layer needs while it is computed, come on top, as they
 do for one placement.
 
+Statistics of batch norms can be recalibrated for each prefix (`sharedattn.prefix_statistics`): in
+a walk of each calibration batch, before those of the images that are evaluated.
+
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 """
 
@@ -23,23 +26,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from sharedattn.data import DataSource, Split
-from sharedattn.data.source import Batch
 from sharedattn.errors import InputError
 from sharedattn.legality import check_placement
 from sharedattn.network import Network
 from sharedattn.placement import Placement
 from sharedattn.placement_tree import Act, PlacementTree, Step
+from sharedattn.prefix_statistics import PrefixStatistics
+from sharedattn.recipe import Recipe
 from sharedattn.state import Held, StartedLayer, State
 from sharedattn.training import Metrics, Tally
 
 Carried = tuple[Tensor, State] | StartedLayer
 """What a step gives: tokens and state, or a layer half done."""
+
+_Give = Callable[[Step, Carried | Tensor], Carried]
+_Finish = Callable[[Step, Tensor], None]
 
 
 class TreeEvaluation:
@@ -54,15 +63,20 @@ class TreeEvaluation:
         device: where the network is.
         memory_bytes: the most that may be kept between steps; None: no bound.
         num_images: so many images, spread evenly over the split; None: all of them.
+        calibration: batches of training images, without augmentation, on which statistics of batch
+            norms are recalibrated for each prefix; None: the network's own.
+        calibration_seed: of the choice of these images.
 
     Attributes:
         tree: the placements' tree.
-        least_bytes: what the largest step takes and gives, the least that `memory_bytes` can be.
+        least_bytes: what the largest step takes and gives, and the statistics of all prefixes: the
+            least that `memory_bytes` can be.
         peak_bytes: the most that was kept so far.
         num_again: steps that were computed again so far, for want of memory.
 
     Raises:
-        InputError: no placement, one that the network cannot run, or a bound below `least_bytes`.
+        InputError: no placement, one that the network cannot run, a bound below `least_bytes`, or
+            more calibration batches than the data has, or none.
     """
 
     def __init__(
@@ -76,6 +90,8 @@ class TreeEvaluation:
         device: torch.device | str = "cpu",
         memory_bytes: int | None = None,
         num_images: int | None = None,
+        calibration: int | None = None,
+        calibration_seed: int = 0,
     ) -> None:
         self.tree = PlacementTree(placements)
         for placement in self.tree.placements:
@@ -88,17 +104,31 @@ class TreeEvaluation:
         self._device = torch.device(device)
         self._memory_bytes = memory_bytes
         self._num_images = num_images
-        most_images = data.num_images(split) if num_images is None else num_images
+        self._calibration = calibration
+        self._calibration_seed = calibration_seed
+        if calibration is not None:
+            _check_calibration(data, calibration, batch_size)
         self._held = _held(network, self.tree)
-        sizes = _Sizes(network, self.tree, self._held, min(batch_size, most_images))
+        num_evaluated = data.num_images(split) if num_images is None else num_images
+        largest = batch_size if calibration is not None else min(batch_size, num_evaluated)
+        sizes = _Sizes(network, self.tree, self._held, largest)
         self._new_bytes = sizes.new_bytes
-        self.least_bytes = sizes.least_bytes
+        self._statistics_bytes = (
+            0 if calibration is None else PrefixStatistics(network, self.tree).num_bytes
+        )
+        self.least_bytes = sizes.least_bytes + self._statistics_bytes
         self.peak_bytes = self.num_again = 0
         if memory_bytes is not None and memory_bytes < self.least_bytes:
             raise InputError(
                 f"`the memory holds one path` must hold, but got memory_bytes={memory_bytes:,} "
-                f"where the largest layer takes and gives {self.least_bytes:,} bytes at "
-                f"batch_size={batch_size}; raise the memory, or lower the batch size"
+                f"where the largest layer takes and gives "
+                f"{sizes.least_bytes:,} bytes at batch_size={batch_size}"
+                + (
+                    f" and the statistics of all prefixes {self._statistics_bytes:,}"
+                    if self._statistics_bytes
+                    else ""
+                )
+                + f"; give at least {self.least_bytes:,}, or lower the batch size"
             )
 
     @torch.inference_mode()
@@ -112,33 +142,63 @@ class TreeEvaluation:
             FloatingPointError: the logits of a placement are not finite.
         """
         self._network.eval()
+        statistics = None if self._calibration is None else self._calibrated(self._calibration)
+
+        def give(step: Step, taken: Carried | Tensor) -> Carried:
+            with nullcontext() if statistics is None else statistics.using(step):
+                return compute(self._network, step, taken, self._held)
+
         tallies = {p: Tally(self._device) for p in self.tree.placements}
-        for images, labels in self._batches():
-
-            def finish(step: Step, logits: Tensor, labels: Tensor = labels) -> None:
-                [placement] = step.placements
-                tallies[placement].add(logits, labels)
-
-            self._walk(images, finish)
-        return {p: tally.metrics(f"{self._split} ({p})") for p, tally in tallies.items()}
-
-    def _batches(self) -> Iterator[Batch]:
-        return self._data.eval_batches(
+        batches = self._data.eval_batches(
             self._split,
             batch_size=self._batch_size,
             device=self._device,
             at_most=self._num_images,
         )
+        for images, labels in batches:
 
-    def _walk(self, images: Tensor, finish: Callable[[Step, Tensor], None]) -> None:
-        """One batch through the tree; `finish` takes the logits of each placement."""
-        walk = _Walk(self.tree.root, images, self._compute, self._new_bytes, self._memory_bytes)
-        walk.run(finish, self._network.finish)
-        self.peak_bytes = max(self.peak_bytes, walk.peak_bytes)
+            def finish(step: Step, tokens: Tensor, labels: Tensor = labels) -> None:
+                [placement] = step.placements
+                tallies[placement].add(self._network.finish(tokens), labels)
+
+            self._walk(images, give, finish)
+        return {p: tally.metrics(f"{self._split} ({p})") for p, tally in tallies.items()}
+
+    def _calibrated(self, num_batches: int) -> PrefixStatistics:
+        """Statistics of every prefix, over so many batches."""
+        statistics = PrefixStatistics(self._network, self.tree)
+        batches = self._data.train_batches(
+            # A recipe that says nothing else has no augmentation.
+            Recipe(epochs=1, batch_size=self._batch_size),
+            seed=self._calibration_seed,
+            epoch=0,
+            device=self._device,
+        )
+        for number, (images, _) in enumerate(islice(batches, num_batches)):
+
+            def give(step: Step, taken: Carried | Tensor, number: int = number) -> Carried:
+                with statistics.counting(step, number):
+                    return compute(self._network, step, taken, self._held)
+
+            self._walk(images, give, lambda step, tokens: None)
+        return statistics
+
+    def _walk(self, images: Tensor, give: _Give, finish: _Finish) -> None:
+        """One batch through the tree."""
+        left = None if self._memory_bytes is None else self._memory_bytes - self._statistics_bytes
+        walk = _Walk(self.tree.root, images, give, self._new_bytes, left)
+        walk.run(finish)
+        self.peak_bytes = max(self.peak_bytes, walk.peak_bytes + self._statistics_bytes)
         self.num_again += walk.num_again
 
-    def _compute(self, step: Step, taken: Carried | Tensor) -> Carried:
-        return compute(self._network, step, taken, self._held)
+
+def _check_calibration(data: DataSource, num_batches: int, batch_size: int) -> None:
+    most = data.num_images("train") // batch_size
+    if not 1 <= num_batches <= most:
+        raise InputError(
+            f"`1 <= calibration batches <= batches of training images` must hold, but got "
+            f"calibration={num_batches} where {data.name} has {most} of {batch_size} images"
+        )
 
 
 def compute(
@@ -177,8 +237,9 @@ def _held(network: Network, tree: PlacementTree) -> dict[int, Held]:
             held[step.number] = Held()
             for completed in step.next:
                 assert completed.choice is not None
-                own = frozenset({completed.choice.dia} - {None})
-                held[step.number] |= held[completed.number] | Held(cells=own)
+                dia = completed.choice.dia
+                cells = frozenset() if dia is None else frozenset({dia})
+                held[step.number] |= held[completed.number] | Held(cells=cells)
     return held
 
 
@@ -297,7 +358,7 @@ class _Walk:
     Args:
         root: the tree's first step.
         images: (B, C, Y, X).
-        compute: what a step gives, of what it takes.
+        give: what a step gives, of what it takes.
         new_bytes: by a step's number, the most bytes that it gives and did not take.
         memory_bytes: the most that may be kept; None: no bound.
 
@@ -310,12 +371,12 @@ class _Walk:
         self,
         root: Step,
         images: Tensor,
-        compute: Callable[[Step, Carried | Tensor], Carried],
+        give: _Give,
         new_bytes: Mapping[int, int],
         memory_bytes: int | None,
     ) -> None:
         self._images = images
-        self._compute = compute
+        self._compute = give
         self._new_bytes = new_bytes
         self._memory_bytes = memory_bytes
         self._path = [_Branch(root)]
@@ -324,10 +385,8 @@ class _Walk:
         self._kept_bytes = 0
         self.peak_bytes = self.num_again = 0
 
-    def run(
-        self, finish: Callable[[Step, Tensor], None], classify: Callable[[Tensor], Tensor]
-    ) -> None:
-        """Walk the tree; `finish` takes a placement's last step and its logits."""
+    def run(self, finish: _Finish) -> None:
+        """Walk the tree; `finish` takes a placement's last step and the tokens before it."""
         path = self._path
         self._give(0)
         while path:
@@ -340,7 +399,7 @@ class _Walk:
             branch.begun += 1
             if following.act is Act.FINISH:
                 assert isinstance(branch.given, tuple)
-                finish(following, classify(branch.given[0]))
+                finish(following, branch.given[0])
             else:
                 path.append(_Branch(following))
                 self._give(len(path) - 1)

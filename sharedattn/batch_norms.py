@@ -1,0 +1,39 @@
+"""Statistics of batch norms, put in place of a network's own while something is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Statistics = list[tuple[_BatchNorm, str, Tensor]]
+"""A norm, the name of one of its statistics, and what it is."""
+
+
+def statistics_of(module: nn.Module) -> Statistics:
+    """The statistics that the batch norms inside a module keep."""
+    return [
+        (norm, name, buffer)
+        for norm in module.modules()
+        if isinstance(norm, _BatchNorm)
+        for name, buffer in norm.named_buffers()
+    ]
+
+
+@contextmanager
+def in_place_of(own: Statistics, others: Sequence[Tensor]) -> Iterator[None]:
+    """Batch norms take, and count batches into, other statistics; their own stay as they are.
+
+    Args:
+        own: from `statistics_of`.
+        others: as many tensors, of equal shapes.
+    """
+    for (norm, name, _), other in zip(own, others, strict=True):
+        setattr(norm, name, other)
+    try:
+        yield
+    finally:
+        for norm, name, buffer in own:
+            setattr(norm, name, buffer)
