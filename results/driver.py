@@ -29,6 +29,7 @@ from results.records import (
     EvaluationRecord,
     FrontSnapshot,
     RungReport,
+    ScoredTrial,
     SpecRecord,
     StoredEvaluation,
     TrialRole,
@@ -421,6 +422,53 @@ class StudyDriver:
             )
 
         self._write(write)
+
+    def record_scored(
+        self,
+        trials: Sequence[ScoredTrial],
+        *,
+        searcher_attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write search trials that are complete from the first, all of them or none.
+
+        They had no attempt of their own: one evaluation of shared weights gave many.
+
+        Args:
+            trials: numbers that are taken are refused by the database.
+            searcher_attributes: the notes on the study that were added or changed.
+        """
+
+        def write(connection: Connection) -> None:
+            rows = []
+            for trial in trials:
+                spec_id = _spec_id(connection, trial.spec)
+                evaluation_id, is_there = _save_evaluation(connection, spec_id, trial.evaluation)
+                rows.append(
+                    {
+                        "study_id": self._study_id,
+                        "role": TrialRole.SEARCH,
+                        "number": trial.number,
+                        "replicate": 0,
+                        "state": TrialState.COMPLETE,
+                        "spec_id": spec_id,
+                        "evaluation_id": evaluation_id,
+                        "reused": is_there,
+                        "finished_at": utc_now(),
+                        "proposed": trial.proposed,
+                        "repaired": trial.repaired,
+                        "sampler_attributes": trial.sampler_attributes,
+                        "learning_curve": [],
+                    }
+                )
+            if rows:
+                connection.execute(insert(_TRIALS), rows)
+            self._save_searcher_attributes(connection, searcher_attributes)
+
+        self._write(write, finished_at=None)
+
+    def save_searcher_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Write notes on the study, each in place of one of its name."""
+        self._write(lambda connection: self._save_searcher_attributes(connection, attributes))
 
     def record_weights(self, evaluation_key: str, weights_sha256: str | None) -> None:
         """Say which weights of an evaluation are on the disk.

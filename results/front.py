@@ -2,7 +2,11 @@
 
 A front over many single runs flatters itself, since its members are those that were lucky. So
 its members are run again with other seeds and the front is taken anew on means, until what is on
-it has all its seeds. All of this is computed from the trials alone and depends on what is
+it has all its seeds.
+
+A search by shared weights has a front of inherited accuracies first. Its members, thinned where
+they are many, are then trained by themselves with all seeds, and the final front is taken among
+those: no front holds both. All of this is computed from the trials alone and depends on what is
 complete, not on the order of completion: a search that was killed goes on where it was.
 """
 
@@ -20,21 +24,22 @@ from results.pareto import FloatArray, Objective, non_dominated, to_losses
 from results.records import Fidelity, TrialRole, TrialRow, TrialState
 from sharedattn.errors import InputError
 
+MAX_RETRAINED = 12
+"""Members of an inherited front that are trained by themselves, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A placement with its complete evaluations of one fidelity.
 
     Attributes:
-        runs: the complete trial of each replicate; first replicate 0, the search's own.
+        number: of the first search trial that evaluated it; its id in every document.
+        runs: the complete trial of each replicate, ascending; the search's own is replicate 0,
+            unless that was of inherited weights and these are trained.
     """
 
+    number: int
     runs: tuple[TrialRow, ...]
-
-    @property
-    def number(self) -> int:
-        """Of the first search trial that evaluated it; its id in every document."""
-        return self.runs[0].number
 
     @property
     def spec_key(self) -> str:
@@ -124,14 +129,27 @@ class Front:
     fidelity: Fidelity | None
 
 
-def highest_fidelity(rows: Iterable[TrialRow]) -> Fidelity | None:
-    """The most faithful fidelity among complete trials; a front is drawn at this one."""
+def search_fidelity(rows: Iterable[TrialRow]) -> Fidelity | None:
+    """The most faithful fidelity among complete search trials."""
+    return _highest(row for row in rows if row.role is TrialRole.SEARCH)
+
+
+def retrained_fidelity(rows: Sequence[TrialRow]) -> Fidelity | None:
+    """That of placements trained by themselves after a search by inherited weights; else None."""
+    searched = search_fidelity(rows)
+    if searched is None or searched.weights != "inherited":
+        return None
+    found = _highest(row for row in rows if row.role is TrialRole.CONFIRM)
+    return found if found is not None and found.weights == "trained" else None
+
+
+def _highest(rows: Iterable[TrialRow]) -> Fidelity | None:
     keys = {row.fidelity_key for row in rows if row.fidelity_key is not None}
     return max((Fidelity.from_key(key) for key in keys), key=lambda f: f.rank, default=None)
 
 
 def candidates(rows: Sequence[TrialRow], num_seeds: int) -> list[Candidate]:
-    """Every placement with a complete search trial at the highest fidelity.
+    """Every placement with a complete search trial, evaluated at the highest fidelity of those.
 
     Args:
         rows: trials of one study, of both roles.
@@ -140,26 +158,43 @@ def candidates(rows: Sequence[TrialRow], num_seeds: int) -> list[Candidate]:
     Returns:
         Ordered by number; a placement that was proposed twice stands once.
     """
-    fidelity = highest_fidelity(rows)
-    if fidelity is None:
-        return []
+    fidelity = search_fidelity(rows)
+    return [] if fidelity is None else candidates_at(rows, fidelity, num_seeds)
+
+
+def candidates_at(rows: Sequence[TrialRow], fidelity: Fidelity, num_seeds: int) -> list[Candidate]:
+    """Every placement with a complete search trial that has evaluations of a fidelity.
+
+    Args:
+        rows: as of `candidates`, as is `num_seeds`.
+        fidelity: of the evaluations.
+        num_seeds: K.
+    """
     key = fidelity.key
+    numbers: dict[str, int] = {}
     firsts: dict[str, TrialRow] = {}
     further: dict[str, dict[int, TrialRow]] = defaultdict(dict)
     for row in rows:
-        if row.fidelity_key != key:
+        if row.state is not TrialState.COMPLETE:
             continue
         if row.role is TrialRole.SEARCH:
-            firsts.setdefault(row.spec_key, row)
-        elif row.replicate < num_seeds:
+            numbers.setdefault(row.spec_key, row.number)
+            if row.fidelity_key == key:
+                firsts.setdefault(row.spec_key, row)
+        elif row.fidelity_key == key and row.replicate < num_seeds:
             further[row.spec_key][row.replicate] = row
     with collector_paused():
-        pool = [Candidate((first,)) for first in firsts.values() if first.spec_key not in further]
-        pool += [
-            Candidate((firsts[spec_key], *(runs[replicate] for replicate in sorted(runs))))
-            for spec_key, runs in further.items()
-            if spec_key in firsts
+        pool = [
+            Candidate(first.number, (first,))
+            for first in firsts.values()
+            if first.spec_key not in further
         ]
+        for spec_key, runs in further.items():
+            if spec_key in firsts:
+                runs[0] = firsts[spec_key]
+            if spec_key in numbers and 0 in runs:
+                of_all = tuple(runs[replicate] for replicate in sorted(runs))
+                pool.append(Candidate(numbers[spec_key], of_all))
     return sorted(pool, key=lambda candidate: candidate.number)
 
 
@@ -221,21 +256,47 @@ def pareto_members(
     return tuple(pool[i] for i in ranks)
 
 
+def is_inherited(rows: Iterable[TrialRow]) -> bool:
+    """Whether the search's own accuracies are of inherited weights."""
+    searched = search_fidelity(rows)
+    return searched is not None and searched.weights == "inherited"
+
+
+def to_retrain(members: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The members of an inherited front that are trained by themselves.
+
+    All of them up to `MAX_RETRAINED`, else as many, spread evenly over the front from its cheapest
+    to its dearest member: neighbours differ by less than shared weights can tell apart.
+
+    Args:
+        members: from the cheapest to the dearest.
+    """
+    count = len(members)
+    if count <= MAX_RETRAINED:
+        return tuple(members)
+    places = (round(i * (count - 1) / (MAX_RETRAINED - 1)) for i in range(MAX_RETRAINED))
+    return tuple(members[place] for place in places)
+
+
 def next_confirmations(
     rows: Sequence[TrialRow], objectives: Sequence[Objective], num_seeds: int
 ) -> tuple[Confirmation, ...]:
     """The runs of the current round of confirmation that have not been begun.
 
-    Rounds are replayed from the start. In each, the front is taken with the means of those whom
-    earlier rounds have chosen and the single runs of everybody else; its members that were not
-    chosen yet are chosen, and need K runs. It ends when a round chooses nobody, or when twice
+    After a search by inherited weights there is one round: K trainings of each member that
+    `to_retrain` chooses, all of them further runs, since the search trained none.
+
+    Else rounds are replayed from the start. In each, the front is taken with the means of those
+    whom earlier rounds have chosen and the single runs of everybody else; its members that were
+    not chosen yet are chosen, and need K runs. It ends when a round chooses nobody, or when twice
     the size of the first front has been chosen. A placement with a failed run is out: it can
     never have K, and another takes its place.
 
     Args:
         rows: trials of one study, of both roles.
         objectives: what is compared.
-        num_seeds: K, runs per member with the search's own; 1 asks for nothing.
+        num_seeds: K, runs per member with the search's own; 1 asks for nothing there, nor does 0
+            after a search by inherited weights.
 
     Returns:
         The runs in the order of the front. Empty means that confirmation is over, or that it
@@ -245,6 +306,13 @@ def next_confirmations(
         (row.spec_key, row.replicate): row.state for row in rows if row.role is TrialRole.CONFIRM
     }
     pool = candidates(rows, num_seeds)
+    if is_inherited(rows):
+        return tuple(
+            Confirmation(member.number, member.spec_key, member.placement, replicate)
+            for member in to_retrain(pareto_members(pool, objectives))
+            for replicate in range(num_seeds)
+            if (member.spec_key, replicate) not in begun
+        )
     limit = 2 * len(pareto_members(pool, objectives, averaged=()))
     chosen: set[str] = set()
     while num_seeds > 1:
@@ -275,7 +343,9 @@ def study_front(
     """The front to show: the confirmed one where confirmation is over, else the one of means.
 
     The confirmed front is taken among the placements with all K runs. Until then a placement
-    enters with the mean of what it has, one run of most; with K = 1 that is all there is.
+    enters with the mean of what it has, one run of most; with K = 1 that is all there is. After
+    a search by inherited weights the front is that of inherited accuracies until all trainings
+    of its members have ended, then one of trained accuracies alone.
 
     Args:
         rows: trials of one study, of both roles.
@@ -283,12 +353,16 @@ def study_front(
         num_seeds: K, runs per member with the search's own.
     """
     pool = candidates(rows, num_seeds)
-    is_over = num_seeds > 1 and not any(
+    fidelity = search_fidelity(rows)
+    retrained = retrained_fidelity(rows)
+    asks = retrained is not None or (num_seeds > 1 and not is_inherited(rows))
+    is_over = asks and not any(
         row.role is TrialRole.CONFIRM and row.state is TrialState.RUNNING for row in rows
     )
     if is_over and not next_confirmations(rows, objectives, num_seeds):
-        confirmed = [c for c in pool if len(c.runs) == num_seeds]
+        at = pool if retrained is None else candidates_at(rows, retrained, num_seeds)
+        confirmed = [c for c in at if len(c.runs) == num_seeds]
         if confirmed:
             members = pareto_members(confirmed, objectives)
-            return Front(members, True, highest_fidelity(rows))
-    return Front(pareto_members(pool, objectives), False, highest_fidelity(rows))
+            return Front(members, num_seeds > 1, retrained or fidelity)
+    return Front(pareto_members(pool, objectives), False, fidelity)

@@ -240,6 +240,27 @@ class SpecRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredTrial:
+    """A search trial that came to its end at once, since shared weights gave its accuracy.
+
+    Attributes:
+        number: its number among the study's search trials.
+        spec: the network.
+        evaluation: what shared weights gave.
+        proposed: the searcher's parameters; empty where the space was listed.
+        repaired: the parameters of the placement; likewise.
+        sampler_attributes: the searcher's notes on the trial.
+    """
+
+    number: int
+    spec: SpecRecord
+    evaluation: EvaluationRecord
+    proposed: Document = field(default_factory=dict)
+    repaired: Document = field(default_factory=dict)
+    sampler_attributes: Document = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
     """A study as it is first written.
 

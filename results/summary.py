@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from results.front import Candidate, Front, candidates, objective_values, study_front
+from results.inheritance import Inheritance, inheritance_of
 from results.pareto import Objective, hypervolume, hypervolume_history, knee, parse_objectives
 from results.quantities import format_quantity, parse_quantity
 from results.reconnecting import outlast
@@ -71,6 +72,14 @@ class StudySummary:
         fidelity = self.front.fidelity
         return stopping_of(
             self.rows, self.rung_reports, None if fidelity is None else fidelity.epochs
+        )
+
+    @cached_property
+    def inheritance(self) -> Inheritance | None:
+        """What shared weights said of placements; None where none were shared."""
+        record = self.study.record
+        return inheritance_of(
+            self.rows, self.objectives, record.confirm_seeds, record.reference_point
         )
 
     @cached_property
@@ -197,6 +206,7 @@ def front_document(
         "objectives": list(summary.study.record.objectives),
         "front": [_member_document(member) for member in front.members],
         "confirmed": front.is_confirmed,
+        "inherited": None if summary.inheritance is None else summary.inheritance.to_json(),
         "knee": None if summary.knee is None else summary.knee.number,
         "hypervolume": summary.hypervolume,
         "reference_point": dict(summary.study.record.reference_point),

@@ -96,7 +96,7 @@ def analyse_config(
     counterpart = None if against is None else _read_counterpart(against, subject.spec)
     folder = out or subject.out
     check_replaceable(folder, "an analysis", _is_analysis)
-    check_fit(subject.spec, subject.data)
+    check_fit(subject.spec.backbone, subject.data)
     images = read_images(
         subject.data,
         subject.spec,

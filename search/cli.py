@@ -22,7 +22,7 @@ from rich.console import Console
 from results.errors import StorageError
 from results.masking import masked
 from results.quantities import parse_quantity
-from search.errors import ClusterLostError
+from search.errors import ClusterLostError, SharedWorkError
 from sharedattn.errors import InputError
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever the message is made of, such as an argument out of place.
         errors.print(f"sharedattn: {masked(str(error))}", style="red")
         return EXIT_BAD_INPUT
-    except ClusterLostError as error:
+    except (ClusterLostError, SharedWorkError) as error:
         errors.print(f"sharedattn: {error}", style="red")
         return EXIT_FAILED
     except KeyboardInterrupt:
@@ -165,14 +165,19 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         dest="num_trials",
         metavar="N",
         type=int,
-        help="search trials, a total (default: 24)",
+        help="search trials, a total (default: 24; with a supernet, the whole space)",
     )
     search.add_argument("--study", help="the study's name (default: made from what is searched)")
     search.add_argument(
         "--objectives", type=_names, metavar="NAME,NAME", help="(default: top1,macs)"
     )
     search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
-    search.add_argument("--evaluator", choices=("scratch", "table"), default="scratch")
+    search.add_argument("--evaluator", choices=("scratch", "supernet", "table"), default="scratch")
+    search.add_argument("--supernet-recipe", metavar="NAME|FILE", help="how to train it")
+    search.add_argument("--supernet-epochs", type=int, help="in place of its recipe's")
+    search.add_argument(
+        "--tree-memory", type=_quantity, metavar="N", help="bytes kept in scoring, such as 2G"
+    )
     search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")
     search.add_argument("--executor", choices=("local", "ray"), default="local")
     search.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (default: one here)")

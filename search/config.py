@@ -33,10 +33,15 @@ class SearchConfig:
         budget: what a placement may cost.
         objectives: names, top1 among them.
         searcher: nsga2, tpe or random.
-        evaluator: scratch, or table for a simulated search.
+        evaluator: scratch, supernet to score placements by shared weights, or table for a
+            simulated search.
+        supernet_recipe: a supernet's recipe's name or a YAML file; None: the data's own.
+        supernet_epochs: epochs of the supernet in place of its recipe's.
+        tree_memory: bytes that are kept at most while many placements are scored; None: no bound.
         table: the table's file.
-        num_trials: search trials, a total.
-        confirm_seeds: seeds of each front member, a total; 1: none is confirmed.
+        num_trials: search trials, a total; None: 24, or as many as a supernet scores.
+        confirm_seeds: seeds of each front member, a total; 1: none is confirmed; 0, with a
+            supernet alone: none is trained.
         val_fraction: share of train that is cut off where the data has no validation split;
             None: a tenth.
         seed: of proposals and trainings.
@@ -67,9 +72,12 @@ class SearchConfig:
     budget: Budget = field(default_factory=Budget)
     objectives: tuple[str, ...] = ("top1", "macs")
     searcher: str = "nsga2"
-    evaluator: Literal["scratch", "table"] = "scratch"
+    evaluator: Literal["scratch", "supernet", "table"] = "scratch"
+    supernet_recipe: str | None = None
+    supernet_epochs: int | None = None
+    tree_memory: int | None = None
     table: Path | None = None
-    num_trials: int = DEFAULT_TRIALS
+    num_trials: int | None = None
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
     val_fraction: float | None = None
     seed: int = 0
@@ -90,9 +98,17 @@ class SearchConfig:
     weights_dir: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("num_trials", 1), ("confirm_seeds", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"`{name} >= {least}` must hold, but got {getattr(self, name)}")
+        least_seeds = 0 if self.evaluator == "supernet" else 1
+        for name, least in (
+            ("num_trials", 1),
+            ("confirm_seeds", least_seeds),
+            ("seed", 0),
+            ("supernet_epochs", 1),
+            ("tree_memory", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"`{name} >= {least}` must hold, but got {value}")
         for name, amount in (
             ("workers", self.num_workers),
             ("cpus per trial", self.cpus_per_trial),
@@ -135,7 +151,15 @@ class SearchConfig:
             "--address": self.address is not None,
             "--resources-per-trial": bool(self.resources_per_trial),
         }
+        of_supernet = {
+            "--supernet-recipe": self.supernet_recipe is not None,
+            "--supernet-epochs": self.supernet_epochs is not None,
+            "--tree-memory": self.tree_memory is not None,
+        }
+        of_trials = {"--early-stopping": self.early_stopping is not None}
         for excluded, given, why in (
+            (self.evaluator != "supernet", of_supernet, "they are of --evaluator supernet"),
+            (self.evaluator == "supernet", of_trials, "a supernet's scores are not trained for"),
             (self.evaluator == "table", of_training, "a table trains nothing"),
             (self.data == DEFAULT_DATA, of_named_data, "digit-pairs has its own splits"),
             (self.executor == "local", of_cluster, "they are of a cluster, see --executor ray"),

@@ -6,3 +6,7 @@ class ClusterLostError(RuntimeError):
 
     Every finished trial is in the database; the same command goes on from there.
     """
+
+
+class SharedWorkError(RuntimeError):
+    """What a whole search rests on, such as the supernet's training, cannot be computed."""

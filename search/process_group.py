@@ -14,7 +14,7 @@ import torch
 
 from results.records import Fidelity
 from search.evaluators import Evaluator, Measurement, Report, Task
-from search.evaluators.scratch import ScratchEvaluator
+from search.evaluators.base import RankedEvaluator
 from search.executors import (
     EvaluationEndedError,
     Event,
@@ -45,7 +45,7 @@ class ProcessGroupEvaluator(Evaluator):
         num_processes: processes of a trial; at least 2.
     """
 
-    evaluator: ScratchEvaluator
+    evaluator: RankedEvaluator
     num_processes: int
 
     @property
@@ -76,7 +76,7 @@ class ProcessGroupEvaluator(Evaluator):
             group.end()
 
 
-def in_processes(evaluator: ScratchEvaluator, num_processes: int) -> Evaluator:
+def in_processes(evaluator: RankedEvaluator, num_processes: int) -> Evaluator:
     """An evaluator whose trials have so many processes."""
     return evaluator if num_processes == 1 else ProcessGroupEvaluator(evaluator, num_processes)
 
@@ -112,11 +112,11 @@ class _Group:
         self._rendezvous = Rendezvous()
         self._children: list[Child] = []
 
-    def start(self, evaluator: ScratchEvaluator, num_processes: int, task: Task) -> None:
+    def start(self, evaluator: RankedEvaluator, num_processes: int, task: Task) -> None:
         """Start the processes."""
         threads = max(1, torch.get_num_threads() // num_processes)
         for index in range(num_processes):
-            own = replace(evaluator, rank=Rank(index, num_processes))
+            own = replace(evaluator, rank=Rank(index, num_processes))  # type: ignore[type-var]
             child = Child.start(_evaluate, own, task, self._rendezvous.port, threads)
             self._children.append(child)
 
@@ -164,7 +164,7 @@ class _Group:
 
 
 def _evaluate(
-    pipe: Connection, evaluator: ScratchEvaluator, task: Task, port: int, threads: int
+    pipe: Connection, evaluator: RankedEvaluator, task: Task, port: int, threads: int
 ) -> None:
     """A process's life: events out, whether to go on in, until it is ended."""
     torch.set_num_threads(threads)
@@ -179,7 +179,7 @@ def _evaluate(
 
 
 def _evaluate_as_rank(
-    evaluator: ScratchEvaluator, task: Task, port: int
+    evaluator: RankedEvaluator, task: Task, port: int
 ) -> Generator[Report, None, Measurement]:
     join(evaluator.rank, port, evaluator.device)
     return (yield from evaluator.evaluate(task))

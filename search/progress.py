@@ -70,7 +70,8 @@ class ProgressDisplay:
             rows = progress.load_rows()
             ended = sum(r.role is TrialRole.CONFIRM and r.finished_at is not None for r in rows)
             what += f", {ended} trainings with further seeds"
-        return f"{progress.wall_time_s:5.0f} s  {what} finished"
+        doing = f"; {progress.doing}" if progress.doing else ""
+        return f"{progress.wall_time_s:5.0f} s  {what} finished{doing}"
 
     def _picture(self, progress: Progress) -> Group:
         bar = Table.grid(padding=(0, 1))
@@ -82,7 +83,7 @@ class ProgressDisplay:
         )
         doing = "confirming" if progress.phase is TrialRole.CONFIRM else "training"
         running = Text(
-            f"{doing}  {'   '.join(progress.running) or '-'}",
+            progress.doing or f"{doing}  {'   '.join(progress.running) or '-'}",
             style="dim",
             overflow="ellipsis",
             no_wrap=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from results.checkpoints import CheckpointStore
 from results.driver import StudyDriver
@@ -12,11 +13,12 @@ from results.pareto import Objective, parse_objectives
 from results.records import Document, Study, StudyRecord, document_key
 from results.store import Store
 from results.weights import WeightsStore
-from search.config import SearchConfig
+from search.config import DEFAULT_TRIALS, SearchConfig
 from search.evaluators.base import Evaluator
 from search.evaluators.scratch import ScratchEvaluator
+from search.evaluators.supernet import SupernetEvaluator
 from search.evaluators.table import TableEvaluator
-from search.executors import Executor
+from search.executors import Executor, TrialResources
 from search.executors.local import LocalExecutor
 from search.exporting import data_document
 from search.machines import Slots, find_slots
@@ -27,7 +29,8 @@ from search.provenance import provenance
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
 from search.study import Progress, StudyLoop
-from search.training_inputs import data_for, load_recipe
+from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
+from search.training_inputs import data_for, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
@@ -55,6 +58,8 @@ class Prepared:
         checkpoints: where unfinished trainings are kept; None for a table.
         stopping: stops trials at rungs; None: none is stopped.
         slots: what trials run on.
+        shared: trains and asks the supernet; None: there is none.
+        training_processes: processes that train the supernet together.
         record: the study as it will stand in the database.
     """
 
@@ -68,6 +73,8 @@ class Prepared:
     checkpoints: CheckpointStore | None
     stopping: EarlyStopping | None
     slots: Slots
+    shared: SupernetEvaluator | None
+    training_processes: int
     record: StudyRecord
 
     @property
@@ -92,6 +99,8 @@ def prepare(config: SearchConfig) -> Prepared:
     slots = find_slots(config)
     data, recipe, weights, checkpoints = None, None, None, None
     num_processes = 1
+    shared: SupernetEvaluator | None = None
+    training_processes = 1
     evaluator: Evaluator
     if config.table is not None:
         table = TableEvaluator.load(config.table, describe(space.backbone).image_size)
@@ -111,16 +120,26 @@ def prepare(config: SearchConfig) -> Prepared:
         num_processes = processes_per_trial(
             config.processes_per_trial, slots.resources, slots.device
         )
-        evaluator = in_processes(
-            ScratchEvaluator(
-                data=data,
-                recipe=recipe,
-                weights=weights,
-                checkpoints=checkpoints,
-                device=slots.device,
-            ),
-            num_processes,
+        scratch = ScratchEvaluator(
+            data=data,
+            recipe=recipe,
+            weights=weights,
+            checkpoints=checkpoints,
+            device=slots.device,
         )
+        evaluator = in_processes(scratch, num_processes)
+        if config.evaluator == "supernet":
+            shared = SupernetEvaluator(
+                scratch=scratch,
+                space=space,
+                budget=config.budget,
+                recipe=load_supernet_recipe(
+                    config.supernet_recipe, config.data, config.supernet_epochs
+                ),
+                seed=config.seed,
+                tree_bytes=config.tree_memory,
+            )
+            evaluator = in_processes(shared, num_processes)
         described = data_document(data, source)
     counted = CountedSpace(space, config.budget)
     if recipe is not None and data is not None:
@@ -133,6 +152,9 @@ def prepare(config: SearchConfig) -> Prepared:
             device=slots.device,
             num_processes=num_processes,
         )
+    if shared is not None:
+        training_processes = _supernet_processes(shared, config, slots)
+        shared.check_tree_memory()
     if config.executor == "ray":
         check_cluster(data, None if weights is None else weights.blobs)
     stopping = _stopping(config, counted, evaluator)
@@ -147,6 +169,7 @@ def prepare(config: SearchConfig) -> Prepared:
         "searcher": config.searcher,
         "seed": config.seed,
         "early_stopping": None if stopping is None else stopping.document(),
+        **({} if shared is None else {"supernet": shared.recipe.key}),
         "deterministic": config.deterministic,
         "workers": slots.num_slots if config.deterministic else None,
     }
@@ -167,7 +190,8 @@ def prepare(config: SearchConfig) -> Prepared:
             "params": REFERENCE_FACTOR * counted.params_range[1],
         },
         provenance=provenance(),
-        num_trials=config.num_trials,
+        num_trials=config.num_trials
+        or (DEFAULT_TRIALS if shared is None else default_num_trials(counted)),
         confirm_seeds=config.confirm_seeds,
         weights_dir=None if weights is None else weights.blobs.shown(),
     )
@@ -182,6 +206,8 @@ def prepare(config: SearchConfig) -> Prepared:
         checkpoints=checkpoints,
         stopping=stopping,
         slots=slots,
+        shared=shared,
+        training_processes=training_processes,
         record=record,
     )
 
@@ -229,7 +255,7 @@ def run_search(
     study = store.get_or_create_study(prepared.record)
     with store.drive(study) as driver:
         driver.set_totals(
-            num_trials=prepared.config.num_trials, confirm_seeds=prepared.config.confirm_seeds
+            num_trials=prepared.record.num_trials, confirm_seeds=prepared.record.confirm_seeds
         )
         study = store.study(study.record.name)
         if on_begin is not None:
@@ -251,42 +277,120 @@ def _drive(
         prepared.space,
         prepared.objectives,
         seed=prepared.config.seed,
-        num_trials=prepared.config.num_trials,
+        num_trials=prepared.record.num_trials,
         study_attributes=store.searcher_attributes(study),
     )
     with _executor(prepared) as executor:
-        StudyLoop(
-            store=store,
-            driver=driver,
-            study=study,
-            space=prepared.space,
-            objectives=prepared.objectives,
-            evaluator=prepared.evaluator,
-            searcher=searcher,
-            executor=executor,
-            deterministic=prepared.config.deterministic,
-            stopping=prepared.stopping,
-            weights=prepared.weights,
-            checkpoints=prepared.checkpoints,
-            on_progress=on_progress,
-        ).run()
+        arguments: dict[str, Any] = {
+            "store": store,
+            "driver": driver,
+            "study": study,
+            "space": prepared.space,
+            "objectives": prepared.objectives,
+            "searcher": searcher,
+            "executor": executor,
+            "deterministic": prepared.config.deterministic,
+            "weights": prepared.weights,
+            "checkpoints": prepared.checkpoints,
+            "on_progress": on_progress,
+        }
+        if prepared.shared is None:
+            loop = StudyLoop(evaluator=prepared.evaluator, stopping=prepared.stopping, **arguments)
+        else:
+            loop = SupernetLoop(
+                shared=prepared.shared,
+                executors=SharedExecutors(
+                    training=lambda: _training_executor(prepared),
+                    scoring=lambda: _executor(prepared, "scoring"),
+                ),
+                **arguments,
+            )
+        loop.run()
 
 
-def _executor(prepared: Prepared) -> Executor:
+def _executor(prepared: Prepared, what: str = "") -> Executor:
+    """Slots for trials, or for what else is named, whose files stand apart."""
     slots = prepared.slots
+    return _make_executor(
+        prepared,
+        # Scores are no work that several processes share.
+        prepared.shared if what and prepared.shared is not None else prepared.evaluator,
+        num_slots=slots.num_slots,
+        resources=slots.resources,
+        what=what,
+    )
+
+
+def _training_executor(prepared: Prepared) -> Executor:
+    """One slot for the supernet: of all that trials have on this machine, or a trial's share."""
+    slots, resources = prepared.slots, prepared.slots.resources
+    if prepared.config.executor != "ray":
+        resources = TrialResources(
+            cpus=slots.num_slots * resources.cpus,
+            gpus=resources.gpus if resources.gpus < 1 else float(prepared.training_processes),
+        )
+    assert prepared.shared is not None
+    return _make_executor(
+        prepared,
+        in_processes(prepared.shared, prepared.training_processes),
+        num_slots=1,
+        resources=resources,
+        what="supernet",
+    )
+
+
+def _make_executor(
+    prepared: Prepared,
+    evaluator: Evaluator,
+    *,
+    num_slots: int,
+    resources: TrialResources,
+    what: str,
+) -> Executor:
     if prepared.config.executor == "ray":
         # Imported here: a search on one machine needs no Ray.
         from search.executors.ray_tune import RayTuneExecutor
 
         return RayTuneExecutor(
-            prepared.evaluator,
-            num_slots=slots.num_slots,
-            resources=slots.resources,
-            folder=prepared.config.out / prepared.record.name / "tune",
+            evaluator,
+            num_slots=num_slots,
+            resources=resources,
+            folder=prepared.config.out
+            / prepared.record.name
+            / "-".join(("tune", *filter(None, (what,)))),
         )
     return LocalExecutor(
-        prepared.evaluator,
-        num_slots=slots.num_slots,
-        threads=slots.resources.cpus,
-        gpus=slots.resources.gpus,
+        evaluator, num_slots=num_slots, threads=resources.cpus, gpus=resources.gpus
     )
+
+
+def _supernet_processes(shared: SupernetEvaluator, config: SearchConfig, slots: Slots) -> int:
+    """Processes that train the supernet together: as many as it can be shared among.
+
+    Raises:
+        InputError: the recipe cannot be trained on this data, by however few processes.
+    """
+    resources = slots.resources
+    if slots.device == "cuda" or config.executor == "ray":
+        most = processes_per_trial(config.processes_per_trial, resources, slots.device)
+        if config.executor == "local" and resources.gpus >= 1:
+            most = int(slots.num_slots * resources.gpus)
+    else:
+        most = slots.num_slots * resources.cpus
+    for num_processes in range(most, 0, -1):
+        try:
+            check_recipe(
+                resolve(NetworkSpec(shared.space.backbone, shared.largest)),
+                open_data(shared.scratch.data),
+                shared.recipe.training,
+                shared.envelope,
+                device=slots.device,
+                num_processes=num_processes,
+            )
+        except InputError:
+            # Batches that cannot be cut so, or batch norms that processes cannot share here.
+            if num_processes == 1:
+                raise
+        else:
+            return num_processes
+    raise AssertionError("one process was tried")

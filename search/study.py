@@ -26,7 +26,6 @@ import numpy as np
 
 from results.checkpoints import CheckpointStore
 from results.driver import StudyDriver
-from results.errors import StorageError
 from results.front import next_confirmations, study_front
 from results.pareto import Objective, hypervolume, non_dominated, to_losses
 from results.records import (
@@ -45,7 +44,6 @@ from results.store import Store
 from results.weights import WeightsStore
 from search.evaluators import Evaluator, Report, Task, evaluation_record
 from search.executors import (
-    DiskFull,
     Event,
     Executor,
     Finished,
@@ -54,6 +52,7 @@ from search.executors import (
     Raised,
     Reported,
 )
+from search.retries import Retries, check_room
 from search.searchers import PastTrial, Proposal, Searcher
 from search.stopping import EarlyStopping, RungPoint
 from sharedattn.backbones import describe, resolve
@@ -63,8 +62,6 @@ from spaces.budget import CountedSpace
 
 MAX_PROPOSALS = 10  # of a searcher for one trial, before an unseen placement is drawn
 MAX_DRAWS = 200  # of unseen placements, before they are listed
-MAX_DEATHS = 2  # of a trial's workers, in one run: more of them are the trial's own fault
-MAX_PREEMPTIONS = 100  # of a trial, in one run: a machine that takes every slot away is no use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +70,7 @@ class Progress:
 
     Attributes:
         phase: search, or confirm once all search trials are finished.
+        doing: what is done just now, where that is no trial; empty: trials are run.
         num_ended: search trials that are complete, pruned or failed.
         running: placements in flight.
         load_rows: reads every trial with its results from the database.
@@ -80,6 +78,7 @@ class Progress:
     """
 
     phase: TrialRole
+    doing: str
     num_ended: int
     running: tuple[str, ...]
     load_rows: Callable[[], list[TrialRow]]
@@ -96,8 +95,7 @@ class _Flight:
         role: search or confirm.
         number: its number within its role.
         task: what is evaluated.
-        num_deaths: workers that died under it in this run.
-        num_preemptions: slots that were taken from it in this run.
+        retries: how often it has lost its worker or its slot in this run.
     """
 
     trial_id: int
@@ -105,8 +103,7 @@ class _Flight:
     role: TrialRole
     number: int
     task: Task
-    num_deaths: int = 0
-    num_preemptions: int = 0
+    retries: Retries = Retries()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +214,25 @@ class StudyLoop:
 
     def _recover(self) -> None:
         """Feed the searcher from the database, and start again what was in flight."""
+        in_flight = self._recover_search()
+        in_flight += self._store.trial_parameters(
+            self._study, TrialRole.CONFIRM, [TrialState.RUNNING]
+        )
+        flights = [self._restarted(row) for row in in_flight]
+        if self._checkpoints is not None:
+            kept = {f.task.checkpoint for f in flights if f.task.checkpoint is not None}
+            self._checkpoints.sweep(kept | self._shared_checkpoints, f"{self._study.record.name}/")
+        # With fewer slots than before some of them wait for a free one.
+        for flight in flights:
+            self._reuse_or_fly(flight)
+
+    @property
+    def _shared_checkpoints(self) -> frozenset[str]:
+        """Checkpoints of what is no trial."""
+        return frozenset()
+
+    def _recover_search(self) -> list[TrialParameters]:
+        """Feed the searcher from the search trials; those that were in flight."""
         for report in self._store.rung_reports(self._study):
             self._note_rung(
                 report.number,
@@ -227,7 +243,7 @@ class StudyLoop:
         for row in self._store.trial_parameters(self._study, TrialRole.SEARCH):
             trial = PastTrial(
                 number=row.number,
-                placement=_placement(row),
+                placement=placement_of(row),
                 attributes=row.sampler_attributes,
                 values=self._told(row.number, row.state, row.top1, row.macs, row.params),
                 failed=row.state is TrialState.FAILED,
@@ -249,16 +265,7 @@ class StudyLoop:
                 values = self._values(stored.top1, stored.macs, stored.params)
                 self._enter_front(_Member(stored.number, stored.evaluation_key, values))
                 self._num_complete += 1
-        in_flight += self._store.trial_parameters(
-            self._study, TrialRole.CONFIRM, [TrialState.RUNNING]
-        )
-        flights = [self._restarted(row) for row in in_flight]
-        if self._checkpoints is not None:
-            kept = {f.task.checkpoint for f in flights if f.task.checkpoint is not None}
-            self._checkpoints.sweep(kept, f"{self._study.record.name}/")
-        # With fewer slots than before some of them wait for a free one.
-        for flight in flights:
-            self._reuse_or_fly(flight)
+        return in_flight
 
     def _restarted(self, row: TrialParameters) -> _Flight:
         """A trial that was in flight when the driver went away, under its next attempt."""
@@ -267,7 +274,7 @@ class StudyLoop:
         )
         if row.role is TrialRole.SEARCH:
             self._unfinished.add(row.number)
-        spec = resolve(NetworkSpec(self._backbone, _placement(row)))
+        spec = resolve(NetworkSpec(self._backbone, placement_of(row)))
         task = self._task(spec, row.replicate, row.role, row.number)
         return _Flight(row.id, attempt, row.role, row.number, task)
 
@@ -459,12 +466,8 @@ class StudyLoop:
 
     def _record(self, flight: _Flight, event: Event) -> None:
         """Commit what became of a trial, then let searcher and front know."""
-        if isinstance(event, DiskFull):
-            # The trial stays as one in flight: with room again it is run under its number.
-            raise StorageError(
-                f"`there is room for weights and checkpoints` must hold, but {event.reason}; free "
-                f"some and run the same command again, all finished trials are kept"
-            )
+        # With room again a trial that had none is run under its number: it stays in flight.
+        check_room(event)
         if isinstance(event, Lost | Preempted):
             self._fly_again(flight, event)
             return
@@ -490,18 +493,11 @@ class StudyLoop:
         self._forget_after(flight, front)
 
     def _fly_again(self, flight: _Flight, event: Lost | Preempted) -> None:
-        """Begin the next attempt at a trial that lost its worker, or give it up.
-
-        The two have rules of their own: a worker that dies may do so by the trial's fault, such as
-        a network too large for the memory; a slot that is taken away says nothing of the trial.
-        """
-        if isinstance(event, Lost):
-            outcome = AttemptOutcome.LOST
-            again = replace(flight, num_deaths=flight.num_deaths + 1)
-        else:
-            outcome = AttemptOutcome.PREEMPTED
-            again = replace(flight, num_preemptions=flight.num_preemptions + 1)
-        if again.num_deaths >= MAX_DEATHS or again.num_preemptions >= MAX_PREEMPTIONS:
+        """Begin the next attempt at a trial that lost its worker, or give it up."""
+        lost = isinstance(event, Lost)
+        outcome = AttemptOutcome.LOST if lost else AttemptOutcome.PREEMPTED
+        again = replace(flight, retries=flight.retries.after(event))
+        if again.retries.exhausted:
             self._fail(flight, event.reason, outcome)
             return
         attempt = self._driver.restart_trial(
@@ -660,12 +656,17 @@ class StudyLoop:
             self._driver.record_weights(evaluation_key, None)
             self._weights.delete(evaluation_key)
 
-    def _report(self, phase: TrialRole) -> None:
+    @property
+    def _num_ended(self) -> int:
+        return len(self._trials) - len(self._unfinished)
+
+    def _report(self, phase: TrialRole, doing: str = "") -> None:
         if self._on_progress is not None:
             self._on_progress(
                 Progress(
                     phase=phase,
-                    num_ended=len(self._trials) - len(self._unfinished),
+                    doing=doing,
+                    num_ended=self._num_ended,
                     running=tuple(str(f.task.spec.placement) for f in self._flights.values()),
                     load_rows=lambda: self._store.trials(self._study),
                     wall_time_s=time.monotonic() - self._started,
@@ -673,5 +674,6 @@ class StudyLoop:
             )
 
 
-def _placement(row: TrialParameters) -> Placement:
+def placement_of(row: TrialParameters) -> Placement:
+    """The placement of a trial."""
     return NetworkSpec.from_json(row.spec_document).placement

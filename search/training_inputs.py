@@ -9,6 +9,7 @@ from sharedattn.backbones import describe
 from sharedattn.data import DataConfig
 from sharedattn.placement import BackboneSpec
 from sharedattn.recipe import Recipe
+from sharedattn.supernet import SupernetRecipe
 
 GENERAL_RECIPE = "deit"
 
@@ -47,3 +48,10 @@ def load_recipe(name: str | None, data: str, epochs: int | None) -> Recipe:
     own = name if name is not None else DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
     recipe = Recipe.load(own)
     return recipe if epochs is None else recipe.with_changes(epochs=epochs)
+
+
+def load_supernet_recipe(name: str | None, data: str, epochs: int | None) -> SupernetRecipe:
+    """A supernet's recipe for some data; arguments and errors as `load_recipe`."""
+    own = name if name is not None else DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
+    recipe = SupernetRecipe.load(own)
+    return recipe if epochs is None else recipe.with_epochs(epochs)

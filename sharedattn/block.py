@@ -21,7 +21,7 @@ from sharedattn.attention.less import ScoreMaps, make_maps
 from sharedattn.attention.vanilla import ScoredAttention
 from sharedattn.placement import Kind, LayerChoice, LayerEnvelope, MechanismOptions
 from sharedattn.shape import StageShape
-from sharedattn.state import Recorder, State
+from sharedattn.state import Recorder, StartedLayer, State
 
 
 class Block(nn.Module):
@@ -96,7 +96,7 @@ class Block(nn.Module):
         dia_cell: nn.Module | None,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
-        """One layer.
+        """One layer: `start` and `complete`.
 
         Args:
             x_BND: (B, N, D).
@@ -109,13 +109,30 @@ class Block(nn.Module):
         Returns:
             Tokens (B, N, D) and the state for the next layer.
         """
-        maps = gate_BD = None
+        started = self.start(x_BND, state, choice, group, recorder)
+        return self.complete(started, choice, dia_cell, recorder)
+
+    def start(
+        self, x_BND: Tensor, state: State, choice: LayerChoice, group: int, recorder: Recorder
+    ) -> StartedLayer:
+        """The layer as far as its CB and DIA do not matter; arguments as `forward` has them."""
+        maps = None
         if choice.kind is not Kind.NONE:
             branch_BND, maps, state = self._attend(
                 self.norm1(x_BND), state, choice, group, recorder.wants_maps(choice.kind)
             )
             x_BND = x_BND + self.drop_path1(self.ls1(branch_BND))
-        branch_BND = self.feed_forward(self.norm2(x_BND))
+        return StartedLayer(x_BND, self.feed_forward(self.norm2(x_BND)), state, maps)
+
+    def complete(
+        self,
+        started: StartedLayer,
+        choice: LayerChoice,
+        dia_cell: nn.Module | None,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """The rest of a layer that `start` began; arguments and result as `forward` has them."""
+        branch_BND, state, gate_BD = started.branch, started.state, None
         if choice.cb:
             branch_BND = self.broadcasting(branch_BND, self.num_left_out)
         if choice.dia is not None and dia_cell is not None:
@@ -123,8 +140,8 @@ class Block(nn.Module):
             gate_BD, c_BD = dia_cell(mean_BD, state.dia.get(choice.dia))
             state = state.with_dia(choice.dia, (gate_BD, c_BD))
             branch_BND = branch_BND * gate_BD.unsqueeze(1)
-        recorder.add(choice.kind, maps, gate_BD)
-        return x_BND + self.drop_path2(self.ls2(branch_BND)), state
+        recorder.add(choice.kind, started.maps, gate_BD)
+        return started.tokens + self.drop_path2(self.ls2(branch_BND)), state
 
     def feed_forward(self, x_BND: Tensor) -> Tensor:
         """The MLP of normed tokens (B, N, D)."""

@@ -92,6 +92,7 @@ def used_options(
         "external_expansion": not any(choice.form == "mea" for choice in layers),
         "broadcasting_form": not any(choice.cb for choice in layers),
         "dia_reduction": all(choice.dia is None for choice in layers),
+        "dia_start": all(choice.dia is None for choice in layers),
         "class_token_in_mean": not any(with_means),
         "handover": taken_alike,
     }
@@ -277,3 +278,13 @@ def held_residual(choices: tuple[LayerChoice, ...], index: int) -> bool:
         index: of a layer.
     """
     return any(choice.kind is Kind.VANILLA for choice in choices[index + 1 :])
+
+
+def held_cells(choices: tuple[LayerChoice, ...], index: int) -> frozenset[int]:
+    """DIA cells whose h and c are held after layer `index`: later layers of the stage call them.
+
+    Args:
+        choices: the stage's layers.
+        index: of a layer.
+    """
+    return frozenset(choice.dia for choice in choices[index + 1 :] if choice.dia is not None)

@@ -4,7 +4,8 @@ The supernet and every stand-alone network are this class: what is built for one
 has what that placement needs. The placement is an argument of `forward`, and what one layer hands
 to the next is a value, `State`; nothing about a run is stored on modules. A forward pass is
 therefore re-entrant, and can be resumed after any layer: `begin`, `run_layer` for each layer,
-`finish`.
+`finish`. A layer itself can be resumed once: `enter` where it is the first of a later stage, then
+`start_layer`, which placements share that differ in CB or DIA there, and `complete_layer`.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, S slots, C channels,
 Y x X grid.
@@ -29,12 +30,13 @@ from sharedattn.errors import InputError
 from sharedattn.legality import (
     check_diagonality,
     check_placement,
+    held_cells,
     held_groups,
     held_residual,
 )
 from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
 from sharedattn.shape import BackboneShape
-from sharedattn.state import Recorder, State
+from sharedattn.state import Held, Recorder, StartedLayer, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Network(nn.Module, ABC):
             InputError: a DIA bottleneck without channels.
         """
         super().__init__()
+        options = plan.backbone.options
         self.backbone = plan.backbone
         self.envelope = plan.envelope
         self.shape = plan.shape
@@ -117,7 +120,7 @@ class Network(nn.Module, ABC):
         self.dia_cells = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    str(cell): DIACell(stage.embed_dim, plan.backbone.options.dia_reduction)
+                    str(cell): DIACell(stage.embed_dim, options.dia_reduction, options.dia_start)
                     for cell in sorted(frozenset().union(*(p.dia_cells for p in positions)))
                 }
             )
@@ -127,7 +130,7 @@ class Network(nn.Module, ABC):
             {
                 str(i): AttentionResidual(plan.shape.stages[i - 1], plan.shape.stages[i])
                 for i in range(1, len(plan.shape.stages))
-                if plan.backbone.options.attention_residual
+                if options.attention_residual
             }
         )
 
@@ -214,19 +217,108 @@ class Network(nn.Module, ABC):
             What the next layer, or `finish`, takes.
         """
         if index == 0 and stage > 0:
-            residual = None
-            if str(stage) in self.residuals:
-                # The attention residual asks for a V in every stage, and has but one group.
-                residual = self.residuals[str(stage)](state.scores[0])
-            tokens, state = self.enter_stage(stage, tokens), State(residual=residual)
-        cells = self.dia_cells[stage]
-        assert isinstance(cells, nn.ModuleDict)
-        cell = None if choice.dia is None else cells[str(choice.dia)]
-        group = self.shape.stages[stage].attention.score_group(index)
+            tokens, state = self.enter(stage, tokens, state)
+        # The module is called, rather than its two halves, so that hooks see it.
         after: tuple[Tensor, State] = self.block(stage, index)(
-            tokens, state, choice, group, cell, recorder or Recorder(())
+            tokens,
+            state,
+            choice,
+            self._score_group(stage, index),
+            self._dia_cell(stage, choice),
+            recorder or Recorder(()),
         )
         return after
+
+    def enter(self, stage: int, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Tokens and state before the first layer of a stage.
+
+        Args:
+            stage: index of the stage; > 0.
+            tokens: (B, N, D) from the last layer of the stage before.
+            state: from there.
+
+        Returns:
+            What `start_layer` takes.
+        """
+        residual = None
+        if str(stage) in self.residuals:
+            # The attention residual asks for a V in every stage, and has but one group.
+            residual = self.residuals[str(stage)](state.scores[0])
+        return self.enter_stage(stage, tokens), State(residual=residual)
+
+    def start_layer(
+        self,
+        stage: int,
+        index: int,
+        tokens: Tensor,
+        state: State,
+        choice: LayerChoice,
+        recorder: Recorder | None = None,
+    ) -> StartedLayer:
+        """The attention branch and the MLP of one layer, in a stage that has been entered.
+
+        Args:
+            stage: as of `run_layer`, as are the five that follow.
+            index: index of the layer in its stage.
+            tokens: (B, N, D) from `enter`, or from the layer before.
+            state: from there.
+            choice: what the layer does; its CB and DIA do not matter.
+            recorder: says which maps are needed.
+
+        Returns:
+            What `complete_layer` takes, for any CB and DIA.
+        """
+        return self.block(stage, index).start(
+            tokens, state, choice, self._score_group(stage, index), recorder or Recorder(())
+        )
+
+    def complete_layer(
+        self,
+        stage: int,
+        index: int,
+        started: StartedLayer,
+        choice: LayerChoice,
+        recorder: Recorder | None = None,
+    ) -> tuple[Tensor, State]:
+        """CB, the DIA gate and the residual addition of one layer.
+
+        Args:
+            stage: index of the stage.
+            index: index of the layer in its stage.
+            started: from `start_layer`, of a choice that differs in CB and DIA at most.
+            choice: what the layer does.
+            recorder: takes what the run collects.
+
+        Returns:
+            What `run_layer` does, bit for bit.
+        """
+        return self.block(stage, index).complete(
+            started, choice, self._dia_cell(stage, choice), recorder or Recorder(())
+        )
+
+    def held_after(self, stage: int, choices: tuple[LayerChoice, ...], index: int) -> Held:
+        """What of the state after a layer later layers take.
+
+        Args:
+            stage: index of the stage.
+            choices: all layers of the stage.
+            index: index of the layer in its stage.
+        """
+        handed_on = str(stage + 1) in self.residuals
+        sizes = self.shape.stages[stage].attention
+        return Held(
+            held_groups(sizes, choices, index, handed_on=handed_on),
+            held_cells(choices, index),
+            held_residual(choices, index),
+        )
+
+    def _score_group(self, stage: int, index: int) -> int:
+        return self.shape.stages[stage].attention.score_group(index)
+
+    def _dia_cell(self, stage: int, choice: LayerChoice) -> nn.Module | None:
+        cells = self.dia_cells[stage]
+        assert isinstance(cells, nn.ModuleDict)
+        return None if choice.dia is None else cells[str(choice.dia)]
 
     def finish(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the tokens after the last layer."""
@@ -270,17 +362,12 @@ class Network(nn.Module, ABC):
             check_diagonality(self.shape, Envelope.of(placement))
         tokens, state = self.begin(images_BCYX)
         for stage, choices in enumerate(placement.stages):
-            sizes = self.shape.stages[stage].attention
-            handed_on = str(stage + 1) in self.residuals
             for index, choice in enumerate(choices):
                 tokens, state = self._run_or_checkpoint(
                     stage, index, tokens, state, choice, recorder
                 )
                 # What no later layer takes would only fill the memory.
-                state = state.keeping(
-                    held_groups(sizes, choices, index, handed_on=handed_on),
-                    residual=held_residual(choices, index),
-                )
+                state = state.keeping(self.held_after(stage, choices, index))
         logits = self.finish(tokens)
         terms = recorder.diagonality_terms
         return RunResult(

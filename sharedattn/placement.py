@@ -28,6 +28,9 @@ from sharedattn.lavit import LAVIT_LIKE
 SPEC_FORMAT_VERSION = 2
 DEFAULT_SLOTS = 64
 
+_LATER_OPTIONS = frozenset({"dia_start"})
+"""Options that joined `MechanismOptions` when specs of this format had been stored."""
+
 _RESERVED_OPTION = re.compile(r"cbs|r\d+|dia\[[01]*\]")
 _FORM_OPTIONS = {"mea": "", "full": "", "keys": "", "lowrank": r"[1-9]\d{0,5}", "reuse": ""}
 _SHORT_STAGE = re.compile(r"((?:[A-Z]\d+)+)((?:/[^/]*)*)")
@@ -508,6 +511,27 @@ class Envelope:
             )
         )
 
+    def union(self, other: Envelope) -> Envelope:
+        """The smallest envelope that holds what either holds.
+
+        Raises:
+            InputError: they have different numbers of stages.
+        """
+        if len(self.stages) != len(other.stages):
+            raise InputError(
+                f"`envelopes that are joined have equally many stages` must hold, but got "
+                f"{len(self.stages)} and {len(other.stages)}"
+            )
+        return Envelope(
+            tuple(
+                tuple(
+                    _join([position for position in both if position is not None])
+                    for both in itertools.zip_longest(*stages)
+                )
+                for stages in zip(self.stages, other.stages, strict=True)
+            )
+        )
+
     def check(self, placement: Placement) -> None:
         """Refuse a placement that a network over this envelope cannot run.
 
@@ -534,14 +558,29 @@ class Envelope:
 
 
 def _layer_union(choices: Sequence[LayerChoice]) -> LayerEnvelope:
+    return _join(
+        [
+            LayerEnvelope(
+                kinds=frozenset({choice.kind}),
+                max_slots=choice.slots or 0,
+                dia_cells=frozenset(() if choice.dia is None else (choice.dia,)),
+                cb=choice.cb,
+                forms=frozenset(
+                    ((choice.kind, choice.form),) if choice.kind in _KINDS_WITH_FORMS else ()
+                ),
+            )
+            for choice in choices
+        ]
+    )
+
+
+def _join(positions: Sequence[LayerEnvelope]) -> LayerEnvelope:
     return LayerEnvelope(
-        kinds=frozenset(choice.kind for choice in choices),
-        max_slots=max(choice.slots or 0 for choice in choices),
-        dia_cells=frozenset(choice.dia for choice in choices if choice.dia is not None),
-        cb=any(choice.cb for choice in choices),
-        forms=frozenset(
-            (choice.kind, choice.form) for choice in choices if choice.kind in _KINDS_WITH_FORMS
-        ),
+        kinds=frozenset().union(*(position.kinds for position in positions)),
+        max_slots=max(position.max_slots for position in positions),
+        dia_cells=frozenset().union(*(position.dia_cells for position in positions)),
+        cb=any(position.cb for position in positions),
+        forms=frozenset().union(*(position.forms for position in positions)),
     )
 
 
@@ -554,6 +593,8 @@ class MechanismOptions:
             query and multiplies the heads.
         broadcasting_form: plain context broadcasting, or with a learned scale per channel.
         dia_reduction: r of the DIA cell's bottleneck, floor(D / r) channels.
+        dia_start: the DIA cell of the `paper`, whose gates start near a quarter, or ours, whose
+            gates start at exactly `one`, so that a new unit changes nothing.
         class_token_in_mean: whether prefix tokens enter the token means of CB and DIA.
         handover: whose scores a less-attention layer of shifted windows takes: those of the
             last layer of `equal_shift`, or of the `previous` layer, whose windows lie elsewhere.
@@ -570,6 +611,7 @@ class MechanismOptions:
     class_token_in_mean: bool = True
     handover: Literal["equal_shift", "previous"] = "equal_shift"
     attention_residual: bool = False
+    dia_start: Literal["paper", "one"] = "paper"
 
     def __post_init__(self) -> None:
         forms = {
@@ -577,6 +619,7 @@ class MechanismOptions:
             "class_token_in_mean": (True, False),
             "handover": ("equal_shift", "previous"),
             "attention_residual": (True, False),
+            "dia_start": ("paper", "one"),
         }
         for name, known in forms.items():
             value = getattr(self, name)
@@ -596,6 +639,18 @@ class MechanismOptions:
             f.name: getattr(self, f.name)
             for f in fields(self)
             if getattr(self, f.name) != f.default
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Every option of `SPEC_FORMAT_VERSION` as it began, and later ones that are changed.
+
+        Later ones are left out where they are the defaults: specs keep the keys of before.
+        """
+        changed = self.changed()
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name in changed or f.name not in _LATER_OPTIONS
         }
 
 
@@ -681,14 +736,14 @@ class BackboneSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
+        """A plain dictionary of every field, the options as `MechanismOptions.to_json`."""
         return {
             "name": self.name,
             "keywords": dict(self.keywords),
             "image_size": self.image_size,
             "in_chans": self.in_chans,
             "num_classes": self.num_classes,
-            "options": {f.name: getattr(self.options, f.name) for f in fields(self.options)},
+            "options": self.options.to_json(),
         }
 
     @classmethod

@@ -5,7 +5,7 @@ Shape letters: B batch, N queries, M keys, D embed_dim, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -16,6 +16,27 @@ from sharedattn.errors import InputError
 from sharedattn.placement import Kind
 
 COLLECTABLE = frozenset({"attention", "gates", "diagonality"})
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What of a state later layers take.
+
+    Attributes:
+        groups: whose scores.
+        cells: DIA cells whose h and c.
+        residual: whether the attention residual.
+    """
+
+    groups: frozenset[int] = frozenset()
+    cells: frozenset[int] = frozenset()
+    residual: bool = False
+
+    def __or__(self, other: Held) -> Held:
+        """What is taken by either."""
+        return Held(
+            self.groups | other.groups, self.cells | other.cells, self.residual or other.residual
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +58,48 @@ class State:
         """This state after a vanilla or less layer of `group`."""
         return replace(self, scores={**self.scores, group: scores})
 
-    def keeping(self, groups: Collection[int], *, residual: bool) -> State:
-        """This state without the scores of other groups, and without a residual unless told."""
-        kept = {group: scores for group, scores in self.scores.items() if group in groups}
-        return replace(self, scores=kept, residual=self.residual if residual else None)
+    def keeping(self, held: Held) -> State:
+        """This state without what is not held."""
+        return State(
+            scores={group: s for group, s in self.scores.items() if group in held.groups},
+            dia={cell: h_c for cell, h_c in self.dia.items() if cell in held.cells},
+            residual=self.residual if held.residual else None,
+        )
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that it holds."""
+        for scores in self.scores.values():
+            yield scores.q_BHNK
+            yield scores.k_BHMK
+            if scores.bias is not None:
+                yield scores.bias
+        for h_c in self.dia.values():
+            yield from h_c
+        if self.residual is not None:
+            yield self.residual
 
     def with_dia(self, cell: int, h_c: tuple[Tensor, Tensor]) -> State:
         """This state after a call of `cell`."""
         return replace(self, dia={**self.dia, cell: h_c})
+
+
+@dataclass(frozen=True, slots=True)
+class StartedLayer:
+    """A layer half done: its attention, and its MLP as far as it depends on neither CB nor DIA.
+
+    Attributes:
+        tokens: (B, N, D) after the attention branch.
+        branch: (B, N, D), the MLP's output.
+        state: after the attention branch.
+        maps: of the attention, where they are collected.
+        passed_by: tokens (B, ..., D) that the layer hands on as they are; None: none.
+    """
+
+    tokens: Tensor
+    branch: Tensor
+    state: State
+    maps: Tensor | None = None
+    passed_by: Tensor | None = None
 
 
 class Recorder:

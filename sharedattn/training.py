@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from sharedattn.data import DataSource, Split
 from sharedattn.errors import InputError
 from sharedattn.legality import check_diagonality
 from sharedattn.network import Network
-from sharedattn.placement import Envelope, NetworkSpec
+from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.seeds import derived_seed
@@ -47,6 +48,41 @@ class Metrics:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of every field."""
         return asdict(self)
+
+
+class Tally:
+    """Right answers and losses of one network, batch by batch.
+
+    Args:
+        device: where the logits are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # Right answers, loss and images: whole numbers as float64, exact far beyond any data set.
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> None:
+        """Count a batch: logits (B, classes), and labels (B,), int64."""
+        self._sums[0] += (logits_BC.argmax(dim=1) == labels_B).sum()
+        self._sums[1] += F.cross_entropy(logits_BC, labels_B, reduction="sum").double()
+        self._sums[2] += len(labels_B)
+
+    def metrics(self, what: str, rank: Rank = ALONE) -> Metrics:
+        """What all batches give, those of every process together.
+
+        Args:
+            what: whose loss it is, for a message.
+            rank: which of the processes this is that share the batches.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        rank.sum_(self._sums)
+        correct, loss_sum, num_images = self._sums.tolist()
+        loss = loss_sum / num_images
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"`the {what} loss is finite` must hold, but it is {loss}")
+        return Metrics(correct / num_images, loss, int(num_images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +150,8 @@ def initialise(network: nn.Module, scheme: str) -> None:
                 module.reset_parameters()
 
 
-class Trainer:
-    """The training of one placement, epoch by epoch, from scratch or from a checkpoint.
+class EpochTrainer(ABC):
+    """A training epoch by epoch, from its start or from a checkpoint; what a step is, is open.
 
     Equal arguments give equal results on equal versions and threads, in one go or from a
     checkpoint on: it draws from torch's generators, which it seeds for each epoch.
@@ -126,10 +162,10 @@ class Trainer:
     all have the same network at every step.
 
     Args:
-        spec: the network.
+        network: what is trained, with the weights it begins with.
         data: its training and validation splits; the test split is not touched.
         recipe: how to train.
-        seed: of the initialisation, the order of images, augmentation and dropout.
+        seed: of the order of images, augmentation and dropout.
         device: where to train.
         rank: which of the processes this is that train the network.
 
@@ -145,7 +181,7 @@ class Trainer:
 
     def __init__(
         self,
-        spec: NetworkSpec,
+        network: Network,
         data: DataSource,
         recipe: Recipe,
         *,
@@ -153,16 +189,14 @@ class Trainer:
         device: torch.device | str = "cpu",
         rank: Rank = ALONE,
     ) -> None:
-        check_fit(spec, data)
-        _check_diagonality(spec, recipe, Envelope.of(spec.placement))
+        check_fit(network.backbone, data)
+        _check_diagonality(network.backbone, recipe, network.envelope)
         self._data = data
         self._recipe = recipe
         self._seed = seed
         self._device = torch.device(device)
         self._rank = rank
-        torch.manual_seed(seed)
-        self.network = build(spec, drop_path_rate=recipe.drop_path_rate)
-        initialise(self.network, recipe.init)
+        self.network = network
         _check_batch_norms(self.network, rank.of, self._device)
         rank.share_batch_norms(self.network)
         self.network.to(self._device).train()
@@ -214,6 +248,7 @@ class Trainer:
                 self._evaluated,
                 self._data,
                 "validation",
+                placement=self._validated,
                 batch_size=self._recipe.batch_size,
                 device=self._device,
                 rank=self._rank,
@@ -250,6 +285,19 @@ class Trainer:
         self._wall_time_s = state["wall_time_s"]
 
     @property
+    @abstractmethod
+    def _validated(self) -> Placement | None:
+        """The placement that is validated; None: the network's only one."""
+
+    @abstractmethod
+    def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
+        """Add a batch's gradients to the parameters; `update` is its number, from 0.
+
+        Returns:
+            The loss, a scalar without a graph.
+        """
+
+    @property
     def _evaluated(self) -> Network:
         evaluated: Network = self.network if self._ema is None else self._ema.module
         return evaluated
@@ -265,10 +313,9 @@ class Trainer:
             recipe, seed=self._seed, epoch=self.epoch, device=self._device, rank=self._rank
         )
         for images, labels in batches:
-            with _autocast(recipe, self._device):
-                loss = _loss(self.network, images, labels, recipe)
+            # None, not zeros: what no placement of this update uses is neither moved nor decayed.
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._accumulate(images, labels, update)
             self._rank.average_gradients(self.network.parameters())
             if recipe.clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad_norm)
@@ -277,9 +324,50 @@ class Trainer:
             self._schedule.step_update(update)
             if self._ema is not None:
                 self._ema.update(self.network, step=update)
-            loss_sum += loss.detach()
+            loss_sum += loss
         self._rank.sum_(loss_sum)
         return loss_sum.item() / (self._steps_per_epoch * self._rank.of)
+
+
+class Trainer(EpochTrainer):
+    """The training of one placement from scratch.
+
+    Args:
+        spec: the network.
+        data: as of `EpochTrainer`, as are recipe, device and rank.
+        recipe: how to train.
+        seed: of the initialisation too.
+        device: where.
+        rank: which process.
+
+    Raises:
+        InputError: as `EpochTrainer`.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        data: DataSource,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        rank: Rank = ALONE,
+    ) -> None:
+        torch.manual_seed(seed)
+        network = build(spec, drop_path_rate=recipe.drop_path_rate)
+        initialise(network, recipe.init)
+        super().__init__(network, data, recipe, seed=seed, device=device, rank=rank)
+
+    @property
+    def _validated(self) -> None:
+        return None
+
+    def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
+        with autocast(self._recipe, self._device):
+            loss, _ = training_loss(self.network, images, labels, self._recipe)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
 
 def train(
@@ -322,31 +410,37 @@ def evaluate(
     *,
     batch_size: int,
     device: torch.device | str = "cpu",
+    placement: Placement | None = None,
+    num_images: int | None = None,
     rank: Rank = ALONE,
 ) -> Metrics:
-    """Accuracy and loss of a network on all images of a split, in eval mode and float32.
+    """Accuracy and loss of a network on images of a split, in eval mode and float32.
 
     Several processes with the same network share the batches, and all get the same metrics.
 
+    Args:
+        network: any network.
+        data: its split is evaluated on.
+        split: which one.
+        batch_size: images of a batch.
+        device: where the network is.
+        placement: what each layer does; may be left out where the network was built for one.
+        num_images: so many images, spread evenly over the split; None: all of them.
+        rank: which of the processes this is.
+
     Raises:
         FloatingPointError: the logits are not finite.
+        InputError: a placement that the network cannot run, or none where it must be told.
     """
     device = torch.device(device)
     network.eval()
-    # Right answers, loss and images: whole numbers as float64, exact far beyond any data set.
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    batches = data.eval_batches(split, batch_size=batch_size, device=device, rank=rank)
+    tally = Tally(device)
+    batches = data.eval_batches(
+        split, batch_size=batch_size, device=device, at_most=num_images, rank=rank
+    )
     for images, labels in batches:
-        logits = network(images)
-        sums[0] += (logits.argmax(dim=1) == labels).sum()
-        sums[1] += F.cross_entropy(logits, labels, reduction="sum").double()
-        sums[2] += len(labels)
-    rank.sum_(sums)
-    correct, loss_sum, num_images = sums.tolist()
-    loss = loss_sum / num_images
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"`the {split} loss is finite` must hold, but it is {loss}")
-    return Metrics(correct / num_images, loss, int(num_images))
+        tally.add(network(images, placement), labels)
+    return tally.metrics(split, rank)
 
 
 def check_recipe(
@@ -371,8 +465,8 @@ def check_recipe(
     Raises:
         InputError: as `Trainer`.
     """
-    check_fit(spec, data)
-    _check_diagonality(spec, recipe, envelope or Envelope.of(spec.placement))
+    check_fit(spec.backbone, data)
+    _check_diagonality(spec.backbone, recipe, envelope or Envelope.of(spec.placement))
     with torch.device("meta"):
         network = build(spec, drop_path_rate=recipe.drop_path_rate)
         if num_processes > 1:
@@ -382,9 +476,9 @@ def check_recipe(
     Schedule(_optimizer(network, recipe), recipe, steps_per_epoch)
 
 
-def _check_diagonality(spec: NetworkSpec, recipe: Recipe, envelope: Envelope) -> None:
+def _check_diagonality(backbone: BackboneSpec, recipe: Recipe, envelope: Envelope) -> None:
     if recipe.diagonality_weight:
-        check_diagonality(describe(spec.backbone), envelope)
+        check_diagonality(describe(backbone), envelope)
 
 
 def _check_batch_norms(network: Network, num_processes: int, device: torch.device) -> None:
@@ -418,14 +512,14 @@ def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> in
     return steps
 
 
-def check_fit(spec: NetworkSpec, data: DataSource) -> None:
+def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
     """Refuse data whose channels or classes are not the network's.
 
     Raises:
         InputError: says which of them differ.
     """
     for name in ("in_chans", "num_classes"):
-        ours, theirs = getattr(spec.backbone, name), getattr(data, name)
+        ours, theirs = getattr(backbone, name), getattr(data, name)
         if ours != theirs:
             raise InputError(
                 f"`{name} of the network and of the data agree` must hold, but the network has "
@@ -433,21 +527,47 @@ def check_fit(spec: NetworkSpec, data: DataSource) -> None:
             )
 
 
-def _loss(
-    network: Network, images: torch.Tensor, labels: torch.Tensor, recipe: Recipe
-) -> torch.Tensor:
+def training_loss(
+    network: Network,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    placement: Placement | None = None,
+    *,
+    teacher_BC: torch.Tensor | None = None,
+    distillation: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is minimised on a batch, and the logits it was taken of.
+
+    Args:
+        network: what is trained.
+        images: (B, C, Y, X).
+        labels: (B,), or (B, classes) where mixed.
+        recipe: gives label smoothing and the weight of the diagonality term.
+        placement: what is run; None: the network's only one.
+        teacher_BC: (B, classes), logits of a teacher; None: there is none.
+        distillation: share of the cross entropy that is taken to the teacher's probabilities in
+            place of the labels.
+
+    Returns:
+        A scalar with a graph, and logits (B, classes) without one.
+    """
     collect = frozenset({"diagonality"}) if recipe.diagonality_weight else frozenset[str]()
-    result = network.run(images, collect=collect)
+    result = network.run(images, placement, collect=collect)
+    logits_BC = result.logits.float()
     # Mixed labels (B, classes) are smoothed by timm's Mixup already.
     smoothing = recipe.label_smoothing if labels.ndim == 1 else 0.0
-    loss = F.cross_entropy(result.logits.float(), labels, label_smoothing=smoothing)
+    loss = F.cross_entropy(logits_BC, labels, label_smoothing=smoothing)
+    if teacher_BC is not None and distillation:
+        soft = F.cross_entropy(logits_BC, teacher_BC.float().softmax(dim=1))
+        loss = (1.0 - distillation) * loss + distillation * soft
     if result.diagonality is not None:
         loss = loss + recipe.diagonality_weight * result.diagonality
-    return loss
+    return loss, result.logits.detach()
 
 
 @contextmanager
-def _autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
+def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
     if recipe.amp == "none" or device.type == "cpu":
         yield
     else:

@@ -173,6 +173,29 @@ class CountedSpace:
             )
         return self.placement(band.path(rng.randrange(band.size)))
 
+    def sample_many_in_macs_band(
+        self, rng: random.Random, low: int, high: int, count: int
+    ) -> list[Placement]:
+        """`count` members that all differ, uniform over those of a band of MACs.
+
+        Raises:
+            ValueError: fewer than `count` members inside the budget have MACs in the band.
+        """
+        band = self._band(low, high)
+        if not 0 <= count <= band.size:
+            raise ValueError(
+                f"`0 <= count <= members of the band` must hold, but got count={count} and "
+                f"{band.size} members with {low} <= macs <= {high}"
+            )
+        return [
+            self.placement(band.path(number))
+            for number in _distinct_numbers(rng, band.size, count)
+        ]
+
+    def num_in_macs_band(self, low: int, high: int) -> int:
+        """Members inside the budget with low <= MACs <= high."""
+        return self._band(low, high).size
+
     def _infeasible(self) -> str:
         """Says the nearest budget that some member meets."""
         budget = self.budget

@@ -10,6 +10,7 @@ from typing import Any
 from results.records import EvaluationIdentity, EvaluationRecord, Fidelity
 from search.provenance import library_versions
 from sharedattn.placement import NetworkSpec
+from sharedattn.ranks import Rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,23 @@ class Evaluator(ABC):
             seed=seed,
         )
         return Task(spec=spec, seed=seed, identity=identity, checkpoint=checkpoint)
+
+
+class RankedEvaluator(Evaluator):
+    """An evaluator that several processes may run together, each as its rank; a dataclass.
+
+    Attributes:
+        rank: which of the processes this is.
+        device: where they compute.
+    """
+
+    rank: Rank
+    device: str
+
+    @property
+    def shown_device(self) -> str:
+        """The device, and by how many processes it is used."""
+        return self.device if self.rank.of == 1 else f"{self.device} x{self.rank.of}"
 
 
 def measure(evaluator: Evaluator, task: Task) -> Measurement:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +9,16 @@ from functools import cached_property
 from results.checkpoints import CheckpointStore
 from results.records import Fidelity
 from results.weights import WeightsStore
-from search.evaluators.base import Evaluator, Measurement, Report, Task
+from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
+from search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.data import DataConfig, open_data
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
-from sharedattn.training import Epoch, Trainer
+from sharedattn.training import Trainer
 
 
 @dataclass(frozen=True)
-class ScratchEvaluator(Evaluator):
+class ScratchEvaluator(RankedEvaluator):
     """Trains a placement from its initialisation, and keeps the weights.
 
     Attributes:
@@ -65,20 +65,10 @@ class ScratchEvaluator(Evaluator):
             device=self.device,
             rank=self.rank,
         )
-        self._restore(task, trainer)
-        saved_at = time.monotonic()
-        if trainer.epoch in self.rungs:
-            # Whoever judged this rung may not have lived to write the judgement down.
-            yield _report(trainer.curve[-1])
-        while not trainer.finished:
-            epoch = trainer.run_epoch(validate=trainer.epoch + 1 in self.rungs)
-            at_rung = epoch.epoch in self.rungs
-            due = at_rung or time.monotonic() - saved_at >= self.checkpoint_every_s
-            if due and not trainer.finished:
-                self._save(task, trainer)
-                saved_at = time.monotonic()
-            if at_rung:
-                yield _report(epoch)
+        checkpointed = CheckpointedTraining(
+            checkpoints=self.checkpoints, rank=self.rank, every_s=self.checkpoint_every_s
+        )
+        yield from checkpointed.run(trainer, task, self.rungs)
         training = trainer.result()
         sha256 = None
         if self.weights is not None and self.rank.is_first:
@@ -89,26 +79,7 @@ class ScratchEvaluator(Evaluator):
             loss=training.metrics.loss,
             num_images=training.metrics.num_images,
             wall_time_s=training.wall_time_s,
-            device=self.device if self.rank.of == 1 else f"{self.device} x{self.rank.of}",
+            device=self.shown_device,
             learning_curve=tuple(epoch.to_json() for epoch in training.curve),
             weights_sha256=sha256,
         )
-
-    def _restore(self, task: Task, trainer: Trainer) -> None:
-        if self.checkpoints is None or task.checkpoint is None:
-            return
-        state = self.checkpoints.load(task.checkpoint)
-        if state is not None and state["identity"] == task.identity.key:
-            trainer.load_state_dict(state["trainer"])
-
-    def _save(self, task: Task, trainer: Trainer) -> None:
-        if self.checkpoints is None or task.checkpoint is None or not self.rank.is_first:
-            return
-        # The identity says what it is a checkpoint of: names are used again by new studies.
-        state = {"identity": task.identity.key, "trainer": trainer.state_dict()}
-        self.checkpoints.save(task.checkpoint, state)
-
-
-def _report(epoch: Epoch) -> Report:
-    assert epoch.validation is not None
-    return Report(epoch=epoch.epoch, top1=epoch.validation.top1, loss=epoch.validation.loss)

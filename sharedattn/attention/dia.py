@@ -7,10 +7,16 @@ to the next block of the group, and scales the channels of the branch with the c
 The wiring in a transformer (token mean of the MLP's branch in place of global average pooling) is
 ours; the cell is the published one, as its code and its parameter counts define it.
 
+Its gates start near a quarter, which a trained network does not survive unchanged. The start `one`
+is ours as well: the gate is four times the published one, and the last maps begin at zero, so that
+every gate of a new cell is exactly 1.
+
 Shape letters: B batch, D channels, m bottleneck channels, r reduction.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +31,27 @@ class DIACell(nn.Module):
 
         i, f, u, o = split(input_net(s) + hidden_net(h))
         c' = sigmoid(f) c + sigmoid(i) tanh(u)
-        h' = sigmoid(o) sigmoid(c')
+        h' = scale sigmoid(o) sigmoid(c')
 
-    h' is the gate. The last sigmoid, where an LSTM has tanh, keeps it in (0, 1).
+    h' is the gate, with a scale of 1 as published, and of 4 with the start `one`. The last
+    sigmoid, where an LSTM has tanh, keeps it in (0, scale).
 
     Attributes:
+        scale: of the gate.
         input_net: D -> m -> 4 D of the input.
         hidden_net: D -> m -> 4 D of the carried h.
     """
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    def __init__(
+        self, channels: int, reduction: int, start: Literal["paper", "one"] = "paper"
+    ) -> None:
         """A cell for D `channels` with m = floor(D / `reduction`).
+
+        Args:
+            channels: D.
+            reduction: r.
+            start: `one`: every gate is 1 until the cell is trained, whatever the input; `paper`:
+                as published.
 
         Raises:
             InputError: the bottleneck would have no channel.
@@ -47,8 +63,10 @@ class DIACell(nn.Module):
                 f"embed_dim={channels}; lower the reduction"
             )
         bottleneck = channels // reduction
-        self.input_net = _bottleneck_net(channels, bottleneck)
-        self.hidden_net = _bottleneck_net(channels, bottleneck)
+        self.scale = 4.0 if start == "one" else 1.0
+        last = _ZeroLinear if start == "one" else nn.Linear
+        self.input_net = _bottleneck_net(channels, bottleneck, last)
+        self.hidden_net = _bottleneck_net(channels, bottleneck, last)
 
     def forward(self, s_BD: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """One call.
@@ -66,12 +84,21 @@ class DIACell(nn.Module):
         gates_B4D = self.input_net(s_BD) + self.hidden_net(h_BD)
         i_BD, f_BD, u_BD, o_BD = gates_B4D.chunk(4, dim=-1)
         c_BD = torch.sigmoid(f_BD) * c_BD + torch.sigmoid(i_BD) * torch.tanh(u_BD)
-        return torch.sigmoid(o_BD) * torch.sigmoid(c_BD), c_BD
+        h_BD = torch.sigmoid(o_BD) * torch.sigmoid(c_BD)
+        return h_BD if self.scale == 1 else self.scale * h_BD, c_BD
 
 
-def _bottleneck_net(channels: int, bottleneck: int) -> nn.Sequential:
+class _ZeroLinear(nn.Linear):
+    """A linear map that begins, and begins anew, at zero."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+def _bottleneck_net(channels: int, bottleneck: int, last: type[nn.Linear]) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(channels, bottleneck), nn.ReLU(), nn.Linear(bottleneck, 4 * channels)
+        nn.Linear(channels, bottleneck), nn.ReLU(), last(bottleneck, 4 * channels)
     )
 
 

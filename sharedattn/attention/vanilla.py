@@ -135,8 +135,12 @@ def last_rows(joint: nn.Linear) -> nn.Linear:
     return v
 
 
-def linear_rows(joint: nn.Linear, x_BND: Tensor) -> Tensor:
+def linear_rows(joint: nn.Module, x_BND: Tensor) -> Tensor:
     """What the last D rows of a joint map give, its values, (B, N, D)."""
+    if not isinstance(joint, nn.Linear):
+        # Parameters of its own for each part (attention/joint.py): this one's alone are used.
+        last_BND: Tensor = joint.last(x_BND)  # type: ignore[operator]
+        return last_BND
     D = joint.in_features
     bias = None if joint.bias is None else joint.bias[-D:]
     return F.linear(x_BND, joint.weight[-D:], bias)

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from sharedattn.attention import vanilla
 from sharedattn.attention.scores import Scores
-from sharedattn.attention.vanilla import SelfAttention
+from sharedattn.attention.vanilla import ScoredAttention, SelfAttention
 from sharedattn.backbones.family import (
     Family,
     KeywordRule,
@@ -54,9 +54,9 @@ from sharedattn.backbones.vit import (
 )
 from sharedattn.block import Block, GridBlock
 from sharedattn.network import NetworkPlan
-from sharedattn.placement import LayerChoice, LayerEnvelope
+from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
 from sharedattn.shape import BackboneShape, StageShape
-from sharedattn.state import Recorder, State
+from sharedattn.state import Recorder, StartedLayer, State
 
 STEM_CHANNELS = 64
 
@@ -206,6 +206,46 @@ class CeiT(ViTParts):
         self.pos_layer_embed = nn.Parameter(torch.zeros(1, depth, embed_dim))
 
 
+class CeiTBlock(GridBlock):
+    """A block that the class tokens of the layers before pass by, and that adds its own to them.
+
+    Attributes:
+        num_tokens: N, behind which they stand.
+    """
+
+    def __init__(
+        self,
+        block: Any,
+        attention: ScoredAttention | None,
+        position: LayerEnvelope,
+        stage: StageShape,
+        options: MechanismOptions,
+    ) -> None:
+        """Arguments as `Block` has them."""
+        super().__init__(block, attention, position, stage, options)
+        self.num_tokens = stage.num_tokens
+
+    def start(
+        self, x_BND: Tensor, state: State, choice: LayerChoice, group: int, recorder: Recorder
+    ) -> StartedLayer:
+        """As `Block` has it, of tokens (B, N + layers before, D)."""
+        N = self.num_tokens
+        started = super().start(x_BND[:, :N], state, choice, group, recorder)
+        return replace(started, passed_by=x_BND[:, N:])
+
+    def complete(
+        self,
+        started: StartedLayer,
+        choice: LayerChoice,
+        dia_cell: nn.Module | None,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """As `Block` has it, giving tokens (B, N + layers, D)."""
+        x_BND, state = super().complete(started, choice, dia_cell, recorder)
+        assert started.passed_by is not None
+        return torch.cat([x_BND, started.passed_by, x_BND[:, :1]], dim=1), state
+
+
 class CeiTNetwork(ViTNetwork):
     """A CeiT over an envelope; attributes as those of `ViTNetwork`.
 
@@ -223,39 +263,20 @@ class CeiTNetwork(ViTNetwork):
     def make_block(self, block: Any, position: LayerEnvelope, stage: StageShape) -> Block:
         """The layer of a position."""
         attention = self_attention(block.attn, position, stage.num_heads, fused=self.fused)
-        return GridBlock(block, attention, position, stage, self.backbone.options)
+        return CeiTBlock(block, attention, position, stage, self.backbone.options)
 
     def reset_parameters(self) -> None:
         """Tokens and positions alone: those of the layers zero, as the published code has them."""
         super().reset_parameters()
         nn.init.zeros_(self.pos_layer_embed)
 
-    def run_layer(
-        self,
-        stage: int,
-        index: int,
-        tokens: Tensor,
-        state: State,
-        choice: LayerChoice,
-        recorder: Recorder | None = None,
-    ) -> tuple[Tensor, State]:
-        """Tokens and state after one layer, its class token behind those of the layers before."""
-        x_BND, class_tokens_BLD = self._split(tokens)
-        x_BND, state = super().run_layer(stage, index, x_BND, state, choice, recorder)
-        return torch.cat([x_BND, class_tokens_BLD, x_BND[:, :1]], dim=1), state
-
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes): attention over the class tokens of all layers, norm, head."""
-        _, own_BLD = self._split(tokens)
+        own_BLD = tokens[:, self.shape.stages[0].num_tokens :]
         missing = self.shape.stages[0].max_depth - own_BLD.shape[1]
         class_tokens_BLD = torch.cat([own_BLD, own_BLD[:, -1:].expand(-1, missing, -1)], dim=1)
         logits_BC: Tensor = self.head(self.norm(self.lca(class_tokens_BLD + self.pos_layer_embed)))
         return logits_BC
-
-    def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens of the image (B, N, D), and the class tokens of the layers so far."""
-        N = self.shape.stages[0].num_tokens
-        return tokens[:, :N], tokens[:, N:]
 
 
 def _describe(model: Any, image_size: int | None = None) -> BackboneShape:

@@ -8,14 +8,16 @@ import pytest
 from results.front import (
     Confirmation,
     candidates,
-    highest_fidelity,
     next_confirmations,
     objective_values,
     pareto_members,
+    retrained_fidelity,
+    search_fidelity,
     study_front,
+    to_retrain,
 )
 from results.pareto import parse_objectives
-from results.records import Fidelity, TrialRow, TrialState
+from results.records import Fidelity, TrialRole, TrialRow, TrialState
 from sharedattn.errors import InputError
 
 OBJECTIVES = parse_objectives(["top1", "macs"])
@@ -61,7 +63,7 @@ def test_candidates_are_complete_placements_of_equal_fidelity(
     assert pool[0].top1_standard_error is None
     assert not pool[1].is_reused
     assert pool[1].best_run.replicate == 2
-    assert highest_fidelity(rows) == Fidelity(epochs=7, image_size=16)
+    assert search_fidelity(rows) == Fidelity(epochs=7, image_size=16)
     assert candidates([], num_seeds=3) == []
 
 
@@ -224,3 +226,70 @@ def test_confirmation_does_not_depend_on_the_order_of_completion(make_row: Row) 
                 rows.append(make_row(len(rows), placement, top1, macs, replicate=replicate))
         totals.append((begun, study_front(rows, OBJECTIVES, 3).members[0].placement))
     assert totals[0][0] and all(total == totals[0] for total in totals)
+
+
+INHERITED = Fidelity(epochs=11, image_size=16, weights="inherited")
+TRAINED = Fidelity(epochs=7, image_size=16)
+
+
+@pytest.fixture
+def scored(make_row: Row) -> list[TrialRow]:
+    """Five placements by shared weights: V1, V3 and V5 are on the front."""
+    tops = {"V1": (0.5, 1), "V2": (0.4, 2), "V3": (0.6, 3), "V4": (0.55, 4), "V5": (0.7, 5)}
+    return [
+        make_row(number, text, top1, macs=macs, fidelity_key=INHERITED.key)
+        for number, (text, (top1, macs)) in enumerate(tops.items())
+    ]
+
+
+def retrained(
+    make_row: Row, number: int, text: str, macs: int, tops: list[float]
+) -> list[TrialRow]:
+    return [
+        make_row(number + r, text, top1, macs=macs, role=TrialRole.CONFIRM, replicate=r)
+        for r, top1 in enumerate(tops)
+    ]
+
+
+def test_members_of_an_inherited_front_are_trained_from_replicate_0_on(
+    scored: list[TrialRow],
+) -> None:
+    assert asked(scored, 2) == [(p, r) for p in ("V1", "V3", "V5") for r in (0, 1)]
+    assert asked(scored, 1) == [("V1", 0), ("V3", 0), ("V5", 0)]
+    assert asked(scored, 0) == []
+    front = study_front(scored, OBJECTIVES, 2)
+    assert ([m.placement for m in front.members], front.fidelity) == (
+        ["V1", "V3", "V5"],
+        INHERITED,
+    )
+    assert not front.is_confirmed
+    assert retrained_fidelity(scored) is None
+
+
+def test_inherited_and_trained_accuracies_never_share_a_front(
+    scored: list[TrialRow], make_row: Row
+) -> None:
+    rows = [*scored, *retrained(make_row, 0, "V1", 1, [0.2, 0.4])]
+    rows += retrained(make_row, 2, "V3", 3, [0.25, 0.25])
+    # While one of them is still to be trained, the front is of inherited accuracies.
+    assert study_front(rows, OBJECTIVES, 2).fidelity == INHERITED
+    assert asked(rows, 2) == [("V5", 0), ("V5", 1)]
+    rows += retrained(make_row, 4, "V5", 5, [0.31, 0.33])
+    front = study_front(rows, OBJECTIVES, 2)
+    # V3 is dominated by V1 now, whatever V2 and V4 had from shared weights.
+    assert [(m.placement, m.number) for m in front.members] == [("V1", 0), ("V5", 4)]
+    assert [m.top1 for m in front.members] == pytest.approx([0.3, 0.32], abs=1e-15)
+    assert (front.is_confirmed, front.fidelity) == (True, TRAINED)
+    assert asked(rows, 2) == []
+    # A third seed may be asked for later on.
+    assert asked(rows, 3) == [("V1", 2), ("V3", 2), ("V5", 2)]
+
+
+def test_a_long_front_is_thinned_evenly_and_keeps_its_ends(make_row: Row) -> None:
+    rows = [
+        make_row(i, f"V{i + 1}", i / 64, macs=i + 1, fidelity_key=INHERITED.key) for i in range(34)
+    ]
+    members = study_front(rows, OBJECTIVES, 3).members
+    assert len(members) == 34
+    assert [m.number for m in to_retrain(members)] == list(range(0, 34, 3))
+    assert to_retrain(members[:12]) == members[:12]

@@ -16,9 +16,9 @@ from results.weights import WeightsStore
 from search.evaluators import Report
 from search.executors import Lost, Preempted
 from search.executors.local import LocalExecutor
+from search.retries import MAX_DEATHS, MAX_PREEMPTIONS
 from search.searchers import SEARCHERS
 from search.stopping import EarlyStopping
-from search.study import MAX_DEATHS, MAX_PREEMPTIONS
 from sharedattn.backbones import resolve
 from sharedattn.placement import BackboneSpec, MechanismOptions, NetworkSpec, Placement
 from spaces.budget import Budget, CountedSpace

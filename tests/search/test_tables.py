@@ -39,8 +39,8 @@ def run(placement: str, top1: float, replicate: int = 0) -> TrialRow:
 
 
 def test_brackets_in_placements_are_text() -> None:
-    one = Candidate((run("E1/dia[1011]", 0.75),))
-    two = Candidate((run("[/V1]", 0.5), run("[/V1]", 0.75, replicate=1)))
+    one = Candidate(7, (run("E1/dia[1011]", 0.75),))
+    two = Candidate(7, (run("[/V1]", 0.5), run("[/V1]", 0.75, replicate=1)))
     table = front_table(Front((one, two), is_confirmed=True, fidelity=None))
     assert [line.split() for line in shown(table).splitlines()] == [
         ["id", "placement", "top1", "MACs", "params", "seeds"],

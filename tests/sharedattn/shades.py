@@ -3,7 +3,7 @@
 import torch
 
 from sharedattn.backbones import resolve
-from sharedattn.data.source import DataSource
+from sharedattn.data.source import DataSource, spread
 from sharedattn.placement import NetworkSpec
 from sharedattn.ranks import ALONE
 from sharedattn.recipe import Recipe
@@ -48,8 +48,10 @@ class Shades(DataSource):
         for start in range(0, 35 - recipe.batch_size + 1, recipe.batch_size):
             yield images[start + share], labels[start + share]
 
-    def eval_batches(self, split, *, batch_size, device, rank=ALONE):
+    def eval_batches(self, split, *, batch_size, device, at_most=None, rank=ALONE):
         self.opened.append((split, None))
         images, labels = self.draw(self.num_images(split), 77 if split == "test" else 55)
+        chosen = torch.tensor(spread(len(labels), at_most))
+        images, labels = images[chosen], labels[chosen]
         batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
         yield from rank.turns(list(batches))

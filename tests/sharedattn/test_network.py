@@ -81,6 +81,34 @@ def test_a_run_can_be_resumed_from_any_prefix(supernet: Network) -> None:
         assert torch.equal(supernet.finish(tokens), supernet(x, FIRST))
 
 
+def test_a_started_layer_serves_every_cb_and_dia(supernet: Network) -> None:
+    tokens, state = supernet.run_layer(
+        0, 0, *supernet.begin(images(supernet.backbone)), FIRST.layers[0]
+    )
+    started = supernet.start_layer(0, 1, tokens, state, FIRST.layers[1])
+    for dia, cb in itertools.product((None, 0), (False, True)):
+        choice = replace(FIRST.layers[1], dia=dia, cb=cb)
+        own, own_state = supernet.complete_layer(0, 1, started, choice)
+        whole, whole_state = supernet.run_layer(0, 1, tokens, state, choice)
+        assert torch.equal(own, whole)
+        assert list(own_state.dia) == list(whole_state.dia) == ([] if dia is None else [dia])
+    assert started.state.dia == {}
+
+
+def test_a_state_holds_what_later_layers_take(supernet: Network) -> None:
+    held = [supernet.held_after(0, FIRST.stages[0], index) for index in range(5)]
+    assert [sorted(h.groups) for h in held] == [[0], [0], [0], [], []]
+    assert [sorted(h.cells) for h in held] == [[0, 1], [0, 1], [1], [1], []]
+    assert not any(h.residual for h in held)
+    assert held[1] | held[3] == held[0]
+    tokens, state = supernet.begin(images(supernet.backbone))
+    for index, choice in enumerate(FIRST.layers[:3]):
+        tokens, state = supernet.run_layer(0, index, tokens, state, choice)
+    kept = state.keeping(held[2])
+    assert list(state.dia) == [0] and dict(kept.dia) == {}
+    assert kept.scores == state.scores and state.keeping(held[3]).scores == {}
+
+
 def test_a_run_leaves_nothing_on_modules(supernet: Network) -> None:
     def held() -> list[dict[str, int]]:
         return [{k: id(v) for k, v in vars(m).items()} for m in supernet.modules()]
@@ -135,7 +163,7 @@ def test_each_stage_starts_with_its_transition_and_an_empty_state(tiny: Backbone
         (0, 0, []),
         (0, 1, [0]),
         (1, 0, []),
-        (1, 1, [0]),
+        (1, 1, []),  # its stage calls no cell
     ]
 
 

@@ -290,6 +290,7 @@ def test_envelopes_are_over_equally_many_stages() -> None:
         ({"handover": "next"}, "`handover` is one of equal_shift, previous"),
         ({"attention_residual": 1}, "`attention_residual` is one of True, False"),
         ({"broadcasting_form": "twice"}, "`broadcasting_form` is one of plain, scaled"),
+        ({"dia_start": "zero"}, "`dia_start` is one of paper, one"),
         ({"class_token_in_mean": 1}, "`class_token_in_mean` is one of True, False"),
         ({"external_expansion": 0}, "`external_expansion >= 1`"),
         ({"dia_reduction": 4.0}, "`dia_reduction >= 1`"),
@@ -308,6 +309,7 @@ mechanism_options = st.builds(
     broadcasting_form=st.sampled_from(["plain", "scaled"]),
     dia_reduction=st.integers(1, 40),
     class_token_in_mean=st.booleans(),
+    dia_start=st.sampled_from(["paper", "one"]),
 )
 keywords = st.dictionaries(
     st.sampled_from(["depth", "mlp_ratio", "qkv_bias", "global_pool"]),
@@ -365,8 +367,19 @@ def test_the_key_is_pinned() -> None:
     )
 
 
+def test_a_document_from_before_an_option_is_read() -> None:
+    document = NetworkSpec.parse("vit: V2/dia1").to_json()
+    assert "dia_start" not in document["backbone"]["options"]
+    assert len(document["backbone"]["options"]) == 6
+    assert NetworkSpec.from_json(document).backbone.options.dia_start == "paper"
+    later = NetworkSpec.parse("vit(dia_start=one): V2/dia1")
+    assert later.to_json()["backbone"]["options"]["dia_start"] == "one"
+    assert str(later) == "vit(dia_start=one): V2/dia1"
+
+
 def test_any_difference_changes_the_key() -> None:
     texts = ["vit: V2", "vit: V1", "vit@224: V2", "vit(depth=3): V2", "vit(dia_reduction=3): V2"]
+    texts.append("vit(dia_start=one): V2")
     assert len({NetworkSpec.parse(text).key for text in texts}) == len(texts)
 
 

@@ -266,4 +266,4 @@ def test_checking_a_recipe_draws_nothing():
 def test_data_that_does_not_fit(name, value):
     spec = NetworkSpec(replace(SPEC.backbone, **{name: value}), SPEC.placement)
     with pytest.raises(InputError, match=f"{name} of the network and of the data agree"):
-        check_fit(spec, Shades())
+        check_fit(spec.backbone, Shades())

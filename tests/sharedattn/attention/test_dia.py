@@ -1,4 +1,4 @@
-"""The DIA cell: by its equations, its gate's range, its published parameter counts."""
+"""The DIA cell: by its equations, its gate's range and start, its published parameter counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import torch
 
 from sharedattn.attention import dia
 from sharedattn.attention.dia import DIACell
+from sharedattn.backbones import build
 from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec
+from sharedattn.training import initialise
 
 B, D, REDUCTION = 3, 11, 4
 
@@ -74,3 +77,59 @@ def test_params_and_macs_of_a_built_cell() -> None:
 def test_a_bottleneck_has_channels() -> None:
     with pytest.raises(InputError, match="dia_reduction <= embed_dim.*=12, embed_dim=11"):
         DIACell(D, 12)
+
+
+def chain(cell: DIACell, num_blocks: int) -> list[torch.Tensor]:
+    """The gates (B, D) of so many blocks, each with an input of its own."""
+    gates, state = [], None
+    for _ in range(num_blocks):
+        state = cell(5 * torch.randn(B, D), state)
+        gates.append(state[0])
+    return gates
+
+
+def test_the_start_at_one_is_exact_in_every_block_of_a_chain() -> None:
+    cell = DIACell(D, REDUCTION, "one")
+    for gate in chain(cell, 7):
+        assert torch.equal(gate, torch.ones(B, D))
+    # A recipe that draws all linear maps anew leaves the start as it is.
+    initialise(cell, "torch")
+    assert cell.input_net[0].weight.any() and not cell.input_net[2].weight.any()
+    assert torch.equal(chain(cell, 2)[1], torch.ones(B, D))
+
+
+def test_the_start_at_one_is_four_times_the_published_gate_of_a_block_alone() -> None:
+    published, ours = DIACell(D, REDUCTION), DIACell(D, REDUCTION, "one")
+    ours.load_state_dict(published.state_dict())
+    s = torch.randn(B, D)
+    torch.testing.assert_close(ours(s, None)[0], 4 * published(s, None)[0])
+    assert torch.equal(ours(s, None)[1], published(s, None)[1])
+    assert sum(p.numel() for p in ours.parameters()) == dia.params(D, REDUCTION)
+
+
+def test_all_parameters_of_the_start_at_one_are_trained() -> None:
+    """The zero maps move in the first step; what is before them, and the forget gate, after it."""
+    cell = DIACell(D, REDUCTION, "one")
+    for net in (cell.input_net, cell.hidden_net):
+        torch.nn.init.constant_(net[0].bias, 9.0)  # no bottleneck whose ReLUs are all closed
+    optimizer = torch.optim.SGD(cell.parameters(), lr=1e-3)
+    forget = slice(D, 2 * D)
+    for step in range(3):
+        optimizer.zero_grad()
+        sum((gate - 0.5).square().sum() for gate in chain(cell, 3)).backward()
+        for net in (cell.input_net, cell.hidden_net):
+            last = net[2].weight.grad
+            assert last[:D].any() == last[forget].any() == net[0].weight.grad.any() == (step > 0)
+            assert last[2 * D :].all()  # of the update and the output gate, from the first step on
+        optimizer.step()
+
+
+def test_a_network_with_units_that_start_at_one_is_the_network_without() -> None:
+    backbone = "vit(depth=3,dia_start=one,embed_dim=14,num_heads=2,num_classes=3,patch_size=5)@15"
+    gated, plain = (
+        build(NetworkSpec.parse(f"{backbone}: V3{unit}")).eval() for unit in ("/dia2", "")
+    )
+    gated.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.randn(2, 3, 15, 15)
+    assert torch.equal(gated(images), plain(images))
+    assert len(list(gated.dia_cells[0])) == 2

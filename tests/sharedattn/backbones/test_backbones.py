@@ -133,12 +133,13 @@ def test_what_a_model_shows_builds_it_again(base_name: str) -> None:
     ("text", "expected"),
     [
         (
-            "vit(broadcasting_form=scaled,class_token_in_mean=false,dia_reduction=3,"
+            "vit(broadcasting_form=scaled,class_token_in_mean=false,dia_reduction=3,dia_start=one,"
             "external_expansion=2): V2E1/s7",
             "vit: V2E1/s7",
         ),
         ("vit(broadcasting_form=scaled,class_token_in_mean=false): V1/cb", None),
         ("vit(class_token_in_mean=false,dia_reduction=3): V1/dia1", None),
+        ("vit(dia_start=one): V1/dia1", None),
         ("vit(external_expansion=2): E1/s7/mea", None),
         # Only the last stage of a pyramid has a class token.
         ("pvt(class_token_in_mean=false): V1/cb | V1 | V1 | V1", "pvt: V1/cb | V1 | V1 | V1"),

@@ -1,0 +1,121 @@
+"""What shared weights said of placements, beside what those came to when they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from results.front import (
+    Candidate,
+    candidates,
+    candidates_at,
+    is_inherited,
+    pareto_members,
+    retrained_fidelity,
+)
+from results.front import objective_values as values_of
+from results.pareto import Objective, hypervolume
+from results.records import Document, Fidelity, TrialRow
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A placement by shared weights and by its own.
+
+    Attributes:
+        inherited: with the shared weights.
+        trained: with weights of its own.
+    """
+
+    inherited: Candidate
+    trained: Candidate
+
+    @property
+    def top1(self) -> float:
+        """Trained minus inherited accuracy, a fraction."""
+        return self.trained.top1 - self.inherited.top1
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """A search by shared weights: its front, and how far that was from the truth.
+
+    Attributes:
+        fidelity: of the shared weights.
+        num_scored: placements that they have scored.
+        front: of inherited accuracies, from the cheapest member to the dearest.
+        hypervolume: of that front.
+        gaps: of the placements that have been trained since, in the front's order.
+    """
+
+    fidelity: Fidelity
+    num_scored: int
+    front: tuple[Candidate, ...]
+    hypervolume: float
+    gaps: tuple[Gap, ...]
+
+    @property
+    def mean_gap(self) -> float | None:
+        """Mean of trained minus inherited accuracy; None: nothing has been trained yet."""
+        return mean(gap.top1 for gap in self.gaps) if self.gaps else None
+
+    def to_json(self) -> Document:
+        """As `search --json` has it under `inherited`."""
+        return {
+            "fidelity": self.fidelity.to_json(),
+            "scored": self.num_scored,
+            "front": [
+                {
+                    "id": member.number,
+                    "placement": member.placement,
+                    "top1": member.top1,
+                    "macs": member.macs,
+                    "params": member.params,
+                }
+                for member in self.front
+            ],
+            "hypervolume": self.hypervolume,
+            "retrained": [
+                {
+                    "id": gap.trained.number,
+                    "placement": gap.trained.placement,
+                    "inherited_top1": gap.inherited.top1,
+                    "trained_top1": gap.trained.top1,
+                    "seeds": len(gap.trained.runs),
+                }
+                for gap in self.gaps
+            ],
+            "mean_gap": self.mean_gap,
+        }
+
+
+def inheritance_of(
+    rows: Sequence[TrialRow],
+    objectives: Sequence[Objective],
+    num_seeds: int,
+    reference_point: Mapping[str, float],
+) -> Inheritance | None:
+    """What shared weights gave; None where the search trained its placements.
+
+    Args:
+        rows: trials of one study, of both roles.
+        objectives: what is compared.
+        num_seeds: K, trainings of a placement that count.
+        reference_point: of the hypervolume.
+    """
+    if not is_inherited(rows):
+        return None
+    pool = candidates(rows, num_seeds)
+    front = pareto_members(pool, objectives)
+    retrained = retrained_fidelity(rows)
+    trained = [] if retrained is None else candidates_at(rows, retrained, num_seeds)
+    by_number = {candidate.number: candidate for candidate in pool}
+    gaps = [Gap(by_number[candidate.number], candidate) for candidate in trained]
+    return Inheritance(
+        fidelity=Fidelity.from_key(pool[0].runs[0].fidelity_key or ""),
+        num_scored=len(pool),
+        front=front,
+        hypervolume=hypervolume(values_of(front, objectives), objectives, reference_point),
+        gaps=tuple(sorted(gaps, key=lambda gap: (gap.trained.macs, gap.trained.number))),
+    )

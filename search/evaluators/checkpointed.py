@@ -1,0 +1,75 @@
+"""A training inside an evaluation: it reports at rungs, and goes on from its last checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from results.checkpoints import CheckpointStore
+from search.evaluators.base import Report, Task
+from sharedattn.ranks import ALONE, Rank
+from sharedattn.training import Epoch, EpochTrainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointedTraining:
+    """Runs trainers of tasks to their end, keeping checkpoints on the way.
+
+    Attributes:
+        checkpoints: where unfinished trainings are put; None: nowhere.
+        rank: which of the processes this is that train a network together.
+        every_s: least seconds between two checkpoints of a training, those of rungs apart: a
+            large network takes long to write.
+    """
+
+    checkpoints: CheckpointStore | None = None
+    rank: Rank = ALONE
+    every_s: float = 15.0
+
+    def run(
+        self, trainer: EpochTrainer, task: Task, rungs: tuple[int, ...] = ()
+    ) -> Generator[Report, None, None]:
+        """Train to the end, from the task's checkpoint where there is one.
+
+        Args:
+            trainer: at its start.
+            task: names the checkpoint, and what it is a checkpoint of.
+            rungs: epochs after which it reports.
+
+        Yields:
+            A report at each rung; that of the rung it goes on from again.
+        """
+        self._restore(task, trainer)
+        saved_at = time.monotonic()
+        if trainer.epoch in rungs:
+            # Whoever judged this rung may not have lived to write the judgement down.
+            yield _report(trainer.curve[-1])
+        while not trainer.finished:
+            epoch = trainer.run_epoch(validate=trainer.epoch + 1 in rungs)
+            at_rung = epoch.epoch in rungs
+            due = at_rung or time.monotonic() - saved_at >= self.every_s
+            if due and not trainer.finished:
+                self._save(task, trainer)
+                saved_at = time.monotonic()
+            if at_rung:
+                yield _report(epoch)
+
+    def _restore(self, task: Task, trainer: EpochTrainer) -> None:
+        if self.checkpoints is None or task.checkpoint is None:
+            return
+        state = self.checkpoints.load(task.checkpoint)
+        if state is not None and state["identity"] == task.identity.key:
+            trainer.load_state_dict(state["trainer"])
+
+    def _save(self, task: Task, trainer: EpochTrainer) -> None:
+        if self.checkpoints is None or task.checkpoint is None or not self.rank.is_first:
+            return
+        # The identity says what it is a checkpoint of: names are used again by new studies.
+        state = {"identity": task.identity.key, "trainer": trainer.state_dict()}
+        self.checkpoints.save(task.checkpoint, state)
+
+
+def _report(epoch: Epoch) -> Report:
+    assert epoch.validation is not None
+    return Report(epoch=epoch.epoch, top1=epoch.validation.top1, loss=epoch.validation.loss)

@@ -1,0 +1,281 @@
+"""The supernet as an evaluator: trained once, then asked for any placement's accuracy.
+
+A worker is handed one of three tasks: to train the supernet, to score many placements by its
+weights, or to train one placement by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+
+from results.records import EvaluationIdentity, Fidelity, document_key
+from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
+from search.evaluators.checkpointed import CheckpointedTraining
+from search.evaluators.scratch import ScratchEvaluator
+from sharedattn.backbones import build_network, describe, resolve
+from sharedattn.data import open_data
+from sharedattn.network import Network
+from sharedattn.placement import Envelope, NetworkSpec, Placement
+from sharedattn.ranks import ALONE, Rank
+from sharedattn.supernet import (
+    SupernetRecipe,
+    SupernetTrainer,
+    check_supernet_weights,
+    supernet_network,
+)
+from sharedattn.training import Metrics
+from sharedattn.tree_evaluation import TreeEvaluation
+from spaces.budget import Budget, CountedSpace
+from spaces.space import Space
+from spaces.strata import StratifiedSampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupernetTask(Task):
+    """The training of the supernet; its identity names the weights that come of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTask(Task):
+    """Placements to be scored by shared weights.
+
+    Attributes:
+        placements: canonical on the backbone.
+        weights_sha256: of the supernet's weights, which its identity names.
+    """
+
+    placements: tuple[Placement, ...]
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores(Measurement):
+    """What shared weights give for many placements; its own figures are the best of them.
+
+    Attributes:
+        metrics: of each placement, in the task's order.
+        peak_bytes: the most that the walk over the placements' tree has kept.
+    """
+
+    metrics: tuple[Metrics, ...] = field(default_factory=tuple)
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class SupernetEvaluator(RankedEvaluator):
+    """Trains a supernet over a space, scores placements by it, and trains placements alone.
+
+    Attributes:
+        scratch: trains placements by themselves; its weights' store keeps the supernet's as well.
+        space: the space.
+        budget: what a placement may cost; placements beyond it are not trained.
+        recipe: how the supernet is trained and asked.
+        seed: of the supernet's training.
+        tree_bytes: the most that a walk over the placements' tree may keep; None: no bound.
+        rank: which of the processes this is that train together.
+    """
+
+    scratch: ScratchEvaluator
+    space: Space
+    budget: Budget
+    recipe: SupernetRecipe
+    seed: int
+    tree_bytes: int | None = None
+    rank: Rank = ALONE
+
+    @property
+    def device(self) -> str:  # type: ignore[override]
+        """Where everything is computed."""
+        return self.scratch.device
+
+    @property
+    def recipe_key(self) -> str:
+        return self.scratch.recipe_key
+
+    @property
+    def data_fingerprint(self) -> str:
+        return self.scratch.data_fingerprint
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return self.scratch.fidelity
+
+    @cached_property
+    def counted(self) -> CountedSpace:
+        """The placements inside the budget."""
+        return CountedSpace(self.space, self.budget)
+
+    @cached_property
+    def largest(self) -> Placement:
+        """All-vanilla at full depth, whether the space has it or not."""
+        return Placement.all_vanilla([s.max_depth for s in describe(self.space.backbone).stages])
+
+    @cached_property
+    def envelope(self) -> Envelope:
+        """Holds the space's placements and the largest."""
+        return self.space.envelope().union(Envelope.of(self.largest))
+
+    @cached_property
+    def supernet_identity(self) -> EvaluationIdentity:
+        """What names the supernet's weights."""
+        document = {
+            "space": self.space.to_document(),
+            "max_macs": self.budget.max_macs,
+            "max_params": self.budget.max_params,
+        }
+        return EvaluationIdentity(
+            spec_key=document_key(document),
+            recipe_key=self.recipe.key,
+            data_fingerprint=self.data_fingerprint,
+            fidelity=Fidelity(
+                epochs=self.recipe.training.epochs,
+                image_size=open_data(self.scratch.data).image_size,
+                weights="inherited",
+            ),
+            seed=self.seed,
+        )
+
+    def scored_identity(self, spec: NetworkSpec, weights_sha256: str) -> EvaluationIdentity:
+        """What names a placement's accuracy by the shared weights.
+
+        These stand in the place of a recipe: the same training on other threads may end in other
+        weights, which score otherwise.
+        """
+        asked = {"supernet_sha256": weights_sha256, "scored_images": self.recipe.scored_images}
+        return replace(self.supernet_identity, spec_key=spec.key, recipe_key=document_key(asked))
+
+    def supernet_task(self, checkpoint: str) -> SupernetTask:
+        """The task of training the supernet, with the name of its checkpoint."""
+        return SupernetTask(
+            spec=self._spec_of_largest,
+            seed=self.seed,
+            identity=self.supernet_identity,
+            checkpoint=checkpoint,
+        )
+
+    def score_task(self, placements: Sequence[Placement], weights_sha256: str) -> ScoreTask:
+        """The task of scoring placements by the supernet's weights."""
+        return ScoreTask(
+            spec=self._spec_of_largest,
+            seed=self.seed,
+            identity=self.supernet_identity,
+            placements=tuple(placements),
+            weights_sha256=weights_sha256,
+        )
+
+    def check_tree_memory(self) -> None:
+        """Refuse, before anything is trained, a bound that scoring could not keep.
+
+        Raises:
+            InputError: some layer takes and gives more than `tree_bytes`.
+        """
+        if self.tree_bytes is None:
+            return
+        with torch.device("meta"):
+            network = build_network(self.space.backbone, self.envelope)
+        # Together they have every choice of every layer.
+        self._tree(network, map(self.space.automaton.placement, self.space.automaton.cover()))
+
+    @property
+    def _spec_of_largest(self) -> NetworkSpec:
+        return resolve(NetworkSpec(self.space.backbone, self.largest))
+
+    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
+        if isinstance(task, SupernetTask):
+            return (yield from self._train(task))
+        if isinstance(task, ScoreTask):
+            return self._score(task)
+        return (yield from replace(self.scratch, rank=self.rank).evaluate(task))
+
+    def _train(self, task: SupernetTask) -> Generator[Report, None, Measurement]:
+        weights = self.scratch.weights
+        assert weights is not None
+        trainer = SupernetTrainer(
+            self._fresh_network(),
+            open_data(self.scratch.data),
+            self.recipe,
+            largest=self.largest,
+            smallest=self.counted.cheapest,
+            sampler=StratifiedSampler(self.counted, self.recipe.strata),
+            seed=task.seed,
+            device=self.device,
+            rank=self.rank,
+        )
+        checkpointed = CheckpointedTraining(
+            checkpoints=self.scratch.checkpoints,
+            rank=self.rank,
+            every_s=self.scratch.checkpoint_every_s,
+        )
+        # For whoever watches; nothing is judged there.
+        epochs, step = self.recipe.training.epochs, max(1, self.recipe.training.epochs // 8)
+        yield from checkpointed.run(trainer, task, tuple(range(step, epochs, step)))
+        training = trainer.result()
+        sha256 = None
+        if self.rank.is_first:
+            sha256 = weights.save(task.identity.key, trainer.trained().state_dict())
+        return Measurement(
+            split="validation",
+            top1=training.metrics.top1,
+            loss=training.metrics.loss,
+            num_images=training.metrics.num_images,
+            wall_time_s=training.wall_time_s,
+            device=self.shown_device,
+            learning_curve=tuple(epoch.to_json() for epoch in training.curve),
+            weights_sha256=sha256,
+        )
+
+    def _score(self, task: ScoreTask) -> Scores:
+        started = time.perf_counter()
+        evaluation = self._tree(self._trained_network(task.weights_sha256), task.placements)
+        found = evaluation.run()
+        metrics = tuple(found[placement] for placement in task.placements)
+        best = max(metrics, key=lambda one: one.top1)
+        return Scores(
+            split="validation",
+            top1=best.top1,
+            loss=best.loss,
+            num_images=best.num_images,
+            wall_time_s=time.perf_counter() - started,
+            device=self.device,
+            metrics=metrics,
+            peak_bytes=evaluation.peak_bytes,
+        )
+
+    def _tree(self, network: Network, placements: Iterable[Placement]) -> TreeEvaluation:
+        return TreeEvaluation(
+            network,
+            placements,
+            open_data(self.scratch.data),
+            "validation",
+            # Nothing is kept for a backward pass.
+            batch_size=2 * self.recipe.training.batch_size,
+            device=self.device,
+            memory_bytes=self.tree_bytes,
+            num_images=self.recipe.scored_images,
+        )
+
+    def _fresh_network(self) -> Network:
+        return supernet_network(
+            self.space.backbone, self.envelope, self.recipe.training, seed=self.seed
+        )
+
+    def _trained_network(self, sha256: str) -> Network:
+        """The supernet with its weights; a worker loads it once."""
+        if sha256 not in self._networks:
+            assert self.scratch.weights is not None
+            state = self.scratch.weights.load(self.supernet_identity.key, sha256)
+            network = self._fresh_network()
+            check_supernet_weights(network, state)
+            network.load_state_dict(state)
+            self._networks.clear()
+            self._networks[sha256] = network.to(self.device).eval()
+        return self._networks[sha256]
+
+    @cached_property
+    def _networks(self) -> dict[str, Network]:
+        return {}

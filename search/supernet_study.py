@@ -1,0 +1,295 @@
+"""The study loop of a supernet: train once, score placements by its weights, train the front.
+
+Search trials are scores: placements that have the shared weights' accuracy from the moment they
+are written. A space that is small enough is scored whole, so that its front of inherited
+accuracies is exact; of a larger one the searcher proposes generations, each scored at once. The
+front's members are then trained by themselves, as further runs of the study, by the same rules and
+in the same slots as any trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from results.records import (
+    EvaluationRecord,
+    ScoredTrial,
+    SpecRecord,
+    TrialParameters,
+    TrialRole,
+)
+from search.evaluators import Report
+from search.evaluators.supernet import Scores, ScoreTask, SupernetEvaluator
+from search.executors import Executor
+from search.provenance import library_versions
+from search.retries import run_tasks
+from search.searchers import PastTrial, Proposal
+from search.study import StudyLoop, placement_of
+from sharedattn.backbones import resolve
+from sharedattn.placement import NetworkSpec, Placement
+from sharedattn.training import Metrics
+from spaces.budget import CountedSpace
+
+SUPERNET_NOTE = "sharedattn:supernet"
+MAX_EXHAUSTIVE = 20_000  # placements of a space that is scored whole, unless fewer are asked for
+LARGE_SPACE_TRIALS = 2_000  # placements scored of a larger one, where no number is asked for
+GENERATION = 100  # proposals that are scored at once
+TASKS_PER_SLOT = 4  # of scoring: fewer share more, more waste less at the end
+
+
+def default_num_trials(space: CountedSpace) -> int:
+    """Placements that are scored where no number is asked for."""
+    return space.in_budget if space.in_budget <= MAX_EXHAUSTIVE else LARGE_SPACE_TRIALS
+
+
+@dataclass(frozen=True, slots=True)
+class SharedExecutors:
+    """What runs the work that all placements share; each is opened when it is needed.
+
+    Attributes:
+        training: one slot, for the supernet's training.
+        scoring: slots for the scores.
+    """
+
+    training: Callable[[], AbstractContextManager[Executor]]
+    scoring: Callable[[], AbstractContextManager[Executor]]
+
+
+class SupernetLoop(StudyLoop):
+    """Drives a study by a supernet; arguments as `StudyLoop` beside those here.
+
+    Args:
+        shared: trains the supernet and scores placements; as `evaluator` it trains the front.
+        executors: what runs the shared work; `executor` runs the front's trainings.
+    """
+
+    def __init__(
+        self, *, shared: SupernetEvaluator, executors: SharedExecutors, **arguments: Any
+    ) -> None:
+        super().__init__(evaluator=shared, **arguments)
+        self._shared = shared
+        self._executors = executors
+
+    def _recover_search(self) -> list[TrialParameters]:
+        """Feed the searcher from the scores; none of them is ever in flight."""
+        for row in self._store.trial_parameters(self._study, TrialRole.SEARCH):
+            assert row.top1 is not None
+            self._trials.append(
+                PastTrial(
+                    number=row.number,
+                    placement=placement_of(row),
+                    attributes=row.sampler_attributes,
+                    values=self._values(row.top1, row.macs, row.params),
+                )
+            )
+            self._seen.add(self._trials[-1].placement)
+        if not self._is_exhaustive:
+            for trial in self._trials:
+                self._searcher.begin(trial)
+            self._untold = [trial.number for trial in self._trials]
+        return []
+
+    @property
+    def _shared_checkpoints(self) -> frozenset[str]:
+        return frozenset({self._supernet_checkpoint})
+
+    @property
+    def _supernet_checkpoint(self) -> str:
+        return f"{self._study.record.name}/supernet"
+
+    @property
+    def _is_exhaustive(self) -> bool:
+        return self._study.record.num_trials >= self._space.in_budget
+
+    def _search(self) -> None:
+        if len(self._seen) >= min(self._study.record.num_trials, self._space.in_budget):
+            return
+        sha256 = self._trained_supernet()
+        with self._executors.scoring() as executor:
+            if self._is_exhaustive:
+                self._score_all(executor, sha256)
+            else:
+                self._score_generations(executor, sha256)
+
+    # Training
+
+    def _trained_supernet(self) -> str:
+        """sha256 of the supernet's weights, which are trained unless they are there."""
+        weights = self._shared.scratch.weights
+        assert weights is not None
+        key = self._shared.supernet_identity.key
+        note = self._study_attributes.get(SUPERNET_NOTE)
+        if note is not None and note["key"] == key and weights.has(key, note["sha256"]):
+            return str(note["sha256"])
+        epochs = self._shared.recipe.training.epochs
+        task = self._shared.supernet_task(self._supernet_checkpoint)
+
+        def show(report: Report) -> None:
+            self._report(
+                TrialRole.SEARCH, f"supernet, epoch {report.epoch} of {epochs}: {report.top1:.3f}"
+            )
+
+        self._report(TrialRole.SEARCH, f"supernet, {epochs} epochs")
+        with self._executors.training() as executor:
+            [(_, measured, threads)] = run_tasks(executor, [task], on_report=show)
+        assert measured.weights_sha256 is not None
+        note = {
+            "key": key,
+            "sha256": measured.weights_sha256,
+            "top1": measured.top1,
+            "wall_time_s": measured.wall_time_s,
+            "device": measured.device,
+            "threads": threads,
+        }
+        self._driver.save_searcher_attributes({SUPERNET_NOTE: note})
+        self._study_attributes[SUPERNET_NOTE] = note
+        if self._checkpoints is not None and task.checkpoint is not None:
+            self._checkpoints.delete(task.checkpoint)
+        return measured.weights_sha256
+
+    # Scoring
+
+    def _score_all(self, executor: Executor, sha256: str) -> None:
+        """Score what has not been scored of the whole space; numbers follow the space's order."""
+        numbered = dict(enumerate(self._space.enumerate()))
+        missing = {n: p for n, p in numbered.items() if p not in self._seen}
+        for trials in self._scored(executor, sha256, missing):
+            self._driver.record_scored(trials)
+            self._seen |= {numbered[trial.number] for trial in trials}
+            self._report(TrialRole.SEARCH, "scoring")
+
+    def _score_generations(self, executor: Executor, sha256: str) -> None:
+        """Have the searcher propose generations, and score each at once."""
+        total = min(self._study.record.num_trials, self._space.in_budget)
+        while len(self._trials) < total:
+            for number in self._untold:
+                self._searcher.finish(self._trials[number])
+            self._untold = []
+            first = len(self._trials)
+            proposals = [
+                self._proposed(number) for number in range(first, min(first + GENERATION, total))
+            ]
+            placements = {first + i: proposal.placement for i, proposal in enumerate(proposals)}
+            trials = [
+                trial
+                for part in self._scored(executor, sha256, placements, proposals, first)
+                for trial in part
+            ]
+            trials.sort(key=lambda trial: trial.number)
+            changed = {
+                key: value
+                for proposal in proposals
+                for key, value in proposal.study_attributes.items()
+                if self._study_attributes.get(key) != value
+            }
+            self._study_attributes |= changed
+            # A generation is written whole: half of one would not be proposed again.
+            self._driver.record_scored(trials, searcher_attributes=changed)
+            for trial in trials:
+                values = self._values(trial.evaluation.top1, trial.spec.macs, trial.spec.params)
+                past = self._trials[trial.number]
+                self._trials[trial.number] = PastTrial(
+                    number=past.number,
+                    placement=past.placement,
+                    attributes=past.attributes,
+                    values=values,
+                )
+                self._untold.append(trial.number)
+            self._report(TrialRole.SEARCH, "scoring")
+
+    def _proposed(self, number: int) -> Proposal:
+        proposal = self._propose(number)
+        trial = PastTrial(
+            number=number, placement=proposal.placement, attributes=proposal.attributes
+        )
+        self._trials.append(trial)
+        self._seen.add(trial.placement)
+        self._searcher.begin(trial)
+        return proposal
+
+    def _scored(
+        self,
+        executor: Executor,
+        sha256: str,
+        placements: dict[int, Placement],
+        proposals: Sequence[Proposal] = (),
+        first: int = 0,
+    ) -> Iterator[list[ScoredTrial]]:
+        """Scores of numbered placements, part by part as they come."""
+        numbers = sorted(placements, key=lambda number: _in_tree_order(placements[number]))
+        num_parts = max(1, min(len(numbers) // GENERATION, TASKS_PER_SLOT * executor.num_slots))
+        bounds = [i * len(numbers) // num_parts for i in range(num_parts + 1)]
+        number_of = {placement: number for number, placement in placements.items()}
+        tasks = [
+            self._shared.score_task([placements[n] for n in numbers[low:high]], sha256)
+            for low, high in zip(bounds, bounds[1:], strict=False)
+            if low < high
+        ]
+        for task, measured, threads in run_tasks(executor, tasks):
+            assert isinstance(task, ScoreTask)
+            assert isinstance(measured, Scores)
+            share_s = measured.wall_time_s / len(task.placements)
+            yield [
+                self._scored_trial(
+                    number_of[placement],
+                    placement,
+                    metrics,
+                    sha256,
+                    wall_time_s=share_s,
+                    device=measured.device,
+                    threads=threads,
+                    proposal=proposals[number_of[placement] - first] if proposals else None,
+                )
+                for placement, metrics in zip(task.placements, measured.metrics, strict=True)
+            ]
+
+    def _scored_trial(
+        self,
+        number: int,
+        placement: Placement,
+        metrics: Metrics,
+        sha256: str,
+        *,
+        wall_time_s: float,
+        device: str,
+        threads: int,
+        proposal: Proposal | None,
+    ) -> ScoredTrial:
+        spec = resolve(NetworkSpec(self._backbone, placement))
+        cost = self._costs.cost(placement)
+        record = SpecRecord.of(
+            spec, params=cost.params, macs=cost.macs, attention_bytes=cost.attention_bytes
+        )
+        evaluation = EvaluationRecord(
+            identity=self._shared.scored_identity(spec, sha256),
+            split="validation",
+            top1=metrics.top1,
+            loss=metrics.loss,
+            num_images=metrics.num_images,
+            wall_time_s=wall_time_s,
+            device=device,
+            threads=threads,
+            versions=library_versions(),
+        )
+        if proposal is None:
+            return ScoredTrial(number=number, spec=record, evaluation=evaluation)
+        return ScoredTrial(
+            number=number,
+            spec=record,
+            evaluation=evaluation,
+            proposed=dict(proposal.proposed),
+            repaired=self._searcher.encoding.encode(placement),
+            sampler_attributes=dict(proposal.attributes),
+        )
+
+    @property
+    def _num_ended(self) -> int:
+        return len(self._seen)
+
+
+def _in_tree_order(placement: Placement) -> tuple[tuple[str, ...], ...]:
+    """Sorts placements so that those that begin alike stand together."""
+    return tuple(tuple(map(str, stage)) for stage in placement.stages)

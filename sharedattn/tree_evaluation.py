@@ -1,0 +1,393 @@
+"""Many placements of one network evaluated at once: what they share is computed once.
+
+Batch by batch, the placements' tree is walked depth first. Where it branches, what a step gave is
+kept until the last branch has begun. Each placement's logits come from the operations of its own
+run on equal inputs, so that its metrics are those of evaluating it alone, bit for bit, at equal
+batches and threads.
+
+With a bound on the memory, what the next step gives is made room for before it is computed: what
+is kept nearest to the root goes first, since it is needed last, and is computed again when it is
+needed, from the nearest step above that is still kept, or from the images. A step needs what it
+takes and what it gives, and everything else can go; so any bound that holds the largest such pair
+is enough, and no walk computes more steps than evaluating one placement at a time does.
+
+Sizes are known beforehand: the steps are run on tensors without storage. Counted are tokens,
+queries and keys, biases of scores, h and c, each storage once, and whole storages where a part is
+kept. The images of the batch, and what one layer needs while it is computed, come on top, as they
+do for one placement.
+
+Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sharedattn.data import DataSource, Split
+from sharedattn.data.source import Batch
+from sharedattn.errors import InputError
+from sharedattn.legality import check_placement
+from sharedattn.network import Network
+from sharedattn.placement import Placement
+from sharedattn.placement_tree import Act, PlacementTree, Step
+from sharedattn.state import Held, StartedLayer, State
+from sharedattn.training import Metrics, Tally
+
+Carried = tuple[Tensor, State] | StartedLayer
+"""What a step gives: tokens and state, or a layer half done."""
+
+
+class TreeEvaluation:
+    """Accuracy and loss of many placements of a network, by shared prefixes.
+
+    Args:
+        network: holds all placements.
+        placements: those to evaluate; one that stands there twice is evaluated once.
+        data: its split is evaluated on.
+        split: which one.
+        batch_size: images of a batch.
+        device: where the network is.
+        memory_bytes: the most that may be kept between steps; None: no bound.
+        num_images: so many images, spread evenly over the split; None: all of them.
+
+    Attributes:
+        tree: the placements' tree.
+        least_bytes: what the largest step takes and gives, the least that `memory_bytes` can be.
+        peak_bytes: the most that was kept so far.
+        num_again: steps that were computed again so far, for want of memory.
+
+    Raises:
+        InputError: no placement, one that the network cannot run, or a bound below `least_bytes`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        placements: Iterable[Placement],
+        data: DataSource,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        memory_bytes: int | None = None,
+        num_images: int | None = None,
+    ) -> None:
+        self.tree = PlacementTree(placements)
+        for placement in self.tree.placements:
+            network.envelope.check(placement)
+            check_placement(network.shape, network.backbone.options, placement)
+        self._network = network
+        self._data = data
+        self._split: Split = split
+        self._batch_size = batch_size
+        self._device = torch.device(device)
+        self._memory_bytes = memory_bytes
+        self._num_images = num_images
+        most_images = data.num_images(split) if num_images is None else num_images
+        self._held = _held(network, self.tree)
+        sizes = _Sizes(network, self.tree, self._held, min(batch_size, most_images))
+        self._new_bytes = sizes.new_bytes
+        self.least_bytes = sizes.least_bytes
+        self.peak_bytes = self.num_again = 0
+        if memory_bytes is not None and memory_bytes < self.least_bytes:
+            raise InputError(
+                f"`the memory holds one path` must hold, but got memory_bytes={memory_bytes:,} "
+                f"where the largest layer takes and gives {self.least_bytes:,} bytes at "
+                f"batch_size={batch_size}; raise the memory, or lower the batch size"
+            )
+
+    @torch.inference_mode()
+    def run(self) -> dict[Placement, Metrics]:
+        """Evaluate all placements, in eval mode and float32.
+
+        Returns:
+            The metrics of each, in the order given.
+
+        Raises:
+            FloatingPointError: the logits of a placement are not finite.
+        """
+        self._network.eval()
+        tallies = {p: Tally(self._device) for p in self.tree.placements}
+        for images, labels in self._batches():
+
+            def finish(step: Step, logits: Tensor, labels: Tensor = labels) -> None:
+                [placement] = step.placements
+                tallies[placement].add(logits, labels)
+
+            self._walk(images, finish)
+        return {p: tally.metrics(f"{self._split} ({p})") for p, tally in tallies.items()}
+
+    def _batches(self) -> Iterator[Batch]:
+        return self._data.eval_batches(
+            self._split,
+            batch_size=self._batch_size,
+            device=self._device,
+            at_most=self._num_images,
+        )
+
+    def _walk(self, images: Tensor, finish: Callable[[Step, Tensor], None]) -> None:
+        """One batch through the tree; `finish` takes the logits of each placement."""
+        walk = _Walk(self.tree.root, images, self._compute, self._new_bytes, self._memory_bytes)
+        walk.run(finish, self._network.finish)
+        self.peak_bytes = max(self.peak_bytes, walk.peak_bytes)
+        self.num_again += walk.num_again
+
+    def _compute(self, step: Step, taken: Carried | Tensor) -> Carried:
+        return compute(self._network, step, taken, self._held)
+
+
+def compute(
+    network: Network, step: Step, taken: Carried | Tensor, held: Mapping[int, Held]
+) -> Carried:
+    """What one step gives.
+
+    Args:
+        network: holds the step's placements.
+        step: any but the last of a placement.
+        taken: what the step before gave; images (B, C, Y, X) where it is the first.
+        held: by the number of a layer's step, what of its state later steps take.
+    """
+    if isinstance(taken, Tensor):
+        return network.begin(taken)
+    if isinstance(taken, StartedLayer):
+        assert step.choice is not None
+        tokens, state = network.complete_layer(step.stage, step.index, taken, step.choice)
+        return tokens, state.keeping(held[step.number])
+    if step.act is Act.ENTER:
+        return network.enter(step.stage, *taken)
+    assert step.choice is not None
+    started = network.start_layer(step.stage, step.index, *taken, step.choice)
+    return replace(started, state=started.state.keeping(held[step.number]))
+
+
+def _held(network: Network, tree: PlacementTree) -> dict[int, Held]:
+    """By the number of a layer's step, what of its state some placement's later steps take."""
+    held: dict[int, Held] = {}
+    for step in reversed(list(tree.depth_first())):
+        if step.act is Act.COMPLETE:
+            held[step.number] = Held()
+            for choices in {placement.stages[step.stage] for placement in step.placements}:
+                held[step.number] |= network.held_after(step.stage, choices, step.index)
+        elif step.act is Act.START:
+            held[step.number] = Held()
+            for completed in step.next:
+                assert completed.choice is not None
+                own = frozenset({completed.choice.dia} - {None})
+                held[step.number] |= held[completed.number] | Held(cells=own)
+    return held
+
+
+def _tensors(carried: Carried) -> Iterator[Tensor]:
+    if isinstance(carried, StartedLayer):
+        yield carried.tokens
+        yield carried.branch
+        if carried.passed_by is not None:
+            yield carried.passed_by
+        yield from carried.state.tensors()
+    else:
+        yield carried[0]
+        yield from carried[1].tensors()
+
+
+def _storages(carried: Carried) -> dict[int, int]:
+    """Bytes of each storage, by what tells storages apart while they live."""
+    storages = (tensor.untyped_storage() for tensor in _tensors(carried))
+    return {storage._cdata: storage.nbytes() for storage in storages}
+
+
+class _Sizes:
+    """What each step of a tree adds to the memory, of batches of one size.
+
+    Steps that take the same, in sizes and in what shares a storage, are run once, without storage.
+
+    Attributes:
+        new_bytes: by a step's number, the bytes that it gives and did not take.
+        least_bytes: the most that a step takes and gives.
+    """
+
+    def __init__(
+        self, network: Network, tree: PlacementTree, held: Mapping[int, Held], batch_size: int
+    ) -> None:
+        network = _without_storage(network).eval()
+        size = network.shape.image_size
+        like = next(network.parameters())
+        images = like.new_empty(batch_size, network.backbone.in_chans, size, size)
+        self.new_bytes: dict[int, int] = {}
+        self.least_bytes = 0
+        # What steps give, one of those alike, and its place there by what tells it apart.
+        alike: list[Carried] = []
+        places: dict[object, int] = {}
+        seen: dict[object, tuple[int, int, int]] = {}
+        waiting: list[tuple[Step, int | None]] = [(tree.root, None)]
+        while waiting:
+            step, taken = waiting.pop()
+            if step.act is Act.FINISH:
+                continue
+            held_here = held.get(step.number)
+            key = (taken, step.act, step.stage, step.index, step.choice, held_here)
+            if key not in seen:
+                with torch.no_grad():
+                    given = compute(network, step, images if taken is None else alike[taken], held)
+                before = {} if taken is None else _storages(alike[taken])
+                new = sum(n for i, n in _storages(given).items() if i not in before)
+                place = places.setdefault(_kind(given), len(places))
+                alike += [given] if place == len(alike) else []
+                seen[key] = place, new, new + sum(before.values())
+            place, self.new_bytes[step.number], both = seen[key]
+            self.least_bytes = max(self.least_bytes, both)
+            waiting.extend((following, place) for following in step.next)
+
+
+def _kind(carried: Carried) -> object:
+    """What tells apart what steps give, for those that follow: sizes, and what is one storage."""
+    state = carried.state if isinstance(carried, StartedLayer) else carried[1]
+    place: dict[int, int] = {}
+    tensors = tuple(
+        (
+            tuple(tensor.shape),
+            tensor.stride(),
+            place.setdefault(tensor.untyped_storage()._cdata, len(place)),
+            tensor.untyped_storage().nbytes(),
+        )
+        for tensor in _tensors(carried)
+    )
+    biased = tuple((group, scores.bias is not None) for group, scores in state.scores.items())
+    return type(carried), biased, tuple(state.dia), state.residual is None, tensors
+
+
+def _without_storage(network: Network) -> Network:
+    """A copy of a network whose weights have sizes and no values; shares nothing with it."""
+    without: dict[int, Tensor] = {
+        id(parameter): nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+        for parameter in network.parameters()
+    }
+    without |= {id(buffer): buffer.to("meta") for buffer in network.buffers()}
+    # What is in the memo is taken in place of a copy.
+    return copy.deepcopy(network, without)
+
+
+@dataclass(slots=True)
+class _Branch:
+    """A step on the path from the root, and how far its followers have been walked.
+
+    Attributes:
+        step: the step.
+        given: what it gave, while it is kept.
+        begun: how many of its followers have begun.
+    """
+
+    step: Step
+    given: Carried | None = None
+    begun: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all followers have begun."""
+        return self.begun == len(self.step.next)
+
+
+class _Walk:
+    """One batch through the tree, depth first, within a bound on what is kept.
+
+    Args:
+        root: the tree's first step.
+        images: (B, C, Y, X).
+        compute: what a step gives, of what it takes.
+        new_bytes: by a step's number, the most bytes that it gives and did not take.
+        memory_bytes: the most that may be kept; None: no bound.
+
+    Attributes:
+        peak_bytes: the most that was kept.
+        num_again: steps that were computed again.
+    """
+
+    def __init__(
+        self,
+        root: Step,
+        images: Tensor,
+        compute: Callable[[Step, Carried | Tensor], Carried],
+        new_bytes: Mapping[int, int],
+        memory_bytes: int | None,
+    ) -> None:
+        self._images = images
+        self._compute = compute
+        self._new_bytes = new_bytes
+        self._memory_bytes = memory_bytes
+        self._path = [_Branch(root)]
+        # Of each storage that is kept, how many branches keep it, and its bytes.
+        self._kept: dict[int, tuple[int, int]] = {}
+        self._kept_bytes = 0
+        self.peak_bytes = self.num_again = 0
+
+    def run(
+        self, finish: Callable[[Step, Tensor], None], classify: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Walk the tree; `finish` takes a placement's last step and its logits."""
+        path = self._path
+        self._give(0)
+        while path:
+            branch = path[-1]
+            if branch.is_done:
+                path.pop()
+                continue
+            self._restore()
+            following = branch.step.next[branch.begun]
+            branch.begun += 1
+            if following.act is Act.FINISH:
+                assert isinstance(branch.given, tuple)
+                finish(following, classify(branch.given[0]))
+            else:
+                path.append(_Branch(following))
+                self._give(len(path) - 1)
+            if branch.is_done:
+                self._drop(branch)
+
+    def _restore(self) -> None:
+        """Compute again what the last step of the path gave, where it was dropped."""
+        path = self._path
+        kept = len(path) - 1
+        while kept >= 0 and path[kept].given is None:
+            kept -= 1
+        for index in range(kept + 1, len(path)):
+            self._give(index)
+            self.num_again += 1
+            if index > 0 and path[index - 1].is_done:
+                self._drop(path[index - 1])
+
+    def _give(self, index: int) -> None:
+        """Compute what a step of the path gives, from what the one before it gave."""
+        branch = self._path[index]
+        self._make_room(self._new_bytes[branch.step.number], before=index - 1)
+        taken = self._path[index - 1].given if index > 0 else self._images
+        assert taken is not None
+        branch.given = self._compute(branch.step, taken)
+        for storage, num_bytes in _storages(branch.given).items():
+            count, _ = self._kept.get(storage, (0, 0))
+            self._kept[storage] = count + 1, num_bytes
+            self._kept_bytes += 0 if count else num_bytes
+        self.peak_bytes = max(self.peak_bytes, self._kept_bytes)
+
+    def _make_room(self, num_bytes: int, *, before: int) -> None:
+        """Drop what is kept, nearest to the root first, until so many bytes more fit."""
+        if self._memory_bytes is None:
+            return
+        for branch in self._path[: max(before, 0)]:
+            if self._kept_bytes + num_bytes <= self._memory_bytes:
+                return
+            if branch.given is not None:
+                self._drop(branch)
+
+    def _drop(self, branch: _Branch) -> None:
+        assert branch.given is not None
+        for storage in _storages(branch.given):
+            count, num_bytes = self._kept.pop(storage)
+            if count > 1:
+                self._kept[storage] = count - 1, num_bytes
+            else:
+                self._kept_bytes -= num_bytes
+        branch.given = None
