@@ -19,11 +19,13 @@ import psutil
 ADDRESS = "127.0.0.1"
 # Of the nodes and of what uses them. Nothing is sent anywhere; and as on systems other than Linux
 # a machine is 127.0.0.1 to itself, where nodes then listen and nowhere else. (`ray.init` would
-# look for that address's cluster at the machine's outer one.) At the end nothing runs that a node
-# would have to wait for.
+# look for that address's cluster at the machine's outer one.) Workers do not wait for every other
+# process of the machine, as Ray would have it. At the end nothing runs that a node would have to
+# wait for.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_worker_niceness": "0",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
 _OBJECT_STORE_BYTES = 80 * 2**20

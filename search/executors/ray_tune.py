@@ -376,7 +376,8 @@ def connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(
             f"`--address is auto, or host:port of a Ray cluster's head` must hold, but Ray cannot "
-            f"join {address or 'a cluster of its own'}: {error}"
+            f"join {address or 'a cluster of its own'}: {error}; a cluster with a token asks for "
+            f"RAY_AUTH_MODE=token and its head's ~/.ray/auth_token"
         ) from error
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Ray prints to standard output what became of nodes and workers, whatever it is told; there

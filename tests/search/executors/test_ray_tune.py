@@ -498,10 +498,21 @@ def test_slots_are_at_least_one(tmp_path):
         executor_of(Fake(), tmp_path, num_slots=0)
 
 
-def test_a_cluster_whose_token_is_not_known(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        ray.exceptions.AuthenticationError("no authentication token was found"),
+        # All that Ray says of a driver that was started without the mode.
+        ConnectionError("Failed to connect to Ray cluster at head:6379"),
+    ],
+)
+def test_a_cluster_whose_token_is_not_known(monkeypatch, error):
     def init(**_):
-        raise ray.exceptions.AuthenticationError("no authentication token was found")
+        raise error
 
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(InputError, match="cannot join a cluster.*no authentication token"):
+    message = (
+        f"cannot join a cluster.*{re.escape(str(error))}; .*token asks for RAY_AUTH_MODE=token"
+    )
+    with pytest.raises(InputError, match=message):
         ray_tune.connect(None)
