@@ -19,6 +19,7 @@ from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
 from search.evaluators.checkpointed import CheckpointedTraining
 from search.evaluators.scratch import ScratchEvaluator
 from sharedattn.backbones import build_network, describe, resolve
+from sharedattn.batch_norms import statistics_of
 from sharedattn.data import open_data
 from sharedattn.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
@@ -27,6 +28,7 @@ from sharedattn.supernet import (
     SupernetRecipe,
     SupernetTrainer,
     check_supernet_weights,
+    shared_backbone,
     supernet_network,
 )
 from sharedattn.training import Metrics
@@ -151,7 +153,11 @@ class SupernetEvaluator(RankedEvaluator):
         These stand in the place of a recipe: the same training on other threads may end in other
         weights, which score otherwise.
         """
-        asked = {"supernet_sha256": weights_sha256, "scored_images": self.recipe.scored_images}
+        asked = {
+            "supernet_sha256": weights_sha256,
+            "scored_images": self.recipe.scored_images,
+            "calibration_batches": self.recipe.calibration_batches,
+        }
         return replace(self.supernet_identity, spec_key=spec.key, recipe_key=document_key(asked))
 
     def supernet_task(self, checkpoint: str) -> SupernetTask:
@@ -182,7 +188,9 @@ class SupernetEvaluator(RankedEvaluator):
         if self.tree_bytes is None:
             return
         with torch.device("meta"):
-            network = build_network(self.space.backbone, self.envelope)
+            network = build_network(
+                shared_backbone(self.space.backbone, self.recipe), self.envelope
+            )
         # Together they have every choice of every layer.
         self._tree(network, map(self.space.automaton.placement, self.space.automaton.cover()))
 
@@ -262,12 +270,12 @@ class SupernetEvaluator(RankedEvaluator):
             device=self.device,
             memory_bytes=self.tree_bytes,
             num_images=self.recipe.scored_images,
+            calibration=self.recipe.calibration_batches if statistics_of(network) else None,
+            calibration_seed=self.seed,
         )
 
     def _fresh_network(self) -> Network:
-        return supernet_network(
-            self.space.backbone, self.envelope, self.recipe.training, seed=self.seed
-        )
+        return supernet_network(self.space.backbone, self.envelope, self.recipe, seed=self.seed)
 
     def _trained_network(self, sha256: str) -> Network:
         """The supernet with its weights; a worker loads it once."""
