@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from results.front import Candidate, Front, candidates, objective_values, study_front
+from results.front import (
+    Candidate,
+    Front,
+    all_vanilla,
+    candidates,
+    objective_values,
+    study_front,
+)
 from results.inheritance import Inheritance, inheritance_of
 from results.pareto import Objective, hypervolume, hypervolume_history, knee, parse_objectives
 from results.quantities import format_quantity, parse_quantity
@@ -22,7 +29,6 @@ from results.store import Store
 from sharedattn.errors import InputError
 
 _LIMIT = re.compile(r"(macs|params)\s*(<=?)\s*(.+)")
-_ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
 
 
 @dataclass(frozen=True)
@@ -114,9 +120,11 @@ class StudySummary:
 
     @cached_property
     def baseline(self) -> Candidate | None:
-        """The deepest all-vanilla placement that was evaluated: the backbone without savings."""
-        all_vanilla = [c for c in self.candidates if _ALL_VANILLA.fullmatch(c.placement)]
-        return max(all_vanilla, key=lambda c: c.macs, default=None)
+        """The deepest all-vanilla placement that was evaluated as the front's members were."""
+        pool = self.candidates
+        if self.inheritance is not None and self.front.fidelity != self.inheritance.fidelity:
+            pool = [gap.trained for gap in self.inheritance.gaps]
+        return all_vanilla(pool)
 
     @cached_property
     def wall_time_s(self) -> float:
@@ -177,7 +185,8 @@ class StudySummary:
             for row in self.rows
             if row.role is TrialRole.SEARCH and row.number == number
         }
-        for candidate in self.candidates:
+        trained = [] if self.inheritance is None else [g.trained for g in self.inheritance.gaps]
+        for candidate in (*trained, *self.candidates):
             if candidate.spec_key in spec_keys:
                 return candidate
         raise InputError(

@@ -61,8 +61,12 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(
             f"{space.in_budget:,} placements of {space.space.name}"
             + (f" ({space.size:,} without budget)" if space.in_budget < space.size else "")
-            + f", {record.num_trials} trials by {record.searcher}, "
-            f"{prepared.slots.num_slots} at a time",
+            + (
+                f", {record.num_trials} trials by {record.searcher}, "
+                if prepared.shared is None
+                else f", {record.num_trials:,} scored by shared weights, trainings "
+            )
+            + f"{prepared.slots.num_slots} at a time",
         )
 
     errors = Console(stderr=True, soft_wrap=True)
@@ -94,7 +98,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     failed = document["trials"]["failed"]
     if failed:
         console.print(f"{failed} trials failed; the report has their errors", style="yellow")
-    if space.in_budget < record.num_trials:
+    if space.in_budget < record.num_trials and prepared.shared is None:
         console.print(f"all {space.in_budget} placements of the space were evaluated")
     console.print(f"report   {report_path}")
     if exported is not None:
@@ -376,3 +380,5 @@ def _print_front(summary: StudySummary, console: Console) -> None:
     console.print(f"{confirmed}; hypervolume {summary.hypervolume:.4f} of the box to {reference}")
     if summary.stopping is not None:
         console.print(str(summary.stopping))
+    if summary.inheritance is not None:
+        console.print(str(summary.inheritance))
