@@ -26,10 +26,9 @@ from sharedattn.cost import CONVENTION
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
+from sharedattn.pretrained import CONFIG_NAME, WEIGHTS_NAME
 
 CONFIG_FORMAT = 1
-CONFIG_NAME = "config.yaml"
-WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
 
