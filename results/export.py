@@ -59,6 +59,8 @@ class ExportRecord:
         top1_by_seed: accuracy of every seed of this placement, this run's among them.
         study: name of the study it comes from; None: it was trained alone.
         trial: number of the search trial; None: likewise.
+        starts_from: key of the supernet whose weights the training began with; None: it began
+            from its initialisation.
     """
 
     spec: NetworkSpec
@@ -72,6 +74,7 @@ class ExportRecord:
     top1_by_seed: Mapping[int, float] = field(default_factory=dict)
     study: str | None = None
     trial: int | None = None
+    starts_from: str | None = None
 
     def to_json(self) -> Document:
         """The document of config.yaml."""
@@ -104,6 +107,7 @@ class ExportRecord:
             "top1_by_seed": dict(self.top1_by_seed),
             "study": self.study,
             "trial": self.trial,
+            **({} if self.starts_from is None else {"starts_from": self.starts_from}),
         }
 
     @classmethod
@@ -159,6 +163,7 @@ class ExportRecord:
                 top1_by_seed=document["top1_by_seed"],
                 study=document["study"],
                 trial=document["trial"],
+                starts_from=document.get("starts_from"),
             )
         except InputError:
             raise

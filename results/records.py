@@ -61,6 +61,16 @@ def document_key(document: Any) -> str:
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()
 
 
+def fine_tuning_key(recipe_key: str, starts_from: str) -> str:
+    """Names a training that starts from weights that are there, in the place of its recipe.
+
+    Args:
+        recipe_key: of the recipe that it follows.
+        starts_from: key of what gave the weights.
+    """
+    return document_key({"recipe": recipe_key, "starts_from": starts_from})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
     """How faithfully an evaluation measures a placement; a front is drawn among equals only.

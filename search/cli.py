@@ -176,6 +176,9 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--supernet-recipe", metavar="NAME|FILE", help="how to train it")
     search.add_argument("--supernet-epochs", type=int, help="in place of its recipe's")
     search.add_argument(
+        "--weights", metavar="FILE|timm", help="a trained model that the supernet starts from"
+    )
+    search.add_argument(
         "--tree-memory", type=_quantity, metavar="N", help="bytes kept in scoring, such as 2G"
     )
     search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")

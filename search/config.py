@@ -37,6 +37,8 @@ class SearchConfig:
             simulated search.
         supernet_recipe: a supernet's recipe's name or a YAML file; None: the data's own.
         supernet_epochs: epochs of the supernet in place of its recipe's.
+        weights: file or exported folder of a trained model, or `timm`, which a supernet starts
+            from; None: from its initialisation.
         tree_memory: bytes that are kept at most while many placements are scored; None: no bound.
         table: the table's file.
         num_trials: search trials, a total; None: 24, or as many as a supernet scores.
@@ -75,6 +77,7 @@ class SearchConfig:
     evaluator: Literal["scratch", "supernet", "table"] = "scratch"
     supernet_recipe: str | None = None
     supernet_epochs: int | None = None
+    weights: str | None = None
     tree_memory: int | None = None
     table: Path | None = None
     num_trials: int | None = None
@@ -154,6 +157,7 @@ class SearchConfig:
         of_supernet = {
             "--supernet-recipe": self.supernet_recipe is not None,
             "--supernet-epochs": self.supernet_epochs is not None,
+            "--weights": self.weights is not None,
             "--tree-memory": self.tree_memory is not None,
         }
         of_trials = {"--early-stopping": self.early_stopping is not None}

@@ -12,7 +12,7 @@ import torch
 
 from results.blobs import BlobStore
 from results.export import ExportRecord, check_target, export, rebuild
-from results.records import Document, EvaluationRecord
+from results.records import Document, EvaluationRecord, fine_tuning_key
 from results.store import Store
 from results.summary import StudySummary
 from results.temporary import temporary_beside
@@ -78,10 +78,18 @@ def export_placement(
     key = evaluation.identity.key
     sha256 = evaluation.weights_sha256
     missing = None
-    if sha256 is None:
+    if evaluation.identity.fidelity.weights == "inherited":
+        missing = "its accuracy is of shared weights"
+    elif sha256 is None:
         missing = "its weights were not kept"
     elif not weights.has(key, sha256):
         missing = f"its weights are recorded, but not found at {weights.shown(key, sha256)}"
+    starts_from = study.fingerprint_document.get("starts_from")
+    if missing is not None and starts_from is not None:
+        raise InputError(
+            f"`an export of a fine-tuned placement has its weights` must hold, but {missing}, and "
+            f"trial {candidate.number} began with shared weights; pick a member of the front"
+        )
     if missing is None:
         assert sha256 is not None
         state_dict = weights.load(key, sha256)
@@ -111,6 +119,7 @@ def export_placement(
         },
         study=study.name,
         trial=candidate.number,
+        starts_from=starts_from,
     )
     return missing and f"{missing}: it was trained again, under the same seed"
 
@@ -203,7 +212,9 @@ def verify_folder(
             num_images=validation.num_images,
             test_top1=test.top1,
             num_test_images=test.num_images,
-            recipe_key=recipe.key,
+            recipe_key=recipe.key
+            if record.starts_from is None
+            else fine_tuning_key(recipe.key, record.starts_from),
             data_fingerprint=source.fingerprint,
             device=device,
             threads=record.evaluation.threads,
@@ -300,6 +311,7 @@ def _write(
     top1_by_seed: dict[int, float],
     study: str | None = None,
     trial: int | None = None,
+    starts_from: str | None = None,
 ) -> ExportRecord:
     source = open_data(config)
     cost = CostModel(spec.backbone).totals(spec.placement)
@@ -319,6 +331,7 @@ def _write(
         top1_by_seed=top1_by_seed,
         study=study,
         trial=trial,
+        starts_from=starts_from,
     )
     export(folder, record, state_dict, onnx=onnx)
     return record

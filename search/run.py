@@ -35,6 +35,7 @@ from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
+from sharedattn.pretrained import load_pretrained, weights_digest
 from sharedattn.recipe import Recipe
 from sharedattn.training import check_recipe
 from spaces.budget import CountedSpace
@@ -108,10 +109,14 @@ def prepare(config: SearchConfig) -> Prepared:
         described: Document = {"name": config.table.stem}
     else:
         data = data_for(space.backbone, config.data, config.data_root, config.val_fraction)
-        recipe = load_recipe(config.recipe, config.data, config.epochs)
+        from_weights = config.weights is not None
+        recipe = load_recipe(config.recipe, config.data, config.epochs, from_weights=from_weights)
         recipe = recipe.with_changes(rungs=_rungs(config, recipe.rungs, recipe.epochs))
         source = open_data(data)
         backbone = replace(space.backbone, num_classes=source.num_classes)
+        if from_weights:
+            # Gates that start at 1 leave the trained model as it is.
+            backbone = replace(backbone, options=replace(backbone.options, dia_start="one"))
         space = replace(space, backbone=backbone)
         storage = storage_url(config.storage, config.out)
         weights = weights_store(config.weights_dir, storage, config.out)
@@ -134,9 +139,16 @@ def prepare(config: SearchConfig) -> Prepared:
                 space=space,
                 budget=config.budget,
                 recipe=load_supernet_recipe(
-                    config.supernet_recipe, config.data, config.supernet_epochs
+                    config.supernet_recipe,
+                    config.data,
+                    config.supernet_epochs,
+                    from_weights=from_weights,
                 ),
                 seed=config.seed,
+                pretrained=config.weights,
+                pretrained_sha256=None
+                if config.weights is None
+                else weights_digest(load_pretrained(config.weights, backbone)),
                 tree_bytes=config.tree_memory,
             )
             evaluator = in_processes(shared, num_processes)
@@ -170,6 +182,11 @@ def prepare(config: SearchConfig) -> Prepared:
         "seed": config.seed,
         "early_stopping": None if stopping is None else stopping.document(),
         **({} if shared is None else {"supernet": shared.recipe.key}),
+        **(
+            {}
+            if config.weights is None or shared is None
+            else {"starts_from": shared.supernet_identity.key}
+        ),
         "deterministic": config.deterministic,
         "workers": slots.num_slots if config.deterministic else None,
     }

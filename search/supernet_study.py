@@ -21,8 +21,8 @@ from results.records import (
     TrialParameters,
     TrialRole,
 )
-from search.evaluators import Report
-from search.evaluators.supernet import Scores, ScoreTask, SupernetEvaluator
+from search.evaluators import Report, Task
+from search.evaluators.supernet import FineTuneTask, Scores, ScoreTask, SupernetEvaluator
 from search.executors import Executor
 from search.provenance import library_versions
 from search.retries import run_tasks
@@ -91,6 +91,18 @@ class SupernetLoop(StudyLoop):
                 self._searcher.begin(trial)
             self._untold = [trial.number for trial in self._trials]
         return []
+
+    def _task(self, spec: NetworkSpec, replicate: int, role: TrialRole, number: int) -> Task:
+        task = super()._task(spec, replicate, role, number)
+        if self._shared.pretrained is None:
+            return task
+        return FineTuneTask(
+            spec=task.spec,
+            seed=task.seed,
+            identity=task.identity,
+            checkpoint=task.checkpoint,
+            supernet_sha256=self._study_attributes[SUPERNET_NOTE]["sha256"],
+        )
 
     @property
     def _shared_checkpoints(self) -> frozenset[str]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from timm.models import load_state_dict
@@ -76,6 +77,16 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
     else:
         state = _of_file(path)
     return _fitted(state, backbone, str(source))
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and contents of weights, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def start_from(network: Network, state: Mapping[str, Tensor]) -> None:

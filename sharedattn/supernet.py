@@ -363,6 +363,14 @@ def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> Non
 
 
 SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
-    "digit-pairs": SupernetRecipe(training=RECIPES["digit-pairs"].with_changes(epochs=24)),
+    "digit-pairs": SupernetRecipe(
+        training=RECIPES["digit-pairs"].with_changes(epochs=24), scored_images=1000
+    ),
     "deit": SupernetRecipe(training=RECIPES["deit"]),
+    "digit-pairs-fine-tuning": SupernetRecipe(
+        training=replace(RECIPES["digit-pairs"], epochs=4, lr=5e-3, warmup_epochs=0.2),
+        alone_epochs=2,
+        scored_images=1000,
+    ),
+    "deit-fine-tuning": SupernetRecipe(training=RECIPES["deit-fine-tuning"], alone_epochs=5),
 }
