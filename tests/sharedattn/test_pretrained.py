@@ -290,6 +290,9 @@ def test_timms_weights_at_another_size_and_of_other_channels(of_timm: Path) -> N
     assert state.keys() == expected.state_dict().keys()
     for name, weight in expected.state_dict().items():
         assert torch.equal(state[name], weight), name
+    # A file of the same weights is resampled alike.
+    positions = load_pretrained(of_timm, replace(SMALL, image_size=25))["pos_embed"]
+    assert torch.equal(positions, state["pos_embed"])
 
 
 def test_timms_weights_that_do_not_fit(of_timm: Path) -> None:
