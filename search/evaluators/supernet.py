@@ -28,6 +28,7 @@ from sharedattn.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.pretrained import load_pretrained, start_from, weights_digest
 from sharedattn.ranks import ALONE, Rank
+from sharedattn.recipe import Recipe
 from sharedattn.supernet import (
     SupernetRecipe,
     SupernetTrainer,
@@ -318,16 +319,9 @@ class SupernetEvaluator(RankedEvaluator):
             )
         start_from(network, state)
         data = open_data(self.scratch.data)
-        images, _ = next(
-            iter(
-                data.eval_batches(
-                    "train",
-                    batch_size=FITTED_IMAGES,
-                    device=torch.device("cpu"),
-                    at_most=FITTED_IMAGES,
-                )
-            )
-        )
+        plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
+        batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
+        images, _ = next(iter(batches))
         fit_memories(network, images, seed=self.seed)
         return network
 

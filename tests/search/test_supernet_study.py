@@ -135,6 +135,7 @@ class SupernetLab:
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 64)
+    monkeypatch.setattr("search.supernet_study.GENERATION", 11)
     return SupernetLab(tmp_path)
 
 
