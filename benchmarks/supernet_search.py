@@ -2,11 +2,11 @@
 
     python benchmarks/supernet_search.py [--seeds 0,1,2,3,4] [--out DIR] [--json]
 
-For each seed: the whole search with a supernet over the embedded space (its training, the scores of
-all placements, the trainings of its front with three seeds each), then a search from scratch that
-is interrupted after as many seconds. The front of the latter is then confirmed with three seeds, and
-the time that takes is not counted. Both fronts are of trained accuracies with three seeds, and
-their hypervolumes are of one box.
+For each seed: the whole search with a supernet over the embedded space (its training, the scores
+of all placements, the trainings of its front with three seeds each), then a search from scratch
+that is interrupted after as many seconds. The front of the latter is then confirmed with three
+seeds, and the time that takes is not counted. Both fronts are of trained accuracies with three
+seeds, and their hypervolumes are of one box.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def main() -> None:
                 file=sys.stderr,
             )
     names = ("wall_time_s", "supernet_hypervolume", "scratch_hypervolume", "mean_gap")
-    document = {
+    document: Document = {
         "means": {name: statistics.mean(row[name] for row in rows) for name in names},
         "rows": rows,
         "provenance": provenance(),

@@ -2,10 +2,10 @@
 
     python benchmarks/weights_search.py [--seeds 0,1,2] [--epochs 48] [--out DIR] [--json]
 
-For each seed: the embedded backbone is trained in full (`sharedattn train`), and a search starts from
-its weights within three quarters of its MACs (`sharedattn search --evaluator supernet --weights`).
-The member of the front that is best on validation data is exported. Compared are MACs, the accuracy
-on the test split, which nothing was chosen by, and the wall time of both commands.
+For each seed: the embedded backbone is trained in full (`sharedattn train`), and a search starts
+from its weights within three quarters of its MACs (`sharedattn search --evaluator supernet
+--weights`). The member of the front that is best on validation data is exported. Compared are
+MACs, the accuracy on the test split, which nothing was chosen by, and the wall time of both.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
         seeds = map(int, arguments.seeds.split(","))
         rows = [compare(seed, arguments.epochs, folder) for seed in seeds]
     names = ("fewer_macs", "test_top1_lost", "train_s", "search_s")
-    document = {
+    document: Document = {
         "epochs": arguments.epochs,
         "means": {name: statistics.mean(row[name] for row in rows) for name in names},
         "rows": rows,
