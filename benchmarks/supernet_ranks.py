@@ -1,13 +1,13 @@
 """How well shared weights rank placements: Kendall's tau with trainings from scratch.
 
-    python benchmarks/supernet_ranks.py FOLDER [--recipe NAME|FILE] [--epochs N] [--seed 0] [--json]
+    python benchmarks/supernet_ranks.py FOLDER [--recipe NAME|FILE] [--epochs N] [--json]
 
-FOLDER has the tables of `trained_table.py`: the same placements, trained from scratch on five seeds.
-The supernet of the embedded space is trained here, and scores these placements on the images that a
-search scores them on. Printed are four figures, each the tau with the accuracy from scratch, a mean
-of three seeds, averaged over the ten choices of three of five: the noise ceiling (of the mean of
-the two other seeds), inherited accuracy, params and MACs. A mean of two seeds is noisier than one of
-three, so the ceiling is a little low. Intervals are of resampled placements.
+FOLDER has the tables of `trained_table.py`: the same placements, trained from scratch on five
+seeds. The supernet of the embedded space is trained here, and scores these placements on the
+images that a search scores them on. Printed are four figures, each the tau with the accuracy from
+scratch, a mean of three seeds, averaged over the ten choices of three of five: the noise ceiling
+(of the mean of the two other seeds), inherited accuracy, params and MACs. A mean of two seeds is
+noisier than one of three, so the ceiling is a little low. Intervals are of resampled placements.
 """
 
 from __future__ import annotations
@@ -150,15 +150,16 @@ def main() -> None:
         print(json.dumps(document, indent=2))
         return
     print(
-        f"{document['placements']} placements; supernet of {recipe.training.epochs} epochs trained "
-        f"in {document['train_s']:.0f} s, placements scored in {document['score_s']:.0f} s"
+        f"{document['placements']} placements; supernet of {recipe.training.epochs} epochs "
+        f"trained in {document['train_s']:.0f} s, scored in {document['score_s']:.0f} s"
     )
     print(f"noise ceiling {document['noise_ceiling']:.3f}")
     for name, tau in document["tau"].items():
         interval = Estimate(**document["interval"][name])
         print(f"{name:9} {tau:+.3f}  of all seeds {interval}")
     print(
-        f"inherited is {document['share_of_ceiling']:.2f} of the ceiling (target at least {TARGET})"
+        f"inherited is {document['share_of_ceiling']:.2f} of the ceiling "
+        f"(target at least {TARGET})"
     )
     for name, above in document["inherited_above"].items():
         print(f"above {name}: {Estimate(**above)} (target: the interval is above 0)")
