@@ -25,12 +25,15 @@ _database_numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def data_is_opened_anew(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Data that was opened while a test had it smaller is of no use to the next one."""
-    yield
-    if "monkeypatch" in request.fixturenames:
-        from sharedattn.data import open_data
+    """Data that was opened before or while a test had it smaller is of no use afterwards."""
+    if "monkeypatch" not in request.fixturenames:
+        yield
+        return
+    from sharedattn.data import open_data
 
-        open_data.cache_clear()
+    open_data.cache_clear()
+    yield
+    open_data.cache_clear()
 
 
 @pytest.fixture(scope="session")
