@@ -109,11 +109,14 @@ def pretrained_network(
     """A network that starts from a trained model.
 
     Args:
-        backbone: as `build_network`, as are the three that follow but one.
-        members: what the network must be able to do.
-        source: as `load_pretrained`.
+        backbone: the backbone, with the options of its mechanisms.
+        members: as of `build_network`, as are `fused` and `drop_path_rate`.
+        source: as of `load_pretrained`.
         fused: whether attention uses the fused kernel.
-        drop_path_rate: stochastic depth of the last block.
+        drop_path_rate: stochastic depth of the backbone's last block.
+
+    Returns:
+        The network, in training mode.
 
     Raises:
         InputError: as `build_network` and `load_pretrained`.
