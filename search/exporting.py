@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
+from sharedattn.timing import torch_threads
 from sharedattn.training import check_recipe, evaluate
 
 
@@ -192,7 +191,8 @@ def verify_folder(
         source = open_recorded(record, data=data, data_root=data_root)
         recipe = Recipe.from_json(record.recipe)
         network.to(device)
-        with _threads(record.evaluation.threads):
+        # Sums have the order that as many threads give them.
+        with torch_threads(record.evaluation.threads):
             batch_size = recipe.batch_size
             validation = evaluate(
                 network, source, "validation", batch_size=batch_size, device=device
@@ -279,7 +279,7 @@ def _train(
     )
     task = evaluator.task(spec, seed)
     try:
-        with _threads(threads):
+        with torch_threads(threads):
             evaluation = evaluation_record(task, measure(evaluator, task), threads)
         assert evaluation.weights_sha256 is not None
         return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
@@ -304,7 +304,7 @@ def _write(
     source = open_data(config)
     cost = CostModel(spec.backbone).totals(spec.placement)
     network = rebuild(spec, state_dict).to(device)
-    with _threads(evaluation.threads):
+    with torch_threads(evaluation.threads):
         # The one time that the test split is opened: nothing is chosen by what it says.
         test = evaluate(network, source, "test", batch_size=recipe.batch_size, device=device)
     record = ExportRecord(
@@ -322,14 +322,3 @@ def _write(
     )
     export(folder, record, state_dict, onnx=onnx)
     return record
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run with as many torch threads as an earlier run, whose sums have their order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

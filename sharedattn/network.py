@@ -214,11 +214,33 @@ class Network(nn.Module, ABC):
             What the next layer, or `finish`, takes.
         """
         if index == 0 and stage > 0:
-            residual = None
-            if str(stage) in self.residuals:
-                # The attention residual asks for a V in every stage, and has but one group.
-                residual = self.residuals[str(stage)](state.scores[0])
-            tokens, state = self.enter_stage(stage, tokens), State(residual=residual)
+            tokens, state = self.enter(stage, tokens, state)
+        return self.run_block(stage, index, tokens, state, choice, recorder)
+
+    def enter(self, stage: int, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Tokens and state at the beginning of `stage`, which is not the first.
+
+        Args:
+            stage: index of the stage, from 1.
+            tokens: (B, N, D) after the stage before.
+            state: likewise.
+        """
+        residual = None
+        if str(stage) in self.residuals:
+            # The attention residual asks for a V in every stage, and has but one group.
+            residual = self.residuals[str(stage)](state.scores[0])
+        return self.enter_stage(stage, tokens), State(residual=residual)
+
+    def run_block(
+        self,
+        stage: int,
+        index: int,
+        tokens: Tensor,
+        state: State,
+        choice: LayerChoice,
+        recorder: Recorder | None = None,
+    ) -> tuple[Tensor, State]:
+        """`run_layer` of a stage that has been entered."""
         cells = self.dia_cells[stage]
         assert isinstance(cells, nn.ModuleDict)
         cell = None if choice.dia is None else cells[str(choice.dia)]
