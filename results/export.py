@@ -19,7 +19,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from results.folders import check_replaceable, folder_in_place_of, write_text
 from results.onnx_export import check_extra, write_onnx
 from results.quantities import format_fraction, format_quantity
-from results.records import Document, EvaluationIdentity, EvaluationRecord, Fidelity
+from results.records import (
+    Document,
+    EvaluationIdentity,
+    EvaluationRecord,
+    Fidelity,
+    LatencyRecord,
+)
 from results.weights import read_weights, write_weights
 from sharedattn.backbones import build
 from sharedattn.cost import CONVENTION
@@ -60,6 +66,7 @@ class ExportRecord:
         top1_by_seed: accuracy of every seed of this placement, this run's among them.
         study: name of the study it comes from; None: it was trained alone.
         trial: number of the search trial; None: likewise.
+        latency: how long a forward took on the study's device; None: it was not measured.
     """
 
     spec: NetworkSpec
@@ -73,6 +80,7 @@ class ExportRecord:
     top1_by_seed: Mapping[int, float] = field(default_factory=dict)
     study: str | None = None
     trial: int | None = None
+    latency: LatencyRecord | None = None
 
     def to_json(self) -> Document:
         """The document of config.yaml."""
@@ -105,6 +113,7 @@ class ExportRecord:
             "top1_by_seed": dict(self.top1_by_seed),
             "study": self.study,
             "trial": self.trial,
+            "latency": None if self.latency is None else self.latency.to_json(),
         }
 
     @classmethod
@@ -160,6 +169,12 @@ class ExportRecord:
                 top1_by_seed=document["top1_by_seed"],
                 study=document["study"],
                 trial=document["trial"],
+                # Exports from before latencies were measured have no such field.
+                latency=(
+                    None
+                    if document.get("latency") is None
+                    else LatencyRecord.from_json(document["latency"])
+                ),
             )
         except InputError:
             raise

@@ -10,7 +10,7 @@ import torch
 
 from results.blobs import BlobStore
 from results.export import ExportRecord, check_target, export, rebuild
-from results.records import Document, EvaluationRecord
+from results.records import Document, EvaluationRecord, LatencyRecord
 from results.store import Store
 from results.summary import StudySummary
 from results.temporary import temporary_beside
@@ -110,6 +110,7 @@ def export_placement(
         },
         study=study.name,
         trial=candidate.number,
+        latency=store.latencies(summary.study).get(candidate.spec_key),
     )
     return missing and f"{missing}: it was trained again, under the same seed"
 
@@ -300,6 +301,7 @@ def _write(
     top1_by_seed: dict[int, float],
     study: str | None = None,
     trial: int | None = None,
+    latency: LatencyRecord | None = None,
 ) -> ExportRecord:
     source = open_data(config)
     cost = CostModel(spec.backbone).totals(spec.placement)
@@ -319,6 +321,7 @@ def _write(
         top1_by_seed=top1_by_seed,
         study=study,
         trial=trial,
+        latency=latency,
     )
     export(folder, record, state_dict, onnx=onnx)
     return record
