@@ -19,7 +19,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from results.folders import check_replaceable, folder_in_place_of, write_text
 from results.onnx_export import check_extra, write_onnx
 from results.quantities import format_fraction, format_quantity
-from results.records import Document, EvaluationIdentity, EvaluationRecord, Fidelity
+from results.records import (
+    Document,
+    EvaluationIdentity,
+    EvaluationRecord,
+    Fidelity,
+    LatencyRecord,
+)
 from results.weights import read_weights, write_weights
 from sharedattn.backbones import build
 from sharedattn.cost import CONVENTION
@@ -61,6 +67,7 @@ class ExportRecord:
         trial: number of the search trial; None: likewise.
         starts_from: key of the supernet whose weights the training began with; None: it began
             from its initialisation.
+        latency: how long a forward took on the study's device; None: it was not measured.
     """
 
     spec: NetworkSpec
@@ -75,6 +82,7 @@ class ExportRecord:
     study: str | None = None
     trial: int | None = None
     starts_from: str | None = None
+    latency: LatencyRecord | None = None
 
     def to_json(self) -> Document:
         """The document of config.yaml."""
@@ -108,6 +116,7 @@ class ExportRecord:
             "study": self.study,
             "trial": self.trial,
             **({} if self.starts_from is None else {"starts_from": self.starts_from}),
+            "latency": None if self.latency is None else self.latency.to_json(),
         }
 
     @classmethod
@@ -164,6 +173,12 @@ class ExportRecord:
                 study=document["study"],
                 trial=document["trial"],
                 starts_from=document.get("starts_from"),
+                # Exports from before latencies were measured have no such field.
+                latency=(
+                    None
+                    if document.get("latency") is None
+                    else LatencyRecord.from_json(document["latency"])
+                ),
             )
         except InputError:
             raise

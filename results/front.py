@@ -22,7 +22,7 @@ import numpy as np
 
 from results.bulk import collector_paused
 from results.pareto import FloatArray, Objective, non_dominated, to_losses
-from results.records import Fidelity, TrialRole, TrialRow, TrialState
+from results.records import Fidelity, LatencySource, TrialRole, TrialRow, TrialState
 from sharedattn.errors import InputError
 
 _ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
@@ -84,9 +84,13 @@ class Candidate:
 
     @property
     def latency_ms(self) -> float | None:
-        """Mean over the runs that measured it; None where none did."""
-        measured = [run.latency_ms for run in self.runs if run.latency_ms is not None]
-        return math.fsum(measured) / len(measured) if measured else None
+        """Milliseconds of a forward, the same for all runs; None where the study measures none."""
+        return self.runs[0].latency_ms
+
+    @property
+    def latency_source(self) -> LatencySource | None:
+        """How the latency is known; None where the study measures none."""
+        return self.runs[0].latency_source
 
     @property
     def is_reused(self) -> bool:

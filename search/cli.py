@@ -108,7 +108,9 @@ def _parser() -> _Parser:
     export = add("export", "write one placement of a study's front as a folder")
     _add_study(export)
     export.add_argument(
-        "--pick", default="knee", help='knee, best, an id, or "macs<1.2G" (default: knee)'
+        "--pick",
+        default="knee",
+        help='knee, best, an id, "macs<1.2G", "latency_ms<3" (default: knee)',
     )
     export.add_argument("--to", type=Path, metavar="DIR", help="folder to write")
     export.add_argument("--onnx", action="store_true", help="write model.onnx as well")
@@ -169,7 +171,16 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     )
     search.add_argument("--study", help="the study's name (default: made from what is searched)")
     search.add_argument(
-        "--objectives", type=_names, metavar="NAME,NAME", help="(default: top1,macs)"
+        "--objectives",
+        type=_names,
+        metavar="NAME,NAME",
+        help="top1, then of macs, params, latency_ms (default: top1,macs)",
+    )
+    search.add_argument(
+        "--max-latency-ms", type=float, metavar="MS", help="of a forward on this device"
+    )
+    search.add_argument(
+        "--latency-batch-size", type=int, metavar="N", help="images of that forward (default: 1)"
     )
     search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
     search.add_argument("--evaluator", choices=("scratch", "supernet", "table"), default="scratch")

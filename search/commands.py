@@ -13,7 +13,7 @@ from rich.console import Console
 
 from results.export import check_target, read_export
 from results.quantities import format_quantity
-from results.records import Study, TrialRow
+from results.records import Study, TrialRole, TrialRow
 from results.report import write_report
 from results.store import Store
 from results.summary import StudySummary, front_document
@@ -39,6 +39,7 @@ from sharedattn.cost import CONVENTION, CostModel
 from sharedattn.data import DataConfig
 from sharedattn.economics import less_attention_economics
 from sharedattn.errors import InputError
+from sharedattn.latency import LatencySetting
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from spaces.budget import Budget, CountedSpace
@@ -70,9 +71,19 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         )
 
     errors = Console(stderr=True, soft_wrap=True)
+
+    def announce(setting: LatencySetting) -> None:
+        errors.print(f"measuring latencies: {setting}", highlight=False, markup=False)
+
     with Store.open(prepared.storage, create=True) as store:
         with ProgressDisplay(errors, record, prepared.objectives) as display:
-            study = run_search(prepared, store, on_begin=introduce, on_progress=display.update)
+            study = run_search(
+                prepared,
+                store,
+                on_latency=announce,
+                on_begin=introduce,
+                on_progress=display.update,
+            )
         summary = StudySummary.read(store, study)
         report_path = folder / "report.html"
         write_report(report_path, summary, convention=CONVENTION)
@@ -98,6 +109,11 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     failed = document["trials"]["failed"]
     if failed:
         console.print(f"{failed} trials failed; the report has their errors", style="yellow")
+    num_begun = sum(summary.count(TrialRole.SEARCH).values())
+    if config.max_latency_ms is not None and num_begun < min(space.in_budget, record.num_trials):
+        console.print(
+            f"{num_begun} trials: no further placement within {config.max_latency_ms:g} ms found"
+        )
     if space.in_budget < record.num_trials and prepared.shared is None:
         console.print(f"all {space.in_budget} placements of the space were evaluated")
     console.print(f"report   {report_path}")
@@ -378,6 +394,8 @@ def _print_front(summary: StudySummary, console: Console) -> None:
     )
     confirmed = "confirmed" if summary.front.is_confirmed else "not confirmed"
     console.print(f"{confirmed}; hypervolume {summary.hypervolume:.4f} of the box to {reference}")
+    if summary.latency_text is not None:
+        console.print(f"latency: {summary.latency_text}")
     if summary.stopping is not None:
         console.print(str(summary.stopping))
     if summary.inheritance is not None:

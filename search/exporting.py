@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import torch
 
 from results.blobs import BlobStore
 from results.export import ExportRecord, check_target, export, rebuild
-from results.records import Document, EvaluationRecord, fine_tuning_key
+from results.records import Document, EvaluationRecord, LatencyRecord, fine_tuning_key
 from results.store import Store
 from results.summary import StudySummary
 from results.temporary import temporary_beside
@@ -28,6 +26,7 @@ from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
+from sharedattn.timing import torch_threads
 from sharedattn.training import check_recipe, evaluate
 
 
@@ -120,6 +119,7 @@ def export_placement(
         study=study.name,
         trial=candidate.number,
         starts_from=starts_from,
+        latency=store.latencies(summary.study).get(candidate.spec_key),
     )
     return missing and f"{missing}: it was trained again, under the same seed"
 
@@ -201,7 +201,8 @@ def verify_folder(
         source = open_recorded(record, data=data, data_root=data_root)
         recipe = Recipe.from_json(record.recipe)
         network.to(device)
-        with _threads(record.evaluation.threads):
+        # Sums have the order that as many threads give them.
+        with torch_threads(record.evaluation.threads):
             batch_size = recipe.batch_size
             validation = evaluate(
                 network, source, "validation", batch_size=batch_size, device=device
@@ -290,7 +291,7 @@ def _train(
     )
     task = evaluator.task(spec, seed)
     try:
-        with _threads(threads):
+        with torch_threads(threads):
             evaluation = evaluation_record(task, measure(evaluator, task), threads)
         assert evaluation.weights_sha256 is not None
         return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
@@ -312,11 +313,12 @@ def _write(
     study: str | None = None,
     trial: int | None = None,
     starts_from: str | None = None,
+    latency: LatencyRecord | None = None,
 ) -> ExportRecord:
     source = open_data(config)
     cost = CostModel(spec.backbone).totals(spec.placement)
     network = rebuild(spec, state_dict).to(device)
-    with _threads(evaluation.threads):
+    with torch_threads(evaluation.threads):
         # The one time that the test split is opened: nothing is chosen by what it says.
         test = evaluate(network, source, "test", batch_size=recipe.batch_size, device=device)
     record = ExportRecord(
@@ -332,17 +334,7 @@ def _write(
         study=study,
         trial=trial,
         starts_from=starts_from,
+        latency=latency,
     )
     export(folder, record, state_dict, onnx=onnx)
     return record
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run with as many torch threads as an earlier run, whose sums have their order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

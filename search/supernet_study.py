@@ -82,7 +82,7 @@ class SupernetLoop(StudyLoop):
                     number=row.number,
                     placement=placement_of(row),
                     attributes=row.sampler_attributes,
-                    values=self._values(row.top1, row.macs, row.params),
+                    values=self._values(row.top1, self._costs_by_name(row.macs, row.params, None)),
                 )
             )
             self._seen.add(self._trials[-1].placement)
@@ -201,7 +201,8 @@ class SupernetLoop(StudyLoop):
             # A generation is written whole: half of one would not be proposed again.
             self._driver.record_scored(trials, searcher_attributes=changed)
             for trial in trials:
-                values = self._values(trial.evaluation.top1, trial.spec.macs, trial.spec.params)
+                costs = self._costs_by_name(trial.spec.macs, trial.spec.params, None)
+                values = self._values(trial.evaluation.top1, costs)
                 past = self._trials[trial.number]
                 self._trials[trial.number] = PastTrial(
                     number=past.number,
@@ -214,6 +215,8 @@ class SupernetLoop(StudyLoop):
 
     def _proposed(self, number: int) -> Proposal:
         proposal = self._propose(number)
+        # None is for a bound on latency, which scores do not go with.
+        assert proposal is not None
         trial = PastTrial(
             number=number, placement=proposal.placement, attributes=proposal.attributes
         )

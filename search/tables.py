@@ -10,8 +10,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from results.front import Front
-from results.quantities import format_fraction, format_quantity
+from results.front import Candidate, Front
+from results.quantities import format_cost, format_fraction, format_quantity
 from sharedattn.cost import Cost
 from sharedattn.economics import LessAttentionEconomics
 from sharedattn.papers import Row
@@ -20,15 +20,17 @@ from sharedattn.papers import Row
 def front_table(front: Front) -> Table:
     """The members of a front, from the cheapest to the dearest."""
     table = Table(box=None, header_style="bold", pad_edge=False)
+    is_timed = any(member.latency_ms is not None for member in front.members)
     for name, justify in (
         ("id", "right"),
         ("placement", "left"),
         ("top1", "left"),
         ("MACs", "right"),
         ("params", "right"),
+        *((("latency", "right"),) if is_timed else ()),
         ("seeds", "right"),
     ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify)
     for member in front.members:
         table.add_row(
             str(member.number),
@@ -36,9 +38,14 @@ def front_table(front: Front) -> Table:
             format_fraction(member.top1, member.top1_standard_error),
             format_quantity(member.macs),
             format_quantity(member.params),
+            *((_latency(member),) if is_timed else ()),
             str(len(member.runs)),
         )
     return table
+
+
+def _latency(member: Candidate) -> str:
+    return "" if member.latency_ms is None else format_cost("latency_ms", member.latency_ms)
 
 
 def cost_table(cost: Cost) -> Table:
