@@ -69,16 +69,23 @@ class SupernetLab:
             seed=3,
         )
 
-    def run(self, name="study", *, num_trials=None, confirm_seeds=0, die_after=None, deaths=()):
+    def run(
+        self,
+        name="study",
+        *,
+        num_trials=None,
+        confirm_seeds=0,
+        die_after=(None, None, None),
+        deaths=(),
+        executors=None,
+    ):
+        """Run a study; training, scores and trainings of the front by `executors`, or here."""
         shared = self.evaluator
-        events = iter((*(die_after or (None,) * 3),))
-        training, scoring, retraining = (
-            Inline(
-                shared, num_slots=slots, die_after=next(events), deaths=deaths if i == 0 else ()
-            )
-            for i, slots in enumerate((1, 2, 2))
-        )
-        self.executors = [training, scoring, retraining]
+        self.executors = executors or [
+            Inline(shared, num_slots=slots, die_after=last, deaths=first)
+            for slots, last, first in zip((1, 2, 2), die_after, (deaths, (), ()), strict=True)
+        ]
+        training, scoring, retraining = self.executors
         record = StudyRecord(
             name=name,
             fingerprint_document={},
