@@ -144,6 +144,21 @@ def _parser() -> _Parser:
     analyze.add_argument("--out", type=Path, metavar="DIR", help="(default: CONFIG/analysis)")
     _add_device(analyze)
 
+    proxies = add("proxies", "how zero-cost proxies rank what a study or a table has trained")
+    proxies.add_argument(
+        "study",
+        metavar="STUDY|TABLE.json",
+        nargs="?",
+        help="a study's name (default: the latest), or a JSON file of placement: top1",
+    )
+    _add_storage(proxies)
+    proxies.add_argument("--space", metavar="SPACE", help="whose backbone a table is of")
+    proxies.add_argument("--data", metavar="NAME|DIR", help="what a table was trained on")
+    proxies.add_argument("--data-root", metavar="DIR")
+    proxies.add_argument("--images", type=int, default=64, help="of the batch (default: 64)")
+    proxies.add_argument("--seed", type=int, default=0)
+    _add_device(proxies)
+
     doctor = add("doctor", "whether this machine, or a cluster, is ready for a search")
     doctor.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto")
     doctor.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")

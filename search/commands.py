@@ -18,7 +18,7 @@ from results.report import write_report
 from results.store import Store
 from results.summary import StudySummary, front_document
 from results.verify import verify_document
-from search.config import DEFAULT_DATA, SearchConfig
+from search.config import DEFAULT_DATA, DEFAULT_SPACE, SearchConfig
 from search.exporting import export_placement, train_placement, verify_folder
 from search.machines import processes_here, resolve_device
 from search.places import storage_url, weights_store
@@ -32,6 +32,7 @@ from search.tables import (
     economics_text,
     front_table,
     papers_tables,
+    proxies_table,
 )
 from search.training_inputs import data_for, load_recipe
 from sharedattn.backbones import build, resolve
@@ -311,6 +312,45 @@ def analyze(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(line)
     console.print(f"analysis {folder}")
     return {**document, "folder": str(folder)}
+
+
+def proxies(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn proxies`: what zero-cost proxies are worth on this very space."""
+    # Imported here: no other command asks an untrained network.
+    from search.proxy_scoring import (
+        proxies_document,
+        score_proxies,
+        trained_of_study,
+        trained_of_table,
+    )
+
+    of_table = {name: getattr(arguments, name) for name in ("space", "data", "data_root")}
+    if arguments.study is not None and arguments.study.endswith(".json"):
+        trained = trained_of_table(
+            Path(arguments.study),
+            Space.load(arguments.space or DEFAULT_SPACE).backbone,
+            arguments.data or DEFAULT_DATA,
+            arguments.data_root,
+        )
+    else:
+        given = [f"--{name.replace('_', '-')}" for name, value in of_table.items() if value]
+        if given:
+            raise InputError(
+                f"`{', '.join(given)} is of a table` must hold, but a study has its own; leave it "
+                f"out, or give a file whose name ends with .json"
+            )
+        with _open(arguments) as store:
+            trained = trained_of_study(store, _study(store, arguments.study))
+    options = {"num_images": arguments.images, "seed": arguments.seed}
+    scored = score_proxies(trained, **options, device=resolve_device(arguments.device))
+    document = proxies_document(trained, scored, **options)
+    console.print(f"{trained.source}: {len(trained.specs)} placements", style="bold")
+    console.print(proxies_table(document))
+    recommended = ", ".join(document["recommended"])
+    console.print(
+        f"better than params and MACs by more than the interval: {recommended or 'none'}"
+    )
+    return document
 
 
 def doctor(arguments: argparse.Namespace, console: Console) -> Document:

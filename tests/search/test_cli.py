@@ -298,6 +298,7 @@ def test_help_of_every_command(capsys):
         "verify",
         "train",
         "analyze",
+        "proxies",
     ):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
