@@ -198,12 +198,8 @@ def test_postgresql_comes_up_to_date_step_by_step_and_keeps_its_rows(
             written.setdefault(name, []).extend(rows)
     with Store.open(postgresql_url) as store:
         assert differences(engine) == []
-<<<<<<< ours
-        # Columns that came after it aside, every row is as it was written.
-=======
         # Columns that came later aside, every row is as it was written; the one column that goes,
         # in version 0005, never had a value.
->>>>>>> theirs
         kept = rows_of(engine)
         for name, rows in written.items():
             for row, now in zip(rows, kept[name], strict=True):
