@@ -167,7 +167,7 @@ def score_proxies(
             f"`2 <= images <= training images` must hold, but got {num_images} where "
             f"{trained.data.name} has {trained.data.num_images('train')}"
         )
-    check_fit(trained.specs[0], trained.data)
+    check_fit(trained.specs[0].backbone, trained.data)
     images, labels = next(
         trained.data.train_batches(
             # A recipe that says nothing else has no augmentation.
