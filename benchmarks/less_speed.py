@@ -18,7 +18,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +33,7 @@ from sharedattn.economics import FORMS
 from sharedattn.errors import InputError
 from sharedattn.legality import check_maps
 from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.timing import device_name, elapsed_ms
 
 LAYERS = (
     ("deit_small_patch16_224", 0),
@@ -72,17 +72,6 @@ def block_of(backbone: BackboneSpec, stage: int, forms: list[str], device: str) 
     ]
     network = build_network(backbone, Envelope.of(*placements)).to(device).train()
     return network.block(stage, 1)
-
-
-def timed(step: Callable[[], None], device: str) -> float:
-    """Seconds of one forward and backward pass."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    step()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def branches(block: Block, x_BND: Tensor, forms: list[str]) -> dict[str, Callable[[], None]]:
@@ -128,11 +117,11 @@ def measure(
     )
     steps = branches(block, x_BND, forms)
     for step in steps.values():
-        timed(step, device)
+        elapsed_ms(step, device)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            times[name].append(timed(step, device))
+            times[name].append(elapsed_ms(step, device))
     costs = CostModel(backbone)
     vanilla_macs = costs.attention(stage, LayerChoice(Kind.VANILLA)).macs
     rows = []
@@ -174,8 +163,8 @@ def main() -> int:
     ]
     ok = all(row["ok"] for row in rows)
     if arguments.json:
-        device_name = torch.cuda.get_device_name() if device == "cuda" else "2 CPU threads"
-        print(json.dumps({"rows": rows, "ok": ok, "device": device_name, **provenance()}))
+        where = device_name(device) if device == "cuda" else "2 CPU threads"
+        print(json.dumps({"rows": rows, "ok": ok, "device": where, **provenance()}))
         return 0 if ok else 1
     print("| layer | n x m, D | form | MACs | time | quartiles | |")
     print("|---|---|---|---|---|---|---|")

@@ -28,6 +28,7 @@ from results.records import (
     Document,
     EvaluationRecord,
     FrontSnapshot,
+    LatencyRecord,
     RungReport,
     ScoredTrial,
     SpecRecord,
@@ -485,6 +486,30 @@ class StudyDriver:
 
         self._write(write)
 
+    def record_latency(self, spec: SpecRecord, latency: LatencyRecord) -> None:
+        """Write the latency of a spec in this study; one that is there stands.
+
+        Args:
+            spec: written unless its key is there; it need not become a trial.
+            latency: what was measured or predicted.
+        """
+
+        def write(connection: Connection) -> None:
+            insert_or_find(
+                connection,
+                "latencies",
+                study_id=self._study_id,
+                spec_id=_spec_id(connection, spec),
+                latency_ms=latency.latency_ms,
+                latency_source=latency.latency_source,
+                repeats=latency.repeats,
+                device=latency.device,
+                batch_size=latency.batch_size,
+                peak_bytes=latency.peak_bytes,
+            )
+
+        self._write(write)
+
     def finish_study(self) -> None:
         """Mark the study finished; the next trial that begins takes the mark away."""
         self._write(finished_at=utc_now())
@@ -658,7 +683,6 @@ def _save_evaluation(
         "top1": evaluation.top1,
         "loss": evaluation.loss,
         "num_images": evaluation.num_images,
-        "latency_ms": evaluation.latency_ms,
         "wall_time_s": evaluation.wall_time_s,
         "device": evaluation.device,
         "threads": evaluation.threads,

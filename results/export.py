@@ -19,17 +19,22 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from results.folders import check_replaceable, folder_in_place_of, write_text
 from results.onnx_export import check_extra, write_onnx
 from results.quantities import format_fraction, format_quantity
-from results.records import Document, EvaluationIdentity, EvaluationRecord, Fidelity
+from results.records import (
+    Document,
+    EvaluationIdentity,
+    EvaluationRecord,
+    Fidelity,
+    LatencyRecord,
+)
 from results.weights import read_weights, write_weights
 from sharedattn.backbones import build
 from sharedattn.cost import CONVENTION
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
+from sharedattn.pretrained import CONFIG_NAME, WEIGHTS_NAME
 
 CONFIG_FORMAT = 1
-CONFIG_NAME = "config.yaml"
-WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
 
@@ -60,6 +65,9 @@ class ExportRecord:
         top1_by_seed: accuracy of every seed of this placement, this run's among them.
         study: name of the study it comes from; None: it was trained alone.
         trial: number of the search trial; None: likewise.
+        starts_from: key of the supernet whose weights the training began with; None: it began
+            from its initialisation.
+        latency: how long a forward took on the study's device; None: it was not measured.
     """
 
     spec: NetworkSpec
@@ -73,6 +81,8 @@ class ExportRecord:
     top1_by_seed: Mapping[int, float] = field(default_factory=dict)
     study: str | None = None
     trial: int | None = None
+    starts_from: str | None = None
+    latency: LatencyRecord | None = None
 
     def to_json(self) -> Document:
         """The document of config.yaml."""
@@ -105,6 +115,8 @@ class ExportRecord:
             "top1_by_seed": dict(self.top1_by_seed),
             "study": self.study,
             "trial": self.trial,
+            **({} if self.starts_from is None else {"starts_from": self.starts_from}),
+            "latency": None if self.latency is None else self.latency.to_json(),
         }
 
     @classmethod
@@ -160,6 +172,13 @@ class ExportRecord:
                 top1_by_seed=document["top1_by_seed"],
                 study=document["study"],
                 trial=document["trial"],
+                starts_from=document.get("starts_from"),
+                # Exports from before latencies were measured have no such field.
+                latency=(
+                    None
+                    if document.get("latency") is None
+                    else LatencyRecord.from_json(document["latency"])
+                ),
             )
         except InputError:
             raise

@@ -13,6 +13,7 @@ complete, not on the order of completion: a search that was killed goes on where
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ import numpy as np
 
 from results.bulk import collector_paused
 from results.pareto import FloatArray, Objective, non_dominated, to_losses
-from results.records import Fidelity, TrialRole, TrialRow, TrialState
+from results.records import Fidelity, LatencySource, TrialRole, TrialRow, TrialState
 from sharedattn.errors import InputError
 
+_ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
 MAX_RETRAINED = 12
 """Members of an inherited front that are trained by themselves, at most."""
 
@@ -82,9 +84,13 @@ class Candidate:
 
     @property
     def latency_ms(self) -> float | None:
-        """Mean over the runs that measured it; None where none did."""
-        measured = [run.latency_ms for run in self.runs if run.latency_ms is not None]
-        return math.fsum(measured) / len(measured) if measured else None
+        """Milliseconds of a forward, the same for all runs; None where the study measures none."""
+        return self.runs[0].latency_ms
+
+    @property
+    def latency_source(self) -> LatencySource | None:
+        """How the latency is known; None where the study measures none."""
+        return self.runs[0].latency_source
 
     @property
     def is_reused(self) -> bool:
@@ -262,20 +268,33 @@ def is_inherited(rows: Iterable[TrialRow]) -> bool:
     return searched is not None and searched.weights == "inherited"
 
 
-def to_retrain(members: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The members of an inherited front that are trained by themselves.
+def all_vanilla(pool: Iterable[Candidate]) -> Candidate | None:
+    """The deepest all-vanilla placement of some: the backbone without savings, where it is one."""
+    found = [c for c in pool if _ALL_VANILLA.fullmatch(c.placement)]
+    return max(found, key=lambda c: c.macs, default=None)
 
-    All of them up to `MAX_RETRAINED`, else as many, spread evenly over the front from its cheapest
-    to its dearest member: neighbours differ by less than shared weights can tell apart.
+
+def to_retrain(
+    members: Sequence[Candidate], baseline: Candidate | None = None
+) -> tuple[Candidate, ...]:
+    """The placements that are trained by themselves after a search by inherited weights.
+
+    All members of the inherited front up to `MAX_RETRAINED`, else as many, spread evenly over it
+    from the cheapest to the dearest: neighbours differ by less than shared weights can tell apart.
+    And the baseline, which tells what a placement saves.
 
     Args:
         members: from the cheapest to the dearest.
+        baseline: trained as well, as the last; None: there is none.
     """
     count = len(members)
-    if count <= MAX_RETRAINED:
-        return tuple(members)
-    places = (round(i * (count - 1) / (MAX_RETRAINED - 1)) for i in range(MAX_RETRAINED))
-    return tuple(members[place] for place in places)
+    chosen = list(members)
+    if count > MAX_RETRAINED:
+        places = (round(i * (count - 1) / (MAX_RETRAINED - 1)) for i in range(MAX_RETRAINED))
+        chosen = [members[place] for place in places]
+    if baseline is not None and baseline not in chosen:
+        chosen.append(baseline)
+    return tuple(chosen)
 
 
 def next_confirmations(
@@ -309,7 +328,7 @@ def next_confirmations(
     if is_inherited(rows):
         return tuple(
             Confirmation(member.number, member.spec_key, member.placement, replicate)
-            for member in to_retrain(pareto_members(pool, objectives))
+            for member in to_retrain(pareto_members(pool, objectives), all_vanilla(pool))
             for replicate in range(num_seeds)
             if (member.spec_key, replicate) not in begun
         )

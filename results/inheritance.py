@@ -60,6 +60,18 @@ class Inheritance:
         """Mean of trained minus inherited accuracy; None: nothing has been trained yet."""
         return mean(gap.top1 for gap in self.gaps) if self.gaps else None
 
+    def __str__(self) -> str:
+        text = (
+            f"{self.num_scored:,} placements scored by shared weights; hypervolume of their "
+            f"front {self.hypervolume:.4f}"
+        )
+        if self.mean_gap is None:
+            return text
+        return (
+            f"{text}; {len(self.gaps)} trained by themselves, "
+            f"{100 * self.mean_gap:+.1f} points on average"
+        )
+
     def to_json(self) -> Document:
         """As `search --json` has it under `inherited`."""
         return {

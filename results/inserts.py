@@ -14,11 +14,12 @@ _UNIQUE = {
     "studies": ("name",),
     "specs": ("key",),
     "evaluations": ("key",),
+    "latencies": ("study_id", "spec_id"),
     "rung_reports": ("trial_id", "epoch"),
     "searcher_attributes": ("study_id", "key"),
     "front_snapshots": ("study_id", "num_complete"),
 }
-_FOUND = ("studies", "specs", "evaluations", "rung_reports")
+_FOUND = ("studies", "specs", "evaluations", "latencies", "rung_reports")
 _REPLACED = ("searcher_attributes", "front_snapshots")
 _TABLES = {name: Base.metadata.tables[name] for name in _UNIQUE}
 # `ON CONFLICT` is no standard SQL, so each dialect has its own statement.
@@ -61,7 +62,7 @@ def insert_or_find(connection: Connection, table: str, **columns: Any) -> tuple[
 
     Args:
         connection: in a writing transaction.
-        table: `studies`, `specs`, `evaluations` or `rung_reports`.
+        table: `studies`, `specs`, `evaluations`, `latencies` or `rung_reports`.
         columns: the row's.
 
     Returns:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from results.records import AttemptOutcome, TrialRole, TrialState
+from results.records import AttemptOutcome, LatencySource, TrialRole, TrialState
 
 Sha256 = String(64)
 
@@ -63,6 +63,7 @@ class Study(Base):
     """A search: what is searched, on which data, with which recipe, by whom.
 
     `driver_epoch` counts its drivers, `driver_write` the transactions of the present one.
+    `latency` says how latencies are obtained; it is NULL where none are.
     """
 
     __tablename__ = "studies"
@@ -86,6 +87,7 @@ class Study(Base):
     data: Mapped[dict[str, Any]]
     recipe: Mapped[dict[str, Any]]
     provenance: Mapped[dict[str, Any]]
+    latency: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class SearcherAttribute(Base):
@@ -136,7 +138,6 @@ class Evaluation(Base):
     top1: Mapped[float]
     loss: Mapped[float]
     num_images: Mapped[int]
-    latency_ms: Mapped[float | None]
     wall_time_s: Mapped[float]
     device: Mapped[str] = mapped_column(String(255))
     threads: Mapped[int]
@@ -145,6 +146,24 @@ class Evaluation(Base):
     versions: Mapped[dict[str, Any]]
     metrics: Mapped[dict[str, Any]]
     learning_curve: Mapped[list[Any]]
+
+
+class Latency(Base):
+    """How long a forward of a network takes on the device that a study searches for."""
+
+    __tablename__ = "latencies"
+    __table_args__ = (UniqueConstraint("study_id", "spec_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    spec_id: Mapped[int] = mapped_column(ForeignKey("specs.id"))
+    latency_ms: Mapped[float]
+    latency_source: Mapped[LatencySource] = mapped_column(_text_enum(LatencySource))
+    repeats: Mapped[int]
+    device: Mapped[str] = mapped_column(String(255))
+    batch_size: Mapped[int]
+    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class Trial(Base):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 
@@ -45,6 +46,34 @@ def format_quantity(count: float) -> str:
     value = count / _FACTORS[suffix]
     decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{decimals}f} {suffix}"
+
+
+def parse_milliseconds(text: str) -> float:
+    """Read a time such as `3` or `2.5`.
+
+    Raises:
+        InputError: no number, or one that is not finite.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(
+            f"`a latency is a number of milliseconds` must hold, but got {text!r}; write for "
+            f"example 2.5"
+        )
+    return value
+
+
+def format_cost(name: str, value: float) -> str:
+    """A cost as people read it: `1.26 G`, or `2.35 ms` of a latency.
+
+    Args:
+        name: the objective's.
+        value: what it comes to.
+    """
+    return f"{value:.3g} ms" if name == "latency_ms" else format_quantity(value)
 
 
 def format_fraction(mean: float, standard_error: float | None = None) -> str:

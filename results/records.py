@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -37,6 +37,13 @@ class TrialRole(StrEnum):
     CONFIRM = "confirm"
 
 
+class LatencySource(StrEnum):
+    """How a latency is known."""
+
+    TABLE = "table"
+    NETWORK = "network"
+
+
 class AttemptOutcome(StrEnum):
     """How one attempt at a trial ended.
 
@@ -59,6 +66,16 @@ def canonical_json(document: Any) -> str:
 def document_key(document: Any) -> str:
     """sha256 of a document's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+def fine_tuning_key(recipe_key: str, starts_from: str) -> str:
+    """Names a training that starts from weights that are there, in the place of its recipe.
+
+    Args:
+        recipe_key: of the recipe that it follows.
+        starts_from: key of what gave the weights.
+    """
+    return document_key({"recipe": recipe_key, "starts_from": starts_from})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +164,6 @@ class EvaluationRecord:
         top1: accuracy, a fraction.
         loss: mean cross-entropy, nats.
         num_images: images in the split.
-        latency_ms: milliseconds of one forward; None: not measured.
         metrics: further metrics by name.
         learning_curve: one document per epoch.
         wall_time_s: seconds of training and evaluation.
@@ -170,21 +186,19 @@ class EvaluationRecord:
     device: str
     threads: int
     versions: Mapping[str, str]
-    latency_ms: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     learning_curve: Sequence[Mapping[str, Any]] = ()
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
         finite = all(
-            math.isfinite(value)
-            for value in (self.top1, self.loss, self.latency_ms or 0.0, *self.metrics.values())
+            math.isfinite(value) for value in (self.top1, self.loss, *self.metrics.values())
         )
         if not finite or not 0 <= self.top1 <= 1:
             raise ValueError(
                 "`metrics are finite and 0 <= top1 <= 1` must hold, but got "
-                f"top1={self.top1}, loss={self.loss}, latency_ms={self.latency_ms}, "
-                f"metrics={dict(self.metrics)}; record the trial as failed"
+                f"top1={self.top1}, loss={self.loss}, metrics={dict(self.metrics)}; "
+                f"record the trial as failed"
             )
 
 
@@ -261,6 +275,59 @@ class ScoredTrial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyRecord:
+    """How long a forward of a network takes, and how that is known.
+
+    Attributes:
+        latency_ms: milliseconds of one forward of a batch.
+        latency_source: summed from a table of parts, or measured on the whole network.
+        repeats: timed calls that the median is of.
+        device: the device's name, with its threads where it is a CPU.
+        batch_size: images of the batch.
+        peak_bytes: the most memory on a CUDA device; None: it was not counted.
+
+    Raises:
+        ValueError: no time at all, or none that is finite.
+    """
+
+    latency_ms: float
+    latency_source: LatencySource
+    repeats: int
+    device: str
+    batch_size: int
+    peak_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
+            raise ValueError(
+                f"`a latency is finite and above 0` must hold, but got {self.latency_ms} ms"
+            )
+
+    def to_json(self) -> Document:
+        """A plain dictionary of every field."""
+        return {**asdict(self), "latency_source": self.latency_source.value}
+
+    @classmethod
+    def from_json(cls, document: Document) -> LatencyRecord:
+        """The inverse of `to_json`.
+
+        Raises:
+            TypeError: missing fields, or others.
+            ValueError: an unknown source, or no time.
+        """
+        record = cls(**document)
+        return replace(record, latency_source=LatencySource(record.latency_source))
+
+    def __str__(self) -> str:
+        how = (
+            "summed from its parts"
+            if self.latency_source is LatencySource.TABLE
+            else f"median of {self.repeats} forwards"
+        )
+        return f"{self.latency_ms:.3g} ms, {how}, batch of {self.batch_size}, {self.device}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
     """A study as it is first written.
 
@@ -279,6 +346,8 @@ class StudyRecord:
         num_trials: search trials asked for, a total; may change from run to run.
         confirm_seeds: seeds per front member, a total; may change from run to run.
         weights_dir: folder of the weights that its first run has named; None: not known.
+        latency: how latencies are obtained, as it was measured before the first trial: `source`,
+            `where`, `worst_error` and `checks`, beside what its owner needs; None: there are none.
     """
 
     name: str
@@ -294,6 +363,7 @@ class StudyRecord:
     num_trials: int
     confirm_seeds: int
     weights_dir: str | None = None
+    latency: Document | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -342,9 +412,10 @@ class TrialRow(NamedTuple):
         seed: training seed.
         top1: fraction.
         loss: nats.
-        latency_ms: milliseconds, None where not measured.
         wall_time_s: seconds of the evaluation.
         weights_sha256: None where no weights are kept.
+        latency_ms: milliseconds of a forward, of any trial; None where the study measures none.
+        latency_source: how that is known; None likewise.
     """
 
     id: int
@@ -365,9 +436,10 @@ class TrialRow(NamedTuple):
     seed: int | None
     top1: float | None
     loss: float | None
-    latency_ms: float | None
     wall_time_s: float | None
     weights_sha256: str | None
+    latency_ms: float | None = None
+    latency_source: LatencySource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +461,7 @@ class TrialParameters:
         params: parameters.
         macs: multiply-accumulates of one image.
         top1: of a COMPLETE trial, None of others.
-        latency_ms: likewise, and None where not measured.
+        latency_ms: of any trial; None where the study measures none.
         num_attempts: attempts begun, from 1.
     """
 

@@ -28,6 +28,7 @@ from results.records import (
     EvaluationRecord,
     Fidelity,
     FrontSnapshot,
+    LatencyRecord,
     RungRow,
     SpecRecord,
     StoredEvaluation,
@@ -61,9 +62,10 @@ _TRIAL_COLUMNS = (
     models.Evaluation.seed,
     models.Evaluation.top1,
     models.Evaluation.loss,
-    models.Evaluation.latency_ms,
     models.Evaluation.wall_time_s,
     models.Evaluation.weights_sha256,
+    models.Latency.latency_ms,
+    models.Latency.latency_source,
 )
 _PARAMETER_COLUMNS = (
     models.Trial.id,
@@ -80,7 +82,7 @@ _PARAMETER_COLUMNS = (
     models.Spec.params,
     models.Spec.macs,
     models.Evaluation.top1,
-    models.Evaluation.latency_ms,
+    models.Latency.latency_ms,
     select(func.count())
     .where(models.Attempt.trial_id == models.Trial.id)
     .correlate(models.Trial)
@@ -214,7 +216,7 @@ class Store:
 
         Nothing of a study that exists is changed, since another process may be driving it: new
         totals are for `StudyDriver.set_totals`, and what else is not part of the fingerprint
-        (reference point, provenance, weights' folder) stays as it was first written.
+        (reference point, provenance, weights' folder, latencies) stays as it was first written.
 
         Raises:
             InputError: the name belongs to a study with another fingerprint; the message names
@@ -239,6 +241,7 @@ class Store:
                 num_trials=record.num_trials,
                 confirm_seeds=record.confirm_seeds,
                 weights_dir=record.weights_dir,
+                latency=record.latency,
             )
             return _study(connection.execute(_study_of(record.name)).one())
 
@@ -331,6 +334,11 @@ class Store:
             .select_from(models.Trial)
             .join(models.Spec, models.Spec.id == models.Trial.spec_id)
             .outerjoin(models.Evaluation, models.Evaluation.id == models.Trial.evaluation_id)
+            .outerjoin(
+                models.Latency,
+                (models.Latency.study_id == models.Trial.study_id)
+                & (models.Latency.spec_id == models.Trial.spec_id),
+            )
             .where(models.Trial.study_id == study.id, models.Trial.state.in_(states))
             .order_by(models.Trial.number)
         )
@@ -429,6 +437,37 @@ class Store:
         )
         return bool(self._rows(query)[0][0])
 
+    def latencies(self, study: Study) -> dict[str, LatencyRecord]:
+        """The latencies of a study by the spec's key, those of refused proposals among them."""
+        query = (
+            select(
+                models.Spec.key,
+                models.Latency.latency_ms,
+                models.Latency.latency_source,
+                models.Latency.repeats,
+                models.Latency.device,
+                models.Latency.batch_size,
+                models.Latency.peak_bytes,
+            )
+            .select_from(models.Latency)
+            .join(models.Spec, models.Spec.id == models.Latency.spec_id)
+            .where(models.Latency.study_id == study.id)
+            .order_by(models.Latency.id)
+        )
+        return {
+            key: LatencyRecord(
+                latency_ms=latency_ms,
+                latency_source=source,
+                repeats=repeats,
+                device=device,
+                batch_size=batch_size,
+                peak_bytes=peak_bytes,
+            )
+            for key, latency_ms, source, repeats, device, batch_size, peak_bytes in self._rows(
+                query
+            )
+        }
+
     def snapshots(self, study: Study) -> list[FrontSnapshot]:
         """The fronts as they stood during the search, earliest first."""
         query = (
@@ -471,6 +510,7 @@ def _study(row: Row[Any]) -> Study:
             num_trials=row.num_trials,
             confirm_seeds=row.confirm_seeds,
             weights_dir=row.weights_dir,
+            latency=row.latency,
         ),
     )
 
@@ -495,7 +535,6 @@ def _evaluation(row: Row[Any]) -> StoredEvaluation:
             device=row.device,
             threads=row.threads,
             versions=row.versions,
-            latency_ms=row.latency_ms,
             metrics=row.metrics,
             learning_curve=row.learning_curve,
             weights_sha256=row.weights_sha256,

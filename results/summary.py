@@ -11,18 +11,32 @@ from pathlib import Path
 
 import numpy as np
 
-from results.front import Candidate, Front, candidates, objective_values, study_front
+from results.front import (
+    Candidate,
+    Front,
+    all_vanilla,
+    candidates,
+    objective_values,
+    study_front,
+)
 from results.inheritance import Inheritance, inheritance_of
 from results.pareto import Objective, hypervolume, hypervolume_history, knee, parse_objectives
-from results.quantities import format_quantity, parse_quantity
+from results.quantities import format_cost, parse_milliseconds, parse_quantity
 from results.reconnecting import outlast
-from results.records import Document, RungRow, Study, TrialRole, TrialRow, TrialState
+from results.records import (
+    Document,
+    LatencySource,
+    RungRow,
+    Study,
+    TrialRole,
+    TrialRow,
+    TrialState,
+)
 from results.stopping import Stopping, stopping_of
 from results.store import Store
 from sharedattn.errors import InputError
 
-_LIMIT = re.compile(r"(macs|params)\s*(<=?)\s*(.+)")
-_ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
+_LIMIT = re.compile(r"(macs|params|latency_ms)\s*(<=?)\s*(.+)")
 
 
 @dataclass(frozen=True)
@@ -114,9 +128,29 @@ class StudySummary:
 
     @cached_property
     def baseline(self) -> Candidate | None:
-        """The deepest all-vanilla placement that was evaluated: the backbone without savings."""
-        all_vanilla = [c for c in self.candidates if _ALL_VANILLA.fullmatch(c.placement)]
-        return max(all_vanilla, key=lambda c: c.macs, default=None)
+        """The deepest all-vanilla placement that was evaluated as the front's members were."""
+        pool = self.candidates
+        if self.inheritance is not None and self.front.fidelity != self.inheritance.fidelity:
+            pool = [gap.trained for gap in self.inheritance.gaps]
+        return all_vanilla(pool)
+
+    @cached_property
+    def latency_text(self) -> str | None:
+        """How latencies were obtained, for people; None where there are none."""
+        found = self.study.record.latency
+        if found is None:
+            return None
+        how = {
+            LatencySource.TABLE: "summed from parts",
+            LatencySource.NETWORK: "each network measured whole",
+        }[LatencySource(found["source"])]
+        checked = (
+            ""
+            if found["worst_error"] is None
+            else f" (sums of parts erred by up to {found['worst_error']:.1%} on "
+            f"{len(found['checks'])} whole networks)"
+        )
+        return f"{how}{checked}; {found['where']}"
 
     @cached_property
     def wall_time_s(self) -> float:
@@ -134,8 +168,8 @@ class StudySummary:
 
         Args:
             expression: `knee`, `best`, the number of a search trial, or a limit such as
-                `macs<1.2G` or `params<=3M`, which picks the most accurate member of the front
-                within it.
+                `macs<1.2G`, `params<=3M` or `latency_ms<3`, which picks the most accurate member
+                of the front within it.
 
         Raises:
             InputError: an expression that means nothing, or nothing that it names.
@@ -151,7 +185,8 @@ class StudySummary:
                 )
             return found
         if limit:
-            return self._pick_within(limit[1], limit[2] == "<=", parse_quantity(limit[3]))
+            parse = parse_milliseconds if limit[1] == "latency_ms" else parse_quantity
+            return self._pick_within(limit[1], limit[2] == "<=", parse(limit[3]))
         if re.fullmatch(r"#?\d+", text):
             return self._pick_number(int(text.removeprefix("#")))
         raise InputError(
@@ -159,14 +194,20 @@ class StudySummary:
             f"but got {expression!r}"
         )
 
-    def _pick_within(self, cost: str, inclusive: bool, bound: int) -> Candidate:
+    def _pick_within(self, cost: str, inclusive: bool, bound: float) -> Candidate:
         costs = {member: getattr(member, cost) for member in self.front.members}
+        if None in costs.values():
+            raise InputError(
+                f"`a limit is on what the study has measured` must hold, but study "
+                f"{self.study.record.name!r} has no {cost}; pick by macs or params"
+            )
         within = [m for m, c in costs.items() if c < bound or (inclusive and c == bound)]
         if not within:
             least = min(costs.values(), default=0)
+            shown = format_cost(cost, least)
             raise InputError(
                 f"`a member of the front is within the limit` must hold, but none has {cost} "
-                f"below {format_quantity(bound)}; the least is {least} ({format_quantity(least)})"
+                f"below {format_cost(cost, bound)}; the least is {least} ({shown})"
             )
         return max(within, key=lambda member: member.top1)
 
@@ -177,7 +218,8 @@ class StudySummary:
             for row in self.rows
             if row.role is TrialRole.SEARCH and row.number == number
         }
-        for candidate in self.candidates:
+        trained = [] if self.inheritance is None else [g.trained for g in self.inheritance.gaps]
+        for candidate in (*trained, *self.candidates):
             if candidate.spec_key in spec_keys:
                 return candidate
         raise InputError(
@@ -210,10 +252,19 @@ def front_document(
         "knee": None if summary.knee is None else summary.knee.number,
         "hypervolume": summary.hypervolume,
         "reference_point": dict(summary.study.record.reference_point),
+        "latency": _latency_document(summary.study),
         "fidelity": None if front.fidelity is None else front.fidelity.to_json(),
         "report": None if report is None else str(report),
         "wall_time_s": summary.wall_time_s if wall_time_s is None else wall_time_s,
     }
+
+
+def _latency_document(study: Study) -> Document | None:
+    """How latencies were obtained, without the times of the parts; None where there are none."""
+    found = study.record.latency
+    if found is None:
+        return None
+    return {name: value for name, value in found.items() if name != "parts"}
 
 
 def _member_document(member: Candidate) -> Document:
@@ -228,6 +279,7 @@ def _member_document(member: Candidate) -> Document:
         "macs": member.macs,
         "params": member.params,
         "latency_ms": member.latency_ms,
+        "latency_source": None if member.latency_source is None else member.latency_source.value,
         "seeds": len(member.runs),
         "reused": member.is_reused,
         "spec_key": member.spec_key,

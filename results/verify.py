@@ -9,7 +9,6 @@ from typing import Any
 
 from results.export import (
     CONFIG_FORMAT,
-    WEIGHTS_NAME,
     ExportRecord,
     exported_weights,
     read_export,
@@ -20,6 +19,7 @@ from results.weights import sha256_of
 from sharedattn.cost import CostModel
 from sharedattn.errors import InputError
 from sharedattn.network import Network
+from sharedattn.pretrained import WEIGHTS_NAME
 
 TOLERANCE_IMAGES = 2  # right answers more or less, on another machine
 

@@ -108,7 +108,9 @@ def _parser() -> _Parser:
     export = add("export", "write one placement of a study's front as a folder")
     _add_study(export)
     export.add_argument(
-        "--pick", default="knee", help='knee, best, an id, or "macs<1.2G" (default: knee)'
+        "--pick",
+        default="knee",
+        help='knee, best, an id, "macs<1.2G", "latency_ms<3" (default: knee)',
     )
     export.add_argument("--to", type=Path, metavar="DIR", help="folder to write")
     export.add_argument("--onnx", action="store_true", help="write model.onnx as well")
@@ -142,6 +144,21 @@ def _parser() -> _Parser:
     analyze.add_argument("--out", type=Path, metavar="DIR", help="(default: CONFIG/analysis)")
     _add_device(analyze)
 
+    proxies = add("proxies", "how zero-cost proxies rank what a study or a table has trained")
+    proxies.add_argument(
+        "study",
+        metavar="STUDY|TABLE.json",
+        nargs="?",
+        help="a study's name (default: the latest), or a JSON file of placement: top1",
+    )
+    _add_storage(proxies)
+    proxies.add_argument("--space", metavar="SPACE", help="whose backbone a table is of")
+    proxies.add_argument("--data", metavar="NAME|DIR", help="what a table was trained on")
+    proxies.add_argument("--data-root", metavar="DIR")
+    proxies.add_argument("--images", type=int, default=64, help="of the batch (default: 64)")
+    proxies.add_argument("--seed", type=int, default=0)
+    _add_device(proxies)
+
     doctor = add("doctor", "whether this machine, or a cluster, is ready for a search")
     doctor.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto")
     doctor.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
@@ -169,12 +186,24 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     )
     search.add_argument("--study", help="the study's name (default: made from what is searched)")
     search.add_argument(
-        "--objectives", type=_names, metavar="NAME,NAME", help="(default: top1,macs)"
+        "--objectives",
+        type=_names,
+        metavar="NAME,NAME",
+        help="top1, then of macs, params, latency_ms (default: top1,macs)",
+    )
+    search.add_argument(
+        "--max-latency-ms", type=float, metavar="MS", help="of a forward on this device"
+    )
+    search.add_argument(
+        "--latency-batch-size", type=int, metavar="N", help="images of that forward (default: 1)"
     )
     search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
     search.add_argument("--evaluator", choices=("scratch", "supernet", "table"), default="scratch")
     search.add_argument("--supernet-recipe", metavar="NAME|FILE", help="how to train it")
     search.add_argument("--supernet-epochs", type=int, help="in place of its recipe's")
+    search.add_argument(
+        "--weights", metavar="FILE|timm", help="a trained model that the supernet starts from"
+    )
     search.add_argument(
         "--tree-memory", type=_quantity, metavar="N", help="bytes kept in scoring, such as 2G"
     )

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from results.export import check_target, read_export
 from results.quantities import format_quantity
-from results.records import Study, TrialRow
+from results.records import Study, TrialRole, TrialRow
 from results.report import write_report
 from results.store import Store
 from results.summary import StudySummary, front_document
 from results.verify import verify_document
-from search.config import DEFAULT_DATA, SearchConfig
+from search.config import DEFAULT_DATA, DEFAULT_SPACE, SearchConfig
 from search.exporting import export_placement, train_placement, verify_folder
 from search.machines import processes_here, resolve_device
 from search.places import storage_url, weights_store
@@ -32,6 +32,7 @@ from search.tables import (
     economics_text,
     front_table,
     papers_tables,
+    proxies_table,
 )
 from search.training_inputs import data_for, load_recipe
 from sharedattn.backbones import build, resolve
@@ -39,6 +40,7 @@ from sharedattn.cost import CONVENTION, CostModel
 from sharedattn.data import DataConfig
 from sharedattn.economics import less_attention_economics
 from sharedattn.errors import InputError
+from sharedattn.latency import LatencySetting
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from spaces.budget import Budget, CountedSpace
@@ -61,14 +63,28 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(
             f"{space.in_budget:,} placements of {space.space.name}"
             + (f" ({space.size:,} without budget)" if space.in_budget < space.size else "")
-            + f", {record.num_trials} trials by {record.searcher}, "
-            f"{prepared.slots.num_slots} at a time",
+            + (
+                f", {record.num_trials} trials by {record.searcher}, "
+                if prepared.shared is None
+                else f", {record.num_trials:,} scored by shared weights, trainings "
+            )
+            + f"{prepared.slots.num_slots} at a time",
         )
 
     errors = Console(stderr=True, soft_wrap=True)
+
+    def announce(setting: LatencySetting) -> None:
+        errors.print(f"measuring latencies: {setting}", highlight=False, markup=False)
+
     with Store.open(prepared.storage, create=True) as store:
         with ProgressDisplay(errors, record, prepared.objectives) as display:
-            study = run_search(prepared, store, on_begin=introduce, on_progress=display.update)
+            study = run_search(
+                prepared,
+                store,
+                on_latency=announce,
+                on_begin=introduce,
+                on_progress=display.update,
+            )
         summary = StudySummary.read(store, study)
         report_path = folder / "report.html"
         write_report(report_path, summary, convention=CONVENTION)
@@ -94,7 +110,12 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     failed = document["trials"]["failed"]
     if failed:
         console.print(f"{failed} trials failed; the report has their errors", style="yellow")
-    if space.in_budget < record.num_trials:
+    num_begun = sum(summary.count(TrialRole.SEARCH).values())
+    if config.max_latency_ms is not None and num_begun < min(space.in_budget, record.num_trials):
+        console.print(
+            f"{num_begun} trials: no further placement within {config.max_latency_ms:g} ms found"
+        )
+    if space.in_budget < record.num_trials and prepared.shared is None:
         console.print(f"all {space.in_budget} placements of the space were evaluated")
     console.print(f"report   {report_path}")
     if exported is not None:
@@ -293,6 +314,45 @@ def analyze(arguments: argparse.Namespace, console: Console) -> Document:
     return {**document, "folder": str(folder)}
 
 
+def proxies(arguments: argparse.Namespace, console: Console) -> Document:
+    """`sharedattn proxies`: what zero-cost proxies are worth on this very space."""
+    # Imported here: no other command asks an untrained network.
+    from search.proxy_scoring import (
+        proxies_document,
+        score_proxies,
+        trained_of_study,
+        trained_of_table,
+    )
+
+    of_table = {name: getattr(arguments, name) for name in ("space", "data", "data_root")}
+    if arguments.study is not None and arguments.study.endswith(".json"):
+        trained = trained_of_table(
+            Path(arguments.study),
+            Space.load(arguments.space or DEFAULT_SPACE).backbone,
+            arguments.data or DEFAULT_DATA,
+            arguments.data_root,
+        )
+    else:
+        given = [f"--{name.replace('_', '-')}" for name, value in of_table.items() if value]
+        if given:
+            raise InputError(
+                f"`{', '.join(given)} is of a table` must hold, but a study has its own; leave it "
+                f"out, or give a file whose name ends with .json"
+            )
+        with _open(arguments) as store:
+            trained = trained_of_study(store, _study(store, arguments.study))
+    options = {"num_images": arguments.images, "seed": arguments.seed}
+    scored = score_proxies(trained, **options, device=resolve_device(arguments.device))
+    document = proxies_document(trained, scored, **options)
+    console.print(f"{trained.source}: {len(trained.specs)} placements", style="bold")
+    console.print(proxies_table(document))
+    recommended = ", ".join(document["recommended"])
+    console.print(
+        f"better than params and MACs by more than the interval: {recommended or 'none'}"
+    )
+    return document
+
+
 def doctor(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn doctor`: what a search would find here, or on a cluster."""
     # Imported here: no other command looks at the machine.
@@ -374,5 +434,9 @@ def _print_front(summary: StudySummary, console: Console) -> None:
     )
     confirmed = "confirmed" if summary.front.is_confirmed else "not confirmed"
     console.print(f"{confirmed}; hypervolume {summary.hypervolume:.4f} of the box to {reference}")
+    if summary.latency_text is not None:
+        console.print(f"latency: {summary.latency_text}")
     if summary.stopping is not None:
         console.print(str(summary.stopping))
+    if summary.inheritance is not None:
+        console.print(str(summary.inheritance))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,12 +32,16 @@ class SearchConfig:
         recipe: a recipe's name or a YAML file; None: the data's own.
         epochs: epochs of a trial in place of the recipe's.
         budget: what a placement may cost.
+        max_latency_ms: milliseconds that a forward of a placement may take; None: no bound.
+        latency_batch_size: images of the forward whose time is the latency.
         objectives: names, top1 among them.
         searcher: nsga2, tpe or random.
         evaluator: scratch, supernet to score placements by shared weights, or table for a
             simulated search.
         supernet_recipe: a supernet's recipe's name or a YAML file; None: the data's own.
         supernet_epochs: epochs of the supernet in place of its recipe's.
+        weights: file or exported folder of a trained model, or `timm`, which a supernet starts
+            from; None: from its initialisation.
         tree_memory: bytes that are kept at most while many placements are scored; None: no bound.
         table: the table's file.
         num_trials: search trials, a total; None: 24, or as many as a supernet scores.
@@ -70,11 +75,14 @@ class SearchConfig:
     recipe: str | None = None
     epochs: int | None = None
     budget: Budget = field(default_factory=Budget)
+    max_latency_ms: float | None = None
+    latency_batch_size: int = 1
     objectives: tuple[str, ...] = ("top1", "macs")
     searcher: str = "nsga2"
     evaluator: Literal["scratch", "supernet", "table"] = "scratch"
     supernet_recipe: str | None = None
     supernet_epochs: int | None = None
+    weights: str | None = None
     tree_memory: int | None = None
     table: Path | None = None
     num_trials: int | None = None
@@ -126,6 +134,7 @@ class SearchConfig:
                 f"folder, but got {self.study!r}"
             )
         self._check_options_apply()
+        self._check_latency()
         for what, chosen, known in (
             ("a searcher", self.searcher, list(SEARCHERS)),
             ("early stopping", self.early_stopping, list(STOPPINGS)),
@@ -133,6 +142,34 @@ class SearchConfig:
             if chosen is not None and chosen not in known:
                 raise InputError(
                     f"`{what} is one of {', '.join(known)}` must hold, but got {chosen!r}"
+                )
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether latencies are an objective, or bounded."""
+        return "latency_ms" in self.objectives or self.max_latency_ms is not None
+
+    def _check_latency(self) -> None:
+        bound = self.max_latency_ms
+        if bound is not None and not (math.isfinite(bound) and bound > 0):
+            raise InputError(f"`--max-latency-ms > 0` must hold, but got {bound:g}")
+        if self.latency_batch_size < 1:
+            raise InputError(
+                f"`--latency-batch-size >= 1` must hold, but got {self.latency_batch_size}"
+            )
+        for excluded, option, why in (
+            (self.executor == "ray", "--executor ray", "its trials never leave a device in peace"),
+            (self.evaluator == "table", "--evaluator table", "a table has no network to time"),
+            (
+                self.evaluator == "supernet",
+                "--evaluator supernet",
+                "it scores more placements than could be timed",
+            ),
+        ):
+            if self.measures_latency and excluded:
+                raise InputError(
+                    f"`latencies are measured where trials run, while none does` must hold, but "
+                    f"got {option}, and {why}; leave it out, or latency_ms and --max-latency-ms"
                 )
 
     def _check_options_apply(self) -> None:
@@ -154,6 +191,7 @@ class SearchConfig:
         of_supernet = {
             "--supernet-recipe": self.supernet_recipe is not None,
             "--supernet-epochs": self.supernet_epochs is not None,
+            "--weights": self.weights is not None,
             "--tree-memory": self.tree_memory is not None,
         }
         of_trials = {"--early-stopping": self.early_stopping is not None}
@@ -163,6 +201,11 @@ class SearchConfig:
             (self.evaluator == "table", of_training, "a table trains nothing"),
             (self.data == DEFAULT_DATA, of_named_data, "digit-pairs has its own splits"),
             (self.executor == "local", of_cluster, "they are of a cluster, see --executor ray"),
+            (
+                not self.measures_latency,
+                {"--latency-batch-size": self.latency_batch_size != 1},
+                "no latency is measured",
+            ),
             (self.early_stopping is None, {"--rungs": bool(self.rungs)}, "nothing is stopped"),
             (
                 self.device == "cpu",

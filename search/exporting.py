@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import torch
 
 from results.blobs import BlobStore
 from results.export import ExportRecord, check_target, export, rebuild
-from results.records import Document, EvaluationRecord
+from results.records import Document, EvaluationRecord, LatencyRecord, fine_tuning_key
 from results.store import Store
 from results.summary import StudySummary
 from results.temporary import temporary_beside
@@ -28,6 +26,7 @@ from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
+from sharedattn.timing import torch_threads
 from sharedattn.training import check_recipe, evaluate
 
 
@@ -78,10 +77,18 @@ def export_placement(
     key = evaluation.identity.key
     sha256 = evaluation.weights_sha256
     missing = None
-    if sha256 is None:
+    if evaluation.identity.fidelity.weights == "inherited":
+        missing = "its accuracy is of shared weights"
+    elif sha256 is None:
         missing = "its weights were not kept"
     elif not weights.has(key, sha256):
         missing = f"its weights are recorded, but not found at {weights.shown(key, sha256)}"
+    starts_from = study.fingerprint_document.get("starts_from")
+    if missing is not None and starts_from is not None:
+        raise InputError(
+            f"`an export of a fine-tuned placement has its weights` must hold, but {missing}, and "
+            f"trial {candidate.number} began with shared weights; pick a member of the front"
+        )
     if missing is None:
         assert sha256 is not None
         state_dict = weights.load(key, sha256)
@@ -111,6 +118,8 @@ def export_placement(
         },
         study=study.name,
         trial=candidate.number,
+        starts_from=starts_from,
+        latency=store.latencies(summary.study).get(candidate.spec_key),
     )
     return missing and f"{missing}: it was trained again, under the same seed"
 
@@ -192,7 +201,8 @@ def verify_folder(
         source = open_recorded(record, data=data, data_root=data_root)
         recipe = Recipe.from_json(record.recipe)
         network.to(device)
-        with _threads(record.evaluation.threads):
+        # Sums have the order that as many threads give them.
+        with torch_threads(record.evaluation.threads):
             batch_size = recipe.batch_size
             validation = evaluate(
                 network, source, "validation", batch_size=batch_size, device=device
@@ -203,7 +213,9 @@ def verify_folder(
             num_images=validation.num_images,
             test_top1=test.top1,
             num_test_images=test.num_images,
-            recipe_key=recipe.key,
+            recipe_key=recipe.key
+            if record.starts_from is None
+            else fine_tuning_key(recipe.key, record.starts_from),
             data_fingerprint=source.fingerprint,
             device=device,
             threads=record.evaluation.threads,
@@ -279,7 +291,7 @@ def _train(
     )
     task = evaluator.task(spec, seed)
     try:
-        with _threads(threads):
+        with torch_threads(threads):
             evaluation = evaluation_record(task, measure(evaluator, task), threads)
         assert evaluation.weights_sha256 is not None
         return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
@@ -300,11 +312,13 @@ def _write(
     top1_by_seed: dict[int, float],
     study: str | None = None,
     trial: int | None = None,
+    starts_from: str | None = None,
+    latency: LatencyRecord | None = None,
 ) -> ExportRecord:
     source = open_data(config)
     cost = CostModel(spec.backbone).totals(spec.placement)
     network = rebuild(spec, state_dict).to(device)
-    with _threads(evaluation.threads):
+    with torch_threads(evaluation.threads):
         # The one time that the test split is opened: nothing is chosen by what it says.
         test = evaluate(network, source, "test", batch_size=recipe.batch_size, device=device)
     record = ExportRecord(
@@ -319,17 +333,8 @@ def _write(
         top1_by_seed=top1_by_seed,
         study=study,
         trial=trial,
+        starts_from=starts_from,
+        latency=latency,
     )
     export(folder, record, state_dict, onnx=onnx)
     return record
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run with as many torch threads as an earlier run, whose sums have their order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from results.masking import masked
+from sharedattn.timing import device_name
 
 LIBRARIES = ("sharedattn", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
 NOT_INSTALLED = "not installed"
@@ -40,7 +41,7 @@ def provenance() -> dict[str, Any]:
         "versions": library_versions(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
+            "processor": device_name("cpu"),
             "cores": len(os.sched_getaffinity(0)),
         },
     }
@@ -60,12 +61,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

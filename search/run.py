@@ -10,7 +10,14 @@ from typing import Any
 from results.checkpoints import CheckpointStore
 from results.driver import StudyDriver
 from results.pareto import Objective, parse_objectives
-from results.records import Document, Study, StudyRecord, document_key
+from results.records import (
+    Document,
+    LatencySource,
+    Study,
+    StudyRecord,
+    TrialRole,
+    document_key,
+)
 from results.store import Store
 from results.weights import WeightsStore
 from search.config import DEFAULT_TRIALS, SearchConfig
@@ -21,6 +28,7 @@ from search.evaluators.table import TableEvaluator
 from search.executors import Executor, TrialResources
 from search.executors.local import LocalExecutor
 from search.exporting import data_document
+from search.latency import Latencies, check_setting, known_parts, with_latencies
 from search.machines import Slots, find_slots
 from search.nodes import check_cluster
 from search.places import storage_url, weights_store
@@ -34,7 +42,9 @@ from search.training_inputs import data_for, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.latency import LatencySetting
 from sharedattn.placement import NetworkSpec
+from sharedattn.pretrained import load_pretrained, weights_digest
 from sharedattn.recipe import Recipe
 from sharedattn.training import check_recipe
 from spaces.budget import CountedSpace
@@ -90,11 +100,6 @@ def prepare(config: SearchConfig) -> Prepared:
         InputError: what is wrong, and what to do.
     """
     objectives = parse_objectives(config.objectives)
-    if "latency_ms" in config.objectives:
-        raise InputError(
-            "`objectives are top1, macs and params` must hold, but got latency_ms, which is "
-            "not measured yet; cost is searched by macs or params"
-        )
     space = Space.load(config.space)
     slots = find_slots(config)
     data, recipe, weights, checkpoints = None, None, None, None
@@ -108,10 +113,14 @@ def prepare(config: SearchConfig) -> Prepared:
         described: Document = {"name": config.table.stem}
     else:
         data = data_for(space.backbone, config.data, config.data_root, config.val_fraction)
-        recipe = load_recipe(config.recipe, config.data, config.epochs)
+        from_weights = config.weights is not None
+        recipe = load_recipe(config.recipe, config.data, config.epochs, from_weights=from_weights)
         recipe = recipe.with_changes(rungs=_rungs(config, recipe.rungs, recipe.epochs))
         source = open_data(data)
         backbone = replace(space.backbone, num_classes=source.num_classes)
+        if from_weights:
+            # Gates that start at 1 leave the trained model as it is.
+            backbone = replace(backbone, options=replace(backbone.options, dia_start="one"))
         space = replace(space, backbone=backbone)
         storage = storage_url(config.storage, config.out)
         weights = weights_store(config.weights_dir, storage, config.out)
@@ -134,9 +143,16 @@ def prepare(config: SearchConfig) -> Prepared:
                 space=space,
                 budget=config.budget,
                 recipe=load_supernet_recipe(
-                    config.supernet_recipe, config.data, config.supernet_epochs
+                    config.supernet_recipe,
+                    config.data,
+                    config.supernet_epochs,
+                    from_weights=from_weights,
                 ),
                 seed=config.seed,
+                pretrained=config.weights,
+                pretrained_sha256=None
+                if config.weights is None
+                else weights_digest(load_pretrained(config.weights, backbone)),
                 tree_bytes=config.tree_memory,
             )
             evaluator = in_processes(shared, num_processes)
@@ -170,9 +186,20 @@ def prepare(config: SearchConfig) -> Prepared:
         "seed": config.seed,
         "early_stopping": None if stopping is None else stopping.document(),
         **({} if shared is None else {"supernet": shared.recipe.key}),
+        **(
+            {}
+            if config.weights is None or shared is None
+            else {"starts_from": shared.supernet_identity.key}
+        ),
         "deterministic": config.deterministic,
         "workers": slots.num_slots if config.deterministic else None,
     }
+    if config.measures_latency:
+        # Only then: studies from before there were latencies keep their fingerprint.
+        fingerprint["latency"] = {
+            "max_ms": config.max_latency_ms,
+            "batch_size": config.latency_batch_size,
+        }
     data_name = re.sub(r"[^A-Za-z0-9._-]+", "-", described["name"])
     name = f"{space.name}-{data_name}-{document_key(fingerprint)[:6]}"
     record = StudyRecord(
@@ -234,6 +261,7 @@ def run_search(
     prepared: Prepared,
     store: Store,
     *,
+    on_latency: Callable[[LatencySetting], None] | None = None,
     on_begin: Callable[[Study], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Study:
@@ -242,6 +270,7 @@ def run_search(
     Args:
         prepared: what passed every check.
         store: its database, open.
+        on_latency: called before a new study's latencies are measured, which takes a while.
         on_begin: called with the study once this process may drive it.
         on_progress: called whenever something has happened.
 
@@ -249,10 +278,11 @@ def run_search(
         The finished study.
 
     Raises:
-        InputError: the study's name belongs to another search, or another process drives it.
+        InputError: the study's name belongs to another search, or another process drives it; or
+            latencies are to be measured elsewhere than before, or none is within its bound.
         StorageError: the database failed; what it had committed is kept.
     """
-    study = store.get_or_create_study(prepared.record)
+    study = _study(prepared, store, on_latency)
     with store.drive(study) as driver:
         driver.set_totals(
             num_trials=prepared.record.num_trials, confirm_seeds=prepared.record.confirm_seeds
@@ -262,6 +292,34 @@ def run_search(
             on_begin(study)
         _drive(prepared, store, driver, study, on_progress)
     return store.study(study.record.name)
+
+
+def _study(
+    prepared: Prepared, store: Store, on_latency: Callable[[LatencySetting], None] | None
+) -> Study:
+    """The study, made if need be; latencies that a new one needs are measured before."""
+    config, record = prepared.config, prepared.record
+    if not config.measures_latency:
+        return store.get_or_create_study(record)
+    setting = LatencySetting.here(prepared.slots.device, config.latency_batch_size)
+    if store.find_study(record.name) is None:
+        if on_latency is not None:
+            on_latency(setting)
+        record = with_latencies(
+            record,
+            prepared.space,
+            setting,
+            known=known_parts(store, prepared.space.space.backbone, setting),
+            reference_factor=REFERENCE_FACTOR,
+        )
+        return store.get_or_create_study(record)
+    study = store.get_or_create_study(record)
+    num_begun = sum(store.counts(study, TrialRole.SEARCH).values())
+    if num_begun < record.num_trials and study.record.latency is not None:
+        # A table is asked anywhere: what it says stays of its own device.
+        if study.record.latency["source"] == LatencySource.NETWORK:
+            check_setting(study.record.latency, setting)
+    return study
 
 
 def _drive(
@@ -295,7 +353,16 @@ def _drive(
             "on_progress": on_progress,
         }
         if prepared.shared is None:
-            loop = StudyLoop(evaluator=prepared.evaluator, stopping=prepared.stopping, **arguments)
+            loop = StudyLoop(
+                evaluator=prepared.evaluator,
+                stopping=prepared.stopping,
+                latencies=(
+                    Latencies(store, driver, study, prepared.config.max_latency_ms)
+                    if prepared.config.measures_latency
+                    else None
+                ),
+                **arguments,
+            )
         else:
             loop = SupernetLoop(
                 shared=prepared.shared,

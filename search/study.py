@@ -8,6 +8,9 @@ proposal i sees the results of trials up to i - 2W, those after it stand as runn
 slack keep every slot busy while the order of completion cannot matter. Else whatever has finished.
 The same trials are the peers of a trial that is judged at a rung.
 
+Latencies are obtained when a placement is proposed, and one that takes too long is refused then. A
+network is timed only while no trial runs.
+
 With early stopping every trial, complete or stopped, is told to the searcher with its accuracy at
 the first rung, the one fidelity that all have reached: told of complete ones alone, NSGA-II would
 wait for its generations for ever, and told of final accuracies it would compare unequals.
@@ -19,7 +22,7 @@ import itertools
 import time
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,16 +55,19 @@ from search.executors import (
     Raised,
     Reported,
 )
+from search.latency import Latencies
 from search.retries import Retries, check_room
 from search.searchers import PastTrial, Proposal, Searcher
 from search.stopping import EarlyStopping, RungPoint
 from sharedattn.backbones import describe, resolve
 from sharedattn.cost import CostModel
+from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec, Placement
 from spaces.budget import CountedSpace
 
 MAX_PROPOSALS = 10  # of a searcher for one trial, before an unseen placement is drawn
 MAX_DRAWS = 200  # of unseen placements, before they are listed
+MAX_LISTED = 1000  # placements that are all timed before a bound on latency ends a search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +150,7 @@ class StudyLoop:
         stopping: judges trials at the evaluator's rungs; None: none is stopped.
         weights: where the evaluator keeps weights; None: it keeps none.
         checkpoints: where it keeps unfinished trainings; None: nowhere.
+        latencies: those of placements; None: no objective or bound asks for them.
         on_progress: called whenever something has happened.
     """
 
@@ -162,6 +169,7 @@ class StudyLoop:
         stopping: EarlyStopping | None = None,
         weights: WeightsStore | None = None,
         checkpoints: CheckpointStore | None = None,
+        latencies: Latencies | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self._store = store
@@ -175,6 +183,7 @@ class StudyLoop:
         self._stopping = stopping
         self._weights = weights
         self._checkpoints = checkpoints
+        self._latencies = latencies
         self._on_progress = on_progress
         self._backbone = space.space.backbone
         self._costs = CostModel(self._backbone)
@@ -182,10 +191,13 @@ class StudyLoop:
         self._lag = 2 * executor.num_slots if deterministic and executor.num_slots > 1 else 1
         self._tickets = itertools.count()
         self._flights: dict[int, _Flight] = {}
+        self._held: list[_Flight] = []  # search trials that begin once all of a round are timed
         self._trials: list[PastTrial] = []  # search trials by number
         self._unfinished: set[int] = set()  # numbers of search trials in flight
         self._untold: list[int] = []  # ended search trials that the searcher has not heard of
         self._seen: set[Placement] = set()
+        self._latency_ms: dict[Placement, float] = {}
+        self._is_over = False  # nothing within the bound on latency is left to propose
         self._rungs: dict[int, list[RungPoint]] = defaultdict(list)  # by epoch, then number
         self._judged: dict[tuple[int, int], RungReport] = {}  # by number and epoch
         self._front: list[_Member] = []
@@ -195,13 +207,14 @@ class StudyLoop:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every placement inside the budget has been proposed."""
-        return len(self._seen) >= self._space.in_budget
+        """Whether no placement inside the budget is left to be proposed."""
+        return self._is_over or len(self._seen) >= self._space.in_budget
 
     def run(self) -> None:
         """Run until all asked trials are finished and the front is confirmed.
 
         Raises:
+            InputError: no placement is within the bound on latency.
             StorageError: the database failed; what it had committed is kept.
         """
         self._recover()
@@ -241,15 +254,18 @@ class StudyLoop:
             )
         in_flight: list[TrialParameters] = []
         for row in self._store.trial_parameters(self._study, TrialRole.SEARCH):
+            costs = self._costs_by_name(row.macs, row.params, row.latency_ms)
             trial = PastTrial(
                 number=row.number,
                 placement=placement_of(row),
                 attributes=row.sampler_attributes,
-                values=self._told(row.number, row.state, row.top1, row.macs, row.params),
+                values=self._told(row.number, row.state, row.top1, costs),
                 failed=row.state is TrialState.FAILED,
             )
             self._trials.append(trial)
             self._seen.add(trial.placement)
+            if row.latency_ms is not None:
+                self._latency_ms[trial.placement] = row.latency_ms
             if row.state is TrialState.RUNNING:
                 in_flight.append(row)
             else:
@@ -262,7 +278,8 @@ class StudyLoop:
             if stored.state is TrialState.COMPLETE:
                 assert stored.evaluation_key is not None
                 assert stored.top1 is not None
-                values = self._values(stored.top1, stored.macs, stored.params)
+                costs = self._costs_by_name(stored.macs, stored.params, stored.latency_ms)
+                values = self._values(stored.top1, costs)
                 self._enter_front(_Member(stored.number, stored.evaluation_key, values))
                 self._num_complete += 1
         return in_flight
@@ -289,8 +306,10 @@ class StudyLoop:
 
     def _search(self) -> None:
         while True:
-            while self._executor.num_free and self._may_begin(len(self._trials)):
+            while self._executor.num_free > len(self._held) and self._may_begin(len(self._trials)):
                 self._begin_search_trial(len(self._trials))
+            while self._held:
+                self._fly(self._held.pop(0))
             if not self._flights:
                 return
             self._collect(TrialRole.SEARCH)
@@ -310,6 +329,9 @@ class StudyLoop:
     def _begin_search_trial(self, number: int) -> None:
         self._tell_before(number)
         proposal = self._propose(number)
+        if proposal is None:
+            self._is_over = True
+            return
         trial = PastTrial(
             number=number, placement=proposal.placement, attributes=proposal.attributes
         )
@@ -332,29 +354,77 @@ class StudyLoop:
             searcher_attributes=changed,
         )
 
-    def _propose(self, number: int) -> Proposal:
-        """The searcher's proposal, unless every one it makes has been evaluated already."""
+    def _propose(self, number: int) -> Proposal | None:
+        """The searcher's proposal, unless every one it makes has been evaluated, or is refused.
+
+        Returns:
+            The proposal; None: no placement within the bound on latency was found any more.
+
+        Raises:
+            InputError: there is none for the first trial.
+        """
         proposal = self._searcher.propose(number, 0)
         if number == 0:
             # The backbone as published is the measure of what a placement saves.
             baseline = Placement.all_vanilla(
                 [s.max_depth for s in describe(self._backbone).stages]
             )
-            if baseline in self._space:
+            if baseline in self._space and self._admit(baseline):
                 return self._instead(proposal, baseline)
         for attempt in range(1, MAX_PROPOSALS):
-            if proposal.placement not in self._seen:
+            if self._admit(proposal.placement):
                 return proposal
             proposal = self._searcher.propose(number, attempt)
-        if proposal.placement not in self._seen:
+        if self._admit(proposal.placement):
             return proposal
         rng = self._searcher.generator(number, MAX_PROPOSALS)
         for _ in range(MAX_DRAWS):
             placement = self._space.sample(rng)
-            if placement not in self._seen:
+            if self._admit(placement):
                 return self._instead(proposal, placement)
-        unseen = [p for p in self._space.enumerate() if p not in self._seen]
-        return self._instead(proposal, rng.choice(unseen))
+        if self._latencies is None or self._latencies.max_ms is None:
+            unseen = [p for p in self._space.enumerate() if p not in self._seen]
+            return self._instead(proposal, rng.choice(unseen))
+        if self._space.in_budget <= MAX_LISTED:
+            rest = filter(self._admit, self._space.enumerate())
+        else:
+            cheapest = self._space.cheapest  # of the whole space: perhaps outside the budget
+            rest = filter(self._admit, [cheapest] if cheapest in self._space else [])
+        last = next(rest, None)
+        if last is not None:
+            return self._instead(proposal, last)
+        if number == 0:
+            raise InputError(
+                f"`a placement is within --max-latency-ms` must hold, but got "
+                f"{self._latencies.max_ms:g} and the fastest of {len(self._latency_ms)} takes "
+                f"{min(self._latency_ms.values()):.3g} ms; raise it"
+            )
+        return None
+
+    def _admit(self, placement: Placement) -> bool:
+        """Time a placement that is new, and say whether it may become a trial.
+
+        It may where it was not proposed before, and is fast enough.
+        """
+        if placement in self._seen:
+            return False
+        if self._latencies is None:
+            return True
+        if placement not in self._latency_ms:
+            spec = resolve(NetworkSpec(self._backbone, placement))
+            if self._latencies.needs_quiet(spec):
+                while self._flights:
+                    self._collect(TrialRole.SEARCH)
+            record = self._spec_record(spec, placement)
+            self._latency_ms[placement] = self._latencies.of(spec, record)
+        max_ms = self._latencies.max_ms
+        return max_ms is None or self._latency_ms[placement] <= max_ms
+
+    def _spec_record(self, spec: NetworkSpec, placement: Placement) -> SpecRecord:
+        cost = self._costs.cost(placement)
+        return SpecRecord.of(
+            spec, params=cost.params, macs=cost.macs, attention_bytes=cost.attention_bytes
+        )
 
     @staticmethod
     def _instead(proposal: Proposal, placement: Placement) -> Proposal:
@@ -415,15 +485,9 @@ class StudyLoop:
     ) -> None:
         """Record a trial as running, and start it or take its evaluation from the database."""
         spec = resolve(NetworkSpec(self._backbone, placement))
-        cost = self._costs.cost(placement)
         trial_id = self._driver.begin_trial(
             number=number,
-            spec=SpecRecord.of(
-                spec,
-                params=cost.params,
-                macs=cost.macs,
-                attention_bytes=cost.attention_bytes,
-            ),
+            spec=self._spec_record(spec, placement),
             role=role,
             replicate=replicate,
             proposed=dict(proposal.proposed) if proposal else None,
@@ -432,13 +496,23 @@ class StudyLoop:
             searcher_attributes=searcher_attributes,
         )
         task = self._task(spec, replicate, role, number)
-        self._reuse_or_fly(_Flight(trial_id, 1, role, number, task))
+        # Where networks are timed one by one, trials begin in rounds: all slots' placements are
+        # timed while none runs.
+        is_held = (
+            role is TrialRole.SEARCH
+            and self._latencies is not None
+            and self._latencies.measures_whole
+        )
+        self._reuse_or_fly(_Flight(trial_id, 1, role, number, task), is_held=is_held)
 
-    def _reuse_or_fly(self, flight: _Flight) -> None:
-        """Take a running trial's evaluation from the database, or have it made."""
+    def _reuse_or_fly(self, flight: _Flight, *, is_held: bool = False) -> None:
+        """Take a running trial's evaluation from the database, or have it made, or hold it."""
         known = self._store.find_evaluation(flight.task.identity)
         if known is None:
-            self._fly(flight)
+            if is_held:
+                self._held.append(flight)
+            else:
+                self._fly(flight)
             return
         if flight.role is TrialRole.SEARCH:
             self._note_rungs_of(flight, known.record)
@@ -570,12 +644,12 @@ class StudyLoop:
         insort(self._rungs[report.epoch], point, key=lambda point: point.number)
 
     def _told(
-        self, number: int, state: TrialState, top1: float | None, macs: int, params: int
+        self, number: int, state: TrialState, top1: float | None, costs: Mapping[str, float]
     ) -> tuple[float, ...] | None:
         """What the searcher hears of a trial; None while it runs and where it has failed."""
         if self._stopping is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
             top1 = self._judged[number, self._evaluator.rungs[0]].top1
-        return None if top1 is None else self._values(top1, macs, params)
+        return None if top1 is None else self._values(top1, costs)
 
     # What a trial's end changes
 
@@ -597,7 +671,8 @@ class StudyLoop:
         number = flight.number
         trial = self._trials[number]
         cost = self._costs.totals(trial.placement)
-        told = self._told(number, state, top1, cost.macs, cost.params)
+        costs = self._costs_by_name(cost.macs, cost.params, self._latency_ms.get(trial.placement))
+        told = self._told(number, state, top1, costs)
         self._trials[number] = replace(trial, values=told, failed=state is TrialState.FAILED)
         self._unfinished.discard(number)
         self._untold.append(number)
@@ -606,7 +681,7 @@ class StudyLoop:
         self._num_complete += 1
         key = flight.task.identity.key
         before = self._front
-        self._enter_front(_Member(number, key, self._values(top1, cost.macs, cost.params)))
+        self._enter_front(_Member(number, key, self._values(top1, costs)))
         if self._front is before:
             return _FrontChange(entered=False, off=(key,))
         left = tuple(m.evaluation_key for m in before if m not in self._front)
@@ -631,8 +706,13 @@ class StudyLoop:
         for key in change.off if change is not None else ():
             self._forget_weights(key)
 
-    def _values(self, top1: float, macs: int, params: int) -> tuple[float, ...]:
-        by_name = {"top1": top1, "macs": float(macs), "params": float(params)}
+    @staticmethod
+    def _costs_by_name(macs: int, params: int, latency_ms: float | None) -> dict[str, float]:
+        costs = {"macs": float(macs), "params": float(params)}
+        return costs if latency_ms is None else {**costs, "latency_ms": latency_ms}
+
+    def _values(self, top1: float, costs: Mapping[str, float]) -> tuple[float, ...]:
+        by_name = {"top1": top1, **costs}
         return tuple(by_name[objective.name] for objective in self._objectives)
 
     def _enter_front(self, member: _Member) -> None:

@@ -21,8 +21,8 @@ from results.records import (
     TrialParameters,
     TrialRole,
 )
-from search.evaluators import Report
-from search.evaluators.supernet import Scores, ScoreTask, SupernetEvaluator
+from search.evaluators import Report, Task
+from search.evaluators.supernet import FineTuneTask, Scores, ScoreTask, SupernetEvaluator
 from search.executors import Executor
 from search.provenance import library_versions
 from search.retries import run_tasks
@@ -82,7 +82,7 @@ class SupernetLoop(StudyLoop):
                     number=row.number,
                     placement=placement_of(row),
                     attributes=row.sampler_attributes,
-                    values=self._values(row.top1, row.macs, row.params),
+                    values=self._values(row.top1, self._costs_by_name(row.macs, row.params, None)),
                 )
             )
             self._seen.add(self._trials[-1].placement)
@@ -91,6 +91,18 @@ class SupernetLoop(StudyLoop):
                 self._searcher.begin(trial)
             self._untold = [trial.number for trial in self._trials]
         return []
+
+    def _task(self, spec: NetworkSpec, replicate: int, role: TrialRole, number: int) -> Task:
+        task = super()._task(spec, replicate, role, number)
+        if self._shared.pretrained is None:
+            return task
+        return FineTuneTask(
+            spec=task.spec,
+            seed=task.seed,
+            identity=task.identity,
+            checkpoint=task.checkpoint,
+            supernet_sha256=self._study_attributes[SUPERNET_NOTE]["sha256"],
+        )
 
     @property
     def _shared_checkpoints(self) -> frozenset[str]:
@@ -189,7 +201,8 @@ class SupernetLoop(StudyLoop):
             # A generation is written whole: half of one would not be proposed again.
             self._driver.record_scored(trials, searcher_attributes=changed)
             for trial in trials:
-                values = self._values(trial.evaluation.top1, trial.spec.macs, trial.spec.params)
+                costs = self._costs_by_name(trial.spec.macs, trial.spec.params, None)
+                values = self._values(trial.evaluation.top1, costs)
                 past = self._trials[trial.number]
                 self._trials[trial.number] = PastTrial(
                     number=past.number,
@@ -202,6 +215,8 @@ class SupernetLoop(StudyLoop):
 
     def _proposed(self, number: int) -> Proposal:
         proposal = self._propose(number)
+        # None is for a bound on latency, which scores do not go with.
+        assert proposal is not None
         trial = PastTrial(
             number=number, placement=proposal.placement, attributes=proposal.attributes
         )

@@ -10,8 +10,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from results.front import Front
-from results.quantities import format_fraction, format_quantity
+from results.front import Candidate, Front
+from results.quantities import format_cost, format_fraction, format_quantity
+from results.rank_correlation import Estimate
 from sharedattn.cost import Cost
 from sharedattn.economics import LessAttentionEconomics
 from sharedattn.papers import Row
@@ -20,15 +21,17 @@ from sharedattn.papers import Row
 def front_table(front: Front) -> Table:
     """The members of a front, from the cheapest to the dearest."""
     table = Table(box=None, header_style="bold", pad_edge=False)
+    is_timed = any(member.latency_ms is not None for member in front.members)
     for name, justify in (
         ("id", "right"),
         ("placement", "left"),
         ("top1", "left"),
         ("MACs", "right"),
         ("params", "right"),
+        *((("latency", "right"),) if is_timed else ()),
         ("seeds", "right"),
     ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify)
     for member in front.members:
         table.add_row(
             str(member.number),
@@ -36,9 +39,14 @@ def front_table(front: Front) -> Table:
             format_fraction(member.top1, member.top1_standard_error),
             format_quantity(member.macs),
             format_quantity(member.params),
+            *((_latency(member),) if is_timed else ()),
             str(len(member.runs)),
         )
     return table
+
+
+def _latency(member: Candidate) -> str:
+    return "" if member.latency_ms is None else format_cost("latency_ms", member.latency_ms)
 
 
 def cost_table(cost: Cost) -> Table:
@@ -176,6 +184,34 @@ def _control_text(figure: Mapping[str, Any]) -> str:
 
 def _number_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
+
+
+def proxies_table(document: Mapping[str, Any]) -> Table:
+    """Kendall's tau of both bars and every proxy, and by how much each beats the bars."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("figure")
+    for name in ("tau", "over params", "over MACs"):
+        table.add_column(name, justify="right")
+    table.add_column("", no_wrap=True)
+    for bar in document["bars"]:
+        table.add_row(bar["name"], _estimate_text(bar["tau"]), "", "", "bar")
+    for proxy in document["proxies"]:
+        table.add_row(
+            proxy["name"],
+            _estimate_text(proxy["tau"]),
+            *(_estimate_text(proxy["over"].get(bar)) for bar in ("params", "macs")),
+            "on"
+            if proxy["on"]
+            else f"off: undefined for {proxy['undefined']}"
+            if proxy["undefined"]
+            else "off",
+            style=None if proxy["on"] else "dim",
+        )
+    return table
+
+
+def _estimate_text(estimate: Mapping[str, float] | None) -> str:
+    return "-" if estimate is None else str(Estimate(**estimate))
 
 
 def economics_text(economics: LessAttentionEconomics) -> str:

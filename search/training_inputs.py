@@ -34,24 +34,33 @@ def data_for(
     return config if val_fraction is None else replace(config, val_fraction=val_fraction)
 
 
-def load_recipe(name: str | None, data: str, epochs: int | None) -> Recipe:
+def load_recipe(
+    name: str | None, data: str, epochs: int | None, *, from_weights: bool = False
+) -> Recipe:
     """A recipe for some data.
 
     Args:
         name: a recipe's name or file; None: the data's own.
         data: name of the data.
         epochs: in place of the recipe's; None: as they are.
+        from_weights: whether networks start from trained weights, for which the data's own recipe
+            is another.
 
     Raises:
         InputError: no such recipe, or one with a value out of range.
     """
-    own = name if name is not None else DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
-    recipe = Recipe.load(own)
+    recipe = Recipe.load(name or _own_recipe(data, from_weights))
     return recipe if epochs is None else recipe.with_changes(epochs=epochs)
 
 
-def load_supernet_recipe(name: str | None, data: str, epochs: int | None) -> SupernetRecipe:
+def load_supernet_recipe(
+    name: str | None, data: str, epochs: int | None, *, from_weights: bool = False
+) -> SupernetRecipe:
     """A supernet's recipe for some data; arguments and errors as `load_recipe`."""
-    own = name if name is not None else DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
-    recipe = SupernetRecipe.load(own)
+    recipe = SupernetRecipe.load(name or _own_recipe(data, from_weights))
     return recipe if epochs is None else recipe.with_epochs(epochs)
+
+
+def _own_recipe(data: str, from_weights: bool) -> str:
+    own = DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
+    return f"{own}-fine-tuning" if from_weights else own

@@ -38,7 +38,11 @@ def extract(network: Network, placement: Placement) -> Network:
             drop_path_rate=network.drop_path_rate,
         )
     shared = network.state_dict()
-    own = {name: _cut(shared, name, like.shape) for name, like in alone.state_dict().items()}
+    own = {}
+    for name, like in alone.state_dict().items():
+        weight = own_weight(shared, name, like.shape)
+        assert weight is not None
+        own[name] = weight.clone(memory_format=torch.contiguous_format)
     alone.load_state_dict(own, assign=True)
     _copy_constants(network, alone)
     return alone.train(network.training)
@@ -53,14 +57,22 @@ def _copy_constants(network: Network, alone: Network) -> None:
             setattr(alone.get_submodule(module), leaf, constants[name].clone())
 
 
-def _cut(shared: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
-    """The weight called `name` in the smaller network, copied from the larger one's."""
+def own_weight(shared: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor | None:
+    """A network's share of the weights of another, a view of them.
+
+    Args:
+        shared: the other's state dict, whose envelope is larger or has other mechanisms.
+        name: of the weight in the network.
+        shape: of the weight in the network.
+
+    Returns:
+        The weight in that shape; None: the other has nothing that it could be.
+    """
     if name in shared:
         # Memories shrink to their first slots; every other weight keeps its shape.
-        weight = shared[name][tuple(slice(size) for size in shape)]
-    else:
-        # A layer that is less attention alone owns the value rows of the joint map, the last.
-        module, _, leaf = name.rpartition(".v.")
-        joints = (f"{module}.{joint}.{leaf}" for joint in ("qkv", "kv"))
-        weight = shared[next(name for name in joints if name in shared)][-shape[0] :]
-    return weight.clone(memory_format=torch.contiguous_format)
+        return shared[name][tuple(slice(size) for size in shape)]
+    # A layer that is less attention alone owns the value rows of the joint map, the last.
+    module, _, leaf = name.rpartition(".v.")
+    joints = (f"{module}.{joint}.{leaf}" for joint in ("qkv", "kv"))
+    joint = next((name for name in joints if name in shared), None)
+    return None if joint is None else shared[joint][-shape[0] :]

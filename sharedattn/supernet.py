@@ -52,8 +52,14 @@ class SupernetRecipe:
         alone_epochs: epochs, the first ones, in which what the all-vanilla placement uses stays
             as it is: for a start from trained weights, whose new parts learn by themselves first.
         micro_batches: parts that a batch is run in, one after the other, their gradients summed.
+        neutral_gates: whether DIA cells are shared in the form that starts at exactly 1
+            (`dia_start=one`). The published gate starts near a quarter, so that one MLP would have
+            to serve gated layers at four times the weights of others; scaled, it serves both. What
+            can be computed is the same: the factor of 4 can be moved into fc2.
         scored_images: validation images that placements are scored on, spread evenly over the
             split; None: all of them.
+        calibration_batches: training batches on which batch norms are recalibrated for each
+            placement before it is scored; means nothing without batch norms.
 
     Raises:
         InputError: a value out of its range.
@@ -66,7 +72,9 @@ class SupernetRecipe:
     strata: int = 8
     alone_epochs: int = 0
     micro_batches: int = 1
+    neutral_gates: bool = True
     scored_images: int | None = None
+    calibration_batches: int = 4
 
     def __post_init__(self) -> None:
         least_sampled = 0 if self.sandwich else 1
@@ -76,6 +84,7 @@ class SupernetRecipe:
             ("alone_epochs", 0),
             ("micro_batches", 1),
             ("scored_images", 1),
+            ("calibration_batches", 1),
         ):
             value = getattr(self, name)
             if name == "scored_images" and value is None:
@@ -85,10 +94,12 @@ class SupernetRecipe:
                     f"`{name} >= {least}` must hold in a supernet's recipe, as a whole number, "
                     f"but got {value!r}"
                 )
-        if type(self.sandwich) is not bool:
-            raise InputError(
-                f"`sandwich` of a supernet's recipe is true or false, but got {self.sandwich!r}"
-            )
+        for name in ("sandwich", "neutral_gates"):
+            if type(getattr(self, name)) is not bool:
+                raise InputError(
+                    f"`{name}` of a supernet's recipe is true or false, but got "
+                    f"{getattr(self, name)!r}"
+                )
         if type(self.distillation) not in (int, float) or not 0.0 <= self.distillation <= 1.0:
             raise InputError(
                 f"`0 <= distillation <= 1` must hold in a supernet's recipe, but got "
@@ -293,23 +304,34 @@ class SupernetTrainer(EpochTrainer):
         return total
 
 
+def shared_backbone(backbone: BackboneSpec, recipe: SupernetRecipe) -> BackboneSpec:
+    """The backbone with the forms that its placements have while they share weights."""
+    if not recipe.neutral_gates:
+        return backbone
+    return replace(backbone, options=replace(backbone.options, dia_start="one"))
+
+
 def supernet_network(
-    backbone: BackboneSpec, envelope: Envelope, recipe: Recipe, *, seed: int
+    backbone: BackboneSpec, envelope: Envelope, recipe: SupernetRecipe, *, seed: int
 ) -> Network:
     """A supernet before its training, initialised as the recipe says.
 
     Args:
         backbone: the backbone.
         envelope: holds the space's placements and the largest one.
-        recipe: gives the initialisation and stochastic depth.
+        recipe: gives the initialisation, stochastic depth and the form of DIA cells.
         seed: of the initialisation.
 
     Raises:
         InputError: as `build_network`.
     """
     torch.manual_seed(seed)
-    network = build_network(backbone, envelope, drop_path_rate=recipe.drop_path_rate)
-    initialise(network, recipe.init)
+    network = build_network(
+        shared_backbone(backbone, recipe),
+        envelope,
+        drop_path_rate=recipe.training.drop_path_rate,
+    )
+    initialise(network, recipe.training.init)
     return network
 
 
@@ -341,6 +363,14 @@ def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> Non
 
 
 SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
-    "digit-pairs": SupernetRecipe(training=RECIPES["digit-pairs"].with_changes(epochs=24)),
+    "digit-pairs": SupernetRecipe(
+        training=RECIPES["digit-pairs"].with_changes(epochs=24), scored_images=1000
+    ),
     "deit": SupernetRecipe(training=RECIPES["deit"]),
+    "digit-pairs-fine-tuning": SupernetRecipe(
+        training=replace(RECIPES["digit-pairs"], epochs=4, lr=5e-3, warmup_epochs=0.2),
+        alone_epochs=2,
+        scored_images=1000,
+    ),
+    "deit-fine-tuning": SupernetRecipe(training=RECIPES["deit-fine-tuning"], alone_epochs=5),
 }

@@ -330,7 +330,7 @@ class EpochTrainer(ABC):
 
 
 class Trainer(EpochTrainer):
-    """The training of one placement from scratch.
+    """The training of one placement, from scratch or from weights that are there.
 
     Args:
         spec: the network.
@@ -339,6 +339,8 @@ class Trainer(EpochTrainer):
         seed: of the initialisation too.
         device: where.
         rank: which process.
+        network: the network of the spec with the weights to begin with; None: it is built and
+            initialised as the recipe says.
 
     Raises:
         InputError: as `EpochTrainer`.
@@ -353,10 +355,12 @@ class Trainer(EpochTrainer):
         seed: int,
         device: torch.device | str = "cpu",
         rank: Rank = ALONE,
+        network: Network | None = None,
     ) -> None:
         torch.manual_seed(seed)
-        network = build(spec, drop_path_rate=recipe.drop_path_rate)
-        initialise(network, recipe.init)
+        if network is None:
+            network = build(spec, drop_path_rate=recipe.drop_path_rate)
+            initialise(network, recipe.init)
         super().__init__(network, data, recipe, seed=seed, device=device, rank=rank)
 
     @property

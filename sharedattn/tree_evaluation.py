@@ -28,6 +28,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -69,8 +70,6 @@ class TreeEvaluation:
 
     Attributes:
         tree: the placements' tree.
-        least_bytes: what the largest step takes and gives, and the statistics of all prefixes: the
-            least that `memory_bytes` can be.
         peak_bytes: the most that was kept so far.
         num_again: steps that were computed again so far, for want of memory.
 
@@ -109,20 +108,15 @@ class TreeEvaluation:
         if calibration is not None:
             _check_calibration(data, calibration, batch_size)
         self._held = _held(network, self.tree)
-        num_evaluated = data.num_images(split) if num_images is None else num_images
-        largest = batch_size if calibration is not None else min(batch_size, num_evaluated)
-        sizes = _Sizes(network, self.tree, self._held, largest)
-        self._new_bytes = sizes.new_bytes
         self._statistics_bytes = (
             0 if calibration is None else PrefixStatistics(network, self.tree).num_bytes
         )
-        self.least_bytes = sizes.least_bytes + self._statistics_bytes
         self.peak_bytes = self.num_again = 0
         if memory_bytes is not None and memory_bytes < self.least_bytes:
             raise InputError(
                 f"`the memory holds one path` must hold, but got memory_bytes={memory_bytes:,} "
                 f"where the largest layer takes and gives "
-                f"{sizes.least_bytes:,} bytes at batch_size={batch_size}"
+                f"{self._sizes.least_bytes:,} bytes at batch_size={batch_size}"
                 + (
                     f" and the statistics of all prefixes {self._statistics_bytes:,}"
                     if self._statistics_bytes
@@ -130,6 +124,24 @@ class TreeEvaluation:
                 )
                 + f"; give at least {self.least_bytes:,}, or lower the batch size"
             )
+
+    @cached_property
+    def _sizes(self) -> _Sizes:
+        """What steps give and take; without a bound on the memory nobody needs to know."""
+        num_evaluated = (
+            self._data.num_images(self._split) if self._num_images is None else self._num_images
+        )
+        is_calibrated = self._calibration is not None
+        largest = self._batch_size if is_calibrated else min(self._batch_size, num_evaluated)
+        return _Sizes(self._network, self.tree, self._held, largest)
+
+    @property
+    def least_bytes(self) -> int:
+        """The least that `memory_bytes` can be.
+
+        It is what the largest step takes and gives, and the statistics of all prefixes.
+        """
+        return self._sizes.least_bytes + self._statistics_bytes
 
     @torch.inference_mode()
     def run(self) -> dict[Placement, Metrics]:
@@ -186,7 +198,8 @@ class TreeEvaluation:
     def _walk(self, images: Tensor, give: _Give, finish: _Finish) -> None:
         """One batch through the tree."""
         left = None if self._memory_bytes is None else self._memory_bytes - self._statistics_bytes
-        walk = _Walk(self.tree.root, images, give, self._new_bytes, left)
+        new_bytes = {} if left is None else self._sizes.new_bytes
+        walk = _Walk(self.tree.root, images, give, new_bytes, left)
         walk.run(finish)
         self.peak_bytes = max(self.peak_bytes, walk.peak_bytes + self._statistics_bytes)
         self.num_again += walk.num_again
@@ -359,7 +372,8 @@ class _Walk:
         root: the tree's first step.
         images: (B, C, Y, X).
         give: what a step gives, of what it takes.
-        new_bytes: by a step's number, the most bytes that it gives and did not take.
+        new_bytes: by a step's number, the most bytes that it gives and did not take; used where
+            there is a bound.
         memory_bytes: the most that may be kept; None: no bound.
 
     Attributes:
@@ -421,7 +435,9 @@ class _Walk:
     def _give(self, index: int) -> None:
         """Compute what a step of the path gives, from what the one before it gave."""
         branch = self._path[index]
-        self._make_room(self._new_bytes[branch.step.number], before=index - 1)
+        if self._memory_bytes is not None:
+            left = self._memory_bytes - self._new_bytes[branch.step.number]
+            self._make_room(left, before=index - 1)
         taken = self._path[index - 1].given if index > 0 else self._images
         assert taken is not None
         branch.given = self._compute(branch.step, taken)
@@ -431,12 +447,10 @@ class _Walk:
             self._kept_bytes += 0 if count else num_bytes
         self.peak_bytes = max(self.peak_bytes, self._kept_bytes)
 
-    def _make_room(self, num_bytes: int, *, before: int) -> None:
-        """Drop what is kept, nearest to the root first, until so many bytes more fit."""
-        if self._memory_bytes is None:
-            return
+    def _make_room(self, left: int, *, before: int) -> None:
+        """Drop what is kept, nearest to the root first, until it takes no more than `left`."""
         for branch in self._path[: max(before, 0)]:
-            if self._kept_bytes + num_bytes <= self._memory_bytes:
+            if self._kept_bytes <= left:
                 return
             if branch.given is not None:
                 self._drop(branch)

@@ -23,6 +23,19 @@ settings.load_profile("repeatable")
 _database_numbers = itertools.count()
 
 
+@pytest.fixture(autouse=True)
+def data_is_opened_anew(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Data that was opened before or while a test had it smaller is of no use afterwards."""
+    if "monkeypatch" not in request.fixturenames:
+        yield
+        return
+    from sharedattn.data import open_data
+
+    open_data.cache_clear()
+    yield
+    open_data.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgreSQLServer]:
     """A server of these tests' own; mark those who use it as slow."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VERSION_TABLE = "sharedattn_alembic_version"
 # Kept here, so that opening a current database does not import Alembic; a test compares it.
-HEAD = "0004"
+HEAD = "0005"
 
 
 def alembic_config() -> Config:

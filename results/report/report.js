@@ -220,6 +220,8 @@
   function drawVolume() {
     const { number, value } = data.hypervolume;
     const host = byId("volume-chart");
+    // A search by shared weights has no order in which its front grew.
+    if (!host) return;
     if (!number.length) {
       host.textContent = "No trial is better than the reference point yet.";
       return;

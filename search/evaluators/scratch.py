@@ -12,6 +12,7 @@ from results.weights import WeightsStore
 from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
 from search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.data import DataConfig, open_data
+from sharedattn.network import Network
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.training import Trainer
@@ -57,6 +58,12 @@ class ScratchEvaluator(RankedEvaluator):
         return Fidelity(epochs=self.recipe.epochs, image_size=open_data(self.data).image_size)
 
     def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
+        return (yield from self.train(task))
+
+    def train(
+        self, task: Task, network: Network | None = None
+    ) -> Generator[Report, None, Measurement]:
+        """Train a placement, from its initialisation or from the weights of its `network`."""
         trainer = Trainer(
             task.spec,
             open_data(self.data),
@@ -64,6 +71,7 @@ class ScratchEvaluator(RankedEvaluator):
             seed=task.seed,
             device=self.device,
             rank=self.rank,
+            network=network,
         )
         checkpointed = CheckpointedTraining(
             checkpoints=self.checkpoints, rank=self.rank, every_s=self.checkpoint_every_s

@@ -14,19 +14,26 @@ from typing import Any
 
 import torch
 
-from results.records import EvaluationIdentity, Fidelity, document_key
+from results.records import EvaluationIdentity, Fidelity, document_key, fine_tuning_key
 from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
 from search.evaluators.checkpointed import CheckpointedTraining
 from search.evaluators.scratch import ScratchEvaluator
 from sharedattn.backbones import build_network, describe, resolve
+from sharedattn.batch_norms import statistics_of
 from sharedattn.data import open_data
+from sharedattn.errors import InputError
+from sharedattn.extract import extract
+from sharedattn.memory_fit import fit_memories
 from sharedattn.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
+from sharedattn.pretrained import load_pretrained, start_from, weights_digest
 from sharedattn.ranks import ALONE, Rank
+from sharedattn.recipe import Recipe
 from sharedattn.supernet import (
     SupernetRecipe,
     SupernetTrainer,
     check_supernet_weights,
+    shared_backbone,
     supernet_network,
 )
 from sharedattn.training import Metrics
@@ -34,6 +41,8 @@ from sharedattn.tree_evaluation import TreeEvaluation
 from spaces.budget import Budget, CountedSpace
 from spaces.space import Space
 from spaces.strata import StratifiedSampler
+
+FITTED_IMAGES = 256  # of training, to which external memories are fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +61,17 @@ class ScoreTask(Task):
 
     placements: tuple[Placement, ...]
     weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuneTask(Task):
+    """The training of one placement that begins with its share of the supernet's weights.
+
+    Attributes:
+        supernet_sha256: of the supernet's weights.
+    """
+
+    supernet_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +97,9 @@ class SupernetEvaluator(RankedEvaluator):
         budget: what a placement may cost; placements beyond it are not trained.
         recipe: how the supernet is trained and asked.
         seed: of the supernet's training.
+        pretrained: file, folder or `timm`, whose weights the supernet starts from; the front is
+            fine-tuned then. None: the supernet and the front start from their initialisation.
+        pretrained_sha256: of those weights, see `weights_digest`.
         tree_bytes: the most that a walk over the placements' tree may keep; None: no bound.
         rank: which of the processes this is that train together.
     """
@@ -86,6 +109,8 @@ class SupernetEvaluator(RankedEvaluator):
     budget: Budget
     recipe: SupernetRecipe
     seed: int
+    pretrained: str | None = None
+    pretrained_sha256: str | None = None
     tree_bytes: int | None = None
     rank: Rank = ALONE
 
@@ -100,7 +125,9 @@ class SupernetEvaluator(RankedEvaluator):
 
     @property
     def recipe_key(self) -> str:
-        return self.scratch.recipe_key
+        if self.pretrained is None:
+            return self.scratch.recipe_key
+        return fine_tuning_key(self.scratch.recipe_key, self.supernet_identity.key)
 
     @property
     def data_fingerprint(self) -> str:
@@ -132,6 +159,7 @@ class SupernetEvaluator(RankedEvaluator):
             "space": self.space.to_document(),
             "max_macs": self.budget.max_macs,
             "max_params": self.budget.max_params,
+            "pretrained": self.pretrained_sha256,
         }
         return EvaluationIdentity(
             spec_key=document_key(document),
@@ -151,7 +179,11 @@ class SupernetEvaluator(RankedEvaluator):
         These stand in the place of a recipe: the same training on other threads may end in other
         weights, which score otherwise.
         """
-        asked = {"supernet_sha256": weights_sha256, "scored_images": self.recipe.scored_images}
+        asked = {
+            "supernet_sha256": weights_sha256,
+            "scored_images": self.recipe.scored_images,
+            "calibration_batches": self.recipe.calibration_batches,
+        }
         return replace(self.supernet_identity, spec_key=spec.key, recipe_key=document_key(asked))
 
     def supernet_task(self, checkpoint: str) -> SupernetTask:
@@ -182,7 +214,9 @@ class SupernetEvaluator(RankedEvaluator):
         if self.tree_bytes is None:
             return
         with torch.device("meta"):
-            network = build_network(self.space.backbone, self.envelope)
+            network = build_network(
+                shared_backbone(self.space.backbone, self.recipe), self.envelope
+            )
         # Together they have every choice of every layer.
         self._tree(network, map(self.space.automaton.placement, self.space.automaton.cover()))
 
@@ -195,13 +229,16 @@ class SupernetEvaluator(RankedEvaluator):
             return (yield from self._train(task))
         if isinstance(task, ScoreTask):
             return self._score(task)
-        return (yield from replace(self.scratch, rank=self.rank).evaluate(task))
+        network = None
+        if isinstance(task, FineTuneTask):
+            network = extract(self._trained_network(task.supernet_sha256), task.spec.placement)
+        return (yield from replace(self.scratch, rank=self.rank).train(task, network))
 
     def _train(self, task: SupernetTask) -> Generator[Report, None, Measurement]:
         weights = self.scratch.weights
         assert weights is not None
         trainer = SupernetTrainer(
-            self._fresh_network(),
+            self._started_network(),
             open_data(self.scratch.data),
             self.recipe,
             largest=self.largest,
@@ -262,12 +299,31 @@ class SupernetEvaluator(RankedEvaluator):
             device=self.device,
             memory_bytes=self.tree_bytes,
             num_images=self.recipe.scored_images,
+            calibration=self.recipe.calibration_batches if statistics_of(network) else None,
+            calibration_seed=self.seed,
         )
 
     def _fresh_network(self) -> Network:
-        return supernet_network(
-            self.space.backbone, self.envelope, self.recipe.training, seed=self.seed
-        )
+        return supernet_network(self.space.backbone, self.envelope, self.recipe, seed=self.seed)
+
+    def _started_network(self) -> Network:
+        """The supernet as its training begins."""
+        network = self._fresh_network()
+        if self.pretrained is None:
+            return network
+        state = load_pretrained(self.pretrained, network.backbone)
+        if weights_digest(state) != self.pretrained_sha256:
+            raise InputError(
+                f"`the weights are those that the search began with` must hold, but "
+                f"{self.pretrained} holds others now; begin another study with them"
+            )
+        start_from(network, state)
+        data = open_data(self.scratch.data)
+        plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
+        batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
+        images, _ = next(iter(batches))
+        fit_memories(network, images, seed=self.seed)
+        return network
 
     def _trained_network(self, sha256: str) -> Network:
         """The supernet with its weights; a worker loads it once."""

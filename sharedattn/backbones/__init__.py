@@ -12,6 +12,8 @@ from functools import cache, lru_cache, partial
 from typing import Any
 
 import timm
+import torch
+from torch import Tensor
 
 from sharedattn.backbones.ceit import CEIT
 from sharedattn.backbones.deepvit import DEEPVIT
@@ -52,6 +54,7 @@ __all__ = [
     "canonical",
     "describe",
     "resolve",
+    "timm_weights",
 ]
 
 FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
@@ -181,6 +184,51 @@ def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0)
     _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
     placement = canonical_placement(shape, spec.placement)
     return build_network(spec.backbone, placement, fused=fused, drop_path_rate=drop_path_rate)
+
+
+def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
+    """timm's pretrained weights of a backbone, by timm's own loader, which may download them.
+
+    timm fits them to the backbone's image size and channels where it can.
+
+    Args:
+        backbone: one of timm's names, its tag of weights among them or not.
+
+    Returns:
+        The model's state dict, on the CPU.
+
+    Raises:
+        InputError: as `describe`; a name of which timm has no weights, weights for another number
+            of classes or another shape, or that cannot be fetched or read.
+    """
+    describe(backbone)
+    family, _ = _plain(backbone.name)
+    config = None
+    if backbone.name not in _own_names():
+        config = timm.models.get_pretrained_cfg(backbone.name, allow_unregistered=False)
+    if config is None or not config.has_weights:
+        raise InputError(
+            f"`timm has weights of the backbone` must hold, but it has none of {backbone.name!r}; "
+            f"name a file in place of timm, or a backbone of timm's with weights"
+        )
+    if config.num_classes != backbone.num_classes:
+        raise InputError(
+            f"`the weights have a head of the network's classes` must hold, but timm's of "
+            f"{backbone.name} have {config.num_classes} and the network {backbone.num_classes}; "
+            f"write num_classes={config.num_classes}, or train them on your classes first"
+        )
+    try:
+        with torch.device("cpu"):
+            model = _make(backbone, family, pretrained=True)
+    # Hubs and loaders raise OSError where nothing can be had, timm RuntimeError on other shapes.
+    except (OSError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(
+            f"`timm's weights of {backbone} can be had` must hold, but {why}; where they cannot "
+            f"be downloaded name a file in place of timm"
+        ) from error
+    state: dict[str, Tensor] = model.state_dict()
+    return state
 
 
 def _check_depths(

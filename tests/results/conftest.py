@@ -14,6 +14,8 @@ from results.records import (
     EvaluationIdentity,
     EvaluationRecord,
     Fidelity,
+    LatencyRecord,
+    LatencySource,
     SpecRecord,
     StudyRecord,
     TrialRole,
@@ -103,11 +105,26 @@ def trial_row(
         "seed": 5 + replicate if is_complete else None,
         "top1": top1 if is_complete else None,
         "loss": 0.25 if is_complete else None,
-        "latency_ms": None,
         "wall_time_s": 3.5 if is_complete else None,
         "weights_sha256": None,
     }
     return TrialRow(**{**values, **changes})
+
+
+def latency_record(**changes: Any) -> LatencyRecord:
+    values: dict[str, Any] = {
+        "latency_ms": 2.5,
+        "latency_source": LatencySource.NETWORK,
+        "repeats": 31,
+        "device": "a processor, 2 threads",
+        "batch_size": 3,
+    }
+    return LatencyRecord(**{**values, **changes})
+
+
+@pytest.fixture
+def make_latency() -> Callable[..., LatencyRecord]:
+    return latency_record
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from results.export import (
     placement_drawing,
     read_export,
 )
-from results.records import EvaluationRecord, SpecRecord
+from results.records import EvaluationRecord, LatencyRecord, SpecRecord
 from results.temporary import temporary_name
 from results.weights import sha256_of
 from sharedattn.backbones import build, resolve
@@ -317,4 +317,23 @@ def test_onnx_computes_the_same_logits(
     with torch.inference_mode():
         torch.testing.assert_close(
             torch.from_numpy(logits), network(images_BCYX), rtol=0, atol=1e-5
+        )
+
+
+def test_a_latency_is_kept_and_stands_on_the_card(
+    record: ExportRecord, make_latency: Callable[..., LatencyRecord]
+) -> None:
+    timed = replace(record, latency=make_latency(peak_bytes=1_234_567))
+    document = yaml.safe_load(yaml.safe_dump(timed.to_json()))
+    assert ExportRecord.from_json(document) == timed
+    ending = "batch of 3, a processor, 2 threads |"
+    assert f"| latency | 2.5 ms, median of 31 forwards, {ending}" in model_card(timed)
+    assert "| peak memory on the device | 1234567 bytes |" in model_card(timed)
+    assert "latency" not in model_card(record)
+    # As exports were written before.
+    del document["latency"]
+    assert ExportRecord.from_json(document) == record
+    with pytest.raises(InputError, match="every field, of its type.*latency is finite"):
+        ExportRecord.from_json(
+            document | {"latency": timed.to_json()["latency"] | {"latency_ms": 0}}
         )

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results.quantities import format_fraction, format_quantity, parse_quantity
+from results.quantities import (
+    format_cost,
+    format_fraction,
+    format_quantity,
+    parse_milliseconds,
+    parse_quantity,
+)
 from sharedattn.errors import InputError
 
 
@@ -59,6 +65,15 @@ def test_format_quantity(count: int, text: str) -> None:
 @given(st.integers(1, 10**14))
 def test_what_is_written_reads_back_within_half_a_digit(count: int) -> None:
     assert parse_quantity(format_quantity(count)) == pytest.approx(count, rel=0.005)
+
+
+def test_milliseconds() -> None:
+    assert [parse_milliseconds(text) for text in ("3", " 2.5 ", "1e-3")] == [3.0, 2.5, 0.001]
+    for text in ("fast", "", "nan", "inf"):
+        with pytest.raises(InputError, match="a latency is a number of milliseconds"):
+            parse_milliseconds(text)
+    assert format_cost("latency_ms", 2.3456) == "2.35 ms"
+    assert format_cost("macs", 1_258_411_200) == "1.26 G"
 
 
 def test_format_fraction() -> None:

@@ -1,3 +1,4 @@
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,8 @@ from results.records import (
     EvaluationIdentity,
     EvaluationRecord,
     Fidelity,
+    LatencyRecord,
+    LatencySource,
     RungReport,
     SpecRecord,
     StudyRecord,
@@ -94,7 +97,6 @@ def test_every_part_of_an_identity_changes_its_key() -> None:
         {"top1": 1.5},
         {"top1": -0.1},
         {"loss": math.inf},
-        {"latency_ms": math.nan},
         {"metrics": {"top5": math.nan}},
     ],
 )
@@ -105,6 +107,27 @@ def test_a_metric_that_is_no_number_is_no_evaluation(
 ) -> None:
     with pytest.raises(ValueError, match="finite and 0 <= top1 <= 1.*record the trial as failed"):
         make_evaluation(make_spec(), **metrics)
+
+
+@pytest.mark.parametrize("latency_ms", [0.0, -1.5, math.nan, math.inf])
+def test_a_latency_is_a_time(
+    latency_ms: float, make_latency: Callable[..., LatencyRecord]
+) -> None:
+    with pytest.raises(ValueError, match="a latency is finite and above 0"):
+        make_latency(latency_ms=latency_ms)
+
+
+def test_a_latency_as_a_document_and_as_a_text(
+    make_latency: Callable[..., LatencyRecord],
+) -> None:
+    measured = make_latency(peak_bytes=7)
+    summed = make_latency(latency_source=LatencySource.TABLE)
+    for record in (measured, summed):
+        assert LatencyRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    assert type(measured.to_json()["latency_source"]) is str
+    ending = "batch of 3, a processor, 2 threads"
+    assert str(measured) == f"2.5 ms, median of 31 forwards, {ending}"
+    assert str(summed) == f"2.5 ms, summed from its parts, {ending}"
 
 
 def test_the_record_of_a_spec() -> None:

@@ -20,6 +20,8 @@ from results.records import (
     AttemptOutcome,
     EvaluationRecord,
     FrontSnapshot,
+    LatencyRecord,
+    LatencySource,
     RungReport,
     RungRow,
     SpecRecord,
@@ -498,6 +500,43 @@ class TestStudyMarks:
         )
         attributes = {"parent:0": [1, 2], "parent:1": [4], "seed": None}
         assert store.searcher_attributes(study) == attributes
+
+    def test_a_latency_is_of_a_study_and_a_spec_and_stands(
+        self,
+        store: Store,
+        study: Study,
+        driver: StudyDriver,
+        spec: SpecRecord,
+        make_study: Callable[..., StudyRecord],
+        make_spec: Callable[..., SpecRecord],
+        make_latency: Callable[..., LatencyRecord],
+    ) -> None:
+        first, refused = make_latency(latency_ms=1.5), make_latency(latency_ms=7.25, peak_bytes=11)
+        driver.record_latency(spec, first)
+        driver.record_latency(make_spec("V5"), refused)
+        driver.record_latency(spec, make_latency(latency_ms=99.0))
+        assert store.latencies(study) == {spec.key: first, make_spec("V5").key: refused}
+        driver.begin_trial(number=0, spec=spec)
+        driver.begin_trial(number=1, spec=make_spec("V1"))
+        assert [(row.latency_ms, row.latency_source) for row in store.trials(study)] == [
+            (1.5, LatencySource.NETWORK),
+            (None, None),
+        ]
+        assert [row.latency_ms for row in store.trial_parameters(study)] == [1.5, None]
+        other = store.get_or_create_study(make_study(name="another"))
+        with store.drive(other) as other_driver:
+            other_driver.begin_trial(number=0, spec=spec)
+        assert store.latencies(other) == {}
+        assert [row.latency_ms for row in store.trials(other)] == [None]
+
+    def test_how_latencies_are_obtained_stands_as_it_was_first_written(
+        self, store: Store, make_study: Callable[..., StudyRecord]
+    ) -> None:
+        first = make_study(name="timed", latency={"source": "network", "worst_error": 0.25})
+        assert store.get_or_create_study(first).record == first
+        again = store.get_or_create_study(make_study(name="timed", latency={"source": "table"}))
+        assert again.record == first
+        assert again.record.fingerprint == make_study().fingerprint
 
     def test_a_finished_study_is_unfinished_by_its_next_trial(
         self, store: Store, study: Study, driver: StudyDriver, spec: SpecRecord

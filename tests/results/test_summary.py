@@ -1,11 +1,21 @@
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from results.pareto import hypervolume, parse_objectives
-from results.records import EvaluationRecord, SpecRecord, Study, StudyRecord, TrialRow, TrialState
+from results.records import (
+    Document,
+    EvaluationRecord,
+    LatencySource,
+    SpecRecord,
+    Study,
+    StudyRecord,
+    TrialRow,
+    TrialState,
+)
 from results.store import Store
 from results.summary import StudySummary, front_document
 from sharedattn.errors import InputError
@@ -147,6 +157,7 @@ def test_the_front_document(summary: StudySummary) -> None:
         "macs": 100,
         "params": 1000,
         "latency_ms": None,
+        "latency_source": None,
         "seeds": 3,
         "reused": False,
         "spec_key": "key of V1",
@@ -161,6 +172,56 @@ def test_the_front_document(summary: StudySummary) -> None:
     }
     assert (document["report"], document["wall_time_s"]) == ("out/report.html", 2.5)
     assert (document["knee"], document["confirmed"]) == (1, True)
+    assert document["latency"] is None
+
+
+def timed(summary: StudySummary, document: Document) -> StudySummary:
+    """The study with a latency of 4 ms less a hundredth for each MAC, and how it was obtained."""
+    rows = [
+        row._replace(latency_ms=4 - row.macs / 100 / 10, latency_source=LatencySource.TABLE)
+        for row in summary.rows
+    ]
+    record = replace(summary.study.record, latency=document)
+    return StudySummary(replace(summary.study, record=record), rows)
+
+
+LATENCY = {
+    "source": "table",
+    "where": "a processor, 2 threads",
+    "worst_error": 0.0312,
+    "checks": [{"placement": "V1"}, {"placement": "V2"}],
+    "parts": {"stem": 1.5},
+}
+
+
+def test_latencies_are_picked_by_and_documented(summary: StudySummary) -> None:
+    study = timed(summary, LATENCY)
+    # Of V1, E2V1/s8 and V2: 3.9, 3.8 and 3.1 ms.
+    assert study.pick("latency_ms<3.2").placement == "V2"
+    assert study.pick("latency_ms <= 3.1").placement == "V2"
+    with pytest.raises(InputError, match=r"none has latency_ms below 3\.1 ms; the least is 3\.1"):
+        study.pick("latency_ms<3.1")
+    with pytest.raises(InputError, match="a latency is a number of milliseconds.*'3G'"):
+        study.pick("latency_ms<3G")
+    document = front_document(study)
+    assert [(m["latency_ms"], m["latency_source"]) for m in document["front"]] == [
+        (pytest.approx(3.9), "table"),
+        (pytest.approx(3.8), "table"),
+        (pytest.approx(3.1), "table"),
+    ]
+    assert document["latency"] == {k: v for k, v in LATENCY.items() if k != "parts"}
+    assert study.latency_text == (
+        "summed from parts (sums of parts erred by up to 3.1% on 2 whole networks); "
+        "a processor, 2 threads"
+    )
+    unchecked = timed(summary, LATENCY | {"source": "network", "worst_error": None})
+    assert unchecked.latency_text == "each network measured whole; a processor, 2 threads"
+
+
+def test_a_pick_by_a_latency_that_was_not_measured(summary: StudySummary) -> None:
+    assert summary.latency_text is None
+    with pytest.raises(InputError, match="a limit is on what the study has measured"):
+        summary.pick("latency_ms<3")
 
 
 def test_the_study_s_time_runs_to_its_last_trial(summary: StudySummary) -> None:

@@ -6,10 +6,10 @@ from results.pareto import parse_objectives
 from results.records import StudyRecord, TrialRole
 from results.store import Store
 from results.summary import StudySummary
+from search.latency import Latencies
 from search.searchers import SEARCHERS
 from search.study import StudyLoop
 
-OBJECTIVES = parse_objectives(("top1", "macs"))
 SPACE = {
     "name": "small",
     "backbone": "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4,in_chans=1,num_classes=2)@16",
@@ -34,17 +34,31 @@ class Lab:
         self.space = space
         self.folder = folder
 
-    def record(self, name, searcher, num_trials, confirm_seeds, seed):
+    def record(
+        self,
+        name,
+        searcher,
+        num_trials,
+        confirm_seeds,
+        seed,
+        objectives=("top1", "macs"),
+        latency=None,
+    ):
         return StudyRecord(
             name=name,
             fingerprint_document={"searcher": searcher, "seed": seed},
             space={},
             data={},
             recipe={},
-            objectives=("top1", "macs"),
+            objectives=objectives,
             searcher=searcher,
             seed=seed,
-            reference_point={"top1": 0.5, "macs": 1.1 * self.space.macs_range[1]},
+            reference_point={
+                "top1": 0.5,
+                "macs": 1.1 * self.space.macs_range[1],
+                "latency_ms": 100.0,
+            },
+            latency=latency,
             provenance={},
             num_trials=num_trials,
             confirm_seeds=confirm_seeds,
@@ -62,12 +76,15 @@ class Lab:
         space=None,
         stopping=None,
         weights=None,
+        objectives=("top1", "macs"),
+        latency=None,
+        max_latency_ms=None,
     ):
         space = space or self.space
         executor = executor or Inline(Fake())
         with Store.open(self.url, create=True) as store:
             study = store.get_or_create_study(
-                self.record(name, searcher, num_trials, confirm_seeds, seed)
+                self.record(name, searcher, num_trials, confirm_seeds, seed, objectives, latency)
             )
             with store.drive(study) as driver, executor:
                 driver.set_totals(num_trials=num_trials, confirm_seeds=confirm_seeds)
@@ -77,11 +94,11 @@ class Lab:
                     driver=driver,
                     study=study,
                     space=space,
-                    objectives=OBJECTIVES,
+                    objectives=parse_objectives(objectives),
                     evaluator=executor.evaluator,
                     searcher=SEARCHERS[searcher](
                         space,
-                        OBJECTIVES,
+                        parse_objectives(objectives),
                         seed=seed,
                         num_trials=num_trials,
                         study_attributes=store.searcher_attributes(study),
@@ -90,6 +107,9 @@ class Lab:
                     deterministic=deterministic,
                     stopping=stopping,
                     weights=weights,
+                    latencies=(
+                        Latencies(store, driver, study, max_latency_ms) if latency else None
+                    ),
                 ).run()
         return self.summary(name)
 

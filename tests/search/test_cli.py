@@ -217,7 +217,22 @@ def bad(capsys, tmp_path, *arguments):
         (("search", "--study", "../mine"), "a study's name is letters, digits, dots, dashes"),
         (("search", "--searcher", "magic"), "a searcher is one of nsga2, tpe, random"),
         (("search", "--objectives", "top1,speed"), "an objective is one of"),
-        (("search", "--objectives", "top1,latency_ms"), "objectives are top1, macs and params"),
+        (("search", "--objectives", "latency_ms,macs"), "objectives are top1, then at least"),
+        (("search", "--objectives", "latency_ms"), "objectives are top1, then at least one cost"),
+        (("search", "--max-latency-ms", "0"), "--max-latency-ms > 0"),
+        (("search", "--max-latency-ms", "nan"), "--max-latency-ms > 0"),
+        (("search", "--max-latency-ms", "fast"), "invalid float value: 'fast'"),
+        (("search", "--max-latency-ms", "3", "--executor", "ray"), "but got --executor ray"),
+        (("search", "--objectives", "top1,latency_ms", "--executor", "ray"), "while none does"),
+        (
+            ("search", "--objectives", "top1,latency_ms", "--evaluator", "table", "--table", "t"),
+            "but got --evaluator table, and a table has no network to time",
+        ),
+        (("search", "--latency-batch-size", "3"), "no latency is measured"),
+        (
+            ("search", "--max-latency-ms", "3", "--latency-batch-size", "0"),
+            "--latency-batch-size >= 1",
+        ),
         (("search", "--evaluator", "table"), "--table and --evaluator table go together"),
         (("search", "--recipe", "no-such"), "a recipe is one of digit-pairs, deit"),
         (("search", "--epochs", "0"), "1 <= epochs"),
@@ -283,6 +298,7 @@ def test_help_of_every_command(capsys):
         "verify",
         "train",
         "analyze",
+        "proxies",
     ):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
@@ -313,6 +329,32 @@ def begun(*arguments):
     search = process("search", *arguments, start_new_session=True)
     assert "0 of " in search.stderr.readline()
     return search
+
+
+@pytest.mark.slow
+def test_a_search_for_latency_shows_exports_and_keeps_it(capsys, tmp_path, tiny):
+    search = ("search", tiny, "--trials", "3", "--epochs", "1", "--confirm-seeds", "1",
+              "--objectives", "top1,latency_ms,macs", "--out", tmp_path / "out")  # fmt: skip
+    found = document(capsys, *search)
+    assert found["objectives"] == ["top1", "latency_ms", "macs"]
+    assert found["latency"]["source"] in ("table", "network")
+    assert len(found["latency"]["checks"]) == 5
+    assert all(member["latency_ms"] > 0 for member in found["front"])
+    assert {member["latency_source"] for member in found["front"]} == {found["latency"]["source"]}
+    assert found["reference_point"]["latency_ms"] > 0
+    assert 0 < found["hypervolume"] < 1
+    card = (Path(found["exported"]) / "README.md").read_text()
+    assert "| latency | " in card
+    # What is stored is measured no more: to the last digit.
+    again = document(capsys, *search)
+    for name in ("front", "latency", "hypervolume", "reference_point"):
+        assert again[name] == found[name]
+    picked = document(capsys, "export", "--pick", "latency_ms<1000", "--out", tmp_path / "out")
+    config = yaml.safe_load((Path(picked["exported"]) / "config.yaml").read_text())
+    assert config["latency"]["latency_ms"] in [m["latency_ms"] for m in found["front"]]
+    code, out, _ = run(capsys, "front", "--out", tmp_path / "out")
+    assert (code, "latency: " in out, " ms" in out) == (0, True, True)
+    assert "<dt>latency</dt>" in Path(found["report"]).read_text()
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class Listed:
 
 def trainer(recipe=SUPERNET, *, seed=3, sampler=None, network=None):
     if network is None:
-        network = supernet_network(SPEC.backbone, ENVELOPE, recipe.training, seed=seed)
+        network = supernet_network(SPEC.backbone, ENVELOPE, recipe, seed=seed)
     return SupernetTrainer(
         network,
         Shades(),
@@ -236,10 +236,10 @@ def test_documents_that_are_no_recipe_are_refused(tmp_path):
 
 
 def test_weights_of_another_space_are_refused_by_name():
-    network = supernet_network(SPEC.backbone, ENVELOPE, RECIPE, seed=0)
+    network = supernet_network(SPEC.backbone, ENVELOPE, SUPERNET, seed=0)
     check_supernet_weights(network, network.state_dict())
     other = supernet_network(
-        SPEC.backbone, Envelope.of(LARGEST, Placement.parse("E2/s3")), RECIPE, seed=0
+        SPEC.backbone, Envelope.of(LARGEST, Placement.parse("E2/s3")), SUPERNET, seed=0
     )
     with pytest.raises(InputError, match="of its own space.*weights differ"):
         check_supernet_weights(network, other.state_dict())

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, MetaData, create_engine
 from results import database, migrations
 from results.database import parse_url
 from results.models import Base
-from results.records import RungReport, SpecRecord, TrialState
+from results.records import LatencyRecord, RungReport, SpecRecord, TrialState
 from results.store import Store
 from sharedattn.errors import InputError
 
@@ -110,6 +110,7 @@ def test_an_old_database_comes_up_to_date_and_keeps_its_rows(
     tmp_path: Path,
     revision: str,
     make_spec: Callable[..., SpecRecord],
+    make_latency: Callable[..., LatencyRecord],
 ) -> None:
     url = old_database(tmp_path / "old.db", revision)
     with Store.open(url) as store:
@@ -121,7 +122,12 @@ def test_an_old_database_comes_up_to_date_and_keeps_its_rows(
         with store.drive(study) as driver:
             trial_id = driver.begin_trial(number=1, spec=make_spec("V1"))
             driver.report_rung(trial_id, RungReport(1, 0.5, 1.0, goes_on=True), attempt=1)
-        assert [row.number for row in store.rung_reports(study)] == [1]
+            latency = make_latency()
+            driver.record_latency(make_spec("V1"), latency)
+        assert store.rung_reports(study)[-1].number == 1
+        assert store.latencies(study) == {make_spec("V1").key: latency}
+        assert store.study("digits").record.latency is None
+        assert [row.latency_ms for row in store.trials(study)] == [None, 2.5]
     engine = create_engine(url)
     assert differences(engine) == []
     engine.dispose()
@@ -192,13 +198,17 @@ def test_postgresql_comes_up_to_date_step_by_step_and_keeps_its_rows(
             written.setdefault(name, []).extend(rows)
     with Store.open(postgresql_url) as store:
         assert differences(engine) == []
-        # Columns that came after it aside, every row is as it was written.
+        # Columns that came later aside, every row is as it was written; the one column that goes,
+        # in version 0005, never had a value.
         kept = rows_of(engine)
         for name, rows in written.items():
-            assert len(kept[name]) == len(rows)
-            for now, then in zip(kept[name], rows, strict=True):
-                assert {column: now[column] for column in then} == then
-        assert {row["driver_write"] for row in kept["studies"]} == {0}
+            for row, now in zip(rows, kept[name], strict=True):
+                gone = row.keys() - now.keys()
+                assert {column: now[column] for column in row.keys() - gone} == {
+                    column: value for column, value in row.items() if column not in gone
+                }
+                assert [row[column] for column in gone] == [None] * len(gone)
+        assert [row["driver_write"] for row in kept["studies"]] == [0, 0, 0, 3]
         for revision in older:
             study = store.study(f"digits-{revision}")
             (row,) = store.trials(study)

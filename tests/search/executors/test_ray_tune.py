@@ -20,6 +20,7 @@ import pytest
 from fakes import Fake, Inline, Obedient, Slow, Staged, complain, dawdle, echo
 from lab import SPACE, Lab
 from processes import LONGEST_S, all_end, is_alive
+from supernet_lab import SupernetLab
 
 from results.records import TrialRole
 from search.errors import ClusterLostError
@@ -331,6 +332,32 @@ def test_two_slots_give_equal_studies_where_the_order_of_ends_must_not_matter(
     slow = executor_of(Slow(noise=0.3), tmp_path, num_slots=2)
     there.run(executor=slow, **options)
     assert there.history() == here.history()
+
+
+@clustered
+def test_a_search_by_shared_weights_gives_what_it_gives_without_a_cluster(cluster, tmp_path):
+    labs = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        labs.append(SupernetLab(tmp_path / name, batch_size=64))
+    here, there = labs
+    expected = here.run(confirm_seeds=1)
+    executors = [
+        RayTuneExecutor(
+            there.evaluator,
+            num_slots=num_slots,
+            resources=TrialResources(),
+            folder=tmp_path / what,
+        )
+        for what, num_slots in (("supernet", 1), ("scoring", 2), ("tune", 2))
+    ]
+    summary = there.run(confirm_seeds=1, executors=executors)
+    assert summary.count(TrialRole.SEARCH)["complete"] == there.space.in_budget
+    for role in TrialRole:
+        assert {r.placement: r.top1 for r in summary.rows if r.role is role} == {
+            r.placement: r.top1 for r in expected.rows if r.role is role
+        }
+    assert summary.hypervolume == expected.hypervolume
 
 
 @clustered

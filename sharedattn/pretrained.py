@@ -1,0 +1,353 @@
+"""Starting from a trained model: its weights, checked, put under a network over an envelope.
+
+The weights are those of the backbone as it was published, which is the all-vanilla placement of
+every network over it: a plain state dict of timm's model, timm's own pretrained weights, or an
+exported folder of ours. What the network has beyond them keeps the start it was built with. Maps
+of less attention start as the identity, and DIA units with `dia_start=one` as a gate of 1; the
+memories of external attention are fitted by `sharedattn.memory_fit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import Tensor
+
+from sharedattn.backbones import build_network, canonical, describe, timm_weights
+from sharedattn.backbones.meta import without_storage
+from sharedattn.errors import InputError
+from sharedattn.extract import own_weight
+from sharedattn.interpolate import at_image_size
+from sharedattn.network import Network
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    MechanismOptions,
+    NetworkSpec,
+    Placement,
+)
+
+TIMM = "timm"
+"""The source that is timm's pretrained weights and no file."""
+
+CONFIG_NAME = "config.yaml"
+"""The file of an exported folder that says what was exported."""
+
+WEIGHTS_NAME = "model.safetensors"
+"""The file of an exported folder with the weights."""
+
+NUM_NAMED = 3
+"""Tensors that a message names, of those that do not fit."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Tensor]:
+    """The weights of a trained model, in the names and shapes of a backbone.
+
+    Args:
+        source: `timm`, for timm's pretrained weights; a file of safetensors or of torch with the
+            state dict of timm's model, also below `model` or `state_dict` and with the prefixes of
+            wrapped models; or a folder of an exported all-vanilla network. Nothing in a file is
+            executed.
+        backbone: what it is to be the model of; its mechanism options do not matter.
+
+    Returns:
+        Tensors by name, on the CPU: the state dict of the backbone's all-vanilla network. Of
+        weights for another image size, position parameters are resampled.
+
+    Raises:
+        InputError: a source that is not there or cannot be read, weights of another family or
+            shape, or a head of another number of classes. Names the first tensors that differ.
+    """
+    path = Path(source)
+    if str(source) == TIMM:
+        state = timm_weights(backbone)
+    elif path.is_dir():
+        return _of_export(path, backbone)
+    else:
+        state = _of_file(path)
+    return _fitted(state, backbone, str(source))
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and contents of weights, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
+    """Put a trained model's weights under a network, in place.
+
+    Args:
+        network: any network over the model's backbone. Its all-vanilla placement, at full depth,
+            then gives the model's logits; what the model does not have keeps its values.
+        state: as `load_pretrained` gives it; tensors are copied to the network's device and dtype.
+
+    Raises:
+        InputError: weights that are not those of the network's backbone.
+    """
+    _check_fit(_shapes(state), _shapes_of(network.backbone), str(network.backbone), "the weights")
+    own = network.state_dict()
+    for name, weight in own.items():
+        of_model = own_weight(state, name, weight.shape)
+        if of_model is not None:
+            own[name] = of_model
+    network.load_state_dict(own)
+
+
+def pretrained_network(
+    backbone: BackboneSpec,
+    members: Envelope | Placement,
+    source: str | Path,
+    *,
+    fused: bool = True,
+    drop_path_rate: float = 0.0,
+) -> Network:
+    """A network that starts from a trained model.
+
+    Args:
+        backbone: the backbone, with the options of its mechanisms.
+        members: as of `build_network`, as are `fused` and `drop_path_rate`.
+        source: as of `load_pretrained`.
+        fused: whether attention uses the fused kernel.
+        drop_path_rate: stochastic depth of the backbone's last block.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        InputError: as `build_network` and `load_pretrained`.
+    """
+    state = load_pretrained(source, backbone)
+    network = build_network(backbone, members, fused=fused, drop_path_rate=drop_path_rate)
+    start_from(network, state)
+    return network
+
+
+def _of_file(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of safetensors or of torch.
+
+    Raises:
+        InputError: no such file, or one without a state dict.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"`the weights are a file, an exported folder, or {TIMM}` must hold, but there is no "
+            f"{str(path)!r}"
+        )
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    # What readers raise on files that are something else, or that would execute something.
+    except (
+        AttributeError,
+        EOFError,
+        KeyError,
+        OSError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        SafetensorError,
+        ValueError,
+    ) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"`weights are a state dict in safetensors or a torch file of tensors alone` must "
+            f"hold, but {path}: {why}"
+        ) from error
+    other = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if other or not state:
+        raise InputError(
+            f"`weights are a state dict, below model or state_dict or by itself` must hold, but "
+            f"{path} holds {', '.join(map(repr, islice(other, NUM_NAMED))) or 'nothing'}; save "
+            f"the model's state_dict()"
+        )
+    return dict(state)
+
+
+def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
+    """The weights of an exported all-vanilla network of a backbone.
+
+    Raises:
+        InputError: no export, or of another network; weights that are not the recorded ones.
+    """
+    try:
+        document = yaml.safe_load((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        spec = NetworkSpec.from_json(document["spec"])
+        sha256, recorded = _sha256_of(folder / WEIGHTS_NAME), document["weights_sha256"]
+    except InputError:
+        raise
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"`a folder of weights is an export, with {CONFIG_NAME} and {WEIGHTS_NAME}` must "
+            f"hold, but {folder}: {type(error).__name__}: {error}"
+        ) from error
+    if sha256 != recorded:
+        raise InputError(
+            f"`the weights are the recorded ones` must hold, but {folder / WEIGHTS_NAME} has "
+            f"sha256 {sha256} and {CONFIG_NAME} says {recorded}; the file was changed"
+        )
+    vanilla = _all_vanilla(spec.backbone)
+    if spec.placement != vanilla:
+        raise InputError(
+            f"`an export to start from is the all-vanilla network` must hold, but {folder} is "
+            f"{str(spec.placement)!r} and that is {str(vanilla)!r}"
+        )
+    stored, wanted = (
+        canonical(replace(b, image_size=None, options=MechanismOptions()))
+        for b in (spec.backbone, backbone)
+    )
+    if stored != wanted:
+        raise InputError(
+            f"`the weights are of the network's backbone` must hold, but {folder} is of {stored} "
+            f"and the network of {wanted}"
+        )
+    state = _of_file(folder / WEIGHTS_NAME)
+    _check_fit(_shapes(state), _shapes_of(spec.backbone), str(spec.backbone), str(folder))
+    return _resampled(state, spec.backbone, backbone)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fitted(state: Mapping[str, Tensor], backbone: BackboneSpec, source: str) -> dict[str, Tensor]:
+    """A state dict in the shapes of a backbone, whatever image size it is for.
+
+    Raises:
+        InputError: as `load_pretrained`.
+    """
+    found, wanted = _shapes(state), _shapes_of(backbone)
+    stored = backbone
+    if found.keys() == wanted.keys() and found != wanted:
+        stored = _at_size_of(found, wanted, backbone) or backbone
+        if stored == backbone:
+            _check_classes(found, wanted, backbone, source)
+    _check_fit(found, _shapes_of(stored), str(backbone), source)
+    return _resampled(state, stored, backbone)
+
+
+def _resampled(
+    state: Mapping[str, Tensor], stored: BackboneSpec, backbone: BackboneSpec
+) -> dict[str, Tensor]:
+    """The state dict of a backbone, of that at another image size or the same."""
+    size = describe(backbone).image_size
+    if describe(stored).image_size == size:
+        return dict(state)
+    network = build_network(_plain(stored), _all_vanilla(stored))
+    network.load_state_dict(state)
+    return at_image_size(network, size).state_dict()
+
+
+def _at_size_of(found: Shapes, wanted: Shapes, backbone: BackboneSpec) -> BackboneSpec | None:
+    """The backbone at the image size that the shapes are of; None: they are of no other size.
+
+    The number of positions in a position parameter, (1, N, D), grows with the area of the image.
+    """
+    shape = describe(backbone)
+    prefixes = {0, *(stage.num_prefix_tokens for stage in shape.stages)}
+    sizes = {
+        round(shape.image_size * ((found[name][1] - prefix) / (own[1] - prefix)) ** 0.5)
+        for name, own in wanted.items()
+        if len(own) == len(found[name]) == 3 and own != found[name]
+        for prefix in prefixes
+        if found[name][1] > prefix < own[1]
+    }
+    for size in sorted(sizes):
+        try:
+            if _shapes_of(replace(backbone, image_size=size)) == found:
+                return replace(backbone, image_size=size)
+        except InputError:
+            continue
+    return None
+
+
+def _check_classes(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: str) -> None:
+    """Refuse weights that fit but for the number of classes.
+
+    Raises:
+        InputError: a head of another number of classes.
+    """
+    for name, own in wanted.items():
+        if own == found[name] or not found[name] or own[:1] != (backbone.num_classes,):
+            continue
+        num_classes = found[name][0]
+        if num_classes and _shapes_of(replace(backbone, num_classes=num_classes)) == found:
+            raise InputError(
+                f"`the weights have a head of the network's classes` must hold, but {source} has "
+                f"{num_classes} and the network {backbone.num_classes}; train the model on your "
+                f"classes first, or use the data it was trained on"
+            )
+
+
+def _check_fit(found: Shapes, wanted: Shapes, backbone: str, source: str) -> None:
+    """Refuse weights that are not those of a backbone.
+
+    Raises:
+        InputError: missing or unexpected tensors, or tensors of other shapes. Names the first.
+    """
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    if missing or unexpected:
+        common = len(wanted) - len(missing)
+        hint = (
+            "it is a model of another family"
+            if common < len(missing)
+            else "it is a model of another depth, or with other parts"
+        )
+        raise InputError(
+            f"`the weights are of {backbone}` must hold, but {source} has {common} of its "
+            f"{len(wanted)} tensors{_listed(', missing', missing)}"
+            f"{_listed(', unexpected', unexpected)}; {hint}"
+        )
+    differing = [name for name in wanted if found[name] != wanted[name]]
+    if differing:
+        first = "; ".join(
+            f"{name} is {found[name]} there and {wanted[name]} in the network"
+            for name in differing[:NUM_NAMED]
+        )
+        raise InputError(
+            f"`the weights are of {backbone}` must hold, but in {source} {first}"
+            f" ({len(differing)} tensors differ); name the backbone that they are of"
+        )
+
+
+def _listed(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return f"{what} {', '.join(names[:NUM_NAMED])}{more}" if names else ""
+
+
+def _plain(backbone: BackboneSpec) -> BackboneSpec:
+    """The backbone as it was published, without options of mechanisms."""
+    return replace(backbone, options=MechanismOptions())
+
+
+def _all_vanilla(backbone: BackboneSpec) -> Placement:
+    return Placement.all_vanilla([s.max_depth for s in describe(_plain(backbone)).stages])
+
+
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(weight.shape) for name, weight in state.items()}
+
+
+def _shapes_of(backbone: BackboneSpec) -> Shapes:
+    """Of the all-vanilla network's state dict.
+
+    Raises:
+        InputError: as `describe`.
+    """
+    with without_storage():
+        return _shapes(build_network(_plain(backbone), _all_vanilla(backbone)).state_dict())

@@ -1,0 +1,137 @@
+"""Searches of a small space by shared weights, each run as a new process would."""
+
+from dataclasses import replace
+
+from fakes import Inline
+
+from results.blobs import BlobStore
+from results.checkpoints import CheckpointStore
+from results.pareto import parse_objectives
+from results.records import StudyRecord
+from results.store import Store
+from results.summary import StudySummary
+from results.weights import WeightsStore
+from search.evaluators.scratch import ScratchEvaluator
+from search.evaluators.supernet import SupernetEvaluator
+from search.searchers import SEARCHERS
+from search.supernet_study import (
+    SUPERNET_NOTE,
+    SharedExecutors,
+    SupernetLoop,
+    default_num_trials,
+)
+from sharedattn.data import DataConfig
+from sharedattn.recipe import Recipe
+from sharedattn.supernet import SupernetRecipe
+from spaces.budget import Budget, CountedSpace
+from spaces.space import Space
+
+OBJECTIVES = parse_objectives(("top1", "macs"))
+SPACE = {
+    "name": "small",
+    "backbone": "vit(class_token=false,depth=2,embed_dim=10,global_pool=avg,in_chans=1,"
+    "mlp_ratio=1,num_classes=2,num_heads=2,patch_size=4)@16",
+    "order": "any",
+    "stages": [
+        {
+            "depth": "1..2",
+            "counts": {"V": "0..2", "L": "0..1", "E": "0..1"},
+            "slots": [3, 5],
+            "dia": [0, 1],
+            "cb": ["none", "all"],
+        }
+    ],
+}
+TRAINING = Recipe(epochs=2, batch_size=16, init="torch", lr=5e-3)
+
+
+class SupernetLab:
+    """Runs studies of one space in one database, each run as a new process would."""
+
+    def __init__(self, folder, budget=None, batch_size=TRAINING.batch_size):
+        self.folder = folder
+        self.training = replace(TRAINING, batch_size=batch_size)
+        self.space = CountedSpace(Space.from_document(SPACE), budget or Budget())
+        self.executors = []
+
+    @property
+    def evaluator(self):
+        return SupernetEvaluator(
+            scratch=ScratchEvaluator(
+                data=DataConfig(name="digit-pairs", image_size=16, in_chans=1),
+                recipe=replace(self.training, epochs=1),
+                weights=WeightsStore(BlobStore(str(self.folder / "weights"))),
+                checkpoints=CheckpointStore(BlobStore(str(self.folder / "weights"))),
+            ),
+            space=self.space.space,
+            budget=self.space.budget,
+            recipe=SupernetRecipe(training=self.training, scored_images=97),
+            seed=3,
+        )
+
+    def run(
+        self,
+        name="study",
+        *,
+        num_trials=None,
+        confirm_seeds=0,
+        die_after=(None, None, None),
+        deaths=(),
+        executors=None,
+    ):
+        """Run a study; training, scores and trainings of the front by `executors`, or here."""
+        shared = self.evaluator
+        self.executors = executors or [
+            Inline(shared, num_slots=slots, die_after=last, deaths=first)
+            for slots, last, first in zip((1, 2, 2), die_after, (deaths, (), ()), strict=True)
+        ]
+        training, scoring, retraining = self.executors
+        record = StudyRecord(
+            name=name,
+            fingerprint_document={},
+            space={},
+            data={},
+            recipe={},
+            objectives=("top1", "macs"),
+            searcher="nsga2",
+            seed=3,
+            reference_point={"top1": 0.5, "macs": 1.1 * self.space.macs_range[1]},
+            provenance={},
+            num_trials=num_trials or default_num_trials(self.space),
+            confirm_seeds=confirm_seeds,
+        )
+        with Store.open(f"sqlite:///{self.folder / 'lab.db'}", create=True) as store:
+            study = store.get_or_create_study(record)
+            with store.drive(study) as driver, retraining:
+                driver.set_totals(num_trials=record.num_trials, confirm_seeds=confirm_seeds)
+                study = store.study(name)
+                SupernetLoop(
+                    shared=shared,
+                    executors=SharedExecutors(training=lambda: training, scoring=lambda: scoring),
+                    store=store,
+                    driver=driver,
+                    study=study,
+                    space=self.space,
+                    objectives=OBJECTIVES,
+                    searcher=SEARCHERS["nsga2"](
+                        self.space,
+                        OBJECTIVES,
+                        seed=3,
+                        num_trials=record.num_trials,
+                        study_attributes=store.searcher_attributes(study),
+                    ),
+                    executor=retraining,
+                    deterministic=False,
+                    weights=shared.scratch.weights,
+                    checkpoints=shared.scratch.checkpoints,
+                ).run()
+        return self.summary(name)
+
+    def note(self, name="study"):
+        """What the study keeps of its supernet."""
+        with Store.open(f"sqlite:///{self.folder / 'lab.db'}") as store:
+            return store.searcher_attributes(store.study(name))[SUPERNET_NOTE]
+
+    def summary(self, name="study"):
+        with Store.open(f"sqlite:///{self.folder / 'lab.db'}") as store:
+            return StudySummary.read(store, store.study(name))

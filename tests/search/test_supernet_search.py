@@ -1,0 +1,177 @@
+"""A search by shared weights as the command line runs it, to a verified export."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+from fakes import Inline
+from safetensors.torch import save_file
+
+from results.export import read_export
+from results.records import TrialRole
+from results.report import render_report
+from results.store import Store
+from results.summary import StudySummary
+from search.config import SearchConfig
+from search.exporting import export_placement, verify_folder
+from search.run import prepare, run_search
+from sharedattn.backbones import build, resolve
+from sharedattn.data import DataConfig, open_data
+from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec, Placement
+from sharedattn.recipe import Recipe
+from sharedattn.training import evaluate, train
+from spaces.budget import Budget
+
+BACKBONE = (
+    "vit(class_token=false,depth=2,embed_dim=10,global_pool=avg,in_chans=1,mlp_ratio=1,"
+    "num_classes=2,num_heads=2,patch_size=4)@16"
+)
+SPACE = {
+    "name": "small",
+    "backbone": BACKBONE,
+    "order": "any",
+    "stages": [
+        {"depth": "1..2", "counts": {"V": "0..2", "E": "0..1"}, "slots": [3], "dia": [0, 1]}
+    ],
+}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setattr("search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator))
+    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 448)
+    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE), encoding="utf-8")
+    return SearchConfig(
+        space=str(tmp_path / "space.yaml"),
+        evaluator="supernet",
+        supernet_epochs=1,
+        epochs=1,
+        confirm_seeds=1,
+        num_workers=1,
+        device="cpu",
+        out=tmp_path / "out",
+    )
+
+
+@pytest.fixture
+def trained():
+    """The trained weights of the all-vanilla network, and its accuracy on the scored images."""
+    data = open_data(DataConfig(name="digit-pairs", image_size=16, in_chans=1))
+    spec = resolve(NetworkSpec.parse(f"{BACKBONE}: V2"))
+    recipe = Recipe(epochs=2, batch_size=64, init="torch", lr=5e-3)
+    return train(spec, data, recipe, seed=11), data
+
+
+@pytest.mark.slow
+def test_a_search_from_its_start_to_a_verified_export(config, tmp_path):
+    prepared = prepare(config)
+    assert prepared.record.num_trials == prepared.space.in_budget
+    with Store.open(prepared.storage, create=True) as store:
+        summary = StudySummary.read(store, run_search(prepared, store))
+        assert summary.count(TrialRole.SEARCH)["complete"] == prepared.space.in_budget
+        message = export_placement(
+            store, summary, "best", tmp_path / "best", weights=prepared.weights
+        )
+        assert message is None
+        # One that was scored and not trained is trained for its export, and that is said.
+        front = {gap.trained.spec_key for gap in summary.inheritance.gaps}
+        other = next(c for c in summary.candidates if c.spec_key not in front)
+        message = export_placement(
+            store, summary, str(other.number), tmp_path / "other", weights=prepared.weights
+        )
+        assert message.startswith("its accuracy is of shared weights: it was trained again")
+    assert verify_folder(tmp_path / "best")["ok"] is True
+    assert read_export(tmp_path / "other").evaluation.identity.fidelity.weights == "trained"
+    page = render_report(summary, convention="")
+    assert "Inherited and trained" in page
+    assert f"{prepared.space.in_budget:,}</b><span>of" in page
+    assert "placements scored by shared weights" in page
+
+
+@pytest.mark.slow
+def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
+    config, trained, tmp_path
+):
+    training, data = trained
+    save_file(training.network.state_dict(), tmp_path / "model.safetensors")
+    config = replace(
+        config, weights=str(tmp_path / "model.safetensors"), supernet_epochs=2, confirm_seeds=2
+    )
+    prepared = prepare(config)
+    shared = prepared.shared
+    assert prepared.space.space.backbone.options.dia_start == "one"
+    assert shared.recipe.alone_epochs == 2
+    with Store.open(prepared.storage, create=True) as store:
+        summary = StudySummary.read(store, run_search(prepared, store))
+        export_placement(store, summary, "best", tmp_path / "best", weights=prepared.weights)
+        dropped = [g.trained for g in summary.inheritance.gaps]
+        dropped = [c for c in dropped if c not in summary.front.members]
+        for candidate in dropped[:1]:
+            with pytest.raises(InputError, match="fine-tuned placement has its weights"):
+                export_placement(
+                    store,
+                    summary,
+                    str(candidate.number),
+                    tmp_path / "dropped",
+                    weights=prepared.weights,
+                )
+    # New parts learnt alone, so that the trained model is what it was.
+    [whole] = [row for row in summary.rows if row.placement == "V2" and row.role.value == "search"]
+    alone = evaluate(
+        training.network,
+        data,
+        "validation",
+        batch_size=256,
+        num_images=shared.recipe.scored_images,
+    )
+    assert whole.top1 == alone.top1
+    record = read_export(tmp_path / "best")
+    assert record.starts_from == shared.supernet_identity.key
+    assert verify_folder(tmp_path / "best")["ok"] is True
+    assert {len(member.runs) for member in summary.front.members} == {2}
+    # The same study from other weights is another one.
+    other = build(NetworkSpec.parse(f"{BACKBONE}: V2")).state_dict()
+    save_file(other, tmp_path / "other.safetensors")
+    again = prepare(replace(config, weights=str(tmp_path / "other.safetensors")))
+    assert again.record.name != prepared.record.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"early_stopping": "mo-asha"}, "a supernet's scores are not trained for"),
+        (
+            {"evaluator": "scratch"},
+            "they are of --evaluator supernet: leave out --supernet-epochs",
+        ),
+        ({"tree_memory": 100}, "memory"),
+        ({"supernet_recipe": "nothing"}, "a supernet's recipe is one of"),
+        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"confirm_seeds": -1}, "confirm_seeds >= 0"),
+        ({"supernet_epochs": 0}, "supernet_epochs >= 1"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(config, changes, rule, tmp_path):
+    with pytest.raises(InputError, match=rule):
+        prepare(replace(config, **changes))
+    assert not (tmp_path / "out" / "sharedattn.db").exists()
+
+
+def test_weights_of_another_shape_or_family_are_refused(config, tmp_path):
+    other = build(NetworkSpec.parse(f"{BACKBONE.replace('embed_dim=10', 'embed_dim=14')}: V2"))
+    save_file(other.state_dict(), tmp_path / "wider.safetensors")
+    with pytest.raises(InputError, match="wider.safetensors"):
+        prepare(replace(config, weights=str(tmp_path / "wider.safetensors")))
+
+
+def test_a_supernet_is_searched_with_no_training_of_the_front_where_none_is_asked(config):
+    prepared = prepare(replace(config, confirm_seeds=0, num_trials=5, budget=Budget()))
+    with Store.open(prepared.storage, create=True) as store:
+        summary = StudySummary.read(store, run_search(prepared, store))
+    assert summary.count(TrialRole.SEARCH)["complete"] == 5
+    assert not summary.count(TrialRole.CONFIRM)["complete"]
+    assert not summary.front.is_confirmed
+    assert summary.front.fidelity.weights == "inherited"
+    assert Placement.parse("V2") in {Placement.parse(c.placement) for c in summary.candidates}

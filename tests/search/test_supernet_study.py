@@ -1,0 +1,202 @@
+"""A search by shared weights: scored whole or by generations, killed anywhere, front retrained."""
+
+from dataclasses import replace
+
+import pytest
+from fakes import DriverKilledError
+from supernet_lab import SPACE, SupernetLab
+
+from results.records import TrialRole, TrialState
+from results.summary import front_document
+from search.errors import SharedWorkError
+from search.evaluators import measure
+from search.evaluators.supernet import SupernetTask
+from search.executors import Lost, Preempted
+from search.supernet_study import (
+    MAX_EXHAUSTIVE,
+    default_num_trials,
+)
+from sharedattn.data import open_data
+from sharedattn.errors import InputError
+from sharedattn.extract import extract
+from sharedattn.placement import Placement
+from sharedattn.training import evaluate
+from spaces.budget import CountedSpace
+from spaces.space import Space
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 64)
+    monkeypatch.setattr("search.supernet_study.GENERATION", 11)
+    return SupernetLab(tmp_path)
+
+
+def scores(summary):
+    return {row.placement: row.top1 for row in summary.rows if row.role is TrialRole.SEARCH}
+
+
+def test_a_small_space_is_scored_whole_by_weights_that_were_trained_once(lab):
+    summary = lab.run()
+    assert summary.count(TrialRole.SEARCH)["complete"] == lab.space.in_budget
+    found = scores(summary)
+    assert set(found) == {str(p) for p in lab.space.enumerate()}
+    training, scoring, _ = lab.executors
+    assert len(training.evaluated) == 1
+    evaluator = lab.evaluator
+    network = evaluator._trained_network(lab.note()["sha256"])
+    data = open_data(evaluator.scratch.data)
+    for text in list(found)[::11]:
+        alone = evaluate(
+            network,
+            data,
+            "validation",
+            placement=Placement.parse(text),
+            batch_size=32,
+            num_images=97,
+        )
+        assert found[text] == alone.top1
+        own = evaluate(
+            extract(network, Placement.parse(text)),
+            data,
+            "validation",
+            batch_size=32,
+            num_images=97,
+        )
+        assert own.top1 == pytest.approx(alone.top1, abs=1 / 97 + 1e-9)
+    # Its front is the exact one of the scores.
+    best = -1.0
+    expected = []
+    for row in sorted(summary.rows, key=lambda row: (row.macs, -row.top1)):
+        if row.top1 > best:
+            best = row.top1
+            expected.append((row.macs, row.top1))
+    assert sorted({(m.macs, m.top1) for m in summary.front.members}) == expected
+    assert summary.front.fidelity.weights == "inherited"
+    # Run again, it has nothing left to do.
+    again = lab.run()
+    assert not any(executor.evaluated for executor in lab.executors)
+    assert again.rows == summary.rows
+
+
+def test_the_front_is_trained_and_the_final_front_is_of_those_trainings_alone(lab):
+    summary = lab.run(confirm_seeds=2)
+    inheritance = summary.inheritance
+    assert inheritance.num_scored == lab.space.in_budget
+    assert summary.front.fidelity.weights == "trained"
+    assert summary.front.is_confirmed
+    trained = [row for row in summary.rows if row.role is TrialRole.CONFIRM]
+    assert {row.state for row in trained} == {TrialState.COMPLETE}
+    assert sorted({row.replicate for row in trained}) == [0, 1]
+    assert {row.seed for row in trained} == {3, 4}
+    assert len(inheritance.gaps) == len(trained) / 2 <= 12
+    members = {member.placement for member in summary.front.members}
+    assert members <= {row.placement for row in trained}
+    document = front_document(summary)
+    assert document["trials"]["complete"] == lab.space.in_budget
+    assert document["confirmations"]["complete"] == len(trained)
+    told = document["inherited"]
+    assert told["scored"] == lab.space.in_budget
+    assert {gap["placement"] for gap in told["retrained"]} == {row.placement for row in trained}
+    assert told["mean_gap"] == pytest.approx(
+        sum(g["trained_top1"] - g["inherited_top1"] for g in told["retrained"])
+        / len(told["retrained"])
+    )
+    # Members of the final front keep their weights, and so does the supernet.
+    weights = lab.evaluator.scratch.weights
+    kept = {run.evaluation_key for member in summary.front.members for run in member.runs}
+    assert weights.keys() == {*kept, lab.evaluator.supernet_identity.key}
+
+
+@pytest.mark.parametrize("die_after", [(1, None, None), (None, 1, None), (None, None, 3)])
+def test_a_search_that_was_killed_comes_to_the_same_end(lab, tmp_path, die_after):
+    other = SupernetLab(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    expected = other.run(confirm_seeds=2)
+    with pytest.raises(DriverKilledError):
+        lab.run(confirm_seeds=2, die_after=die_after)
+    summary = lab.run(confirm_seeds=2)
+    assert scores(summary) == scores(expected)
+    assert [(m.placement, m.top1s) for m in summary.front.members] == [
+        (m.placement, m.top1s) for m in expected.front.members
+    ]
+    if die_after[0] is None:
+        assert not lab.executors[0].evaluated
+
+
+def test_a_larger_space_is_searched_by_generations(lab, monkeypatch):
+    monkeypatch.setattr("search.supernet_study.GENERATION", 7)
+    summary = lab.run("some", num_trials=19)
+    rows = [row for row in summary.rows if row.role is TrialRole.SEARCH]
+    assert [row.number for row in rows] == list(range(19))
+    assert rows[0].placement == "V2"
+    assert len({row.placement for row in rows}) == 19
+    whole = lab.run("all")
+    assert scores(summary).items() <= scores(whole).items()
+    # A killed search proposes the same again.
+    with pytest.raises(DriverKilledError):
+        lab.run("killed", num_trials=19, die_after=(None, 2, None))
+    assert 0 < len(lab.summary("killed").rows) < 19
+    resumed = lab.run("killed", num_trials=19)
+    assert scores(resumed) == scores(summary)
+
+
+def test_a_training_that_loses_its_worker_is_run_again_but_not_for_ever(lab):
+    summary = lab.run(deaths=[Preempted("taken"), Lost("died"), Preempted("taken")])
+    assert summary.count(TrialRole.SEARCH)["complete"] == lab.space.in_budget
+
+
+def test_a_training_that_cannot_be_run_says_why(lab):
+    with pytest.raises(SharedWorkError, match="SupernetTask ended by: died"):
+        lab.run(deaths=[Lost("died"), Lost("died")])
+
+
+def test_the_number_of_scores_follows_the_size_of_the_space(lab):
+    assert default_num_trials(lab.space) == lab.space.in_budget
+    large = CountedSpace(Space.load("deit-tiny"))
+    assert large.in_budget > MAX_EXHAUSTIVE
+    assert default_num_trials(large) == 2000
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(lab, monkeypatch):
+    evaluator = lab.evaluator
+    evaluator = replace(evaluator, scratch=replace(evaluator.scratch, checkpoint_every_s=0.0))
+    task = evaluator.supernet_task("study/supernet")
+    assert isinstance(task, SupernetTask)
+    whole = measure(evaluator, replace(task, checkpoint=None))
+    evaluation = evaluator.evaluate(task)
+    assert next(evaluation).epoch == 1
+    evaluation.close()
+    epochs = []
+    run_epoch = "sharedattn.supernet.SupernetTrainer.run_epoch"
+    from sharedattn.supernet import SupernetTrainer
+
+    original = SupernetTrainer.run_epoch
+
+    def counted(self, **arguments):
+        epochs.append(self.epoch + 1)
+        return original(self, **arguments)
+
+    monkeypatch.setattr(run_epoch, counted)
+    resumed = measure(evaluator, task)
+    assert epochs == [2]
+    assert resumed.weights_sha256 == whole.weights_sha256
+
+
+def test_a_bound_that_no_path_fits_is_refused_before_anything_is_trained(lab):
+    with pytest.raises(InputError, match="memory"):
+        replace(lab.evaluator, tree_bytes=100).check_tree_memory()
+    replace(lab.evaluator, tree_bytes=10**7).check_tree_memory()
+
+
+def test_weights_of_another_space_are_refused(lab):
+    lab.run()
+    weights = lab.evaluator.scratch.weights
+    key = lab.evaluator.supernet_identity.key
+    smaller = Space.from_document({**SPACE, "stages": [{"depth": 1, "counts": {"V": 1}}]})
+    other = replace(lab.evaluator, space=smaller)
+    assert other.supernet_identity.key != key
+    state = weights.load(key, lab.note()["sha256"])
+    sha256 = weights.save(other.supernet_identity.key, state)
+    with pytest.raises(InputError, match="of its own space and backbone"):
+        other._trained_network(sha256)
