@@ -349,7 +349,7 @@ def constants_rows(tables: dict[int, Table], num_placements: int) -> list[dict[s
         for seed, table in tables.items()
     }
     rows = []
-    for reduction_factor, num_bands in itertools.product((2, 2.5, 3, 4), (1, 2, 3)):
+    for reduction_factor, num_bands in itertools.product((2, 2.25, 2.5, 3, 4), (1, 2)):
         rule = MoAsha(
             macs_range=space.macs_range,
             rungs=default_rungs(EPOCHS),

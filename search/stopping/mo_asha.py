@@ -27,7 +27,7 @@ from results.pareto import FloatArray, non_dominated
 from search.stopping.base import EarlyStopping, RungPoint
 from sharedattn.errors import InputError
 
-REDUCTION_FACTOR = 2.5
+REDUCTION_FACTOR = 2.25
 NUM_BANDS = 1
 RUNG_RATIO = 3
 
