@@ -53,7 +53,7 @@ from spaces.budget import CountedSpace  # noqa: E402
 
 OBJECTIVES = parse_objectives(("top1", "macs"))
 NUM_DRAWS = 2000  # of trials that are stopped at random
-NUM_ORDERS = 40  # of trials, with each choice of constants
+NUM_ORDERS = 100  # of trials, with each choice of constants
 NUM_PILOTS = 32  # placements that constants are chosen by
 RAY_REDUCTION_FACTOR = 3
 
@@ -241,7 +241,7 @@ class Replay:
         )
 
     def over_orders(self, rule: MoAsha, num_orders: int) -> Iterator[tuple[float, float, float]]:
-        """Share of the compute, regret and one random stopping's, for orders of the trials."""
+        """Share of the compute, regret and random stopping's, for orders of the trials."""
         rng = random.Random(self._seed)
         points = np.stack([self.top1, self.macs], axis=1)
         full = volume(self._space, points)
@@ -250,12 +250,12 @@ class Replay:
             order = [0, *rng.sample(numbers[1:], len(points) - 1)]
             epochs = self._epochs_under(rule, order)
             complete = np.flatnonzero(epochs == EPOCHS)
-            at_random = rng.sample(numbers, len(complete))
             share = (epochs * self.macs).sum() / (EPOCHS * self.macs.sum())
+            regret = full - volume(self._space, points[complete])
             yield (
                 float(share),
-                full - volume(self._space, points[complete]),
-                full - volume(self._space, points[at_random]),
+                regret,
+                full - self._random_volume(rng, len(complete), num_draws=10),
             )
 
     def _epochs_under(self, rule: MoAsha, order: Sequence[int]) -> FloatArray:
@@ -276,11 +276,13 @@ class Replay:
     def random_hypervolume(self, like: Outcome) -> float:
         """Mean hypervolume where as many trials stop at each rung, whichever they are."""
         num_complete = like.epochs_by_trial.count(EPOCHS)
+        return self._random_volume(random.Random(self._seed), num_complete, NUM_DRAWS)
+
+    def _random_volume(self, rng: random.Random, num_complete: int, num_draws: int) -> float:
         points = np.stack([self.top1, self.macs], axis=1)
-        rng = random.Random(self._seed)
         return statistics.mean(
             volume(self._space, points[rng.sample(range(len(points)), num_complete)])
-            for _ in range(NUM_DRAWS)
+            for _ in range(num_draws)
         )
 
 
