@@ -1,7 +1,7 @@
 """What zero-cost proxies are worth on placements trained from scratch with several seeds.
 
-Reads the tables `short-warm-up-<seed>.json` of a folder, each a JSON object from placement text to a
-list of accuracies, one an epoch; takes the last epoch, means over seeds of the placements that
+Reads the tables `short-warm-up-<seed>.json` of a folder, each a JSON object from placement text to
+a list of accuracies, one an epoch; takes the last epoch, means over seeds of the placements that
 all tables have; prints the tau of params, MACs and every proxy with its interval, and which are
 on.
 
