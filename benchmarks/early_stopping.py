@@ -1,12 +1,14 @@
 """What early stopping saves, and what it costs: policies replayed over trainings run to their end.
 
-    python benchmarks/early_stopping.py FOLDER [--seeds 0,1,2,3,4] [--json]
+    python benchmarks/early_stopping.py replay FOLDER [--seeds 0,1,2,3,4] [--json]
+    python benchmarks/early_stopping.py constants FOLDER [--seeds 0,1,2,3,4] [--placements 32]
 
 FOLDER holds the learning curves that `trained_table.py` has trained: the same placements on each
-seed. For each seed the study loop runs over them, the backbone as published first and the others
-in an order that the seed shuffles, under each policy: full training, MO-ASHA, and Ray's ASHA,
-which knows accuracy alone; beside each that stops trials, random stopping of as many trials at
-each rung.
+seed. `replay` runs the study loop over those of each seed, the backbone as published first and the
+others in an order that the seed shuffles, under each policy: full training, MO-ASHA, and Ray's
+ASHA, which knows accuracy alone; beside each that stops trials, random stopping of as many trials
+at each rung. `constants` asks MO-ASHA's rule alone, with other constants and over many orders of
+the first placements.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import statistics
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +53,9 @@ from spaces.budget import CountedSpace  # noqa: E402
 
 OBJECTIVES = parse_objectives(("top1", "macs"))
 NUM_DRAWS = 2000  # of trials that are stopped at random
+NUM_ORDERS = 40  # of trials, with each choice of constants
+NUM_PILOTS = 32  # placements that constants are chosen by
+RAY_REDUCTION_FACTOR = 3
 
 
 def reference_point(space: CountedSpace) -> dict[str, float]:
@@ -235,6 +240,39 @@ class Replay:
             hypervolume=summary.hypervolume,
         )
 
+    def over_orders(self, rule: MoAsha, num_orders: int) -> Iterator[tuple[float, float, float]]:
+        """Share of the compute, regret and one random stopping's, for orders of the trials."""
+        rng = random.Random(self._seed)
+        points = np.stack([self.top1, self.macs], axis=1)
+        full = volume(self._space, points)
+        for _ in range(num_orders):
+            numbers = range(len(points))
+            order = [0, *rng.sample(numbers[1:], len(points) - 1)]
+            epochs = self._epochs_under(rule, order)
+            complete = np.flatnonzero(epochs == EPOCHS)
+            at_random = rng.sample(numbers, len(complete))
+            share = (epochs * self.macs).sum() / (EPOCHS * self.macs.sum())
+            yield (
+                float(share),
+                full - volume(self._space, points[complete]),
+                full - volume(self._space, points[at_random]),
+            )
+
+    def _epochs_under(self, rule: MoAsha, order: Sequence[int]) -> FloatArray:
+        """Epochs of each trial, by number, where one runs after the other in this order."""
+        epochs = np.full(len(order), EPOCHS)
+        seen: dict[int, list[RungPoint]] = {rung: [] for rung in rule.rungs}
+        for number in order:
+            curve = self._evaluator.curves[str(self._placements[number])]
+            for rung in rule.rungs:
+                point = RungPoint(number, curve[rung - 1], int(self.macs[number]))
+                goes_on = rule.goes_on(point, rung, seen[rung])
+                seen[rung].append(point)
+                if not goes_on:
+                    epochs[number] = rung
+                    break
+        return epochs
+
     def random_hypervolume(self, like: Outcome) -> float:
         """Mean hypervolume where as many trials stop at each rung, whichever they are."""
         num_complete = like.epochs_by_trial.count(EPOCHS)
@@ -273,7 +311,7 @@ def replay_document(tables: dict[int, Table]) -> dict[str, Any]:
     space = embedded_space()
     rules: dict[str, Callable[[], MoAsha | RayAsha]] = {
         "mo-asha": lambda: MoAsha(macs_range=space.macs_range, rungs=default_rungs(EPOCHS)),
-        "ray-asha": lambda: RayAsha(REDUCTION_FACTOR),
+        "ray-asha": lambda: RayAsha(RAY_REDUCTION_FACTOR),
     }
     by_seed = [replay_seed(space, table, seed, rules) for seed, table in tables.items()]
     totals: dict[str, Any] = {}
@@ -303,6 +341,50 @@ def replay_document(tables: dict[int, Table]) -> dict[str, Any]:
     }
 
 
+def constants_rows(tables: dict[int, Table], num_placements: int) -> list[dict[str, Any]]:
+    """What the rule saves and loses with each choice of its constants, over orders of trials."""
+    space = embedded_space()
+    replays = {
+        seed: Replay(space, dict(itertools.islice(table.items(), num_placements)), seed)
+        for seed, table in tables.items()
+    }
+    rows = []
+    for reduction_factor, num_bands in itertools.product((2, 2.5, 3, 4), (1, 2, 3)):
+        rule = MoAsha(
+            macs_range=space.macs_range,
+            rungs=default_rungs(EPOCHS),
+            reduction_factor=reduction_factor,
+            num_bands=num_bands,
+        )
+        found = [
+            figures
+            for replay in replays.values()
+            for figures in replay.over_orders(rule, NUM_ORDERS)
+        ]
+        share, regret, random_regret = np.mean(found, axis=0).tolist()
+        rows.append(
+            {
+                "reduction_factor": reduction_factor,
+                "num_bands": num_bands,
+                "times_less_compute": 1 / share,
+                "regret": regret,
+                "random_regret": random_regret,
+                "regret_to_random": regret / random_regret,
+            }
+        )
+    return rows
+
+
+def print_constants(document: dict[str, Any]) -> None:
+    print(f"the first {document['trials']} placements, {NUM_ORDERS} orders on each seed")
+    for row in document["rows"]:
+        print(
+            f"eta {row['reduction_factor']:g}, {row['num_bands']} bands: "
+            f"{row['times_less_compute']:.2f} times less compute in MACs, regret "
+            f"{row['regret']:.5f}, {row['regret_to_random']:.2f} of random stopping's"
+        )
+
+
 def print_replay(document: dict[str, Any]) -> None:
     print(
         f"{document['trials']} trials of {document['epochs']} epochs, rungs {document['rungs']}, "
@@ -329,16 +411,25 @@ def print_replay(document: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
-    parser.add_argument("--json", action="store_true")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("replay", "constants"):
+        command = commands.add_parser(name)
+        command.add_argument("folder", type=Path)
+        command.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+        command.add_argument("--json", action="store_true")
+    command.add_argument("--placements", type=int, default=NUM_PILOTS)
     arguments = parser.parse_args()
-    seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    document = replay_document(read_tables(arguments.folder, seeds))
+    tables = read_tables(arguments.folder, [int(seed) for seed in arguments.seeds.split(",")])
+    if arguments.command == "replay":
+        document, show = replay_document(tables), print_replay
+    else:
+        rows = constants_rows(tables, arguments.placements)
+        document = {"trials": arguments.placements, "rows": rows, "provenance": provenance()}
+        show = print_constants
     if arguments.json:
         print(json.dumps(document, indent=2))
     else:
-        print_replay(document)
+        show(document)
 
 
 if __name__ == "__main__":

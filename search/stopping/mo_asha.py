@@ -1,4 +1,4 @@
-"""MO-ASHA: asynchronous successive halving by non-dominated rank, band by band of MACs.
+"""MO-ASHA: asynchronous successive halving by non-dominated rank.
 
 Schmucker et al. 2021 (arXiv 2106.12639) put multi-objective asynchronous successive halving
 forward; Syne Tune's MOASHA is their reference. At each rung a trial goes on when it is among the
@@ -7,11 +7,12 @@ waits for promotion. A trial is judged once, when it reaches a rung, by those th
 before it, and then trains on or ends. So the first at a rung always goes on, and more than 1/eta
 go on altogether, the fewer trials the more so.
 
-Where it departs from Syne Tune's: a trial competes with those of its band of MACs alone, so that
-each part of the front keeps its share of the training; and trials of one rank are ordered by
-crowding distance (Deb et al. 2002, NSGA-II) rather than by an epsilon-net. The most accurate and
-the cheapest of a band have no trial before them, whatever they lack in the other objective: ends
-of a front are most of its hypervolume.
+Where it departs from Syne Tune's: trials of one rank are ordered by crowding distance (Deb et al.
+2002, NSGA-II) rather than by an epsilon-net; and a trial competes with those of its band of MACs
+alone, where there are several bands, so that each part of the front keeps its share of the
+training. The most accurate and the cheapest of a band have no trial before them, whatever they
+lack in the other objective: ends of a front are most of its hypervolume. Each band has two ends,
+which is why more bands save less; docs/early_stopping.md has how the constants were chosen.
 """
 
 from __future__ import annotations
@@ -26,21 +27,24 @@ from results.pareto import FloatArray, non_dominated
 from search.stopping.base import EarlyStopping, RungPoint
 from sharedattn.errors import InputError
 
-REDUCTION_FACTOR = 3
-NUM_BANDS = 2
+REDUCTION_FACTOR = 2.5
+NUM_BANDS = 1
+RUNG_RATIO = 3
 
 
-def default_rungs(epochs: int, reduction_factor: float = REDUCTION_FACTOR) -> tuple[int, ...]:
-    """Epochs at which trials of `epochs` epochs are judged: a 1/eta and a 1/eta^2 of them.
+def default_rungs(epochs: int, ratio: float = RUNG_RATIO) -> tuple[int, ...]:
+    """Epochs at which trials of `epochs` epochs are judged: a ninth and a third of them.
 
     Earlier rungs would save little more, and judge by noise.
+
+    Args:
+        epochs: of a whole training.
+        ratio: of the epochs to the last rung, and of that to the one before.
 
     Raises:
         InputError: too few epochs for a rung.
     """
-    rungs = tuple(
-        sorted({round(epochs / reduction_factor**power) for power in (1, 2)} - {0, epochs})
-    )
+    rungs = tuple(sorted({round(epochs / ratio**power) for power in (1, 2)} - {0, epochs}))
     if not rungs:
         raise InputError(
             f"`early stopping needs epochs to stop at` must hold, but got {epochs} epochs; train "

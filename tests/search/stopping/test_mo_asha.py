@@ -39,12 +39,12 @@ def test_the_registry_knows_it_by_name():
 
 
 @pytest.mark.parametrize(
-    ("epochs", "factor", "rungs"),
+    ("epochs", "ratio", "rungs"),
     [(2, 3, (1,)), (4, 3, (1,)), (6, 3, (1, 2)), (9, 3, (1, 3)), (300, 3, (33, 100)),
      (16, 4, (1, 4)), (16, 2, (4, 8))],
 )  # fmt: skip
-def test_default_rungs_stand_at_a_factor_and_its_square(epochs, factor, rungs):
-    assert default_rungs(epochs, factor) == rungs
+def test_default_rungs_stand_at_a_ratio_and_its_square(epochs, ratio, rungs):
+    assert default_rungs(epochs, ratio) == rungs
 
 
 def test_one_epoch_has_no_rung():
