@@ -106,7 +106,7 @@ class SupernetLoop(StudyLoop):
 
     @property
     def _shared_checkpoints(self) -> frozenset[str]:
-        return frozenset({self._supernet_checkpoint})
+        return self._shared.checkpoints_of(self._supernet_checkpoint)
 
     @property
     def _supernet_checkpoint(self) -> str:
@@ -136,7 +136,7 @@ class SupernetLoop(StudyLoop):
         note = self._study_attributes.get(SUPERNET_NOTE)
         if note is not None and note["key"] == key and weights.has(key, note["sha256"]):
             return str(note["sha256"])
-        epochs = self._shared.recipe.training.epochs
+        epochs = self._shared.recipe.training.epochs * len(self._shared.groups)
         task = self._shared.supernet_task(self._supernet_checkpoint)
 
         def show(report: Report) -> None:
@@ -158,8 +158,9 @@ class SupernetLoop(StudyLoop):
         }
         self._driver.save_searcher_attributes({SUPERNET_NOTE: note})
         self._study_attributes[SUPERNET_NOTE] = note
-        if self._checkpoints is not None and task.checkpoint is not None:
-            self._checkpoints.delete(task.checkpoint)
+        if self._checkpoints is not None:
+            for name in self._shared_checkpoints:
+                self._checkpoints.delete(name)
         return measured.weights_sha256
 
     # Scoring

@@ -16,8 +16,9 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import yaml
@@ -28,7 +29,7 @@ from sharedattn.backbones import build_network
 from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, Placement
+from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import RECIPES, Recipe
 from sharedattn.seeds import derived_seed
@@ -36,6 +37,7 @@ from sharedattn.training import EpochTrainer, autocast, initialise, training_los
 
 # Kept apart from the seeds of epochs, which have fewer numbers.
 _SAMPLING = 1
+_MAX_DRAWS = 10_000  # for one placement of a group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,9 @@ class SupernetRecipe:
         alone_epochs: epochs, the first ones, in which what the all-vanilla placement uses stays
             as it is: for a start from trained weights, whose new parts learn by themselves first.
         micro_batches: parts that a batch is run in, one after the other, their gradients summed.
+        split_by: which placements share no weights: `none`: all share; `dia`: those with DIA units
+            share among themselves, and those without, each group in a network of its own that is
+            trained by this recipe (few-shot NAS, Zhao et al., ICML 2021, arXiv:2006.06863).
         neutral_gates: whether DIA cells are shared in the form that starts at exactly 1
             (`dia_start=one`). The published gate starts near a quarter, so that one MLP would have
             to serve gated layers at four times the weights of others; scaled, it serves both. What
@@ -72,6 +77,7 @@ class SupernetRecipe:
     strata: int = 8
     alone_epochs: int = 0
     micro_batches: int = 1
+    split_by: Literal["none", "dia"] = "none"
     neutral_gates: bool = True
     scored_images: int | None = None
     calibration_batches: int = 4
@@ -100,6 +106,10 @@ class SupernetRecipe:
                     f"`{name}` of a supernet's recipe is true or false, but got "
                     f"{getattr(self, name)!r}"
                 )
+        if self.split_by not in ("none", "dia"):
+            raise InputError(
+                f"`split_by` of a supernet's recipe is none or dia, but got {self.split_by!r}"
+            )
         if type(self.distillation) not in (int, float) or not 0.0 <= self.distillation <= 1.0:
             raise InputError(
                 f"`0 <= distillation <= 1` must hold in a supernet's recipe, but got "
@@ -197,6 +207,77 @@ class PlacementSampler(Protocol):
 
     def sample(self, rng: random.Random) -> Placement:
         """A placement of the supernet's space."""
+
+
+class Group(StrEnum):
+    """Placements that share weights where not all do."""
+
+    ALL = "all"
+    PLAIN = "plain"
+    GATED = "gated"
+
+    @classmethod
+    def of(cls, placement: Placement, recipe: SupernetRecipe) -> Group:
+        """The group of a placement."""
+        if recipe.split_by == "none":
+            return cls.ALL
+        return cls.GATED if any(c.dia is not None for c in placement.layers) else cls.PLAIN
+
+    def envelope(self, whole: Envelope) -> Envelope:
+        """What the group's network must be able to do, of what all placements together need."""
+        if self is not Group.PLAIN:
+            return whole
+        return Envelope(
+            tuple(
+                tuple(replace(position, dia_cells=frozenset()) for position in positions)
+                for positions in whole.stages
+            )
+        )
+
+    def largest(self, whole: Envelope) -> Placement:
+        """All-vanilla of full depth, in the gated group with the first cell of each layer."""
+        return Placement(
+            tuple(
+                tuple(
+                    LayerChoice(
+                        Kind.VANILLA,
+                        dia=min(position.dia_cells, default=None) if self is Group.GATED else None,
+                    )
+                    for position in positions
+                )
+                for positions in whole.stages
+            )
+        )
+
+
+class GroupSampler:
+    """Draws the placements of one group from those of all.
+
+    Args:
+        sampler: draws from all.
+        group: whose placements are meant.
+        recipe: says which they are.
+    """
+
+    def __init__(self, sampler: PlacementSampler, group: Group, recipe: SupernetRecipe) -> None:
+        self._sampler = sampler
+        self._group = group
+        self._recipe = recipe
+
+    def sample(self, rng: random.Random) -> Placement:
+        """A placement of the group.
+
+        Raises:
+            RuntimeError: none was found among many draws.
+        """
+        for _ in range(_MAX_DRAWS):
+            placement = self._sampler.sample(rng)
+            if Group.of(placement, self._recipe) is self._group:
+                return placement
+        raise RuntimeError(
+            f"`a group of placements is drawn from` must hold, but {_MAX_DRAWS} draws gave none "
+            f"of the {self._group} group; set split_by to none"
+        )
 
 
 class SupernetTrainer(EpochTrainer):
@@ -363,8 +444,15 @@ def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> Non
 
 
 SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
+    # Chosen for how well it ranks placements as trainings from scratch do (docs/supernet.md).
     "digit-pairs": SupernetRecipe(
-        training=RECIPES["digit-pairs"].with_changes(epochs=24), scored_images=1000
+        training=replace(RECIPES["digit-pairs"], epochs=8, warmup_epochs=0.3),
+        sampled_per_step=4,
+        sandwich=False,
+        distillation=0.0,
+        split_by="dia",
+        neutral_gates=False,
+        scored_images=1000,
     ),
     "deit": SupernetRecipe(training=RECIPES["deit"]),
     "digit-pairs-fine-tuning": SupernetRecipe(

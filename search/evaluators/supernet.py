@@ -6,13 +6,15 @@ weights, or to train one placement by itself.
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from results.records import EvaluationIdentity, Fidelity, document_key, fine_tuning_key
 from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
@@ -20,6 +22,7 @@ from search.evaluators.checkpointed import CheckpointedTraining
 from search.evaluators.scratch import ScratchEvaluator
 from sharedattn.backbones import build_network, describe, resolve
 from sharedattn.batch_norms import statistics_of
+from sharedattn.cost import CostModel
 from sharedattn.data import open_data
 from sharedattn.errors import InputError
 from sharedattn.extract import extract
@@ -30,19 +33,22 @@ from sharedattn.pretrained import load_pretrained, start_from, weights_digest
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.supernet import (
+    Group,
+    GroupSampler,
     SupernetRecipe,
     SupernetTrainer,
     check_supernet_weights,
     shared_backbone,
     supernet_network,
 )
-from sharedattn.training import Metrics
+from sharedattn.training import Metrics, Training
 from sharedattn.tree_evaluation import TreeEvaluation
 from spaces.budget import Budget, CountedSpace
 from spaces.space import Space
 from spaces.strata import StratifiedSampler
 
 FITTED_IMAGES = 256  # of training, to which external memories are fitted
+GROUP_DRAWS = 500  # placements among which each group that there is shows itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,23 +237,29 @@ class SupernetEvaluator(RankedEvaluator):
             return self._score(task)
         network = None
         if isinstance(task, FineTuneTask):
-            network = extract(self._trained_network(task.supernet_sha256), task.spec.placement)
+            networks = self._trained_networks(task.supernet_sha256)
+            group = Group.of(task.spec.placement, self.recipe)
+            network = extract(self._network_of(networks, group), task.spec.placement)
         return (yield from replace(self.scratch, rank=self.rank).train(task, network))
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that the recipe parts the space's placements into."""
+        rng, sampler = random.Random(0), self._sampler
+        drawn = {Group.of(sampler.sample(rng), self.recipe) for _ in range(GROUP_DRAWS)}
+        return tuple(group for group in Group if group in drawn)
+
+    @property
+    def _sampler(self) -> StratifiedSampler:
+        return StratifiedSampler(self.counted, self.recipe.strata)
+
+    def checkpoints_of(self, checkpoint: str) -> frozenset[str]:
+        """Names of all checkpoints of a supernet's training, one a group."""
+        return frozenset(f"{checkpoint}-{group}" for group in Group)
 
     def _train(self, task: SupernetTask) -> Generator[Report, None, Measurement]:
         weights = self.scratch.weights
         assert weights is not None
-        trainer = SupernetTrainer(
-            self._started_network(),
-            open_data(self.scratch.data),
-            self.recipe,
-            largest=self.largest,
-            smallest=self.counted.cheapest,
-            sampler=StratifiedSampler(self.counted, self.recipe.strata),
-            seed=task.seed,
-            device=self.device,
-            rank=self.rank,
-        )
         checkpointed = CheckpointedTraining(
             checkpoints=self.scratch.checkpoints,
             rank=self.rank,
@@ -255,26 +267,71 @@ class SupernetEvaluator(RankedEvaluator):
         )
         # For whoever watches; nothing is judged there.
         epochs, step = self.recipe.training.epochs, max(1, self.recipe.training.epochs // 8)
-        yield from checkpointed.run(trainer, task, tuple(range(step, epochs, step)))
-        training = trainer.result()
-        sha256 = None
-        if self.rank.is_first:
-            sha256 = weights.save(task.identity.key, trainer.trained().state_dict())
+        trainings: list[Training] = []
+        state: dict[str, Tensor] = {}
+        for group in self.groups:
+            trainer = self._trainer(group, task.seed)
+            own = task
+            if task.checkpoint is not None:
+                own = replace(task, checkpoint=f"{task.checkpoint}-{group}")
+            before = len(trainings) * epochs
+            for report in checkpointed.run(trainer, own, tuple(range(step, epochs, step))):
+                yield replace(report, epoch=before + report.epoch)
+            trainings.append(trainer.result())
+            own_state = trainer.trained().state_dict()
+            state |= {f"{group}.{name}": tensor for name, tensor in own_state.items()}
+        first = trainings[0]
         return Measurement(
             split="validation",
-            top1=training.metrics.top1,
-            loss=training.metrics.loss,
-            num_images=training.metrics.num_images,
-            wall_time_s=training.wall_time_s,
+            top1=first.metrics.top1,
+            loss=first.metrics.loss,
+            num_images=first.metrics.num_images,
+            wall_time_s=sum(training.wall_time_s for training in trainings),
             device=self.shown_device,
-            learning_curve=tuple(epoch.to_json() for epoch in training.curve),
-            weights_sha256=sha256,
+            learning_curve=tuple(epoch.to_json() for epoch in first.curve),
+            weights_sha256=weights.save(task.identity.key, state) if self.rank.is_first else None,
         )
+
+    def _trainer(self, group: Group, seed: int) -> SupernetTrainer:
+        """The training of a group's network, at its start."""
+        sampler = GroupSampler(self._sampler, group, self.recipe)
+        return SupernetTrainer(
+            self._started_network(group),
+            open_data(self.scratch.data),
+            self.recipe,
+            largest=group.largest(self.envelope),
+            smallest=self._smallest(group, sampler),
+            sampler=sampler,
+            seed=seed,
+            device=self.device,
+            rank=self.rank,
+        )
+
+    def _smallest(self, group: Group, sampler: GroupSampler) -> Placement:
+        """The placement of fewest MACs, of a group that lacks it that of some draws."""
+        if Group.of(self.counted.cheapest, self.recipe) is group:
+            return self.counted.cheapest
+        rng = random.Random(0)
+        drawn = {sampler.sample(rng) for _ in range(GROUP_DRAWS)}
+        return min(
+            drawn, key=lambda placement: (self._costs.totals(placement).macs, str(placement))
+        )
+
+    @cached_property
+    def _costs(self) -> CostModel:
+        return CostModel(self.space.backbone)
 
     def _score(self, task: ScoreTask) -> Scores:
         started = time.perf_counter()
-        evaluation = self._tree(self._trained_network(task.weights_sha256), task.placements)
-        found = evaluation.run()
+        networks = self._trained_networks(task.weights_sha256)
+        found: dict[Placement, Metrics] = {}
+        peak_bytes = 0
+        for group in Group:
+            placements = [p for p in task.placements if Group.of(p, self.recipe) is group]
+            if placements:
+                evaluation = self._tree(self._network_of(networks, group), placements)
+                found |= evaluation.run()
+                peak_bytes = max(peak_bytes, evaluation.peak_bytes)
         metrics = tuple(found[placement] for placement in task.placements)
         best = max(metrics, key=lambda one: one.top1)
         return Scores(
@@ -285,7 +342,7 @@ class SupernetEvaluator(RankedEvaluator):
             wall_time_s=time.perf_counter() - started,
             device=self.device,
             metrics=metrics,
-            peak_bytes=evaluation.peak_bytes,
+            peak_bytes=peak_bytes,
         )
 
     def _tree(self, network: Network, placements: Iterable[Placement]) -> TreeEvaluation:
@@ -303,12 +360,14 @@ class SupernetEvaluator(RankedEvaluator):
             calibration_seed=self.seed,
         )
 
-    def _fresh_network(self) -> Network:
-        return supernet_network(self.space.backbone, self.envelope, self.recipe, seed=self.seed)
+    def _fresh_network(self, group: Group) -> Network:
+        return supernet_network(
+            self.space.backbone, group.envelope(self.envelope), self.recipe, seed=self.seed
+        )
 
-    def _started_network(self) -> Network:
-        """The supernet as its training begins."""
-        network = self._fresh_network()
+    def _started_network(self, group: Group) -> Network:
+        """A group's network as its training begins."""
+        network = self._fresh_network(group)
         if self.pretrained is None:
             return network
         state = load_pretrained(self.pretrained, network.backbone)
@@ -325,18 +384,31 @@ class SupernetEvaluator(RankedEvaluator):
         fit_memories(network, images, seed=self.seed)
         return network
 
-    def _trained_network(self, sha256: str) -> Network:
-        """The supernet with its weights; a worker loads it once."""
+    def _trained_networks(self, sha256: str) -> dict[Group, Network]:
+        """The networks of all groups with their weights; a worker loads them once."""
         if sha256 not in self._networks:
             assert self.scratch.weights is not None
             state = self.scratch.weights.load(self.supernet_identity.key, sha256)
-            network = self._fresh_network()
-            check_supernet_weights(network, state)
-            network.load_state_dict(state)
+            networks = {}
+            for group in self.groups:
+                prefix = f"{group}."
+                own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+                network = self._fresh_network(group)
+                check_supernet_weights(network, own)
+                network.load_state_dict(own)
+                networks[group] = network.to(self.device).eval()
             self._networks.clear()
-            self._networks[sha256] = network.to(self.device).eval()
+            self._networks[sha256] = networks
         return self._networks[sha256]
 
+    def _network_of(self, networks: Mapping[Group, Network], group: Group) -> Network:
+        if group not in networks:
+            raise InputError(
+                f"`every group of placements is trained` must hold, but {GROUP_DRAWS} draws met "
+                f"none of the {group} group, of which there are some; set split_by to none"
+            )
+        return networks[group]
+
     @cached_property
-    def _networks(self) -> dict[str, Network]:
+    def _networks(self) -> dict[str, dict[Group, Network]]:
         return {}

@@ -53,6 +53,7 @@ class SupernetLab:
         self.training = replace(TRAINING, batch_size=batch_size)
         self.space = CountedSpace(Space.from_document(SPACE), budget or Budget())
         self.executors = []
+        self.split_by = "none"
 
     @property
     def evaluator(self):
@@ -65,7 +66,9 @@ class SupernetLab:
             ),
             space=self.space.space,
             budget=self.space.budget,
-            recipe=SupernetRecipe(training=self.training, scored_images=97),
+            recipe=SupernetRecipe(
+                training=self.training, scored_images=97, split_by=self.split_by
+            ),
             seed=3,
         )
 

@@ -20,6 +20,7 @@ from sharedattn.data import open_data
 from sharedattn.errors import InputError
 from sharedattn.extract import extract
 from sharedattn.placement import Placement
+from sharedattn.supernet import Group
 from sharedattn.training import evaluate
 from spaces.budget import CountedSpace
 from spaces.space import Space
@@ -44,7 +45,7 @@ def test_a_small_space_is_scored_whole_by_weights_that_were_trained_once(lab):
     training, scoring, _ = lab.executors
     assert len(training.evaluated) == 1
     evaluator = lab.evaluator
-    network = evaluator._trained_network(lab.note()["sha256"])
+    [network] = evaluator._trained_networks(lab.note()["sha256"]).values()
     data = open_data(evaluator.scratch.data)
     for text in list(found)[::11]:
         alone = evaluate(
@@ -199,4 +200,31 @@ def test_weights_of_another_space_are_refused(lab):
     state = weights.load(key, lab.note()["sha256"])
     sha256 = weights.save(other.supernet_identity.key, state)
     with pytest.raises(InputError, match="of its own space and backbone"):
-        other._trained_network(sha256)
+        other._trained_networks(sha256)
+
+
+def test_groups_that_share_no_weights_are_trained_one_after_the_other_and_scored_each_by_its_own(
+    lab, monkeypatch
+):
+    monkeypatch.setattr(lab, "split_by", "dia")
+    summary = lab.run("split", confirm_seeds=1)
+    evaluator = lab.evaluator
+    networks = evaluator._trained_networks(lab.note("split")["sha256"])
+    assert list(networks) == [Group.PLAIN, Group.GATED]
+    data = open_data(evaluator.scratch.data)
+    found = scores(summary)
+    assert len(found) == lab.space.in_budget
+    for text in list(found)[::7]:
+        placement = Placement.parse(text)
+        network = networks[Group.of(placement, evaluator.recipe)]
+        alone = evaluate(
+            network, data, "validation", placement=placement, batch_size=32, num_images=97
+        )
+        assert found[text] == alone.top1
+    assert not any("dia_cells" in name for name in networks[Group.PLAIN].state_dict())
+    # Its checkpoints have gone, one of each group.
+    names = evaluator.scratch.checkpoints.blobs.names()
+    assert not [name for name in names if "supernet-" in name]
+    with pytest.raises(DriverKilledError):
+        lab.run("killed", die_after=(2, None, None))
+    assert scores(lab.run("killed")) == found

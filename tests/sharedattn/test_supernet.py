@@ -1,5 +1,6 @@
 """The supernet's training: what each update runs, what it leaves alone, and that it goes on."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,8 @@ from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.recipe import RECIPES
 from sharedattn.supernet import (
     SUPERNET_RECIPES,
+    Group,
+    GroupSampler,
     SupernetRecipe,
     SupernetTrainer,
     check_supernet_weights,
@@ -214,6 +217,8 @@ def test_recipes_are_read_and_written_and_their_keys_tell_them_apart(tmp_path):
         ({"micro_batches": 2}, "micro_batches divides batch_size"),
         ({"alone_epochs": 4}, "alone_epochs <= epochs"),
         ({"scored_images": 0}, "scored_images >= 1"),
+        ({"split_by": "depth"}, "split_by` of a supernet's recipe is none or dia"),
+        ({"neutral_gates": 0}, "neutral_gates` of a supernet's recipe is true or false"),
         ({"training": replace(RECIPE, rungs=(1,))}, "not stopped at rungs"),
     ],
 )
@@ -227,7 +232,7 @@ def test_documents_that_are_no_recipe_are_refused(tmp_path):
         SupernetRecipe.from_json({"epochs": 3})
     with pytest.raises(InputError, match="has a training"):
         SupernetRecipe.from_json({"strata": 3})
-    with pytest.raises(InputError, match="is one of digit-pairs, deit or a YAML file"):
+    with pytest.raises(InputError, match="is one of digit-pairs, deit, .* or a YAML file"):
         SupernetRecipe.load("nothing")
     path = tmp_path / "broken.yaml"
     path.write_text("a: [")
@@ -256,3 +261,32 @@ def test_envelopes_are_joined_position_by_position():
     assert one.union(one) == one
     with pytest.raises(InputError, match="equally many stages"):
         one.union(Envelope.of(Placement.parse("V1 | V1")))
+
+
+def test_groups_part_the_placements_and_have_networks_of_their_own():
+    split = replace(SUPERNET, split_by="dia")
+    gated = [placement for placement in OTHERS if "dia" in str(placement)]
+    assert [Group.of(p, split) for p in OTHERS] == [
+        Group.GATED if p in gated else Group.PLAIN for p in OTHERS
+    ]
+    assert {Group.of(p, SUPERNET) for p in OTHERS} == {Group.ALL}
+    plain = Group.PLAIN.envelope(ENVELOPE)
+    plain.check(Placement.parse("V1L1"))
+    with pytest.raises(InputError, match="lies in its network's envelope"):
+        plain.check(Placement.parse("V1L1/dia1"))
+    assert Group.GATED.envelope(ENVELOPE) == Group.ALL.envelope(ENVELOPE) == ENVELOPE
+    assert Group.GATED.largest(ENVELOPE) == Placement.parse("V2/dia1")
+    assert Group.PLAIN.largest(ENVELOPE) == Group.ALL.largest(ENVELOPE) == LARGEST
+    rng = random.Random(0)
+    sampler = GroupSampler(Listed(), Group.GATED, split)
+    assert {sampler.sample(rng) for _ in range(20)} == set(gated)
+    with pytest.raises(RuntimeError, match="none of the gated group"):
+        GroupSampler(Listed(OTHERS[:1]), Group.GATED, split).sample(rng)
+
+
+def test_the_published_gates_are_shared_where_the_recipe_says_so():
+    options = [
+        supernet_network(SPEC.backbone, ENVELOPE, recipe, seed=0).backbone.options.dia_start
+        for recipe in (SUPERNET, replace(SUPERNET, neutral_gates=False))
+    ]
+    assert options == ["one", "paper"]
