@@ -446,7 +446,7 @@ def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> Non
 SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
     # Chosen for how well it ranks placements as trainings from scratch do (docs/supernet.md).
     "digit-pairs": SupernetRecipe(
-        training=replace(RECIPES["digit-pairs"], epochs=8, warmup_epochs=0.3),
+        training=replace(RECIPES["digit-pairs"], epochs=12, warmup_epochs=0.3),
         sampled_per_step=4,
         sandwich=False,
         distillation=0.0,
