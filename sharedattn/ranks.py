@@ -71,6 +71,9 @@ class Rank:
         if self.of == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            # None in any process: of placements that use nothing but what stays as it is.
+            return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.of

@@ -99,3 +99,10 @@ def test_processes_train_as_one_and_go_on_from_checkpoints():
     while not trainer.finished:
         trainer.run_epoch(validate=True)
     assert_same((trainer.curve, weights_of(trainer)), alone, rel=1e-4, abs=1e-6)
+
+
+def test_processes_without_any_gradient_have_nothing_to_average():
+    # No process group is there: whoever would wait for others would raise.
+    layer = torch.nn.Linear(3, 5)
+    Rank(1, 2).average_gradients(layer.parameters())
+    assert layer.weight.grad is None
