@@ -1,6 +1,6 @@
 """A trained all-vanilla network, and a cheaper placement that keeps its accuracy.
 
-    python benchmarks/weights_search.py [--seeds 0,1,2] [--epochs 48] [--out DIR] [--json]
+    python benchmarks/weights_search.py [--seeds 0,1,2] [--epochs 64] [--out DIR] [--json]
 
 For each seed: the embedded backbone is trained in full (`sharedattn train`), and a search starts
 from its weights within three quarters of its MACs (`sharedattn search --evaluator supernet
@@ -29,6 +29,7 @@ from spaces.space import Space
 Document = dict[str, Any]
 SPACE = "digit-pairs-vit"
 SHARE = 0.75  # of the trained network's MACs
+NUM_SCORED = 400  # placements
 
 
 def compare(seed: int, epochs: int, folder: Path) -> Document:
@@ -40,7 +41,8 @@ def compare(seed: int, epochs: int, folder: Path) -> Document:
     )
     search_s = _timed(
         *("search", SPACE, "--evaluator", "supernet", "--weights", trained, "--seed", seed),
-        *("--max-macs", int(SHARE * macs), "--confirm-seeds", 1, "--out", out),
+        *("--max-macs", int(SHARE * macs), "--trials", NUM_SCORED),
+        *("--confirm-seeds", 1, "--out", out),
     )
     _timed("export", "--pick", "best", "--to", found, "--out", out)
     before, after = read_export(trained), read_export(found)
@@ -66,7 +68,7 @@ def _timed(*arguments: object) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--epochs", type=int, default=48, help="of the full training")
+    parser.add_argument("--epochs", type=int, default=64, help="of the full training")
     parser.add_argument("--out", type=Path, help="keep the studies there (default: nowhere)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

@@ -279,7 +279,7 @@ RECIPES: dict[str, Recipe] = {
 # From trained weights, ours: fewer epochs at lower rates.
 RECIPES |= {
     "digit-pairs-fine-tuning": replace(
-        RECIPES["digit-pairs"], epochs=2, lr=5e-3, warmup_epochs=0.2
+        RECIPES["digit-pairs"], epochs=6, lr=1e-2, warmup_epochs=0.5
     ),
     "deit-fine-tuning": replace(RECIPES["deit"], epochs=30, lr=2.5e-5, warmup_epochs=1.0),
 }
