@@ -332,27 +332,32 @@ class StudyLoop:
         if proposal is None:
             self._is_over = True
             return
-        trial = PastTrial(
-            number=number, placement=proposal.placement, attributes=proposal.attributes
+        changed = self._take(number, proposal)
+        self._unfinished.add(number)
+        self._begin(
+            TrialRole.SEARCH,
+            number,
+            proposal.placement,
+            replicate=0,
+            proposal=proposal,
+            searcher_attributes=changed,
         )
+
+    def _take(self, number: int, proposal: Proposal) -> dict[str, object]:
+        """Let a proposal be the next trial; the searcher's notes on the study that it changes."""
         changed = {
             key: value
             for key, value in proposal.study_attributes.items()
             if self._study_attributes.get(key) != value
         }
         self._study_attributes |= changed
+        trial = PastTrial(
+            number=number, placement=proposal.placement, attributes=proposal.attributes
+        )
         self._trials.append(trial)
         self._seen.add(trial.placement)
-        self._unfinished.add(number)
         self._searcher.begin(trial)
-        self._begin(
-            TrialRole.SEARCH,
-            number,
-            trial.placement,
-            replicate=0,
-            proposal=proposal,
-            searcher_attributes=changed,
-        )
+        return changed
 
     def _propose(self, number: int) -> Proposal | None:
         """The searcher's proposal, unless every one it makes has been evaluated, or is refused.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from results.records import (
@@ -182,9 +182,14 @@ class SupernetLoop(StudyLoop):
                 self._searcher.finish(self._trials[number])
             self._untold = []
             first = len(self._trials)
-            proposals = [
-                self._proposed(number) for number in range(first, min(first + GENERATION, total))
-            ]
+            proposals = []
+            changed: dict[str, object] = {}
+            for number in range(first, min(first + GENERATION, total)):
+                proposal = self._propose(number)
+                # None is for a bound on latency, which scores do not go with.
+                assert proposal is not None
+                changed |= self._take(number, proposal)
+                proposals.append(proposal)
             placements = {first + i: proposal.placement for i, proposal in enumerate(proposals)}
             trials = [
                 trial
@@ -192,39 +197,14 @@ class SupernetLoop(StudyLoop):
                 for trial in part
             ]
             trials.sort(key=lambda trial: trial.number)
-            changed = {
-                key: value
-                for proposal in proposals
-                for key, value in proposal.study_attributes.items()
-                if self._study_attributes.get(key) != value
-            }
-            self._study_attributes |= changed
             # A generation is written whole: half of one would not be proposed again.
             self._driver.record_scored(trials, searcher_attributes=changed)
             for trial in trials:
                 costs = self._costs_by_name(trial.spec.macs, trial.spec.params, None)
                 values = self._values(trial.evaluation.top1, costs)
-                past = self._trials[trial.number]
-                self._trials[trial.number] = PastTrial(
-                    number=past.number,
-                    placement=past.placement,
-                    attributes=past.attributes,
-                    values=values,
-                )
+                self._trials[trial.number] = replace(self._trials[trial.number], values=values)
                 self._untold.append(trial.number)
             self._report(TrialRole.SEARCH, "scoring")
-
-    def _proposed(self, number: int) -> Proposal:
-        proposal = self._propose(number)
-        # None is for a bound on latency, which scores do not go with.
-        assert proposal is not None
-        trial = PastTrial(
-            number=number, placement=proposal.placement, attributes=proposal.attributes
-        )
-        self._trials.append(trial)
-        self._seen.add(trial.placement)
-        self._searcher.begin(trial)
-        return proposal
 
     def _scored(
         self,

@@ -41,15 +41,9 @@ class StratifiedSampler:
             if low < high and space.num_in_macs_band(low, high - 1)
         )
 
-    def sample(self, rng: random.Random, band: int | None = None) -> Placement:
-        """A placement of a band.
-
-        Args:
-            rng: what is drawn from.
-            band: its number, taken modulo the number of bands; None: all are equally likely.
-        """
-        number = rng.randrange(len(self.bands)) if band is None else band % len(self.bands)
-        return self._space.sample_in_macs_band(rng, *self.bands[number])
+    def sample(self, rng: random.Random) -> Placement:
+        """A placement, all bands being equally likely."""
+        return self._space.sample_in_macs_band(rng, *rng.choice(self.bands))
 
     def sample_many(self, rng: random.Random, count: int) -> list[Placement]:
         """`count` placements that all differ, as evenly from the bands as their members allow.

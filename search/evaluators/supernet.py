@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -86,11 +86,9 @@ class Scores(Measurement):
 
     Attributes:
         metrics: of each placement, in the task's order.
-        peak_bytes: the most that the walk over the placements' tree has kept.
     """
 
-    metrics: tuple[Metrics, ...] = field(default_factory=tuple)
-    peak_bytes: int = 0
+    metrics: tuple[Metrics, ...]
 
 
 @dataclass(frozen=True)
@@ -325,13 +323,10 @@ class SupernetEvaluator(RankedEvaluator):
         started = time.perf_counter()
         networks = self._trained_networks(task.weights_sha256)
         found: dict[Placement, Metrics] = {}
-        peak_bytes = 0
         for group in Group:
             placements = [p for p in task.placements if Group.of(p, self.recipe) is group]
             if placements:
-                evaluation = self._tree(self._network_of(networks, group), placements)
-                found |= evaluation.run()
-                peak_bytes = max(peak_bytes, evaluation.peak_bytes)
+                found |= self._tree(self._network_of(networks, group), placements).run()
         metrics = tuple(found[placement] for placement in task.placements)
         best = max(metrics, key=lambda one: one.top1)
         return Scores(
@@ -342,7 +337,6 @@ class SupernetEvaluator(RankedEvaluator):
             wall_time_s=time.perf_counter() - started,
             device=self.device,
             metrics=metrics,
-            peak_bytes=peak_bytes,
         )
 
     def _tree(self, network: Network, placements: Iterable[Placement]) -> TreeEvaluation:
