@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from sharedattn.errors import InputError
+
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,19 +163,7 @@ class Recipe:
         Raises:
             InputError: no such recipe or file, or a file that holds no recipe.
         """
-        if name in RECIPES:
-            return RECIPES[name]
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(
-                f"`a recipe is one of {', '.join(RECIPES)} or a YAML file` must hold, "
-                f"but got {name!r}"
-            )
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"`a recipe is a YAML mapping` must hold: {error}") from error
-        return cls.from_json(document)
+        return load_named(name, RECIPES, "a recipe", cls.from_json)
 
     def with_changes(self, **changes: Any) -> Recipe:
         """The recipe with some fields replaced; warm-up shrinks with fewer epochs."""
@@ -186,6 +177,34 @@ class Recipe:
         document = {k: v for k, v in self.to_json().items() if k not in _WITHOUT_EFFECT}
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load_named(
+    name: str, known: Mapping[str, _R], what: str, from_json: Callable[[Any], _R]
+) -> _R:
+    """A built-in recipe of some sort by name, or one from a YAML file.
+
+    Args:
+        name: of the recipe or the file.
+        known: the built-in ones.
+        what: names the sort in messages.
+        from_json: reads one.
+
+    Raises:
+        InputError: no such recipe or file, or a file that holds none.
+    """
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if not path.is_file():
+        raise InputError(
+            f"`{what} is one of {', '.join(known)} or a YAML file` must hold, but got {name!r}"
+        )
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"`{what} is a YAML mapping` must hold: {error}") from error
+    return from_json(document)
 
 
 def check_rungs(rungs: tuple[int, ...], epochs: int) -> None:

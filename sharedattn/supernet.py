@@ -17,11 +17,9 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from sharedattn.attention.joint import join_joint_maps, joint_name, split_joint_maps
@@ -31,7 +29,7 @@ from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
 from sharedattn.ranks import ALONE, Rank
-from sharedattn.recipe import RECIPES, Recipe
+from sharedattn.recipe import RECIPES, Recipe, load_named
 from sharedattn.seeds import derived_seed
 from sharedattn.training import EpochTrainer, autocast, initialise, training_loss
 
@@ -170,21 +168,7 @@ class SupernetRecipe:
         Raises:
             InputError: no such recipe or file, or a file that holds none.
         """
-        if name in SUPERNET_RECIPES:
-            return SUPERNET_RECIPES[name]
-        path = Path(name)
-        if not path.is_file():
-            raise InputError(
-                f"`a supernet's recipe is one of {', '.join(SUPERNET_RECIPES)} or a YAML file` "
-                f"must hold, but got {name!r}"
-            )
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"`a supernet's recipe is a YAML mapping` must hold: {error}"
-            ) from error
-        return cls.from_json(document)
+        return load_named(name, SUPERNET_RECIPES, "a supernet's recipe", cls.from_json)
 
     def with_epochs(self, epochs: int) -> SupernetRecipe:
         """The recipe with so many epochs; warm-up shrinks with fewer."""

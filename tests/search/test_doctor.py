@@ -233,6 +233,7 @@ def test_a_gpu_is_named_with_its_versions(examine, monkeypatch, tmp_path):
 
 
 @pytest.mark.gpu
+# What it tests is on a GPU alone; where there is one it runs with all the others.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_every_gpu_multiplies(examine):
     checks = examine()

@@ -38,6 +38,7 @@ def test_threads_are_as_before_also_after_an_error() -> None:
 
 
 @pytest.mark.gpu
+# What it tests is on a GPU alone; where there is one it runs with all the others.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_peak_of_memory_is_of_what_the_call_allocates() -> None:
     measured = time_call(lambda: torch.zeros(3 << 20, device="cuda"), "cuda", repeats=3)

@@ -225,6 +225,7 @@ def test_parts_do_not_run_alone() -> None:
     # timm's forward, which a DeepViT's parts would inherit, knows no re-attention: it would give
     # wrong logits without a word. Torch's refusal of a module without forward stands in its way.
     model = DeepViT(embed_dim=26, depth=1, num_heads=2, patch_size=5, img_size=15)
+    # NotImplementedError is that refusal: nothing of ours is unfinished.
     with pytest.raises(NotImplementedError, match='missing the required "forward"'):
         model(torch.zeros(1, 3, 15, 15))
 
