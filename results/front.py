@@ -275,23 +275,32 @@ def all_vanilla(pool: Iterable[Candidate]) -> Candidate | None:
 
 
 def to_retrain(
-    members: Sequence[Candidate], baseline: Candidate | None = None
+    members: Sequence[Candidate],
+    objectives: Sequence[Objective],
+    baseline: Candidate | None = None,
 ) -> tuple[Candidate, ...]:
     """The placements that are trained by themselves after a search by inherited weights.
 
     All members of the inherited front up to `MAX_RETRAINED`, else as many, spread evenly over it
     from the cheapest to the dearest: neighbours differ by less than shared weights can tell apart.
-    And the baseline, which tells what a placement saves.
+    Of members that are alike in every objective the first is trained: often they compute the same,
+    as context broadcasting before a mean over all tokens changes nothing. And the baseline, which
+    tells what a placement saves.
 
     Args:
         members: from the cheapest to the dearest.
+        objectives: what they are alike in.
         baseline: trained as well, as the last; None: there is none.
     """
-    count = len(members)
-    chosen = list(members)
+    values = map(tuple, objective_values(members, objectives).tolist())
+    firsts: dict[tuple[float, ...], Candidate] = {}
+    for member, value in zip(members, values, strict=True):
+        firsts.setdefault(value, member)
+    chosen = list(firsts.values())
+    count = len(chosen)
     if count > MAX_RETRAINED:
         places = (round(i * (count - 1) / (MAX_RETRAINED - 1)) for i in range(MAX_RETRAINED))
-        chosen = [members[place] for place in places]
+        chosen = [chosen[place] for place in places]
     if baseline is not None and baseline not in chosen:
         chosen.append(baseline)
     return tuple(chosen)
@@ -328,7 +337,9 @@ def next_confirmations(
     if is_inherited(rows):
         return tuple(
             Confirmation(member.number, member.spec_key, member.placement, replicate)
-            for member in to_retrain(pareto_members(pool, objectives), all_vanilla(pool))
+            for member in to_retrain(
+                pareto_members(pool, objectives), objectives, all_vanilla(pool)
+            )
             for replicate in range(num_seeds)
             if (member.spec_key, replicate) not in begun
         )

@@ -205,6 +205,11 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         "--weights", metavar="FILE|timm", help="a trained model that the supernet starts from"
     )
     search.add_argument(
+        "--front-training",
+        choices=("fine-tune", "retrain"),
+        help="from the supernet's weights, or from scratch (default: fine-tune)",
+    )
+    search.add_argument(
         "--tree-memory", type=_quantity, metavar="N", help="bytes kept in scoring, such as 2G"
     )
     search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")

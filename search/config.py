@@ -42,6 +42,8 @@ class SearchConfig:
         supernet_epochs: epochs of the supernet in place of its recipe's.
         weights: file or exported folder of a trained model, or `timm`, which a supernet starts
             from; None: from its initialisation.
+        front_training: how the members of a supernet's front are trained by themselves:
+            fine-tune, each from its share of the supernet's weights; or retrain, from scratch.
         tree_memory: bytes that are kept at most while many placements are scored; None: no bound.
         table: the table's file.
         num_trials: search trials, a total; None: 24, or as many as a supernet scores.
@@ -83,6 +85,7 @@ class SearchConfig:
     supernet_recipe: str | None = None
     supernet_epochs: int | None = None
     weights: str | None = None
+    front_training: Literal["fine-tune", "retrain"] = "fine-tune"
     tree_memory: int | None = None
     table: Path | None = None
     num_trials: int | None = None
@@ -192,12 +195,15 @@ class SearchConfig:
             "--supernet-recipe": self.supernet_recipe is not None,
             "--supernet-epochs": self.supernet_epochs is not None,
             "--weights": self.weights is not None,
+            "--front-training": self.front_training != "fine-tune",
             "--tree-memory": self.tree_memory is not None,
         }
+        of_scratch = {"--front-training retrain": self.front_training == "retrain"}
         of_trials = {"--early-stopping": self.early_stopping is not None}
         for excluded, given, why in (
             (self.evaluator != "supernet", of_supernet, "they are of --evaluator supernet"),
             (self.evaluator == "supernet", of_trials, "a supernet's scores are not trained for"),
+            (self.weights is not None, of_scratch, "what starts from --weights is fine-tuned"),
             (self.evaluator == "table", of_training, "a table trains nothing"),
             (self.data == DEFAULT_DATA, of_named_data, "digit-pairs has its own splits"),
             (self.executor == "local", of_cluster, "they are of a cluster, see --executor ray"),

@@ -46,6 +46,7 @@ from sharedattn.latency import LatencySetting
 from sharedattn.placement import NetworkSpec
 from sharedattn.pretrained import load_pretrained, weights_digest
 from sharedattn.recipe import Recipe
+from sharedattn.supernet import shared_backbone
 from sharedattn.training import check_recipe
 from spaces.budget import CountedSpace
 from spaces.space import Space
@@ -114,13 +115,22 @@ def prepare(config: SearchConfig) -> Prepared:
     else:
         data = data_for(space.backbone, config.data, config.data_root, config.val_fraction)
         from_weights = config.weights is not None
-        recipe = load_recipe(config.recipe, config.data, config.epochs, from_weights=from_weights)
+        fine_tunes = config.evaluator == "supernet" and config.front_training == "fine-tune"
+        recipe = load_recipe(config.recipe, config.data, config.epochs, from_weights=fine_tunes)
         recipe = recipe.with_changes(rungs=_rungs(config, recipe.rungs, recipe.epochs))
         source = open_data(data)
         backbone = replace(space.backbone, num_classes=source.num_classes)
+        supernet_recipe = load_supernet_recipe(
+            config.supernet_recipe,
+            config.data,
+            config.supernet_epochs,
+            from_weights=from_weights,
+        )
         if from_weights:
             # Gates that start at 1 leave the trained model as it is.
             backbone = replace(backbone, options=replace(backbone.options, dia_start="one"))
+        elif fine_tunes:
+            backbone = shared_backbone(backbone, supernet_recipe)
         space = replace(space, backbone=backbone)
         storage = storage_url(config.storage, config.out)
         weights = weights_store(config.weights_dir, storage, config.out)
@@ -142,13 +152,9 @@ def prepare(config: SearchConfig) -> Prepared:
                 scratch=scratch,
                 space=space,
                 budget=config.budget,
-                recipe=load_supernet_recipe(
-                    config.supernet_recipe,
-                    config.data,
-                    config.supernet_epochs,
-                    from_weights=from_weights,
-                ),
+                recipe=supernet_recipe,
                 seed=config.seed,
+                fine_tunes=fine_tunes,
                 pretrained=config.weights,
                 pretrained_sha256=None
                 if config.weights is None
@@ -188,7 +194,7 @@ def prepare(config: SearchConfig) -> Prepared:
         **({} if shared is None else {"supernet": shared.recipe.key}),
         **(
             {}
-            if config.weights is None or shared is None
+            if shared is None or not shared.fine_tunes
             else {"starts_from": shared.supernet_identity.key}
         ),
         "deterministic": config.deterministic,

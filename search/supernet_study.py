@@ -94,7 +94,7 @@ class SupernetLoop(StudyLoop):
 
     def _task(self, spec: NetworkSpec, replicate: int, role: TrialRole, number: int) -> Task:
         task = super()._task(spec, replicate, role, number)
-        if self._shared.pretrained is None:
+        if not self._shared.fine_tunes:
             return task
         return FineTuneTask(
             spec=task.spec,

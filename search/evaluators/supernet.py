@@ -101,8 +101,11 @@ class SupernetEvaluator(RankedEvaluator):
         budget: what a placement may cost; placements beyond it are not trained.
         recipe: how the supernet is trained and asked.
         seed: of the supernet's training.
-        pretrained: file, folder or `timm`, whose weights the supernet starts from; the front is
-            fine-tuned then. None: the supernet and the front start from their initialisation.
+        fine_tunes: whether a placement that is trained by itself begins with its share of the
+            supernet's weights, or from scratch. The former needs a backbone whose DIA cells have
+            the form that they are shared in.
+        pretrained: file, folder or `timm`, whose weights the supernet starts from; None: it starts
+            from its initialisation.
         pretrained_sha256: of those weights, see `weights_digest`.
         tree_bytes: the most that a walk over the placements' tree may keep; None: no bound.
         rank: which of the processes this is that train together.
@@ -113,10 +116,19 @@ class SupernetEvaluator(RankedEvaluator):
     budget: Budget
     recipe: SupernetRecipe
     seed: int
+    fine_tunes: bool = True
     pretrained: str | None = None
     pretrained_sha256: str | None = None
     tree_bytes: int | None = None
     rank: Rank = ALONE
+
+    def __post_init__(self) -> None:
+        backbone = self.space.backbone
+        if self.fine_tunes and shared_backbone(backbone, self.recipe) != backbone:
+            raise ValueError(
+                "`what is fine-tuned has the gates of its supernet` must hold, but the recipe has "
+                "neutral gates, and the backbone dia_start=published"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a worker counts the space, and loads the weights, for itself."""
@@ -129,7 +141,7 @@ class SupernetEvaluator(RankedEvaluator):
 
     @property
     def recipe_key(self) -> str:
-        if self.pretrained is None:
+        if not self.fine_tunes:
             return self.scratch.recipe_key
         return fine_tuning_key(self.scratch.recipe_key, self.supernet_identity.key)
 

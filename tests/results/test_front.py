@@ -291,5 +291,17 @@ def test_a_long_front_is_thinned_evenly_and_keeps_its_ends(make_row: Row) -> Non
     ]
     members = study_front(rows, OBJECTIVES, 3).members
     assert len(members) == 34
-    assert [m.number for m in to_retrain(members)] == list(range(0, 34, 3))
-    assert to_retrain(members[:12]) == members[:12]
+    assert [m.number for m in to_retrain(members, OBJECTIVES)] == list(range(0, 34, 3))
+    assert to_retrain(members[:12], OBJECTIVES) == members[:12]
+    assert to_retrain(members[:2], OBJECTIVES, members[30]) == (*members[:2], members[30])
+    assert to_retrain(members[:2], OBJECTIVES, members[1]) == members[:2]
+
+
+def test_of_members_that_are_alike_the_first_is_trained(make_row: Row) -> None:
+    rows = [
+        make_row(i, f"V{i + 1}", i // 2 / 64, macs=i // 2 + 1, fidelity_key=INHERITED.key)
+        for i in range(24)
+    ]
+    members = study_front(rows, OBJECTIVES, 3).members
+    assert len(members) == 24
+    assert [m.number for m in to_retrain(members, OBJECTIVES)] == list(range(0, 24, 2))

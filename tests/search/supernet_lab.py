@@ -54,6 +54,7 @@ class SupernetLab:
         self.space = CountedSpace(Space.from_document(SPACE), budget or Budget())
         self.executors = []
         self.split_by = "none"
+        self.fine_tunes = False
 
     @property
     def evaluator(self):
@@ -70,6 +71,7 @@ class SupernetLab:
                 training=self.training, scored_images=97, split_by=self.split_by
             ),
             seed=3,
+            fine_tunes=self.fine_tunes,
         )
 
     def run(

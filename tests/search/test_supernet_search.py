@@ -66,7 +66,9 @@ def trained():
 
 @pytest.mark.slow
 def test_a_search_from_its_start_to_a_verified_export(config, tmp_path):
+    config = replace(config, front_training="retrain")
     prepared = prepare(config)
+    assert "starts_from" not in prepared.record.fingerprint_document
     assert prepared.record.num_trials == prepared.space.in_budget
     with Store.open(prepared.storage, create=True) as store:
         summary = StudySummary.read(store, run_search(prepared, store))
@@ -88,6 +90,38 @@ def test_a_search_from_its_start_to_a_verified_export(config, tmp_path):
     assert "Inherited and trained" in page
     assert f"{prepared.space.in_budget:,}</b><span>of" in page
     assert "placements scored by shared weights" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("neutral_gates", [True, False])
+def test_members_of_the_front_go_on_from_the_weights_that_scored_them(
+    config, tmp_path, neutral_gates
+):
+    recipe = {
+        "training": {"epochs": 2, "batch_size": 64, "init": "torch", "lr": 5e-3},
+        "neutral_gates": neutral_gates,
+    }
+    (tmp_path / "supernet.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    # An update at a rate of nothing leaves each member as it is.
+    still = {"epochs": 1, "batch_size": 64, "lr": 0.0, "min_lr": 0.0}
+    (tmp_path / "still.yaml").write_text(yaml.safe_dump(still), encoding="utf-8")
+    prepared = prepare(
+        replace(
+            config,
+            supernet_recipe=str(tmp_path / "supernet.yaml"),
+            supernet_epochs=None,
+            recipe=str(tmp_path / "still.yaml"),
+            epochs=None,
+        )
+    )
+    assert (prepared.space.space.backbone.options.dia_start == "one") is neutral_gates
+    with Store.open(prepared.storage, create=True) as store:
+        summary = StudySummary.read(store, run_search(prepared, store))
+        export_placement(store, summary, "best", tmp_path / "best", weights=prepared.weights)
+    assert summary.inheritance.gaps
+    assert {gap.top1 for gap in summary.inheritance.gaps} == {0.0}
+    assert read_export(tmp_path / "best").starts_from == prepared.shared.supernet_identity.key
+    assert verify_folder(tmp_path / "best")["ok"] is True
 
 
 @pytest.mark.slow
@@ -149,6 +183,10 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
         ({"tree_memory": 100}, "memory"),
         ({"supernet_recipe": "nothing"}, "a supernet's recipe is one of"),
         ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        (
+            {"weights": "model.safetensors", "front_training": "retrain"},
+            "what starts from --weights is fine-tuned: leave out --front-training retrain",
+        ),
         ({"confirm_seeds": -1}, "confirm_seeds >= 0"),
         ({"supernet_epochs": 0}, "supernet_epochs >= 1"),
     ],
