@@ -1,12 +1,14 @@
 """A search by shared weights against trials from scratch of the same wall time.
 
-    python benchmarks/supernet_search.py [--seeds 0,1,2,3,4] [--out DIR] [--json]
+    python benchmarks/supernet_search.py [--seeds 0,1,2,3,4] [--scratch-epochs 4,12]
+        [--front-training fine-tune] [--out DIR] [--json]
 
 For each seed: the whole search with a supernet over the embedded space (its training, the scores
-of all placements, the trainings of its front with three seeds each), then a search from scratch
-that is interrupted after as many seconds. The front of the latter is then confirmed with three
-seeds, and the time that takes is not counted. Both fronts are of trained accuracies with three
-seeds, and their hypervolumes are of one box.
+of all placements, the trainings of its front with three seeds each), then for each number of
+epochs a search from scratch that is interrupted after as many seconds: many short trials, or fewer
+long ones. The front of the latter is then confirmed with three seeds, and the time that takes is
+not counted. All fronts are of trained accuracies with three seeds, and their hypervolumes are of
+one box. Fine-tuning begins all three of a member with the same shared weights.
 """
 
 from __future__ import annotations
@@ -29,16 +31,17 @@ COMMAND = (sys.executable, "-m", "sharedattn", "search", "--json")
 NEVER = 10_000  # trials: more than the time is enough for
 
 
-def by_supernet(seed: int, out: Path) -> Document:
+def by_supernet(seed: int, out: Path, front_training: str) -> Document:
     started = time.monotonic()
-    document = _document([*COMMAND, "--evaluator", "supernet", *_common(seed, out)])
+    how = ["--evaluator", "supernet", "--front-training", front_training]
+    document = _document([*COMMAND, *how, *_common(seed, out)])
     document["measured_s"] = time.monotonic() - started
     return document
 
 
-def from_scratch(seed: int, out: Path, seconds: float) -> Document:
+def from_scratch(seed: int, out: Path, epochs: int, seconds: float) -> Document:
     """A search that is interrupted after some seconds, and its front confirmed after that."""
-    arguments = [*COMMAND, *_common(seed, out), "--study", "scratch"]
+    arguments = [*COMMAND, *_common(seed, out), "--epochs", str(epochs), "--study", "scratch"]
     process = subprocess.Popen(
         [*arguments, "--trials", str(NEVER)],
         stdout=subprocess.DEVNULL,
@@ -65,45 +68,67 @@ def _document(command: list[str]) -> Document:
     return document
 
 
-def compare(seed: int, folder: Path) -> Document:
-    shared = by_supernet(seed, folder / f"supernet-{seed}")
-    scratch = from_scratch(seed, folder / f"scratch-{seed}", shared["measured_s"])
+def compare(seed: int, folder: Path, front_training: str, scratch_epochs: list[int]) -> Document:
+    shared = by_supernet(seed, folder / f"supernet-{seed}", front_training)
+    scratch = {
+        epochs: from_scratch(
+            seed, folder / f"scratch-{epochs}-{seed}", epochs, shared["measured_s"]
+        )
+        for epochs in scratch_epochs
+    }
     return {
         "seed": seed,
         "wall_time_s": shared["measured_s"],
         "scored": shared["trials"]["complete"],
         "trained": shared["confirmations"]["complete"],
-        "scratch_trials": scratch["trials"]["complete"],
         "supernet_hypervolume": shared["hypervolume"],
         "inherited_hypervolume": shared["inherited"]["hypervolume"],
         "mean_gap": shared["inherited"]["mean_gap"],
-        "scratch_hypervolume": scratch["hypervolume"],
         "supernet_front": shared["front"],
-        "scratch_front": scratch["front"],
+        "scratch": {
+            epochs: {
+                "trials": document["trials"]["complete"],
+                "hypervolume": document["hypervolume"],
+                "front": document["front"],
+            }
+            for epochs, document in scratch.items()
+        },
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--scratch-epochs", default="4,12")
+    parser.add_argument("--front-training", choices=("fine-tune", "retrain"), default="fine-tune")
     parser.add_argument("--out", type=Path, help="keep the studies there (default: nowhere)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    scratch_epochs = [int(epochs) for epochs in arguments.scratch_epochs.split(",")]
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.out or Path(temporary)
         rows = []
         for seed in map(int, arguments.seeds.split(",")):
-            rows.append(compare(seed, folder))
-            row = rows[-1]
+            row = compare(seed, folder, arguments.front_training, scratch_epochs)
+            rows.append(row)
             print(
                 f"seed {seed}: {row['wall_time_s']:.0f} s, {row['scored']:,} scored, "
-                f"{row['trained']} trained; hypervolume {row['supernet_hypervolume']:.4f} against "
-                f"{row['scratch_hypervolume']:.4f} of {row['scratch_trials']} trials from scratch",
+                f"{row['trained']} trained; hypervolume {row['supernet_hypervolume']:.4f}; "
+                + "; ".join(
+                    f"{one['trials']} trials of {epochs} epochs {one['hypervolume']:.4f}"
+                    for epochs, one in row["scratch"].items()
+                ),
                 file=sys.stderr,
+                flush=True,
             )
-    names = ("wall_time_s", "supernet_hypervolume", "scratch_hypervolume", "mean_gap")
+    names = ("wall_time_s", "supernet_hypervolume", "inherited_hypervolume", "mean_gap")
     document: Document = {
+        "front_training": arguments.front_training,
         "means": {name: statistics.mean(row[name] for row in rows) for name in names},
+        "scratch_means": {
+            epochs: statistics.mean(row["scratch"][epochs]["hypervolume"] for row in rows)
+            for epochs in scratch_epochs
+        },
         "rows": rows,
         "provenance": provenance(),
     }
@@ -113,9 +138,11 @@ def main() -> None:
     means = document["means"]
     print(
         f"means of {len(rows)} seeds: hypervolume {means['supernet_hypervolume']:.4f} by a "
-        f"supernet, {means['scratch_hypervolume']:.4f} from scratch in the same "
-        f"{means['wall_time_s']:.0f} s; trained minus inherited accuracy {means['mean_gap']:+.4f}"
+        f"supernet in {means['wall_time_s']:.0f} s; trained minus inherited accuracy "
+        f"{means['mean_gap']:+.4f}"
     )
+    for epochs, mean in document["scratch_means"].items():
+        print(f"trials of {epochs} epochs from scratch in the same time: {mean:.4f}")
 
 
 if __name__ == "__main__":
