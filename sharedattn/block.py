@@ -7,6 +7,8 @@ Shape letters: B batch, N tokens, D embed_dim, H heads, S slots, M keys.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +25,9 @@ from sharedattn.placement import Kind, LayerChoice, LayerEnvelope, MechanismOpti
 from sharedattn.shape import StageShape
 from sharedattn.state import Recorder, StartedLayer, State
 
+# Norms that a supernet may have in the place of `norm1`.
+_OWN_NORMS = {Kind.LESS: "norm1_less", Kind.EXTERNAL: "norm1_external"}
+
 
 class Block(nn.Module):
     """A pre-norm transformer block that can do everything its layer position asks for.
@@ -30,7 +35,8 @@ class Block(nn.Module):
     The attention branch is vanilla, less, external, or absent. The MLP's branch goes through
     fc2, context broadcasting, the DIA gate, layer scale and stochastic depth, in this order, so
     the DIA state follows the undropped branch. `norm2` and the MLP serve every choice; `norm1`
-    serves every kind of attention; values and output projection serve vanilla and less.
+    serves every kind of attention, unless `separate_norms` says otherwise; values and output
+    projection serve vanilla and less.
     """
 
     def __init__(
@@ -118,11 +124,27 @@ class Block(nn.Module):
         """The layer as far as its CB and DIA do not matter; arguments as `forward` has them."""
         maps = None
         if choice.kind is not Kind.NONE:
+            normed_BND = self.norm_of(choice.kind)(x_BND)
             branch_BND, maps, state = self._attend(
-                self.norm1(x_BND), state, choice, group, recorder.wants_maps(choice.kind)
+                normed_BND, state, choice, group, recorder.wants_maps(choice.kind)
             )
             x_BND = x_BND + self.drop_path1(self.ls1(branch_BND))
         return StartedLayer(x_BND, self.feed_forward(self.norm2(x_BND)), state, maps)
+
+    def separate_norms(self, kinds: Collection[Kind]) -> None:
+        """Give less and external attention norms of their own, which begin as copies.
+
+        Args:
+            kinds: those that the layer position may have.
+        """
+        for kind, name in _OWN_NORMS.items():
+            if kind in kinds:
+                self.add_module(name, deepcopy(self.norm1))
+
+    def norm_of(self, kind: Kind) -> nn.Module:
+        """The norm before the attention of a kind, which is not none."""
+        norm: nn.Module = getattr(self, _OWN_NORMS.get(kind, "norm1"), self.norm1)
+        return norm
 
     def complete(
         self,

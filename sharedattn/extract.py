@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from sharedattn.backbones import build_network
 from sharedattn.legality import canonical_placement
 from sharedattn.network import Network
-from sharedattn.placement import Placement
+from sharedattn.placement import Kind, Placement
 
 
 def extract(network: Network, placement: Placement) -> Network:
@@ -37,7 +38,7 @@ def extract(network: Network, placement: Placement) -> Network:
             fused=network.fused,
             drop_path_rate=network.drop_path_rate,
         )
-    shared = network.state_dict()
+    shared = _as_used(network, placement)
     own = {}
     for name, like in alone.state_dict().items():
         weight = own_weight(shared, name, like.shape)
@@ -46,6 +47,20 @@ def extract(network: Network, placement: Placement) -> Network:
     alone.load_state_dict(own, assign=True)
     _copy_constants(network, alone)
     return alone.train(network.training)
+
+
+def _as_used(network: Network, placement: Placement) -> dict[str, Tensor]:
+    """The state dict, where `norm1` is the norm that the layer uses of those that it has."""
+    shared = dict(network.state_dict())
+    names = {module: name for name, module in network.named_modules()}
+    for stage, choices in enumerate(placement.stages):
+        for index, choice in enumerate(choices):
+            if choice.kind is not Kind.NONE:
+                block = network.block(stage, index)
+                norm = block.norm_of(choice.kind)
+                for leaf in norm.state_dict():
+                    shared[f"{names[block]}.norm1.{leaf}"] = shared[f"{names[norm]}.{leaf}"]
+    return shared
 
 
 def _copy_constants(network: Network, alone: Network) -> None:
@@ -71,6 +86,10 @@ def own_weight(shared: Mapping[str, Tensor], name: str, shape: torch.Size) -> Te
     if name in shared:
         # Memories shrink to their first slots; every other weight keeps its shape.
         return shared[name][tuple(slice(size) for size in shape)]
+    # Norms that are apart in a supernet begin as the one that the other has for all.
+    common = re.sub(r"\.norm1_\w+\.", ".norm1.", name)
+    if common in shared:
+        return shared[common]
     # A layer that is less attention alone owns the value rows of the joint map, the last.
     module, _, leaf = name.rpartition(".v.")
     joints = (f"{module}.{joint}.{leaf}" for joint in ("qkv", "kv"))

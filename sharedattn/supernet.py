@@ -59,6 +59,8 @@ class SupernetRecipe:
             (`dia_start=one`). The published gate starts near a quarter, so that one MLP would have
             to serve gated layers at four times the weights of others; scaled, it serves both. What
             can be computed is the same: the factor of 4 can be moved into fc2.
+        separate_norms: whether less and external attention have a norm each before them, or all
+            kinds of a layer one. A placement by itself has one either way, and equal cost.
         scored_images: validation images that placements are scored on, spread evenly over the
             split; None: all of them.
         calibration_batches: training batches on which batch norms are recalibrated for each
@@ -77,6 +79,7 @@ class SupernetRecipe:
     micro_batches: int = 1
     split_by: Literal["none", "dia"] = "none"
     neutral_gates: bool = True
+    separate_norms: bool = False
     scored_images: int | None = None
     calibration_batches: int = 4
 
@@ -98,7 +101,7 @@ class SupernetRecipe:
                     f"`{name} >= {least}` must hold in a supernet's recipe, as a whole number, "
                     f"but got {value!r}"
                 )
-        for name in ("sandwich", "neutral_gates"):
+        for name in ("sandwich", "neutral_gates", "separate_norms"):
             if type(getattr(self, name)) is not bool:
                 raise InputError(
                     f"`{name}` of a supernet's recipe is true or false, but got "
@@ -384,7 +387,7 @@ def supernet_network(
     Args:
         backbone: the backbone.
         envelope: holds the space's placements and the largest one.
-        recipe: gives the initialisation, stochastic depth and the form of DIA cells.
+        recipe: gives the initialisation, stochastic depth, the form of DIA cells and the norms.
         seed: of the initialisation.
 
     Raises:
@@ -397,6 +400,10 @@ def supernet_network(
         drop_path_rate=recipe.training.drop_path_rate,
     )
     initialise(network, recipe.training.init)
+    if recipe.separate_norms:
+        for stage, positions in enumerate(envelope.stages):
+            for index, position in enumerate(positions):
+                network.block(stage, index).separate_norms(position.kinds)
     return network
 
 

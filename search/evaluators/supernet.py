@@ -127,7 +127,7 @@ class SupernetEvaluator(RankedEvaluator):
         if self.fine_tunes and shared_backbone(backbone, self.recipe) != backbone:
             raise ValueError(
                 "`what is fine-tuned has the gates of its supernet` must hold, but the recipe has "
-                "neutral gates, and the backbone dia_start=published"
+                "neutral gates, and the backbone dia_start=paper"
             )
 
     def __getstate__(self) -> dict[str, Any]:

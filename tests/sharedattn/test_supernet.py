@@ -1,5 +1,6 @@
 """The supernet's training: what each update runs, what it leaves alone, and that it goes on."""
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from sharedattn.backbones import build
 from sharedattn.errors import InputError
 from sharedattn.extract import extract
 from sharedattn.placement import Envelope, NetworkSpec, Placement
+from sharedattn.pretrained import start_from
 from sharedattn.recipe import RECIPES
 from sharedattn.supernet import (
     SUPERNET_RECIPES,
@@ -223,6 +225,7 @@ def test_recipes_are_read_and_written_and_their_keys_tell_them_apart(tmp_path):
         ({"alone_epochs": 4}, "alone_epochs <= epochs"),
         ({"scored_images": 0}, "scored_images >= 1"),
         ({"split_by": "depth"}, "split_by` of a supernet's recipe is none or dia"),
+        ({"separate_norms": 0}, "separate_norms` of a supernet's recipe is true or false"),
         ({"neutral_gates": 0}, "neutral_gates` of a supernet's recipe is true or false"),
         ({"training": replace(RECIPE, rungs=(1,))}, "not stopped at rungs"),
     ],
@@ -287,6 +290,49 @@ def test_groups_part_the_placements_and_have_networks_of_their_own():
     assert {sampler.sample(rng) for _ in range(20)} == set(gated)
     with pytest.raises(RuntimeError, match="none of the gated group"):
         GroupSampler(Listed(OTHERS[:1]), Group.GATED, split).sample(rng)
+
+
+SEPARATE = replace(SUPERNET, separate_norms=True)
+
+
+def test_norms_that_are_apart_begin_as_one():
+    apart = supernet_network(SPEC.backbone, ENVELOPE, SEPARATE, seed=0)
+    common = supernet_network(SPEC.backbone, ENVELOPE, SUPERNET, seed=0)
+    added = {name for name, _ in apart.named_parameters()} - {
+        n for n, _ in common.named_parameters()
+    }
+    assert added == {
+        f"blocks.{layer}.norm1_{kind}.{leaf}"
+        for layer, kind in ((0, "external"), (1, "external"), (1, "less"))
+        for leaf in ("weight", "bias")
+    }
+    images, _ = Shades().draw(7, 1)
+    for placement in [LARGEST, SMALLEST, *OTHERS]:
+        assert torch.equal(apart(images, placement), common(images, placement))
+    # So do those that start from a trained model, and not from ones and zeros.
+    state = build(NetworkSpec(SPEC.backbone, LARGEST)).state_dict()
+    state["blocks.1.norm1.weight"] = torch.linspace(1, 2, len(state["blocks.1.norm1.weight"]))
+    start_from(apart, state)
+    for name in ("norm1", "norm1_less", "norm1_external"):
+        assert torch.equal(
+            apart.get_parameter(f"blocks.1.{name}.weight"), state["blocks.1.norm1.weight"]
+        )
+
+
+def test_norms_that_are_apart_learn_apart_and_a_placement_takes_its_own():
+    network = run(trainer(SEPARATE))
+    norms = [
+        network.get_parameter(f"blocks.1.norm1{of}.weight") for of in ("", "_less", "_external")
+    ]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(norms, 2))
+    images, _ = Shades().draw(7, 1)
+    for placement in [LARGEST, SMALLEST, *OTHERS]:
+        alone = extract(network, placement)
+        assert not any("norm1_" in name for name in alone.state_dict())
+        torch.testing.assert_close(alone(images), network(images, placement), rtol=1e-5, atol=1e-5)
+    less, external = extract(network, OTHERS[0]), extract(network, OTHERS[1])
+    assert torch.equal(less.get_parameter("blocks.1.norm1.weight"), norms[1])
+    assert torch.equal(external.get_parameter("blocks.1.norm1.weight"), norms[2])
 
 
 def test_the_published_gates_are_shared_where_the_recipe_says_so():
