@@ -46,6 +46,8 @@ def from_scratch(seed: int, out: Path, epochs: int, seconds: float) -> Document:
         [*arguments, "--trials", str(NEVER)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A shell's background jobs are told to ignore it, and so would be what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         process.wait(timeout=seconds)

@@ -46,6 +46,8 @@ class Inheritance:
         num_scored: placements that they have scored.
         front: of inherited accuracies, from the cheapest member to the dearest.
         hypervolume: of that front.
+        fine_tuned: whether placements are trained by themselves from their share of the shared
+            weights, or from scratch.
         gaps: of the placements that have been trained since, in the front's order.
     """
 
@@ -53,12 +55,18 @@ class Inheritance:
     num_scored: int
     front: tuple[Candidate, ...]
     hypervolume: float
+    fine_tuned: bool
     gaps: tuple[Gap, ...]
 
     @property
     def mean_gap(self) -> float | None:
         """Mean of trained minus inherited accuracy; None: nothing has been trained yet."""
         return mean(gap.top1 for gap in self.gaps) if self.gaps else None
+
+    @property
+    def how_trained(self) -> str:
+        """How placements are trained by themselves, in words."""
+        return "fine-tuned from them" if self.fine_tuned else "trained from scratch"
 
     def __str__(self) -> str:
         text = (
@@ -68,7 +76,7 @@ class Inheritance:
         if self.mean_gap is None:
             return text
         return (
-            f"{text}; {len(self.gaps)} trained by themselves, "
+            f"{text}; {len(self.gaps)} {self.how_trained}, "
             f"{100 * self.mean_gap:+.1f} points on average"
         )
 
@@ -88,6 +96,7 @@ class Inheritance:
                 for member in self.front
             ],
             "hypervolume": self.hypervolume,
+            "front_training": "fine-tune" if self.fine_tuned else "retrain",
             "retrained": [
                 {
                     "id": gap.trained.number,
@@ -107,6 +116,8 @@ def inheritance_of(
     objectives: Sequence[Objective],
     num_seeds: int,
     reference_point: Mapping[str, float],
+    *,
+    fine_tuned: bool,
 ) -> Inheritance | None:
     """What shared weights gave; None where the search trained its placements.
 
@@ -115,6 +126,7 @@ def inheritance_of(
         objectives: what is compared.
         num_seeds: K, trainings of a placement that count.
         reference_point: of the hypervolume.
+        fine_tuned: as of `Inheritance`.
     """
     if not is_inherited(rows):
         return None
@@ -129,5 +141,6 @@ def inheritance_of(
         num_scored=len(pool),
         front=front,
         hypervolume=hypervolume(values_of(front, objectives), objectives, reference_point),
+        fine_tuned=fine_tuned,
         gaps=tuple(sorted(gaps, key=lambda gap: (gap.trained.macs, gap.trained.number))),
     )

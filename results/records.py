@@ -370,6 +370,12 @@ class StudyRecord:
         """sha256 of the fingerprint document, in hexadecimal."""
         return document_key(self.fingerprint_document)
 
+    @property
+    def starts_from(self) -> str | None:
+        """Key of the supernet whose weights trainings begin with; None: they begin anew."""
+        key: str | None = self.fingerprint_document.get("starts_from")
+        return key
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:

@@ -93,7 +93,11 @@ class StudySummary:
         """What shared weights said of placements; None where none were shared."""
         record = self.study.record
         return inheritance_of(
-            self.rows, self.objectives, record.confirm_seeds, record.reference_point
+            self.rows,
+            self.objectives,
+            record.confirm_seeds,
+            record.reference_point,
+            fine_tuned=record.starts_from is not None,
         )
 
     @cached_property

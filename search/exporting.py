@@ -83,8 +83,7 @@ def export_placement(
         missing = "its weights were not kept"
     elif not weights.has(key, sha256):
         missing = f"its weights are recorded, but not found at {weights.shown(key, sha256)}"
-    starts_from = study.fingerprint_document.get("starts_from")
-    if missing is not None and starts_from is not None:
+    if missing is not None and study.starts_from is not None:
         raise InputError(
             f"`an export of a fine-tuned placement has its weights` must hold, but {missing}, and "
             f"trial {candidate.number} began with shared weights; pick a member of the front"
@@ -118,7 +117,7 @@ def export_placement(
         },
         study=study.name,
         trial=candidate.number,
-        starts_from=starts_from,
+        starts_from=study.starts_from,
         latency=store.latencies(summary.study).get(candidate.spec_key),
     )
     return missing and f"{missing}: it was trained again, under the same seed"

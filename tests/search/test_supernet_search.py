@@ -90,6 +90,8 @@ def test_a_search_from_its_start_to_a_verified_export(config, tmp_path):
     assert "Inherited and trained" in page
     assert f"{prepared.space.in_budget:,}</b><span>of" in page
     assert "placements scored by shared weights" in page
+    assert "when they were trained from scratch. The two" in page
+    assert summary.inheritance.to_json()["front_training"] == "retrain"
 
 
 @pytest.mark.slow
@@ -119,6 +121,8 @@ def test_members_of_the_front_go_on_from_the_weights_that_scored_them(
         summary = StudySummary.read(store, run_search(prepared, store))
         export_placement(store, summary, "best", tmp_path / "best", weights=prepared.weights)
     assert summary.inheritance.gaps
+    assert summary.inheritance.to_json()["front_training"] == "fine-tune"
+    assert "fine-tuned from them, +0.0 points" in str(summary.inheritance)
     assert {gap.top1 for gap in summary.inheritance.gaps} == {0.0}
     assert read_export(tmp_path / "best").starts_from == prepared.shared.supernet_identity.key
     assert verify_folder(tmp_path / "best")["ok"] is True
