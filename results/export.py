@@ -65,7 +65,7 @@ class ExportRecord:
         top1_by_seed: accuracy of every seed of this placement, this run's among them.
         study: name of the study it comes from; None: it was trained alone.
         trial: number of the search trial; None: likewise.
-        starts_from: key of the supernet whose weights the training began with; None: it began
+        starts_from: sha256 of the supernet's weights that the training began with; None: it began
             from its initialisation.
         latency: how long a forward took on the study's device; None: it was not measured.
     """

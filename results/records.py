@@ -73,7 +73,7 @@ def fine_tuning_key(recipe_key: str, starts_from: str) -> str:
 
     Args:
         recipe_key: of the recipe that it follows.
-        starts_from: key of what gave the weights.
+        starts_from: sha256 of the weights.
     """
     return document_key({"recipe": recipe_key, "starts_from": starts_from})
 
@@ -371,10 +371,9 @@ class StudyRecord:
         return document_key(self.fingerprint_document)
 
     @property
-    def starts_from(self) -> str | None:
-        """Key of the supernet whose weights trainings begin with; None: they begin anew."""
-        key: str | None = self.fingerprint_document.get("starts_from")
-        return key
+    def fine_tunes(self) -> bool:
+        """Whether placements are trained from their share of a supernet's weights."""
+        return "starts_from" in self.fingerprint_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ class StudySummary:
             self.objectives,
             record.confirm_seeds,
             record.reference_point,
-            fine_tuned=record.starts_from is not None,
+            fine_tuned=record.fine_tunes,
         )
 
     @cached_property

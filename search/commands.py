@@ -381,7 +381,11 @@ def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, R
     if os.path.exists(arguments.config):  # `Path.exists` raises on a text too long for a name
         record = read_export(Path(arguments.config))
         spec, data = record.spec, DataConfig.from_json(record.data["config"])
-        recipe = Recipe.from_json(record.recipe)
+        if record.starts_from is None:
+            recipe = Recipe.from_json(record.recipe)
+        else:
+            # Its own goes on from shared weights, which are not here.
+            recipe = load_recipe(None, data.name, None)
     else:
         spec = resolve(NetworkSpec.parse(arguments.config))
         data = data_for(spec.backbone, DEFAULT_DATA, None)

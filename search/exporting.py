@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,10 +16,12 @@ from results.summary import StudySummary
 from results.temporary import temporary_beside
 from results.verify import Remeasured, verify, verify_document
 from results.weights import WeightsStore
-from search.evaluators.base import evaluation_record, measure
+from search.evaluators.base import evaluation_record, measure, outcome
 from search.evaluators.scratch import ScratchEvaluator
+from search.evaluators.supernet import SupernetEvaluator
 from search.process_group import in_processes
 from search.provenance import library_versions
+from search.supernet_study import SUPERNET_NOTE, evaluator_of
 from sharedattn.cost import CostModel
 from sharedattn.data import DataConfig, DataSource, open_data
 from sharedattn.errors import InputError
@@ -42,7 +44,8 @@ def export_placement(
 ) -> str | None:
     """Export the best run of a placement that a study has evaluated.
 
-    Weights that are no longer kept are trained again, under the same seed and recipe.
+    Weights that are no longer kept are trained again, under the same seed and recipe; those of a
+    fine-tuned placement from its share of the supernet's.
 
     Args:
         store: the study's database.
@@ -83,11 +86,19 @@ def export_placement(
         missing = "its weights were not kept"
     elif not weights.has(key, sha256):
         missing = f"its weights are recorded, but not found at {weights.shown(key, sha256)}"
-    if missing is not None and study.starts_from is not None:
-        raise InputError(
-            f"`an export of a fine-tuned placement has its weights` must hold, but {missing}, and "
-            f"trial {candidate.number} began with shared weights; pick a member of the front"
-        )
+    shared, starts_from = None, None
+    if study.fine_tunes:
+        note = store.searcher_attributes(summary.study)[SUPERNET_NOTE]
+        starts_from = str(note["sha256"])
+        if missing is not None:
+            if not weights.has(note["key"], starts_from):
+                raise InputError(
+                    f"`weights that are fine-tuned again begin with those of the supernet` must "
+                    f"hold, but {missing}, and nor are the supernet's at "
+                    f"{weights.shown(note['key'], starts_from)}; put them back there"
+                )
+            scratch = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
+            shared = evaluator_of(study, note, scratch)
     if missing is None:
         assert sha256 is not None
         state_dict = weights.load(key, sha256)
@@ -100,6 +111,7 @@ def export_placement(
             seed=evaluation.identity.seed,
             threads=evaluation.threads,
             device=device,
+            start=None if shared is None else _Start(shared, str(starts_from)),
         )
     _write(
         folder,
@@ -117,7 +129,7 @@ def export_placement(
         },
         study=study.name,
         trial=candidate.number,
-        starts_from=study.starts_from,
+        starts_from=starts_from,
         latency=store.latencies(summary.study).get(candidate.spec_key),
     )
     return missing and f"{missing}: it was trained again, under the same seed"
@@ -267,6 +279,14 @@ def data_document(config: DataConfig, source: DataSource) -> Document:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a placement's training begins with: its share of a supernet's weights."""
+
+    shared: SupernetEvaluator
+    weights_sha256: str
+
+
 def _train(
     spec: NetworkSpec,
     data: DataConfig,
@@ -277,6 +297,7 @@ def _train(
     threads: int,
     device: str,
     num_processes: int = 1,
+    start: _Start | None = None,
 ) -> tuple[EvaluationRecord, dict[str, torch.Tensor]]:
     """Train on as many threads as the run that is repeated.
 
@@ -285,13 +306,18 @@ def _train(
     """
     room = temporary_beside(folder, "weights")
     weights = WeightsStore(BlobStore(str(room)))
-    evaluator = in_processes(
-        ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device), num_processes
-    )
+    scratch = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
+    evaluator = in_processes(scratch, num_processes)
     task = evaluator.task(spec, seed)
     try:
         with torch_threads(threads):
-            evaluation = evaluation_record(task, measure(evaluator, task), threads)
+            if start is None:
+                measured = measure(evaluator, task)
+            else:
+                task = start.shared.fine_tuning_task(task, start.weights_sha256)
+                network = start.shared.member(spec.placement, start.weights_sha256)
+                measured = outcome(scratch.train(task, network))
+            evaluation = evaluation_record(task, measured, threads)
         assert evaluation.weights_sha256 is not None
         return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
     finally:

@@ -109,14 +109,16 @@ def trained_of_study(store: Store, study: Study) -> TrainedPlacements:
             f"`a study has trained its placements` must hold, but {study.record.name!r} read "
             f"them from a table; give the table itself"
         )
+    trained = summary.candidates
+    if summary.inheritance is not None:
+        trained = [gap.trained for gap in summary.inheritance.gaps]
     specs = (
-        NetworkSpec.from_json(store.spec(candidate.spec_key).document)
-        for candidate in summary.candidates
+        NetworkSpec.from_json(store.spec(candidate.spec_key).document) for candidate in trained
     )
     return TrainedPlacements(
         study.record.name,
         tuple(specs),
-        tuple(candidate.top1 for candidate in summary.candidates),
+        tuple(candidate.top1 for candidate in trained),
         open_data(DataConfig.from_json(config)),
         Recipe.from_json(study.record.recipe).init,
     )

@@ -38,7 +38,7 @@ from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
 from search.study import Progress, StudyLoop
 from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
-from search.training_inputs import data_for, load_recipe, load_supernet_recipe
+from search.training_inputs import Start, data_for, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
@@ -116,7 +116,13 @@ def prepare(config: SearchConfig) -> Prepared:
         data = data_for(space.backbone, config.data, config.data_root, config.val_fraction)
         from_weights = config.weights is not None
         fine_tunes = config.evaluator == "supernet" and config.front_training == "fine-tune"
-        recipe = load_recipe(config.recipe, config.data, config.epochs, from_weights=fine_tunes)
+        start: Start = "weights" if from_weights else "scratch"
+        recipe = load_recipe(
+            config.recipe,
+            config.data,
+            config.epochs,
+            start="supernet" if fine_tunes and not from_weights else start,
+        )
         recipe = recipe.with_changes(rungs=_rungs(config, recipe.rungs, recipe.epochs))
         source = open_data(data)
         backbone = replace(space.backbone, num_classes=source.num_classes)
@@ -124,7 +130,7 @@ def prepare(config: SearchConfig) -> Prepared:
             config.supernet_recipe,
             config.data,
             config.supernet_epochs,
-            from_weights=from_weights,
+            start=start,
         )
         if from_weights:
             # Gates that start at 1 leave the trained model as it is.

@@ -92,7 +92,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Flight:
+class Flight:
     """A trial in an executor's slot.
 
     Attributes:
@@ -190,8 +190,8 @@ class StudyLoop:
         self._waits = deterministic or executor.num_slots == 1
         self._lag = 2 * executor.num_slots if deterministic and executor.num_slots > 1 else 1
         self._tickets = itertools.count()
-        self._flights: dict[int, _Flight] = {}
-        self._held: list[_Flight] = []  # search trials that begin once all of a round are timed
+        self._flights: dict[int, Flight] = {}
+        self._held: list[Flight] = []  # search trials that begin once all of a round are timed
         self._trials: list[PastTrial] = []  # search trials by number
         self._unfinished: set[int] = set()  # numbers of search trials in flight
         self._untold: list[int] = []  # ended search trials that the searcher has not heard of
@@ -235,7 +235,10 @@ class StudyLoop:
         if self._checkpoints is not None:
             kept = {f.task.checkpoint for f in flights if f.task.checkpoint is not None}
             self._checkpoints.sweep(kept | self._shared_checkpoints, f"{self._study.record.name}/")
-        # With fewer slots than before some of them wait for a free one.
+        self._resume(flights)
+
+    def _resume(self, flights: list[Flight]) -> None:
+        """Run what was in flight; with fewer slots than before some wait for a free one."""
         for flight in flights:
             self._reuse_or_fly(flight)
 
@@ -284,7 +287,7 @@ class StudyLoop:
                 self._num_complete += 1
         return in_flight
 
-    def _restarted(self, row: TrialParameters) -> _Flight:
+    def _restarted(self, row: TrialParameters) -> Flight:
         """A trial that was in flight when the driver went away, under its next attempt."""
         attempt = self._driver.restart_trial(
             row.id, attempt=row.num_attempts, traceback="the driver went away"
@@ -293,7 +296,7 @@ class StudyLoop:
             self._unfinished.add(row.number)
         spec = resolve(NetworkSpec(self._backbone, placement_of(row)))
         task = self._task(spec, row.replicate, row.role, row.number)
-        return _Flight(row.id, attempt, row.role, row.number, task)
+        return Flight(row.id, attempt, row.role, row.number, task)
 
     def _task(self, spec: NetworkSpec, replicate: int, role: TrialRole, number: int) -> Task:
         return self._evaluator.task(
@@ -508,9 +511,9 @@ class StudyLoop:
             and self._latencies is not None
             and self._latencies.measures_whole
         )
-        self._reuse_or_fly(_Flight(trial_id, 1, role, number, task), is_held=is_held)
+        self._reuse_or_fly(Flight(trial_id, 1, role, number, task), is_held=is_held)
 
-    def _reuse_or_fly(self, flight: _Flight, *, is_held: bool = False) -> None:
+    def _reuse_or_fly(self, flight: Flight, *, is_held: bool = False) -> None:
         """Take a running trial's evaluation from the database, or have it made, or hold it."""
         known = self._store.find_evaluation(flight.task.identity)
         if known is None:
@@ -527,7 +530,7 @@ class StudyLoop:
         )
         self._forget_after(flight, front)
 
-    def _fly(self, flight: _Flight) -> None:
+    def _fly(self, flight: Flight) -> None:
         while not self._executor.num_free:
             self._collect(flight.role)
         ticket = next(self._tickets)
@@ -543,7 +546,7 @@ class StudyLoop:
                 self._record(self._flights.pop(ticket), event)
         self._report(phase)
 
-    def _record(self, flight: _Flight, event: Event) -> None:
+    def _record(self, flight: Flight, event: Event) -> None:
         """Commit what became of a trial, then let searcher and front know."""
         # With room again a trial that had none is run under its number: it stays in flight.
         check_room(event)
@@ -571,7 +574,7 @@ class StudyLoop:
         )
         self._forget_after(flight, front)
 
-    def _fly_again(self, flight: _Flight, event: Lost | Preempted) -> None:
+    def _fly_again(self, flight: Flight, event: Lost | Preempted) -> None:
         """Begin the next attempt at a trial that lost its worker, or give it up."""
         lost = isinstance(event, Lost)
         outcome = AttemptOutcome.LOST if lost else AttemptOutcome.PREEMPTED
@@ -585,7 +588,7 @@ class StudyLoop:
         self._fly(replace(again, attempt=attempt))
 
     def _fail(
-        self, flight: _Flight, traceback: str, outcome: AttemptOutcome = AttemptOutcome.FAILED
+        self, flight: Flight, traceback: str, outcome: AttemptOutcome = AttemptOutcome.FAILED
     ) -> None:
         self._end(flight, TrialState.FAILED)
         self._driver.fail_trial(
@@ -615,7 +618,7 @@ class StudyLoop:
         self._end(flight, TrialState.PRUNED)
         self._forget_after(flight, None)
 
-    def _judge(self, flight: _Flight, report: Report) -> bool:
+    def _judge(self, flight: Flight, report: Report) -> bool:
         """Whether a search trial goes on from a rung; the judgement is committed."""
         known = self._judged.get((flight.number, report.epoch))
         if known is not None:
@@ -633,7 +636,7 @@ class StudyLoop:
         self._note_rung(flight.number, macs, judged)
         return judged.goes_on
 
-    def _note_rungs_of(self, flight: _Flight, evaluation: EvaluationRecord) -> None:
+    def _note_rungs_of(self, flight: Flight, evaluation: EvaluationRecord) -> None:
         """Let a trial whose evaluation is there already pass its rungs: it costs nothing."""
         macs = self._costs.totals(flight.task.spec.placement).macs
         for epoch in evaluation.learning_curve:
@@ -659,7 +662,7 @@ class StudyLoop:
     # What a trial's end changes
 
     def _end(
-        self, flight: _Flight, state: TrialState, top1: float | None = None
+        self, flight: Flight, state: TrialState, top1: float | None = None
     ) -> _FrontChange | None:
         """Take a trial's end into account.
 
@@ -704,7 +707,7 @@ class StudyLoop:
             hypervolume=hypervolume(points, self._objectives, reference),
         )
 
-    def _forget_after(self, flight: _Flight, change: _FrontChange | None) -> None:
+    def _forget_after(self, flight: Flight, change: _FrontChange | None) -> None:
         """Delete an ended trial's checkpoint, and the weights of what is not on the front."""
         if self._checkpoints is not None and flight.task.checkpoint is not None:
             self._checkpoints.delete(flight.task.checkpoint)

@@ -9,29 +9,37 @@ in the same slots as any trial.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from results.front import next_confirmations
 from results.records import (
+    Document,
     EvaluationRecord,
     ScoredTrial,
     SpecRecord,
+    StudyRecord,
     TrialParameters,
     TrialRole,
 )
 from search.evaluators import Report, Task
-from search.evaluators.supernet import FineTuneTask, Scores, ScoreTask, SupernetEvaluator
+from search.evaluators.scratch import ScratchEvaluator
+from search.evaluators.supernet import Scores, ScoreTask, SupernetEvaluator
 from search.executors import Executor
 from search.provenance import library_versions
 from search.retries import run_tasks
 from search.searchers import PastTrial, Proposal
-from search.study import StudyLoop, placement_of
+from search.study import Flight, StudyLoop, placement_of
 from sharedattn.backbones import resolve
+from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec, Placement
+from sharedattn.supernet import SupernetRecipe
 from sharedattn.training import Metrics
-from spaces.budget import CountedSpace
+from spaces.budget import Budget, CountedSpace
+from spaces.space import Space
 
 SUPERNET_NOTE = "sharedattn:supernet"
 MAX_EXHAUSTIVE = 20_000  # placements of a space that is scored whole, unless fewer are asked for
@@ -43,6 +51,27 @@ TASKS_PER_SLOT = 4  # of scoring: fewer share more, more waste less at the end
 def default_num_trials(space: CountedSpace) -> int:
     """Placements that are scored where no number is asked for."""
     return space.in_budget if space.in_budget <= MAX_EXHAUSTIVE else LARGE_SPACE_TRIALS
+
+
+def evaluator_of(
+    study: StudyRecord, note: Document, scratch: ScratchEvaluator
+) -> SupernetEvaluator:
+    """The evaluator of a study whose supernet has been trained, for its members.
+
+    Args:
+        study: the study.
+        note: what it keeps under `SUPERNET_NOTE`.
+        scratch: trains placements by themselves; its weights' store has the supernet's.
+    """
+    asked = study.fingerprint_document
+    return SupernetEvaluator(
+        scratch=scratch,
+        space=Space.from_document(study.space),
+        budget=Budget(max_macs=asked["max_macs"], max_params=asked["max_params"]),
+        recipe=SupernetRecipe.from_json(note["recipe"]),
+        seed=study.seed,
+        pretrained_sha256=note["pretrained_sha256"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +101,16 @@ class SupernetLoop(StudyLoop):
         super().__init__(evaluator=shared, **arguments)
         self._shared = shared
         self._executors = executors
+        self._numbers: set[int] = set()  # of what is scored
+        self._scores_all = False  # what is scored was not proposed by the searcher
+        self._resumed: list[Flight] = []  # trainings that were in flight when the driver went
 
     def _recover_search(self) -> list[TrialParameters]:
         """Feed the searcher from the scores; none of them is ever in flight."""
-        for row in self._store.trial_parameters(self._study, TrialRole.SEARCH):
+        rows = self._store.trial_parameters(self._study, TrialRole.SEARCH)
+        self._numbers = {row.number for row in rows}
+        self._scores_all = any(not row.repaired for row in rows)
+        for row in rows:
             assert row.top1 is not None
             self._trials.append(
                 PastTrial(
@@ -96,13 +131,20 @@ class SupernetLoop(StudyLoop):
         task = super()._task(spec, replicate, role, number)
         if not self._shared.fine_tunes:
             return task
-        return FineTuneTask(
-            spec=task.spec,
-            seed=task.seed,
-            identity=task.identity,
-            checkpoint=task.checkpoint,
-            supernet_sha256=self._study_attributes[SUPERNET_NOTE]["sha256"],
-        )
+        return self._shared.fine_tuning_task(task, self._study_attributes[SUPERNET_NOTE]["sha256"])
+
+    def _resume(self, flights: list[Flight]) -> None:
+        # After the search: another executor's work would wait for slots that these hold.
+        self._resumed = flights
+
+    def _confirm(self) -> None:
+        if self._shared.fine_tunes:
+            rows = self._store.trials(self._study)
+            seeds = self._study.record.confirm_seeds
+            if self._resumed or next_confirmations(rows, self._objectives, seeds):
+                self._trained_supernet()
+        super()._resume(self._resumed)
+        super()._confirm()
 
     @property
     def _shared_checkpoints(self) -> frozenset[str]:
@@ -114,7 +156,8 @@ class SupernetLoop(StudyLoop):
 
     @property
     def _is_exhaustive(self) -> bool:
-        return self._study.record.num_trials >= self._space.in_budget
+        # A space that was begun to be scored whole is, whatever number is asked for since.
+        return self._scores_all or self._study.record.num_trials >= self._space.in_budget
 
     def _search(self) -> None:
         if len(self._seen) >= min(self._study.record.num_trials, self._space.in_budget):
@@ -129,7 +172,11 @@ class SupernetLoop(StudyLoop):
     # Training
 
     def _trained_supernet(self) -> str:
-        """sha256 of the supernet's weights, which are trained unless they are there."""
+        """sha256 of the supernet's weights, which are trained unless they are there.
+
+        Raises:
+            InputError: those that the study's scores are of have gone, and come out otherwise.
+        """
         weights = self._shared.scratch.weights
         assert weights is not None
         key = self._shared.supernet_identity.key
@@ -148,8 +195,17 @@ class SupernetLoop(StudyLoop):
         with self._executors.training() as executor:
             [(_, measured, threads)] = run_tasks(executor, [task], on_report=show)
         assert measured.weights_sha256 is not None
+        if note is not None and self._seen and note["sha256"] != measured.weights_sha256:
+            raise InputError(
+                f"`the scores and trainings of a study are of one supernet` must hold, but the "
+                f"weights that scored {len(self._seen)} placements are not at "
+                f"{weights.shown(key, note['sha256'])}, and training again gave others; put them "
+                f"back there, or begin another study with --study"
+            )
         note = {
             "key": key,
+            "recipe": self._shared.recipe.to_json(),
+            "pretrained_sha256": self._shared.pretrained_sha256,
             "sha256": measured.weights_sha256,
             "top1": measured.top1,
             "wall_time_s": measured.wall_time_s,
@@ -166,12 +222,17 @@ class SupernetLoop(StudyLoop):
     # Scoring
 
     def _score_all(self, executor: Executor, sha256: str) -> None:
-        """Score what has not been scored of the whole space; numbers follow the space's order."""
-        numbered = dict(enumerate(self._space.enumerate()))
-        missing = {n: p for n, p in numbered.items() if p not in self._seen}
+        """Score what has not been scored of the whole space.
+
+        Numbers follow the space's order, after those that the searcher has proposed if a part was
+        asked for first.
+        """
+        free = (number for number in itertools.count() if number not in self._numbers)
+        rest = (placement for placement in self._space.enumerate() if placement not in self._seen)
+        missing = dict(zip(free, rest, strict=False))
         for trials in self._scored(executor, sha256, missing):
             self._driver.record_scored(trials)
-            self._seen |= {numbered[trial.number] for trial in trials}
+            self._seen |= {missing[trial.number] for trial in trials}
             self._report(TrialRole.SEARCH, "scoring")
 
     def _score_generations(self, executor: Executor, sha256: str) -> None:

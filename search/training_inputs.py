@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from search.config import DEFAULT_DATA
 from sharedattn.backbones import describe
@@ -12,6 +13,16 @@ from sharedattn.recipe import Recipe
 from sharedattn.supernet import SupernetRecipe
 
 GENERAL_RECIPE = "deit"
+
+Start = Literal["scratch", "supernet", "weights"]
+"""What a network's training starts from: its initialisation, its share of the weights of a
+supernet that was trained from scratch, or a trained model's, through a supernet or not."""
+
+_SUFFIXES: dict[Start, str] = {
+    "scratch": "",
+    "supernet": "-from-supernet",
+    "weights": "-fine-tuning",
+}
 
 
 def data_for(
@@ -35,7 +46,7 @@ def data_for(
 
 
 def load_recipe(
-    name: str | None, data: str, epochs: int | None, *, from_weights: bool = False
+    name: str | None, data: str, epochs: int | None, *, start: Start = "scratch"
 ) -> Recipe:
     """A recipe for some data.
 
@@ -43,24 +54,23 @@ def load_recipe(
         name: a recipe's name or file; None: the data's own.
         data: name of the data.
         epochs: in place of the recipe's; None: as they are.
-        from_weights: whether networks start from trained weights, for which the data's own recipe
-            is another.
+        start: what networks start from; for each the data has a recipe of its own.
 
     Raises:
         InputError: no such recipe, or one with a value out of range.
     """
-    recipe = Recipe.load(name or _own_recipe(data, from_weights))
+    recipe = Recipe.load(name or _own_recipe(data, start))
     return recipe if epochs is None else recipe.with_changes(epochs=epochs)
 
 
 def load_supernet_recipe(
-    name: str | None, data: str, epochs: int | None, *, from_weights: bool = False
+    name: str | None, data: str, epochs: int | None, *, start: Start = "scratch"
 ) -> SupernetRecipe:
     """A supernet's recipe for some data; arguments and errors as `load_recipe`."""
-    recipe = SupernetRecipe.load(name or _own_recipe(data, from_weights))
+    recipe = SupernetRecipe.load(name or _own_recipe(data, start))
     return recipe if epochs is None else recipe.with_epochs(epochs)
 
 
-def _own_recipe(data: str, from_weights: bool) -> str:
+def _own_recipe(data: str, start: Start) -> str:
     own = DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
-    return f"{own}-fine-tuning" if from_weights else own
+    return own + _SUFFIXES[start]

@@ -14,12 +14,15 @@ from sharedattn.network import Network
 from sharedattn.placement import Kind, Placement
 
 
-def extract(network: Network, placement: Placement) -> Network:
+def extract(
+    network: Network, placement: Placement, *, drop_path_rate: float | None = None
+) -> Network:
     """The stand-alone network of a placement, with a copy of its share of the weights.
 
     Args:
         network: a network whose envelope holds the placement.
         placement: what each layer does.
+        drop_path_rate: stochastic depth of the backbone's last block; None: as in `network`.
 
     Returns:
         A network of `placement` alone; its logits are those of `network` run with it, to
@@ -36,7 +39,7 @@ def extract(network: Network, placement: Placement) -> Network:
             network.backbone,
             placement,
             fused=network.fused,
-            drop_path_rate=network.drop_path_rate,
+            drop_path_rate=network.drop_path_rate if drop_path_rate is None else drop_path_rate,
         )
     shared = _as_used(network, placement)
     own = {}

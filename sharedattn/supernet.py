@@ -308,7 +308,9 @@ class SupernetTrainer(EpochTrainer):
         self._largest = largest
         self._smallest = smallest
         self._sampler = sampler
-        own_names = _own_names(network, largest)
+        own_names = _own_names(
+            network, Placement.all_vanilla([len(stage) for stage in largest.stages])
+        )
         split_joint_maps(network)
         super().__init__(network, data, recipe.training, seed=seed, device=device, rank=rank)
         self._of_largest = [

@@ -143,7 +143,11 @@ class RankedEvaluator(Evaluator):
 
 def measure(evaluator: Evaluator, task: Task) -> Measurement:
     """Run an evaluation to its end, whatever it reports on the way."""
-    evaluation = evaluator.evaluate(task)
+    return outcome(evaluator.evaluate(task))
+
+
+def outcome(evaluation: Generator[Report, None, Measurement]) -> Measurement:
+    """What an evaluation returns at its end, whatever it reports on the way."""
     while True:
         try:
             next(evaluation)

@@ -141,9 +141,7 @@ class SupernetEvaluator(RankedEvaluator):
 
     @property
     def recipe_key(self) -> str:
-        if not self.fine_tunes:
-            return self.scratch.recipe_key
-        return fine_tuning_key(self.scratch.recipe_key, self.supernet_identity.key)
+        return self.scratch.recipe_key
 
     @property
     def data_fingerprint(self) -> str:
@@ -221,6 +219,26 @@ class SupernetEvaluator(RankedEvaluator):
             weights_sha256=weights_sha256,
         )
 
+    def fine_tuning_task(self, task: Task, weights_sha256: str) -> FineTuneTask:
+        """A placement's training from scratch as one from its share of the supernet's weights."""
+        recipe_key = fine_tuning_key(task.identity.recipe_key, weights_sha256)
+        return FineTuneTask(
+            spec=task.spec,
+            seed=task.seed,
+            identity=replace(task.identity, recipe_key=recipe_key),
+            checkpoint=task.checkpoint,
+            supernet_sha256=weights_sha256,
+        )
+
+    def member(self, placement: Placement, weights_sha256: str) -> Network:
+        """A placement's own network with its share of the supernet's weights, to be trained."""
+        networks = self._trained_networks(weights_sha256)
+        return extract(
+            self._network_of(networks, Group.of(placement, self.recipe)),
+            placement,
+            drop_path_rate=self.scratch.recipe.drop_path_rate,
+        )
+
     def check_tree_memory(self) -> None:
         """Refuse, before anything is trained, a bound that scoring could not keep.
 
@@ -247,9 +265,7 @@ class SupernetEvaluator(RankedEvaluator):
             return self._score(task)
         network = None
         if isinstance(task, FineTuneTask):
-            networks = self._trained_networks(task.supernet_sha256)
-            group = Group.of(task.spec.placement, self.recipe)
-            network = extract(self._network_of(networks, group), task.spec.placement)
+            network = self.member(task.spec.placement, task.supernet_sha256)
         return (yield from replace(self.scratch, rank=self.rank).train(task, network))
 
     @cached_property

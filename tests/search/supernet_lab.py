@@ -55,6 +55,7 @@ class SupernetLab:
         self.executors = []
         self.split_by = "none"
         self.fine_tunes = False
+        self.neutral_gates = True
 
     @property
     def evaluator(self):
@@ -68,7 +69,10 @@ class SupernetLab:
             space=self.space.space,
             budget=self.space.budget,
             recipe=SupernetRecipe(
-                training=self.training, scored_images=97, split_by=self.split_by
+                training=self.training,
+                scored_images=97,
+                split_by=self.split_by,
+                neutral_gates=self.neutral_gates,
             ),
             seed=3,
             fine_tunes=self.fine_tunes,
@@ -93,7 +97,7 @@ class SupernetLab:
         training, scoring, retraining = self.executors
         record = StudyRecord(
             name=name,
-            fingerprint_document={},
+            fingerprint_document={"starts_from": "weights"} if self.fine_tunes else {},
             space={},
             data={},
             recipe={},
@@ -136,6 +140,13 @@ class SupernetLab:
         """What the study keeps of its supernet."""
         with Store.open(f"sqlite:///{self.folder / 'lab.db'}") as store:
             return store.searcher_attributes(store.study(name))[SUPERNET_NOTE]
+
+    def evaluations(self, weights, name="study"):
+        """Identities of a study's evaluations by `trained` or by `inherited` weights."""
+        with Store.open(f"sqlite:///{self.folder / 'lab.db'}") as store:
+            keys = {row.evaluation_key for row in store.trials(store.study(name))}
+            found = [store.find_evaluation(key).record.identity for key in sorted(keys)]
+        return [identity for identity in found if identity.fidelity.weights == weights]
 
     def summary(self, name="study"):
         with Store.open(f"sqlite:///{self.folder / 'lab.db'}") as store:

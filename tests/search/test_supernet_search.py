@@ -1,20 +1,25 @@
 """A search by shared weights as the command line runs it, to a verified export."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from fakes import Inline
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from results.export import read_export
 from results.records import TrialRole
 from results.report import render_report
 from results.store import Store
 from results.summary import StudySummary
+from search.cli import main
 from search.config import SearchConfig
 from search.exporting import export_placement, verify_folder
 from search.run import prepare, run_search
+from search.supernet_study import SUPERNET_NOTE
 from sharedattn.backbones import build, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
@@ -120,11 +125,14 @@ def test_members_of_the_front_go_on_from_the_weights_that_scored_them(
     with Store.open(prepared.storage, create=True) as store:
         summary = StudySummary.read(store, run_search(prepared, store))
         export_placement(store, summary, "best", tmp_path / "best", weights=prepared.weights)
+        sha256 = store.searcher_attributes(summary.study)[SUPERNET_NOTE]["sha256"]
     assert summary.inheritance.gaps
     assert summary.inheritance.to_json()["front_training"] == "fine-tune"
     assert "fine-tuned from them, +0.0 points" in str(summary.inheritance)
     assert {gap.top1 for gap in summary.inheritance.gaps} == {0.0}
-    assert read_export(tmp_path / "best").starts_from == prepared.shared.supernet_identity.key
+    assert read_export(tmp_path / "best").starts_from == sha256
+    card = (tmp_path / "best" / "README.md").read_text(encoding="utf-8")
+    assert f"share of a supernet's weights (sha256 {sha256[:12]})" in card
     assert verify_folder(tmp_path / "best")["ok"] is True
 
 
@@ -144,17 +152,21 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
     with Store.open(prepared.storage, create=True) as store:
         summary = StudySummary.read(store, run_search(prepared, store))
         export_placement(store, summary, "best", tmp_path / "best", weights=prepared.weights)
-        dropped = [g.trained for g in summary.inheritance.gaps]
-        dropped = [c for c in dropped if c not in summary.front.members]
-        for candidate in dropped[:1]:
-            with pytest.raises(InputError, match="fine-tuned placement has its weights"):
-                export_placement(
-                    store,
-                    summary,
-                    str(candidate.number),
-                    tmp_path / "dropped",
-                    weights=prepared.weights,
-                )
+        sha256 = store.searcher_attributes(summary.study)[SUPERNET_NOTE]["sha256"]
+        # Weights that have gone are fine-tuned again, to the same.
+        best = summary.pick("best").best_run
+        first = prepared.weights.load(best.evaluation_key, best.weights_sha256)
+        prepared.weights.delete(best.evaluation_key)
+        message = export_placement(
+            store, summary, "best", tmp_path / "again", weights=prepared.weights
+        )
+        assert "not found" in message
+        again = load_file(tmp_path / "again" / "model.safetensors")
+        assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
+        prepared.weights.delete(shared.supernet_identity.key)
+        with pytest.raises(InputError, match="begin with those of the supernet.*put them back"):
+            export_placement(store, summary, "best", tmp_path / "no", weights=prepared.weights)
+    assert verify_folder(tmp_path / "again")["ok"] is True
     # New parts learnt alone, so that the trained model is what it was.
     [whole] = [row for row in summary.rows if row.placement == "V2" and row.role.value == "search"]
     alone = evaluate(
@@ -166,7 +178,7 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
     )
     assert whole.top1 == alone.top1
     record = read_export(tmp_path / "best")
-    assert record.starts_from == shared.supernet_identity.key
+    assert record.starts_from == sha256
     assert verify_folder(tmp_path / "best")["ok"] is True
     assert {len(member.runs) for member in summary.front.members} == {2}
     # The same study from other weights is another one.
@@ -217,3 +229,18 @@ def test_a_supernet_is_searched_with_no_training_of_the_front_where_none_is_aske
     assert not summary.front.is_confirmed
     assert summary.front.fidelity.weights == "inherited"
     assert Placement.parse("V2") in {Placement.parse(c.placement) for c in summary.candidates}
+
+
+def test_a_front_of_which_nothing_is_trained_is_shown_and_its_knee_trained_for_the_export(
+    config, tmp_path, capsys
+):
+    arguments = ["search", config.space, "--evaluator", "supernet", "--supernet-epochs", "1"]
+    arguments += ["--epochs", "1", "--trials", "5", "--workers", "1", "--device", "cpu"]
+    arguments += ["--confirm-seeds", "0", "--out", str(tmp_path / "out"), "--json"]
+    assert main(arguments) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["trials"]["complete"] == 5
+    record = read_export(Path(document["exported"]))
+    assert record.starts_from is not None
+    assert record.evaluation.identity.fidelity.weights == "trained"
+    assert verify_folder(Path(document["exported"]))["ok"] is True

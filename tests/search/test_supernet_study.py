@@ -6,7 +6,7 @@ import pytest
 from fakes import DriverKilledError
 from supernet_lab import SPACE, SupernetLab
 
-from results.records import TrialRole, TrialState
+from results.records import TrialRole, TrialState, fine_tuning_key
 from results.summary import front_document
 from search.errors import SharedWorkError
 from search.evaluators import measure
@@ -16,6 +16,7 @@ from search.supernet_study import (
     MAX_EXHAUSTIVE,
     default_num_trials,
 )
+from sharedattn import supernet
 from sharedattn.data import open_data
 from sharedattn.errors import InputError
 from sharedattn.extract import extract
@@ -228,3 +229,86 @@ def test_groups_that_share_no_weights_are_trained_one_after_the_other_and_scored
     with pytest.raises(DriverKilledError):
         lab.run("killed", die_after=(2, None, None))
     assert scores(lab.run("killed")) == found
+
+
+def test_a_study_may_be_asked_for_the_whole_space_after_a_part_and_keeps_what_it_has(lab):
+    part = lab.run("part", num_trials=19)
+    whole = lab.run("part")
+    assert scores(part).items() <= scores(whole).items()
+    rows = [row for row in whole.rows if row.role is TrialRole.SEARCH]
+    assert sorted(row.number for row in rows) == list(range(lab.space.in_budget))
+    assert scores(whole) == scores(lab.run("all"))
+
+
+def test_a_space_that_was_begun_to_be_scored_whole_is_whatever_number_is_asked_for_since(lab):
+    with pytest.raises(DriverKilledError):
+        lab.run("killed", die_after=(None, 2, None))
+    begun = lab.summary("killed").rows
+    assert 0 < len(begun) < lab.space.in_budget
+    lab.run("killed", num_trials=len(begun) + 1)
+    assert len(lab.summary("killed").rows) == lab.space.in_budget
+
+
+@pytest.fixture
+def tuning(lab):
+    """A lab that fine-tunes its front."""
+    lab.fine_tunes = True
+    lab.neutral_gates = False
+    return lab
+
+
+def test_fine_tunings_are_named_by_the_weights_that_they_begin_with(tuning):
+    summary = tuning.run(confirm_seeds=1)
+    [key] = {row.recipe_key for row in tuning.evaluations("trained")}
+    recipe_key = tuning.evaluator.scratch.recipe_key
+    assert key == fine_tuning_key(recipe_key, tuning.note()["sha256"])
+    assert summary.inheritance.fine_tuned
+
+
+def test_weights_that_have_gone_are_trained_again_before_anything_is_fine_tuned(tuning):
+    expected = tuning.run("whole", confirm_seeds=1)
+    tuning.run()
+    weights = tuning.evaluator.scratch.weights
+    weights.delete(tuning.evaluator.supernet_identity.key)
+    summary = tuning.run(confirm_seeds=1)
+    assert len(tuning.executors[0].evaluated) == 1
+    assert [(m.placement, m.top1s) for m in summary.front.members] == [
+        (m.placement, m.top1s) for m in expected.front.members
+    ]
+
+
+def test_other_weights_never_stand_in_for_those_that_scored(tuning, monkeypatch):
+    tuning.run()
+    weights = tuning.evaluator.scratch.weights
+    weights.delete(tuning.evaluator.supernet_identity.key)
+    # As another machine's arithmetic would.
+    initialise = supernet.initialise
+
+    def otherwise(network, scheme):
+        initialise(network, scheme)
+        next(network.parameters()).data.mul_(1.001)
+
+    monkeypatch.setattr(supernet, "initialise", otherwise)
+    with pytest.raises(InputError, match="are of one supernet.*put them back there"):
+        tuning.run(confirm_seeds=1)
+    assert not tuning.summary("study").count(TrialRole.CONFIRM)["failed"]
+
+
+def test_fine_tunings_that_were_in_flight_wait_for_the_shared_work(tuning):
+    with pytest.raises(DriverKilledError):
+        tuning.run(num_trials=19, confirm_seeds=1, die_after=(None, None, 1))
+    tuning.run(num_trials=30, confirm_seeds=1)
+    _, scoring, front = tuning.executors
+    assert scoring.evaluated
+    assert front.evaluated
+    rows = tuning.summary("study").rows
+    assert {row.state for row in rows} == {TrialState.COMPLETE}
+
+
+def test_a_member_has_the_stochastic_depth_of_its_own_recipe(tuning):
+    tuning.run()
+    evaluator = tuning.evaluator
+    recipe = replace(evaluator.scratch.recipe, drop_path_rate=0.25)
+    evaluator = replace(evaluator, scratch=replace(evaluator.scratch, recipe=recipe))
+    member = evaluator.member(Placement.parse("V2"), tuning.note()["sha256"])
+    assert member.drop_path_rate == 0.25

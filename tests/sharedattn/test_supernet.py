@@ -43,14 +43,14 @@ class Listed:
         return rng.choice(self.placements)
 
 
-def trainer(recipe=SUPERNET, *, seed=3, sampler=None, network=None):
+def trainer(recipe=SUPERNET, *, seed=3, sampler=None, network=None, largest=LARGEST):
     if network is None:
         network = supernet_network(SPEC.backbone, ENVELOPE, recipe, seed=seed)
     return SupernetTrainer(
         network,
         Shades(),
         recipe,
-        largest=LARGEST,
+        largest=largest,
         smallest=SMALLEST,
         sampler=sampler or Listed(),
         seed=seed,
@@ -290,6 +290,16 @@ def test_groups_part_the_placements_and_have_networks_of_their_own():
     assert {sampler.sample(rng) for _ in range(20)} == set(gated)
     with pytest.raises(RuntimeError, match="none of the gated group"):
         GroupSampler(Listed(OTHERS[:1]), Group.GATED, split).sample(rng)
+
+
+def test_cells_of_the_gated_group_learn_alone_too():
+    recipe = replace(SUPERNET, alone_epochs=2)
+    training = trainer(recipe, largest=Group.GATED.largest(ENVELOPE))
+    before = {n: p.detach().clone() for n, p in training.network.named_parameters()}
+    training.run_epoch()
+    moved = {n for n, p in training.network.named_parameters() if not torch.equal(p, before[n])}
+    assert any(name.startswith("dia_cells.") for name in moved)
+    assert not any(".norm2." in name or ".mlp." in name for name in moved)
 
 
 SEPARATE = replace(SUPERNET, separate_norms=True)
