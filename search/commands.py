@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from results.export import check_target, read_export
+from results.front import Candidate
 from results.quantities import format_quantity
-from results.records import Study, TrialRole, TrialRow
+from results.records import Fidelity, Study, TrialRole
 from results.report import write_report
 from results.store import Store
 from results.summary import StudySummary, front_document
@@ -93,7 +94,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
             exported = folder / "knee"
             # A finished study is asked again for its result: what stands there is not made anew,
             # nor is the test split opened once more.
-            if not _holds(exported, summary.knee.best_run):
+            if not _holds(exported, summary.knee, record.name):
                 message = export_placement(
                     store,
                     summary,
@@ -422,12 +423,19 @@ def _study(store: Store, name: str | None) -> Study:
     return studies[-1]
 
 
-def _holds(folder: Path, run: TrialRow) -> bool:
-    """Whether a folder is the export of this run."""
+def _holds(folder: Path, candidate: Candidate, study: str) -> bool:
+    """Whether a folder is the export of a study's placement, of the run that would be exported."""
+    run = candidate.best_run
     try:
-        return read_export(folder).evaluation.identity.key == run.evaluation_key
+        record = read_export(folder)
     except InputError:
         return False
+    identity = record.evaluation.identity
+    if Fidelity.from_key(run.fidelity_key or "").weights == "trained":
+        return identity.key == run.evaluation_key
+    # It was trained for its export: the study has no evaluation of that name.
+    made = (record.study, record.trial, identity.spec_key, identity.seed)
+    return made == (study, candidate.number, run.spec_key, run.seed)
 
 
 def _print_front(summary: StudySummary, console: Console) -> None:

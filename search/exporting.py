@@ -79,8 +79,14 @@ def export_placement(
     data = DataConfig.from_json(study.data.get("config", {}))
     key = evaluation.identity.key
     sha256 = evaluation.weights_sha256
+    is_inherited = evaluation.identity.fidelity.weights == "inherited"
+    by_seed = {
+        run.seed: top1
+        for run, top1 in zip(candidate.runs, candidate.top1s, strict=True)
+        if run.seed is not None and not is_inherited
+    }
     missing = None
-    if evaluation.identity.fidelity.weights == "inherited":
+    if is_inherited:
         missing = "its accuracy is of shared weights"
     elif sha256 is None:
         missing = "its weights were not kept"
@@ -89,6 +95,11 @@ def export_placement(
     shared, starts_from = None, None
     if study.fine_tunes:
         note = store.searcher_attributes(summary.study)[SUPERNET_NOTE]
+        if "recipe" not in note:
+            raise InputError(
+                f"`a study of fine-tuned placements names their supernet's recipe` must hold, but "
+                f"{study.name!r} was made by an earlier version; search again by another --study"
+            )
         starts_from = str(note["sha256"])
         if missing is not None:
             if not weights.has(note["key"], starts_from):
@@ -122,16 +133,14 @@ def export_placement(
         state_dict,
         device=device,
         onnx=onnx,
-        top1_by_seed={
-            run.seed: top1
-            for run, top1 in zip(candidate.runs, candidate.top1s, strict=True)
-            if run.seed is not None
-        },
+        top1_by_seed=by_seed | {evaluation.identity.seed: evaluation.top1},
         study=study.name,
         trial=candidate.number,
         starts_from=starts_from,
         latency=store.latencies(summary.study).get(candidate.spec_key),
     )
+    if is_inherited:
+        return f"{missing}: it was trained for its export, by seed {evaluation.identity.seed}"
     return missing and f"{missing}: it was trained again, under the same seed"
 
 

@@ -160,7 +160,9 @@ class SupernetLoop(StudyLoop):
         return self._scores_all or self._study.record.num_trials >= self._space.in_budget
 
     def _search(self) -> None:
-        if len(self._seen) >= min(self._study.record.num_trials, self._space.in_budget):
+        in_budget = self._space.in_budget
+        total = in_budget if self._is_exhaustive else self._study.record.num_trials
+        if len(self._seen) >= min(total, in_budget):
             return
         sha256 = self._trained_supernet()
         with self._executors.scoring() as executor:
@@ -196,6 +198,8 @@ class SupernetLoop(StudyLoop):
             [(_, measured, threads)] = run_tasks(executor, [task], on_report=show)
         assert measured.weights_sha256 is not None
         if note is not None and self._seen and note["sha256"] != measured.weights_sha256:
+            # Another try, where they come out right, must not go on from these.
+            self._forget_checkpoints()
             raise InputError(
                 f"`the scores and trainings of a study are of one supernet` must hold, but the "
                 f"weights that scored {len(self._seen)} placements are not at "
@@ -214,10 +218,13 @@ class SupernetLoop(StudyLoop):
         }
         self._driver.save_searcher_attributes({SUPERNET_NOTE: note})
         self._study_attributes[SUPERNET_NOTE] = note
+        self._forget_checkpoints()
+        return measured.weights_sha256
+
+    def _forget_checkpoints(self) -> None:
         if self._checkpoints is not None:
             for name in self._shared_checkpoints:
                 self._checkpoints.delete(name)
-        return measured.weights_sha256
 
     # Scoring
 

@@ -88,7 +88,9 @@ def test_a_search_from_its_start_to_a_verified_export(config, tmp_path):
         message = export_placement(
             store, summary, str(other.number), tmp_path / "other", weights=prepared.weights
         )
-        assert message.startswith("its accuracy is of shared weights: it was trained again")
+        assert message.startswith(
+            "its accuracy is of shared weights: it was trained for its export, by seed 0"
+        )
     assert verify_folder(tmp_path / "best")["ok"] is True
     assert read_export(tmp_path / "other").evaluation.identity.fidelity.weights == "trained"
     page = render_report(summary, convention="")
@@ -243,4 +245,9 @@ def test_a_front_of_which_nothing_is_trained_is_shown_and_its_knee_trained_for_t
     record = read_export(Path(document["exported"]))
     assert record.starts_from is not None
     assert record.evaluation.identity.fidelity.weights == "trained"
+    assert record.top1_by_seed == {0: record.evaluation.top1}
     assert verify_folder(Path(document["exported"]))["ok"] is True
+    # A finished study is asked again for its result, and makes nothing anew.
+    written = (Path(document["exported"]) / "model.safetensors").stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert (Path(document["exported"]) / "model.safetensors").stat().st_mtime_ns == written
