@@ -72,6 +72,7 @@ def inherited(
             budget=space.budget,
             recipe=recipe,
             seed=seed,
+            fine_tunes=False,
         )
         trained = measure(evaluator, evaluator.supernet_task("supernet"))
         assert trained.weights_sha256 is not None
