@@ -299,9 +299,9 @@ RECIPES: dict[str, Recipe] = {
 # short that its members go on learning at the full rate.
 RECIPES |= {
     "digit-pairs-from-supernet": replace(RECIPES["digit-pairs"], epochs=6, warmup_epochs=0.3),
-    "deit-from-supernet": replace(RECIPES["deit"], epochs=30, lr=2.5e-5, warmup_epochs=1.0),
     "digit-pairs-fine-tuning": replace(
         RECIPES["digit-pairs"], epochs=6, lr=1e-2, warmup_epochs=0.5
     ),
     "deit-fine-tuning": replace(RECIPES["deit"], epochs=30, lr=2.5e-5, warmup_epochs=1.0),
 }
+RECIPES["deit-from-supernet"] = RECIPES["deit-fine-tuning"]

@@ -24,7 +24,7 @@ from sharedattn.backbones import build, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec, Placement
-from sharedattn.recipe import Recipe
+from sharedattn.recipe import RECIPES, Recipe
 from sharedattn.training import evaluate, train
 from spaces.budget import Budget
 
@@ -247,6 +247,12 @@ def test_a_front_of_which_nothing_is_trained_is_shown_and_its_knee_trained_for_t
     assert record.evaluation.identity.fidelity.weights == "trained"
     assert record.top1_by_seed == {0: record.evaluation.top1}
     assert verify_folder(Path(document["exported"]))["ok"] is True
+    # Trained by itself it begins from scratch, by the recipe for that.
+    retrained = ["train", document["exported"], "--epochs", "1", "--device", "cpu"]
+    assert main([*retrained, "--to", str(tmp_path / "retrained")]) == 0
+    record = read_export(tmp_path / "retrained")
+    assert record.starts_from is None
+    assert Recipe.from_json(record.recipe) == RECIPES["digit-pairs"].with_changes(epochs=1)
     # A finished study is asked again for its result, and makes nothing anew.
     written = (Path(document["exported"]) / "model.safetensors").stat().st_mtime_ns
     assert main(arguments) == 0
