@@ -1,0 +1,62 @@
+"""What was made before folders were read by our own scan: it keeps its keys, opens and verifies."""
+
+import json
+import shutil
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from search.cli import main
+from search.config import SearchConfig
+from search.run import prepare
+from sharedattn.backbones import resolve
+from sharedattn.data import DataConfig, open_data
+from sharedattn.placement import NetworkSpec
+from sharedattn.recipe import RECIPES, Recipe
+from sharedattn.supernet import SUPERNET_RECIPES
+
+BEFORE = Path(__file__).parent / "reader_1"
+KEYS = json.loads((BEFORE / "keys.json").read_text())
+
+# timm 1.0.31 leaves closing an image's file to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+@pytest.fixture
+def before(tmp_path, monkeypatch):
+    """A folder as that of the commands that made the fixtures, with what they left behind."""
+    with zipfile.ZipFile(BEFORE / "shapes.zip") as archive:
+        archive.extractall(tmp_path)
+    out = tmp_path / "out"
+    shutil.copytree(BEFORE / "weights", out / "weights")
+    with sqlite3.connect(out / "sharedattn.db") as database:
+        database.executescript((BEFORE / "database.sql").read_text())
+    database.close()
+    for name in ("shapes.yaml", "recipe.yaml", "tiny.yaml"):
+        shutil.copy(BEFORE / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_specs_recipes_and_the_embedded_data_keep_their_keys():
+    assert {t: resolve(NetworkSpec.parse(t)).key for t in KEYS["specs"]} == KEYS["specs"]
+    assert {n: RECIPES[n].key for n in KEYS["recipes"]} == KEYS["recipes"]
+    assert Recipe.load(str(BEFORE / "recipe.yaml")).key == KEYS["recipe_file"]
+    supernets = {n: SUPERNET_RECIPES[n].key for n in KEYS["supernet_recipes"]}
+    assert supernets == KEYS["supernet_recipes"]
+    assert open_data(DataConfig(name="digit-pairs")).fingerprint == KEYS["digit_pairs"]
+
+
+def test_the_main_jobs_keep_their_fingerprints(tmp_path):
+    main_job = SearchConfig(out=tmp_path, num_workers=1)
+    supernet = SearchConfig(out=tmp_path, num_workers=1, evaluator="supernet")
+    assert prepare(main_job).record.fingerprint == KEYS["studies"]["main job"]
+    assert prepare(supernet).record.fingerprint == KEYS["studies"]["main job, supernet"]
