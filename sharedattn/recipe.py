@@ -53,7 +53,8 @@ class Recipe:
         rungs: epochs, ascending, after which a trial is evaluated and may be stopped.
         restarts: whether the schedule comes down at each rung and starts again, or is one
             descent whatever the rungs.
-        loader_workers: processes that load images; the embedded data needs none.
+        loader_workers: processes that load images, at most one a core of the trial; None: one a
+            core; 0: none, images are loaded where they are used. The embedded data needs none.
         grad_checkpointing: compute each layer again in the backward pass, for less memory.
 
     Raises:
@@ -85,7 +86,7 @@ class Recipe:
     cutmix: float = 0.0
     rungs: tuple[int, ...] = ()
     restarts: bool = False
-    loader_workers: int = 0
+    loader_workers: int | None = None
     grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -100,6 +101,8 @@ class Recipe:
                     f"`{low:g} <= {name} <= {high:g}` must hold in a recipe, but got {value!r}"
                 )
         for name in ("epochs", "batch_size", "loader_workers"):
+            if name == "loader_workers" and self.loader_workers is None:
+                continue
             if type(getattr(self, name)) is not int:
                 raise InputError(
                     f"`{name}` of a recipe is a whole number, but got {getattr(self, name)!r}"
@@ -291,7 +294,6 @@ RECIPES: dict[str, Recipe] = {
         random_erasing=0.25,
         mixup=0.8,
         cutmix=1.0,
-        loader_workers=4,
     ),
 }
 

@@ -10,14 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.datasets import load_digits
 
-from sharedattn.data.source import Batch, DataConfig, DataSource, Split, spread
+from sharedattn.data.source import (
+    EMBEDDED,
+    Batch,
+    DataConfig,
+    DataSource,
+    Split,
+    SplitName,
+    spread,
+)
 from sharedattn.errors import InputError
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
@@ -29,8 +37,6 @@ PAIRS_PER_EPOCH = 4480
 EVAL_PAIRS = 4000
 SPLIT_SEED = 20_260
 EVAL_SEEDS = {"validation": 20_261, "test": 20_262}
-
-SplitName = Literal["train", "validation", "test"]
 
 
 class _Digits(NamedTuple):
@@ -109,7 +115,7 @@ class DigitPairs(DataSource):
         InputError: another image size or number of channels, or a root.
     """
 
-    name = "digit-pairs"
+    name = EMBEDDED
     image_size = IMAGE_SIZE
     in_chans = 1
     num_classes = 2
@@ -117,13 +123,14 @@ class DigitPairs(DataSource):
     def __init__(self, config: DataConfig) -> None:
         if config.image_size not in (None, IMAGE_SIZE) or config.in_chans not in (None, 1):
             raise InputError(
-                f"`digit-pairs has images of 16x16 pixels and 1 channel` must hold, but the "
-                f"network asks for image size {config.image_size} and {config.in_chans} channels"
+                f"`--data` digit-pairs has images of 16x16 pixels and 1 channel, but the network "
+                f"takes image size {config.image_size} and {config.in_chans} channels; name a "
+                f"backbone for those, or other data"
             )
         if config.root is not None:
             raise InputError(
-                f"`digit-pairs is embedded and has no root` must hold, but got {config.root!r}; "
-                f"leave it out"
+                f"`--data-root` is {config.root!r}, but digit-pairs is embedded and lies in no "
+                f"folder; leave it out"
             )
         self.identity = {
             "name": self.name,
@@ -136,6 +143,7 @@ class DigitPairs(DataSource):
             "transform": "standardised",
         }
         self._eval: dict[Split, Batch] = {}
+        _refuse_choices(config)
 
     def num_images(self, split: SplitName) -> int:
         return PAIRS_PER_EPOCH if split == "train" else EVAL_PAIRS
@@ -172,3 +180,23 @@ class DigitPairs(DataSource):
         chosen = torch.tensor(spread(EVAL_PAIRS, at_most))
         for part in rank.turns(torch.split(chosen, batch_size)):
             yield images[part].to(device), labels[part].to(device)
+
+
+def _refuse_choices(config: DataConfig) -> None:
+    """Refuse what is chosen for data on disk.
+
+    Raises:
+        InputError: names what is to be left out.
+    """
+    chosen = {
+        "--test-split": config.test_fraction is not None,
+        "--classes": config.classes is not None,
+        "--pixels, --mean, --std, --interpolation, --crop-pct and --crop-mode": bool(
+            config.pixels.given()
+        ),
+    }
+    useless = [name for name, is_chosen in chosen.items() if is_chosen]
+    if useless:
+        raise InputError(
+            f"{useless[0]}: digit-pairs has its own splits, classes and pixels; leave it out"
+        )

@@ -6,12 +6,13 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import torch
 
+from sharedattn.data.pixels import PixelChanges, Pixels
 from sharedattn.errors import InputError
 from sharedattn.ranks import ALONE, Rank
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from sharedattn.recipe import Recipe
 
 Split = Literal["validation", "test"]
+SplitName = Literal["train", "validation", "test"]
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+EMBEDDED = "digit-pairs"
+READER = 2  # the way in which folders and named data sets are read today
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,16 @@ class DataConfig:
         in_chans: image channels, 1 or 3; None: the data's own.
         val_fraction: share of the training images cut off as validation where the data has none.
         split_seed: seed of that cut.
+        test_fraction: share of the training images cut off as test where the data has none; None:
+            as much as `val_fraction`; 0: there is no test split.
+        reader: how data on disk is read: 2, by our own scan; 1, as before there was one.
+        classes: names of a folder's classes in the order of their numbers; None: those that train
+            has, by code point.
+        left_out: files of a folder that are taken for absent, since they cannot be used.
+        pixels: what is asked for in place of `default_pixels`.
+
+    Raises:
+        InputError: a value out of its range.
     """
 
     name: str
@@ -43,14 +59,60 @@ class DataConfig:
     in_chans: int | None = None
     val_fraction: float = 0.1
     split_seed: int = 0
+    test_fraction: float | None = None
+    reader: int = READER
+    classes: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+    pixels: PixelChanges = PixelChanges()
+
+    def __post_init__(self) -> None:
+        if self.reader not in (1, READER):
+            raise InputError(
+                f"`reader` of data is {self.reader!r}; this version reads data as 1 or {READER}"
+            )
+        if self.name == EMBEDDED:
+            # It is read in one way alone.
+            object.__setattr__(self, "reader", READER)
+        if not 0.0 < self.val_fraction < 1.0:
+            raise InputError(
+                f"`--val-fraction` is {self.val_fraction:g}; give a share of the training images "
+                f"above 0 and below 1"
+            )
+        if self.test_fraction is not None and not 0.0 <= self.test_fraction < 1.0:
+            raise InputError(
+                f"`--test-split` is {self.test_fraction:g}; give a share of the training images "
+                f"above 0 and below 1, or none"
+            )
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it names a folder of images."""
+        return self.name != EMBEDDED and Path(self.name).is_dir()
+
+    @property
+    def test_share(self) -> float:
+        """Share of the training images that is cut off as test where the data has none."""
+        return self.val_fraction if self.test_fraction is None else self.test_fraction
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
-        return asdict(self)
+        """A plain dictionary; fields that came later are left out at their defaults."""
+        document: dict[str, Any] = {name: getattr(self, name) for name in _FIRST_FIELDS}
+        if self.name != EMBEDDED:
+            # Always said: a document without it is of reader 1.
+            document["reader"] = self.reader
+        if self.test_fraction is not None:
+            document["test_fraction"] = self.test_fraction
+        if self.classes is not None:
+            document["classes"] = list(self.classes)
+        if self.left_out:
+            document["left_out"] = list(self.left_out)
+        if pixels := self.pixels.to_json():
+            document["pixels"] = pixels
+        return document
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> DataConfig:
-        """The inverse of `to_json`; fields left out take their defaults.
+    def from_json(cls, document: Any) -> DataConfig:
+        """The inverse of `to_json`; fields left out take their defaults, but `reader` is 1.
 
         Raises:
             InputError: an unknown field, a missing `name`, or a value of another type.
@@ -58,18 +120,37 @@ class DataConfig:
         types = {f.name: f.type for f in fields(cls)}
         if not isinstance(document, dict) or not set(document) <= set(types):
             unknown = (
-                sorted(set(document) - set(types)) if isinstance(document, dict) else document
+                sorted(map(str, set(document) - set(types)))
+                if isinstance(document, dict)
+                else document
             )
             raise InputError(
-                f"`data has fields of {', '.join(sorted(types))}` must hold, but got {unknown!r}"
+                f"`data` has no field {unknown!r}; known are {', '.join(sorted(types))}"
             )
         if "name" not in document:
-            raise InputError("`data has a name` must hold; say which data set or folder it is")
+            raise InputError("`data` has no name; say which data set or folder it is")
+        values = {"reader": 1, **document}
+        for name in ("classes", "left_out"):
+            if name in values:
+                values[name] = _texts(name, values[name])
+        if "pixels" in values:
+            values["pixels"] = PixelChanges.from_json(values["pixels"])
         hints = get_type_hints(cls)
-        for name, value in document.items():
-            if isinstance(value, bool) or not isinstance(value, hints[name]):
+        for name in {*_FIRST_FIELDS, "reader", "test_fraction"} & set(values):
+            value = values[name]
+            is_number = isinstance(value, int) and hints[name] in (float, float | None)
+            if isinstance(value, bool) or not (is_number or isinstance(value, hints[name])):
                 raise InputError(f"`{name}` of data is {types[name]}, but got {value!r}")
-        return cls(**document)
+        return cls(**values)
+
+
+_FIRST_FIELDS = ("name", "root", "image_size", "in_chans", "val_fraction", "split_seed")
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+        raise InputError(f"`{name}` of data is a list of texts, but got {value!r}")
+    return tuple(value)
 
 
 class DataSource(ABC):
@@ -97,9 +178,45 @@ class DataSource(ABC):
         canonical = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @property
+    def digest(self) -> str:
+        """Equal where the data is, as far as that can be seen without reading every image."""
+        return self.fingerprint
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """How images are resized and normalised; None: they are not."""
+        return None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes by number; None: the data names none."""
+        return None
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each split comes from, a few words each; empty: there is nothing to say."""
+        return {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out or is noteworthy, a sentence each."""
+        return ()
+
+    def class_counts(self, split: SplitName) -> tuple[int, ...] | None:
+        """Images of each class in a split, by number; None: unknown."""
+        return None
+
+    def check_recipe(self, recipe: Recipe) -> None:  # noqa: B027  # most data augments nothing
+        """Refuse a recipe whose augmentation cannot be made.
+
+        Raises:
+            InputError: such a recipe.
+        """
+
     @abstractmethod
-    def num_images(self, split: Literal["train", "validation", "test"]) -> int:
-        """Images of a split; for `train`, of one epoch."""
+    def num_images(self, split: SplitName) -> int:
+        """Images of a split, 0 of one that is not there; for `train`, of one epoch."""
 
     @abstractmethod
     def train_batches(

@@ -1,4 +1,4 @@
-"""What was made before folders were read by our own scan: it keeps its keys, opens and verifies."""
+"""What was made before our own scan of folders: it keeps its keys, opens and verifies."""
 
 import json
 import shutil
@@ -53,6 +53,23 @@ def test_specs_recipes_and_the_embedded_data_keep_their_keys():
     supernets = {n: SUPERNET_RECIPES[n].key for n in KEYS["supernet_recipes"]}
     assert supernets == KEYS["supernet_recipes"]
     assert open_data(DataConfig(name="digit-pairs")).fingerprint == KEYS["digit_pairs"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "changes"),
+    [
+        ("shapes", "shapes", {"val_fraction": 0.3}),
+        ("shapes_train", "shapes/train", {"val_fraction": 0.3}),
+        (
+            "shapes_train_grey",
+            "shapes/train",
+            {"image_size": 96, "in_chans": 1, "val_fraction": 0.2, "split_seed": 5},
+        ),
+    ],
+)
+def test_a_document_of_a_folder_from_before_means_what_it_meant(before, key, name, changes):
+    document = {"name": name, "root": None, "image_size": 12, "in_chans": 3, **changes}
+    assert open_data(DataConfig.from_json(document)).fingerprint == KEYS[key]
 
 
 def test_the_main_jobs_keep_their_fingerprints(tmp_path):

@@ -1,7 +1,8 @@
-"""Keys as they are now, as a JSON document: python keys.py > keys.json, at the commit to freeze."""
-import json, warnings
-warnings.filterwarnings("ignore")
+"""Keys at the commit to freeze: python make_keys.py > keys.json."""
+
+import json
 from pathlib import Path
+
 from search.config import SearchConfig
 from search.run import prepare
 from sharedattn.backbones import resolve
@@ -28,16 +29,21 @@ out = {
     "recipe_file": Recipe.load("recipe.yaml").key,
     "supernet_recipes": {n: r.key for n, r in SUPERNET_RECIPES.items()},
     "digit_pairs": open_data(DataConfig(name="digit-pairs")).fingerprint,
-    "shapes": open_data(DataConfig(name="shapes", image_size=12, in_chans=3, val_fraction=0.3)).fingerprint,
-    "shapes_train": open_data(DataConfig(name="shapes/train", image_size=12, in_chans=3, val_fraction=0.3)).fingerprint,
-    "shapes_train_grey": open_data(DataConfig(name="shapes/train", image_size=96, in_chans=1, val_fraction=0.2, split_seed=5)).fingerprint,
+    "shapes": open_data(
+        DataConfig(name="shapes", image_size=12, in_chans=3, val_fraction=0.3)
+    ).fingerprint,
+    "shapes_train": open_data(
+        DataConfig(name="shapes/train", image_size=12, in_chans=3, val_fraction=0.3)
+    ).fingerprint,
+    "shapes_train_grey": open_data(
+        DataConfig(name="shapes/train", image_size=96, in_chans=1, val_fraction=0.2, split_seed=5)
+    ).fingerprint,
     "studies": {
         name: prepare(SearchConfig(out=Path("none"), num_workers=1, **given)).record.fingerprint
         for name, given in {
             "main job": {},
             "main job, supernet": {"evaluator": "supernet"},
-            "main job, tpe, deterministic, two budgets": None,
-        }.items() if given is not None
+        }.items()
     },
 }
 print(json.dumps(out, indent=1))

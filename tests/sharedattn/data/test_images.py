@@ -14,13 +14,11 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST
 
 from sharedattn.data import DataConfig, open_data
-from sharedattn.data.images import ImageData, _torch_folder
+from sharedattn.data.images import ImageData
+from sharedattn.data.named import torch_folder
 from sharedattn.errors import InputError
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
-
-# timm 1.0.31 leaves closing an image's file to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 CPU = torch.device("cpu")
 CLASSES = ("ant", "bee", "cow")
@@ -46,10 +44,31 @@ def config(folder, **changes):
     return DataConfig(**{"name": str(folder), "image_size": 8, "val_fraction": 0.2, **changes})
 
 
-def test_of_two_splits_the_held_out_one_is_tested_and_validation_is_cut_from_train(folder):
+def test_val_is_validation_and_test_is_cut_from_train(folder):
     data = ImageData(config(folder))
     assert (data.num_classes, data.image_size, data.in_chans) == (3, 8, 3)
+    assert [data.num_images(s) for s in ("train", "validation", "test")] == [24, 9, 6]
+    assert data.origins == {
+        "train": "train/",
+        "validation": "val/",
+        "test": "20% of train/, by class",
+    }
+
+
+def test_of_train_and_test_validation_is_cut_from_train(folder):
+    shutil.move(folder / "val", folder / "test")
+    data = ImageData(config(folder))
     assert [data.num_images(s) for s in ("train", "validation", "test")] == [24, 6, 9]
+
+
+def test_the_test_split_is_cut_as_asked_or_left_out(folder):
+    assert ImageData(config(folder, test_fraction=0.4)).class_counts("test") == (4, 4, 4)
+    none = ImageData(config(folder, test_fraction=0.0))
+    assert [none.num_images(s) for s in ("train", "validation", "test")] == [30, 9, 0]
+    assert list(none.eval_batches("test", batch_size=4, device=CPU)) == []
+    shutil.move(folder / "val", folder / "test")
+    with pytest.raises(InputError, match="`--test-split` cuts a test split .* the data has one"):
+        ImageData(config(folder, test_fraction=0.4))
 
 
 def test_three_splits_are_taken_as_they_are(folder):
@@ -66,11 +85,11 @@ def test_one_folder_of_classes_is_cut_in_three(folder):
 def test_the_cut_is_disjoint_seeded_and_part_of_the_fingerprint(folder):
     one, same, other = (ImageData(config(folder, split_seed=s)) for s in (0, 0, 1))
     cuts = [
-        {s: tuple(data._parts[s].indices) for s in ("train", "validation")}
+        {s: tuple(data._parts[s].indices) for s in ("train", "test")}
         for data in (one, same, other)
     ]
     assert cuts[0] == cuts[1] != cuts[2]
-    assert sorted(cuts[0]["train"] + cuts[0]["validation"]) == list(range(30))
+    assert sorted(cuts[0]["train"] + cuts[0]["test"]) == list(range(30))
     assert one.fingerprint == same.fingerprint != other.fingerprint
 
 
@@ -106,7 +125,7 @@ def test_evaluation_is_fixed_and_training_is_seeded(folder):
 
 def test_labels_are_those_of_the_folders(folder):
     data = ImageData(config(folder))
-    images, labels = next(iter(data.eval_batches("test", batch_size=9, device=CPU)))
+    images, labels = next(iter(data.eval_batches("validation", batch_size=9, device=CPU)))
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     # Each class has a brighter channel of its own.
     assert torch.equal(images.mean((2, 3)).argmax(1), labels)
@@ -114,8 +133,8 @@ def test_labels_are_those_of_the_folders(folder):
 
 def test_some_images_of_a_split_are_of_all_its_classes(folder):
     data = ImageData(config(folder))
-    every, _ = next(iter(data.eval_batches("test", batch_size=9, device=CPU)))
-    some = list(data.eval_batches("test", batch_size=2, device=CPU, at_most=4))
+    every, _ = next(iter(data.eval_batches("validation", batch_size=9, device=CPU)))
+    some = list(data.eval_batches("validation", batch_size=2, device=CPU, at_most=4))
     assert [labels.tolist() for _, labels in some] == [[0, 0], [1, 2]]
     assert torch.equal(torch.cat([images for images, _ in some]), every[[0, 2, 4, 6]])
 
@@ -125,22 +144,27 @@ def test_a_split_without_a_class_keeps_the_labels_of_train(folder, split):
     shutil.move(folder / "val", folder / split)
     shutil.rmtree(folder / split / "ant")
     data = ImageData(config(folder))
-    assert data.num_images("test") == 6
-    images, labels = next(iter(data.eval_batches("test", batch_size=6, device=CPU)))
+    given = "validation" if split == "val" else "test"
+    assert data.num_images(given) == 6
+    images, labels = next(iter(data.eval_batches(given, batch_size=6, device=CPU)))
     assert labels.tolist() == [1, 1, 1, 2, 2, 2]
     assert torch.equal(images.mean((2, 3)).argmax(1), labels)
 
 
 def test_a_class_that_train_lacks_is_refused(folder):
     shutil.rmtree(folder / "train" / "bee")
-    with pytest.raises(InputError, match="every class has training images.*'val' also has bee;"):
+    with pytest.raises(
+        InputError, match="`--data`: val/ has bee, of which train/ has no images; add"
+    ):
         ImageData(config(folder))
 
 
 def test_splits_without_a_training_split_are_not_trained_on(folder):
     write_images(folder / "test", 2, seed=2)
     shutil.rmtree(folder / "train")
-    with pytest.raises(InputError, match="data has a training split"):
+    with pytest.raises(
+        InputError, match="has val/, test/ and no training split; add a folder train/"
+    ):
         ImageData(config(folder))
 
 
@@ -213,7 +237,7 @@ def test_processes_share_the_very_batches_of_one(folder, mixing):
                 assert torch.equal(own, every[rank.positions(8)])
 
     def evaluated(rank):
-        return list(data.eval_batches("test", batch_size=2, device=CPU, rank=rank))
+        return list(data.eval_batches("validation", batch_size=2, device=CPU, rank=rank))
 
     whole, first, second = map(evaluated, (ALONE, *ranks))
     assert len(whole) == 5
@@ -249,7 +273,7 @@ def cifar(tmp_path, monkeypatch):
     for name in names:
         batch = {
             "data": rng.integers(0, 256, (7, 3072), dtype=np.uint8),
-            "labels": [int(c) for c in rng.integers(0, 10, 7)],
+            "labels": [(7 * len(sums) + i) % 10 for i in range(7)],
         }
         (batches / name).write_bytes(pickle.dumps(batch))
         sums[name] = hashlib.md5((batches / name).read_bytes()).hexdigest()
@@ -272,7 +296,7 @@ def cifar(tmp_path, monkeypatch):
 def test_cifar_as_it_lies_on_disk(cifar):
     data = ImageData(cifar)
     assert data.num_classes == 10
-    assert [data.num_images(s) for s in ("train", "validation", "test")] == [28, 7, 7]
+    assert [data.num_images(s) for s in ("train", "validation", "test")] == [25, 10, 7]
     images, _ = next(iter(data.eval_batches("test", batch_size=7, device=CPU)))
     assert images.shape == (7, 3, 32, 32)
 
@@ -300,21 +324,21 @@ def test_the_own_folder_of_mnist(tmp_path):
         (raw / f"{name}-images-idx3-ubyte").write_bytes(header + bytes(count * 28 * 28))
         header = b"".join(n.to_bytes(4, "big") for n in (2049, count))
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(header + bytes(count))
-    assert _torch_folder(MNIST(tmp_path)) == tmp_path / "MNIST"
+    assert torch_folder(MNIST(tmp_path)) == tmp_path / "MNIST"
 
 
 def test_a_torch_data_set_needs_a_root():
-    with pytest.raises(InputError, match="a torch/ data set has a root"):
+    with pytest.raises(InputError, match="`--data-root` is missing; name the folder"):
         ImageData(DataConfig(name="torch/cifar10"))
 
 
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("no-such-folder", "data is digit-pairs, a folder, torch/NAME or hfds/NAME"),
-        ("tfds/mnist", "a data set gives random access"),
-        ("torch/cifar10", "data is on this disk and readable"),
-        ("torch/image_folder", r"torch/NAME is one of cifar10, .* but got 'image_folder'"),
+        ("no-such-folder", "is no folder here; give digit-pairs, a folder of images"),
+        ("tfds/mnist", "is a stream, which gives no random access"),
+        ("torch/cifar10", "cannot be read on this disk"),
+        ("torch/image_folder", "torch/image_folder' is not known; torch/ has cifar10, cifar100"),
     ],
 )
 def test_data_that_is_not_there(name, rule, tmp_path):
@@ -324,7 +348,7 @@ def test_data_that_is_not_there(name, rule, tmp_path):
 
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(InputError, match="data is on this disk and readable"):
+    with pytest.raises(InputError, match="has 0 classes with images in train/: none"):
         ImageData(config(tmp_path))
 
 
@@ -334,21 +358,35 @@ def test_one_class_is_no_classification(tmp_path):
         for file in (tmp_path / "train" / name).iterdir():
             file.unlink()
         (tmp_path / "train" / name).rmdir()
-    with pytest.raises(InputError, match="data has at least two classes"):
+    with pytest.raises(InputError, match="has 1 class with images in train/: ant; at least two"):
         ImageData(config(tmp_path, val_fraction=0.3))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_the_validation_fraction_is_a_fraction(folder, fraction):
-    with pytest.raises(InputError, match="0 < val_fraction < 1"):
+    with pytest.raises(InputError, match="`--val-fraction` is "):
         ImageData(config(folder, val_fraction=fraction))
 
 
 def test_two_channels_are_refused(folder):
-    with pytest.raises(InputError, match="images have 1 or 3 channels"):
+    with pytest.raises(InputError, match="`in_chans` is 2"):
         ImageData(config(folder, in_chans=2))
 
 
-def test_a_cut_that_leaves_no_validation_images(folder):
-    with pytest.raises(InputError, match="data has training and validation images"):
-        ImageData(config(folder, val_fraction=0.01))
+def test_classes_that_are_too_small_to_be_cut_are_named(folder):
+    shutil.rmtree(folder / "val")
+    for file in sorted((folder / "train" / "bee").iterdir())[2:]:
+        file.unlink()
+    with pytest.raises(
+        InputError, match=r"too few .* to test and validation: bee \(2\); add images"
+    ):
+        ImageData(config(folder))
+
+
+def test_each_class_has_its_share_of_a_cut(folder):
+    shutil.rmtree(folder / "val")
+    for file in sorted((folder / "train" / "bee").iterdir())[3:]:
+        file.unlink()
+    data = ImageData(config(folder, val_fraction=0.2))
+    assert data.class_counts("validation") == data.class_counts("test") == (2, 1, 2)
+    assert data.class_counts("train") == (6, 1, 6)

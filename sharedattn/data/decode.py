@@ -1,0 +1,159 @@
+"""From an image file to pixels of one mode, the same way whoever reads it.
+
+Three things are settled here that Pillow's `convert` leaves to the caller: the orientation that a
+camera wrote into the file is applied, what is transparent stands on white, and grey values of 16
+or 32 bits are scaled to 8 bits where `convert` would clip them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# Formats that Pillow names but does not decode by itself: EPS runs Ghostscript, the others have
+# no decoder of their own.
+_NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+_ORIENTATION = 0x0112  # EXIF tag
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_MOST_OF_16_BITS = 65_535
+
+
+class ImageReadError(RuntimeError):
+    """An image that cannot be read, or not in one way alone; the message names it and says why."""
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - _NOT_DECODED))
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Endings of the files that are taken for images: lower case, with the dot."""
+    formats = set(image_formats())
+    return frozenset(s for s, name in Image.registered_extensions().items() if name in formats)
+
+
+def read_image(path: str | Path, mode: str) -> Image.Image:
+    """Decode an image file.
+
+    Args:
+        path: the file.
+        mode: Pillow's mode of the result, `RGB` or `L`.
+
+    Returns:
+        The image, upright, on white where it is transparent.
+
+    Raises:
+        ImageReadError: it cannot be decoded whole, or its values have no one scale.
+    """
+    try:
+        with Image.open(path, formats=image_formats()) as image:
+            return as_mode(image, mode)
+    except ImageReadError as error:
+        raise ImageReadError(f"{shown(path)}: {error}") from None
+    # What Pillow's plugins raise on damaged files has no common class.
+    except Exception as error:
+        raise ImageReadError(f"{shown(path)}: {_reason(error)}") from error
+
+
+def check_header(path: str | Path) -> None:
+    """Find out whether a file begins as an image does; its pixels are not decoded.
+
+    Raises:
+        ImageReadError: it does not.
+    """
+    try:
+        with Image.open(path, formats=image_formats()):
+            pass
+    except Exception as error:
+        raise ImageReadError(f"{shown(path)}: {_reason(error)}") from error
+
+
+def as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """An opened image in one mode: upright, on white, and scaled to 8 bits.
+
+    Args:
+        image: opened by Pillow, decoded or not.
+        mode: `RGB` or `L`.
+
+    Raises:
+        ImageReadError: its values have no one scale.
+    """
+    image.load()
+    file_format = image.format
+    turn = _TRANSPOSED.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image, file_format)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def shown(path: str | Path) -> str:
+    """A path as messages and records show it: bytes that are no UTF-8 as `\\xe9`."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    # Damaged camera data says nothing about the pixels, which are whole.
+    except Exception:
+        return 1
+
+
+def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
+    """An image of one deep channel as 8 bits.
+
+    Raises:
+        ImageReadError: values whose scale the file does not tell.
+    """
+    values = np.asarray(image)
+    if image.mode == "F":
+        if not np.isfinite(values).all() or values.min() < 0.0 or values.max() > 1.0:
+            raise ImageReadError(
+                f"floating-point pixels from {values.min():g} to {values.max():g} have no known "
+                f"scale; save them as 8 or 16 bits, or scaled to 0..1"
+            )
+        return Image.fromarray(np.rint(values * 255.0).astype(np.uint8))
+    # Pillow has read 16-bit PNG and PGM files as 32-bit integers.
+    is_16_bit = image.mode != "I" or file_format in ("PNG", "PPM")
+    if is_16_bit:
+        # (v + 128) // 257 rounds v / 257, which takes 65,535 to 255.
+        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    unsigned = values.astype(np.int32).view(np.uint32)
+    if unsigned.max() <= _MOST_OF_16_BITS:
+        raise ImageReadError(
+            f"32-bit integers of at most {int(unsigned.max()):,} have no known scale; save them "
+            f"as 8 or 16 bits"
+        )
+    return Image.fromarray((unsigned >> 24).astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).partition("\n")[0]
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "is no image, or begins with a damaged header"
+    if isinstance(error, FileNotFoundError):
+        return "is a link to nothing, or is no longer there"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return text or type(error).__name__

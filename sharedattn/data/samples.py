@@ -1,0 +1,177 @@
+"""Images with labels, wherever they lie, and the splits that are made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from sharedattn.data.cuts import cut_by_class
+from sharedattn.data.decode import read_image
+from sharedattn.data.folder import SPLITS, SplitName
+from sharedattn.data.source import DataConfig
+from sharedattn.errors import InputError
+
+Indices = npt.NDArray[np.int64]
+
+HASH_CONTENTS_BELOW_BYTES = 256 * 2**20
+
+
+class Samples(ABC):
+    """Images with labels, by index.
+
+    Attributes:
+        labels: (n,), int64, the class of each.
+    """
+
+    labels: Indices
+
+    @abstractmethod
+    def read(self, index: int, mode: str) -> Image.Image:
+        """Decode one image.
+
+        Args:
+            index: of the image.
+            mode: Pillow's mode of the result, `RGB` or `L`.
+
+        Raises:
+            ImageReadError: it cannot be read; it is never replaced by another.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FileSamples(Samples):
+    """Images in files of their own.
+
+    Attributes:
+        root: the folder that they are in.
+        paths: below it.
+        labels: as of `Samples`.
+    """
+
+    root: Path
+    paths: Sequence[str]
+    labels: Indices
+
+    def read(self, index: int, mode: str) -> Image.Image:
+        return read_image(self.root / self.paths[index], mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The images of one split.
+
+    Attributes:
+        samples: these are among them.
+        indices: of these images, ascending.
+    """
+
+    samples: Samples
+    indices: Indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def labels(self) -> Indices:
+        """(n,), int64, the class of each image of the split."""
+        return self.samples.labels[self.indices]
+
+    def class_counts(self, num_classes: int) -> tuple[int, ...]:
+        """Images of each class, by number."""
+        return tuple(np.bincount(self.labels, minlength=num_classes).tolist())
+
+    def read(self, index: int, mode: str) -> tuple[Image.Image, int]:
+        """The image at an index of the split, and its label."""
+        at = int(self.indices[index])
+        return self.samples.read(at, mode), int(self.samples.labels[at])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A data set whose splits are fixed.
+
+    Attributes:
+        parts: the splits; `test` may be missing.
+        class_names: by number; None: the data names none.
+        num_classes: classes of the label.
+        origins: where each split comes from, a few words each.
+        notes: what was left out or is noteworthy, a sentence each.
+        identity: what the data is, transform apart, as a JSON document; takes its time.
+    """
+
+    parts: dict[SplitName, Part]
+    class_names: tuple[str, ...] | None
+    num_classes: int
+    origins: dict[SplitName, str]
+    notes: tuple[str, ...]
+    identity: Callable[[], dict[str, Any]]
+
+
+def with_cuts(
+    given: dict[SplitName, Samples], config: DataConfig, classes: Sequence[str]
+) -> tuple[dict[SplitName, Part], dict[SplitName, str]]:
+    """The splits that data has, and those that are cut from its training images.
+
+    Args:
+        given: the images of each split that is there, `train` among them.
+        config: says how much is cut.
+        classes: names by number, for messages.
+
+    Returns:
+        The splits, and of each that was cut how.
+
+    Raises:
+        InputError: a share that cuts nothing, or leaves nothing, or classes that are too small.
+    """
+    train = given["train"]
+    shares: dict[str, float] = {}
+    if "test" in given and config.test_fraction is not None:
+        raise InputError(
+            "`--test-split` cuts a test split from train, but the data has one; leave it out"
+        )
+    if "test" not in given and config.test_fraction != 0.0:
+        shares["test"] = config.test_share
+    if "validation" not in given:
+        shares["validation"] = config.val_fraction
+    if sum(shares.values()) >= 1.0:
+        raise InputError(
+            f"`--val-fraction` and `--test-split` cut {sum(shares.values()):g} of the training "
+            f"images; leave some of them to train on"
+        )
+    left, cuts = cut_by_class(train.labels, shares, classes, seed=config.split_seed)
+    parts = {split: Part(s, np.arange(len(s.labels))) for split, s in given.items()}
+    parts["train"] = Part(train, left)
+    parts |= {split: Part(train, cuts[split]) for split in SPLITS if split in cuts}
+    empty = [split for split, part in parts.items() if not len(part)]
+    if empty:
+        raise InputError(f"`--data`: the {empty[0]} split has no images; add some, or its folder")
+    ways: dict[SplitName, str] = {
+        split: f"{shares[split]:.0%} of train, by class" for split in SPLITS if split in cuts
+    }
+    return parts, ways
+
+
+def hash_members(files: Iterable[tuple[str, int, int]]) -> str:
+    """sha256 over path, size in bytes and class of the images of a split, in their order."""
+    digest = hashlib.sha256()
+    for path, size, label in files:
+        digest.update(os.fsencode(path) + f"\0{size}\0{label}\0".encode())
+    return digest.hexdigest()
+
+
+def hash_contents(root: Path, paths: Sequence[str]) -> str:
+    """sha256 over the contents of files, in their order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with (root / path).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
