@@ -184,7 +184,7 @@ class _Walk:
         """What was left out, a sentence each."""
         notes = list(self.said)
         if self._hidden:
-            notes.append(f"{_count(self._hidden, 'hidden file or folder')} left out")
+            notes.append(f"{_count(self._hidden, 'hidden file', 'hidden files')} left out")
         if self._other:
             kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self._other.most_common(5))
             notes.append(
@@ -403,6 +403,11 @@ def _class_names(
             f"{_count(len(unseen), 'class', 'classes')} without images: {_listed(unseen)}"
         )
     for split, tree in trees.items():
+        if not tree.num_images:
+            raise InputError(
+                f"`--data`: {tree.path}/ has no images; put some there, or take the folder out to "
+                f"have the split cut from {where}"
+            )
         unknown = [n for n, t in tree.folders.items() if t.num_images and n not in set(found)]
         if split != "train" and unknown:
             raise InputError(

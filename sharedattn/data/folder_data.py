@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sharedattn.data.folder import SPLITS, Listing, SplitName, list_folder
+from sharedattn.data.folder import Listing, list_folder
 from sharedattn.data.samples import (
     HASH_CONTENTS_BELOW_BYTES,
     FileSamples,
@@ -15,7 +15,7 @@ from sharedattn.data.samples import (
     hash_members,
     with_cuts,
 )
-from sharedattn.data.source import DataConfig
+from sharedattn.data.source import DataConfig, SplitName
 
 
 def open_folder(config: DataConfig) -> Opened:
@@ -42,22 +42,17 @@ def opened_listing(listing: Listing, config: DataConfig) -> Opened:
         split: FileSamples(listing.root, files.paths, files.labels)
         for split, files in listing.splits.items()
     }
-    parts, ways = with_cuts(dict(given), config, listing.classes)
-    folders = {split: files.folder for split, files in listing.splits.items()}
-    train = folders["train"]
-    origins = {
-        split: f"{folders[split]}/" if folders.get(split) else "the folder"
-        for split in SPLITS
-        if split in folders
-    } | {
-        split: way if not train else way.replace("train", f"{train}/")
-        for split, way in ways.items()
+    parts, cuts = with_cuts(dict(given), config, listing.classes)
+    folders = {
+        split: f"{files.folder}/" if files.folder else "the folder"
+        for split, files in listing.splits.items()
     }
     return Opened(
         parts=parts,
         class_names=listing.classes,
         num_classes=len(listing.classes),
-        origins=origins,
+        origins=folders | {s: f"{share:.0%} of {folders['train']}" for s, share in cuts.items()},
+        cuts=frozenset(cuts),
         notes=listing.notes,
         identity=lambda: _identity(listing, parts),
     )

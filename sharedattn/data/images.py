@@ -108,6 +108,10 @@ class ImageData(DataSource):
         return dict(self._opened.origins)
 
     @property
+    def cuts(self) -> frozenset[SplitName]:
+        return self._opened.cuts
+
+    @property
     def notes(self) -> tuple[str, ...]:
         return self._opened.notes
 

@@ -20,6 +20,7 @@ import torch
 from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from sharedattn.data.decode import ImageReadError
 from sharedattn.data.pixels import Pixels
 from sharedattn.data.source import SplitName
 from sharedattn.seeds import derived_seed
@@ -58,14 +59,25 @@ class Patch(NamedTuple):
 
 
 class RawBatch(NamedTuple):
-    """What a worker hands over: images (B, C, Y, X), uint8; labels (B,), int64; patches."""
+    """What a worker hands over.
+
+    Attributes:
+        images: (B, C, Y, X), uint8.
+        labels: (B,), int64.
+        patches: what random erasing fills.
+        error: why an image could not be read; the batch is empty then.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     patches: list[Patch]
+    error: str | None = None
 
 
-class ImageItems(Dataset[tuple[npt.NDArray[np.uint8], int, "Patch | None"]]):
+_Sample = tuple[npt.NDArray[np.uint8], int, Patch | None]
+
+
+class ImageItems(Dataset[_Sample | ImageReadError]):
     """Images of some splits, transformed to one size.
 
     Args:
@@ -86,8 +98,12 @@ class ImageItems(Dataset[tuple[npt.NDArray[np.uint8], int, "Patch | None"]]):
             RandomErasing(erasing, mode="pixel", device="cpu") if erasing > 0.0 else None
         )
 
-    def __getitem__(self, item: Item) -> tuple[npt.NDArray[np.uint8], int, Patch | None]:
-        image, label = self._read(item.split, item.index)
+    def __getitem__(self, item: Item) -> _Sample | ImageReadError:
+        try:
+            image, label = self._read(item.split, item.index)
+        except ImageReadError as error:
+            # Raised where the batch is used: torch would wrap it into the worker's traceback.
+            return error
         if item.entropy is None:
             return np.asarray(self._transform(image)), label, None
         with seeded(*item.entropy):
@@ -130,6 +146,9 @@ class BatchLoader:
             wanted: gives them by their name, and without end or to some end what comes after.
             count: of the batches that `what` names.
             after: names what follows them in `wanted`; None: nothing does.
+
+        Raises:
+            ImageReadError: an image cannot be read. Names it.
         """
         if self._next != what or self._batches is None:
             self._wanted.batches = wanted(what)
@@ -137,7 +156,10 @@ class BatchLoader:
         # Whoever leaves in the midst finds the beginning again.
         self._next = None
         for _ in range(count):
-            yield next(self._batches)
+            batch = next(self._batches)
+            if batch.error is not None:
+                raise ImageReadError(batch.error)
+            yield batch
         self._next = after
 
 
@@ -219,12 +241,17 @@ def _erased(erasing: RandomErasing, shape: tuple[int, ...]) -> Patch | None:
     return Patch(0, rows.start, columns.start, values)
 
 
-def _collated(samples: Sequence[tuple[npt.NDArray[np.uint8], int, Patch | None]]) -> RawBatch:
-    images = torch.from_numpy(np.stack([pixels for pixels, _, _ in samples]))
-    labels = torch.tensor([label for _, label, _ in samples], dtype=torch.int64)
+def _collated(samples: Sequence[_Sample | ImageReadError]) -> RawBatch:
+    read: list[_Sample] = []
+    for sample in samples:
+        if isinstance(sample, ImageReadError):
+            return RawBatch(torch.empty(0), torch.empty(0), [], str(sample))
+        read.append(sample)
+    images = torch.from_numpy(np.stack([pixels for pixels, _, _ in read]))
+    labels = torch.tensor([label for _, label, _ in read], dtype=torch.int64)
     patches = [
         patch._replace(position=position)
-        for position, (_, _, patch) in enumerate(samples)
+        for position, (_, _, patch) in enumerate(read)
         if patch is not None
     ]
     return RawBatch(images, labels, patches)

@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import create_dataset
 
 from sharedattn.data.decode import ImageReadError, as_mode
-from sharedattn.data.folder import SPLITS, SplitName
+from sharedattn.data.folder import SPLITS
 from sharedattn.data.samples import (
     HASH_CONTENTS_BELOW_BYTES,
     Indices,
@@ -19,7 +19,7 @@ from sharedattn.data.samples import (
     Samples,
     with_cuts,
 )
-from sharedattn.data.source import DataConfig, hash_files
+from sharedattn.data.source import DataConfig, SplitName, hash_files
 from sharedattn.errors import InputError
 
 _ITERABLE_PREFIXES = ("tfds/", "wds/", "hfids/")
@@ -78,8 +78,9 @@ def open_named(config: DataConfig) -> Opened:
             f"leave it out"
         )
     known = names or tuple(str(number) for number in range(num_classes))
-    parts, ways = with_cuts(dict(given), config, known)
-    origins: dict[SplitName, str] = {split: f"its {split} split" for split in given} | ways
+    parts, cuts = with_cuts(dict(given), config, known)
+    origins: dict[SplitName, str] = {split: f"its {split} split" for split in given}
+    origins |= {split: f"{share:.0%} of its train split" for split, share in cuts.items()}
 
     def identity() -> dict[str, Any]:
         return {
@@ -91,7 +92,7 @@ def open_named(config: DataConfig) -> Opened:
                 split: list(part.class_counts(num_classes)) for split, part in parts.items()
             },
             "split_seed": config.split_seed,
-            "cuts": {split: way for split, way in ways.items()},
+            "cuts": dict(cuts),
         }
 
     return Opened(
@@ -99,6 +100,7 @@ def open_named(config: DataConfig) -> Opened:
         class_names=names,
         num_classes=num_classes,
         origins={split: origins[split] for split in SPLITS if split in origins},
+        cuts=frozenset(cuts),
         notes=(),
         identity=identity,
     )

@@ -18,7 +18,7 @@ from timm.data import create_dataset
 from timm.utils.misc import natural_key
 
 from sharedattn.data.decode import ImageReadError, shown
-from sharedattn.data.folder import SPLITS, SplitName
+from sharedattn.data.folder import SPLITS
 from sharedattn.data.named import classes_of, files_hash, open_splits
 from sharedattn.data.samples import (
     HASH_CONTENTS_BELOW_BYTES,
@@ -27,7 +27,7 @@ from sharedattn.data.samples import (
     Part,
     Samples,
 )
-from sharedattn.data.source import DataConfig, hash_files
+from sharedattn.data.source import DataConfig, SplitName, hash_files
 from sharedattn.errors import InputError
 
 _SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
@@ -97,6 +97,7 @@ def open_reader_1(config: DataConfig) -> Opened:
         class_names=names,
         num_classes=len(names),
         origins={s: "its own split" if s not in missing else "cut from train" for s in SPLITS},
+        cuts=frozenset(missing),
         notes=("read as before our own scan of folders (reader 1)",),
         identity=identity,
     )

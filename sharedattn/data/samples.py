@@ -16,8 +16,8 @@ from PIL import Image
 
 from sharedattn.data.cuts import cut_by_class
 from sharedattn.data.decode import read_image
-from sharedattn.data.folder import SPLITS, SplitName
-from sharedattn.data.source import DataConfig
+from sharedattn.data.folder import SPLITS
+from sharedattn.data.source import DataConfig, SplitName
 from sharedattn.errors import InputError
 
 Indices = npt.NDArray[np.int64]
@@ -104,6 +104,7 @@ class Opened:
         class_names: by number; None: the data names none.
         num_classes: classes of the label.
         origins: where each split comes from, a few words each.
+        cuts: the splits that are cut from train.
         notes: what was left out or is noteworthy, a sentence each.
         identity: what the data is, transform apart, as a JSON document; takes its time.
     """
@@ -112,13 +113,14 @@ class Opened:
     class_names: tuple[str, ...] | None
     num_classes: int
     origins: dict[SplitName, str]
+    cuts: frozenset[SplitName]
     notes: tuple[str, ...]
     identity: Callable[[], dict[str, Any]]
 
 
 def with_cuts(
     given: dict[SplitName, Samples], config: DataConfig, classes: Sequence[str]
-) -> tuple[dict[SplitName, Part], dict[SplitName, str]]:
+) -> tuple[dict[SplitName, Part], dict[SplitName, float]]:
     """The splits that data has, and those that are cut from its training images.
 
     Args:
@@ -127,7 +129,7 @@ def with_cuts(
         classes: names by number, for messages.
 
     Returns:
-        The splits, and of each that was cut how.
+        The splits, and the share of each that was cut.
 
     Raises:
         InputError: a share that cuts nothing, or leaves nothing, or classes that are too small.
@@ -154,10 +156,7 @@ def with_cuts(
     empty = [split for split, part in parts.items() if not len(part)]
     if empty:
         raise InputError(f"`--data`: the {empty[0]} split has no images; add some, or its folder")
-    ways: dict[SplitName, str] = {
-        split: f"{shares[split]:.0%} of train, by class" for split in SPLITS if split in cuts
-    }
-    return parts, ways
+    return parts, {split: shares[split] for split in SPLITS if split in cuts}
 
 
 def hash_members(files: Iterable[tuple[str, int, int]]) -> str:

@@ -199,6 +199,11 @@ class DataSource(ABC):
         return {}
 
     @property
+    def cuts(self) -> frozenset[SplitName]:
+        """The splits that are cut from the training images."""
+        return frozenset()
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was left out or is noteworthy, a sentence each."""
         return ()

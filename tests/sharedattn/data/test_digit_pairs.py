@@ -143,5 +143,7 @@ def test_another_size_is_refused(wrong):
 
 
 def test_a_root_is_refused():
-    with pytest.raises(InputError, match="`--data-root` is 'somewhere', but digit-pairs is embedded"):
+    with pytest.raises(
+        InputError, match="`--data-root` is 'somewhere', but digit-pairs is embedded"
+    ):
         open_data(DataConfig(name="digit-pairs", root="somewhere"))

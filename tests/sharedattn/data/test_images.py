@@ -51,7 +51,7 @@ def test_val_is_validation_and_test_is_cut_from_train(folder):
     assert data.origins == {
         "train": "train/",
         "validation": "val/",
-        "test": "20% of train/, by class",
+        "test": "20% of train/",
     }
 
 
