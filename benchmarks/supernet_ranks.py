@@ -43,11 +43,12 @@ from results.rank_correlation import (  # noqa: E402
     kendall_tau,
 )
 from results.weights import WeightsStore  # noqa: E402
+from search.data_plan import data_for  # noqa: E402
 from search.evaluators import measure  # noqa: E402
 from search.evaluators.scratch import ScratchEvaluator  # noqa: E402
 from search.evaluators.supernet import Scores, SupernetEvaluator  # noqa: E402
 from search.provenance import provenance  # noqa: E402
-from search.training_inputs import data_for, load_supernet_recipe  # noqa: E402
+from search.training_inputs import load_supernet_recipe  # noqa: E402
 from sharedattn.cost import CostModel  # noqa: E402
 from sharedattn.placement import Placement  # noqa: E402
 from sharedattn.supernet import SupernetRecipe  # noqa: E402

@@ -38,7 +38,7 @@ CONFIG_FORMAT = 1
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
 
-_CONFIG_TYPES = {"params": int, "macs": int, "recipe": dict, "data": dict, "test": dict}
+_CONFIG_TYPES = {"params": int, "macs": int, "recipe": dict, "data": dict}
 _EVALUATION_TYPES = {
     "split": str,
     "num_images": int,
@@ -60,7 +60,8 @@ class ExportRecord:
         recipe: how it was trained, a recipe's document.
         data: the data's document.
         evaluation: of the run that is exported; `weights_sha256` is that of the exported file.
-        test_top1: accuracy on the test split, which nothing was chosen by; measured once, here.
+        test_top1: accuracy on the test split, which nothing was chosen by; measured once, here;
+            None: the data has no test split.
         num_test_images: images in that split.
         top1_by_seed: accuracy of every seed of this placement, this run's among them.
         study: name of the study it comes from; None: it was trained alone.
@@ -76,7 +77,7 @@ class ExportRecord:
     recipe: Document
     data: Document
     evaluation: EvaluationRecord
-    test_top1: float
+    test_top1: float | None
     num_test_images: int
     top1_by_seed: Mapping[int, float] = field(default_factory=dict)
     study: str | None = None
@@ -110,7 +111,11 @@ class ExportRecord:
                 "wall_time_s": evaluation.wall_time_s,
                 "versions": dict(evaluation.versions),
             },
-            "test": {"top1": self.test_top1, "num_images": self.num_test_images},
+            "test": (
+                None
+                if self.test_top1 is None
+                else {"top1": self.test_top1, "num_images": self.num_test_images}
+            ),
             "weights_sha256": evaluation.weights_sha256,
             "top1_by_seed": dict(self.top1_by_seed),
             "study": self.study,
@@ -142,7 +147,10 @@ class ExportRecord:
             _check_types(document, _CONFIG_TYPES)
             _check_types(document, {"top1_by_seed": dict})
             _check_types(measured, _EVALUATION_TYPES)
-            _check_types(document["test"], {"top1": float, "num_images": int})
+            test = document["test"]
+            if test is not None:
+                _check_types(document, {"test": dict})
+                _check_types(test, {"top1": float, "num_images": int})
             return cls(
                 spec=spec,
                 params=document["params"],
@@ -167,8 +175,8 @@ class ExportRecord:
                     versions=measured["versions"],
                     weights_sha256=document["weights_sha256"],
                 ),
-                test_top1=document["test"]["top1"],
-                num_test_images=document["test"]["num_images"],
+                test_top1=None if test is None else test["top1"],
+                num_test_images=0 if test is None else test["num_images"],
                 top1_by_seed=document["top1_by_seed"],
                 study=document["study"],
                 trial=document["trial"],

@@ -17,6 +17,7 @@ from results.export import (
 from results.records import Document, EvaluationRecord
 from results.weights import sha256_of
 from sharedattn.cost import CostModel
+from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.pretrained import WEIGHTS_NAME
@@ -31,10 +32,9 @@ class Remeasured:
     Attributes:
         top1: accuracy on the recorded split, a fraction.
         num_images: images in the split.
-        test_top1: accuracy on the test split, a fraction.
+        test_top1: accuracy on the test split, a fraction; None: the data has no such split.
         num_test_images: images in that split.
         recipe_key: of the recorded recipe's document.
-        data_fingerprint: of the data it was measured on.
         device: such as "cpu".
         threads: torch threads.
         versions: versions of the libraries, by name.
@@ -42,13 +42,25 @@ class Remeasured:
 
     top1: float
     num_images: int
-    test_top1: float
+    test_top1: float | None
     num_test_images: int
     recipe_key: str
-    data_fingerprint: str
     device: str
     threads: int
     versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedData:
+    """The data that a network is measured on again.
+
+    Attributes:
+        source: the data.
+        differences: in what it is not the recorded data, a few words each.
+    """
+
+    source: DataSource
+    differences: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,11 @@ class Check:
         }
 
 
-def verify(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]) -> list[Check]:
+def verify(
+    folder: Path,
+    open_recorded: Callable[[ExportRecord], OpenedData],
+    evaluate: Callable[[Network, ExportRecord, DataSource], Remeasured],
+) -> list[Check]:
     """Compare an exported folder with what it rebuilds to.
 
     Params, MACs, recipe and data must be equal, and so must the accuracies on both splits where
@@ -86,8 +102,8 @@ def verify(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]
 
     Args:
         folder: an exported folder.
-        evaluate: measures a network on the recorded split and the test split of the recorded
-            data.
+        open_recorded: opens the recorded data, as it is now.
+        evaluate: measures a network on the recorded split and the test split of that data.
 
     Returns:
         The checks, in order; all must be ok.
@@ -108,14 +124,21 @@ def verify(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]
         _equal("params of the network", record.params, num_elements),
         _equal("MACs, closed form", record.macs, cost.macs),
     ]
-    measured = evaluate(network, record)
     evaluation = record.evaluation
     identity = evaluation.identity
+    data = open_recorded(record)
+    found = data.source.fingerprint
+    if data.differences:
+        # An accuracy on other data is no check of this network.
+        found = f"{found}: {'; '.join(data.differences)}"
+    checks.append(_equal("data", identity.data_fingerprint, found))
+    if not checks[-1].ok:
+        return checks
+    measured = evaluate(network, record, data.source)
     how, tolerance = _tolerance(evaluation, measured)
     return [
         *checks,
         _equal("recipe", identity.recipe_key, measured.recipe_key),
-        _equal("data", identity.data_fingerprint, measured.data_fingerprint),
         _equal(f"images of {evaluation.split}", evaluation.num_images, measured.num_images),
         _equal("images of test", record.num_test_images, measured.num_test_images),
         _accuracy(
@@ -124,12 +147,7 @@ def verify(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]
             (measured.top1, measured.num_images),
             tolerance,
         ),
-        _accuracy(
-            f"top-1 on test, {how}",
-            (record.test_top1, record.num_test_images),
-            (measured.test_top1, measured.num_test_images),
-            tolerance,
-        ),
+        *_test_accuracy(record, measured, how, tolerance),
     ]
 
 
@@ -166,6 +184,22 @@ def _tolerance(evaluation: EvaluationRecord, measured: Remeasured) -> tuple[str,
     if is_same_machine:
         return "exactly", 0
     return f"within {TOLERANCE_IMAGES} images", TOLERANCE_IMAGES
+
+
+def _test_accuracy(
+    record: ExportRecord, measured: Remeasured, how: str, tolerance: int
+) -> list[Check]:
+    """The check on the test split; none where there was no such split."""
+    if record.test_top1 is None or measured.test_top1 is None:
+        return []
+    return [
+        _accuracy(
+            f"top-1 on test, {how}",
+            (record.test_top1, record.num_test_images),
+            (measured.test_top1, measured.num_test_images),
+            tolerance,
+        )
+    ]
 
 
 def _accuracy(

@@ -18,9 +18,10 @@ from results.export import exported_weights, read_export
 from results.folders import check_replaceable, folder_in_place_of, write_text
 from results.records import Document
 from search.config import DEFAULT_DATA
+from search.data_plan import data_for
 from search.exporting import open_recorded
 from search.provenance import library_versions
-from search.training_inputs import data_for, load_recipe
+from search.training_inputs import load_recipe
 from sharedattn.backbones import resolve
 from sharedattn.data import DataSource, open_data
 from sharedattn.errors import InputError
@@ -135,13 +136,14 @@ def analyse_config(
 def _read(config: str, data: str | None, data_root: str | None) -> _Subject:
     # Not `Path.exists`, which raises on a text too long for a file's name.
     if not os.path.exists(config):
-        spec = resolve(NetworkSpec.parse(config))
+        parsed = NetworkSpec.parse(config)
+        spec = resolve(parsed)
         name = data or DEFAULT_DATA
         return _Subject(
             spec=spec,
             state_dict=None,
             weights={"source": "random initialisation", "seed": OWN_SEED},
-            data=open_data(data_for(spec.backbone, name, data_root)),
+            data=open_data(data_for(parsed.backbone, name, data_root)),
             recipe=load_recipe(None, name, None),
             out=Path("sharedattn-out", "analysis"),
         )
@@ -151,7 +153,7 @@ def _read(config: str, data: str | None, data_root: str | None) -> _Subject:
         spec=resolve(record.spec),
         state_dict=exported_weights(folder, record),
         weights={"source": str(folder), "sha256": record.evaluation.weights_sha256},
-        data=open_recorded(record, data=data, data_root=data_root),
+        data=open_recorded(record.data, f"export {folder}", data=data, data_root=data_root),
         recipe=Recipe.from_json(record.recipe),
         out=folder / "analysis",
     )

@@ -115,12 +115,12 @@ def _parser() -> _Parser:
     export.add_argument("--to", type=Path, metavar="DIR", help="folder to write")
     export.add_argument("--onnx", action="store_true", help="write model.onnx as well")
     export.add_argument("--weights-dir", metavar="DIR|URL", help="where the weights are now")
+    _add_moved_data(export)
     _add_device(export)
 
     verify = add("verify", "rebuild an exported network and check every figure of it")
     verify.add_argument("folder", type=Path, metavar="DIR")
-    verify.add_argument("--data", metavar="NAME|DIR", help="where the data is now")
-    verify.add_argument("--data-root", metavar="DIR")
+    _add_moved_data(verify)
     _add_device(verify)
 
     train = add("train", "train one placement in full, and export it")
@@ -134,8 +134,7 @@ def _parser() -> _Parser:
 
     analyze = add("analyze", "what the papers measured, beside random initialisations")
     analyze.add_argument("config", metavar="CONFIG", help='DIR, or "backbone: placement"')
-    analyze.add_argument("--data", metavar="NAME|DIR", help="where the data is now")
-    analyze.add_argument("--data-root", metavar="DIR")
+    _add_moved_data(analyze)
     analyze.add_argument(
         "--against", type=Path, metavar="DIR", help="the same network trained with CB, or without"
     )
@@ -239,6 +238,37 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--val-fraction", type=float, help="of train, where there is no val/")
     command.add_argument("--recipe", metavar="NAME|FILE", help="how to train")
     command.add_argument("--epochs", type=int, help="in place of the recipe's")
+    command.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and do none of it"
+    )
+    data = command.add_argument_group("data on disk")
+    data.add_argument(
+        "--test-split",
+        type=_share,
+        metavar="SHARE|none",
+        help="of train, where there is no test/ (default: as of validation)",
+    )
+    data.add_argument("--classes", type=Path, metavar="FILE", help="a folder's classes, in order")
+    data.add_argument(
+        "--on-bad-image", choices=("fail", "skip"), help="what to do with it (default: fail)"
+    )
+    data.add_argument(
+        "--scan",
+        choices=("auto", "full"),
+        help="decode every image first, or above 100,000 read headers alone (default: auto)",
+    )
+    pixels = command.add_argument_group("pixels, in place of the model's own")
+    pixels.add_argument("--pixels", metavar="TAG", help="those of a tag of timm's weights")
+    pixels.add_argument("--mean", type=_numbers, metavar="N,N,N", help="of images from 0 to 1")
+    pixels.add_argument("--std", type=_numbers, metavar="N,N,N")
+    pixels.add_argument("--interpolation", metavar="NAME", help="bicubic, bilinear, ...")
+    pixels.add_argument("--crop-pct", type=float, metavar="SHARE", help="of the resized image")
+    pixels.add_argument("--crop-mode", metavar="NAME", help="center, squash or border")
+
+
+def _add_moved_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", metavar="NAME|DIR", help="where the data is now")
+    command.add_argument("--data-root", metavar="DIR", help="where a named data set is now")
 
 
 def _add_budget(command: argparse.ArgumentParser) -> None:
@@ -277,6 +307,30 @@ def _add_device(command: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+def _share(text: str) -> float:
+    if text == "none":
+        return 0.0
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    # 0 is written as none, so that nobody loses the test split by a slip.
+    if not 0.0 < share < 1.0:
+        raise argparse.ArgumentTypeError(
+            f"it is {text!r}; give a share above 0 and below 1, or none"
+        )
+    return share
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"it is {text!r}; give numbers between commas, one a channel"
+        ) from error
 
 
 def _epochs(text: str) -> tuple[int, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from results.export import check_target, read_export
@@ -20,11 +22,13 @@ from results.store import Store
 from results.summary import StudySummary, front_document
 from results.verify import verify_document
 from search.config import DEFAULT_DATA, DEFAULT_SPACE, SearchConfig
-from search.exporting import export_placement, train_placement, verify_folder
+from search.data_plan import DataOptions, data_for, look_at, open_checked
+from search.exporting import export_placement, open_recorded, train_placement, verify_folder
 from search.machines import processes_here, resolve_device
 from search.places import storage_url, weights_store
+from search.plan_text import Work, cost_plan, data_plan, plan_lines
 from search.progress import ProgressDisplay
-from search.run import prepare, run_search
+from search.run import prepare, run_search, search_plan
 from search.tables import (
     analysis_notes,
     analysis_table,
@@ -35,27 +39,36 @@ from search.tables import (
     papers_tables,
     proxies_table,
 )
-from search.training_inputs import data_for, load_recipe
+from search.training_inputs import load_recipe
 from sharedattn.backbones import build, resolve
 from sharedattn.cost import CONVENTION, CostModel
-from sharedattn.data import DataConfig
+from sharedattn.data import DataConfig, open_data
+from sharedattn.data.pixels import PixelChanges
 from sharedattn.economics import less_attention_economics
 from sharedattn.errors import InputError
 from sharedattn.latency import LatencySetting
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
+from sharedattn.training import check_recipe
 from spaces.budget import Budget, CountedSpace
 from spaces.space import Space
 
 Document = dict[str, Any]
 
+SCAN_LINE_EVERY_S = 5.0
+
 
 def search(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn search`: the main job, to its report and its exported knee."""
     started = time.monotonic()
-    config = _config(arguments, budget=_budget(arguments))
-    prepared = prepare(config)
+    errors = Console(stderr=True, soft_wrap=True)
+    config = _config(arguments, budget=_budget(arguments), data_options=_data_options(arguments))
+    prepared = prepare(config, on_scan=_scan_display(errors), remember=not arguments.dry_run)
     record, space = prepared.record, prepared.space
+    plan = search_plan(prepared)
+    _print_plan(plan, errors)
+    if arguments.dry_run:
+        return {"study": record.name, "plan": plan}
     folder = config.out / record.name
     check_target(folder / "knee", onnx=False)
 
@@ -71,8 +84,6 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
             )
             + f"{prepared.slots.num_slots} at a time",
         )
-
-    errors = Console(stderr=True, soft_wrap=True)
 
     def announce(setting: LatencySetting) -> None:
         errors.print(f"measuring latencies: {setting}", highlight=False, markup=False)
@@ -123,6 +134,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(f"exported {exported}")
     return {
         **document,
+        "plan": plan,
         "exported": None if exported is None else str(exported),
         "ok": bool(summary.candidates),
     }
@@ -243,6 +255,8 @@ def export(arguments: argparse.Namespace, console: Console) -> Document:
             ),
             device=resolve_device(arguments.device),
             onnx=arguments.onnx,
+            data=arguments.data,
+            data_root=arguments.data_root,
         )
     if message is not None:
         console.print(message)
@@ -265,8 +279,13 @@ def verify(arguments: argparse.Namespace, console: Console) -> Document:
 
 def train(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn train`: one placement, the whole recipe."""
-    spec, data, recipe = _training(arguments)
     device = resolve_device(arguments.device)
+    errors = Console(stderr=True, soft_wrap=True)
+    spec, data, recipe = _training(arguments, errors)
+    plan = training_plan(spec, data, recipe, device)
+    _print_plan(plan, errors)
+    if arguments.dry_run:
+        return {"network": str(spec), "plan": plan}
     record = train_placement(
         spec,
         data,
@@ -289,6 +308,7 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         "macs": record.macs,
         "params": record.params,
         "exported": str(arguments.to),
+        "plan": plan,
     }
 
 
@@ -377,29 +397,106 @@ def _config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:
     return SearchConfig(**{**given, **changes})
 
 
-def _training(arguments: argparse.Namespace) -> tuple[NetworkSpec, DataConfig, Recipe]:
+def _training(
+    arguments: argparse.Namespace, errors: Console
+) -> tuple[NetworkSpec, DataConfig, Recipe]:
     """Network, data and recipe of `train`: an export's, with what the options change."""
+    options = _data_options(arguments)
     if os.path.exists(arguments.config):  # `Path.exists` raises on a text too long for a name
         record = read_export(Path(arguments.config))
-        spec, data = record.spec, DataConfig.from_json(record.data["config"])
+        given = [*options.given(), *(["--val-fraction"] if arguments.val_fraction else [])]
+        if given:
+            raise InputError(
+                f"{given[0]} changes the data, and {arguments.config} is an export with data of "
+                f'its own; to train its network on other data write "{record.spec}" in its place'
+            )
+        spec = record.spec
         if record.starts_from is None:
             recipe = Recipe.from_json(record.recipe)
         else:
             # Its own goes on from shared weights, which are not here.
-            recipe = load_recipe(None, data.name, None)
-    else:
-        spec = resolve(NetworkSpec.parse(arguments.config))
-        data = data_for(spec.backbone, DEFAULT_DATA, None)
-        recipe = load_recipe(arguments.recipe, arguments.data or DEFAULT_DATA, None)
-    if arguments.data is not None or arguments.data_root is not None:
-        data = replace(data, name=arguments.data or data.name, root=arguments.data_root)
-    if arguments.val_fraction is not None:
-        data = replace(data, val_fraction=arguments.val_fraction)
+            recipe = load_recipe(None, record.data["name"], None)
+        recipe = _changed(recipe, arguments)
+        source = open_recorded(
+            record.data,
+            f"export {arguments.config}",
+            data=arguments.data,
+            data_root=arguments.data_root,
+        )
+        return spec, source.config, recipe
+    parsed = NetworkSpec.parse(arguments.config)
+    spec = resolve(parsed)
+    name = arguments.data or DEFAULT_DATA
+    recipe = _changed(load_recipe(None, name, None), arguments)
+    data = data_for(
+        parsed.backbone,
+        name,
+        arguments.data_root,
+        arguments.val_fraction,
+        options,
+        recipe=recipe,
+    )
+    data = look_at(data, options, None, on_progress=_scan_display(errors))
+    open_checked(data, arguments.val_fraction)
+    return spec, data, recipe
+
+
+def _changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
+    """The recipe asked for in place of another, with as many epochs as asked for."""
     if arguments.recipe is not None:
         recipe = Recipe.load(arguments.recipe)
-    if arguments.epochs is not None:
-        recipe = recipe.with_changes(epochs=arguments.epochs)
-    return spec, data, recipe
+    return recipe if arguments.epochs is None else recipe.with_changes(epochs=arguments.epochs)
+
+
+def training_plan(spec: NetworkSpec, data: DataConfig, recipe: Recipe, device: str) -> Document:
+    """What `train` is about to do."""
+    source = open_data(data)
+    check_recipe(spec, source, recipe, device=device)
+    macs = CostModel(spec.backbone).totals(spec.placement).macs
+    work = Work(
+        backbone=spec.backbone,
+        placements=[spec.placement],
+        macs_range=(macs, macs),
+        recipe=recipe,
+        num_trainings=1,
+        num_slots=1,
+        num_seeds=1,
+        threads=torch.get_num_threads(),
+        device=device,
+        is_here=True,
+    )
+    return {"data": data_plan(data, source), "cost": cost_plan(work, source)}
+
+
+def _print_plan(plan: Document, errors: Console) -> None:
+    if plan["data"] is not None:
+        for line in plan_lines(plan["data"], plan["cost"]):
+            errors.print(line, highlight=False, markup=False)
+
+
+def _scan_display(errors: Console) -> Callable[[int, int], None]:
+    """Says from time to time how many files of a folder have been looked at."""
+    said_at = time.monotonic()
+
+    def say(done: int, total: int) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= SCAN_LINE_EVERY_S:
+            said_at = time.monotonic()
+            errors.print(f"looking at every image once: {done:,} of {total:,}", highlight=False)
+
+    return say
+
+
+def _data_options(arguments: argparse.Namespace) -> DataOptions:
+    names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+    return DataOptions(
+        test_split=arguments.test_split,
+        classes=arguments.classes,
+        on_bad_image=arguments.on_bad_image or "fail",
+        scan=arguments.scan or "auto",
+        tag=arguments.pixels,
+        pixels=PixelChanges(**{name: getattr(arguments, name) for name in names}),
+    )
 
 
 def _budget(arguments: argparse.Namespace) -> Budget:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from search.data_plan import DataOptions
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS
 from sharedattn.errors import InputError
@@ -29,6 +30,7 @@ class SearchConfig:
         space: a preset's name or a YAML file.
         data: `digit-pairs`, a folder, or a name that timm opens.
         data_root: folder that holds a named data set.
+        data_options: what else is asked of data on disk.
         recipe: a recipe's name or a YAML file; None: the data's own.
         epochs: epochs of a trial in place of the recipe's.
         budget: what a placement may cost.
@@ -74,6 +76,7 @@ class SearchConfig:
     space: str = DEFAULT_SPACE
     data: str = DEFAULT_DATA
     data_root: str | None = None
+    data_options: DataOptions = field(default_factory=DataOptions)
     recipe: str | None = None
     epochs: int | None = None
     budget: Budget = field(default_factory=Budget)
@@ -183,6 +186,7 @@ class SearchConfig:
             "--recipe": self.recipe is not None,
             "--epochs": self.epochs is not None,
             "--val-fraction": self.val_fraction is not None,
+            **{name: True for name in self.data_options.given()},
             "--weights-dir": self.weights_dir is not None,
             "--processes-per-trial": self.processes_per_trial is not None,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,8 +14,9 @@ from results.records import Document, EvaluationRecord, LatencyRecord, fine_tuni
 from results.store import Store
 from results.summary import StudySummary
 from results.temporary import temporary_beside
-from results.verify import Remeasured, verify, verify_document
+from results.verify import OpenedData, Remeasured, verify, verify_document
 from results.weights import WeightsStore
+from search.data_plan import differences, moved, refuse_other_data
 from search.evaluators.base import evaluation_record, measure, outcome
 from search.evaluators.scratch import ScratchEvaluator
 from search.evaluators.supernet import SupernetEvaluator
@@ -23,13 +24,14 @@ from search.process_group import in_processes
 from search.provenance import library_versions
 from search.supernet_study import SUPERNET_NOTE, evaluator_of
 from sharedattn.cost import CostModel
-from sharedattn.data import DataConfig, DataSource, open_data
+from sharedattn.data import DataConfig, DataSource, open_data, reopen_data
+from sharedattn.data.source import SplitName
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.timing import torch_threads
-from sharedattn.training import check_recipe, evaluate
+from sharedattn.training import Metrics, check_recipe, evaluate
 
 
 def export_placement(
@@ -41,6 +43,8 @@ def export_placement(
     weights: WeightsStore,
     device: str = "cpu",
     onnx: bool = False,
+    data: str | None = None,
+    data_root: str | None = None,
 ) -> str | None:
     """Export the best run of a placement that a study has evaluated.
 
@@ -55,13 +59,16 @@ def export_placement(
         weights: where the study keeps its weights.
         device: where to train again.
         onnx: whether to write model.onnx as well.
+        data: where the study's data is now; None: where it was.
+        data_root: likewise, of a named data set.
 
     Returns:
         The sentence that says why the placement was trained again; None: it was not.
 
     Raises:
         InputError: a folder that cannot be written, a pick that means nothing, a study without
-            training, or weights that are not the recorded ones. Nothing was trained.
+            training, weights that are not the recorded ones, or data that is not the study's.
+            Nothing was trained.
     """
     check_target(folder, onnx=onnx)
     study = summary.study.record
@@ -76,7 +83,8 @@ def export_placement(
     evaluation = stored.record
     spec = NetworkSpec.from_json(store.spec(candidate.spec_key).document)
     recipe = Recipe.from_json(study.recipe)
-    data = DataConfig.from_json(study.data.get("config", {}))
+    source = open_recorded(study.data, f"study {study.name!r}", data=data, data_root=data_root)
+    config = source.config
     key = evaluation.identity.key
     sha256 = evaluation.weights_sha256
     is_inherited = evaluation.identity.fidelity.weights == "inherited"
@@ -108,7 +116,7 @@ def export_placement(
                     f"hold, but {missing}, and nor are the supernet's at "
                     f"{weights.shown(note['key'], starts_from)}; put them back there"
                 )
-            scratch = ScratchEvaluator(data=data, recipe=recipe, weights=weights, device=device)
+            scratch = ScratchEvaluator(data=config, recipe=recipe, weights=weights, device=device)
             shared = evaluator_of(study, note, scratch)
     if missing is None:
         assert sha256 is not None
@@ -116,7 +124,7 @@ def export_placement(
     else:
         evaluation, state_dict = _train(
             spec,
-            data,
+            config,
             recipe,
             folder,
             seed=evaluation.identity.seed,
@@ -128,7 +136,7 @@ def export_placement(
         folder,
         spec,
         recipe,
-        data,
+        config,
         evaluation,
         state_dict,
         device=device,
@@ -217,8 +225,13 @@ def verify_folder(
         InputError: no readable export, or no such data.
     """
 
-    def measure(network: Network, record: ExportRecord) -> Remeasured:
-        source = open_recorded(record, data=data, data_root=data_root)
+    def opened(record: ExportRecord) -> OpenedData:
+        source = open_recorded(
+            record.data, f"export {folder}", data=data, data_root=data_root, check=False
+        )
+        return OpenedData(source, tuple(differences(source, record.data)))
+
+    def measure(network: Network, record: ExportRecord, source: DataSource) -> Remeasured:
         recipe = Recipe.from_json(record.recipe)
         network.to(device)
         # Sums have the order that as many threads give them.
@@ -227,64 +240,88 @@ def verify_folder(
             validation = evaluate(
                 network, source, "validation", batch_size=batch_size, device=device
             )
-            test = evaluate(network, source, "test", batch_size=batch_size, device=device)
+            test = evaluate_test(network, source, batch_size=batch_size, device=device)
         return Remeasured(
             top1=validation.top1,
             num_images=validation.num_images,
-            test_top1=test.top1,
-            num_test_images=test.num_images,
+            test_top1=None if test is None else test.top1,
+            num_test_images=source.num_images("test"),
             recipe_key=recipe.key
             if record.starts_from is None
             else fine_tuning_key(recipe.key, record.starts_from),
-            data_fingerprint=source.fingerprint,
             device=device,
             threads=record.evaluation.threads,
             versions=library_versions(),
         )
 
-    return verify_document(verify(folder, measure))
+    return verify_document(verify(folder, opened, measure))
+
+
+def evaluate_test(
+    network: Network, source: DataSource, *, batch_size: int, device: str
+) -> Metrics | None:
+    """Metrics on the test split; None: the data has none."""
+    if not source.num_images("test"):
+        return None
+    return evaluate(network, source, "test", batch_size=batch_size, device=device)
 
 
 def open_recorded(
-    record: ExportRecord, *, data: str | None = None, data_root: str | None = None
+    document: Document,
+    what: str,
+    *,
+    data: str | None = None,
+    data_root: str | None = None,
+    check: bool = True,
 ) -> DataSource:
-    """The data of an export.
+    """The data of a record, as it is now.
 
     Args:
-        record: what the export says.
+        document: what the record says of its data, see `data_document`.
+        what: the record, for messages.
         data: where its data is now; None: where it was.
         data_root: likewise, of a named data set.
+        check: whether other data than the record's is refused.
 
     Raises:
-        InputError: no such data.
+        InputError: no such data, or other data than the record's.
     """
-    config = DataConfig.from_json(record.data.get("config", {}))
-    config = replace(
-        config, name=data or config.name, root=data_root if data_root else config.root
-    )
+    config = DataConfig.from_json(document.get("config", {}))
+    config = moved(config, data, data_root)
     try:
-        return open_data(config)
+        source = reopen_data(config)
     except InputError as error:
         if data is not None:
             raise
-        raise InputError(
-            f"`the data is where it was at the export` must hold, but {error}; "
-            f"say by --data where it is now"
-        ) from error
+        raise InputError(f"{error}; say by --data where the data of {what} is now") from error
+    if check:
+        refuse_other_data(source, document, what)
+    return source
 
 
 def data_document(config: DataConfig, source: DataSource) -> Document:
     """What the database and exports say of the data."""
+    splits: tuple[SplitName, ...] = ("train", "validation", "test")
+    counts = {split: source.class_counts(split) for split in splits}
     return {
         "name": source.name,
         "config": config.to_json(),
         "fingerprint": source.fingerprint,
         "identity": source.identity,
-        "images": {
-            "train": source.num_images("train"),
-            "validation": source.num_images("validation"),
-            "test": source.num_images("test"),
-        },
+        "images": {split: source.num_images(split) for split in splits},
+        "class_counts": {s: list(count) for s, count in counts.items() if count is not None},
+        "classes": None if source.class_names is None else list(source.class_names),
+        "origins": source.origins,
+        "notes": list(source.notes),
+        "pixels": (
+            None
+            if source.pixels is None
+            else {
+                "image_size": source.image_size,
+                "in_chans": source.in_chans,
+                **source.pixels.to_json(),
+            }
+        ),
     }
 
 
@@ -354,7 +391,7 @@ def _write(
     network = rebuild(spec, state_dict).to(device)
     with torch_threads(evaluation.threads):
         # The one time that the test split is opened: nothing is chosen by what it says.
-        test = evaluate(network, source, "test", batch_size=recipe.batch_size, device=device)
+        test = evaluate_test(network, source, batch_size=recipe.batch_size, device=device)
     record = ExportRecord(
         spec=spec,
         params=cost.params,
@@ -362,8 +399,8 @@ def _write(
         recipe=recipe.to_json(),
         data=data_document(config, source),
         evaluation=evaluation,
-        test_top1=test.top1,
-        num_test_images=test.num_images,
+        test_top1=None if test is None else test.top1,
+        num_test_images=source.num_images("test"),
         top1_by_seed=top1_by_seed,
         study=study,
         trial=trial,

@@ -8,11 +8,18 @@ from pathlib import Path
 from results.blobs import BlobStore
 from results.database import parse_url, sqlite_file
 from results.weights import WeightsStore
+from search.data_plan import SCANS
 
 
 def storage_url(storage: str | None, out: Path) -> str:
     """The database that is asked for, or the one in `out`."""
     return storage or f"sqlite:///{out / 'sharedattn.db'}"
+
+
+def scans_folder(storage: str | None, out: Path) -> Path:
+    """Where looks at folders of images are remembered: beside the database's file, or in `out`."""
+    database = sqlite_file(parse_url(storage_url(storage, out)))
+    return (database.parent if database else out) / SCANS
 
 
 def weights_store(weights_dir: str | None, storage: str, out: Path) -> WeightsStore:

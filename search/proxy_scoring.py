@@ -18,11 +18,13 @@ from results.rank_correlation import Estimate, estimate_tau, estimate_tau_differ
 from results.records import Document, Study
 from results.store import Store
 from results.summary import StudySummary
+from search.data_plan import data_for
 from search.evaluators.table import TableEvaluator
-from search.training_inputs import data_for, load_recipe
+from search.exporting import open_recorded
+from search.training_inputs import load_recipe
 from sharedattn.backbones import describe, resolve
 from sharedattn.cost import CostModel
-from sharedattn.data import DataConfig, DataSource, open_data
+from sharedattn.data import DataSource, open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.proxies import PROXIES, proxy_values
@@ -119,7 +121,7 @@ def trained_of_study(store: Store, study: Study) -> TrainedPlacements:
         study.record.name,
         tuple(specs),
         tuple(candidate.top1 for candidate in trained),
-        open_data(DataConfig.from_json(config)),
+        open_recorded(study.record.data, f"study {study.record.name!r}"),
         Recipe.from_json(study.record.recipe).init,
     )
 

@@ -21,6 +21,7 @@ from results.records import (
 from results.store import Store
 from results.weights import WeightsStore
 from search.config import DEFAULT_TRIALS, SearchConfig
+from search.data_plan import data_for, look_at, open_checked
 from search.evaluators.base import Evaluator
 from search.evaluators.scratch import ScratchEvaluator
 from search.evaluators.supernet import SupernetEvaluator
@@ -31,14 +32,15 @@ from search.exporting import data_document
 from search.latency import Latencies, check_setting, known_parts, with_latencies
 from search.machines import Slots, find_slots
 from search.nodes import check_cluster
-from search.places import storage_url, weights_store
+from search.places import scans_folder, storage_url, weights_store
+from search.plan_text import Work, cost_plan, data_plan, drawn_placements
 from search.process_group import in_processes, processes_per_trial
 from search.provenance import provenance
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
 from search.study import Progress, StudyLoop
 from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
-from search.training_inputs import Start, data_for, load_recipe, load_supernet_recipe
+from search.training_inputs import Start, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
@@ -94,8 +96,19 @@ class Prepared:
         return storage_url(self.config.storage, self.config.out)
 
 
-def prepare(config: SearchConfig) -> Prepared:
-    """Check everything that can be wrong before anything is begun or written.
+def prepare(
+    config: SearchConfig,
+    *,
+    on_scan: Callable[[int, int], None] | None = None,
+    remember: bool = True,
+) -> Prepared:
+    """Check everything that can be wrong before anything is begun.
+
+    Args:
+        config: what is asked for.
+        on_scan: called now and then with the files of a folder that were looked at, and their
+            number.
+        remember: whether it is written down, beside the database, what was seen of them.
 
     Raises:
         InputError: what is wrong, and what to do.
@@ -113,7 +126,6 @@ def prepare(config: SearchConfig) -> Prepared:
         evaluator = replace(table, rungs=_rungs(config, (), table.fidelity.epochs))
         described: Document = {"name": config.table.stem}
     else:
-        data = data_for(space.backbone, config.data, config.data_root, config.val_fraction)
         from_weights = config.weights is not None
         fine_tunes = config.evaluator == "supernet" and config.front_training == "fine-tune"
         start: Start = "weights" if from_weights else "scratch"
@@ -124,7 +136,22 @@ def prepare(config: SearchConfig) -> Prepared:
             start="supernet" if fine_tunes and not from_weights else start,
         )
         recipe = recipe.with_changes(rungs=_rungs(config, recipe.rungs, recipe.epochs))
-        source = open_data(data)
+        data = data_for(
+            space.backbone,
+            config.data,
+            config.data_root,
+            config.val_fraction,
+            config.data_options,
+            weights=config.weights,
+            recipe=recipe,
+        )
+        data = look_at(
+            data,
+            config.data_options,
+            scans_folder(config.storage, config.out) if remember else None,
+            on_progress=on_scan,
+        )
+        source = open_checked(data, config.val_fraction)
         backbone = replace(space.backbone, num_classes=source.num_classes)
         supernet_recipe = load_supernet_recipe(
             config.supernet_recipe,
@@ -151,6 +178,7 @@ def prepare(config: SearchConfig) -> Prepared:
             weights=weights,
             checkpoints=checkpoints,
             device=slots.device,
+            data_digest=source.digest,
         )
         evaluator = in_processes(scratch, num_processes)
         if config.evaluator == "supernet":
@@ -249,6 +277,38 @@ def prepare(config: SearchConfig) -> Prepared:
         training_processes=training_processes,
         record=record,
     )
+
+
+def search_plan(prepared: Prepared) -> Document:
+    """What a prepared search is about to do: its data, and what it will cost.
+
+    Returns:
+        `data` and `cost`, see `data_plan` and `cost_plan`; None each where nothing is trained.
+    """
+    config, shared = prepared.config, prepared.shared
+    if prepared.data is None or prepared.recipe is None:
+        return {"data": None, "cost": None}
+    source, space, slots = open_data(prepared.data), prepared.space, prepared.slots
+    least, most = space.macs_range
+    work = Work(
+        backbone=space.space.backbone,
+        placements=drawn_placements(space, config.seed),
+        macs_range=(least, min(most, config.budget.max_macs or most)),
+        recipe=prepared.recipe if shared is None else shared.recipe.training,
+        num_trainings=1
+        if shared is not None
+        else min(prepared.record.num_trials, space.in_budget),
+        num_slots=1 if shared is not None else slots.num_slots,
+        num_seeds=config.confirm_seeds,
+        threads=slots.resources.cpus * (1 if shared is None else slots.num_slots),
+        device=slots.device,
+        is_here=config.executor == "local",
+        is_supernet=shared is not None,
+        placements_per_step=(
+            1 if shared is None else shared.recipe.sampled_per_step + 2 * shared.recipe.sandwich
+        ),
+    )
+    return {"data": data_plan(prepared.data, source), "cost": cost_plan(work, source)}
 
 
 def _rungs(config: SearchConfig, own: tuple[int, ...], epochs: int) -> tuple[int, ...]:

@@ -1,14 +1,10 @@
-"""What a training is made of, from the names that the command line gives."""
+"""How a network is trained, from the names that the command line gives."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from search.config import DEFAULT_DATA
-from sharedattn.backbones import describe
-from sharedattn.data import DataConfig
-from sharedattn.placement import BackboneSpec
 from sharedattn.recipe import Recipe
 from sharedattn.supernet import SupernetRecipe
 
@@ -23,26 +19,6 @@ _SUFFIXES: dict[Start, str] = {
     "supernet": "-from-supernet",
     "weights": "-fine-tuning",
 }
-
-
-def data_for(
-    backbone: BackboneSpec, name: str, root: str | None, val_fraction: float | None = None
-) -> DataConfig:
-    """Data by its name, at the size and with the channels that a backbone takes.
-
-    Args:
-        backbone: what will look at it.
-        name: `digit-pairs`, a folder, or a name that timm opens.
-        root: folder that holds a named data set.
-        val_fraction: share of train that is cut off where there is no validation; None: a tenth.
-    """
-    config = DataConfig(
-        name=name,
-        root=root,
-        image_size=describe(backbone).image_size,
-        in_chans=backbone.in_chans,
-    )
-    return config if val_fraction is None else replace(config, val_fraction=val_fraction)
 
 
 def load_recipe(

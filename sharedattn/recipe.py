@@ -9,13 +9,14 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
+from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
 
 _R = TypeVar("_R")
@@ -56,6 +57,8 @@ class Recipe:
         loader_workers: processes that load images, at most one a core of the trial; None: one a
             core; 0: none, images are loaded where they are used. The embedded data needs none.
         grad_checkpointing: compute each layer again in the backward pass, for less memory.
+        pixels: how images are resized and normalised, in place of the model's own way; part of
+            the data's identity and not of the recipe's.
 
     Raises:
         InputError: a value out of its range.
@@ -88,6 +91,7 @@ class Recipe:
     restarts: bool = False
     loader_workers: int | None = None
     grad_checkpointing: bool = False
+    pixels: PixelChanges = PixelChanges()
 
     def __post_init__(self) -> None:
         options = tuple(sorted(_plain_option(*option) for option in self.optimizer_options))
@@ -129,8 +133,13 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of every field."""
+        document = {field.name: getattr(self, field.name) for field in fields(self)}
+        # Left out where none is asked for, as in recipes from before there was a choice.
+        pixels = {"pixels": self.pixels.to_json()} if self.pixels.given() else {}
+        del document["pixels"]
         return {
-            **asdict(self),
+            **document,
+            **pixels,
             "optimizer_options": dict(self.optimizer_options),
             "rungs": list(self.rungs),
         }
@@ -157,7 +166,13 @@ class Recipe:
                 f"`optimizer_options` of a recipe is a mapping of names to values, "
                 f"but got {options!r}"
             )
-        return cls(**{**document, "optimizer_options": tuple(options.items())})
+        return cls(
+            **{
+                **document,
+                "optimizer_options": tuple(options.items()),
+                "pixels": PixelChanges.from_json(document.get("pixels", {})),
+            }
+        )
 
     @classmethod
     def load(cls, name: str) -> Recipe:
@@ -242,7 +257,7 @@ def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
     return name, values if isinstance(value, (list, tuple)) else value
 
 
-_WITHOUT_EFFECT = frozenset({"loader_workers", "grad_checkpointing"})
+_WITHOUT_EFFECT = frozenset({"loader_workers", "grad_checkpointing", "pixels"})
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("epochs", 1, 100_000),

@@ -470,6 +470,7 @@ def check_recipe(
         InputError: as `Trainer`.
     """
     check_fit(spec.backbone, data)
+    data.check_recipe(recipe)
     _check_diagonality(spec.backbone, recipe, envelope or Envelope.of(spec.placement))
     with torch.device("meta"):
         network = build(spec, drop_path_rate=recipe.drop_path_rate)

@@ -11,7 +11,8 @@ from results.records import Fidelity
 from results.weights import WeightsStore
 from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
 from search.evaluators.checkpointed import CheckpointedTraining
-from sharedattn.data import DataConfig, open_data
+from sharedattn.data import DataConfig, DataSource, open_data
+from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
@@ -29,6 +30,8 @@ class ScratchEvaluator(RankedEvaluator):
         checkpoints: where unfinished trainings are put; None: nowhere.
         device: where to train.
         rank: which of the processes this is that train a placement together.
+        data_digest: of the data as the search found it, see `DataSource.digest`; None: data is
+            taken as it is.
         checkpoint_every_s: least seconds between two checkpoints of a training, those of rungs
             apart: a large network takes long to write.
     """
@@ -39,6 +42,7 @@ class ScratchEvaluator(RankedEvaluator):
     checkpoints: CheckpointStore | None = None
     device: str = "cpu"
     rank: Rank = ALONE
+    data_digest: str | None = None
     checkpoint_every_s: float = 15.0
 
     @property
@@ -57,6 +61,20 @@ class ScratchEvaluator(RankedEvaluator):
     def fidelity(self) -> Fidelity:
         return Fidelity(epochs=self.recipe.epochs, image_size=open_data(self.data).image_size)
 
+    def opened(self) -> DataSource:
+        """The data, in this process.
+
+        Raises:
+            InputError: it is not there, or no longer the data that the search found.
+        """
+        source = open_data(self.data)
+        if self.data_digest not in (None, source.digest):
+            raise InputError(
+                f"`--data`: files of {self.data.name} were added, removed or changed since the "
+                f"search began; put them back, or search anew"
+            )
+        return source
+
     def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
         return (yield from self.train(task))
 
@@ -66,7 +84,7 @@ class ScratchEvaluator(RankedEvaluator):
         """Train a placement, from its initialisation or from the weights of its `network`."""
         trainer = Trainer(
             task.spec,
-            open_data(self.data),
+            self.opened(),
             self.recipe,
             seed=task.seed,
             device=self.device,

@@ -323,7 +323,7 @@ class SupernetEvaluator(RankedEvaluator):
         sampler = GroupSampler(self._sampler, group, self.recipe)
         return SupernetTrainer(
             self._started_network(group),
-            open_data(self.scratch.data),
+            self.scratch.opened(),
             self.recipe,
             largest=group.largest(self.envelope),
             smallest=self._smallest(group, sampler),
@@ -371,7 +371,7 @@ class SupernetEvaluator(RankedEvaluator):
         return TreeEvaluation(
             network,
             placements,
-            open_data(self.scratch.data),
+            self.scratch.opened(),
             "validation",
             # Nothing is kept for a backward pass.
             batch_size=2 * self.recipe.training.batch_size,
@@ -399,7 +399,7 @@ class SupernetEvaluator(RankedEvaluator):
                 f"{self.pretrained} holds others now; begin another study with them"
             )
         start_from(network, state)
-        data = open_data(self.scratch.data)
+        data = self.scratch.opened()
         plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
         batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
         images, _ = next(iter(batches))

@@ -297,12 +297,28 @@ def _constructor(name: str) -> Callable[..., Any]:
     if name in own:
         return own[name]
     if timm.is_model(name):
+        _check_tag(name)
         return partial(timm.create_model, name)
     near = difflib.get_close_matches(name, [*own, *timm.list_models()])
     raise InputError(
         f"`a backbone is {', '.join(own)} or a name of timm's` must "
         f"hold, but got {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
     )
+
+
+def _check_tag(name: str) -> None:
+    """Refuse a tag of weights that timm does not know.
+
+    Raises:
+        InputError: such a tag. Names those that there are.
+    """
+    architecture, _, tag = name.partition(".")
+    known = [key.partition(".")[2] for key in timm.models.get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in known:
+        raise InputError(
+            f"`{name}` has a tag of weights that timm does not know; of {architecture} it has "
+            f"{', '.join(filter(None, known)) or 'none'}"
+        )
 
 
 @cache

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # Formats that Pillow names but does not decode by itself: EPS runs Ghostscript, the others have
 # no decoder of their own.
@@ -150,7 +150,7 @@ def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     text = str(error).partition("\n")[0]
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "is no image, or begins with a damaged header"
     if isinstance(error, FileNotFoundError):
         return "is a link to nothing, or is no longer there"

@@ -132,6 +132,7 @@ class DigitPairs(DataSource):
                 f"`--data-root` is {config.root!r}, but digit-pairs is embedded and lies in no "
                 f"folder; leave it out"
             )
+        self.config = config
         self.identity = {
             "name": self.name,
             "version": 1,

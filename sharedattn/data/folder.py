@@ -115,16 +115,15 @@ def list_folder(
     splits = _splits_of(top)
     if splits is None:
         _refuse_splits_below(top)
-        found = {"train": _Tree("", top.folders, top.files)}
+        trees: dict[SplitName, _Tree] = {"train": _Tree("", top.folders, top.files)}
     else:
-        found = splits
+        trees = {split: splits[split] for split in SPLITS if split in splits}
         walk.note_beside_splits(top, splits)
-    trees: dict[SplitName, _Tree] = {split: found[split] for split in SPLITS if split in found}
     if "train" not in trees:
-        names = ", ".join(f"{tree.path}/" for tree in trees.values())
+        folders = ", ".join(f"{tree.path}/" for tree in trees.values())
         raise InputError(
-            f"`--data`: {shown(root)} has {names} and no training split; add a folder train/, or "
-            f"name the folder of classes itself to have it cut"
+            f"`--data`: {shown(root)} has {folders} and no training split; add a folder train/, "
+            f"or name the folder of classes itself to have it cut"
         )
     names = _class_names(walk, trees, classes)
     parts = {split: walk.files_of(tree, names) for split, tree in trees.items()}

@@ -104,7 +104,7 @@ class ImageData(DataSource):
         return self._opened.class_names
 
     @property
-    def origins(self) -> dict[str, str]:
+    def origins(self) -> dict[SplitName, str]:
         return dict(self._opened.origins)
 
     @property
@@ -128,7 +128,7 @@ class ImageData(DataSource):
         return {**self._opened.identity(), "transform": transform}
 
     @cached_property
-    def digest(self) -> str:  # type: ignore[override]
+    def digest(self) -> str:
         seen = hashlib.sha256(repr((self.image_size, self.in_chans, self._pixels)).encode())
         for split, part in self._parts.items():
             seen.update(f"{split} {len(part)}\0".encode())

@@ -33,12 +33,12 @@ class Item(NamedTuple):
 
     Attributes:
         split: whose image.
-        index: of the image in the split.
+        number: of the image in the split.
         entropy: what its augmentation is drawn from; None: it is not augmented.
     """
 
     split: SplitName
-    index: int
+    number: int
     entropy: tuple[int, ...] | None = None
 
 
@@ -46,16 +46,32 @@ class Patch(NamedTuple):
     """A rectangle of an image that random erasing fills, after the image is normalised.
 
     Attributes:
-        position: of the image in its batch.
         top: first row.
         left: first column.
         values: (C, rows, columns).
     """
 
-    position: int
     top: int
     left: int
     values: torch.Tensor
+
+
+class Box(NamedTuple):
+    """Where in a batch a patch goes.
+
+    Attributes:
+        position: of the image.
+        top: first row.
+        left: first column.
+        rows: number of rows.
+        columns: number of columns.
+    """
+
+    position: int
+    top: int
+    left: int
+    rows: int
+    columns: int
 
 
 class RawBatch(NamedTuple):
@@ -64,13 +80,16 @@ class RawBatch(NamedTuple):
     Attributes:
         images: (B, C, Y, X), uint8.
         labels: (B,), int64.
-        patches: what random erasing fills.
+        boxes: what random erasing fills.
+        fillings: the values of all boxes, one after the other; one tensor, since each that a
+            worker hands over costs a file descriptor and a system call or more.
         error: why an image could not be read; the batch is empty then.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
-    patches: list[Patch]
+    boxes: list[Box]
+    fillings: torch.Tensor
     error: str | None = None
 
 
@@ -100,7 +119,7 @@ class ImageItems(Dataset[_Sample | ImageReadError]):
 
     def __getitem__(self, item: Item) -> _Sample | ImageReadError:
         try:
-            image, label = self._read(item.split, item.index)
+            image, label = self._read(item.split, item.number)
         except ImageReadError as error:
             # Raised where the batch is used: torch would wrap it into the worker's traceback.
             return error
@@ -125,7 +144,7 @@ class BatchLoader:
         self._wanted = _Wanted()
         self._loader = DataLoader(
             items,
-            batch_sampler=self._wanted,  # type: ignore[arg-type]  # any iterable will do
+            batch_sampler=self._wanted,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
@@ -191,11 +210,20 @@ class Normaliser:
         """Images (B, C, Y, X), float32, normalised and erased, and labels (B,), on the device."""
         images = batch.images.to(self._device, non_blocking=True)
         images = torch.div(images, 255).sub_(self._mean).div_(self._std)
-        for patch in batch.patches:
-            _, rows, columns = patch.values.shape
-            box = images[patch.position, :, patch.top :, patch.left :]
-            box[:, :rows, :columns] = patch.values.to(self._device, non_blocking=True)
+        if batch.boxes:
+            self._fill(images, batch)
         return images, batch.labels.to(self._device, non_blocking=True)
+
+    def _fill(self, images: torch.Tensor, batch: RawBatch) -> None:
+        fillings = batch.fillings.to(self._device, non_blocking=True)
+        start, num_channels = 0, images.shape[1]
+        for box in batch.boxes:
+            size = num_channels * box.rows * box.columns
+            values = fillings[start : start + size].view(num_channels, box.rows, box.columns)
+            rows = slice(box.top, box.top + box.rows)
+            columns = slice(box.left, box.left + box.columns)
+            images[box.position, :, rows, columns] = values
+            start += size
 
 
 @contextmanager
@@ -238,23 +266,23 @@ def _erased(erasing: RandomErasing, shape: tuple[int, ...]) -> Patch | None:
     if recorder.written is None:
         return None
     (_, rows, columns), values = recorder.written
-    return Patch(0, rows.start, columns.start, values)
+    return Patch(rows.start, columns.start, values)
 
 
 def _collated(samples: Sequence[_Sample | ImageReadError]) -> RawBatch:
     read: list[_Sample] = []
     for sample in samples:
         if isinstance(sample, ImageReadError):
-            return RawBatch(torch.empty(0), torch.empty(0), [], str(sample))
+            nothing = torch.empty(0)
+            return RawBatch(nothing, nothing, [], nothing, str(sample))
         read.append(sample)
-    images = torch.from_numpy(np.stack([pixels for pixels, _, _ in read]))
-    labels = torch.tensor([label for _, label, _ in read], dtype=torch.int64)
-    patches = [
-        patch._replace(position=position)
-        for position, (_, _, patch) in enumerate(read)
-        if patch is not None
-    ]
-    return RawBatch(images, labels, patches)
+    patches = [(position, patch) for position, (*_, patch) in enumerate(read) if patch is not None]
+    return RawBatch(
+        images=torch.from_numpy(np.stack([pixels for pixels, _, _ in read])),
+        labels=torch.tensor([label for _, label, _ in read], dtype=torch.int64),
+        boxes=[Box(at, p.top, p.left, *p.values.shape[1:]) for at, p in patches],
+        fillings=torch.cat([p.values.flatten() for _, p in patches] or [torch.empty(0)]),
+    )
 
 
 def _begin_worker(_: int) -> None:

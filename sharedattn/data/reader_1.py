@@ -63,8 +63,8 @@ def open_reader_1(config: DataConfig) -> Opened:
         hashes = {split: _hash_of(root, part) for split, part in given.items()}
     else:
         library = open_splits(config)
-        names, num = classes_of(library["train"].dataset)
-        names = names or tuple(map(str, range(num)))
+        known, num = classes_of(library["train"].dataset)
+        names = known or tuple(map(str, range(num)))
         hashes = {s: files_hash(config.name, part.dataset) for s, part in library.items()}
         given = dict(library)
     if set(given) == {"train", "validation"}:

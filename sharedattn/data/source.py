@@ -159,6 +159,7 @@ class DataSource(ABC):
     Training batches depend on (seed, epoch) alone; evaluation batches on nothing.
 
     Attributes:
+        config: what opened it.
         name: name of the data set, for people.
         image_size: pixels on a side.
         in_chans: image channels.
@@ -166,6 +167,7 @@ class DataSource(ABC):
         identity: what the data is, as a JSON document; its hash is the fingerprint.
     """
 
+    config: DataConfig
     name: str
     image_size: int
     in_chans: int
@@ -194,7 +196,7 @@ class DataSource(ABC):
         return None
 
     @property
-    def origins(self) -> dict[str, str]:
+    def origins(self) -> dict[SplitName, str]:
         """Where each split comes from, a few words each; empty: there is nothing to say."""
         return {}
 

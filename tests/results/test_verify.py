@@ -9,9 +9,11 @@ import yaml
 
 from results.export import ExportRecord, export
 from results.records import EvaluationRecord, SpecRecord
-from results.verify import Remeasured, verify, verify_document
+from results.verify import OpenedData, Remeasured, verify, verify_document
 from sharedattn.backbones import build, resolve
 from sharedattn.cost import CostModel
+from sharedattn.data import DataConfig, DataSource
+from sharedattn.data.digit_pairs import DigitPairs
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
@@ -26,7 +28,7 @@ SPEC = resolve(
 def as_recorded(**changes: Any) -> Callable[[Network, ExportRecord], Remeasured]:
     """An evaluation that finds what the record says, but for the changes."""
 
-    def evaluate(network: Network, record: ExportRecord) -> Remeasured:
+    def evaluate(network: Network, record: ExportRecord, source: DataSource) -> Remeasured:
         assert not network.training
         evaluation = record.evaluation
         same: dict[str, Any] = {
@@ -35,7 +37,6 @@ def as_recorded(**changes: Any) -> Callable[[Network, ExportRecord], Remeasured]
             "test_top1": record.test_top1,
             "num_test_images": record.num_test_images,
             "recipe_key": evaluation.identity.recipe_key,
-            "data_fingerprint": evaluation.identity.data_fingerprint,
             "device": evaluation.device,
             "threads": evaluation.threads,
             "versions": dict(evaluation.versions),
@@ -64,8 +65,26 @@ def folder(tmp_path: Path, make_evaluation: Callable[..., EvaluationRecord]) -> 
     return tmp_path / "knee"
 
 
-def failures(folder: Path, evaluate: Callable[[Network, ExportRecord], Remeasured]) -> list[str]:
-    return [check.name for check in verify(folder, evaluate) if not check.ok]
+class Recorded(DigitPairs):
+    """The data of a record, whatever that is."""
+
+    def __init__(self, record: ExportRecord) -> None:
+        super().__init__(DataConfig(name="digit-pairs"))
+        self.recorded = record.evaluation.identity.data_fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        return self.recorded
+
+
+def recorded(record: ExportRecord) -> OpenedData:
+    return OpenedData(Recorded(record), ())
+
+
+def failures(
+    folder: Path, evaluate: Callable[[Network, ExportRecord, DataSource], Remeasured]
+) -> list[str]:
+    return [check.name for check in verify(folder, recorded, evaluate) if not check.ok]
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -76,7 +95,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_a_sound_export_passes_every_check(folder: Path) -> None:
-    document = verify_document(verify(folder, as_recorded()))
+    document = verify_document(verify(folder, recorded, as_recorded()))
     assert document["ok"] is True
     assert [check["name"] for check in document["checks"]] == [
         "config",
@@ -85,8 +104,8 @@ def test_a_sound_export_passes_every_check(folder: Path) -> None:
         "params, closed form",
         "params of the network",
         "MACs, closed form",
-        "recipe",
         "data",
+        "recipe",
         "images of validation",
         "images of test",
         "top-1 on validation, exactly",
@@ -117,19 +136,24 @@ def test_accuracies_are_exact_on_an_equal_machine_and_within_two_images_elsewher
         if split == "validation"
         else {"test_top1": (2000 + difference) / 4000}
     )
-    checks = verify(folder, as_recorded(**measured, **changes))
+    checks = verify(folder, recorded, as_recorded(**measured, **changes))
     name = f"top-1 on {split}, {'within 2 images' if changes else 'exactly'}"
     assert [check.ok for check in checks if check.name == name] == [ok]
     assert verify_document(checks)["ok"] is ok
 
 
-def test_other_data_is_found(folder: Path) -> None:
-    evaluate = as_recorded(data_fingerprint="e" * 64, num_images=3999, top1=3499 / 3999)
-    assert failures(folder, evaluate) == [
-        "data",
-        "images of validation",
-        "top-1 on validation, exactly",
-    ]
+def test_other_data_ends_the_checks_and_says_in_what_it_differs(folder: Path) -> None:
+    def changed(record: ExportRecord) -> OpenedData:
+        return OpenedData(Recorded(record), ("train has 3 images now and had 4",))
+
+    checks = verify(folder, changed, as_recorded())
+    assert [check.name for check in checks if not check.ok] == [checks[-1].name] == ["data"]
+    assert checks[-1].found.endswith(": train has 3 images now and had 4")
+
+
+def test_another_number_of_images_is_found(folder: Path) -> None:
+    evaluate = as_recorded(num_images=3999, top1=3499 / 3999)
+    assert failures(folder, evaluate) == ["images of validation", "top-1 on validation, exactly"]
     assert failures(folder, as_recorded(test_top1=2000 / 3989, num_test_images=3989)) == [
         "images of test"
     ]
@@ -148,7 +172,7 @@ def test_changed_figures_are_found(folder: Path) -> None:
     ]
 
 
-def never(network: Network, record: ExportRecord) -> Remeasured:
+def never(network: Network, record: ExportRecord, source: DataSource) -> Remeasured:
     raise AssertionError("a network that is not the one meant must not be measured")
 
 
@@ -178,4 +202,4 @@ def test_a_backbone_that_cannot_be_built_ends_the_checks(folder: Path) -> None:
 
 def test_a_folder_without_a_config_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="config.yaml can be read"):
-        verify(tmp_path, never)
+        verify(tmp_path, recorded, never)

@@ -154,7 +154,7 @@ def test_bad_input_is_refused_before_any_work(
         ((exported, "--seeds", 1), "`seeds >= 2` must hold, since a control has a spread"),
         ((exported, "--out", "work"), "an analysis replaces an analysis or an empty folder"),
         ((exported, "--out", "broken"), "an analysis replaces an analysis or an empty folder"),
-        ((exported, "--data", "no-such"), "data is digit-pairs, a folder"),
+        ((exported, "--data", "no-such"), "is no folder here; give digit-pairs"),
         ((exported, "--against", exported), "a counterpart has context broadcasting where"),
         ((exported, "--against", "nowhere"), "config.yaml can be read"),
         (("work",), "config.yaml can be read"),
@@ -179,7 +179,7 @@ def test_changed_weights_and_moved_data_are_refused(
     config = yaml.safe_load((copy / "config.yaml").read_text())
     config["data"]["config"]["name"] = str(tmp_path / "moved")
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(InputError, match="say by --data where it is now"):
+    with pytest.raises(InputError, match="say by --data where the data of export"):
         analyse_config(str(copy))
     (copy / "model.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match="the weights are the recorded ones"):

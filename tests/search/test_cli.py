@@ -207,7 +207,7 @@ def bad(capsys, tmp_path, *arguments):
         (("papers", "--to", "no-such-folder/papers.md"), "--to is a file that can be written"),
         (("space", "no-such-space"), "a space is a preset or a YAML file"),
         (("search", "no-such-space"), "a space is a preset or a YAML file"),
-        (("search", "--data", "no-such-data"), "data is digit-pairs, a folder"),
+        (("search", "--data", "no-such-data"), "is no folder here; give digit-pairs"),
         (("search", "--max-macs", "1k"), "the fewest macs of any member are 284096"),
         (("search", "--max-macs", "fast"), "a quantity is a number and k, M, G or T"),
         (("search", "--trials", "0"), "num_trials >= 1"),
@@ -327,7 +327,8 @@ def process(*arguments, **options):
 def begun(*arguments):
     """A search in a session of its own, which has its study and is about to begin its trials."""
     search = process("search", *arguments, start_new_session=True)
-    assert "0 of " in search.stderr.readline()
+    while "0 of " not in (line := search.stderr.readline()):
+        assert line, "the search ended before it began"
     return search
 
 
@@ -414,7 +415,7 @@ def test_a_search_on_a_folder_of_images(capsys, tmp_path):
     )  # fmt: skip
     assert found["trials"]["complete"] == 2
     config = yaml.safe_load((Path(found["exported"]) / "config.yaml").read_text())
-    assert config["data"]["images"] == {"train": 27, "validation": 9, "test": 12}
+    assert config["data"]["images"] == {"train": 27, "validation": 12, "test": 9}
     assert config["spec"]["backbone"]["num_classes"] == 3
     code, out, err = run(capsys, "verify", found["exported"])
     assert code == 0, out + err

@@ -166,11 +166,11 @@ def test_data_that_has_moved_asks_for_its_place(lab: Lab, tmp_path: Path) -> Non
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     config["data"]["config"]["name"] = str(tmp_path / "moved")
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    with pytest.raises(InputError, match="where it was at the export.*say by --data where it is"):
+    with pytest.raises(InputError, match="no folder here.*by --data where the data of export"):
         verify_folder(lab.folder)
     assert verify_folder(lab.folder, data="digit-pairs")["ok"] is True
 
     config["data"]["config"]["shuffle"] = True
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    with pytest.raises(InputError, match="data has fields of.*'shuffle'"):
+    with pytest.raises(InputError, match="`data` has no field.*'shuffle'"):
         verify_folder(lab.folder, data="digit-pairs")

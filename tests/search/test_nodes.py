@@ -148,7 +148,9 @@ def test_a_node_without_the_data_or_with_other_data(tmp_path, data, blobs):
     }
     second = {"data_fingerprint": lambda _: data_fingerprint(replace(data, name="/nowhere"))}
     found = failing(cluster(**second), data, blobs)["data on the nodes"]
-    assert found.startswith(f"two cannot open {data.name!r}: `data is digit-pairs, a folder,")
+    assert found.startswith(
+        f"two cannot open {data.name!r}: `--data` '/nowhere' is no folder here"
+    )
 
 
 def test_a_folder_of_equal_name_on_a_node_s_own_disk_is_found_out(tmp_path, data, blobs):

@@ -1,0 +1,381 @@
+"""Which data a command works on, from what was asked for: looked at whole before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from results.temporary import write_whole
+from sharedattn.backbones import describe
+from sharedattn.backbones.pixels import pixels_by_tag, tagged_pixels
+from sharedattn.data import EMBEDDED, DataConfig, DataSource, reopen_data
+from sharedattn.data.decode import shown
+from sharedattn.data.pixels import PixelChanges
+from sharedattn.errors import InputError
+from sharedattn.placement import BackboneSpec
+from sharedattn.pretrained import CONFIG_NAME, TIMM
+from sharedattn.recipe import Recipe
+
+PIXEL_OPTIONS = "--pixels TAG, or --mean, --std, --interpolation, --crop-pct and --crop-mode"
+MAX_CLASSES_FILE_BYTES = 2**24
+SCANS = "scans"  # the folder beside the database where looks at folders are remembered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataOptions:
+    """What is asked of data on disk, beyond its name.
+
+    Attributes:
+        test_split: share of train that is cut off where the data has no test split; 0: none is;
+            None: as much as of validation.
+        classes: file with a folder's classes, a name a line, in the order of their numbers.
+        on_bad_image: fail on files that cannot be used, or skip them.
+        scan: auto decodes every image of up to 100,000; full decodes every image.
+        tag: timm's tag of weights whose pixels are taken, or a full name with a tag.
+        pixels: what is asked for in place of a model's own pixels.
+    """
+
+    test_split: float | None = None
+    classes: Path | None = None
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    scan: Literal["auto", "full"] = "auto"
+    tag: str | None = None
+    pixels: PixelChanges = field(default_factory=PixelChanges)
+
+    def given(self) -> list[str]:
+        """The options that are not at their defaults, as the command line names them."""
+        own = {
+            "--test-split": self.test_split is not None,
+            "--classes": self.classes is not None,
+            "--on-bad-image": self.on_bad_image != "fail",
+            "--scan": self.scan != "auto",
+            "--pixels": self.tag is not None,
+        }
+        changes = {f"--{name.replace('_', '-')}": True for name in self.pixels.given()}
+        return [name for name, is_given in {**own, **changes}.items() if is_given]
+
+
+def data_for(
+    backbone: BackboneSpec,
+    name: str,
+    root: str | None,
+    val_fraction: float | None = None,
+    options: DataOptions | None = None,
+    *,
+    weights: str | None = None,
+    recipe: Recipe | None = None,
+) -> DataConfig:
+    """Data by its name, at the size, with the channels and the pixels that a backbone takes.
+
+    Args:
+        backbone: what will look at it, with timm's tag of weights where it has one.
+        name: `digit-pairs`, a folder, or a name that timm opens.
+        root: folder that holds a named data set.
+        val_fraction: share of train that is cut off where there is no validation; None: a tenth.
+        options: what else is asked for; None: nothing.
+        weights: what the network starts from, as `load_pretrained` takes it; None: from scratch.
+        recipe: may ask for pixels; None: it does not.
+
+    Returns:
+        The config; of a folder, and of a root, the path is absolute.
+
+    Raises:
+        InputError: options that do not apply or mean nothing, or pixels that nothing tells.
+    """
+    options = options or DataOptions()
+    if name == EMBEDDED:
+        if options.given():
+            raise InputError(
+                f"{options.given()[0]} is of data on disk, and digit-pairs is embedded; leave it "
+                f"out, or name other data by --data"
+            )
+        pixels = PixelChanges()
+    else:
+        pixels = _pixels(backbone, weights, options, recipe)
+    config = DataConfig(
+        name=_absolute(name),
+        root=None if root is None else os.path.abspath(root),
+        image_size=describe(backbone).image_size,
+        in_chans=backbone.in_chans,
+        test_fraction=options.test_split,
+        classes=None if options.classes is None else _classes(options.classes),
+        pixels=pixels,
+    )
+    return config if val_fraction is None else replace(config, val_fraction=val_fraction)
+
+
+def look_at(
+    config: DataConfig,
+    options: DataOptions,
+    memory: Path | None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DataConfig:
+    """Read every file of a folder once, before anything depends on it.
+
+    Args:
+        config: which data.
+        options: whether unusable files are refused or skipped, and how closely each is looked at.
+        memory: folder where it is remembered what was seen; None: nowhere.
+        on_progress: called now and then with the files looked at and their number.
+
+    Returns:
+        The config, without the files that are to be skipped.
+
+    Raises:
+        InputError: files that cannot be used, with a table of them; or whatever is wrong with the
+            folder.
+    """
+    if not config.is_folder or config.reader == 1:
+        return config
+    # Imported here: the embedded data needs none of it.
+    from sharedattn.data.folder_data import listing_of
+    from sharedattn.data.scan import DECODE_ALL_UP_TO, ScanMemory, refuse_problems, scan
+
+    listing = listing_of(config)
+    num_files = sum(len(files.paths) for files in listing.splits.values())
+    file = None
+    if memory is not None:
+        key = hashlib.sha256(os.fsencode(os.path.realpath(config.name))).hexdigest()
+        file = memory / f"{key[:16]}.json"
+    known = ScanMemory.from_json(_read_json(file))
+    problems = scan(
+        listing,
+        whole=options.scan == "full" or num_files <= DECODE_ALL_UP_TO,
+        memory=known,
+        on_progress=on_progress,
+    )
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(known.to_json()).encode())
+    if options.on_bad_image == "fail":
+        refuse_problems(problems)
+        return config
+    return replace(config, left_out=(*config.left_out, *(problem.path for problem in problems)))
+
+
+def open_checked(config: DataConfig, val_fraction: float | None) -> DataSource:
+    """Open data as it is now, and refuse what was asked of it in vain.
+
+    Args:
+        config: which data.
+        val_fraction: as it was asked for; None: it was not.
+
+    Raises:
+        InputError: no such data, or a share of train that nothing is cut by.
+    """
+    source = reopen_data(config)
+    cut_by_it = "validation" in source.cuts or (
+        "test" in source.cuts and config.test_fraction is None
+    )
+    if val_fraction is not None and config.name != EMBEDDED and not cut_by_it:
+        raise InputError(
+            f"`--val-fraction` is {val_fraction:g}, but {source.name} has a validation split; "
+            f"leave it out"
+        )
+    return source
+
+
+def moved(config: DataConfig, data: str | None, root: str | None) -> DataConfig:
+    """The config of data that lies elsewhere now.
+
+    Args:
+        config: of the data where it was.
+        data: where it is now; None: where it was.
+        root: likewise, of a named data set.
+    """
+    if data is not None:
+        config = replace(config, name=_absolute(data))
+    return config if root is None else replace(config, root=os.path.abspath(root))
+
+
+def differences(source: DataSource, recorded: dict[str, Any]) -> list[str]:
+    """How data differs from the document of it in a record, a few words each; empty: it does not.
+
+    Args:
+        source: the data as it is.
+        recorded: the document, see `data_document`.
+    """
+    if recorded.get("fingerprint") in (None, source.fingerprint):
+        return []
+    now, then = source.identity, recorded.get("identity", {})
+    found: list[str] = []
+    if "classes" in then and now.get("classes") != then["classes"]:
+        found.append(_class_difference(now.get("classes") or [], then["classes"]))
+    same_classes = not found
+    for split in ("train", "validation", "test"):
+        images = [document.get("images", {}).get(split, 0) for document in (now, then)]
+        if images[0] != images[1]:
+            found.append(f"{split} has {images[0]:,} images now and had {images[1]:,}")
+            continue
+        for part, what in (("files", "names, sizes or classes"), ("contents", "contents")):
+            ours, theirs = ((document.get(part) or {}).get(split) for document in (now, then))
+            if same_classes and ours != theirs:
+                found.append(f"the images of {split} have other {what} than then")
+                break
+    changed = [
+        name
+        for name, value in then.get("transform", {}).items()
+        if now.get("transform", {}).get(name) != value
+    ]
+    found += [
+        f"{name} is {now.get('transform', {}).get(name)} now and was {then['transform'][name]}"
+        for name in changed
+    ]
+    return found or ["it is another data set"]
+
+
+def refuse_other_data(source: DataSource, recorded: dict[str, Any], what: str) -> None:
+    """Refuse data that is not what a record was made on.
+
+    Args:
+        source: the data as it is.
+        recorded: the document of it in the record.
+        what: the record, for the message.
+
+    Raises:
+        InputError: it is other data. Says in what.
+    """
+    if found := differences(source, recorded):
+        raise InputError(
+            f"`--data`: {source.name} is not the data of {what}: {'; '.join(found)}; put it back "
+            f"as it was, or say by --data where that data is now"
+        )
+
+
+def _absolute(name: str) -> str:
+    """A folder's path from the root, as workers and later runs may have another current folder."""
+    if name == EMBEDDED or not Path(name).expanduser().is_dir():
+        return name
+    if shown(name) != name:
+        raise InputError(f"`--data` {shown(name)} has a name that is no UTF-8; rename the folder")
+    return os.path.abspath(Path(name).expanduser())
+
+
+def _pixels(
+    backbone: BackboneSpec,
+    weights: str | None,
+    options: DataOptions,
+    recipe: Recipe | None,
+) -> PixelChanges:
+    """The pixels of a model: asked for by option, by the recipe, or those of its weights."""
+    asked = (recipe.pixels if recipe is not None else PixelChanges()).given()
+    if options.tag is not None:
+        asked |= _of_tag(backbone, options.tag).given()
+    asked |= options.pixels.given()
+    return PixelChanges(**{**_of_weights(backbone, weights, asked).given(), **asked})
+
+
+def _of_tag(backbone: BackboneSpec, tag: str) -> PixelChanges:
+    """The pixels of a tag of timm's.
+
+    Raises:
+        InputError: timm has no weights of that tag.
+    """
+    architecture = backbone.name.partition(".")[0]
+    name = tag if tag.partition(".")[2] else f"{architecture}.{tag}"
+    pixels = tagged_pixels(name, backbone.in_chans)
+    if pixels is None:
+        known = ", ".join(pixels_by_tag(architecture)) or "none"
+        raise InputError(
+            f"`--pixels` is {tag!r}, of which timm has no weights; of {architecture} it has "
+            f"{known}; of another model write NAME.TAG"
+        )
+    return pixels
+
+
+def _of_weights(
+    backbone: BackboneSpec, weights: str | None, asked: dict[str, Any]
+) -> PixelChanges:
+    """The pixels that come with the weights a network starts from, or with its own tag.
+
+    Raises:
+        InputError: weights in a file that nothing is said of, where timm's own differ.
+    """
+    own = tagged_pixels(backbone.name, backbone.in_chans) if "." in backbone.name else None
+    if weights is None:
+        return own or PixelChanges()
+    if weights == TIMM:
+        return tagged_pixels(backbone.name, backbone.in_chans) or PixelChanges()
+    recorded = _recorded_pixels(Path(weights))
+    if recorded is not None:
+        return recorded
+    if own is not None:
+        return own
+    by_tag = pixels_by_tag(backbone.name, backbone.in_chans)
+    missing = [
+        name
+        for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+        if name not in asked and len({getattr(pixels, name) for pixels in by_tag.values()}) > 1
+    ]
+    if missing:
+        kinds = {
+            tag: ", ".join(f"{name} {getattr(pixels, name)}" for name in missing)
+            for tag, pixels in by_tag.items()
+        }
+        raise InputError(
+            f"`--weights` {weights} does not say how its images were resized and normalised, and "
+            f"timm's weights of {backbone.name} differ in {', '.join(missing)} "
+            f"({'; '.join(f'{tag}: {kind}' for tag, kind in kinds.items())}); say it by "
+            f"{PIXEL_OPTIONS}"
+        )
+    return next(iter(by_tag.values()), PixelChanges())
+
+
+def _recorded_pixels(weights: Path) -> PixelChanges | None:
+    """The pixels that an export's config tells of, beside a file or in it; None: none does."""
+    config = (weights if weights.is_dir() else weights.parent) / CONFIG_NAME
+    try:
+        document = yaml.safe_load(config.read_text(encoding="utf-8"))
+        transform = document["data"]["identity"]["transform"]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+    if not isinstance(transform, dict):
+        # Of digit-pairs, whose images are of one kind alone.
+        return None
+    names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+    return PixelChanges.from_json({n: transform[n] for n in names if n in transform})
+
+
+def _classes(file: Path) -> tuple[str, ...]:
+    """Names of classes from a file, a line each.
+
+    Raises:
+        InputError: a file that cannot be read, is empty, or names a class twice.
+    """
+    try:
+        if file.stat().st_size > MAX_CLASSES_FILE_BYTES:
+            raise InputError(f"`--classes` {file} is no list of names: it is too large")
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"`--classes` {file} cannot be read: {why}") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not names or twice:
+        what = f"names {twice[0]!r} twice" if twice else "names no class"
+        raise InputError(f"`--classes` {file} {what}; write the name of each class's folder once")
+    return names
+
+
+def _read_json(file: Path | None) -> Any:
+    try:
+        return None if file is None else json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _class_difference(now: list[str], then: list[str]) -> str:
+    gone = [name for name in then if name not in set(now)]
+    new = [name for name in now if name not in set(then)]
+    parts = [f"lacks the class {gone[0]}"] if gone else []
+    parts += [f"has a new class {new[0]}"] if new else []
+    return " and ".join(parts) if parts else "its classes have another order"

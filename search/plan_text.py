@@ -1,0 +1,258 @@
+"""What a command is about to do, said before it begins: data, pixels, and what it will cost."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from results.quantities import format_quantity
+from results.records import Document
+from sharedattn.backbones import build, resolve
+from sharedattn.cost import CostModel
+from sharedattn.data import DataConfig, DataSource
+from sharedattn.data.source import SplitName
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
+from sharedattn.recipe import Recipe
+from sharedattn.timing import torch_threads
+from sharedattn.training import training_loss
+from spaces.budget import CountedSpace
+
+MAX_CLASSES_NAMED = 8
+_MEASURED_IMAGES = 16  # of a step on a CPU, whose time grows with the images
+_MEASURED_PLACEMENTS = 9  # drawn uniformly; the one of middle MACs is timed
+# Adam keeps two numbers a weight beside it.
+_CHECKPOINT_COPIES = 3
+_BYTES_PER_PARAM = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What will be trained.
+
+    Attributes:
+        backbone: of every network.
+        placements: some of those that may be trained, drawn uniformly, or the only one.
+        macs_range: fewest and most MACs of those that may be.
+        recipe: how each is trained.
+        num_trainings: how many.
+        num_slots: how many at once.
+        num_seeds: seeds of each member of the front; 1: none is confirmed.
+        threads: torch threads of each training.
+        device: where.
+        is_here: whether this is the machine that trains.
+        is_supernet: whether one network is trained for all placements; their front is trained
+            afterwards.
+        placements_per_step: placements that a step runs.
+    """
+
+    backbone: BackboneSpec
+    placements: Sequence[Placement]
+    macs_range: tuple[int, int]
+    recipe: Recipe
+    num_trainings: int
+    num_slots: int
+    num_seeds: int
+    threads: int
+    device: str
+    is_here: bool
+    is_supernet: bool = False
+    placements_per_step: int = 1
+
+
+def drawn_placements(space: CountedSpace, seed: int) -> list[Placement]:
+    """A few placements inside the budget, uniform, with their middle one by MACs among them."""
+    rng = random.Random(seed)
+    return [space.sample(rng) for _ in range(min(_MEASURED_PLACEMENTS, space.in_budget))]
+
+
+def data_plan(config: DataConfig, source: DataSource) -> Document:
+    """Images and classes by split, where each comes from, what was left out, and the pixels."""
+    splits: tuple[SplitName, ...] = ("train", "validation", "test")
+    names = source.class_names
+    pixels = source.pixels
+    return {
+        "name": source.name,
+        "path": config.name if config.is_folder else None,
+        "fingerprint": source.fingerprint,
+        "num_classes": source.num_classes,
+        "classes": None if names is None else list(names),
+        "splits": {
+            split: {
+                "images": source.num_images(split),
+                "from": source.origins.get(split),
+                "by_class": _listed(source.class_counts(split)),
+            }
+            for split in splits
+            if source.num_images(split)
+        },
+        "left_out": list(source.notes),
+        "pixels": {
+            "image_size": source.image_size,
+            "in_chans": source.in_chans,
+            **({} if pixels is None else pixels.to_json()),
+        },
+    }
+
+
+def cost_plan(work: Work, source: DataSource) -> Document:
+    """What the trainings will cost: MACs exactly, time by one measured step, disk about."""
+    params = [CostModel(work.backbone).totals(placement).params for placement in work.placements]
+    num_images = source.num_images("train")
+    document: Document = {
+        "trainings": work.num_trainings,
+        "at_once": work.num_slots,
+        "further_seeds": work.num_seeds - 1,
+        "epochs": work.recipe.epochs,
+        "images_per_epoch": num_images,
+        "supernet": work.is_supernet,
+        "macs": {"min": work.macs_range[0], "max": work.macs_range[1]},
+        "weights_bytes": max(params) * _BYTES_PER_PARAM,
+        "checkpoint_bytes": max(params) * _BYTES_PER_PARAM * _CHECKPOINT_COPIES,
+        "measured": None,
+        "hours": None,
+    }
+    if work.is_here:
+        placement, seconds = measure_step(work, source)
+        training_s = seconds * work.placements_per_step * num_images * work.recipe.epochs
+        rounds = -(-work.num_trainings // work.num_slots)
+        document["measured"] = {"placement": str(placement), "ms_per_image": 1e3 * seconds}
+        document["hours"] = rounds * training_s / 3600
+    return document
+
+
+def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
+    """The time of one training step, of the placement of middle MACs among those drawn.
+
+    Returns:
+        The placement, and seconds an image.
+    """
+    costs = CostModel(work.backbone)
+    ordered = sorted(work.placements, key=lambda placement: costs.totals(placement).macs)
+    placement = ordered[len(ordered) // 2]
+    device = torch.device(work.device)
+    recipe = work.recipe
+    size = recipe.batch_size
+    if device.type == "cpu":
+        size = min(size, _MEASURED_IMAGES)
+    # What is drawn here changes nothing that is drawn afterwards.
+    with torch.random.fork_rng(devices=[]), torch_threads(work.threads):
+        spec = resolve(NetworkSpec(work.backbone, placement))
+        network = build(spec, drop_path_rate=recipe.drop_path_rate).to(device).train()
+        shape = (size, source.in_chans, source.image_size, source.image_size)
+        images = torch.randn(shape, device=device)
+        labels = torch.randint(source.num_classes, (size,), device=device)
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            loss, _ = training_loss(network, images, labels, recipe)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - started)
+    # The first step sets up what later ones find.
+    return placement, statistics.median(times[1:]) / size
+
+
+def plan_lines(data: Document, cost: Document | None) -> list[str]:
+    """The plan in lines of text, each with its subject first."""
+    splits = data["splits"]
+    total = sum(split["images"] for split in splits.values())
+    where = f" in {data['path']}" if data["path"] else ""
+    names = data["classes"]
+    classes = f"{data['num_classes']:,} classes"
+    if names is not None:
+        more = ", ..." if len(names) > MAX_CLASSES_NAMED else ""
+        classes += f" ({', '.join(names[:MAX_CLASSES_NAMED])}{more})"
+    lines = [f"data    {data['name']}{where}: {total:,} images of {classes}"]
+    lines.append(
+        "        "
+        + "; ".join(
+            f"{split} {part['images']:,}" + (f" from {part['from']}" if part["from"] else "")
+            for split, part in splits.items()
+        )
+        + ("" if "test" in splits else "; no test split")
+    )
+    lines += [f"        {note}" for note in data["left_out"]]
+    lines.append(f"pixels  {_pixels_text(data['pixels'])}")
+    if cost is not None:
+        lines += _cost_lines(cost)
+    return lines
+
+
+def _pixels_text(pixels: Document) -> str:
+    size = pixels["image_size"]
+    if "mean" not in pixels:
+        return f"{size} x {size}, as the data has them"
+    resized = math.floor(size / pixels["crop_pct"])
+    how = {
+        "center": f"shorter edge resized to {resized}, centre cropped",
+        "squash": f"both edges resized to {resized}, centre cropped",
+        "border": f"longer edge resized to {resized}, padded with the mean or cropped",
+    }[pixels["crop_mode"]]
+    mean, std = (" ".join(f"{n:.4g}" for n in pixels[name]) for name in ("mean", "std"))
+    return f"{size} x {size}, {how}, {pixels['interpolation']}; mean {mean}, std {std}"
+
+
+def _cost_lines(cost: Document) -> list[str]:
+    macs = cost["macs"]
+    what = f"{cost['trainings']:,} training{'s' if cost['trainings'] != 1 else ''}"
+    if cost["supernet"]:
+        what = "one supernet"
+    elif cost["trainings"] > 1:
+        what += f", {cost['at_once']} at a time,"
+    each = format_quantity(macs["min"])
+    if macs["max"] != macs["min"]:
+        each += f" to {format_quantity(macs['max'])}"
+    lines = [
+        f"cost    {what} of {cost['epochs']:,} epochs of {cost['images_per_epoch']:,} images; "
+        f"{each} MACs an image"
+    ]
+    if cost["measured"] is None:
+        lines.append("        time not measured here: trainings run on other machines")
+    else:
+        measured = cost["measured"]
+        further = cost["further_seeds"]
+        lines.append(
+            f"        about {duration_text(cost['hours'] * 3600)}, by a step of "
+            f"{measured['placement']} measured now ({measured['ms_per_image']:.3g} ms an image)"
+            + (
+                "; then scores, and the trainings of the front"
+                if cost["supernet"]
+                else f"; then {further} more of each front member"
+                if further
+                else ""
+            )
+        )
+    lines.append(
+        f"        disk: up to {bytes_text(cost['weights_bytes'])} a kept network, "
+        f"{bytes_text(cost['checkpoint_bytes'])} a training under way"
+    )
+    return lines
+
+
+def duration_text(seconds: float) -> str:
+    """Such as `40 s`, `12 min`, `3 h 20 min`, `5 days`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{round(minutes / 60 / 24)} days"
+
+
+def bytes_text(count: int) -> str:
+    """Such as `0.4 MB` or `23 MB`."""
+    megabytes = count / 1e6
+    return f"{megabytes:.1f} MB" if megabytes < 10 else f"{megabytes:,.0f} MB"
+
+
+def _listed(counts: Sequence[int] | None) -> list[int] | None:
+    return None if counts is None else list(counts)
