@@ -117,6 +117,7 @@ def look_at(
     options: DataOptions,
     memory: Path | None,
     *,
+    remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DataConfig:
     """Read every file of a folder once, before anything depends on it.
@@ -125,6 +126,7 @@ def look_at(
         config: which data.
         options: whether unusable files are refused or skipped, and how closely each is looked at.
         memory: folder where it is remembered what was seen; None: nowhere.
+        remember: whether what is seen now is written there.
         on_progress: called now and then with the files looked at and their number.
 
     Returns:
@@ -153,7 +155,7 @@ def look_at(
         memory=known,
         on_progress=on_progress,
     )
-    if file is not None:
+    if file is not None and remember:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(known.to_json()).encode())
     if options.on_bad_image == "fail":

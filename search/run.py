@@ -148,7 +148,8 @@ def prepare(
         data = look_at(
             data,
             config.data_options,
-            scans_folder(config.storage, config.out) if remember else None,
+            scans_folder(config.storage, config.out),
+            remember=remember,
             on_progress=on_scan,
         )
         source = open_checked(data, config.val_fraction)

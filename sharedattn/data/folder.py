@@ -186,9 +186,10 @@ class _Walk:
             notes.append(f"{_count(self._hidden, 'hidden file', 'hidden files')} left out")
         if self._other:
             kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self._other.most_common(5))
-            notes.append(
-                f"{_count(self._other.total(), 'file')} that are no images left out: {kinds}"
+            files = _count(
+                self._other.total(), "file that is no image", "files that are no images"
             )
+            notes.append(f"{files} left out: {kinds}")
         if self.left_out:
             notes.append(
                 f"{_count(len(self.left_out), 'image')} left out that cannot be used, such as "
