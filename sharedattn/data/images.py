@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -290,7 +291,7 @@ def _open(config: DataConfig) -> Opened:
 
 def _num_workers(asked: int | None, num_batches: int) -> int:
     """Processes that load: as many as are asked for, and fit the cores of this slot."""
-    cores = torch.get_num_threads()
+    cores = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
     return min(cores if asked is None else asked, cores, num_batches)
 
 

@@ -8,52 +8,8 @@ import json
 import os
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
-
-from search.cli import main
-
-COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
-SPACE = """\
-name: colours
-backbone: vit(depth=1,embed_dim=12,num_heads=2,patch_size=8)@16
-order: any
-stages: [{depth: 1, counts: {V: 0..1, N: 0..1}}]
-"""
-RECIPE = "{epochs: 6, batch_size: 8, lr: 1.0e-2, loader_workers: 0}"
-
-
-def picture(colour, seed, size=16):
-    noise = np.random.default_rng(seed).normal(0, 25, (size, size, 3))
-    return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
-
-
-def put(folder, colour, count, start=0, suffix=".png"):
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(start, start + count):
-        picture(COLOURS[colour], i).save(folder / f"{i:03d}{suffix}")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    (tmp_path / "space.yaml").write_text(SPACE)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def data(here):
-    for number, colour in enumerate(COLOURS):
-        put(here / "data" / "train" / colour, colour, 16, start=100 * number)
-    return here / "data"
-
-
-def run(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+from colours import COLOURS, picture, put, run
 
 
 def plan(capsys, data, *options):
@@ -87,18 +43,6 @@ def refused(capsys, here, data, *options):
 def kept(here):
     """All files, but for what is remembered of the looks at folders."""
     return sorted(str(p) for p in here.rglob("*") if p.is_file() and "scans" not in p.parts)
-
-
-def trained(capsys, data, *options):
-    """Accuracy of one small network on validation and test images."""
-    code, out, err = run(
-        capsys, "train", "vit(depth=1,embed_dim=12,num_heads=2,patch_size=8,num_classes=2)@16: V1",
-        "--data", data, "--recipe", "recipe.yaml", "--to", "net", "--json", *options,
-    )  # fmt: skip
-    assert code == 0, err
-    import yaml
-
-    return json.loads(out)["top1"], yaml.safe_load(open("net/config.yaml"))["test"]["top1"]
 
 
 # Which splits there are
