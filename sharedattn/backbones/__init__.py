@@ -27,6 +27,7 @@ from sharedattn.backbones.t2t import T2T
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
 from sharedattn.legality import (
+    canonical_envelope,
     canonical_placement,
     check_maps,
     check_options,
@@ -163,7 +164,9 @@ def build_network(
     _check_depths(backbone, shape, what, tuple(map(len, members.stages)))
     if only_placement is not None:
         check_placement(shape, backbone.options, only_placement)
+        only_placement = canonical_placement(shape, only_placement)
     envelope = members if isinstance(members, Envelope) else Envelope.of(members)
+    envelope = canonical_envelope(shape, envelope)
     _check_envelope(shape, envelope)
     family, _ = _plain(backbone.name)
     model = _make(backbone, family, drop_path_rate=drop_path_rate)
@@ -180,10 +183,7 @@ def build_network(
 
 def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:
     """The stand-alone network of one placement; arguments and errors as `build_network`."""
-    shape = describe(spec.backbone)
-    _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
-    placement = canonical_placement(shape, spec.placement)
-    return build_network(spec.backbone, placement, fused=fused, drop_path_rate=drop_path_rate)
+    return build_network(spec.backbone, spec.placement, fused=fused, drop_path_rate=drop_path_rate)
 
 
 def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
