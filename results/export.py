@@ -346,7 +346,7 @@ def rebuild(
     Raises:
         InputError: a spec that cannot be built, or weights that do not fit it.
     """
-    network = build(spec, fused=fused)
+    network = build(spec, fused=fused, recorded=True)
     for name, weight in network.state_dict().items():
         if name in state_dict and state_dict[name].shape != weight.shape:
             raise InputError(

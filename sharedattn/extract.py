@@ -38,6 +38,7 @@ def extract(
             placement,
             fused=network.fused,
             drop_path_rate=network.drop_path_rate if drop_path_rate is None else drop_path_rate,
+            recorded=True,
         )
     shared = _as_used(network, placement)
     own = {}

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache, partial
+from itertools import islice
 from typing import Any
 
 import timm
@@ -54,6 +55,7 @@ __all__ = [
     "build_network",
     "canonical",
     "describe",
+    "family_of",
     "resolve",
     "timm_weights",
 ]
@@ -62,20 +64,25 @@ FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
 
 
 @lru_cache(maxsize=1024)
-def describe(backbone: BackboneSpec) -> BackboneShape:
+def describe(backbone: BackboneSpec, *, recorded: bool = False) -> BackboneShape:
     """Sizes of a backbone with its options, read from a build without storage.
 
     Args:
         backbone: the backbone; its keywords need not be canonical.
+        recorded: whether a network of it exists and is to be had as it is: image sizes that cut
+            off pixels, which earlier versions accepted, are then no error.
 
     Returns:
         The sizes, stage by stage, at the backbone's image size.
 
     Raises:
         InputError: an unknown name or keyword, a value that builds no model, or a model whose
-            blocks are not understood; options that mean nothing on this backbone.
+            blocks are not understood; an image size of which pixels would be cut off; options
+            that mean nothing on this backbone.
     """
-    shape, options = _read(backbone)[0], backbone.options
+    (shape, values), options = _read(backbone), backbone.options
+    if not recorded:
+        _check_seen(backbone, shape.image_size, values)
     check_options(shape, options)
     if options.handover == "previous":
         shape = replace(
@@ -97,7 +104,7 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
     and, of 64 channels, `mlp_ratio=2.001` become 2.0). What was given decides nothing else.
 
     Raises:
-        InputError: as `describe`.
+        InputError: as `describe`, except that it takes every image size.
     """
     shape, values = _read(backbone)
     _, own_values = _plain(backbone.name)
@@ -114,6 +121,15 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
     smallest = replace(backbone, name=name, keywords=tuple(kept.items()))
     default_size = replace(smallest, image_size=None)
     return default_size if _builds_the_same(default_size, shape, values) else smallest
+
+
+def family_of(backbone: BackboneSpec) -> Family:
+    """The family of a backbone.
+
+    Raises:
+        InputError: an unknown name, or a model that no family understands.
+    """
+    return _plain(backbone.name)[0]
 
 
 def resolve(spec: NetworkSpec) -> NetworkSpec:
@@ -140,6 +156,7 @@ def build_network(
     *,
     fused: bool = True,
     drop_path_rate: float = 0.0,
+    recorded: bool = False,
 ) -> Network:
     """A network that can run every placement in an envelope, or a single one.
 
@@ -150,6 +167,7 @@ def build_network(
         fused: whether attention uses the fused kernel; the results agree to rounding.
         drop_path_rate: stochastic depth of the backbone's last block, growing linearly from 0 at
             its first; a block has the same rate in networks of any depth.
+        recorded: as `describe`.
 
     Returns:
         The network, as timm initialises it, on torch's default device, in training mode.
@@ -158,7 +176,7 @@ def build_network(
         InputError: as `describe`; or an envelope with other stages or more layers than the
             backbone has, or maps that are too large; or a placement that it cannot carry.
     """
-    shape = describe(backbone)
+    shape = describe(backbone, recorded=recorded)
     only_placement = members if isinstance(members, Placement) else None
     what = "the envelope" if only_placement is None else str(only_placement)
     _check_depths(backbone, shape, what, tuple(map(len, members.stages)))
@@ -181,9 +199,21 @@ def build_network(
     return family.make_network(model, plan)
 
 
-def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:
+def build(
+    spec: NetworkSpec,
+    *,
+    fused: bool = True,
+    drop_path_rate: float = 0.0,
+    recorded: bool = False,
+) -> Network:
     """The stand-alone network of one placement; arguments and errors as `build_network`."""
-    return build_network(spec.backbone, spec.placement, fused=fused, drop_path_rate=drop_path_rate)
+    return build_network(
+        spec.backbone,
+        spec.placement,
+        fused=fused,
+        drop_path_rate=drop_path_rate,
+        recorded=recorded,
+    )
 
 
 def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
@@ -365,6 +395,43 @@ def _read_as(
         return shape, family.read_keywords(model)
     except InputError as error:
         raise InputError(f"backbone {name!r}: {error}") from error
+
+
+def _check_seen(backbone: BackboneSpec, image_size: int, values: dict[str, Keyword]) -> None:
+    """Refuse an image size of which the last rows and columns reach nothing.
+
+    A named model at its own size is what its name says, cut off or not.
+
+    Raises:
+        InputError: names the nearest sizes that fit.
+    """
+    family, own_values = _plain(backbone.name)
+    num_cut = image_size - family.seen_pixels(values, image_size)
+    if not num_cut:
+        return
+    own_size = _read(BackboneSpec(name=backbone.name))[0].image_size
+    own_cut = own_size - family.seen_pixels(own_values, own_size)
+    if (image_size, num_cut) == (own_size, own_cut):
+        return
+    nearest = [
+        str(size)
+        for sizes in (range(image_size - 1, 0, -1), range(image_size + 1, MAX_NUMBER + 1))
+        for size in islice((s for s in sizes if family.seen_pixels(values, s) == s), 1)
+        if _can_be_built(replace(backbone, image_size=size))
+    ]
+    raise InputError(
+        f"`image_size` {image_size} does not fit backbone {str(backbone)!r}: the last "
+        + ("row and column" if num_cut == 1 else f"{num_cut} rows and columns")
+        + f" of pixels would be cut off; use {' or '.join(nearest) or 'another size'}"
+    )
+
+
+def _can_be_built(backbone: BackboneSpec) -> bool:
+    try:
+        _read(backbone)
+    except InputError:
+        return False
+    return True
 
 
 def _check_ratios(backbone: BackboneSpec, family: Family, values: dict[str, Keyword]) -> None:

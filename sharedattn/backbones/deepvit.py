@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sharedattn.attention.scores import Scores, attention_maps, without_autocast
 from sharedattn.attention.vanilla import SelfAttention
-from sharedattn.backbones.family import Family
+from sharedattn.backbones.family import Family, whole_patches
 from sharedattn.backbones.vit import (
     VIT,
     ViTNetwork,
@@ -126,5 +126,6 @@ DEEPVIT = Family(
     },
     describe=_describe,
     make_network=DeepViTNetwork,
+    seen_pixels=whole_patches,
     names={f"deepvit_{depth}b": partial(DeepViT, depth=depth) for depth in (16, 24, 32)},
 )
