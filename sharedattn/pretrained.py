@@ -24,7 +24,6 @@ from sharedattn.backbones import (
     build_network,
     canonical,
     describe,
-    family_of,
     timm_weights,
 )
 from sharedattn.backbones.meta import without_storage
@@ -291,15 +290,13 @@ def _check_fit(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: st
     unexpected = [name for name in found if name not in wanted]
     if missing or unexpected:
         common = len(wanted) - len(missing)
-        if common >= len(missing):
+        family = _other_family_of(found, wanted)
+        if family is not None:
+            hint = f"it is a model of another family, {family}; name a backbone of that"
+        elif common >= len(missing):
             hint = "it is a model of another depth, or with other parts"
         else:
-            family = _family_of(found, backbone)
-            hint = (
-                "its names are of no family that is known here; save it under timm's names"
-                if family is None
-                else f"it is a model of another family, {family}; name a backbone of that"
-            )
+            hint = "its names are of no family that is known here; save it under timm's names"
         raise InputError(
             f"{source} has {common} of the {len(wanted)} tensors of {backbone}"
             f"{_listed(', missing', missing)}{_listed(', unexpected', unexpected)}; {hint}"
@@ -316,16 +313,18 @@ def _check_fit(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: st
         )
 
 
-def _family_of(found: Shapes, backbone: BackboneSpec) -> str | None:
-    """The family whose tensors these are by most of their names; None: no other than the own."""
-    ours = {_unnumbered(name) for name in found}
-    alike = {}
+def _other_family_of(found: Shapes, wanted: Shapes) -> str | None:
+    """The family whose tensors these are by most of their names; None: none more than wanted."""
+    names, own = {_unnumbered(name) for name in found}, {_unnumbered(name) for name in wanted}
+    if names <= own:
+        return None
+    alike: dict[str | None, float] = {None: len(names & own) / len(names | own)}
     for family in FAMILIES:
-        names = {_unnumbered(name) for name in _shapes_of(BackboneSpec(name=family.base_name))}
-        alike[family.base_name] = len(ours & names) / len(ours | names)
-    own = family_of(backbone).base_name
+        theirs = {_unnumbered(name) for name in _shapes_of(BackboneSpec(name=family.base_name))}
+        alike[family.base_name] = len(names & theirs) / len(names | theirs)
+    # Of equal ones the first, which is that of the wanted names.
     nearest = max(alike, key=lambda name: alike[name])
-    return nearest if nearest != own and alike[nearest] > 0.5 else None
+    return nearest if alike[nearest] > 0.5 else None
 
 
 def _unnumbered(name: str) -> str:

@@ -115,8 +115,10 @@ def _contents(path: Path) -> Any:
                 f"trained: torch.save(model.state_dict(), FILE)"
             ) from error
         why = str(error).partition("\n")[0] or type(error).__name__
-        if isinstance(error, pickle.UnpicklingError):
-            # torch's own text advises to read it with trust.
+        # torch's own text advises to read it with trust.
+        if "TorchScript" in why:
+            why = "it is a TorchScript program; save the state_dict() of the model it was made of"
+        elif "weights_only" in why:
             why = "it is damaged, or something else"
         raise InputError(
             f"{path} cannot be read as safetensors or as a torch file of tensors alone: {why}"
@@ -202,9 +204,20 @@ def _in_wanted_names(
 
 
 def _nearest_names(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """A state dict without the prefix that keeps most of its names from being wanted ones."""
+    """A state dict without the prefix that keeps most of its names from being wanted ones.
+
+    Blocks of another family's stages end like wanted names too: a wrapper's prefix is of nearly
+    all names.
+    """
     unwrapped = _unwrapped(state)
-    prefix = next(iter(_prefixes(unwrapped, wanted)), "")
+    prefix = next(
+        (
+            prefix
+            for prefix in _prefixes(unwrapped, wanted)
+            if 3 * sum(name.startswith(prefix) for name in unwrapped) >= 2 * len(unwrapped)
+        ),
+        "",
+    )
     return {name.removeprefix(prefix): weight for name, weight in unwrapped.items()}
 
 

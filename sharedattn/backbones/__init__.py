@@ -55,7 +55,6 @@ __all__ = [
     "build_network",
     "canonical",
     "describe",
-    "family_of",
     "resolve",
     "timm_weights",
 ]
@@ -121,15 +120,6 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
     smallest = replace(backbone, name=name, keywords=tuple(kept.items()))
     default_size = replace(smallest, image_size=None)
     return default_size if _builds_the_same(default_size, shape, values) else smallest
-
-
-def family_of(backbone: BackboneSpec) -> Family:
-    """The family of a backbone.
-
-    Raises:
-        InputError: an unknown name, or a model that no family understands.
-    """
-    return _plain(backbone.name)[0]
 
 
 def resolve(spec: NetworkSpec) -> NetworkSpec:

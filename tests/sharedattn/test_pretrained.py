@@ -203,7 +203,7 @@ def test_an_export_of_another_backbone_and_a_folder_that_is_none(tmp_path: Path)
             r"\(1, 10, 26\) .*tensors differ\); name the backbone",
         ),
         ({"in_chans": 1}, r"patch_embed.proj.weight is \(22, 1, 5, 5\) there and .*\(1 tensors"),
-        ({"depth": 5}, r"has 44 of the 44 tensors .* unexpected blocks.3.norm1.weight, .* more; .*depth"),
+        ({"depth": 5}, r"has 44 of the .* unexpected blocks.3.norm1.weight, .* more; .*depth"),
         ({"depth": 2}, r"missing blocks.2.norm1.weight, blocks.2.* more; .* another depth"),
         ({"num_classes": 11, "img_size": 25}, r"pos_embed is .*; head.weight is \(11, 22\) there"),
     ],
