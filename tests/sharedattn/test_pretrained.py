@@ -250,9 +250,7 @@ def test_files_without_a_state_dict(
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match="a file, an exported folder or .timm., but there is no"
-    ):
+    with pytest.raises(InputError, match="a file, an exported folder or .timm., but there is no"):
         load_pretrained(tmp_path / name, BACKBONE)
     (tmp_path / name).write_bytes(b"not weights at all")
     with pytest.raises(InputError, match="cannot be read as safetensors or as a torch file"):
