@@ -200,9 +200,9 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
             f"`the weights are of the network's backbone` must hold, but {folder} is of {stored} "
             f"and the network of {wanted}"
         )
-    wanted = _shapes_of(spec.backbone)
-    state = _of_file(folder / WEIGHTS_NAME, wanted)
-    _check_fit(_shapes(state), wanted, spec.backbone, str(folder))
+    shapes = _shapes_of(spec.backbone)
+    state = _of_file(folder / WEIGHTS_NAME, shapes)
+    _check_fit(_shapes(state), shapes, spec.backbone, str(folder))
     return _resampled(state, spec.backbone, backbone)
 
 

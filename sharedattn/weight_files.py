@@ -197,7 +197,9 @@ def _in_wanted_names(
         }
         # In the order of the wanted names, which is that of the network.
         for part in (below, beside | below):
-            if part.keys() == set(wanted):
+            # Of two weights that would get one name neither is the one that is meant.
+            is_whole = part is below or len(part) == len(below) + len(beside)
+            if is_whole and part.keys() == set(wanted):
                 fitting[prefix.rstrip(".")] = {name: part[name] for name in wanted}
                 break
     return fitting
@@ -218,7 +220,8 @@ def _nearest_names(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict
         ),
         "",
     )
-    return {name.removeprefix(prefix): weight for name, weight in unwrapped.items()}
+    nearest = {name.removeprefix(prefix): weight for name, weight in unwrapped.items()}
+    return nearest if len(nearest) == len(state) else dict(state)
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,9 +8,9 @@ the published code, so that its checkpoints load; `PyramidVisionTransformer` is 
 their initialisation, and a network over an envelope runs them.
 
 Positions fit one image size, where the published code resamples them in each run; grids are
-rounded down where the image size does not divide, as there. External attention, context
-broadcasting and DIA, which the four papers do not place in a pyramid, act on all tokens of a
-stage: our reading.
+rounded down where the image size does not divide, as there, and sizes of which the last pixels
+then reach nothing are refused. External attention, context broadcasting and DIA, which the four
+papers do not place in a pyramid, act on all tokens of a stage: our reading.
 
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 """
