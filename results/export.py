@@ -17,7 +17,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from results.folders import check_replaceable, folder_in_place_of, write_text
-from results.onnx_export import check_extra, write_onnx
+from results.onnx_export import check_extra, onnx_metadata, write_onnx
 from results.quantities import format_fraction, format_quantity
 from results.records import (
     Document,
@@ -37,6 +37,7 @@ from sharedattn.pretrained import CONFIG_NAME, WEIGHTS_NAME
 CONFIG_FORMAT = 1
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
+NUM_CLASSES_SHOWN = 8  # names on a card; config.yaml has them all
 
 _CONFIG_TYPES = {"params": int, "macs": int, "recipe": dict, "data": dict}
 _EVALUATION_TYPES = {
@@ -240,10 +241,19 @@ def export(
         document = record.to_json() | {"weights_sha256": sha256}
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=99)
         write_text(made / CONFIG_NAME, text)
-        write_text(made / CARD_NAME, model_card(record))
+        write_text(made / CARD_NAME, model_card(record, onnx=onnx))
         if onnx:
             image_size = record.evaluation.identity.fidelity.image_size
-            write_onnx(made / ONNX_NAME, network, image_size)
+            metadata = onnx_metadata(
+                network=str(record.spec),
+                image_size=image_size,
+                in_chans=record.spec.backbone.in_chans,
+                pixels=recorded_pixels(record.data),
+                class_names=recorded_classes(record.data),
+                top1=record.evaluation.top1,
+                test_top1=record.test_top1,
+            )
+            write_onnx(made / ONNX_NAME, network, image_size, metadata)
 
 
 def read_export(folder: Path) -> ExportRecord:
@@ -289,8 +299,37 @@ def exported_weights(folder: Path, record: ExportRecord) -> dict[str, torch.Tens
     return read_weights(folder / WEIGHTS_NAME, record.evaluation.weights_sha256 or "")
 
 
-def model_card(record: ExportRecord) -> str:
-    """The card: what this network is, its figures, how to load and to retrain it, in Markdown."""
+def recorded_pixels(data: Document) -> Document | None:
+    """How an export's images were made of files: `sharedattn.data.Pixels` by name, and the size.
+
+    Args:
+        data: the data's document, of an export of any version.
+
+    Returns:
+        `image_size`, `in_chans`, `mean`, `std`, `interpolation`, `crop_pct` and `crop_mode`;
+        None: the data has no image files.
+    """
+    pixels = data.get("pixels")
+    if pixels is None:
+        # Exports from before pixels were recorded have them in the data's identity, and the
+        # transform of that time cropped in one way. That of digit pairs is a text.
+        pixels = data.get("identity", {}).get("transform")
+    return {"crop_mode": "center", **pixels} if isinstance(pixels, Mapping) else None
+
+
+def recorded_classes(data: Document) -> list[str] | None:
+    """The names of an export's classes, by number; None: they have none, or none recorded."""
+    classes = data.get("classes")
+    return None if classes is None else [str(name) for name in classes]
+
+
+def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
+    """The card: what this network is, its figures, how to load and to retrain it, in Markdown.
+
+    Args:
+        record: what is exported.
+        onnx: whether the folder has a model.onnx.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -313,6 +352,11 @@ def model_card(record: ExportRecord) -> str:
         num_seeds=count,
         mean=format_fraction(mean, error),
         convention=CONVENTION,
+        pixels=recorded_pixels(record.data),
+        class_names=recorded_classes(record.data),
+        num_classes_shown=NUM_CLASSES_SHOWN,
+        onnx_name=ONNX_NAME,
+        has_onnx=onnx,
     )
 
 
@@ -354,7 +398,7 @@ def rebuild(
     Raises:
         InputError: a spec that cannot be built, or weights that do not fit it.
     """
-    network = build(spec, fused=fused)
+    network = build(spec, fused=fused, recorded=True)
     for name, weight in network.state_dict().items():
         if name in state_dict and state_dict[name].shape != weight.shape:
             raise InputError(

@@ -387,7 +387,7 @@ def _write(
     latency: LatencyRecord | None = None,
 ) -> ExportRecord:
     source = open_data(config)
-    cost = CostModel(spec.backbone).totals(spec.placement)
+    cost = CostModel(spec.backbone, recorded=True).totals(spec.placement)
     network = rebuild(spec, state_dict).to(device)
     with torch_threads(evaluation.threads):
         # The one time that the test split is opened: nothing is chosen by what it says.

@@ -67,6 +67,7 @@ class Block(nn.Module):
         if attention is not None:
             self.attn = attention
         sizes = stage.attention
+        self.default_less_form = sizes.default_form
         for form in position.forms_of(Kind.LESS):
             maps = make_maps(form or sizes.default_form, sizes.num_queries, sizes.num_keys)
             self.add_module(_module_name("less", form), maps)
@@ -184,7 +185,9 @@ class Block(nn.Module):
                 scores = scores.plus(state.residual)
             branch_BND, maps_BHNM = self.attn.attend_own(scores, v_BHMK, with_maps=with_maps)
         else:
-            maps: ScoreMaps = getattr(self, _module_name("less", choice.form))
+            # The default may be said by name: the form is one, and so are its weights.
+            form = None if choice.form == self.default_less_form else choice.form
+            maps: ScoreMaps = getattr(self, _module_name("less", form))
             scores = maps(state.scores[group])
             v_BHMK = self.attn.values(x_BND)
             branch_BND, maps_BHNM = self.attn(scores, v_BHMK, with_maps=with_maps)

@@ -103,14 +103,14 @@ class CostModel:
             residuals: what no placement changes.
     """
 
-    def __init__(self, backbone: BackboneSpec) -> None:
-        """Read the backbone's sizes.
+    def __init__(self, backbone: BackboneSpec, *, recorded: bool = False) -> None:
+        """Read the backbone's sizes; `recorded` as `sharedattn.backbones.describe` has it.
 
         Raises:
-            InputError: a backbone that is unknown or not understood.
+            InputError: a backbone that is unknown, not understood, or cuts off pixels.
         """
         self.backbone = backbone
-        self.shape = describe(backbone)
+        self.shape = describe(backbone, recorded=recorded)
         self._frames = tuple(
             PartCost(stage.frame_params, stage.frame_macs) for stage in self.shape.stages
         )

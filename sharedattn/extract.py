@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sharedattn.backbones import build_network
-from sharedattn.legality import canonical_placement
 from sharedattn.network import Network
 from sharedattn.placement import Kind, Placement
 
@@ -32,14 +31,14 @@ def extract(
         InputError: the placement lies outside the network's envelope, or the backbone cannot
             carry it.
     """
-    network.envelope.check(placement)
-    placement = canonical_placement(network.shape, placement)
+    placement = network.accepted(placement)
     with torch.device("meta"):
         alone = build_network(
             network.backbone,
             placement,
             fused=network.fused,
             drop_path_rate=network.drop_path_rate if drop_path_rate is None else drop_path_rate,
+            recorded=True,
         )
     shared = _as_used(network, placement)
     own = {}

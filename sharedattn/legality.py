@@ -129,6 +129,32 @@ def canonical_placement(shape: BackboneShape, placement: Placement) -> Placement
     )
 
 
+def canonical_envelope(shape: BackboneShape, envelope: Envelope) -> Envelope:
+    """The envelope with a less layer's form left out where it is its stage's default.
+
+    A form said by name and left out is then one form, with one set of weights.
+
+    Args:
+        shape: the backbone's sizes, with as many stages as the envelope.
+        envelope: any envelope that the backbone can hold.
+    """
+    return Envelope(
+        tuple(
+            tuple(
+                replace(
+                    position,
+                    forms=frozenset(
+                        (kind, None if form == stage.attention.default_form else form)
+                        for kind, form in position.forms
+                    ),
+                )
+                for position in positions
+            )
+            for stage, positions in zip(shape.stages, envelope.stages, strict=True)
+        )
+    )
+
+
 def canonical_choice(stage: StageShape, choice: LayerChoice) -> LayerChoice:
     """The choice with a less layer's form left out where it is its stage's default."""
     if choice.kind is Kind.LESS and choice.form == stage.attention.default_form:

@@ -28,6 +28,7 @@ from sharedattn.batch_norms import in_place_of, statistics_of
 from sharedattn.block import Block
 from sharedattn.errors import InputError
 from sharedattn.legality import (
+    canonical_placement,
     check_diagonality,
     check_placement,
     held_cells,
@@ -172,6 +173,17 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the last stage's tokens."""
+
+    def accepted(self, placement: Placement) -> Placement:
+        """The placement as the envelope has it, default forms left out.
+
+        Raises:
+            InputError: it lies outside the envelope.
+        """
+        if len(placement.stages) == len(self.shape.stages):
+            placement = canonical_placement(self.shape, placement)
+        self.envelope.check(placement)
+        return placement
 
     def begin(self, images_BCYX: Tensor) -> tuple[Tensor, State]:
         """Tokens and state before the first layer.
@@ -367,7 +379,7 @@ class Network(nn.Module, ABC):
                     "but got none; pass placement="
                 )
         else:
-            self.envelope.check(placement)
+            placement = self.accepted(placement)
             check_placement(self.shape, self.backbone.options, placement)
         recorder = Recorder(collect)
         if "diagonality" in collect:

@@ -10,19 +10,22 @@ memories of external attention are fitted by `sharedattn.memory_fit`.
 from __future__ import annotations
 
 import hashlib
-import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from timm.models import load_state_dict
 from torch import Tensor
 
-from sharedattn.backbones import build_network, canonical, describe, timm_weights
+from sharedattn.backbones import (
+    FAMILIES,
+    build_network,
+    canonical,
+    describe,
+    timm_weights,
+)
 from sharedattn.backbones.meta import without_storage
 from sharedattn.errors import InputError
 from sharedattn.extract import own_weight
@@ -35,6 +38,7 @@ from sharedattn.placement import (
     NetworkSpec,
     Placement,
 )
+from sharedattn.weight_files import NUM_NAMED, read_state_dict
 
 TIMM = "timm"
 """The source that is timm's pretrained weights and no file."""
@@ -45,8 +49,7 @@ CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model.safetensors"
 """The file of an exported folder with the weights."""
 
-NUM_NAMED = 3
-"""Tensors that a message names, of those that do not fit."""
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -56,9 +59,9 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
 
     Args:
         source: `timm`, for timm's pretrained weights; a file of safetensors or of torch with the
-            state dict of timm's model, also below `model` or `state_dict` and with the prefixes of
-            wrapped models; or a folder of an exported all-vanilla network. Nothing in a file is
-            executed.
+            state dict of timm's model, also below some key and with the prefixes of wrapped
+            models (`sharedattn.weight_files`); or a folder of an exported all-vanilla network.
+            Nothing in a file is executed.
         backbone: what it is to be the model of; its mechanism options do not matter.
 
     Returns:
@@ -67,15 +70,17 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
 
     Raises:
         InputError: a source that is not there or cannot be read, weights of another family or
-            shape, or a head of another number of classes. Names the first tensors that differ.
+            shape, not finite, or with a head of another number of classes. Names the first
+            tensors that differ.
     """
     path = Path(source)
+    describe(backbone)
     if str(source) == TIMM:
         state = timm_weights(backbone)
     elif path.is_dir():
         return _of_export(path, backbone)
     else:
-        state = _of_file(path)
+        state = _of_file(path, _shapes_of(backbone))
     return _fitted(state, backbone, str(source))
 
 
@@ -100,7 +105,7 @@ def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
     Raises:
         InputError: weights that are not those of the network's backbone.
     """
-    _check_fit(_shapes(state), _shapes_of(network.backbone), str(network.backbone), "the weights")
+    _check_fit(_shapes(state), _shapes_of(network.backbone), network.backbone, "the state dict")
     own = network.state_dict()
     for name, weight in own.items():
         of_model = own_weight(state, name, weight.shape)
@@ -138,43 +143,18 @@ def pretrained_network(
     return network
 
 
-def _of_file(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of safetensors or of torch.
+def _of_file(path: Path, wanted: Shapes) -> dict[str, Tensor]:
+    """The state dict in a file, in the wanted names where it has them.
 
     Raises:
-        InputError: no such file, or one without a state dict.
+        InputError: no such file, or as `sharedattn.weight_files.read_state_dict`.
     """
     if not path.is_file():
         raise InputError(
-            f"`the weights are a file, an exported folder, or {TIMM}` must hold, but there is no "
-            f"{str(path)!r}"
+            f"the weights to start from are a file, an exported folder or {TIMM!r}, but there is "
+            f"no {str(path)!r}"
         )
-    try:
-        state = load_state_dict(str(path), weights_only=True)
-    # What readers raise on files that are something else, or that would execute something.
-    except (
-        AttributeError,
-        EOFError,
-        KeyError,
-        OSError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        SafetensorError,
-        ValueError,
-    ) as error:
-        why = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(
-            f"`weights are a state dict in safetensors or a torch file of tensors alone` must "
-            f"hold, but {path}: {why}"
-        ) from error
-    other = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if other or not state:
-        raise InputError(
-            f"`weights are a state dict, below model or state_dict or by itself` must hold, but "
-            f"{path} holds {', '.join(map(repr, islice(other, NUM_NAMED))) or 'nothing'}; save "
-            f"the model's state_dict()"
-        )
-    return dict(state)
+    return read_state_dict(path, wanted)
 
 
 def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
@@ -190,6 +170,12 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
     except InputError:
         raise
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        files = [path for path in sorted(folder.glob("*")) if path.suffix in _SUFFIXES]
+        if not (folder / CONFIG_NAME).exists() and files:
+            raise InputError(
+                f"the folder {folder} is no export: it has no {CONFIG_NAME}; name the file of "
+                f"weights itself, such as {files[0]}"
+            ) from error
         raise InputError(
             f"`a folder of weights is an export, with {CONFIG_NAME} and {WEIGHTS_NAME}` must "
             f"hold, but {folder}: {type(error).__name__}: {error}"
@@ -214,8 +200,9 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
             f"`the weights are of the network's backbone` must hold, but {folder} is of {stored} "
             f"and the network of {wanted}"
         )
-    state = _of_file(folder / WEIGHTS_NAME)
-    _check_fit(_shapes(state), _shapes_of(spec.backbone), str(spec.backbone), str(folder))
+    shapes = _shapes_of(spec.backbone)
+    state = _of_file(folder / WEIGHTS_NAME, shapes)
+    _check_fit(_shapes(state), shapes, spec.backbone, str(folder))
     return _resampled(state, spec.backbone, backbone)
 
 
@@ -236,7 +223,7 @@ def _fitted(state: Mapping[str, Tensor], backbone: BackboneSpec, source: str) ->
         stored = _at_size_of(found, wanted, backbone) or backbone
         if stored == backbone:
             _check_classes(found, wanted, backbone, source)
-    _check_fit(found, _shapes_of(stored), str(backbone), source)
+    _check_fit(found, _shapes_of(stored), backbone, source)
     return _resampled(state, stored, backbone)
 
 
@@ -245,9 +232,9 @@ def _resampled(
 ) -> dict[str, Tensor]:
     """The state dict of a backbone, of that at another image size or the same."""
     size = describe(backbone).image_size
-    if describe(stored).image_size == size:
+    if describe(stored, recorded=True).image_size == size:
         return dict(state)
-    network = build_network(_plain(stored), _all_vanilla(stored))
+    network = build_network(_plain(stored), _all_vanilla(stored), recorded=True)
     network.load_state_dict(state)
     return at_image_size(network, size).state_dict()
 
@@ -293,7 +280,7 @@ def _check_classes(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source
             )
 
 
-def _check_fit(found: Shapes, wanted: Shapes, backbone: str, source: str) -> None:
+def _check_fit(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: str) -> None:
     """Refuse weights that are not those of a backbone.
 
     Raises:
@@ -303,15 +290,16 @@ def _check_fit(found: Shapes, wanted: Shapes, backbone: str, source: str) -> Non
     unexpected = [name for name in found if name not in wanted]
     if missing or unexpected:
         common = len(wanted) - len(missing)
-        hint = (
-            "it is a model of another family"
-            if common < len(missing)
-            else "it is a model of another depth, or with other parts"
-        )
+        family = _other_family_of(found, wanted)
+        if family is not None:
+            hint = f"it is a model of another family, {family}; name a backbone of that"
+        elif common >= len(missing):
+            hint = "it is a model of another depth, or with other parts"
+        else:
+            hint = "its names are of no family that is known here; save it under timm's names"
         raise InputError(
-            f"`the weights are of {backbone}` must hold, but {source} has {common} of its "
-            f"{len(wanted)} tensors{_listed(', missing', missing)}"
-            f"{_listed(', unexpected', unexpected)}; {hint}"
+            f"{source} has {common} of the {len(wanted)} tensors of {backbone}"
+            f"{_listed(', missing', missing)}{_listed(', unexpected', unexpected)}; {hint}"
         )
     differing = [name for name in wanted if found[name] != wanted[name]]
     if differing:
@@ -320,9 +308,28 @@ def _check_fit(found: Shapes, wanted: Shapes, backbone: str, source: str) -> Non
             for name in differing[:NUM_NAMED]
         )
         raise InputError(
-            f"`the weights are of {backbone}` must hold, but in {source} {first}"
-            f" ({len(differing)} tensors differ); name the backbone that they are of"
+            f"{source} does not have the shapes of {backbone}: {first}"
+            f" ({len(differing)} tensors differ); name the backbone that the weights are of"
         )
+
+
+def _other_family_of(found: Shapes, wanted: Shapes) -> str | None:
+    """The family whose tensors these are by most of their names; None: none more than wanted."""
+    names, own = {_unnumbered(name) for name in found}, {_unnumbered(name) for name in wanted}
+    if names <= own:
+        return None
+    alike: dict[str | None, float] = {None: len(names & own) / len(names | own)}
+    for family in FAMILIES:
+        theirs = {_unnumbered(name) for name in _shapes_of(BackboneSpec(name=family.base_name))}
+        alike[family.base_name] = len(names & theirs) / len(names | theirs)
+    # Of equal ones the first, which is that of the wanted names.
+    nearest = max(alike, key=lambda name: alike[name])
+    return nearest if alike[nearest] > 0.5 else None
+
+
+def _unnumbered(name: str) -> str:
+    """A tensor's name without the numbers of stages and layers."""
+    return re.sub(r"\d+", "#", name)
 
 
 def _listed(what: str, names: list[str]) -> str:
@@ -336,7 +343,9 @@ def _plain(backbone: BackboneSpec) -> BackboneSpec:
 
 
 def _all_vanilla(backbone: BackboneSpec) -> Placement:
-    return Placement.all_vanilla([s.max_depth for s in describe(_plain(backbone)).stages])
+    return Placement.all_vanilla(
+        [s.max_depth for s in describe(_plain(backbone), recorded=True).stages]
+    )
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
@@ -350,4 +359,5 @@ def _shapes_of(backbone: BackboneSpec) -> Shapes:
         InputError: as `describe`.
     """
     with without_storage():
-        return _shapes(build_network(_plain(backbone), _all_vanilla(backbone)).state_dict())
+        network = build_network(_plain(backbone), _all_vanilla(backbone), recorded=True)
+    return _shapes(network.state_dict())

@@ -94,7 +94,7 @@ class TreeEvaluation:
     ) -> None:
         self.tree = PlacementTree(placements)
         for placement in self.tree.placements:
-            network.envelope.check(placement)
+            network.accepted(placement)
             check_placement(network.shape, network.backbone.options, placement)
         self._network = network
         self._data = data

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sharedattn.attention.scores import sums_dtype
+
 
 def double_norm(logits_NS: Tensor) -> Tensor:
     """Softmax over tokens, then division by the sum over slots.
@@ -28,10 +30,14 @@ def double_norm(logits_NS: Tensor) -> Tensor:
         logits_NS: (..., N, S), tokens on the second axis from the end, slots on the last.
 
     Returns:
-        (..., N, S); the slots of each token sum to 1.
+        (..., N, S), of the logits' dtype; the slots of each token sum to 1.
     """
-    # exp(l_ij) / sum_j exp(l_ij) with l = log_softmax over i: a softmax of l over j.
-    return torch.softmax(torch.log_softmax(logits_NS, dim=-2), dim=-1)
+    # exp(l_ij) / sum_j exp(l_ij) with l = log_softmax over i: a softmax of l over j. Rounded to
+    # half precision, l ~ -log N would be off by more than the logits of some slots differ, so
+    # both norms are in float32; their dtype is given, because autocast leaves it to the device.
+    dtype = sums_dtype(logits_NS)
+    log_NS = torch.log_softmax(logits_NS, dim=-2, dtype=dtype)
+    return torch.softmax(log_NS, dim=-1, dtype=dtype).to(logits_NS.dtype)
 
 
 class ExternalAttention(nn.Module):

@@ -31,7 +31,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from sharedattn.attention.scores import Scores
+from sharedattn.attention.scores import Scores, sums_dtype
 from sharedattn.placement import rank_of
 
 
@@ -209,13 +209,14 @@ def diagonality(maps_BHNN: Tensor) -> Tensor:
         maps_BHNN: (B, H, N, N), rows summing to 1.
 
     Returns:
-        A scalar, differentiable.
+        A scalar, differentiable; float32 of maps in half precision.
     """
-    N = maps_BHNN.shape[-1]
-    asymmetry_BH = (maps_BHNN - maps_BHNN.transpose(-2, -1)).abs().sum((-2, -1))
-    diagonal_BH = maps_BHNN.diagonal(dim1=-2, dim2=-1).sum(-1)
+    # N times the diagonal's sum is up to N^2, which overflows float16 from 256 tokens on.
+    N, dtype = maps_BHNN.shape[-1], sums_dtype(maps_BHNN)
+    asymmetry_BH = (maps_BHNN - maps_BHNN.transpose(-2, -1)).abs().sum((-2, -1), dtype=dtype)
+    diagonal_BH = maps_BHNN.diagonal(dim1=-2, dim2=-1).sum(-1, dtype=dtype)
     # (N-1) A_ii - sum_{j != i} A_ij = N A_ii - sum_j A_ij
-    dominance_BH = N * diagonal_BH - maps_BHNN.sum((-2, -1))
+    dominance_BH = N * diagonal_BH - maps_BHNN.sum((-2, -1), dtype=dtype)
     return ((asymmetry_BH - dominance_BH) / N**2).mean()
 
 

@@ -9,7 +9,9 @@ K channels of a head, V channels of a value.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,11 +86,21 @@ def attention_maps(scores: Scores, mask_WNM: Tensor | None = None) -> Tensor:
         B, H = scores_BHNM.shape[:2]
         masked_BWHNM = scores_BHNM.view(B // W, W, H, N, M) + mask_WNM.unsqueeze(1)
         scores_BHNM = masked_BWHNM.view(B, H, N, M)
-    return torch.softmax(scores_BHNM, dim=-1, dtype=_softmax_dtype(scores_BHNM))
+    return torch.softmax(scores_BHNM, dim=-1, dtype=sums_dtype(scores_BHNM))
 
 
-def _softmax_dtype(scores: Tensor) -> torch.dtype:
-    return torch.float32 if scores.dtype in (torch.float16, torch.bfloat16) else scores.dtype
+def sums_dtype(x: Tensor) -> torch.dtype:
+    """What sums over many tokens are taken in: float32 of half precision, else `x`'s dtype."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """What runs in it computes in the dtype of its arguments, on the device of `x`."""
+    device = x.device.type
+    # Entered where it is needed alone: an exported program would have it as an operation.
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def _additive_mask(scores: Scores, mask_WNM: Tensor | None) -> Tensor | None:

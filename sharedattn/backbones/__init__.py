@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache, partial
+from itertools import islice
 from typing import Any
 
 import timm
@@ -27,6 +28,7 @@ from sharedattn.backbones.t2t import T2T
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
 from sharedattn.legality import (
+    canonical_envelope,
     canonical_placement,
     check_maps,
     check_options,
@@ -61,20 +63,25 @@ FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
 
 
 @lru_cache(maxsize=1024)
-def describe(backbone: BackboneSpec) -> BackboneShape:
+def describe(backbone: BackboneSpec, *, recorded: bool = False) -> BackboneShape:
     """Sizes of a backbone with its options, read from a build without storage.
 
     Args:
         backbone: the backbone; its keywords need not be canonical.
+        recorded: whether a network of it exists and is to be had as it is: image sizes that cut
+            off pixels, which earlier versions accepted, are then no error.
 
     Returns:
         The sizes, stage by stage, at the backbone's image size.
 
     Raises:
         InputError: an unknown name or keyword, a value that builds no model, or a model whose
-            blocks are not understood; options that mean nothing on this backbone.
+            blocks are not understood; an image size of which pixels would be cut off; options
+            that mean nothing on this backbone.
     """
-    shape, options = _read(backbone)[0], backbone.options
+    (shape, values), options = _read(backbone), backbone.options
+    if not recorded:
+        _check_seen(backbone, shape.image_size, values)
     check_options(shape, options)
     if options.handover == "previous":
         shape = replace(
@@ -96,7 +103,7 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
     and, of 64 channels, `mlp_ratio=2.001` become 2.0). What was given decides nothing else.
 
     Raises:
-        InputError: as `describe`.
+        InputError: as `describe`, except that it takes every image size.
     """
     shape, values = _read(backbone)
     _, own_values = _plain(backbone.name)
@@ -139,6 +146,7 @@ def build_network(
     *,
     fused: bool = True,
     drop_path_rate: float = 0.0,
+    recorded: bool = False,
 ) -> Network:
     """A network that can run every placement in an envelope, or a single one.
 
@@ -149,6 +157,7 @@ def build_network(
         fused: whether attention uses the fused kernel; the results agree to rounding.
         drop_path_rate: stochastic depth of the backbone's last block, growing linearly from 0 at
             its first; a block has the same rate in networks of any depth.
+        recorded: as `describe`.
 
     Returns:
         The network, as timm initialises it, on torch's default device, in training mode.
@@ -157,13 +166,15 @@ def build_network(
         InputError: as `describe`; or an envelope with other stages or more layers than the
             backbone has, or maps that are too large; or a placement that it cannot carry.
     """
-    shape = describe(backbone)
+    shape = describe(backbone, recorded=recorded)
     only_placement = members if isinstance(members, Placement) else None
     what = "the envelope" if only_placement is None else str(only_placement)
     _check_depths(backbone, shape, what, tuple(map(len, members.stages)))
     if only_placement is not None:
         check_placement(shape, backbone.options, only_placement)
+        only_placement = canonical_placement(shape, only_placement)
     envelope = members if isinstance(members, Envelope) else Envelope.of(members)
+    envelope = canonical_envelope(shape, envelope)
     _check_envelope(shape, envelope)
     family, _ = _plain(backbone.name)
     model = _make(backbone, family, drop_path_rate=drop_path_rate)
@@ -178,12 +189,21 @@ def build_network(
     return family.make_network(model, plan)
 
 
-def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:
+def build(
+    spec: NetworkSpec,
+    *,
+    fused: bool = True,
+    drop_path_rate: float = 0.0,
+    recorded: bool = False,
+) -> Network:
     """The stand-alone network of one placement; arguments and errors as `build_network`."""
-    shape = describe(spec.backbone)
-    _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
-    placement = canonical_placement(shape, spec.placement)
-    return build_network(spec.backbone, placement, fused=fused, drop_path_rate=drop_path_rate)
+    return build_network(
+        spec.backbone,
+        spec.placement,
+        fused=fused,
+        drop_path_rate=drop_path_rate,
+        recorded=recorded,
+    )
 
 
 def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
@@ -381,6 +401,43 @@ def _read_as(
         return shape, family.read_keywords(model)
     except InputError as error:
         raise InputError(f"backbone {name!r}: {error}") from error
+
+
+def _check_seen(backbone: BackboneSpec, image_size: int, values: dict[str, Keyword]) -> None:
+    """Refuse an image size of which the last rows and columns reach nothing.
+
+    A named model at its own size is what its name says, cut off or not.
+
+    Raises:
+        InputError: names the nearest sizes that fit.
+    """
+    family, own_values = _plain(backbone.name)
+    num_cut = image_size - family.seen_pixels(values, image_size)
+    if not num_cut:
+        return
+    own_size = _read(BackboneSpec(name=backbone.name))[0].image_size
+    own_cut = own_size - family.seen_pixels(own_values, own_size)
+    if (image_size, num_cut) == (own_size, own_cut):
+        return
+    nearest = [
+        str(size)
+        for sizes in (range(image_size - 1, 0, -1), range(image_size + 1, MAX_NUMBER + 1))
+        for size in islice((s for s in sizes if family.seen_pixels(values, s) == s), 1)
+        if _can_be_built(replace(backbone, image_size=size))
+    ]
+    raise InputError(
+        f"`image_size` {image_size} does not fit backbone {str(backbone)!r}: the last "
+        + ("row and column" if num_cut == 1 else f"{num_cut} rows and columns")
+        + f" of pixels would be cut off; use {' or '.join(nearest) or 'another size'}"
+    )
+
+
+def _can_be_built(backbone: BackboneSpec) -> bool:
+    try:
+        _read(backbone)
+    except InputError:
+        return False
+    return True
 
 
 def _check_ratios(backbone: BackboneSpec, family: Family, values: dict[str, Keyword]) -> None:

@@ -39,6 +39,7 @@ from sharedattn.attention.vanilla import ScoredAttention, SelfAttention
 from sharedattn.backbones.family import (
     Family,
     KeywordRule,
+    Keywords,
     mlp_ratio,
     norm_macs,
     num_params,
@@ -303,6 +304,19 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     )
 
 
+def _seen_pixels(keywords: Keywords, image_size: int) -> int:
+    """The patches of the pooled image are whole; 4 pixels make one of its, and 2 more reach it.
+
+    Row q of the pooled image is of rows 2 q - 1 to 2 q + 1 after the convolution, row c there of
+    rows 2 c - 3 to 2 c + 3 of the image: the last of n rows sees up to row 4 (n - 1) + 5.
+    """
+    patch_size = keywords["patch_size"]
+    assert isinstance(patch_size, int)
+    pooled_size = (image_size + 3) // 4
+    num_rows = pooled_size // patch_size * patch_size
+    return min(image_size, 4 * num_rows + 2)
+
+
 CEIT = Family(
     base_name="ceit",
     model_class=CeiT,
@@ -317,6 +331,7 @@ CEIT = Family(
     },
     describe=_describe,
     make_network=CeiTNetwork,
+    seen_pixels=_seen_pixels,
     names={
         "ceit_tiny": CeiT,
         "ceit_small": partial(CeiT, embed_dim=384, num_heads=6),

@@ -23,9 +23,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sharedattn.attention.scores import Scores, attention_maps
+from sharedattn.attention.scores import Scores, attention_maps, without_autocast
 from sharedattn.attention.vanilla import SelfAttention
-from sharedattn.backbones.family import Family
+from sharedattn.backbones.family import Family, whole_patches
 from sharedattn.backbones.vit import (
     VIT,
     ViTNetwork,
@@ -81,12 +81,16 @@ class ReAttention(SelfAttention):
         self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Attend with mixed maps; the maps that are returned are those before they are mixed."""
-        maps_BHNM = attention_maps(scores).to(v_BHMK.dtype)
-        softmaxed_BHNM = maps_BHNM if with_maps else None
+        maps_BHNM = attention_maps(scores)
+        softmaxed_BHNM = maps_BHNM.to(v_BHMK.dtype) if with_maps else None
+        # The norm leaves of the maps their departures from 1 / N, which half precision rounds
+        # away: they stay in the weights' own precision up to there, whatever autocast says.
+        maps_BHNM = maps_BHNM.to(self.reatten_matrix.weight.dtype)
         # Step by step, so that no more than two maps are alive at once.
-        maps_BHNM = self.reatten_matrix(maps_BHNM)
-        maps_BHNM = self.var_norm(maps_BHNM)
-        out_BHNK = maps_BHNM @ v_BHMK
+        with without_autocast(maps_BHNM):
+            maps_BHNM = self.reatten_matrix(maps_BHNM)
+            maps_BHNM = self.var_norm(maps_BHNM)
+        out_BHNK = maps_BHNM.to(v_BHMK.dtype) @ v_BHMK
         return self.proj(out_BHNK.transpose(1, 2).flatten(2)), softmaxed_BHNM
 
 
@@ -122,5 +126,6 @@ DEEPVIT = Family(
     },
     describe=_describe,
     make_network=DeepViTNetwork,
+    seen_pixels=whole_patches,
     names={f"deepvit_{depth}b": partial(DeepViT, depth=depth) for depth in (16, 24, 32)},
 )

@@ -26,6 +26,10 @@ MAX_LAYERS = 1000
 """The most layers of a stage, which is the most that the text of a placement can say."""
 
 
+Keywords = Mapping[str, Keyword]
+"""The value of every keyword of a family."""
+
+
 def _unchanged(value: Any) -> Any:
     return value
 
@@ -79,6 +83,11 @@ def stage_numbers(numbers: Iterable[float]) -> int | float | str:
     if len(texts) > 1:
         return "-".join(texts)
     return float(texts[0]) if "." in texts[0] else int(texts[0])
+
+
+def numbers_of(value: Keyword) -> tuple[int, ...]:
+    """The inverse of `stage_numbers`, of whole numbers."""
+    return tuple(map(int, str(value).split("-")))
 
 
 def _numbers_of_stages(value: float | str, *, whole: bool, most: int) -> tuple[float, ...]:
@@ -140,6 +149,9 @@ class Family:
         names: further names that are not timm's, each with what builds its model.
         default_image_size: of a family whose models do not know their image size; None: they
             take `img_size`, and have a default of their own.
+        seen_pixels: of an image size, how many pixels on a side, from the first on, reach the
+            logits of the all-vanilla network with these keywords: grids that are rounded down
+            leave the last rows and columns out.
     """
 
     base_name: str
@@ -149,10 +161,18 @@ class Family:
     make_network: Callable[..., Network]
     names: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     default_image_size: int | None = None
+    seen_pixels: Callable[[Keywords, int], int] = lambda _, image_size: image_size
 
     def read_keywords(self, model: Any) -> dict[str, Keyword]:
         """The value of every keyword as a built model shows it."""
         return {key: rule.read(model) for key, rule in self.keywords.items()}
+
+
+def whole_patches(keywords: Keywords, image_size: int) -> int:
+    """`Family.seen_pixels` of a stem that cuts square patches side by side."""
+    patch_size = keywords["patch_size"]
+    assert isinstance(patch_size, int)
+    return image_size // patch_size * patch_size
 
 
 def refuse(reason: str) -> InputError:

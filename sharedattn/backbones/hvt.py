@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharedattn.backbones.family import Family, KeywordRule, weight_macs
+from sharedattn.backbones.family import Family, KeywordRule, weight_macs, whole_patches
 from sharedattn.backbones.vit import VIT, ViTNetwork, ViTParts, vit_shape, vit_stage
 from sharedattn.block import Block
 from sharedattn.network import Network, NetworkPlan
@@ -191,5 +191,6 @@ HVT = Family(
     },
     describe=_describe,
     make_network=HVTNetwork,
+    seen_pixels=whole_patches,
     names={name: partial(HierarchicalViT, **sizes) for name, sizes in _PUBLISHED.items()},
 )

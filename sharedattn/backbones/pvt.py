@@ -8,9 +8,9 @@ the published code, so that its checkpoints load; `PyramidVisionTransformer` is 
 their initialisation, and a network over an envelope runs them.
 
 Positions fit one image size, where the published code resamples them in each run; grids are
-rounded down where the image size does not divide, as there. External attention, context
-broadcasting and DIA, which the four papers do not place in a pyramid, act on all tokens of a
-stage: our reading.
+rounded down where the image size does not divide, as there, and sizes of which the last pixels
+then reach nothing are refused. External attention, context broadcasting and DIA, which the four
+papers do not place in a pyramid, act on all tokens of a stage: our reading.
 
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 """
@@ -38,10 +38,12 @@ from sharedattn.backbones.family import (
     MAX_LAYERS,
     Family,
     KeywordRule,
+    Keywords,
     conv_grid,
     mlp_ratio,
     norm_macs,
     num_params,
+    numbers_of,
     per_stage,
     resample_positions,
 )
@@ -330,6 +332,17 @@ def _first_blocks(model: PyramidVisionTransformer) -> list[Any]:
     return [_part(model, "block", i)[0] for i in range(len(model.grids))]
 
 
+def _seen_pixels(keywords: Keywords, image_size: int) -> int:
+    """Tokens count where a key is made of them, or a token of the next stage."""
+    ratios = numbers_of(keywords["sr_ratios"])
+    sides = [image_size // 4 // 2**i for i in range(len(ratios))]
+    # The last stage makes keys of all its tokens.
+    seen = 0
+    for side, ratio in zip(reversed(sides), reversed(ratios), strict=True):
+        seen = max(side // ratio * ratio, 2 * seen)
+    return 4 * seen
+
+
 PVT = Family(
     base_name="pvt",
     model_class=PyramidVisionTransformer,
@@ -349,6 +362,7 @@ PVT = Family(
     },
     describe=_describe,
     make_network=PVTNetwork,
+    seen_pixels=_seen_pixels,
     names={
         name: partial(PyramidVisionTransformer, depths=depths)
         for name, depths in {

@@ -50,6 +50,7 @@ from sharedattn.backbones.family import (
     refuse,
     require_norm,
     require_type,
+    whole_patches,
 )
 from sharedattn.block import Block
 from sharedattn.errors import InputError
@@ -299,4 +300,5 @@ SWIN = Family(
     },
     describe=_describe,
     make_network=SwinNetwork,
+    seen_pixels=whole_patches,
 )

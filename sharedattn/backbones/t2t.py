@@ -35,6 +35,7 @@ from sharedattn.backbones.family import (
     MAX_LAYERS,
     Family,
     KeywordRule,
+    Keywords,
     conv_grid,
     mlp_ratio,
     norm_macs,
@@ -333,6 +334,12 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     )
 
 
+def _seen_pixels(keywords: Keywords, image_size: int) -> int:
+    """The first split alone leaves pixels out: its last window is of 7 rows from 4 (n - 1) - 2."""
+    num_rows = (image_size + 2 * 2 - 7) // 4 + 1
+    return min(image_size, 4 * num_rows + 1)
+
+
 _SIZES = {7: 256, 10: 256, 12: 256, 14: 384, 19: 448, 24: 512}
 """Width by depth, of the published sizes; a head has 64 channels."""
 
@@ -351,6 +358,7 @@ T2T = Family(
     },
     describe=_describe,
     make_network=T2TNetwork,
+    seen_pixels=_seen_pixels,
     names={
         f"t2t_ea_{depth}": partial(
             T2TViT,

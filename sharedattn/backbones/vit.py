@@ -36,6 +36,7 @@ from sharedattn.backbones.family import (
     require_type,
     resample_positions,
     weight_macs,
+    whole_patches,
 )
 from sharedattn.block import Block
 from sharedattn.errors import InputError
@@ -292,4 +293,5 @@ VIT = Family(
     },
     describe=_describe,
     make_network=ViTNetwork,
+    seen_pixels=whole_patches,
 )

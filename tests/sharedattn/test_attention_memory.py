@@ -81,18 +81,18 @@ BACKBONES = (
     "pvt_v2(depths=2-3-1-2,embed_dims=6-10-14-22,num_heads=1-2-1-2,sr_ratios=3-2-2-1,"
     "mlp_ratios=1.5-2-1-1.5,num_classes=3)@53",
     "pvt(depths=2-3-2-2,embed_dims=6-10-14-22,num_heads=1-2-1-2,sr_ratios=3-2-2-1,"
-    "mlp_ratios=1.5-2-1-1.5,num_classes=3)@79",
+    "mlp_ratios=1.5-2-1-1.5,num_classes=3)@84",
     # Grids that divide, so that scores are handed from stage to stage.
     "pvt_v2(attention_residual=true,depths=2-3-2-2,embed_dims=6-10-14-22,num_heads=1-2-1-2,"
     "sr_ratios=4-2-2-1,mlp_ratios=1.5-2-1-1.5,num_classes=3)@64",
     "swin(depths=3-2-4,embed_dim=6,num_heads=1-2-3,window_size=3-3-3,patch_size=2,"
-    "num_classes=3)@37",
+    "num_classes=3)@36",
     "swin(handover=previous,depths=3-2-4,embed_dim=6,num_heads=1-2-3,window_size=3-3-3,"
-    "patch_size=2,num_classes=3)@37",
+    "patch_size=2,num_classes=3)@36",
     "deepvit(embed_dim=26,depth=5,num_heads=2,patch_size=5,mlp_ratio=1.5,num_classes=3)@15",
     "ceit(embed_dim=22,depth=5,num_heads=2,patch_size=2,mlp_ratio=1.5,num_classes=3)@23",
     "hvt(embed_dim=22,depth=6,num_heads=2,patch_size=5,mlp_ratio=1.5,pool_block_width=3,"
-    "num_classes=3)@37",
+    "num_classes=3)@35",
     "t2t_ea(embed_dim=22,depth=5,num_heads=2,mlp_ratio=1.5,token_dim=7,num_classes=3)@45",
 )
 

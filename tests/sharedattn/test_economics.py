@@ -69,8 +69,8 @@ BACKBONES = (
     "pvt(attention_residual=true,depths=1-1,embed_dims=26-46,mlp_ratios=1-1,num_heads=1-2,"
     "sr_ratios=2-1)@{}",
     # Vanilla layers that mix maps over heads, in a network narrower than two ranks and a wider.
-    "deepvit(depth=1,embed_dim=24,num_heads=12,patch_size=5)@{}",
-    "deepvit(depth=1,embed_dim=46,num_heads=2,patch_size=5)@{}",
+    "deepvit(depth=1,embed_dim=24,num_heads=12,patch_size=4)@{}",
+    "deepvit(depth=1,embed_dim=46,num_heads=2,patch_size=4)@{}",
 )
 
 

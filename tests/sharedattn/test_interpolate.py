@@ -181,7 +181,7 @@ def test_relative_positions_of_windows() -> None:
     "text",
     [
         "ceit(depth=2,embed_dim=14,num_heads=2,patch_size=1)@{}: V1L1",
-        "deepvit(depth=2,embed_dim=14,num_heads=2,patch_size=5)@{}: V1L1",
+        "deepvit(depth=2,embed_dim=14,num_heads=2,patch_size=4)@{}: V1L1",
         "pvt(depths=2-2,embed_dims=6-10,mlp_ratios=2-1,num_heads=1-2,sr_ratios=2-1)@{}: "
         "V1L1 | V1L1",
         "pvt_v2(depths=2-2,embed_dims=6-10,mlp_ratios=2-1,num_heads=1-2,sr_ratios=2-1)@{}: "
@@ -256,8 +256,8 @@ def test_a_size_at_which_windows_are_shifted_and_less_attention_has_no_scores() 
 
 
 def test_pooled_tokens_without_a_grid_are_refused() -> None:
-    text = "hvt(depth=4,embed_dim=14,num_heads=2,patch_size=5,pool_block_width=2)@16: V1 | V1 | V1"
-    with pytest.raises(InputError, match=r"but stage_pos_embeds.0 is \(1, 4, 14\) at 16 px and"):
+    text = "hvt(depth=4,embed_dim=14,num_heads=2,patch_size=4,pool_block_width=2)@16: V1 | V1 | V1"
+    with pytest.raises(InputError, match=r"but stage_pos_embeds.0 is \(1, 7, 14\) at 16 px and"):
         at_image_size(build(NetworkSpec.parse(text)), 32)
 
 

@@ -116,7 +116,7 @@ def with_and_without_cb(depth: int) -> list[Placement]:
 
 DEEP = BackboneSpec.parse(
     "vit(class_token=false,depth=6,embed_dim=14,global_pool=avg,mlp_ratio=1,num_heads=2,"
-    "patch_size=5,in_chans=1,num_classes=2)@16"
+    "patch_size=4,in_chans=1,num_classes=2)@16"
 )
 
 
@@ -124,8 +124,8 @@ def test_memory_is_of_tokens_and_branches_by_closed_form() -> None:
     placements = with_and_without_cb(6)
     network = shared(DEEP, placements)
     evaluation = TreeEvaluation(network, placements, DATA, "validation", **SIZES)
-    # 7 images of 9 tokens of 14 channels: between halves of a layer tokens and branch.
-    tokens = 7 * 9 * 14 * 4
+    # 7 images of 16 tokens of 14 channels: between halves of a layer tokens and branch.
+    tokens = 7 * 16 * 14 * 4
     assert evaluation.least_bytes == 3 * tokens
     evaluation.run()
     # Each layer's halves are kept for its other choice, but the last takes its tokens along.
@@ -164,7 +164,7 @@ def test_less_memory_costs_more_steps() -> None:
             placements,
             DATA,
             "validation",
-            memory_bytes=tokens * 7 * 9 * 14 * 4,
+            memory_bytes=tokens * 7 * 16 * 14 * 4,
             **SIZES,
         )
         evaluation.run()
@@ -193,9 +193,9 @@ def test_sizes_are_known_before_in_every_family(
 def test_a_bound_too_small_says_the_least() -> None:
     placements = with_and_without_cb(3)
     network = shared(DEEP, placements)
-    least = 3 * 7 * 9 * 14 * 4
+    least = 3 * 7 * 16 * 14 * 4
     with pytest.raises(
-        InputError, match=f"memory_bytes=10,583 where.*give at least {least:,}, or"
+        InputError, match=f"memory_bytes=18,815 where.*give at least {least:,}, or"
     ):
         TreeEvaluation(network, placements, DATA, "validation", memory_bytes=least - 1, **SIZES)
 

@@ -9,14 +9,14 @@ from sharedattn.placement import BackboneSpec
 
 TINY = {
     "vit": "vit(class_token=false,depth=3,embed_dim=14,global_pool=avg,mlp_ratio=1,num_heads=2,"
-    "patch_size=5",
+    "patch_size=4",
     "t2t_ea": "t2t_ea(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,token_dim=5",
     "swin": "swin(depths=1-3,embed_dim=6,mlp_ratio=1,num_heads=1-3,patch_size=2,window_size=2-2",
     "pvt": "pvt(depths=2-2,embed_dims=6-10,mlp_ratios=2-1,num_heads=1-2,sr_ratios=2-1",
     "pvt_v2": "pvt_v2(depths=2-2,embed_dims=6-10,mlp_ratios=2-1,num_heads=1-2,sr_ratios=2-1",
-    "deepvit": "deepvit(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=5",
+    "deepvit": "deepvit(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=4",
     "ceit": "ceit(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=1",
-    "hvt": "hvt(depth=4,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=5,pool_block_width=2",
+    "hvt": "hvt(depth=4,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=4,pool_block_width=2",
 }
 """By base name, up to the options; each family has an entry."""
 

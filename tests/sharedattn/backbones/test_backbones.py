@@ -56,13 +56,13 @@ def test_sizes_follow_the_image_and_the_keywords() -> None:
     shape = describe(
         BackboneSpec.parse(
             "deit3_small_patch16_224(patch_size=5,reg_tokens=3,pre_norm=true,global_pool=avg,"
-            "fc_norm=true)@23"
+            "fc_norm=true)@20"
         )
     )
     [stage] = shape.stages
     assert (stage.num_tokens, stage.num_prefix_tokens) == (4**2 + 4, 4)
     assert stage.layer_scale and stage.head_dim == 64
-    assert shape.image_size == 23
+    assert shape.image_size == 20
     assert shape.stem_norm_macs == 5 * 20 * 384
     assert shape.head_norm_macs == 5 * 384
     # Positions for patches alone; the patch embedding has no bias before a norm.
