@@ -29,6 +29,7 @@ from results.records import (
 from results.weights import read_weights, write_weights
 from sharedattn.backbones import build
 from sharedattn.cost import CONVENTION
+from sharedattn.data.class_names import wordnet_names
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
@@ -318,9 +319,15 @@ def recorded_pixels(data: Document) -> Document | None:
 
 
 def recorded_classes(data: Document) -> list[str] | None:
-    """The names of an export's classes, by number; None: they have none, or none recorded."""
+    """The names of an export's classes, by number; None: they have none, or none recorded.
+
+    Folders that are called by WordNet's numbers, as ImageNet's are, have the names of WordNet.
+    """
     classes = data.get("classes")
-    return None if classes is None else [str(name) for name in classes]
+    if classes is None:
+        return None
+    names = [str(name) for name in classes]
+    return list(wordnet_names(names) or names)
 
 
 def model_card(record: ExportRecord, *, onnx: bool = False) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,6 +149,13 @@ class ImageData(DataSource):
         return len(self._parts[split]) if split in self._parts else 0
 
     def check_recipe(self, recipe: Recipe) -> None:
+        # timm passes over a section without a number; what it refuses is refused below.
+        for section in (recipe.auto_augment or "").split("-")[1:]:
+            if not re.fullmatch(r"[a-z]+\d[\d.]*", section):
+                raise InputError(
+                    f"`auto_augment` of the recipe is {recipe.auto_augment!r}, which timm refuses: "
+                    f"{section!r} is no letters with a number; try rand-m9-mstd0.5-inc1"
+                )
         # Magnitudes that no operation takes show when an image is augmented.
         image = Image.new(self._mode, (self.image_size, self.image_size))
         try:

@@ -201,7 +201,7 @@ def test_the_number_of_loading_workers_changes_no_accuracy(capsys, data, here, m
 
 
 def test_a_recipe_that_timm_does_not_know_is_refused(capsys, data, here):
-    for policy in ("bogus", "rand-mx"):
+    for policy in ("bogus", "rand-q9", "rand-mx", "original-m9", "rand-m9-"):
         (here / "r.yaml").write_text(
             json.dumps({"epochs": 1, "batch_size": 8, "auto_augment": policy})
         )
