@@ -153,8 +153,8 @@ class ImageData(DataSource):
         for section in (recipe.auto_augment or "").split("-")[1:]:
             if not re.fullmatch(r"[a-z]+\d[\d.]*", section):
                 raise InputError(
-                    f"`auto_augment` of the recipe is {recipe.auto_augment!r}, which timm refuses: "
-                    f"{section!r} is no letters with a number; try rand-m9-mstd0.5-inc1"
+                    f"`auto_augment` of the recipe is {recipe.auto_augment!r}, which timm refuses "
+                    f"in part: {section!r} is no letters with a number; try rand-m9-mstd0.5-inc1"
                 )
         # Magnitudes that no operation takes show when an image is augmented.
         image = Image.new(self._mode, (self.image_size, self.image_size))
@@ -166,7 +166,7 @@ class ImageData(DataSource):
         except (AssertionError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(
                 f"`auto_augment` of the recipe is {recipe.auto_augment!r}, which timm refuses: "
-                f"{error or type(error).__name__}; try rand-m9-mstd0.5-inc1, or leave it out"
+                f"{str(error) or type(error).__name__}; try rand-m9-mstd0.5-inc1, or leave it out"
             ) from error
 
     def train_batches(

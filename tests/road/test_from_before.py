@@ -13,6 +13,7 @@ from search.config import SearchConfig
 from search.run import prepare
 from sharedattn.backbones import resolve
 from sharedattn.data import DataConfig, open_data
+from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import RECIPES, Recipe
 from sharedattn.supernet import SUPERNET_RECIPES
@@ -77,3 +78,52 @@ def test_the_main_jobs_keep_their_fingerprints(tmp_path):
     supernet = SearchConfig(out=tmp_path, num_workers=1, evaluator="supernet")
     assert prepare(main_job).record.fingerprint == KEYS["studies"]["main job"]
     assert prepare(supernet).record.fingerprint == KEYS["studies"]["main job, supernet"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "data"), [("digits", ()), ("shapes", ("--data", "shapes"))])
+def test_an_export_from_before_verifies(capsys, before, name, data):
+    code, out, err = run(capsys, "verify", BEFORE / "exports" / name, *data, "--json")
+    assert code == 0, out + err
+    assert json.loads(out)["ok"]
+
+
+@pytest.mark.slow
+def test_a_study_from_before_is_shown_reported_and_exported(capsys, before):
+    for study, members in (("shapes-shapes-33251c", 1), ("tiny-digit-pairs-97aef3", 2)):
+        code, out, err = run(capsys, "front", study, "--out", "out", "--json")
+        assert code == 0, err
+        assert len(json.loads(out)["front"]) == members
+        code, _, err = run(capsys, "report", study, "--out", "out")
+        assert code == 0, err
+        # Its data was named by a path from the folder of that time.
+        code, _, err = run(capsys, "export", study, "--out", "out", "--to", f"export-{study}")
+        assert code == 0, err
+        code, out, err = run(capsys, "verify", f"export-{study}", "--json")
+        assert code == 0, out + err
+
+
+@pytest.mark.slow
+def test_a_study_of_embedded_data_goes_on_and_one_of_a_folder_does_not(capsys, before):
+    digits = ("tiny.yaml", "--epochs", 1, "--confirm-seeds", 2, "--workers", 1, "--out", "out")
+    code, out, err = run(capsys, "search", *digits, "--trials", 5, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["study"] == "tiny-digit-pairs-97aef3"
+    assert [member["placement"] for member in found["front"]] == ["N1", "V1"]
+    assert "of 5 trials" not in err
+    shapes = ("shapes.yaml", "--data", "shapes", "--recipe", "recipe.yaml", "--val-fraction", 0.3)
+    code, out, err = run(
+        capsys, "search", *shapes, "--trials", 6, "--confirm-seeds", 2, "--workers", 1,
+        "--out", "out", "--study", "shapes-shapes-33251c",
+    )  # fmt: skip
+    assert code == 2
+    assert "data" in err
+
+
+def test_a_folder_from_before_whose_classes_tied_is_refused(before):
+    for path in (before / "shapes" / "train" / "bar", before / "shapes" / "val" / "bar"):
+        path.rename(path.parent / "Cross")
+    document = {"name": "shapes", "root": None, "image_size": 12, "in_chans": 3}
+    with pytest.raises(InputError, match="as 'Cross' and 'cross' tie|as 'cross' and 'Cross' tie"):
+        open_data(DataConfig.from_json(document))
