@@ -16,6 +16,7 @@ stands where every program of PostgreSQL looks for it: in the variable PGPASSWOR
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -68,6 +69,11 @@ _SELECT_MISSING_RIGHTS = text(
 )
 
 
+# As SQLAlchemy writes them.
+_PLAIN_IN_PATHS = " +/"
+_SQLITE = re.compile(r"sqlite(\+pysqlite)?:///(?P<path>.*)", re.DOTALL)
+
+
 class Schema(Enum):
     """What tables a database has."""
 
@@ -76,43 +82,88 @@ class Schema(Enum):
     OLDER = auto()
 
 
+def sqlite_url(file: Path) -> str:
+    """The URL of an SQLite database's file, whatever characters its path has.
+
+    Raises:
+        InputError: a path that is not UTF-8, which no URL can hold.
+    """
+    try:
+        return f"sqlite:///{quote(str(file), safe=_PLAIN_IN_PATHS)}"
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the folder of the database has a name that is not UTF-8: {str(file)!r}; rename it"
+        ) from None
+
+
 def parse_url(url: str) -> URL:
     """The URL of a supported database; plain `postgresql://` means psycopg 3.
 
+    The path of an SQLite database may have characters in percent (`%3F` for `?`), and `~` at its
+    beginning is the home folder, as it would be in a path that the shell reads.
+
     Raises:
-        InputError: another database, no URL, or an SQLite database in memory, which no second
-            process could read.
+        InputError: another database, no URL, an SQLite database in memory, which no second
+            process could read, or one with options.
     """
+    if url.startswith(("sqlite:", "sqlite+")):
+        return _parse_sqlite(url)
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         # Not chained: the error may hold the password.
         raise InputError(
-            f"`storage is a URL such as sqlite:///study.db` must hold, but got {masked(url)!r}"
+            f"`storage` is a URL such as sqlite:///study.db or postgresql://HOST/DATABASE, but "
+            f"got {masked(url)!r}"
         ) from None
-    if parsed.get_backend_name() == "postgresql":
-        if "@" in (parsed.host or ""):
-            raise InputError(
-                f"`a URL has one @` must hold, but got {masked(url)!r}; "
-                f"write one that belongs to the user or the password as %40"
-            )
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() != "sqlite":
+    if parsed.drivername.partition("+")[0] != "postgresql":
         raise InputError(
-            f"`storage is sqlite:///FILE or postgresql://HOST/DATABASE` must hold, "
-            f"but got {masked(url)!r}"
+            f"`storage` is sqlite:///FILE or postgresql://HOST/DATABASE, but got {masked(url)!r}"
         )
-    if parsed.database in (None, "", ":memory:"):
+    num_at_signs = url.partition("?")[0].count("@")
+    if num_at_signs > 1 or (num_at_signs and parsed.username is None):
         raise InputError(
-            f"`an SQLite database is a file` must hold, but got {url!r}; "
-            f"write for example sqlite:///study.db"
+            f"`storage` has more than one @, or a user with other characters than letters and "
+            f"digits: {masked(url)!r}; write @ as %40, / as %2F, : as %3A, # as %23 and ? as %3F"
         )
-    return parsed
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _parse_sqlite(url: str) -> URL:
+    """The URL of an SQLite file.
+
+    Raises:
+        InputError: no file, or anything beside it.
+    """
+    match = _SQLITE.fullmatch(url)
+    if match is None:
+        raise InputError(
+            f"`storage` of SQLite is sqlite:///FILE with three slashes, or four before a path "
+            f"from the root, but got {masked(url)!r}"
+        )
+    if "?" in match["path"]:
+        raise InputError(
+            f"`storage` of SQLite takes no options, but got {url!r}; leave out what begins with "
+            f"?, or write %3F where it belongs to the file's name"
+        )
+    path = unquote(match["path"])
+    if path in ("", ":memory:") or path.endswith("/") or "\0" in path:
+        raise InputError(
+            f"`storage` of SQLite is a file, but got {url!r}; write for example sqlite:///study.db"
+        )
+    try:
+        file = Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"`storage` is below the home folder of a user that is not known here: {url!r}; "
+            f"write the whole path, or sqlite:///./~NAME for a folder of this name"
+        ) from None
+    return URL.create("sqlite", database=str(file))
 
 
 def shown_url(url: URL) -> str:
     """The URL as messages show it: without its password, and without options, which may be one."""
-    return url.set(query={}).render_as_string(hide_password=True)
+    return masked(url.set(query={}).render_as_string(hide_password=True))
 
 
 def sqlite_file(url: URL) -> Path | None:

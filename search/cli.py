@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,9 +22,10 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from results.errors import StorageError
-from results.masking import masked
+from results.masking import masked_message
 from results.quantities import parse_quantity
 from search.errors import ClusterLostError, SharedWorkError
+from search.output import ClosedOutputError, StandardOutput
 from sharedattn.errors import InputError
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -33,6 +36,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse says nothing where its help cannot be written.
+        output = StandardOutput()
+        output.write(message)
+        output.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,32 +55,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # timm 1.0.31 uses torch.jit at import, which torch deprecates; nobody here can help it.
     warnings.filterwarnings("ignore", message=".*torch.jit.*")
+    given = sys.argv[1:] if arguments is None else list(arguments)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+    def fail(message: str, exit_code: int) -> int:
+        # Whatever the message is made of, such as an argument out of place.
+        with suppress(OSError):  # nobody can be told then but by the exit code
+            errors.print(f"sharedattn: {masked_message(message, given)}", style="red")
+        return exit_code
+
+    output = StandardOutput()
     try:
-        parsed = _parser().parse_args(arguments)
+        _check_text(given)
+        parsed = _parser().parse_args(given)
+        # Not after hours: and a file that is opened next would take its number.
+        output.check_open()
         # With --json, what people would read is not printed at all.
-        console = Console(quiet=parsed.json, soft_wrap=True, markup=False, highlight=False)
+        console = Console(
+            file=output, quiet=parsed.json, soft_wrap=True, markup=False, highlight=False
+        )
         # Imported here: torch and timm take seconds that --help and a typing error need not wait.
         commands: Any = import_module("search.commands")
         document: dict[str, Any] = getattr(commands, parsed.command)(parsed, console)
         if parsed.json:
-            json.dump(document, sys.stdout, indent=2)
-            sys.stdout.write("\n")
+            json.dump(document, output, indent=2)
+            output.write("\n")
+        output.flush()
         return EXIT_FAILED if document.get("ok") is False else EXIT_DONE
     except (InputError, StorageError) as error:
-        # Whatever the message is made of, such as an argument out of place.
-        errors.print(f"sharedattn: {masked(str(error))}", style="red")
-        return EXIT_BAD_INPUT
+        return fail(str(error), EXIT_BAD_INPUT)
     except (ClusterLostError, SharedWorkError) as error:
-        errors.print(f"sharedattn: {error}", style="red")
-        return EXIT_FAILED
+        return fail(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
         errors.print("sharedattn: interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has closed it, as `head` does.
-        sys.stderr.close()
+        output.discard()
         return EXIT_FAILED
+    except ClosedOutputError as error:
+        output.discard()
+        return fail(str(error), EXIT_FAILED)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse what neither the database nor a document could hold.
+
+    Raises:
+        InputError: an argument that is not UTF-8.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"the argument {os.fsencode(argument)!r} is not UTF-8; give the file or folder "
+                f"another name, and call it by that"
+            ) from None
 
 
 def _parser() -> _Parser:

@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor
@@ -35,6 +34,7 @@ from sharedattn.placement import (
     NetworkSpec,
     Placement,
 )
+from sharedattn.yaml_text import read_yaml
 
 TIMM = "timm"
 """The source that is timm's pretrained weights and no file."""
@@ -184,12 +184,13 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
         InputError: no export, or of another network; weights that are not the recorded ones.
     """
     try:
-        document = yaml.safe_load((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+        document = read_yaml(text, {}, number_keys=True)
         spec = NetworkSpec.from_json(document["spec"])
         sha256, recorded = _sha256_of(folder / WEIGHTS_NAME), document["weights_sha256"]
     except InputError:
         raise
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise InputError(
             f"`a folder of weights is an export, with {CONFIG_NAME} and {WEIGHTS_NAME}` must "
             f"hold, but {folder}: {type(error).__name__}: {error}"

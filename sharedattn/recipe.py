@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from sharedattn.errors import InputError
+from sharedattn.yaml_text import read_document
 
 _R = TypeVar("_R")
 
@@ -95,9 +95,11 @@ class Recipe:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not isinstance(value, (int, float)) or not low <= value <= high:
+            # A bool is a number to Python, and `hflip: yes` one to YAML.
+            is_number = type(value) in (int, float) and low <= value <= high
+            if not is_number or value == math.inf:
                 raise InputError(
-                    f"`{low:g} <= {name} <= {high:g}` must hold in a recipe, but got {value!r}"
+                    f"`{name}` of a recipe is a number from {low:g} to {high:g}, but got {value!r}"
                 )
         for name in ("epochs", "batch_size", "loader_workers"):
             if type(getattr(self, name)) is not int:
@@ -140,14 +142,15 @@ class Recipe:
             InputError: an unknown field, a missing `epochs`, or a value out of its range.
         """
         known = {f.name for f in fields(cls)}
-        if not isinstance(document, dict) or not set(document) <= known:
-            unknown = sorted(set(document) - known) if isinstance(document, dict) else document
+        if not isinstance(document, dict):
+            raise InputError(f"a recipe is a mapping of its fields, but got {document!r}")
+        if unknown := [key for key in document if key not in known]:
             raise InputError(
-                f"`a recipe has fields of {', '.join(sorted(known))}` must hold, "
-                f"but got {unknown!r}"
+                f"a recipe has no field {', '.join(map(repr, unknown))}; its fields are "
+                f"{', '.join(sorted(known))}"
             )
         if "epochs" not in document:
-            raise InputError("`a recipe has epochs` must hold; say for how long to train")
+            raise InputError("a recipe needs `epochs`, which says for how long to train")
         options = document.get("optimizer_options", {})
         if not isinstance(options, dict):
             raise InputError(
@@ -195,16 +198,13 @@ def load_named(
     """
     if name in known:
         return known[name]
-    path = Path(name)
-    if not path.is_file():
-        raise InputError(
-            f"`{what} is one of {', '.join(known)} or a YAML file` must hold, but got {name!r}"
-        )
+    if not os.path.isfile(name):  # `Path.is_file` raises on a text too long for a name
+        raise InputError(f"{what} is one of {', '.join(known)} or a YAML file, but got {name!r}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"`{what} is a YAML mapping` must hold: {error}") from error
-    return from_json(document)
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} is a YAML file, but {name} cannot be read: {error}") from error
+    return read_document(text, name, from_json)
 
 
 def check_rungs(rungs: tuple[int, ...], epochs: int) -> None:
@@ -230,7 +230,8 @@ def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
     """An optimiser's option, a list (`betas`) as a tuple, so that a recipe can be hashed."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if not isinstance(name, str) or not all(
-        v is None or isinstance(v, (bool, int, float, str)) for v in values
+        v is None or isinstance(v, (bool, int, str)) or (isinstance(v, float) and math.isfinite(v))
+        for v in values
     ):
         raise InputError(
             f"`optimizer_options` of a recipe is a mapping of names to plain values or lists of "
