@@ -75,6 +75,11 @@ class BlobStore:
         folder = shown_url(self.url)
         return f"{folder.removesuffix('/')}/{name}" if name else folder
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine; None: it is a server's."""
+        return _local_folder(self.url)
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file, in place of an older one.
 

@@ -331,11 +331,14 @@ def _epochs(text: str) -> tuple[int, ...]:
 def _amounts(text: str) -> dict[str, float]:
     try:
         pairs = [part.split("=") for part in text.split(",")]
-        return {name: float(amount) for name, amount in pairs}
+        amounts = {name: float(amount) for name, amount in pairs}
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"`resources are NAME=AMOUNT between commas` must hold, but got {text!r}"
+            f"resources are NAME=AMOUNT between commas, but got {text!r}"
         ) from error
+    if len(amounts) < len(pairs):
+        raise argparse.ArgumentTypeError(f"a resource is named once, but got {text!r}")
+    return amounts
 
 
 def _quantity(text: str) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from results.checkpoints import CheckpointStore
+from results.database import parse_url, sqlite_file
 from results.driver import StudyDriver
 from results.pareto import Objective, parse_objectives
 from results.records import (
@@ -37,6 +37,7 @@ from search.provenance import provenance
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
 from search.study import Progress, StudyLoop
+from search.study_name import check_folder, made_name
 from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
 from search.training_inputs import Start, data_for, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
@@ -109,7 +110,7 @@ def prepare(config: SearchConfig) -> Prepared:
     training_processes = 1
     evaluator: Evaluator
     if config.table is not None:
-        table = TableEvaluator.load(config.table, describe(space.backbone).image_size)
+        table = TableEvaluator.load(config.table, describe(space.backbone))
         evaluator = replace(table, rungs=_rungs(config, (), table.fidelity.epochs))
         described: Document = {"name": config.table.stem}
     else:
@@ -212,10 +213,14 @@ def prepare(config: SearchConfig) -> Prepared:
             "max_ms": config.max_latency_ms,
             "batch_size": config.latency_batch_size,
         }
-    data_name = re.sub(r"[^A-Za-z0-9._-]+", "-", described["name"])
-    name = f"{space.name}-{data_name}-{document_key(fingerprint)[:6]}"
+    name = config.study or made_name(space.name, described["name"], document_key(fingerprint)[:6])
+    check_folder(
+        config.out / name,
+        sqlite_file(parse_url(storage_url(config.storage, config.out))),
+        None if weights is None else weights.blobs.folder,
+    )
     record = StudyRecord(
-        name=config.study or name,
+        name=name,
         fingerprint_document=fingerprint,
         space=space.to_document(),
         data=described,

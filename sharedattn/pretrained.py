@@ -67,7 +67,8 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
 
     Raises:
         InputError: a source that is not there or cannot be read, weights of another family or
-            shape, or a head of another number of classes. Names the first tensors that differ.
+            shape or that are not finite, or a head of another number of classes. Names the first
+            tensors that differ.
     """
     path = Path(source)
     if str(source) == TIMM:
@@ -76,7 +77,9 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
         return _of_export(path, backbone)
     else:
         state = _of_file(path)
-    return _fitted(state, backbone, str(source))
+    fitted = _fitted(state, backbone, str(source))
+    check_finite(fitted, str(source))
+    return fitted
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -87,6 +90,24 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights of which no network could compute anything.
+
+    Args:
+        state: tensors by name.
+        source: names them in the message.
+
+    Raises:
+        InputError: NaN or infinity among them. Names the first tensors.
+    """
+    broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise InputError(
+            f"the weights of {source} have numbers that are not finite (NaN or infinity) in "
+            f"{_listed('', broken).strip()}; take weights from before the training diverged"
+        )
 
 
 def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
@@ -216,6 +237,7 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
             f"and the network of {wanted}"
         )
     state = _of_file(folder / WEIGHTS_NAME)
+    check_finite(state, str(folder))
     _check_fit(_shapes(state), _shapes_of(spec.backbone), str(spec.backbone), str(folder))
     return _resampled(state, spec.backbone, backbone)
 

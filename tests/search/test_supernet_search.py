@@ -205,7 +205,7 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
             {"weights": "model.safetensors", "front_training": "retrain"},
             "what starts from --weights is fine-tuned: leave out --front-training retrain",
         ),
-        ({"confirm_seeds": -1}, "confirm_seeds >= 0"),
+        ({"confirm_seeds": -1}, "`--confirm-seeds` is a whole number from 0"),
         ({"supernet_epochs": 0}, "supernet_epochs >= 1"),
     ],
 )
