@@ -26,6 +26,7 @@ from search.evaluators.scratch import ScratchEvaluator
 from search.evaluators.supernet import SupernetEvaluator
 from search.evaluators.table import TableEvaluator
 from search.executors import Executor, TrialResources
+from search.executors.children import end_while_main_is_imported
 from search.executors.local import LocalExecutor
 from search.exporting import data_document
 from search.latency import Latencies, check_setting, known_parts, with_latencies
@@ -101,6 +102,7 @@ def prepare(config: SearchConfig) -> Prepared:
     Raises:
         InputError: what is wrong, and what to do.
     """
+    end_while_main_is_imported()
     objectives = parse_objectives(config.objectives)
     space = Space.load(config.space)
     slots = find_slots(config)
@@ -296,9 +298,11 @@ def run_search(
 
     Raises:
         InputError: the study's name belongs to another search, or another process drives it; or
-            latencies are to be measured elsewhere than before, or none is within its bound.
+            latencies are to be measured elsewhere than before, or none is within its bound; or
+            workers cannot import the script that has called this.
         StorageError: the database failed; what it had committed is kept.
     """
+    end_while_main_is_imported()
     study = _study(prepared, store, on_latency)
     with store.drive(study) as driver:
         driver.set_totals(
