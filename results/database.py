@@ -15,6 +15,7 @@ stands where every program of PostgreSQL looks for it: in the variable PGPASSWOR
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -89,11 +90,13 @@ def sqlite_url(file: Path) -> str:
         InputError: a path that is not UTF-8, which no URL can hold.
     """
     try:
-        return f"sqlite:///{quote(str(file), safe=_PLAIN_IN_PATHS)}"
+        path = quote(str(file), safe=_PLAIN_IN_PATHS)
     except UnicodeEncodeError:
         raise InputError(
             f"the folder of the database has a name that is not UTF-8: {str(file)!r}; rename it"
         ) from None
+    # A folder of this name, and not the home folder.
+    return f"sqlite:///{path.replace('~', '%7E', 1) if path.startswith('~') else path}"
 
 
 def parse_url(url: str) -> URL:
@@ -146,19 +149,24 @@ def _parse_sqlite(url: str) -> URL:
             f"`storage` of SQLite takes no options, but got {url!r}; leave out what begins with "
             f"?, or write %3F where it belongs to the file's name"
         )
-    path = unquote(match["path"])
+    path = unquote(os.path.expanduser(match["path"]))
     if path in ("", ":memory:") or path.endswith("/") or "\0" in path:
         raise InputError(
             f"`storage` of SQLite is a file, but got {url!r}; write for example sqlite:///study.db"
         )
-    try:
-        file = Path(path).expanduser()
-    except RuntimeError:
+    if match["path"].startswith("~") and path.startswith("~"):
         raise InputError(
             f"`storage` is below the home folder of a user that is not known here: {url!r}; "
             f"write the whole path, or sqlite:///./~NAME for a folder of this name"
-        ) from None
-    return URL.create("sqlite", database=str(file))
+        )
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(
+                f"no database can be in the file {path}: {error.strerror}; choose another"
+            ) from error
+    return URL.create("sqlite", database=path)
 
 
 def shown_url(url: URL) -> str:
@@ -208,7 +216,7 @@ def look_at(url: str) -> Schema:
     file = sqlite_file(parsed)
     if file is None:
         return outlast(partial(_look_at_server, parsed))
-    if not file.exists():
+    if not os.path.exists(file):
         folder = next(folder for folder in file.absolute().parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise InputError(
@@ -234,7 +242,7 @@ def reading_engines(engine: Engine) -> tuple[Engine, Engine]:
 
 def _open_file(file: Path, url: URL, *, create: bool, read_only: bool) -> Engine:
     shown = shown_url(url)
-    is_new = not file.exists()
+    is_new = not os.path.exists(file)  # `Path.exists` raises on a name that is too long
     if is_new:
         _prepare_new_file(file, create and not read_only)
     try:

@@ -7,6 +7,7 @@ by `safe_load`, weights by safetensors, and every file by a fixed name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -246,7 +247,8 @@ def read_export(folder: Path) -> ExportRecord:
     Raises:
         InputError: no such file, no YAML, or no config of a known format.
     """
-    path = folder / CONFIG_NAME if folder.is_dir() else folder
+    # `Path.is_dir` raises on a text too long for a name.
+    path = folder / CONFIG_NAME if os.path.isdir(folder) else folder
     try:
         document = read_yaml(path.read_text(encoding="utf-8"), {}, number_keys=True)
     except OSError as error:

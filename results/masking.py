@@ -28,7 +28,7 @@ _SETTING_TO_THE_END = re.compile(r"(\w*(?:password|passwd|secret)\s*=\s*).+", re
 # In a sentence: the @ of a URL, and where a URL without one ends.
 _AT_IN_MESSAGE = re.compile(r"(?<=\S)@(?=[\w\[])")
 _END_IN_MESSAGE = re.compile(r"[\s'\"]")
-_MIN_PART = 4  # letters of a part of a password that is looked for by itself
+_MIN_PART = 3  # letters; shorter parts of a password would be found everywhere
 
 
 def masked(text: str) -> str:
@@ -48,7 +48,7 @@ def masked_message(message: str, arguments: Iterable[str] = ()) -> str:
     Args:
         message: the sentence.
         arguments: of the command line. A password that one of them holds is masked wherever the
-            sentence repeats it, in full or, as a list that was split, in part.
+            sentence repeats it or a word of it, since it may have been taken apart as a list.
     """
     for argument in arguments:
         shown = masked(argument)
@@ -64,11 +64,11 @@ def masked_message(message: str, arguments: Iterable[str] = ()) -> str:
 
 
 def _secret_parts(argument: str, shown: str) -> list[str]:
-    """What `masked` took out of an argument, and its parts between commas, the longest first."""
+    """What `masked` took out of an argument, and the words of it, the longest first."""
     head, _, tail = shown.partition(MASK)
     secret = argument[len(head) : len(argument) - len(tail)]
-    parts = {part for part in re.split(r"[,=]", secret) if len(part) >= _MIN_PART}
-    return sorted({secret, *parts}, key=len, reverse=True)
+    parts = {secret, repr(secret)[1:-1], *re.split(r"[\W_]+", secret)}
+    return sorted((p for p in parts if len(p) >= _MIN_PART), key=len, reverse=True)
 
 
 def _without_userinfo(text: str, *, whole: bool) -> str:

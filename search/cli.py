@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = StandardOutput()
     try:
         _check_text(given)
-        parsed = _parser().parse_args(given)
+        parsed = _parser().parse_args([_at_home(argument) for argument in given])
         # Not after hours: and a file that is opened next would take its number.
         output.check_open()
         # With --json, what people would read is not printed at all.
@@ -96,15 +96,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClosedOutputError as error:
         output.discard()
         return fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        # Of a disk or a file system, in the midst of writing: it has said all there is to say.
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return fail(f"{where}{error.strerror or error}", EXIT_FAILED)
 
 
 def _check_text(arguments: Sequence[str]) -> None:
     """Refuse what neither the database nor a document could hold.
 
     Raises:
-        InputError: an argument that is not UTF-8.
+        InputError: an argument that is not UTF-8, or empty; or an option with `=--`, which
+            argparse takes for an empty list.
     """
     for argument in arguments:
+        # As of a variable that is not set: no option means anything by it.
+        if argument == "" or (argument.startswith("--") and argument.endswith(("=", "=--"))):
+            raise InputError(
+                f"the argument {argument!r} gives no value; write one, or leave it out"
+            )
         try:
             argument.encode()
         except UnicodeEncodeError:
@@ -112,6 +122,14 @@ def _check_text(arguments: Sequence[str]) -> None:
                 f"the argument {os.fsencode(argument)!r} is not UTF-8; give the file or folder "
                 f"another name, and call it by that"
             ) from None
+
+
+def _at_home(argument: str) -> str:
+    """The argument with a path's ~ read as the shell does, which leaves it alone behind `=`."""
+    option, is_given, value = argument.partition("=")
+    if not (is_given and option.startswith("--")):
+        return argument
+    return f"{option}={os.path.expanduser(value)}"
 
 
 def _parser() -> _Parser:

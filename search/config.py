@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from search.executors.base import TrialResources
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS
 from search.study_name import check_name
@@ -143,6 +144,8 @@ class SearchConfig:
         ):
             if value is not None:
                 check_whole(option, value, least, most)
+        if self.gpus_per_trial is not None or self.resources_per_trial:
+            TrialResources(gpus=self.gpus_per_trial or 0.0, custom=self.resources_per_trial)
         # Its confirmations have the seeds that follow.
         check_whole("--seed", self.seed, 0, MAX_SEED - self.confirm_seeds)
         if (self.evaluator == "table") != (self.table is not None):

@@ -10,6 +10,7 @@ memories of external attention are fitted by `sharedattn.memory_fit`.
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import replace
@@ -73,7 +74,7 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
     path = Path(source)
     if str(source) == TIMM:
         state = timm_weights(backbone)
-    elif path.is_dir():
+    elif os.path.isdir(path):  # `Path.is_dir` raises on a text too long for a name
         return _of_export(path, backbone)
     else:
         state = _of_file(path)
@@ -165,7 +166,7 @@ def _of_file(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: no such file, or one without a state dict.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"`the weights are a file, an exported folder, or {TIMM}` must hold, but there is no "
             f"{str(path)!r}"
