@@ -111,9 +111,11 @@ def _check_text(arguments: Sequence[str]) -> None:
     """
     for argument in arguments:
         # As of a variable that is not set: no option means anything by it.
-        if argument == "" or (argument.startswith("--") and argument.endswith(("=", "=--"))):
+        option, is_given, value = argument.partition("=")
+        is_empty = option.startswith("--") and is_given and value in ("", "--")
+        if argument == "" or is_empty:
             raise InputError(
-                f"the argument {argument!r} gives no value; write one, or leave it out"
+                f"the argument {argument!r} gives no value; write one or leave it out"
             )
         try:
             argument.encode()

@@ -91,16 +91,8 @@ class Recipe:
     def __post_init__(self) -> None:
         options = tuple(sorted(_plain_option(*option) for option in self.optimizer_options))
         object.__setattr__(self, "optimizer_options", options)
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            # A bool is a number to Python, and `hflip: yes` one to YAML.
-            is_number = type(value) in (int, float) and low <= value <= high
-            if not is_number or value == math.inf:
-                raise InputError(
-                    f"`{name}` of a recipe is a number from {low:g} to {high:g}, but got {value!r}"
-                )
+        for name in _RANGES:
+            _check_range(name, getattr(self, name))
         for name in ("epochs", "batch_size", "loader_workers"):
             if type(getattr(self, name)) is not int:
                 raise InputError(
@@ -171,6 +163,7 @@ class Recipe:
     def with_changes(self, **changes: Any) -> Recipe:
         """The recipe with some fields replaced; warm-up shrinks with fewer epochs."""
         epochs = changes.get("epochs", self.epochs)
+        _check_range("epochs", epochs)
         warmup = changes.setdefault("warmup_epochs", self.warmup_epochs * epochs / self.epochs)
         return replace(self, **{**changes, "warmup_epochs": round(warmup, 6)})
 
@@ -240,28 +233,41 @@ def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
     return name, values if isinstance(value, (list, tuple)) else value
 
 
+def _check_range(name: str, value: object) -> None:
+    """Refuse a value of a numeric field that is no number of its range; None is left out."""
+    low, high = _RANGES[name]
+    if value is None:
+        return
+    # A bool is a number to Python, and `hflip: yes` one to YAML.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or value == math.inf:
+        raise InputError(
+            f"`{name}` of a recipe is a number from {low:g} to {high:g}, but got {value!r}"
+        )
+
+
 _WITHOUT_EFFECT = frozenset({"loader_workers", "grad_checkpointing"})
 
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("epochs", 1, 100_000),
-    ("batch_size", 1, 1_000_000),
-    ("lr", 0.0, 1e3),
-    ("weight_decay", 0.0, 1e3),
-    ("warmup_epochs", 0.0, 100_000),
-    ("min_lr", 0.0, 1e3),
-    ("clip_grad_norm", 0.0, math.inf),
-    ("drop_path_rate", 0.0, 0.99),
-    ("label_smoothing", 0.0, 0.99),
-    ("diagonality_weight", 0.0, 1e6),
-    ("ema_decay", 0.0, 1.0),
-    ("hflip", 0.0, 1.0),
-    ("crop_scale_min", 0.01, 1.0),
-    ("color_jitter", 0.0, 10.0),
-    ("random_erasing", 0.0, 1.0),
-    ("mixup", 0.0, 100.0),
-    ("cutmix", 0.0, 100.0),
-    ("loader_workers", 0, 1024),
-)
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 100_000),
+    "batch_size": (1, 1_000_000),
+    "lr": (0.0, 1e3),
+    "weight_decay": (0.0, 1e3),
+    "warmup_epochs": (0.0, 100_000),
+    "min_lr": (0.0, 1e3),
+    "clip_grad_norm": (0.0, math.inf),
+    "drop_path_rate": (0.0, 0.99),
+    "label_smoothing": (0.0, 0.99),
+    "diagonality_weight": (0.0, 1e6),
+    "ema_decay": (0.0, 1.0),
+    "hflip": (0.0, 1.0),
+    "crop_scale_min": (0.01, 1.0),
+    "color_jitter": (0.0, 10.0),
+    "random_erasing": (0.0, 1.0),
+    "mixup": (0.0, 100.0),
+    "cutmix": (0.0, 100.0),
+    "loader_workers": (0, 1024),
+}
 
 # Muon, since it needs fewer steps than AdamW on the embedded task, and a search trains many
 # placements on it.

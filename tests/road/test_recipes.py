@@ -116,7 +116,7 @@ def test_a_key_that_stands_twice_is_named_with_its_line(lab) -> None:
     said = train(lab, "epochs: 3\noptimizer_options:\n  a: 1\n  a: 2\n")
     assert "recipe.yaml, line 4 (a: 2): optimizer_options.a: this key stands here twice" in said
     Path("twice.yaml").write_text(SPACE + "order: any\n")
-    assert "line 6 (order: any): order: this key stands here twice" in lab.refused(
+    assert "line 7 (order: any): order: this key stands here twice" in lab.refused(
         "space", "twice.yaml"
     )
     Path("supernet.yaml").write_text("training: digit-pairs\nstrata: 2\nstrata: 3\n")

@@ -1,4 +1,4 @@
-"""Names of studies, spaces and data: legal as folders, and of nothing else that lies in `--out`."""
+"""Names of studies, spaces and data: legal as folders, and of nothing else in `--out`."""
 
 import json
 from pathlib import Path
