@@ -25,7 +25,7 @@ from results.errors import StorageError
 from results.masking import masked_message
 from results.quantities import parse_quantity
 from search.errors import ClusterLostError, SharedWorkError
-from search.output import ClosedOutputError, StandardOutput
+from search.output import ClosedOutputError, ReaderGoneError, StandardOutput
 from sharedattn.errors import InputError
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -89,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("sharedattn: interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has closed it, as `head` does.
+    except ReaderGoneError:
         output.discard()
         return EXIT_FAILED
     except ClosedOutputError as error:

@@ -17,6 +17,10 @@ class ClosedOutputError(Exception):
     """Standard output takes nothing; whoever reads it must look after it."""
 
 
+class ReaderGoneError(ClosedOutputError):
+    """Whoever read standard output has closed it, as `head` does; there is nothing to be said."""
+
+
 class StandardOutput(TextIO):
     """Writes to whatever `sys.stdout` is, and says in one kind of error that it cannot.
 
@@ -48,7 +52,7 @@ class StandardOutput(TextIO):
 
         Raises:
             ClosedOutputError: the disk behind the stream is full, or the stream closed.
-            BrokenPipeError: whoever read it has gone.
+            ReaderGoneError: by whoever read it.
         """
         encoding = self.encoding
         try:
@@ -58,8 +62,9 @@ class StandardOutput(TextIO):
         self.check_open()
         try:
             return sys.stdout.write(text)
-        except BrokenPipeError:
-            raise
+        except BrokenPipeError as error:
+            # Not as it is: rich would end the process by it.
+            raise ReaderGoneError from error
         except OSError as error:
             raise _cannot_write(error) from error
 
@@ -68,8 +73,9 @@ class StandardOutput(TextIO):
         self.check_open()
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
-            raise
+        except BrokenPipeError as error:
+            # Not as it is: rich would end the process by it.
+            raise ReaderGoneError from error
         except OSError as error:
             raise _cannot_write(error) from error
 

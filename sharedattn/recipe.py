@@ -234,9 +234,9 @@ def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
 
 
 def _check_range(name: str, value: object) -> None:
-    """Refuse a value of a numeric field that is no number of its range; None is left out."""
+    """Refuse a value of a numeric field that is no number of its range."""
     low, high = _RANGES[name]
-    if value is None:
+    if value is None and name in _MAY_BE_NONE:
         return
     # A bool is a number to Python, and `hflip: yes` one to YAML.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -246,6 +246,7 @@ def _check_range(name: str, value: object) -> None:
         )
 
 
+_MAY_BE_NONE = frozenset({"clip_grad_norm", "ema_decay"})
 _WITHOUT_EFFECT = frozenset({"loader_workers", "grad_checkpointing"})
 
 _RANGES: dict[str, tuple[float, float]] = {

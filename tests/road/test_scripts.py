@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from road_lab import BACKBONE
 
+from results.records import TrialState
 from results.store import Store
 from search import provenance
 from search.executors import children
@@ -27,19 +27,11 @@ prepared = prepare(config)
 with Store.open(prepared.storage, create=True) as store:
     print(run_search(prepared, store).record.name)
 """
-TRAIN = f"""\
-from pathlib import Path
-from search.exporting import train_placement
-from sharedattn.backbones import resolve
-from sharedattn.data import DataConfig
-from sharedattn.placement import NetworkSpec
-from sharedattn.recipe import Recipe
+CHILD = """\
+from search.executors.children import Child
 
-spec = resolve(NetworkSpec.parse("{BACKBONE}: V2"))
-data = DataConfig(name="digit-pairs", image_size=16, in_chans=1)
-train_placement(
-    spec, data, Recipe(epochs=1), Path("there"), seed=0, device="cpu", num_processes=2
-)
+child = Child.start(print)
+print(child.death("process 0 of the trial"))
 """
 
 
@@ -55,33 +47,35 @@ def script(text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("text", [SEARCH, TRAIN], ids=["search", "processes of a trial"])
-def test_a_script_without_its_guard_is_one_clear_error(lab, text) -> None:
-    done = script(text)
+def refused(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("sharedattn.errors.InputError: ")
     assert 'put what the script runs under `if __name__ == "__main__":`' in last
     assert "script.py" in last
     assert done.stderr.count("Traceback") == 1
-    assert not Path("there").exists()
-    if text == SEARCH:
-        with Store.open("sqlite:///sharedattn-out/sharedattn.db", read_only=True) as store:
-            (study,) = store.studies()
-            assert {row.state.value for row in store.trials(study)} <= {"running"}
 
 
 @pytest.mark.slow
-def test_a_script_with_its_guard_takes_up_what_the_other_left(lab) -> None:
-    assert script(SEARCH).returncode == 1
+def test_a_search_without_its_guard_is_one_clear_error_and_fails_no_trial(lab) -> None:
+    refused(script(SEARCH))
+    database = "sqlite:///sharedattn-out/sharedattn.db"
+    with Store.open(database, read_only=True) as store:
+        (study,) = store.studies()
+        assert {row.state for row in store.trials(study)} <= {TrialState.RUNNING}
+    # With its guard it takes up what the other has left.
     head, _, body = SEARCH.partition("print")
     lines = "".join(f"    {line}\n" for line in f"print{body}".splitlines())
     done = script(f'{head}if __name__ == "__main__":\n{lines}')
     assert (done.returncode, done.stderr) == (0, "")
-    with Store.open("sqlite:///sharedattn-out/sharedattn.db", read_only=True) as store:
-        (study,) = store.studies()
-        assert [row.state.value for row in store.trials(study)][:2] == ["complete"] * 2
+    with Store.open(database, read_only=True) as store:
+        rows = store.trials(study)
+    assert {row.state for row in rows} == {TrialState.COMPLETE}
+
+
+@pytest.mark.slow
+def test_a_trial_s_processes_without_the_guard_are_one_clear_error(lab) -> None:
+    refused(script(CHILD))
 
 
 def test_a_worker_ends_while_it_imports_its_script(monkeypatch) -> None:

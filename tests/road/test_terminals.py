@@ -1,4 +1,4 @@
-"""Terminals and files that take no result, or know few characters, end no command in a traceback."""
+"""Terminals and files that take no result, or know few characters, end no command badly."""
 
 import io
 import json
@@ -15,65 +15,62 @@ from search.cli import main
 from search.output import StandardOutput
 
 COST = ("cost", f"{BACKBONE}: V2")
+FULL = "sharedattn: standard output cannot be written: No space left on device\n"
 
 
-def command(*arguments, stdout=subprocess.PIPE, shell="", **variables):
-    """Run the command line in a process of its own.
+def command(*arguments, redirected):
+    """Exit code and standard error of a command in a process of its own.
 
     Args:
-        arguments: of the command.
-        stdout: where its standard output goes.
-        shell: redirections, in which case a shell runs it.
-        variables: of its environment, beside this one's.
+        arguments: of a command that imports little.
+        redirected: as a shell is told.
     """
-    line = [sys.executable, "-m", "sharedattn", *map(os.fspath, arguments)]
-    if shell:
-        line = ["sh", "-c", f'exec "$@" {shell}', "sh", *line]
-    done = subprocess.run(
-        line,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        env=os.environ | variables,
-        check=False,
-    )
-    return done.returncode, (done.stdout or b"").decode(), done.stderr.decode()
+    line = ["sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable, "-m", "sharedattn"]
+    done = subprocess.run([*line, *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("extra", [(), ("--json",)])
-def test_a_full_standard_output_is_one_line_and_exit_1(lab, extra) -> None:
-    with open("/dev/full", "wb") as full:
-        code, _, err = command(*COST, *extra, stdout=full)
-    assert code == 1
-    assert err == "sharedattn: standard output cannot be written: No space left on device\n"
+def test_a_full_standard_output_is_one_line_and_exit_1(lab, monkeypatch, capsys, extra) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main([*COST, *extra]) == 1
+    assert capsys.readouterr().err == FULL
 
 
-def test_help_to_a_full_standard_output_is_one_line_and_exit_1(lab) -> None:
-    with open("/dev/full", "wb") as full:
-        code, _, err = command("--help", stdout=full)
-    assert (code, err.count("\n")) == (1, 1)
+def test_a_full_standard_output_at_the_very_end_of_the_process(lab) -> None:
+    assert command("--help", redirected="> /dev/full") == (1, FULL)
 
 
-def test_a_closed_standard_output_is_refused_before_any_work(lab) -> None:
-    code, _, err = command(*COST, shell=">&-")
+def test_a_closed_standard_output_is_refused_before_any_work(lab, monkeypatch, capsys) -> None:
+    arguments = ("search", "tiny.yaml", "--evaluator", "table", "--table", "table.json")
+    code, err = command(*arguments, redirected=">&-")
     assert (code, err.count("\n")) == (1, 1)
     assert "standard output is closed" in err
-    # Nor does the database's file take its number.
-    arguments = ("search", "tiny.yaml", "--evaluator", "table", "--table", "table.json")
-    assert command(*arguments, shell=">&-")[0] == 1
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(list(arguments)) == 1
     assert not Path("sharedattn-out").exists()
 
 
-def test_a_closed_standard_error_changes_nothing(lab) -> None:
-    assert command(*COST, shell="2>&-")[0] == 0
-    assert command("cost", "nothing", shell="2>&-")[0] == 2
+def test_a_closed_standard_error_changes_no_exit_code(lab, monkeypatch) -> None:
+    assert command("--help", redirected="2>&-") == (0, "")
+    assert command("nothing", redirected="2>&-") == (2, "")
+    monkeypatch.setattr(sys, "stderr", None)
+    arguments = ["search", "tiny.yaml", "--evaluator", "table", "--table", "table.json"]
+    assert main([*arguments, "--trials", "1", "--confirm-seeds", "1"]) == 0
 
 
-def test_a_reader_that_has_gone_is_told_nothing(lab) -> None:
+def test_a_full_standard_error_changes_no_exit_code(lab) -> None:
+    assert command("nothing", redirected="2> /dev/full")[0] == 2
+
+
+def test_a_reader_that_has_gone_is_told_nothing(lab, monkeypatch, capsys) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    code, _, err = command(*COST, stdout=writing)
-    os.close(writing)
-    assert (code, err) == (1, "")
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(list(COST)) == 1
+    assert capsys.readouterr().err == ""
 
 
 class Ascii:
@@ -117,16 +114,6 @@ def test_signs_have_plain_forms(monkeypatch) -> None:
     ascii_output = Ascii(monkeypatch)
     StandardOutput().write("0.9 ± 0.1 m² é 日 \U0001f642 \udcff\n")
     assert ascii_output.text() == "0.9 +- 0.1 m2 \\xe9 \\u65e5 \\U0001f642 \\udcff\n"
-
-
-@pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
-def test_real_terminals_without_unicode(lab, variables) -> None:
-    Path("größe.yaml").write_text(SPACE.replace("tiny", "größe"), encoding="utf-8")
-    code, out, err = command("space", "größe.yaml", **variables)
-    assert (code, err) == (0, "")
-    assert "placements" in out
-    code, out, err = command("space", "ä²", **variables)
-    assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize(
