@@ -84,8 +84,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _place_of(folder: Path) -> Path:
-    """Where a folder is, whatever links lead there: a rename would take the link's own place."""
-    return Path(os.path.realpath(folder))
+    """Where a folder is that may be a link: a rename would take the link's own place."""
+    return Path(os.path.realpath(folder)) if folder.is_symlink() else folder.absolute()
 
 
 def _replace(folder: Path, made: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from rich.console import Console
 
@@ -72,7 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.check_open()
         # With --json, what people would read is not printed at all.
         console = Console(
-            file=output, quiet=parsed.json, soft_wrap=True, markup=False, highlight=False
+            file=cast("IO[str]", output),
+            quiet=parsed.json,
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
         )
         # Imported here: torch and timm take seconds that --help and a typing error need not wait.
         commands: Any = import_module("search.commands")

@@ -6,7 +6,6 @@ import codecs
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
 
 _ERRORS = "sharedattn.plain"
 # In place of signs that tables are made with; whatever else there is keeps its code.
@@ -21,8 +20,10 @@ class ReaderGoneError(ClosedOutputError):
     """Whoever read standard output has closed it, as `head` does; there is nothing to be said."""
 
 
-class StandardOutput(TextIO):
+class StandardOutput:
     """Writes to whatever `sys.stdout` is, and says in one kind of error that it cannot.
+
+    Of a stream it has what rich and json ask for.
 
     Characters that its encoding lacks are written as plain ones (`+-`), or as `\\xe9`.
     """

@@ -239,11 +239,12 @@ def _check_range(name: str, value: object) -> None:
     if value is None and name in _MAY_BE_NONE:
         return
     # A bool is a number to Python, and `hflip: yes` one to YAML.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high or value == math.inf:
-        raise InputError(
-            f"`{name}` of a recipe is a number from {low:g} to {high:g}, but got {value!r}"
-        )
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if low <= value <= high and value != math.inf:
+            return
+    raise InputError(
+        f"`{name}` of a recipe is a number from {low:g} to {high:g}, but got {value!r}"
+    )
 
 
 _MAY_BE_NONE = frozenset({"clip_grad_norm", "ema_decay"})

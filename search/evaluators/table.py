@@ -143,5 +143,6 @@ def _placement(text: str, shape: BackboneShape, path: Path) -> str:
 
 
 def _is_fraction(value: object) -> bool:
-    # A bool is a number to Python.
-    return type(value) in (int, float) and 0.0 <= value <= 1.0
+    if isinstance(value, bool):  # a number to Python
+        return False
+    return isinstance(value, int | float) and 0.0 <= value <= 1.0
