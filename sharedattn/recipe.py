@@ -103,6 +103,11 @@ class Recipe:
                 raise InputError(
                     f"`{name}` of a recipe is true or false, but got {getattr(self, name)!r}"
                 )
+        for name in ("optimizer", "schedule"):
+            if type(getattr(self, name)) is not str:
+                raise InputError(
+                    f"`{name}` of a recipe is a name of timm's, but got {getattr(self, name)!r}"
+                )
         for name, known in (("init", ("timm", "torch")), ("amp", ("none", "bfloat16"))):
             if getattr(self, name) not in known:
                 raise InputError(

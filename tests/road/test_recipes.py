@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from road_lab import BACKBONE, SPACE
 
 from sharedattn.recipe import Recipe
 from sharedattn.supernet import SupernetRecipe
+from sharedattn.training import _check_update
 from sharedattn.yaml_text import read_yaml, write_yaml
 from spaces.space import Space
 
@@ -111,6 +113,37 @@ def test_a_bool_or_nan_is_no_number(lab, text) -> None:
     if text.lstrip("-").startswith("."):
         said = train(lab, f"epochs: 3\noptimizer_options: {{eps: {text}}}\n")
         assert "optimizer_options" in said
+
+
+@pytest.mark.parametrize("text", ["null", "yes", "1", "1.5", "[adamw]", "{a: 1}", "2020-01-01"])
+@pytest.mark.parametrize("name", ["optimizer", "schedule"])
+def test_what_is_no_name_is_refused(lab, name, text) -> None:
+    assert f"`{name}` of a recipe is a name" in train(lab, f"epochs: 3\n{name}: {text}\n")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        ("adamw", "{bogus: 1}"),
+        ("adamw", "{betas: 3}"),
+        ("muon", "{betas: 3}"),
+        ("muon", "{betas: [1, 2, 3]}"),
+        ("adamw", "{eps: null}"),
+        ("lbfgs", "{}"),
+        ("no-such", "{}"),
+    ],
+)
+def test_an_optimizer_that_fails_is_refused_before_training(lab, optimizer, options) -> None:
+    said = train(lab, f"epochs: 3\noptimizer: {optimizer}\noptimizer_options: {options}\n")
+    assert optimizer in said
+
+
+def test_checking_an_optimizer_draws_no_random_number() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    for name in ("adamw", "muon", "lamb"):
+        _check_update(Recipe(epochs=1, optimizer=name))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_key_that_stands_twice_is_named_with_its_line(lab) -> None:
