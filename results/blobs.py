@@ -26,13 +26,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fsspec import available_protocols
 from fsspec.core import url_to_fs
 
 from results.errors import StorageError
-from results.masking import MASK
+from results.masking import MASK, masked
 from results.temporary import is_orphan, temporary_name, write_whole
 from sharedattn.errors import InputError
 
@@ -48,7 +48,7 @@ def shown_url(url: str) -> str:
     if _local_folder(url) is not None or (parts := urlsplit(url)).password is None:
         return url
     _, _, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{parts.username}@{host}").geturl()
+    return masked(parts._replace(netloc=f"{parts.username}@{host}").geturl())
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,6 +74,11 @@ class BlobStore:
         """Where the folder or a file of it is, for messages."""
         folder = shown_url(self.url)
         return f"{folder.removesuffix('/')}/{name}" if name else folder
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine; None: it is a server's."""
+        return _local_folder(self.url)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, in place of an older one.
@@ -336,14 +341,21 @@ def _check_url(url: str) -> None:
         _ = urlsplit(url).port
     except ValueError:
         raise InputError(
-            f"`a URL of files is PROTOCOL://[USER[:PASSWORD]@]HOST[:PORT]/FOLDER` must hold, but "
-            f"that of {protocol}:// is not; set FSSPEC_{protocol.upper()}_PASSWORD for a password "
+            f"a URL of files is PROTOCOL://[USER[:PASSWORD]@]HOST[:PORT]/FOLDER, but that of "
+            f"{protocol}:// is not; set FSSPEC_{protocol.upper()}_PASSWORD for a password "
             f"that has other characters than letters and digits"
         ) from None
-    if any(character in url for character in "?#*["):
+    if any(text in url for text in ("?", "#", "*", "[", "::")):
         raise InputError(
-            f"`a URL of files has no ? # * [` must hold, but that of {protocol}:// has; options "
+            f"a URL of files has none of ? # * [ and ::, but that of {protocol}:// has; options "
             f"of a protocol are variables, such as FSSPEC_S3_ENDPOINT_URL"
+        )
+    if ":" in (parts := urlsplit(url)).netloc and parts.password is None and masked(url) != url:
+        # Read by the letter, it would have no password, and all of it would be shown.
+        raise InputError(
+            f"a URL of files is PROTOCOL://[USER[:PASSWORD]@]HOST[:PORT]/FOLDER, but that of "
+            f"{protocol}:// may have a password with a / in it; set "
+            f"FSSPEC_{protocol.upper()}_PASSWORD for it, and write no @ or : in the folder's name"
         )
 
 
@@ -358,4 +370,6 @@ def _checked(name: str) -> str:
 
 def _without_password(text: str, url: str) -> str:
     password = urlsplit(url).password
-    return text.replace(password, MASK) if password else text
+    for written in filter(None, (password, unquote(password or ""))):
+        text = text.replace(written, MASK)
+    return text

@@ -15,7 +15,9 @@ stands where every program of PostgreSQL looks for it: in the variable PGPASSWOR
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
@@ -68,6 +70,11 @@ _SELECT_MISSING_RIGHTS = text(
 )
 
 
+# As SQLAlchemy writes them.
+_PLAIN_IN_PATHS = " +/"
+_SQLITE = re.compile(r"sqlite(\+pysqlite)?:///(?P<path>.*)", re.DOTALL)
+
+
 class Schema(Enum):
     """What tables a database has."""
 
@@ -76,43 +83,95 @@ class Schema(Enum):
     OLDER = auto()
 
 
+def sqlite_url(file: Path) -> str:
+    """The URL of an SQLite database's file, whatever characters its path has.
+
+    Raises:
+        InputError: a path that is not UTF-8, which no URL can hold.
+    """
+    try:
+        path = quote(str(file), safe=_PLAIN_IN_PATHS)
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the folder of the database has a name that is not UTF-8: {str(file)!r}; rename it"
+        ) from None
+    # A folder of this name, and not the home folder.
+    return f"sqlite:///{path.replace('~', '%7E', 1) if path.startswith('~') else path}"
+
+
 def parse_url(url: str) -> URL:
     """The URL of a supported database; plain `postgresql://` means psycopg 3.
 
+    The path of an SQLite database may have characters in percent (`%3F` for `?`), and `~` at its
+    beginning is the home folder, as it would be in a path that the shell reads.
+
     Raises:
-        InputError: another database, no URL, or an SQLite database in memory, which no second
-            process could read.
+        InputError: another database, no URL, an SQLite database in memory, which no second
+            process could read, or one with options.
     """
+    if url.startswith(("sqlite:", "sqlite+")):
+        return _parse_sqlite(url)
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         # Not chained: the error may hold the password.
         raise InputError(
-            f"`storage is a URL such as sqlite:///study.db` must hold, but got {masked(url)!r}"
+            f"`storage` is a URL such as sqlite:///study.db or postgresql://HOST/DATABASE, but "
+            f"got {masked(url)!r}"
         ) from None
-    if parsed.get_backend_name() == "postgresql":
-        if "@" in (parsed.host or ""):
+    if parsed.drivername.partition("+")[0] != "postgresql":
+        raise InputError(
+            f"`storage` is sqlite:///FILE or postgresql://HOST/DATABASE, but got {masked(url)!r}"
+        )
+    num_at_signs = url.partition("?")[0].count("@")
+    if num_at_signs > 1 or (num_at_signs and parsed.username is None):
+        raise InputError(
+            f"`storage` has more than one @, or a user with other characters than letters and "
+            f"digits: {masked(url)!r}; write @ as %40, / as %2F, : as %3A, # as %23 and ? as %3F"
+        )
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _parse_sqlite(url: str) -> URL:
+    """The URL of an SQLite file.
+
+    Raises:
+        InputError: no file, or anything beside it.
+    """
+    match = _SQLITE.fullmatch(url)
+    if match is None:
+        raise InputError(
+            f"`storage` of SQLite is sqlite:///FILE with three slashes, or four before a path "
+            f"from the root, but got {masked(url)!r}"
+        )
+    if "?" in match["path"]:
+        raise InputError(
+            f"`storage` of SQLite takes no options, but got {url!r}; leave out what begins with "
+            f"?, or write %3F where it belongs to the file's name"
+        )
+    path = unquote(os.path.expanduser(match["path"]))
+    if path in ("", ":memory:") or path.endswith("/") or "\0" in path:
+        raise InputError(
+            f"`storage` of SQLite is a file, but got {url!r}; write for example sqlite:///study.db"
+        )
+    if match["path"].startswith("~") and path.startswith("~"):
+        raise InputError(
+            f"`storage` is below the home folder of a user that is not known here: {url!r}; "
+            f"write the whole path, or sqlite:///./~NAME for a folder of this name"
+        )
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             raise InputError(
-                f"`a URL has one @` must hold, but got {masked(url)!r}; "
-                f"write one that belongs to the user or the password as %40"
-            )
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() != "sqlite":
-        raise InputError(
-            f"`storage is sqlite:///FILE or postgresql://HOST/DATABASE` must hold, "
-            f"but got {masked(url)!r}"
-        )
-    if parsed.database in (None, "", ":memory:"):
-        raise InputError(
-            f"`an SQLite database is a file` must hold, but got {url!r}; "
-            f"write for example sqlite:///study.db"
-        )
-    return parsed
+                f"no database can be in the file {path}: {error.strerror}; choose another"
+            ) from error
+    return URL.create("sqlite", database=path)
 
 
 def shown_url(url: URL) -> str:
     """The URL as messages show it: without its password, and without options, which may be one."""
-    return url.set(query={}).render_as_string(hide_password=True)
+    return masked(url.set(query={}).render_as_string(hide_password=True))
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -157,7 +216,7 @@ def look_at(url: str) -> Schema:
     file = sqlite_file(parsed)
     if file is None:
         return outlast(partial(_look_at_server, parsed))
-    if not file.exists():
+    if not os.path.exists(file):
         folder = next(folder for folder in file.absolute().parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise InputError(
@@ -183,7 +242,7 @@ def reading_engines(engine: Engine) -> tuple[Engine, Engine]:
 
 def _open_file(file: Path, url: URL, *, create: bool, read_only: bool) -> Engine:
     shown = shown_url(url)
-    is_new = not file.exists()
+    is_new = not os.path.exists(file)  # `Path.exists` raises on a name that is too long
     if is_new:
         _prepare_new_file(file, create and not read_only)
     try:

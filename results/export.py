@@ -7,13 +7,13 @@ by `safe_load`, weights by safetensors, and every file by a fixed name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from results.folders import check_replaceable, folder_in_place_of, write_text
@@ -34,6 +34,7 @@ from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
 from sharedattn.pretrained import CONFIG_NAME, WEIGHTS_NAME
+from sharedattn.yaml_text import read_yaml, write_yaml
 
 CONFIG_FORMAT = 1
 CARD_NAME = "README.md"
@@ -240,8 +241,7 @@ def export(
     with folder_in_place_of(folder) as made:
         sha256 = write_weights(made / WEIGHTS_NAME, state_dict)
         document = record.to_json() | {"weights_sha256": sha256}
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=99)
-        write_text(made / CONFIG_NAME, text)
+        write_text(made / CONFIG_NAME, write_yaml(document))
         write_text(made / CARD_NAME, model_card(record, onnx=onnx))
         if onnx:
             image_size = record.evaluation.identity.fidelity.image_size
@@ -266,14 +266,15 @@ def read_export(folder: Path) -> ExportRecord:
     Raises:
         InputError: no such file, no YAML, or no config of a known format.
     """
-    path = folder / CONFIG_NAME if folder.is_dir() else folder
+    # `Path.is_dir` raises on a text too long for a name.
+    path = folder / CONFIG_NAME if os.path.isdir(folder) else folder
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path.read_text(encoding="utf-8"), {}, number_keys=True)
     except OSError as error:
         raise InputError(
             f"`{CONFIG_NAME} can be read` must hold, but {path}: {error.strerror}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"`{CONFIG_NAME} is YAML` must hold, but {path}: {error}") from error
     return ExportRecord.from_json(document)
 

@@ -17,7 +17,7 @@ def check_replaceable(folder: Path, what: str, is_one: Callable[[Path], bool]) -
     """Find out before any work that a folder could not be written; nothing is written.
 
     Args:
-        folder: where it would go.
+        folder: where it would go; a link to a folder stays, and that folder is replaced.
         what: its kind, with its article, for messages.
         is_one: whether an existing folder is of that kind, and may be replaced.
 
@@ -32,7 +32,8 @@ def check_replaceable(folder: Path, what: str, is_one: Callable[[Path], bool]) -
             f"`{what} replaces {what} or an empty folder` must hold, but {folder} holds "
             f"something else; name another folder"
         )
-    above = next(parent for parent in folder.absolute().parents if os.path.lexists(parent))
+    place = _place_of(folder)
+    above = next(parent for parent in place.parents if os.path.lexists(parent))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise InputError(
             f"`the folder can be written` must hold, but nothing can be made in {above}; "
@@ -48,7 +49,8 @@ def folder_in_place_of(folder: Path) -> Iterator[Path]:
     its place stays as it was.
 
     Args:
-        folder: the place; the folder above it is made.
+        folder: the place; the folder above it is made. Where a link stands there, the place is
+            the one it leads to.
 
     Yields:
         The folder to fill.
@@ -56,12 +58,15 @@ def folder_in_place_of(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written.
     """
-    temporary = temporary_beside(folder)
+    place = _place_of(folder)
+    temporary = temporary_beside(place)
     try:
         _sweep(folder)
+        if place != folder:
+            _sweep(place)
         temporary.mkdir(parents=True)
         yield temporary
-        _replace(folder, temporary)
+        _replace(place, temporary)
     except OSError as error:
         raise InputError(
             f"`the folder can be written` must hold, but {folder}: {error.strerror}"
@@ -76,6 +81,11 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _place_of(folder: Path) -> Path:
+    """Where a folder is that may be a link: a rename would take the link's own place."""
+    return Path(os.path.realpath(folder)) if folder.is_symlink() else folder.absolute()
 
 
 def _replace(folder: Path, made: Path) -> None:

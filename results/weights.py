@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from results.blobs import BlobStore
 from results.temporary import write_whole
 from sharedattn.errors import InputError
+from sharedattn.pretrained import check_finite
 
 
 def sha256_of(path: Path) -> str:
@@ -56,7 +57,7 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         Tensors by name, on the CPU.
 
     Raises:
-        InputError: no such file, other contents, or not safetensors.
+        InputError: no such file, other contents, not safetensors, or numbers that are not finite.
     """
     try:
         content = path.read_bytes()
@@ -158,11 +159,13 @@ def _tensors(content: bytes, sha256: str, shown: str) -> dict[str, torch.Tensor]
             f"the record {sha256}; the file was changed"
         )
     try:
-        return load(content)
+        tensors = load(content)
     except SafetensorError as error:
         raise InputError(
             f"`weights are a safetensors file` must hold, but {shown}: {error}"
         ) from error
+    check_finite(tensors, shown)
+    return tensors
 
 
 def _unreadable(shown: str, error: OSError) -> InputError:

@@ -17,14 +17,13 @@ from results.analysis.plots import write_plots
 from results.export import exported_weights, read_export
 from results.folders import check_replaceable, folder_in_place_of, write_text
 from results.records import Document
-from search.config import DEFAULT_DATA
+from search.config import DEFAULT_DATA, MAX_COUNT, check_whole
 from search.data_plan import data_for
 from search.exporting import open_recorded
 from search.provenance import library_versions
 from search.training_inputs import load_recipe
 from sharedattn.backbones import resolve
 from sharedattn.data import DataSource, open_data
-from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.training import check_fit
@@ -87,12 +86,8 @@ def analyse_config(
         InputError: no such network, data or counterpart, a folder that cannot be written, too few
             images or controls. Nothing was measured.
     """
-    if num_images < 1:
-        raise InputError(f"`images >= 1` must hold, but got {num_images}")
-    if num_controls < 2:
-        raise InputError(
-            f"`seeds >= 2` must hold, since a control has a spread, but got {num_controls}"
-        )
+    check_whole("--images", num_images, 1, MAX_COUNT)
+    check_whole("--seeds", num_controls, 2, MAX_COUNT)  # fewer have no spread
     subject = _read(config, data, data_root)
     counterpart = None if against is None else _read_counterpart(against, subject.spec)
     folder = out or subject.out

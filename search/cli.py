@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from rich.console import Console
 
 from results.errors import StorageError
-from results.masking import masked
+from results.masking import masked_message
 from results.quantities import parse_quantity
 from search.errors import ClusterLostError, SharedWorkError
+from search.output import ClosedOutputError, ReaderGoneError, StandardOutput
 from sharedattn.errors import InputError
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -33,6 +36,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse says nothing where its help cannot be written.
+        output = StandardOutput()
+        output.write(message)
+        output.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,32 +55,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # timm 1.0.31 uses torch.jit at import, which torch deprecates; nobody here can help it.
     warnings.filterwarnings("ignore", message=".*torch.jit.*")
+    given = sys.argv[1:] if arguments is None else list(arguments)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+    def fail(message: str, exit_code: int) -> int:
+        # Whatever the message is made of, such as an argument out of place.
+        with suppress(OSError):  # nobody can be told then but by the exit code
+            errors.print(f"sharedattn: {masked_message(message, given)}", style="red")
+        return exit_code
+
+    output = StandardOutput()
     try:
-        parsed = _parser().parse_args(arguments)
+        _check_text(given)
+        parsed = _parser().parse_args([_at_home(argument) for argument in given])
+        # Not after hours: and a file that is opened next would take its number.
+        output.check_open()
         # With --json, what people would read is not printed at all.
-        console = Console(quiet=parsed.json, soft_wrap=True, markup=False, highlight=False)
+        console = Console(
+            file=cast("IO[str]", output),
+            quiet=parsed.json,
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
         # Imported here: torch and timm take seconds that --help and a typing error need not wait.
         commands: Any = import_module("search.commands")
         document: dict[str, Any] = getattr(commands, parsed.command)(parsed, console)
         if parsed.json:
-            json.dump(document, sys.stdout, indent=2)
-            sys.stdout.write("\n")
+            json.dump(document, output, indent=2)
+            output.write("\n")
+        output.flush()
         return EXIT_FAILED if document.get("ok") is False else EXIT_DONE
     except (InputError, StorageError) as error:
-        # Whatever the message is made of, such as an argument out of place.
-        errors.print(f"sharedattn: {masked(str(error))}", style="red")
-        return EXIT_BAD_INPUT
+        return fail(str(error), EXIT_BAD_INPUT)
     except (ClusterLostError, SharedWorkError) as error:
-        errors.print(f"sharedattn: {error}", style="red")
-        return EXIT_FAILED
+        return fail(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
         errors.print("sharedattn: interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has closed it, as `head` does.
-        sys.stderr.close()
+    except ReaderGoneError:
+        output.discard()
         return EXIT_FAILED
+    except ClosedOutputError as error:
+        output.discard()
+        return fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        # Of a disk or a file system, in the midst of writing: it has said all there is to say.
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return fail(f"{where}{error.strerror or error}", EXIT_FAILED)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse what neither the database nor a document could hold.
+
+    Raises:
+        InputError: an argument that is not UTF-8, or empty; or an option with `=--`, which
+            argparse takes for an empty list.
+    """
+    for argument in arguments:
+        # As of a variable that is not set: no option means anything by it.
+        option, is_given, value = argument.partition("=")
+        is_empty = option.startswith("--") and is_given and value in ("", "--")
+        if argument == "" or is_empty:
+            raise InputError(
+                f"the argument {argument!r} gives no value; write one or leave it out"
+            )
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"the argument {os.fsencode(argument)!r} is not UTF-8; give the file or folder "
+                f"another name, and call it by that"
+            ) from None
+
+
+def _at_home(argument: str) -> str:
+    """The argument with a path's ~ read as the shell does, which leaves it alone behind `=`."""
+    option, is_given, value = argument.partition("=")
+    if not (is_given and option.startswith("--")):
+        return argument
+    return f"{option}={os.path.expanduser(value)}"
 
 
 def _parser() -> _Parser:
@@ -345,11 +408,14 @@ def _epochs(text: str) -> tuple[int, ...]:
 def _amounts(text: str) -> dict[str, float]:
     try:
         pairs = [part.split("=") for part in text.split(",")]
-        return {name: float(amount) for name, amount in pairs}
+        amounts = {name: float(amount) for name, amount in pairs}
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"`resources are NAME=AMOUNT between commas` must hold, but got {text!r}"
+            f"resources are NAME=AMOUNT between commas, but got {text!r}"
         ) from error
+    if len(amounts) < len(pairs):
+        raise argparse.ArgumentTypeError(f"a resource is named once, but got {text!r}")
+    return amounts
 
 
 def _quantity(text: str) -> int:

@@ -21,7 +21,14 @@ from results.report import write_report
 from results.store import Store
 from results.summary import StudySummary, front_document
 from results.verify import verify_document
-from search.config import DEFAULT_DATA, DEFAULT_SPACE, SearchConfig
+from search.config import (
+    DEFAULT_DATA,
+    DEFAULT_SPACE,
+    MAX_SEED,
+    MAX_WORKERS,
+    SearchConfig,
+    check_whole,
+)
 from search.data_plan import DataOptions, data_for, look_at, open_checked
 from search.exporting import export_placement, open_recorded, train_placement, verify_folder
 from search.machines import processes_here, resolve_device
@@ -279,6 +286,9 @@ def verify(arguments: argparse.Namespace, console: Console) -> Document:
 
 def train(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn train`: one placement, the whole recipe."""
+    check_whole("--seed", arguments.seed, 0, MAX_SEED)
+    if arguments.processes_per_trial is not None:
+        check_whole("--processes-per-trial", arguments.processes_per_trial, 1, MAX_WORKERS)
     device = resolve_device(arguments.device)
     errors = Console(stderr=True, soft_wrap=True)
     spec, data, recipe = _training(arguments, errors)
@@ -337,6 +347,7 @@ def analyze(arguments: argparse.Namespace, console: Console) -> Document:
 
 def proxies(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn proxies`: what zero-cost proxies are worth on this very space."""
+    check_whole("--seed", arguments.seed, 0, MAX_SEED)
     # Imported here: no other command asks an untrained network.
     from search.proxy_scoring import (
         proxies_document,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from search.data_plan import DataOptions
+from search.executors.base import TrialResources
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS
+from search.study_name import check_name
 from sharedattn.errors import InputError
 from spaces.budget import Budget
 
@@ -19,7 +20,28 @@ DEFAULT_SPACE = "digit-pairs-vit"
 DEFAULT_DATA = "digit-pairs"
 DEFAULT_TRIALS = 24
 DEFAULT_CONFIRM_SEEDS = 3
-_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+MAX_COUNT = 2**31 - 1
+"""The most that the database holds of a number of trials, seeds or images."""
+MAX_SEED = 2**63 - 1
+"""The largest seed that the database holds; torch and numpy take it as well."""
+MAX_WORKERS = 100_000
+"""More than any machine or cluster could run, and few enough to keep account of."""
+
+
+def check_whole(option: str, value: int, least: int, most: int) -> None:
+    """Refuse a number that is too small, or too large for what keeps it.
+
+    Args:
+        option: names it in the message.
+        value: the number.
+        least: that is allowed.
+        most: that is allowed.
+
+    Raises:
+        InputError: a number outside.
+    """
+    if not least <= value <= most:
+        raise InputError(f"`{option}` is a whole number from {least} to {most}, but got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,32 +135,29 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         least_seeds = 0 if self.evaluator == "supernet" else 1
-        for name, least in (
-            ("num_trials", 1),
-            ("confirm_seeds", least_seeds),
-            ("seed", 0),
-            ("supernet_epochs", 1),
-            ("tree_memory", 1),
+        for option, value, least, most in (
+            ("--trials", self.num_trials, 1, MAX_COUNT),
+            ("--confirm-seeds", self.confirm_seeds, least_seeds, MAX_COUNT),
+            ("--supernet-epochs", self.supernet_epochs, 1, MAX_COUNT),
+            ("--tree-memory", self.tree_memory, 1, MAX_SEED),
+            ("--latency-batch-size", self.latency_batch_size, 1, MAX_COUNT),
+            ("--workers", self.num_workers, 1, MAX_WORKERS),
+            ("--cpus-per-trial", self.cpus_per_trial, 1, MAX_WORKERS),
+            ("--processes-per-trial", self.processes_per_trial, 1, MAX_WORKERS),
         ):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"`{name} >= {least}` must hold, but got {value}")
-        for name, amount in (
-            ("workers", self.num_workers),
-            ("cpus per trial", self.cpus_per_trial),
-        ):
-            if amount is not None and amount < 1:
-                raise InputError(f"`{name} >= 1` must hold, but got {amount}")
+            if value is not None:
+                check_whole(option, value, least, most)
+        if self.gpus_per_trial is not None or self.resources_per_trial:
+            TrialResources(gpus=self.gpus_per_trial or 0.0, custom=self.resources_per_trial)
+        # Its confirmations have the seeds that follow.
+        check_whole("--seed", self.seed, 0, MAX_SEED - self.confirm_seeds)
         if (self.evaluator == "table") != (self.table is not None):
             raise InputError(
                 "`--table and --evaluator table go together` must hold, but got "
                 f"--evaluator {self.evaluator} and table {self.table}"
             )
-        if self.study is not None and not _STUDY_NAME.fullmatch(self.study):
-            raise InputError(
-                f"`a study's name is letters, digits, dots, dashes` must hold, since it names a "
-                f"folder, but got {self.study!r}"
-            )
+        if self.study is not None:
+            check_name(self.study)
         self._check_options_apply()
         self._check_latency()
         for what, chosen, known in (
@@ -159,10 +178,6 @@ class SearchConfig:
         bound = self.max_latency_ms
         if bound is not None and not (math.isfinite(bound) and bound > 0):
             raise InputError(f"`--max-latency-ms > 0` must hold, but got {bound:g}")
-        if self.latency_batch_size < 1:
-            raise InputError(
-                f"`--latency-batch-size >= 1` must hold, but got {self.latency_batch_size}"
-            )
         for excluded, option, why in (
             (self.executor == "ray", "--executor ray", "its trials never leave a device in peace"),
             (self.evaluator == "table", "--evaluator table", "a table has no network to time"),

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from results.temporary import write_whole
 from sharedattn.backbones import describe
 from sharedattn.backbones.pixels import pixels_by_tag, tagged_pixels
@@ -23,10 +21,10 @@ from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec
 from sharedattn.pretrained import CONFIG_NAME, TIMM
 from sharedattn.recipe import Recipe
+from sharedattn.yaml_text import read_yaml
 
 PIXEL_OPTIONS = "--pixels TAG, or --mean, --std, --interpolation, --crop-pct and --crop-mode"
 MAX_CLASSES_FILE_BYTES = 2**24
-SCANS = "scans"  # the folder beside the database where looks at folders are remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +98,11 @@ def data_for(
         pixels = PixelChanges()
     else:
         pixels = _pixels(backbone, weights, options, recipe)
+    if root is not None and _is_folder(name):
+        raise InputError(
+            f"`--data-root` is where a named data set lies, but {name} is a folder itself; leave "
+            f"it out"
+        )
     config = DataConfig(
         name=_absolute(name),
         root=None if root is None else os.path.abspath(root),
@@ -255,11 +258,15 @@ def refuse_other_data(source: DataSource, recorded: dict[str, Any], what: str) -
 
 def _absolute(name: str) -> str:
     """A folder's path from the root, as workers and later runs may have another current folder."""
-    if name == EMBEDDED or not Path(name).expanduser().is_dir():
+    if not _is_folder(name):
         return name
     if shown(name) != name:
         raise InputError(f"`--data` {shown(name)} has a name that is no UTF-8; rename the folder")
-    return os.path.abspath(Path(name).expanduser())
+    return os.path.abspath(os.path.expanduser(name))
+
+
+def _is_folder(name: str) -> bool:
+    return name != EMBEDDED and os.path.isdir(os.path.expanduser(name))
 
 
 def _pixels(
@@ -336,9 +343,9 @@ def _recorded_pixels(weights: Path) -> PixelChanges | None:
     """The pixels that an export's config tells of, beside a file or in it; None: none does."""
     config = (weights if weights.is_dir() else weights.parent) / CONFIG_NAME
     try:
-        document = yaml.safe_load(config.read_text(encoding="utf-8"))
+        document = read_yaml(config.read_text(encoding="utf-8"), {}, number_keys=True)
         transform = document["data"]["identity"]["transform"]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+    except (OSError, InputError, UnicodeDecodeError, KeyError, TypeError):
         return None
     if not isinstance(transform, dict):
         # Of digit-pairs, whose images are of one kind alone.

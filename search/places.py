@@ -6,20 +6,23 @@ import os
 from pathlib import Path
 
 from results.blobs import BlobStore
-from results.database import parse_url, sqlite_file
+from results.database import parse_url, sqlite_file, sqlite_url
 from results.weights import WeightsStore
-from search.data_plan import SCANS
+
+DATABASE_NAME = "sharedattn.db"
+WEIGHTS_NAME = "weights"
+SCANS_NAME = "scans"
 
 
 def storage_url(storage: str | None, out: Path) -> str:
     """The database that is asked for, or the one in `out`."""
-    return storage or f"sqlite:///{out / 'sharedattn.db'}"
+    return storage or sqlite_url(out / DATABASE_NAME)
 
 
 def scans_folder(storage: str | None, out: Path) -> Path:
     """Where looks at folders of images are remembered: beside the database's file, or in `out`."""
     database = sqlite_file(parse_url(storage_url(storage, out)))
-    return (database.parent if database else out) / SCANS
+    return (database.parent if database else out) / SCANS_NAME
 
 
 def weights_store(weights_dir: str | None, storage: str, out: Path) -> WeightsStore:
@@ -35,7 +38,7 @@ def weights_store(weights_dir: str | None, storage: str, out: Path) -> WeightsSt
     """
     if weights_dir is None:
         database = sqlite_file(parse_url(storage))
-        weights_dir = str((database.parent if database else out) / "weights")
+        weights_dir = str((database.parent if database else out) / WEIGHTS_NAME)
     # Workers and later runs may have another current folder.
     is_url = "://" in weights_dir
     return WeightsStore(BlobStore(weights_dir if is_url else os.path.abspath(weights_dir)))

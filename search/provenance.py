@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,16 +49,46 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this package runs from; None outside of one."""
+    """The commit of the source tree this package runs from; None outside of one.
+
+    A package that is installed inside somebody's repository is not of that repository's commits.
+    """
+    root = Path(__file__).resolve().parents[1]
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        # Of the repository that holds the package's own project, and this file among its files.
+        if _git(root, "rev-parse", "--show-prefix") != "" or not _is_project(root):
+            return None
+        _git(root, "ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+        return _git(root, "describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git says of the repository around a folder, whichever the environment names.
+
+    Raises:
+        OSError: there is no git.
+        SubprocessError: there is no repository, or git refuses the command.
+    """
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
     return done.stdout.strip()
+
+
+def _is_project(folder: Path) -> bool:
+    """Whether a folder is the top of this package's source tree."""
+    try:
+        with (folder / "pyproject.toml").open("rb") as file:
+            project = tomllib.load(file).get("project", {})
+    except (OSError, tomllib.TOMLDecodeError):
+        return False
+    return isinstance(project, dict) and project.get("name") == "sharedattn"

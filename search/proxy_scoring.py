@@ -140,7 +140,7 @@ def trained_of_table(
     Raises:
         InputError: too few of them, no such table, or placements that the backbone cannot carry.
     """
-    curves = TableEvaluator.load(path, describe(backbone).image_size).curves
+    curves = TableEvaluator.load(path, describe(backbone)).curves
     source = open_data(data_for(backbone, data, data_root))
     backbone = replace(backbone, num_classes=source.num_classes)
     return TrainedPlacements(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from results.checkpoints import CheckpointStore
+from results.database import parse_url, sqlite_file
 from results.driver import StudyDriver
 from results.pareto import Objective, parse_objectives
 from results.records import (
@@ -27,6 +27,7 @@ from search.evaluators.scratch import ScratchEvaluator
 from search.evaluators.supernet import SupernetEvaluator
 from search.evaluators.table import TableEvaluator
 from search.executors import Executor, TrialResources
+from search.executors.children import end_while_main_is_imported
 from search.executors.local import LocalExecutor
 from search.exporting import data_document
 from search.latency import Latencies, check_setting, known_parts, with_latencies
@@ -39,6 +40,7 @@ from search.provenance import provenance
 from search.searchers import SEARCHERS
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
 from search.study import Progress, StudyLoop
+from search.study_name import check_folder, made_name
 from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
 from search.training_inputs import Start, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
@@ -113,6 +115,7 @@ def prepare(
     Raises:
         InputError: what is wrong, and what to do.
     """
+    end_while_main_is_imported()
     objectives = parse_objectives(config.objectives)
     space = Space.load(config.space)
     slots = find_slots(config)
@@ -122,7 +125,7 @@ def prepare(
     training_processes = 1
     evaluator: Evaluator
     if config.table is not None:
-        table = TableEvaluator.load(config.table, describe(space.backbone).image_size)
+        table = TableEvaluator.load(config.table, describe(space.backbone))
         evaluator = replace(table, rungs=_rungs(config, (), table.fidelity.epochs))
         described: Document = {"name": config.table.stem}
     else:
@@ -241,10 +244,14 @@ def prepare(
             "max_ms": config.max_latency_ms,
             "batch_size": config.latency_batch_size,
         }
-    data_name = re.sub(r"[^A-Za-z0-9._-]+", "-", described["name"])
-    name = f"{space.name}-{data_name}-{document_key(fingerprint)[:6]}"
+    name = config.study or made_name(space.name, described["name"], document_key(fingerprint)[:6])
+    check_folder(
+        config.out / name,
+        sqlite_file(parse_url(storage_url(config.storage, config.out))),
+        None if weights is None else weights.blobs.folder,
+    )
     record = StudyRecord(
-        name=config.study or name,
+        name=name,
         fingerprint_document=fingerprint,
         space=space.to_document(),
         data=described,
@@ -352,9 +359,11 @@ def run_search(
 
     Raises:
         InputError: the study's name belongs to another search, or another process drives it; or
-            latencies are to be measured elsewhere than before, or none is within its bound.
+            latencies are to be measured elsewhere than before, or none is within its bound; or
+            workers cannot import the script that has called this.
         StorageError: the database failed; what it had committed is kept.
     """
+    end_while_main_is_imported()
     study = _study(prepared, store, on_latency)
     with store.drive(study) as driver:
         driver.set_totals(

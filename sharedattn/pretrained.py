@@ -10,13 +10,13 @@ memories of external attention are fitted by `sharedattn.memory_fit`.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from sharedattn.backbones import (
@@ -39,6 +39,7 @@ from sharedattn.placement import (
     Placement,
 )
 from sharedattn.weight_files import NUM_NAMED, read_state_dict
+from sharedattn.yaml_text import read_yaml
 
 TIMM = "timm"
 """The source that is timm's pretrained weights and no file."""
@@ -70,18 +71,20 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
 
     Raises:
         InputError: a source that is not there or cannot be read, weights of another family or
-            shape, not finite, or with a head of another number of classes. Names the first
+            shape or that are not finite, or a head of another number of classes. Names the first
             tensors that differ.
     """
     path = Path(source)
     describe(backbone)
     if str(source) == TIMM:
         state = timm_weights(backbone)
-    elif path.is_dir():
+    elif os.path.isdir(path):  # `Path.is_dir` raises on a text too long for a name
         return _of_export(path, backbone)
     else:
         state = _of_file(path, _shapes_of(backbone))
-    return _fitted(state, backbone, str(source))
+    fitted = _fitted(state, backbone, str(source))
+    check_finite(fitted, str(source))
+    return fitted
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -92,6 +95,24 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights of which no network could compute anything.
+
+    Args:
+        state: tensors by name.
+        source: names them in the message.
+
+    Raises:
+        InputError: NaN or infinity among them. Names the first tensors.
+    """
+    broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise InputError(
+            f"the weights of {source} have numbers that are not finite (NaN or infinity) in "
+            f"{_listed('', broken).strip()}; take weights from before the training diverged"
+        )
 
 
 def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
@@ -149,7 +170,7 @@ def _of_file(path: Path, wanted: Shapes) -> dict[str, Tensor]:
     Raises:
         InputError: no such file, or as `sharedattn.weight_files.read_state_dict`.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"the weights to start from are a file, an exported folder or {TIMM!r}, but there is "
             f"no {str(path)!r}"
@@ -164,12 +185,13 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
         InputError: no export, or of another network; weights that are not the recorded ones.
     """
     try:
-        document = yaml.safe_load((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+        document = read_yaml(text, {}, number_keys=True)
         spec = NetworkSpec.from_json(document["spec"])
         sha256, recorded = _sha256_of(folder / WEIGHTS_NAME), document["weights_sha256"]
     except InputError:
         raise
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, KeyError, TypeError) as error:
         files = [path for path in sorted(folder.glob("*")) if path.suffix in _SUFFIXES]
         if not (folder / CONFIG_NAME).exists() and files:
             raise InputError(
@@ -202,6 +224,7 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
         )
     shapes = _shapes_of(spec.backbone)
     state = _of_file(folder / WEIGHTS_NAME, shapes)
+    check_finite(state, str(folder))
     _check_fit(_shapes(state), shapes, spec.backbone, str(folder))
     return _resampled(state, spec.backbone, backbone)
 

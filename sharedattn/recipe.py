@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
+from sharedattn.yaml_text import read_document
 
 _R = TypeVar("_R")
 
@@ -96,14 +96,8 @@ class Recipe:
     def __post_init__(self) -> None:
         options = tuple(sorted(_plain_option(*option) for option in self.optimizer_options))
         object.__setattr__(self, "optimizer_options", options)
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not isinstance(value, (int, float)) or not low <= value <= high:
-                raise InputError(
-                    f"`{low:g} <= {name} <= {high:g}` must hold in a recipe, but got {value!r}"
-                )
+        for name in _RANGES:
+            _check_range(name, getattr(self, name))
         for name in ("epochs", "batch_size", "loader_workers"):
             if name == "loader_workers" and self.loader_workers is None:
                 continue
@@ -115,6 +109,11 @@ class Recipe:
             if type(getattr(self, name)) is not bool:
                 raise InputError(
                     f"`{name}` of a recipe is true or false, but got {getattr(self, name)!r}"
+                )
+        for name in ("optimizer", "schedule"):
+            if type(getattr(self, name)) is not str:
+                raise InputError(
+                    f"`{name}` of a recipe is a name of timm's, but got {getattr(self, name)!r}"
                 )
         for name, known in (("init", ("timm", "torch")), ("amp", ("none", "bfloat16"))):
             if getattr(self, name) not in known:
@@ -152,14 +151,15 @@ class Recipe:
             InputError: an unknown field, a missing `epochs`, or a value out of its range.
         """
         known = {f.name for f in fields(cls)}
-        if not isinstance(document, dict) or not set(document) <= known:
-            unknown = sorted(set(document) - known) if isinstance(document, dict) else document
+        if not isinstance(document, dict):
+            raise InputError(f"a recipe is a mapping of its fields, but got {document!r}")
+        if unknown := [key for key in document if key not in known]:
             raise InputError(
-                f"`a recipe has fields of {', '.join(sorted(known))}` must hold, "
-                f"but got {unknown!r}"
+                f"a recipe has no field {', '.join(map(repr, unknown))}; its fields are "
+                f"{', '.join(sorted(known))}"
             )
         if "epochs" not in document:
-            raise InputError("`a recipe has epochs` must hold; say for how long to train")
+            raise InputError("a recipe needs `epochs`, which says for how long to train")
         options = document.get("optimizer_options", {})
         if not isinstance(options, dict):
             raise InputError(
@@ -186,6 +186,7 @@ class Recipe:
     def with_changes(self, **changes: Any) -> Recipe:
         """The recipe with some fields replaced; warm-up shrinks with fewer epochs."""
         epochs = changes.get("epochs", self.epochs)
+        _check_range("epochs", epochs)
         warmup = changes.setdefault("warmup_epochs", self.warmup_epochs * epochs / self.epochs)
         return replace(self, **{**changes, "warmup_epochs": round(warmup, 6)})
 
@@ -213,16 +214,13 @@ def load_named(
     """
     if name in known:
         return known[name]
-    path = Path(name)
-    if not path.is_file():
-        raise InputError(
-            f"`{what} is one of {', '.join(known)} or a YAML file` must hold, but got {name!r}"
-        )
+    if not os.path.isfile(name):  # `Path.is_file` raises on a text too long for a name
+        raise InputError(f"{what} is one of {', '.join(known)} or a YAML file, but got {name!r}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"`{what} is a YAML mapping` must hold: {error}") from error
-    return from_json(document)
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} is a YAML file, but {name} cannot be read: {error}") from error
+    return read_document(text, name, from_json)
 
 
 def check_rungs(rungs: tuple[int, ...], epochs: int) -> None:
@@ -248,7 +246,8 @@ def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
     """An optimiser's option, a list (`betas`) as a tuple, so that a recipe can be hashed."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if not isinstance(name, str) or not all(
-        v is None or isinstance(v, (bool, int, float, str)) for v in values
+        v is None or isinstance(v, (bool, int, str)) or (isinstance(v, float) and math.isfinite(v))
+        for v in values
     ):
         raise InputError(
             f"`optimizer_options` of a recipe is a mapping of names to plain values or lists of "
@@ -257,28 +256,43 @@ def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
     return name, values if isinstance(value, (list, tuple)) else value
 
 
+def _check_range(name: str, value: object) -> None:
+    """Refuse a value of a numeric field that is no number of its range."""
+    low, high = _RANGES[name]
+    if value is None and name in _MAY_BE_NONE:
+        return
+    # A bool is a number to Python, and `hflip: yes` one to YAML.
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if low <= value <= high and value != math.inf:
+            return
+    raise InputError(
+        f"`{name}` of a recipe is a number from {low:g} to {high:g}, but got {value!r}"
+    )
+
+
+_MAY_BE_NONE = frozenset({"clip_grad_norm", "ema_decay", "loader_workers"})
 _WITHOUT_EFFECT = frozenset({"loader_workers", "grad_checkpointing", "pixels"})
 
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("epochs", 1, 100_000),
-    ("batch_size", 1, 1_000_000),
-    ("lr", 0.0, 1e3),
-    ("weight_decay", 0.0, 1e3),
-    ("warmup_epochs", 0.0, 100_000),
-    ("min_lr", 0.0, 1e3),
-    ("clip_grad_norm", 0.0, math.inf),
-    ("drop_path_rate", 0.0, 0.99),
-    ("label_smoothing", 0.0, 0.99),
-    ("diagonality_weight", 0.0, 1e6),
-    ("ema_decay", 0.0, 1.0),
-    ("hflip", 0.0, 1.0),
-    ("crop_scale_min", 0.01, 1.0),
-    ("color_jitter", 0.0, 10.0),
-    ("random_erasing", 0.0, 1.0),
-    ("mixup", 0.0, 100.0),
-    ("cutmix", 0.0, 100.0),
-    ("loader_workers", 0, 1024),
-)
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 100_000),
+    "batch_size": (1, 1_000_000),
+    "lr": (0.0, 1e3),
+    "weight_decay": (0.0, 1e3),
+    "warmup_epochs": (0.0, 100_000),
+    "min_lr": (0.0, 1e3),
+    "clip_grad_norm": (0.0, math.inf),
+    "drop_path_rate": (0.0, 0.99),
+    "label_smoothing": (0.0, 0.99),
+    "diagonality_weight": (0.0, 1e6),
+    "ema_decay": (0.0, 1.0),
+    "hflip": (0.0, 1.0),
+    "crop_scale_min": (0.01, 1.0),
+    "color_jitter": (0.0, 10.0),
+    "random_erasing": (0.0, 1.0),
+    "mixup": (0.0, 100.0),
+    "cutmix": (0.0, 100.0),
+    "loader_workers": (0, 1024),
+}
 
 # Muon, since it needs fewer steps than AdamW on the embedded task, and a search trains many
 # placements on it.

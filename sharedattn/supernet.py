@@ -150,15 +150,18 @@ class SupernetRecipe:
             InputError: an unknown field, no `training`, or a value out of its range.
         """
         known = {f.name for f in fields(cls)}
-        if not isinstance(document, dict) or not set(document) <= known:
-            unknown = sorted(set(document) - known) if isinstance(document, dict) else document
+        if not isinstance(document, dict):
             raise InputError(
-                f"`a supernet's recipe has fields of {', '.join(sorted(known))}` must hold, but "
-                f"got {unknown!r}"
+                f"a supernet's recipe is a mapping of its fields, but got {document!r}"
+            )
+        if unknown := [key for key in document if key not in known]:
+            raise InputError(
+                f"a supernet's recipe has no field {', '.join(map(repr, unknown))}; its fields "
+                f"are {', '.join(sorted(known))}"
             )
         if "training" not in document:
             raise InputError(
-                "`a supernet's recipe has a training` must hold; give a recipe's name, or fields"
+                "a supernet's recipe needs `training`: a recipe's name, or its fields"
             )
         training = document["training"]
         recipe = Recipe.load(training) if isinstance(training, str) else Recipe.from_json(training)

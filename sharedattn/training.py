@@ -479,6 +479,30 @@ def check_recipe(
             _check_batch_norms(of_all, num_processes, torch.device(device))
     steps_per_epoch = _steps_per_epoch(data, recipe, num_processes)
     Schedule(_optimizer(network, recipe), recipe, steps_per_epoch)
+    _check_update(recipe)
+
+
+def _check_update(recipe: Recipe) -> None:
+    """Try one update of a tiny network: many an optimiser looks at its options only then.
+
+    Raises:
+        InputError: it fails.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Neither of the two draws anything where networks are initialised.
+        network = nn.Linear(2, 2, device="meta").to_empty(device="cpu")
+        optimizer = _optimizer(network, recipe)
+        for parameter in network.parameters():
+            parameter.data.zero_()
+            parameter.grad = torch.zeros_like(parameter)
+        try:
+            optimizer.step()
+        except Exception as error:  # of whatever kind: each optimiser has its own
+            why = " ".join(str(error).split())
+            raise InputError(
+                f"`optimizer` {recipe.optimizer!r} with `optimizer_options` "
+                f"{dict(recipe.optimizer_options)} fails at its first update: {why}"
+            ) from error
 
 
 def _check_diagonality(backbone: BackboneSpec, recipe: Recipe, envelope: Envelope) -> None:

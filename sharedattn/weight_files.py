@@ -70,7 +70,7 @@ def read_state_dict(path: Path, wanted: Collection[str]) -> dict[str, Tensor]:
 
     Raises:
         InputError: a file that cannot be read, would execute something, or holds no state dict;
-            several of which nothing says which is meant; weights that are not finite.
+            several of which nothing says which is meant.
     """
     found = dict(_state_dicts(_contents(path), path))
     fitting = {
@@ -78,17 +78,10 @@ def read_state_dict(path: Path, wanted: Collection[str]) -> dict[str, Tensor]:
         for key, mapping in found.items()
         for prefix, part in _in_wanted_names(mapping, wanted).items()
     }
-    state = _chosen(
+    return _chosen(
         fitting or {(key, ""): _nearest_names(mapping, wanted) for key, mapping in found.items()},
         path,
     )
-    for name, weight in state.items():
-        if weight.is_floating_point() and not weight.isfinite().all():
-            raise InputError(
-                f"{path}: the weights in {name!r} are not all finite numbers, so the training "
-                f"that wrote them had failed; take an earlier checkpoint"
-            )
-    return state
 
 
 def _contents(path: Path) -> Any:

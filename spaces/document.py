@@ -2,122 +2,24 @@
 
 A document is plain dictionaries, lists and scalars; a path into it is a tuple of keys and indices.
 Readers are functions of (value, path) that return the value in its final type, or raise
-`DocumentError`; `read_yaml` also says in which line each path begins.
+`DocumentError`; `sharedattn.yaml_text` parses the document and says in which line each path is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-import yaml
-
-from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice
+from sharedattn.yaml_text import DocumentError, DocumentPath, located
 
 T = TypeVar("T")
-DocumentPath = tuple[str | int, ...]
 Reader = Callable[[Any, DocumentPath], T]
 
 MAX_NUMBER = 1000
 """Far above any backbone's depth: keeps a typing error in `1..4` from filling the memory."""
-# Aliases let a small file stand for a huge tree; no space comes near these.
-_MAX_NODES = 100_000
-_MAX_NESTING = 30
 _REQUIRED: Final = object()
-
-
-class DocumentError(InputError):
-    """A document that breaks a stated rule at a known place.
-
-    Attributes:
-        path: the keys and indices that lead to the place.
-        rule: what is wrong there, without the place.
-    """
-
-    def __init__(self, path: DocumentPath, rule: str) -> None:
-        self.path = path
-        self.rule = rule
-        place = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in path).lstrip(".")
-        super().__init__(f"{place}: {rule}" if place else rule)
-
-
-@contextmanager
-def located(path: DocumentPath) -> Iterator[None]:
-    """Gives an `InputError` that knows no place the place `path`."""
-    try:
-        yield
-    except DocumentError:
-        raise
-    except InputError as error:
-        raise DocumentError(path, str(error)) from error
-
-
-def read_yaml(text: str, lines: dict[DocumentPath, int]) -> Any:
-    """Parse one YAML document with safe tags only, refusing repeated keys.
-
-    Args:
-        text: the document.
-        lines: is filled with the line (from 1) in which the entry at each path begins, up to the
-            place of an error.
-
-    Raises:
-        InputError: text that is not one YAML document of plain values.
-        DocumentError: a key that stands twice or is no text, or a tree that is too large.
-    """
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if root is None:
-            raise DocumentError((), "`the document has content` must hold, but it is empty")
-        return _plain(loader, root, (), root.start_mark.line + 1, lines)
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"`the document is YAML of plain values` must hold, but {' '.join(str(error).split())}"
-        ) from error
-    except RecursionError as error:
-        raise InputError(
-            f"`the document nests at most {_MAX_NESTING} levels` must hold, but it nests deeper"
-        ) from error
-
-
-def _plain(
-    loader: yaml.SafeLoader,
-    node: yaml.Node,
-    path: DocumentPath,
-    line: int,
-    lines: dict[DocumentPath, int],
-) -> Any:
-    lines[path] = line
-    if len(lines) > _MAX_NODES or len(path) > _MAX_NESTING:
-        raise DocumentError(
-            path[:3],
-            f"`a document has at most {_MAX_NODES} values, nested at most {_MAX_NESTING} levels` "
-            f"must hold, but this one has more; look for an alias inside itself",
-        )
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key_line = key_node.start_mark.line + 1
-            key = _plain(loader, key_node, path, key_line, {})
-            if not isinstance(key, str):
-                raise DocumentError(path, f"`keys are text` must hold, but got {key!r}")
-            if key in mapping:
-                lines[(*path, key)] = key_line
-                raise DocumentError((*path, key), "`a key stands once` must hold, but it repeats")
-            mapping[key] = _plain(loader, value_node, (*path, key), key_line, lines)
-        return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _plain(loader, item, (*path, i), item.start_mark.line + 1, lines)
-            for i, item in enumerate(node.value)
-        ]
-    try:
-        return loader.construct_object(node)
-    except ValueError as error:
-        raise DocumentError(path, f"`this is a plain value` must hold, but {error}") from error
 
 
 class Section:

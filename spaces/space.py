@@ -15,18 +15,10 @@ from typing import Any, Literal, cast
 from sharedattn.backbones import canonical, describe
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, Envelope, Kind, Placement
+from sharedattn.yaml_text import DocumentError, DocumentPath, located, read_document
 from spaces.automaton import Automaton, build
 from spaces.constraints import Constraint, Count, read_constraint
-from spaces.document import (
-    DocumentError,
-    DocumentPath,
-    Section,
-    located,
-    read_list,
-    read_one_of,
-    read_text,
-    read_yaml,
-)
+from spaces.document import Section, read_list, read_one_of, read_text
 from spaces.handover import HandOver
 from spaces.stages import Stage, StageLanguage, read_stage
 
@@ -115,17 +107,7 @@ class Space:
         Raises:
             InputError: a document that breaks a rule; the message has source and line.
         """
-        lines: dict[DocumentPath, int] = {}
-        try:
-            document = read_yaml(text, lines)
-            return cls.from_document(document)
-        except DocumentError as error:
-            known = (error.path[:n] for n in range(len(error.path), -1, -1))
-            line = next((lines[path] for path in known if path in lines), 1)
-            context = (text.splitlines() or [""])[line - 1].strip()
-            raise InputError(f"{source}, line {line} ({context}): {error}") from error
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from error
+        return read_document(text, source, cls.from_document)
 
     @classmethod
     def from_document(cls, document: Any) -> Space:

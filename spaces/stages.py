@@ -28,17 +28,8 @@ from sharedattn.placement import (
     rank_of,
 )
 from sharedattn.shape import StageShape
-from spaces.document import (
-    DocumentError,
-    DocumentPath,
-    Section,
-    located,
-    read_layer,
-    read_list,
-    read_number,
-    read_numbers,
-    read_text,
-)
+from sharedattn.yaml_text import DocumentError, DocumentPath, located
+from spaces.document import Section, read_layer, read_list, read_number, read_numbers, read_text
 
 Symbol = LayerChoice | None
 """What stands at a layer position: a choice, or None where the stage has ended before it."""

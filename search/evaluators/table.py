@@ -15,8 +15,10 @@ from pathlib import Path
 from results.records import Fidelity, document_key
 from search.evaluators.base import Evaluator, Measurement, Report, Task
 from sharedattn.errors import InputError
+from sharedattn.legality import canonical_placement
 from sharedattn.placement import Placement
 from sharedattn.recipe import check_rungs
+from sharedattn.shape import BackboneShape
 from sharedattn.training import Epoch, Metrics
 
 
@@ -41,39 +43,53 @@ class TableEvaluator(Evaluator):
         check_rungs(self.rungs, self.fidelity.epochs)
 
     @classmethod
-    def load(cls, path: Path, image_size: int) -> TableEvaluator:
+    def load(cls, path: Path, shape: BackboneShape) -> TableEvaluator:
         """Read a table.
+
+        Args:
+            path: the table.
+            shape: of the backbone that its placements are of.
 
         Raises:
             InputError: no such file, not a JSON object of placements and fractions or equally
-                long lists of them, or an empty one.
+                long lists of them, an empty one, or one in which a placement stands twice.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"`a table is a JSON object of placement: top1` must hold, but {path} is not: "
-                f"{error}"
-            ) from error
-        if not isinstance(document, dict) or not document:
-            raise InputError(
-                f"`a table is a JSON object of placement: top1` must hold, but {path} is not"
+            # Pairs: of a key that stands twice, a dictionary would keep the last one alone.
+            document = json.loads(
+                path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: pairs
             )
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"a table is a JSON object of placement: top1, but {path} is not: {error}"
+            ) from error
+        if not (isinstance(document, list) and document and isinstance(document[0], tuple)):
+            raise InputError(f"a table is a JSON object of placement: top1, but {path} is not")
         curves: dict[str, tuple[float, ...]] = {}
-        for text, value in document.items():
+        written: dict[str, str] = {}
+        for text, value in document:
             curve = value if isinstance(value, list) else [value]
             if not curve or not all(_is_fraction(top1) for top1 in curve):
                 raise InputError(
-                    f"`0 <= top1 <= 1` must hold in a table, but {path} has {value!r} for {text!r}"
+                    f"top1 in a table is a number from 0 to 1, or a list of them, but {path} has "
+                    f"{value!r} for {text!r}"
                 )
-            curves[str(Placement.parse(text))] = tuple(map(float, curve))
+            placement = _placement(text, shape, path)
+            if placement in written:
+                both = " and ".join(dict.fromkeys((repr(written[placement]), repr(text))))
+                raise InputError(
+                    f"a placement stands once in a table, but {path} has {placement!r} twice, as "
+                    f"{both}; leave one out"
+                )
+            written[placement] = text
+            curves[placement] = tuple(map(float, curve))
         lengths = sorted({len(curve) for curve in curves.values()})
         if len(lengths) > 1:
             raise InputError(
                 f"`all learning curves of a table have as many epochs` must hold, but {path} has "
                 f"some of {lengths[0]} and some of {lengths[-1]}"
             )
-        return cls(curves, image_size)
+        return cls(curves, shape.image_size)
 
     @cached_property
     def recipe_key(self) -> str:
@@ -108,5 +124,25 @@ class TableEvaluator(Evaluator):
         )
 
 
+def _placement(text: str, shape: BackboneShape, path: Path) -> str:
+    """The one text that a placement has on a backbone.
+
+    Raises:
+        InputError: no placement, or one of another number of stages.
+    """
+    try:
+        placement = Placement.parse(text)
+    except InputError as error:
+        raise InputError(f"{path} has {text!r}, which is no placement: {error}") from error
+    if len(placement.stages) != len(shape.stages):
+        raise InputError(
+            f"{path} has {text!r}, a placement of {len(placement.stages)} stages, but the "
+            f"backbone has {len(shape.stages)}; give the table of this backbone"
+        )
+    return str(canonical_placement(shape, placement))
+
+
 def _is_fraction(value: object) -> bool:
-    return isinstance(value, (int, float)) and 0.0 <= value <= 1.0
+    if isinstance(value, bool):  # a number to Python
+        return False
+    return isinstance(value, int | float) and 0.0 <= value <= 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
@@ -92,15 +93,16 @@ class TrialResources:
     def __post_init__(self) -> None:
         if self.cpus < 1:
             raise InputError(f"`cpus per trial >= 1` must hold, but got {self.cpus}")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
+        if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise InputError(
-                f"`gpus per trial are a fraction up to 1, or a whole number` must hold, but got "
+                f"`--gpus-per-trial` is a fraction up to 1, or a whole number, but got "
                 f"{self.gpus:g}"
             )
         for name, amount in self.custom.items():
-            if amount <= 0:
+            if not name or not 0 < amount < math.inf:
                 raise InputError(
-                    f"`resources per trial are positive` must hold, but got {name}={amount:g}"
+                    f"`--resources-per-trial` is NAME=AMOUNT with a positive amount, but got "
+                    f"{name}={amount:g}"
                 )
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, Self
 
 from search.executors.base import Lost, Preempted
+from sharedattn.errors import InputError
 
 _CONTEXT = multiprocessing.get_context("spawn")
+_HAS_BEGUN = b"begun"
 
 
 @dataclass(slots=True)
@@ -30,6 +34,7 @@ class Child:
     process: SpawnProcess
     pipe: Connection
     _lifeline: Connection
+    _has_begun: bool = False
 
     @classmethod
     def start(cls, life: Callable[..., None], *args: Any) -> Self:
@@ -39,6 +44,7 @@ class Child:
             life: an importable function, called there with the other end of the pipe and `args`.
             *args: pickled to it.
         """
+        end_while_main_is_imported()
         ours, theirs = _CONTEXT.Pipe()
         lifeline, watched = _CONTEXT.Pipe()
         # Not a daemon: image data sets load with processes of their own, which a daemon may not
@@ -61,9 +67,19 @@ class Child:
 
         Args:
             name: what it is called in the event's reason.
+
+        Raises:
+            InputError: it could not even begin, since the script that started it cannot be
+                imported there.
         """
         self.process.join()
         exitcode = self.process.exitcode
+        if exitcode is not None and exitcode > 0 and not self._begun():
+            script = getattr(sys.modules["__main__"], "__file__", "the main module")
+            raise InputError(
+                f"{name} could not begin, since each worker first imports {script}; put what "
+                f'the script runs under `if __name__ == "__main__":`, and start it from a file'
+            ) from None  # the pipe's end says nothing beside this
         if exitcode == -signal.SIGTERM:
             # A scheduler's or an administrator's notice: a process that fails gets other signals.
             return Preempted(f"{name} was asked to end, by SIGTERM")
@@ -75,6 +91,12 @@ class Child:
             return Lost(f"{name} was ended by {signal_name}{memory}")
         return Lost(f"{name} ended with exit code {exitcode}")
 
+    def _begun(self) -> bool:
+        """Whether the process, now dead, had come as far as its life."""
+        with suppress(EOFError, OSError):
+            self._has_begun = self._has_begun or self._lifeline.recv_bytes() == _HAS_BEGUN
+        return self._has_begun
+
     def end(self) -> None:
         """End the process at once, if it still runs, and forget it."""
         self.process.kill()
@@ -84,7 +106,18 @@ class Child:
         self.process.close()
 
 
+def end_while_main_is_imported() -> None:
+    """End a worker that, by importing the script which started it, would start the same again.
+
+    The script lacks its `if __name__ == "__main__":`. The worker says nothing: the process that
+    started it does, see `Child.death`.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(1)
+
+
 def _live(lifeline: Connection, life: Callable[..., None], pipe: Connection, *args: Any) -> None:
+    lifeline.send_bytes(_HAS_BEGUN)
     # Ctrl-C reaches the whole process group; the driver alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()

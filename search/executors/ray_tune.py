@@ -54,6 +54,9 @@ CLOSE_TIMEOUT_S = 3.0
 # What opens an HTTP/2 connection: the preface and empty settings; and the type of their answer.
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = bytes([4])
+_MAX_SOCKET_PATH = 107  # bytes, of Linux
+# As Ray names them: when the cluster was started, and by which process.
+_LONGEST_SOCKET = "/ray/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
 ENVIRONMENT = {
     # Paths mean the same to a trial as to the driver.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -357,10 +360,12 @@ def connect(address: str | None) -> None:
         address: `auto`, or host:port of the cluster's head; None: start one.
 
     Raises:
-        InputError: there is no cluster at the address.
+        InputError: there is no cluster at the address, or none can be started here.
     """
     if ray.is_initialized():
         return
+    if address is None:
+        _check_socket_paths()
     os.environ.update(ENVIRONMENT)
     # Nothing is sent out of the cluster unless its owner says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -373,16 +378,33 @@ def connect(address: str | None) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"`--address is auto, or host:port of a Ray cluster's head` must hold, but Ray cannot "
-            f"join {address or 'a cluster of its own'}: {error}; a cluster with a token asks for "
+            f"`--address` is auto, or host:port of a Ray cluster's head, but Ray cannot join "
+            f"{address or 'a cluster of its own'}: {error}; a cluster with a token asks for "
             f"RAY_AUTH_MODE=token and its head's ~/.ray/auth_token"
         ) from error
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Ray prints to standard output what became of nodes and workers, whatever it is told; there
     # the command line prints its document.
     ray._private.worker._worker_logs_enabled = False
+
+
+def _check_socket_paths() -> None:
+    """Refuse a folder of temporary files in which a cluster's sockets would have too long paths.
+
+    Raises:
+        InputError: the folder's path is too long for a socket below it.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    folder = "/tmp" if variable is None else os.environ[variable]
+    room = _MAX_SOCKET_PATH - len(_LONGEST_SOCKET)
+    if len(os.fsencode(folder)) > room:
+        raise InputError(
+            f"`{variable}` is the folder in which Ray keeps the sockets of a cluster, whose path "
+            f"has at most {room} bytes, but got {len(os.fsencode(folder))}: {folder}; set "
+            f"RAY_TMPDIR to a shorter one, such as /tmp"
+        )
 
 
 def _check_is_cluster(address: str) -> None:

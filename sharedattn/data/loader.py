@@ -27,6 +27,8 @@ from sharedattn.seeds import derived_seed
 
 K = TypeVar("K")
 
+_NORMALISED_AT_ONCE = 2**17  # numbers, half a megabyte
+
 
 class Item(NamedTuple):
     """One image that is asked of a worker.
@@ -208,11 +210,30 @@ class Normaliser:
 
     def __call__(self, batch: RawBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (B, C, Y, X), float32, normalised and erased, and labels (B,), on the device."""
-        images = batch.images.to(self._device, non_blocking=True)
-        images = torch.div(images, 255).sub_(self._mean).div_(self._std)
+        if self._device.type == "cpu":
+            images = torch.from_numpy(self._normalised_here(batch.images.numpy()))
+        else:
+            images = batch.images.to(self._device, non_blocking=True).to(torch.float32)
+            images = images.div_(255).sub_(self._mean).div_(self._std)
         if batch.boxes:
             self._fill(images, batch)
         return images, batch.labels.to(self._device, non_blocking=True)
+
+    def _normalised_here(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """The images normalised on a CPU: the same arithmetic in half the time of torch's.
+
+        A part of a batch fits the cache, where each pass over the whole would read it from memory;
+        and torch's threads would wait actively, on the cores that the workers need.
+        """
+        mean, std = self._mean[0].numpy(), self._std[0].numpy()
+        images = np.empty(raw.shape, dtype=np.float32)
+        size = max(1, _NORMALISED_AT_ONCE // raw[0].size)
+        for start in range(0, len(raw), size):
+            part = images[start : start + size]
+            np.divide(raw[start : start + size], np.float32(255), out=part, dtype=np.float32)
+            part -= mean
+            part /= std
+        return images
 
     def _fill(self, images: torch.Tensor, batch: RawBatch) -> None:
         fillings = batch.fillings.to(self._device, non_blocking=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -87,7 +88,7 @@ class DataConfig:
     @property
     def is_folder(self) -> bool:
         """Whether it names a folder of images."""
-        return self.name != EMBEDDED and Path(self.name).is_dir()
+        return self.name != EMBEDDED and os.path.isdir(self.name)
 
     @property
     def test_share(self) -> float:

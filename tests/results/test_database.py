@@ -206,11 +206,11 @@ def test_a_database_on_a_read_only_disk_is_read(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("study.db", "storage is a URL such as sqlite:///study.db"),
-        ("", "storage is a URL"),
+        ("study.db", "`storage` is a URL such as sqlite:///study.db"),
+        ("", "`storage` is a URL"),
         ("mysql://host/database", "sqlite:///FILE or postgresql"),
-        ("sqlite://", "an SQLite database is a file"),
-        ("sqlite:///:memory:", "an SQLite database is a file"),
+        ("sqlite://", "`storage` of SQLite is sqlite:///FILE"),
+        ("sqlite:///:memory:", "`storage` of SQLite is a file"),
     ],
 )
 def test_a_storage_that_is_not_supported(url: str, message: str) -> None:

@@ -491,12 +491,12 @@ class TestBadInput:
 
     def test_a_url_that_is_refused_does_not_show_its_password(self) -> None:
         for url, message in (
-            (f"postgresql://me:{PASSWORD}@host:port/db", "storage is a URL"),
-            (f"postgresql://me:{PASSWORD}", "storage is a URL"),
+            (f"postgresql://me:{PASSWORD}@host:port/db", "`storage` is a URL"),
+            (f"postgresql://me:{PASSWORD}", "`storage` is a URL"),
             (f"mysql://me:{PASSWORD}@host/db", "sqlite:///FILE or postgresql"),
-            (f"postgresql:/me:{PASSWORD}@host/db password={PASSWORD}", "storage is a URL"),
-            (f"postgresql://me:at@{PASSWORD}@host/db", "a URL has one @.*as %40"),
-            (f"host=h user=me password={PASSWORD}", "storage is a URL"),
+            (f"postgresql:/me:{PASSWORD}@host/db password={PASSWORD}", "`storage` is a URL"),
+            (f"postgresql://me:at@{PASSWORD}@host/db", "more than one @.*as %40"),
+            (f"host=h user=me password={PASSWORD}", "`storage` is a URL"),
         ):
             self.refused(url, message)
 

@@ -25,3 +25,13 @@ def data(here):
     for number, colour in enumerate(COLOURS):
         put(here / "data" / "train" / colour, colour, 16, start=100 * number)
     return here / "data"
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch, capsys):
+    """A folder to work in, with a space and a table that are searched in a moment."""
+    from road_lab import InThisProcess, Lab
+
+    monkeypatch.setattr("search.run.LocalExecutor", InThisProcess)
+    monkeypatch.chdir(tmp_path)
+    return Lab(capsys)

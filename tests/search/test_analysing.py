@@ -150,8 +150,11 @@ def test_bad_input_is_refused_before_any_work(
     Path("broken").mkdir()
     Path("broken", "analysis.json").write_text("[]")
     for arguments, rule in (
-        ((exported, "--images", 0), "`images >= 1` must hold, but got 0"),
-        ((exported, "--seeds", 1), "`seeds >= 2` must hold, since a control has a spread"),
+        (
+            (exported, "--images", 0),
+            "`--images` is a whole number from 1 to 2147",
+        ),
+        ((exported, "--seeds", 1), "`--seeds` is a whole number from 2 to 2147"),
         ((exported, "--out", "work"), "an analysis replaces an analysis or an empty folder"),
         ((exported, "--out", "broken"), "an analysis replaces an analysis or an empty folder"),
         ((exported, "--data", "no-such"), "is no folder here; give digit-pairs"),

@@ -11,8 +11,8 @@ from sharedattn.errors import InputError
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"num_trials": 0}, "num_trials >= 1` must hold, but got 0"),
-        ({"num_workers": 0}, "workers >= 1` must hold, but got 0"),
+        ({"num_trials": 0}, "`--trials` is a whole number from 1 to 2147483647, but got 0"),
+        ({"num_workers": 0}, "`--workers` is a whole number from 1 to .*, but got 0"),
         ({"searcher": "guess"}, "a searcher is one of .*random.* must hold, but got 'guess'"),
         (
             {"early_stopping": "asha"},
@@ -22,7 +22,7 @@ from sharedattn.errors import InputError
         ({"address": "127.0.0.1:6379"}, "see --executor ray: leave out --address"),
         ({"resources_per_trial": {"tpu": 1.0}}, "leave out --resources-per-trial"),
         ({"device": "cpu", "gpus_per_trial": 0.5}, "on CPUs: leave out --gpus-per-trial"),
-        ({"study": "a/b"}, "a study's name is letters, digits, dots, dashes.* but got 'a/b'"),
+        ({"study": "a/b"}, "`--study` names a folder.*; got 'a/b'"),
     ],
 )
 def test_options_are_checked(options, rule):
@@ -36,7 +36,7 @@ def test_options_are_checked(options, rule):
         (("--rungs", "1;2"), "rungs are whole numbers between commas` must hold, but got '1;2'"),
         (
             ("--resources-per-trial", "tpu"),
-            "resources are NAME=AMOUNT between commas` must hold, but got 'tpu'",
+            "resources are NAME=AMOUNT between commas, but got 'tpu'",
         ),
     ],
 )

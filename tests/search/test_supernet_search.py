@@ -205,8 +205,8 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
             {"weights": "model.safetensors", "front_training": "retrain"},
             "what starts from --weights is fine-tuned: leave out --front-training retrain",
         ),
-        ({"confirm_seeds": -1}, "confirm_seeds >= 0"),
-        ({"supernet_epochs": 0}, "supernet_epochs >= 1"),
+        ({"confirm_seeds": -1}, "`--confirm-seeds` is a whole number from 0"),
+        ({"supernet_epochs": 0}, "`--supernet-epochs` is a whole number from 1"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(config, changes, rule, tmp_path):

@@ -236,15 +236,15 @@ def test_recipes_with_a_value_out_of_range_are_refused(change, rule):
 
 
 def test_documents_that_are_no_recipe_are_refused(tmp_path):
-    with pytest.raises(InputError, match="but got \\['epochs'\\]"):
+    with pytest.raises(InputError, match="has no field 'epochs'"):
         SupernetRecipe.from_json({"epochs": 3})
-    with pytest.raises(InputError, match="has a training"):
+    with pytest.raises(InputError, match="needs `training`"):
         SupernetRecipe.from_json({"strata": 3})
     with pytest.raises(InputError, match="is one of digit-pairs, deit, .* or a YAML file"):
         SupernetRecipe.load("nothing")
     path = tmp_path / "broken.yaml"
     path.write_text("a: [")
-    with pytest.raises(InputError, match="is a YAML mapping"):
+    with pytest.raises(InputError, match="is YAML of plain values"):
         SupernetRecipe.load(str(path))
 
 

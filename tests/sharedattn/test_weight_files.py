@@ -58,9 +58,3 @@ def test_which_of_several(tmp_path: Path) -> None:
     assert read(tmp_path, both)["norm.w"][0] == 3
     with pytest.raises(InputError, match="holds 2 state dicts.* 'a', 'b'; save"):
         read(tmp_path, {"a": state(), "b": state()})
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite(value: float, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="weights in 'stem.w' are not all finite"):
-        read(tmp_path, state(value=value))

@@ -8,6 +8,7 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.yaml_text import DocumentError
 from spaces.automaton import Automaton, Path
 from spaces.constraints import (
     CONSTRAINTS,
@@ -21,7 +22,6 @@ from spaces.constraints import (
     NeverAfter,
     read_constraint,
 )
-from spaces.document import DocumentError
 from spaces.space import Space
 from spaces.stages import ListedStage
 

@@ -6,10 +6,9 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice
+from sharedattn.yaml_text import DocumentError, located, read_yaml
 from spaces.document import (
-    DocumentError,
     Section,
-    located,
     read_kind,
     read_layer,
     read_list,
@@ -17,7 +16,6 @@ from spaces.document import (
     read_numbers,
     read_one_of,
     read_text,
-    read_yaml,
 )
 
 
@@ -48,7 +46,7 @@ def test_yaml_aliases_are_written_out() -> None:
         ("a: [", "`the document is YAML of plain values` must hold"),
         ("a: 1\n---\nb: 2\n", "`the document is YAML of plain values` must hold"),
         ("a: !!python/name:os.system", "could not determine a constructor"),
-        ("a: 1\nb: {c: 1, c: 2}\n", r"b\.c: `a key stands once` must hold"),
+        ("a: 1\nb: {c: 1, c: 2}\n", r"b\.c: this key stands here twice"),
         ("1: a\n", "`keys are text` must hold, but got 1"),
         ("a:\n  ? [b]\n  : c\n", r"a: `keys are text` must hold, but got \['b'\]"),
         ("a: 2021-99-99\n", "a: `this is a plain value` must hold, but month must be in"),

@@ -160,7 +160,7 @@ name: tiny
             r"here, line 6 \(deph: 1\.\.3\): stages\[0\]\.deph: unknown",
         ),
         ("order: any", "order: VLEN", r"line 3 .*: order: `this is one of EVLN, any` must hold"),
-        ("order: any", "order: any\norder: any", r"line 4 \(order: any\): order: `a key stands"),
+        ("order: any", "order: any\norder: any", r"line 4 \(order: any\): order: this key stands"),
         ("depth: 1..3", "depth: 1..4", r"line 5 .*`depth <= layers of the backbone's stage` must"),
         ("dia: [0, 1]", "dia: [0, x]", r"line 7 \(dia: \[0, x\]\): stages\[0\]\.dia\[1\]: `this"),
         ("mixing_layer", "symmetry", r"line 9 .* list count, .* must hold, but got 'symmetry'"),

@@ -9,8 +9,8 @@ import pytest
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement
 from sharedattn.shape import StageShape
+from sharedattn.yaml_text import DocumentError
 from spaces.automaton import Automaton, Path, build
-from spaces.document import DocumentError
 from spaces.space import Space
 from spaces.stages import CountedStage, ListedStage, read_stage, symbol_key
 

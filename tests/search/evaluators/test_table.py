@@ -7,11 +7,13 @@ import pytest
 from results.records import Fidelity
 from search.evaluators import Report, measure
 from search.evaluators.table import TableEvaluator
+from sharedattn.backbones import describe
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.training import Epoch
 
 BACKBONE = BackboneSpec.parse("vit(depth=2,embed_dim=8,num_heads=2,patch_size=4)@16")
+SHAPE = describe(BACKBONE)
 CURVES = {"V2": (0.5, 0.7, 0.9), "V1L1": (0.6, 0.65, 0.8)}
 
 
@@ -26,14 +28,14 @@ def task_of(evaluator, text):
 
 
 def test_a_table_of_numbers_has_one_epoch(tmp_path):
-    table = TableEvaluator.load(written(tmp_path, {"V2": 0.9, "V1V1": 0.9, "V1L1": 1}), 16)
+    table = TableEvaluator.load(written(tmp_path, {"V2": 0.9, "V1L1": 1}), SHAPE)
     assert table.curves == {"V2": (0.9,), "V1L1": (1.0,)}
     assert table.fidelity == Fidelity(epochs=1, image_size=16)
     assert measure(table, task_of(table, "V1L1")).top1 == 1.0
 
 
 def test_a_curve_is_reported_at_its_rungs_and_returned_whole(tmp_path):
-    table = TableEvaluator.load(written(tmp_path, CURVES), 16)
+    table = TableEvaluator.load(written(tmp_path, CURVES), SHAPE)
     assert table.curves == CURVES
     assert table.fidelity == Fidelity(epochs=3, image_size=16)
     assert list(table.evaluate(task_of(table, "V2"))) == []
@@ -72,17 +74,17 @@ def test_rungs_that_do_not_part_the_curves_are_refused(rungs):
     [
         ([], "a JSON object of placement: top1"),
         ({}, "a JSON object of placement: top1"),
-        ({"V2": 1.5}, r"0 <= top1 <= 1.* has 1.5 for 'V2'"),
-        ({"V2": []}, r"0 <= top1 <= 1.* has \[\] for 'V2'"),
+        ({"V2": 1.5}, r"from 0 to 1.* has 1.5 for 'V2'"),
+        ({"V2": []}, r"from 0 to 1.* has \[\] for 'V2'"),
         ({"V2": [0.5, "x"]}, r"has \[0.5, 'x'\] for 'V2'"),
         ({"V2": [0.5, 0.6], "V1": 0.5}, "as many epochs.* some of 1 and some of 2"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, document, message):
     with pytest.raises(InputError, match=message):
-        TableEvaluator.load(written(tmp_path, document), 16)
+        TableEvaluator.load(written(tmp_path, document), SHAPE)
 
 
 def test_no_file_is_no_table(tmp_path):
     with pytest.raises(InputError, match="a JSON object.* is not: "):
-        TableEvaluator.load(tmp_path / "none.json", 16)
+        TableEvaluator.load(tmp_path / "none.json", SHAPE)

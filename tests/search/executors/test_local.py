@@ -114,9 +114,12 @@ def test_a_worker_that_is_asked_to_end_was_pre_empted():
     ("resources", "rule"),
     [
         ({"cpus": 0}, "cpus per trial >= 1` must hold, but got 0"),
-        ({"gpus": -1}, "gpus per trial are a fraction up to 1, or a whole number.* -1"),
-        ({"gpus": 1.5}, "gpus per trial are a fraction up to 1, or a whole number.* 1.5"),
-        ({"custom": {"tpu": 0.0}}, "resources per trial are positive` must hold, but got tpu=0"),
+        ({"gpus": -1}, "`--gpus-per-trial` is a fraction up to 1, or a whole number.* -1"),
+        ({"gpus": 1.5}, "`--gpus-per-trial` is a fraction up to 1, or a whole number.* 1.5"),
+        (
+            {"custom": {"tpu": 0.0}},
+            "`--resources-per-trial` is NAME=AMOUNT .* but got tpu=0",
+        ),
     ],
 )
 def test_what_a_trial_cannot_occupy(resources, rule):
