@@ -405,7 +405,7 @@ class TrialRow(NamedTuple):
         replicate: r; the training seed is the study's seed + r.
         state: RUNNING, COMPLETE, PRUNED or FAILED.
         reused: whether its evaluation was there already, from this study or another.
-        error: last line of the traceback of a failed trial.
+        error: the line of a failed trial's traceback that says why, see `reason_of`.
         created_at: naive UTC.
         finished_at: naive UTC; None while RUNNING.
         spec_key: sha256 of the spec.

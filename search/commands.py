@@ -23,7 +23,7 @@ from search.config import DEFAULT_DATA, DEFAULT_SPACE, SearchConfig
 from search.exporting import export_placement, train_placement, verify_folder
 from search.machines import processes_here, resolve_device
 from search.places import storage_url, weights_store
-from search.progress import ProgressDisplay
+from search.progress import StudyDisplay
 from search.run import prepare, run_search
 from search.tables import (
     analysis_notes,
@@ -78,7 +78,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         errors.print(f"measuring latencies: {setting}", highlight=False, markup=False)
 
     with Store.open(prepared.storage, create=True) as store:
-        with ProgressDisplay(errors, record, prepared.objectives) as display:
+        with StudyDisplay(errors, record, prepared.objectives) as display:
             study = run_search(
                 prepared,
                 store,

@@ -35,8 +35,9 @@ from search.places import storage_url, weights_store
 from search.process_group import in_processes, processes_per_trial
 from search.provenance import provenance
 from search.searchers import SEARCHERS
+from search.status import Progress
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
-from search.study import Progress, StudyLoop
+from search.study import StudyLoop
 from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
 from search.training_inputs import Start, data_for, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
@@ -284,7 +285,7 @@ def run_search(
         store: its database, open.
         on_latency: called before a new study's latencies are measured, which takes a while.
         on_begin: called with the study once this process may drive it.
-        on_progress: called whenever something has happened.
+        on_progress: called whenever something has happened, and once a second where nothing has.
 
     Returns:
         The finished study.

@@ -13,6 +13,7 @@ from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
 from search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.data import DataConfig, open_data
 from sharedattn.network import Network
+from sharedattn.progress import OnProgress
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.training import Trainer
@@ -57,11 +58,17 @@ class ScratchEvaluator(RankedEvaluator):
     def fidelity(self) -> Fidelity:
         return Fidelity(epochs=self.recipe.epochs, image_size=open_data(self.data).image_size)
 
-    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
-        return (yield from self.train(task))
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[Report, None, Measurement]:
+        return (yield from self.train(task, on_progress=on_progress))
 
     def train(
-        self, task: Task, network: Network | None = None
+        self,
+        task: Task,
+        network: Network | None = None,
+        *,
+        on_progress: OnProgress | None = None,
     ) -> Generator[Report, None, Measurement]:
         """Train a placement, from its initialisation or from the weights of its `network`."""
         trainer = Trainer(
@@ -71,6 +78,7 @@ class ScratchEvaluator(RankedEvaluator):
             seed=task.seed,
             device=self.device,
             rank=self.rank,
+            on_progress=on_progress,
             network=network,
         )
         checkpointed = CheckpointedTraining(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import threading
 import warnings
@@ -82,6 +83,26 @@ class Child:
         self._lifeline.close()
         self.process.join()
         self.process.close()
+
+
+def offer(pipe: Connection, message: Any) -> None:
+    """Send a short message that may be lost, without ever waiting for the reader.
+
+    It is dropped where the pipe has no room for it, since its reader is busy with something else,
+    or where the reader has gone.
+
+    Args:
+        pipe: an end of `multiprocessing.Pipe()`, a socket: it is ready for writing while most of
+            its buffer is free, so that what has less than 50 KB is taken whole.
+        message: pickled.
+    """
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+    if any(flags & select.POLLOUT for _, flags in poll.poll(0)):
+        try:
+            pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
 
 def _live(lifeline: Connection, life: Callable[..., None], pipe: Connection, *args: Any) -> None:

@@ -36,7 +36,7 @@ class Fake(Evaluator):
     def fidelity(self):
         return Fidelity(epochs=1, image_size=16)
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         yield from ()
         return self.measure(task)
 
@@ -59,7 +59,7 @@ class Slow(Fake):
 
     seconds: float = 0.02
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         time.sleep(self.seconds * (1 + hash(str(task.spec.placement)) % 3))
         return (yield from super().evaluate(task))
 
@@ -70,7 +70,7 @@ class Raising(Fake):
 
     nan: bool = False
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         measured = yield from super().evaluate(task)
         if any(layer.kind.value == "E" for layer in task.spec.placement.layers):
             if self.nan:
@@ -91,7 +91,7 @@ class Dying(Fake):
 
     folder: str | None = None
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         if self.folder is None:
             os.kill(os.getpid(), signal.SIGKILL)
         mark = os.path.join(self.folder, task.identity.key)
@@ -113,7 +113,7 @@ class Staged(Fake):
     def rungs(self):
         return (1, 2)
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         measured = self.measure(task)
         for epoch in self.rungs:
             yield Report(epoch=epoch, top1=measured.top1 - 0.1 * (3 - epoch), loss=0.5)
@@ -143,7 +143,7 @@ class Ranked(Staged):
     rank: Rank = ALONE
     RAISING: ClassVar[int] = 7  # with this seed, process 1 raises, and the others wait for it
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         path = os.path.join(self.folder, str(self.rank.index))
         with open(path, "x") as file:
             file.write(str(os.getpid()))
@@ -161,7 +161,7 @@ class DiskFilling(Fake):
     folder: str = ""
     room: int = 5
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         if len(os.listdir(self.folder)) >= self.room:
             raise OSError(errno.ENOSPC, "No space left on device", "weights")
         open(os.path.join(self.folder, task.identity.key), "x").close()
@@ -179,7 +179,7 @@ class Obedient(Fake):
     folder: str = ""
     orders: tuple[str, ...] = ()
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         order = self.orders[task.seed]
         where = Path(self.folder, f"{task.seed}.{os.getpid()}.{os.getppid()}")
         where.touch()
