@@ -23,7 +23,7 @@ from search.config import DEFAULT_DATA, DEFAULT_SPACE, SearchConfig
 from search.exporting import export_placement, train_placement, verify_folder
 from search.machines import processes_here, resolve_device
 from search.places import storage_url, weights_store
-from search.progress import StudyDisplay
+from search.progress import StudyDisplay, TrainingDisplay
 from search.run import prepare, run_search
 from search.tables import (
     analysis_notes,
@@ -72,7 +72,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
             + f"{prepared.slots.num_slots} at a time",
         )
 
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = _errors()
 
     def announce(setting: LatencySetting) -> None:
         errors.print(f"measuring latencies: {setting}", highlight=False, markup=False)
@@ -95,15 +95,19 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
             # A finished study is asked again for its result: what stands there is not made anew,
             # nor is the test split opened once more.
             if not _holds(exported, summary.knee, record.name):
-                message = export_placement(
-                    store,
-                    summary,
-                    "knee",
-                    exported,
-                    weights=prepared.weights,
-                    # The machine that drives a cluster may have no GPU of its own.
-                    device=resolve_device("auto" if config.executor == "ray" else config.device),
-                )
+                with TrainingDisplay(errors, "export", summary.knee.placement) as export_display:
+                    message = export_placement(
+                        store,
+                        summary,
+                        "knee",
+                        exported,
+                        weights=prepared.weights,
+                        # The machine that drives a cluster may have no GPU of its own.
+                        device=resolve_device(
+                            "auto" if config.executor == "ray" else config.device
+                        ),
+                        on_progress=export_display.tell,
+                    )
                 if message is not None:
                     console.print(message)
     document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
@@ -233,17 +237,20 @@ def export(arguments: argparse.Namespace, console: Console) -> Document:
         summary = StudySummary.read(store, study)
         name = "".join(c if c.isalnum() else "-" for c in arguments.pick).strip("-")
         folder = arguments.to or arguments.out / study.record.name / name
-        message = export_placement(
-            store,
-            summary,
-            arguments.pick,
-            folder,
-            weights=weights_store(
-                arguments.weights_dir or study.record.weights_dir, store.url, arguments.out
-            ),
-            device=resolve_device(arguments.device),
-            onnx=arguments.onnx,
-        )
+        placement = summary.pick(arguments.pick).placement
+        with TrainingDisplay(_errors(), "export", placement) as display:
+            message = export_placement(
+                store,
+                summary,
+                arguments.pick,
+                folder,
+                weights=weights_store(
+                    arguments.weights_dir or study.record.weights_dir, store.url, arguments.out
+                ),
+                device=resolve_device(arguments.device),
+                onnx=arguments.onnx,
+                on_progress=display.tell,
+            )
     if message is not None:
         console.print(message)
     console.print(f"exported {folder}")
@@ -267,16 +274,18 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn train`: one placement, the whole recipe."""
     spec, data, recipe = _training(arguments)
     device = resolve_device(arguments.device)
-    record = train_placement(
-        spec,
-        data,
-        recipe,
-        arguments.to,
-        seed=arguments.seed,
-        device=device,
-        num_processes=processes_here(arguments.processes_per_trial, device),
-        onnx=arguments.onnx,
-    )
+    with TrainingDisplay(_errors(), "train", str(spec.placement)) as display:
+        record = train_placement(
+            spec,
+            data,
+            recipe,
+            arguments.to,
+            seed=arguments.seed,
+            device=device,
+            num_processes=processes_here(arguments.processes_per_trial, device),
+            onnx=arguments.onnx,
+            on_progress=display.tell,
+        )
     console.print(str(spec), style="bold")
     console.print(
         f"top1 {record.evaluation.top1:.4f} on {record.evaluation.num_images:,} validation "
@@ -364,6 +373,11 @@ def doctor(arguments: argparse.Namespace, console: Console) -> Document:
     console.print(checks_table(document["checks"]))
     console.print("ready" if document["ok"] else "not ready", style="bold")
     return document
+
+
+def _errors() -> Console:
+    """Where progress and what goes wrong are shown, also with --json."""
+    return Console(stderr=True, soft_wrap=True)
 
 
 def _config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:

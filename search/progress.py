@@ -32,6 +32,7 @@ LINE_EVERY_S = 60.0
 FRONT_SHARE = 0.05  # of the driver's time, at most, that reading the front for the display takes
 MAX_FAILURES_SHOWN = 10  # reasons that are told as they come; all are told at the end
 _MIN_FRONT_ROWS = 3
+_MAX_BAR = 40  # columns
 
 
 class Display(ABC):
@@ -45,17 +46,18 @@ class Display(ABC):
         self._console = console
         self._is_live = console.is_terminal and not console.is_dumb_terminal
         self._lock = threading.Lock()  # between what is told and the thread that draws it
-        self._live = Live(
-            console=console,
-            refresh_per_second=REFRESHES_PER_S,
-            transient=True,
-            get_renderable=self._locked_picture,
-        )
+        self._live: Live | None = None
         self._begun_at = time.monotonic()
         self._printed_at: float | None = None
 
     def __enter__(self) -> Self:
         if self._is_live:
+            self._live = Live(
+                console=self._console,
+                refresh_per_second=REFRESHES_PER_S,
+                transient=True,
+                get_renderable=self._locked_picture,
+            )
             self._live.start()
         return self
 
@@ -65,7 +67,8 @@ class Display(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
 
     @abstractmethod
     def _picture(self) -> RenderableType:
@@ -167,19 +170,18 @@ class StudyDisplay(Display):
             return Text("")
         now = time.monotonic()
         since = now - self._told_at
-        bar = Table.grid(padding=(0, 2))
-        for _ in range(4):
-            bar.add_column(no_wrap=True)
-        bar.add_row(
+        total = self._record.num_trials
+        texts = (
             "trials",
-            ProgressBar(
-                self._record.num_trials,
-                progress.num_ended,
-                width=max(10, min(40, self._width - 46)),
-            ),
-            f"{progress.num_ended:,}/{self._record.num_trials:,}",
+            f"{progress.num_ended:,}/{total:,}",
             f"{clock(progress.wall_time_s + since)}{self._left(progress, since)}",
         )
+        taken = sum(map(len, texts)) + 2 * len(texts)
+        width = max(5, min(_MAX_BAR, self._width - taken))
+        bar = Table.grid(padding=(0, 2))
+        for _ in range(len(texts) + 1):
+            bar.add_column(no_wrap=True, overflow=self._overflow)
+        bar.add_row(texts[0], ProgressBar(total, progress.num_ended, width=width), *texts[1:])
         parts: list[RenderableType] = [bar]
         if progress.running:
             parts += [Text(""), slots_table(progress.running, now, overflow=self._overflow)]
@@ -204,7 +206,7 @@ class StudyDisplay(Display):
             return f", {_confirmations(progress)}"
         if progress.search_left_s is None:
             return ""
-        return f", {about(max(0.0, progress.search_left_s - since))} of search left"
+        return f", {about(max(0.0, progress.search_left_s - since))} left"
 
     def _lines(self) -> Iterator[str]:
         progress = self._progress
@@ -344,4 +346,4 @@ def _cells(progress: WorkProgress | None) -> tuple[str, str, str, str]:
 
 def _confirmations(progress: Progress) -> str:
     runs = "1 run" if progress.num_confirmed == 1 else f"{progress.num_confirmed} runs"
-    return f"confirming, {runs} finished"
+    return f"confirming: {runs} finished"
