@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from results.masking import masked
 from results.records import Document, TrialRole, TrialRow, TrialState
 
 MAX_LENGTH = 400  # characters of a reason
+MAX_SHOWN = 10  # reasons that people are shown at once
 _FRAME = re.compile(r'\s+File ".*", line \d+')
 
 
@@ -58,6 +59,16 @@ def shown_reason(text: str) -> str:
     """A reason as it may stand on a terminal: one line, without secrets or control characters."""
     line = "".join(c if c.isprintable() else " " for c in masked(text))
     return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 3]}..."
+
+
+def failure_lines(failures: Sequence[Failure]) -> list[str]:
+    """Failures for people, the rarest left out where there are many reasons."""
+    lines = [str(failure) for failure in failures[:MAX_SHOWN]]
+    rest = failures[MAX_SHOWN:]
+    if rest:
+        count = sum(failure.count for failure in rest)
+        lines.append(f"{count} more trials failed, for {len(rest)} other reasons")
+    return lines
 
 
 def failures_of(rows: Iterable[TrialRow]) -> tuple[Failure, ...]:

@@ -421,6 +421,7 @@ class TrialRow(NamedTuple):
         weights_sha256: None where no weights are kept.
         latency_ms: milliseconds of a forward, of any trial; None where the study measures none.
         latency_source: how that is known; None likewise.
+        num_images: images that a COMPLETE trial was evaluated on; 0 where it was looked up.
     """
 
     id: int
@@ -445,6 +446,7 @@ class TrialRow(NamedTuple):
     weights_sha256: str | None
     latency_ms: float | None = None
     latency_source: LatencySource | None = None
+    num_images: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

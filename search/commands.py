@@ -11,8 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from results.export import check_target, read_export
+from results.export import ExportRecord, check_target, read_export
 from results.front import Candidate
+from results.guessing import Guessing, known_class_counts, remedy
 from results.quantities import format_quantity
 from results.records import Fidelity, Study, TrialRole
 from results.report import write_report
@@ -39,6 +40,7 @@ from search.training_inputs import data_for, load_recipe
 from sharedattn.backbones import build, resolve
 from sharedattn.cost import CONVENTION, CostModel
 from sharedattn.data import DataConfig
+from sharedattn.data.balance import guessing_level, imbalance_warnings
 from sharedattn.economics import less_attention_economics
 from sharedattn.errors import InputError
 from sharedattn.latency import LatencySetting
@@ -112,9 +114,8 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
                     console.print(message)
     document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
     _print_front(summary, console)
-    failed = document["trials"]["failed"]
-    if failed:
-        console.print(f"{failed} trials failed; the report has their errors", style="yellow")
+    # What leaves a search without a result is an error, also with --json.
+    _print_failures(summary, console if summary.candidates else errors)
     num_begun = sum(summary.count(TrialRole.SEARCH).values())
     if config.max_latency_ms is not None and num_begun < min(space.in_budget, record.num_trials):
         console.print(
@@ -216,6 +217,7 @@ def front(arguments: argparse.Namespace, console: Console) -> Document:
     path = arguments.out / study.record.name / "report.html"
     console.print(study.record.name, style="bold")
     _print_front(summary, console)
+    _print_failures(summary, console)
     return front_document(summary, report=path if path.is_file() else None)
 
 
@@ -291,9 +293,13 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         f"top1 {record.evaluation.top1:.4f} on {record.evaluation.num_images:,} validation "
         f"images after {record.evaluation.wall_time_s:.0f} s"
     )
+    warnings = _training_warnings(record)
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow")
     console.print(f"exported {arguments.to}")
     return {
         "network": str(spec),
+        "warnings": warnings,
         "top1": record.evaluation.top1,
         "macs": record.macs,
         "params": record.params,
@@ -375,6 +381,25 @@ def doctor(arguments: argparse.Namespace, console: Console) -> Document:
     return document
 
 
+def _training_warnings(record: ExportRecord) -> list[str]:
+    """What people should know of a training that is no better than guessing, or of its data."""
+    counts = known_class_counts(record.data)
+    num_classes = record.spec.backbone.num_classes
+    evaluation = record.evaluation
+    warnings = imbalance_warnings(counts or (), record.data.get("class_names") or ())
+    if num_classes < 2:
+        return warnings
+    guessing = Guessing(
+        level=guessing_level(num_classes, counts),
+        num_classes=num_classes,
+        num_images=evaluation.num_images,
+    )
+    if evaluation.top1 <= guessing.bar:
+        epochs = evaluation.identity.fidelity.epochs
+        warnings.insert(0, f"not above guessing: {guessing.text}; {remedy(epochs)}")
+    return warnings
+
+
 def _errors() -> Console:
     """Where progress and what goes wrong are shown, also with --json."""
     return Console(stderr=True, soft_wrap=True)
@@ -452,7 +477,22 @@ def _holds(folder: Path, candidate: Candidate, study: str) -> bool:
     return made == (study, candidate.number, run.spec_key, run.seed)
 
 
+def _print_failures(summary: StudySummary, console: Console) -> None:
+    """Why trials failed; none that is complete makes it what went wrong."""
+    is_error = bool(summary.failures) and not summary.candidates
+    for line in summary.failure_lines:
+        console.print(
+            f"{'sharedattn: no trial is complete, ' if is_error else ''}{line}",
+            style="red" if is_error else "yellow",
+            markup=False,
+            highlight=False,
+        )
+
+
 def _print_front(summary: StudySummary, console: Console) -> None:
+    if not summary.front.members:
+        console.print("no trial is complete")
+        return
     console.print(front_table(summary.front))
     reference = ", ".join(
         f"{name} {summary.study.record.reference_point[name]:g}"
@@ -466,3 +506,5 @@ def _print_front(summary: StudySummary, console: Console) -> None:
         console.print(str(summary.stopping))
     if summary.inheritance is not None:
         console.print(str(summary.inheritance))
+    for warning in summary.warnings:
+        console.print(f"warning: {warning}", style="yellow")

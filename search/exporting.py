@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -282,6 +283,8 @@ def open_recorded(
 
 def data_document(config: DataConfig, source: DataSource) -> Document:
     """What the database and exports say of the data."""
+    splits: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+    counts = {split: source.class_counts(split) for split in splits}
     return {
         "name": source.name,
         "config": config.to_json(),
@@ -291,6 +294,11 @@ def data_document(config: DataConfig, source: DataSource) -> Document:
             "train": source.num_images("train"),
             "validation": source.num_images("validation"),
             "test": source.num_images("test"),
+        },
+        "class_counts": {
+            split: list(of_classes)
+            for split, of_classes in counts.items()
+            if of_classes is not None
         },
     }
 

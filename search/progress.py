@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from results.failures import MAX_SHOWN
 from results.front import Candidate, study_front
 from results.pareto import Objective
 from results.records import StudyRecord, TrialRole
@@ -30,7 +31,6 @@ REFRESHES_PER_S = 2.0
 FIRST_LINE_AFTER_S = 10.0
 LINE_EVERY_S = 60.0
 FRONT_SHARE = 0.05  # of the driver's time, at most, that reading the front for the display takes
-MAX_FAILURES_SHOWN = 10  # reasons that are told as they come; all are told at the end
 _MIN_FRONT_ROWS = 3
 _MAX_BAR = 40  # columns
 
@@ -159,7 +159,7 @@ class StudyDisplay(Display):
     def _tell_failures(self, failed: Sequence[Failed]) -> None:
         """Print why trials failed, as they do; each reason once."""
         for one in failed[self._num_failures :]:
-            if one.reason not in self._reasons and len(self._reasons) < MAX_FAILURES_SHOWN:
+            if one.reason not in self._reasons and len(self._reasons) < MAX_SHOWN:
                 self._reasons.add(one.reason)
                 self._print(f"{one.name} failed: {one.reason}  ({one.placement})", style="yellow")
         self._num_failures = len(failed)

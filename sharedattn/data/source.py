@@ -101,6 +101,12 @@ class DataSource(ABC):
     def num_images(self, split: Literal["train", "validation", "test"]) -> int:
         """Images of a split; for `train`, of one epoch."""
 
+    def class_counts(
+        self, split: Literal["train", "validation", "test"]
+    ) -> tuple[int, ...] | None:
+        """Images of each class in a split, by label; None: not known."""
+        return None
+
     @abstractmethod
     def train_batches(
         self,
