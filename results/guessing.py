@@ -48,12 +48,12 @@ class Guessing:
         """What the bar is, for people."""
         tries = f", the best of {self.num_tries:,} trainings" if self.num_tries > 1 else ""
         how = (
-            f"{self.num_classes} classes by chance"
+            f"chance among {self.num_classes} classes"
             if self.level * self.num_classes <= 1.0 + 1e-9
             else "always answering the largest class"
         )
         return (
-            f"guessing gets {self.level:.3f} ({how}), and above {self.bar:.3f} would be more than "
+            f"guessing gets {self.level:.3f} ({how}), and only above {self.bar:.3f} is more than "
             f"noise ({self.num_images:,} validation images{tries})"
         )
 
@@ -91,13 +91,13 @@ def guessing_warnings(front: Front, members: Sequence[Candidate], guessing: Gues
         best = max(member.top1 for member in members)
         return [
             f"no placement on the front is above guessing: the best top-1 is "
-            f"{format_fraction(best, None)}, where {guessing.text}; the front says nothing about "
-            f"placements, so {advice}"
+            f"{format_fraction(best)}; {guessing.text}; the front says nothing about placements, "
+            f"so {advice}"
         ]
     ids = ", ".join(str(member.number) for member in members[:_MAX_NAMED])
     more = f" and {len(members) - _MAX_NAMED} more" if len(members) > _MAX_NAMED else ""
     verb = "is" if len(members) == 1 else "are"
     return [
         f"{len(members)} of {len(front.members)} placements on the front {verb} not above "
-        f"guessing (id {ids}{more}), where {guessing.text}; if they should be, {advice}"
+        f"guessing (id {ids}{more}); {guessing.text}; if they should be, {advice}"
     ]

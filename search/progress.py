@@ -16,6 +16,7 @@ from typing import Self
 from rich.console import Console, Group, OverflowMethod, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
@@ -27,7 +28,7 @@ from search.status import Failed, Progress, Running
 from search.tables import members_table
 from sharedattn.progress import ScoringProgress, TrainingProgress, WorkProgress
 
-REFRESHES_PER_S = 2.0
+REFRESHES_PER_S = 1.0
 FIRST_LINE_AFTER_S = 10.0
 LINE_EVERY_S = 60.0
 FRONT_SHARE = 0.05  # of the driver's time, at most, that reading the front for the display takes
@@ -132,6 +133,7 @@ class StudyDisplay(Display):
         self._front: tuple[Candidate, ...] = ()
         self._front_of: tuple[int, int] | None = None  # trials and trainings ended by then
         self._front_due_at = 0.0
+        self._drawing: tuple[object, RenderableType] | None = None
 
     def update(self, progress: Progress) -> None:
         """Take in how far the study is."""
@@ -187,8 +189,16 @@ class StudyDisplay(Display):
             parts += [Text(""), slots_table(progress.running, now, overflow=self._overflow)]
         if self._front:
             room = self._console.height - 5 - len(progress.running) - 3
-            parts += [Text(""), *self._front_so_far(max(_MIN_FRONT_ROWS, room))]
+            parts += [Text(""), self._drawn_front(max(_MIN_FRONT_ROWS, room))]
         return Group(*parts)
+
+    def _drawn_front(self, num_rows: int) -> RenderableType:
+        """The front as drawn before, unless it or its room has changed: it takes the longest."""
+        key = (self._front, num_rows, self._width)
+        if self._drawing is None or self._drawing[0] != key:
+            lines = self._console.render_lines(Group(*self._front_so_far(num_rows)), pad=False)
+            self._drawing = (key, SegmentLines(lines, new_lines=True))
+        return self._drawing[1]
 
     def _front_so_far(self, num_rows: int) -> Iterator[RenderableType]:
         """The front in at most so many rows, spread evenly over it where it has more."""
@@ -275,7 +285,7 @@ def slots_table(
         top1 = "" if one.top1 is None else f"{one.top1:.3f}"
         table.add_row(
             one.name,
-            Text(one.placement),  # as a plain text its brackets would be markup
+            Text(_what(one)),  # as a plain text its brackets would be markup
             epoch,
             speed,
             loss,
@@ -326,6 +336,12 @@ def about(seconds: float) -> str:
         return f"about {seconds / 60:.0f} min"
     hours = seconds / 3600
     return f"about {hours:.1f} h" if hours < 10 else f"about {hours:.0f} h"
+
+
+def _what(running: Running) -> str:
+    if isinstance(running.progress, ScoringProgress):
+        return f"{running.progress.placements:,} placements"
+    return running.placement
 
 
 def _cells(progress: WorkProgress | None) -> tuple[str, str, str, str]:

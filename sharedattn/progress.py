@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-EVERY_S = 1.0
+EVERY_S = 1.0  # between two messages, at least
 _WINDOW = 20  # messages over which a speed is measured
 
 
@@ -83,30 +83,22 @@ OnProgress = Callable[[WorkProgress], None]
 
 
 class TrainingMeter:
-    """Tells a callback how far a training is, at most once in `every_s`.
+    """Tells a callback how far a training is: once in `EVERY_S`, and where it is validated.
 
     Args:
         on_progress: told.
         epochs: epochs of the training.
         steps: steps of an epoch.
         batch_size: images of a step, those of all processes.
-        every_s: least seconds between two messages.
     """
 
     def __init__(
-        self,
-        on_progress: OnProgress,
-        *,
-        epochs: int,
-        steps: int,
-        batch_size: int,
-        every_s: float = EVERY_S,
+        self, on_progress: OnProgress, *, epochs: int, steps: int, batch_size: int
     ) -> None:
         self._on_progress = on_progress
         self._epochs = epochs
         self._steps = steps
         self._batch_size = batch_size
-        self._every_s = every_s
         self._epoch = self._step = self._steps_here = 0
         self._told_at = self._paused_at = time.perf_counter()
         self._pauses_s = self._paused_at  # so that the training's clock starts at 0
@@ -121,7 +113,7 @@ class TrainingMeter:
         """A step is done; `loss_sum` sums the losses of the epoch's steps, a scalar."""
         self._step += 1
         self._steps_here += 1
-        if time.perf_counter() - self._told_at >= self._every_s:
+        if time.perf_counter() - self._told_at >= EVERY_S:
             # Reading it waits for the device, so that the clock is read afterwards.
             self._tell(loss_sum.item() / self._step)
 
@@ -154,26 +146,22 @@ class TrainingMeter:
 
 
 class ScoringMeter:
-    """Tells a callback how far a scoring is, at most once in `every_s`.
+    """Tells a callback how far a scoring is, once in `EVERY_S`.
 
     Args:
         on_progress: told.
         placements: placements that are scored.
-        every_s: least seconds between two messages.
     """
 
-    def __init__(
-        self, on_progress: OnProgress, *, placements: int, every_s: float = EVERY_S
-    ) -> None:
+    def __init__(self, on_progress: OnProgress, *, placements: int) -> None:
         self._on_progress = on_progress
         self._placements = placements
-        self._every_s = every_s
         self._began_at = self._told_at = time.perf_counter()
 
     def tell(self, share: float) -> None:
         """A share of the work is done, 0 to 1."""
         now = time.perf_counter()
-        if now - self._told_at < self._every_s:
+        if now - self._told_at < EVERY_S:
             return
         self._told_at = now
         left_s = (now - self._began_at) * (1.0 - share) / share if share > 0 else None
