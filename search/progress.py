@@ -276,16 +276,18 @@ def slots_table(
     """
     table = Table(box=None, header_style="dim", pad_edge=False, expand=False)
     has_top1 = any(one.top1 is not None for one in running)
-    table.add_column("running", no_wrap=True)
-    table.add_column("placement", no_wrap=True, overflow=overflow)
+    table.add_column("running", no_wrap=True, overflow=overflow)
+    # The one column that may be narrower than its texts, which are cut and not wrapped.
+    table.add_column("placement")
     for name in ("epoch", "images/s", "loss", *(("top1",) if has_top1 else ()), "time", "left"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True, overflow=overflow)
     for one in running:
         epoch, speed, loss, left = _cells(one.progress)
         top1 = "" if one.top1 is None else f"{one.top1:.3f}"
         table.add_row(
             one.name,
-            Text(_what(one)),  # as a plain text its brackets would be markup
+            # As a plain text its brackets would be markup.
+            Text(_what(one), no_wrap=True, overflow=overflow),
             epoch,
             speed,
             loss,

@@ -44,17 +44,14 @@ def members_table(
         *((("latency", "right"),) if is_timed else ()),
         ("seeds", "right"),
     ):
-        is_cut = one_line and name == "placement"
-        table.add_column(
-            name,
-            justify=justify,
-            no_wrap=one_line,
-            overflow=overflow if is_cut else "fold",
-        )
+        # Where there is one line, the placement alone may have less room than its text.
+        no_wrap = one_line and name != "placement"
+        table.add_column(name, justify=justify, no_wrap=no_wrap, overflow=overflow)
     for member in members:
         table.add_row(
             str(member.number),
-            Text(member.placement),  # as a plain text its brackets would be markup
+            # As a plain text its brackets would be markup.
+            Text(member.placement, no_wrap=one_line, overflow=overflow if one_line else None),
             format_fraction(member.top1, member.top1_standard_error),
             format_quantity(member.macs),
             format_quantity(member.params),

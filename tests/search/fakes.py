@@ -15,6 +15,7 @@ from results.records import Fidelity
 from search.evaluators import Evaluator, Measurement, Report
 from search.executors import Executor, Lost, Preempted, Reported, advance
 from sharedattn.errors import InputError
+from sharedattn.progress import TrainingProgress
 from sharedattn.ranks import ALONE, Rank
 
 
@@ -152,6 +153,38 @@ class Ranked(Staged):
             raise ArithmeticError(f"in process 1 of {self.rank.of}, on {threads} threads")
         self.rank.sum_(torch.zeros(1))
         return (yield from super().evaluate(task))
+
+
+@dataclass(frozen=True)
+class Talking(Ranked):
+    """Says `times` over how far it is, waiting a little in between, and then measures."""
+
+    times: int = 3
+    pause_s: float = 0.0
+
+    @property
+    def rungs(self):
+        return ()
+
+    def evaluate(self, task, on_progress=None):
+        for step in range(1, self.times + 1):
+            if on_progress is not None:
+                on_progress(progress_at(step, self.times))
+            time.sleep(self.pause_s)
+        yield from ()
+        return self.measure(task)
+
+
+def progress_at(step, steps, epoch=1, epochs=1):
+    return TrainingProgress(
+        epoch=epoch,
+        epochs=epochs,
+        step=step,
+        steps=steps,
+        images_per_s=212.4,
+        loss=1.2344,
+        left_s=42.6,
+    )
 
 
 @dataclass(frozen=True)
