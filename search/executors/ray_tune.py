@@ -226,13 +226,11 @@ class _BoardReader:
 
     def open(self) -> None:
         """Start the actor beside the driver, where it takes no core; nobody waits for it."""
-        here = NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(),  # type: ignore[no-untyped-call]
-            soft=True,
-        )
-        self.actor = ray.remote(
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board: Any = ray.remote(_Board)
+        self.actor = board.options(
             num_cpus=0, max_pending_calls=_MAX_PENDING, scheduling_strategy=here
-        )(_Board).remote()
+        ).remote()
 
     def read(self) -> dict[int, WorkProgress]:
         """What trials have said, as far as it is here; empty where the board has gone."""
