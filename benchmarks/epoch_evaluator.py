@@ -26,6 +26,7 @@ from results.checkpoints import CheckpointStore
 from results.records import Fidelity
 from results.weights import WeightsStore
 from search.evaluators import Evaluator, Measurement, Report, Task
+from sharedattn.progress import OnProgress
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class EpochEvaluator(Evaluator):
     def rungs(self) -> tuple[int, ...]:
         return (self.epochs // 2,)
 
-    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[Report, None, Measurement]:
         assert task.checkpoint is not None
         checkpoints = CheckpointStore(self.blobs)
         state = checkpoints.load(task.checkpoint)

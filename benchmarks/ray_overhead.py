@@ -37,7 +37,8 @@ from results.store import Store  # noqa: E402
 from search.executors import TrialResources, ray_tune  # noqa: E402
 from search.provenance import provenance  # noqa: E402
 from search.searchers import SEARCHERS  # noqa: E402
-from search.study import Progress, StudyLoop  # noqa: E402
+from search.status import Progress  # noqa: E402
+from search.study import StudyLoop  # noqa: E402
 from spaces.budget import CountedSpace  # noqa: E402
 from spaces.space import Space  # noqa: E402
 

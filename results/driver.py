@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from results.errors import StaleAttemptError, StorageError
+from results.failures import reason_of, shown_reason
 from results.inserts import insert_or_find, insert_or_replace
 from results.models import Base, utc_now
 from results.reconnecting import outlast
@@ -399,7 +400,7 @@ class StudyDriver:
 
         Args:
             trial_id: a RUNNING trial.
-            traceback: whole; its last line becomes the trial's error.
+            traceback: whole; the line that says why becomes the trial's error, see `reason_of`.
             attempt: number of its last attempt.
             outcome: how that one ended: FAILED, LOST or PREEMPTED.
             sampler_attributes: as in `finish_trial`.
@@ -409,7 +410,8 @@ class StudyDriver:
             StaleAttemptError: that attempt is not the open one.
         """
         _check_unfinished(outcome)
-        lines = traceback.strip().splitlines()
+        # Of several megabytes, in an extreme case: a column for people has a line of it.
+        error = shown_reason(reason_of(traceback))
 
         def write(connection: Connection) -> None:
             self._close_attempt(connection, trial_id, attempt, outcome, traceback=traceback)
@@ -419,7 +421,7 @@ class StudyDriver:
                 TrialState.FAILED,
                 sampler_attributes,
                 searcher_attributes,
-                error=lines[-1] if lines else "unknown error",
+                error=error,
             )
 
         self._write(write)

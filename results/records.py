@@ -405,7 +405,7 @@ class TrialRow(NamedTuple):
         replicate: r; the training seed is the study's seed + r.
         state: RUNNING, COMPLETE, PRUNED or FAILED.
         reused: whether its evaluation was there already, from this study or another.
-        error: last line of the traceback of a failed trial.
+        error: the line of a failed trial's traceback that says why, see `reason_of`.
         created_at: naive UTC.
         finished_at: naive UTC; None while RUNNING.
         spec_key: sha256 of the spec.
@@ -421,6 +421,7 @@ class TrialRow(NamedTuple):
         weights_sha256: None where no weights are kept.
         latency_ms: milliseconds of a forward, of any trial; None where the study measures none.
         latency_source: how that is known; None likewise.
+        num_images: images that a COMPLETE trial was evaluated on; 0 where it was looked up.
     """
 
     id: int
@@ -445,6 +446,7 @@ class TrialRow(NamedTuple):
     weights_sha256: str | None
     latency_ms: float | None = None
     latency_source: LatencySource | None = None
+    num_images: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ _TRIAL_COLUMNS = (
     models.Evaluation.weights_sha256,
     models.Latency.latency_ms,
     models.Latency.latency_source,
+    models.Evaluation.num_images,
 )
 _PARAMETER_COLUMNS = (
     models.Trial.id,

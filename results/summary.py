@@ -11,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from results.failures import Failure, failure_lines, failures_of
 from results.front import (
     Candidate,
     Front,
     all_vanilla,
     candidates,
+    candidates_at,
     objective_values,
     study_front,
 )
+from results.guessing import Guessing, guessing_warnings, known_class_counts
 from results.inheritance import Inheritance, inheritance_of
 from results.pareto import Objective, hypervolume, hypervolume_history, knee, parse_objectives
 from results.quantities import format_cost, parse_milliseconds, parse_quantity
@@ -34,6 +37,7 @@ from results.records import (
 )
 from results.stopping import Stopping, stopping_of
 from results.store import Store
+from sharedattn.data.balance import guessing_level, imbalance_warnings
 from sharedattn.errors import InputError
 
 _LIMIT = re.compile(r"(macs|params|latency_ms)\s*(<=?)\s*(.+)")
@@ -99,6 +103,50 @@ class StudySummary:
             record.reference_point,
             fine_tuned=record.fine_tunes,
         )
+
+    @cached_property
+    def failures(self) -> tuple[Failure, ...]:
+        """Why trials of both roles failed, the most frequent reason first."""
+        return failures_of(self.rows)
+
+    @property
+    def failure_lines(self) -> list[str]:
+        """The failures, for people."""
+        return failure_lines(self.failures)
+
+    @cached_property
+    def guessing(self) -> Guessing | None:
+        """What guessing gets on the front's images; None where nobody has looked at any."""
+        counts = known_class_counts(self.study.record.data)
+        chance = self.study.record.reference_point.get("top1", 0.0)
+        num_classes = len(counts) if counts else round(1.0 / chance) if chance > 0 else 0
+        num_images = min((m.runs[0].num_images or 0 for m in self.front.members), default=0)
+        if num_classes < 2 or not num_images or self.front.fidelity is None:
+            return None
+        pool = candidates_at(self.rows, self.front.fidelity, self.study.record.confirm_seeds)
+        return Guessing(
+            level=guessing_level(num_classes, counts),
+            num_classes=num_classes,
+            num_images=num_images,
+            num_tries=len(pool),
+        )
+
+    @cached_property
+    def guessers(self) -> tuple[Candidate, ...]:
+        """The front's members that are not above guessing, by more than the images' noise."""
+        guessing = self.guessing
+        if guessing is None:
+            return ()
+        return tuple(member for member in self.front.members if member.top1 <= guessing.bar)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What people should know before they believe the front; one sentence each."""
+        data = self.study.record.data
+        balance = imbalance_warnings(known_class_counts(data) or (), data.get("classes") or ())
+        if self.guessing is None:
+            return tuple(balance)
+        return (*guessing_warnings(self.front, self.guessers, self.guessing), *balance)
 
     @cached_property
     def hypervolume(self) -> float:
@@ -247,6 +295,8 @@ def front_document(
         "study": summary.study.record.name,
         "fingerprint": summary.study.record.fingerprint,
         "trials": summary.count(TrialRole.SEARCH),
+        "failures": [failure.to_json() for failure in summary.failures],
+        "warnings": list(summary.warnings),
         "stopping": None if summary.stopping is None else summary.stopping.to_json(),
         "confirmations": summary.count(TrialRole.CONFIRM),
         "objectives": list(summary.study.record.objectives),

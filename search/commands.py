@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from results.export import check_target, read_export
+from results.export import ExportRecord, check_target, read_export
 from results.front import Candidate
+from results.guessing import Guessing, known_class_counts, remedy
 from results.quantities import format_quantity
 from results.records import Fidelity, Study, TrialRole
 from results.report import write_report
@@ -34,7 +35,7 @@ from search.exporting import export_placement, open_recorded, train_placement, v
 from search.machines import processes_here, resolve_device
 from search.places import storage_url, weights_store
 from search.plan_text import Work, cost_plan, data_plan, plan_lines
-from search.progress import ProgressDisplay
+from search.progress import StudyDisplay, TrainingDisplay
 from search.run import prepare, run_search, search_plan
 from search.tables import (
     analysis_notes,
@@ -50,6 +51,7 @@ from search.training_inputs import load_recipe
 from sharedattn.backbones import build, resolve
 from sharedattn.cost import CONVENTION, CostModel
 from sharedattn.data import DataConfig, open_data
+from sharedattn.data.balance import guessing_level, imbalance_warnings
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.economics import less_attention_economics
 from sharedattn.errors import InputError
@@ -68,16 +70,16 @@ SCAN_LINE_EVERY_S = 5.0
 def search(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn search`: the main job, to its report and its exported knee."""
     started = time.monotonic()
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = _errors()
     config = _config(arguments, budget=_budget(arguments), data_options=_data_options(arguments))
     prepared = prepare(config, on_scan=_scan_display(errors), remember=not arguments.dry_run)
     record, space = prepared.record, prepared.space
+    folder = config.out / record.name
+    check_target(folder / "knee", onnx=False)
     plan = search_plan(prepared)
     _print_plan(plan, errors)
     if arguments.dry_run:
         return {"study": record.name, "plan": plan}
-    folder = config.out / record.name
-    check_target(folder / "knee", onnx=False)
 
     def introduce(study: Study) -> None:
         console.print(study.record.name, style="bold")
@@ -96,7 +98,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         errors.print(f"measuring latencies: {setting}", highlight=False, markup=False)
 
     with Store.open(prepared.storage, create=True) as store:
-        with ProgressDisplay(errors, record, prepared.objectives) as display:
+        with StudyDisplay(errors, record, prepared.objectives) as display:
             study = run_search(
                 prepared,
                 store,
@@ -113,22 +115,25 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
             # A finished study is asked again for its result: what stands there is not made anew,
             # nor is the test split opened once more.
             if not _holds(exported, summary.knee, record.name):
-                message = export_placement(
-                    store,
-                    summary,
-                    "knee",
-                    exported,
-                    weights=prepared.weights,
-                    # The machine that drives a cluster may have no GPU of its own.
-                    device=resolve_device("auto" if config.executor == "ray" else config.device),
-                )
+                with TrainingDisplay(errors, "export", summary.knee.placement) as export_display:
+                    message = export_placement(
+                        store,
+                        summary,
+                        "knee",
+                        exported,
+                        weights=prepared.weights,
+                        # The machine that drives a cluster may have no GPU of its own.
+                        device=resolve_device(
+                            "auto" if config.executor == "ray" else config.device
+                        ),
+                        on_progress=export_display.tell,
+                    )
                 if message is not None:
                     console.print(message)
     document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
     _print_front(summary, console)
-    failed = document["trials"]["failed"]
-    if failed:
-        console.print(f"{failed} trials failed; the report has their errors", style="yellow")
+    # What leaves a search without a result is an error, also with --json.
+    _print_failures(summary, console if summary.candidates else errors)
     num_begun = sum(summary.count(TrialRole.SEARCH).values())
     if config.max_latency_ms is not None and num_begun < min(space.in_budget, record.num_trials):
         console.print(
@@ -231,6 +236,7 @@ def front(arguments: argparse.Namespace, console: Console) -> Document:
     path = arguments.out / study.record.name / "report.html"
     console.print(study.record.name, style="bold")
     _print_front(summary, console)
+    _print_failures(summary, console)
     return front_document(summary, report=path if path.is_file() else None)
 
 
@@ -252,19 +258,22 @@ def export(arguments: argparse.Namespace, console: Console) -> Document:
         summary = StudySummary.read(store, study)
         name = "".join(c if c.isalnum() else "-" for c in arguments.pick).strip("-")
         folder = arguments.to or arguments.out / study.record.name / name
-        message = export_placement(
-            store,
-            summary,
-            arguments.pick,
-            folder,
-            weights=weights_store(
-                arguments.weights_dir or study.record.weights_dir, store.url, arguments.out
-            ),
-            device=resolve_device(arguments.device),
-            onnx=arguments.onnx,
-            data=arguments.data,
-            data_root=arguments.data_root,
-        )
+        placement = summary.pick(arguments.pick).placement
+        with TrainingDisplay(_errors(), "export", placement) as display:
+            message = export_placement(
+                store,
+                summary,
+                arguments.pick,
+                folder,
+                weights=weights_store(
+                    arguments.weights_dir or study.record.weights_dir, store.url, arguments.out
+                ),
+                device=resolve_device(arguments.device),
+                onnx=arguments.onnx,
+                data=arguments.data,
+                data_root=arguments.data_root,
+                on_progress=display.tell,
+            )
     if message is not None:
         console.print(message)
     console.print(f"exported {folder}")
@@ -290,30 +299,36 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     if arguments.processes_per_trial is not None:
         check_whole("--processes-per-trial", arguments.processes_per_trial, 1, MAX_WORKERS)
     device = resolve_device(arguments.device)
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = _errors()
     spec, data, recipe = _training(arguments, errors)
     plan = training_plan(spec, data, recipe, device)
     _print_plan(plan, errors)
     if arguments.dry_run:
         return {"network": str(spec), "plan": plan}
-    record = train_placement(
-        spec,
-        data,
-        recipe,
-        arguments.to,
-        seed=arguments.seed,
-        device=device,
-        num_processes=processes_here(arguments.processes_per_trial, device),
-        onnx=arguments.onnx,
-    )
+    with TrainingDisplay(errors, "train", str(spec.placement)) as display:
+        record = train_placement(
+            spec,
+            data,
+            recipe,
+            arguments.to,
+            seed=arguments.seed,
+            device=device,
+            num_processes=processes_here(arguments.processes_per_trial, device),
+            onnx=arguments.onnx,
+            on_progress=display.tell,
+        )
     console.print(str(spec), style="bold")
     console.print(
         f"top1 {record.evaluation.top1:.4f} on {record.evaluation.num_images:,} validation "
         f"images after {record.evaluation.wall_time_s:.0f} s"
     )
+    warnings = _training_warnings(record)
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow")
     console.print(f"exported {arguments.to}")
     return {
         "network": str(spec),
+        "warnings": warnings,
         "top1": record.evaluation.top1,
         "macs": record.macs,
         "params": record.params,
@@ -395,6 +410,30 @@ def doctor(arguments: argparse.Namespace, console: Console) -> Document:
     console.print(checks_table(document["checks"]))
     console.print("ready" if document["ok"] else "not ready", style="bold")
     return document
+
+
+def _training_warnings(record: ExportRecord) -> list[str]:
+    """What people should know of a training that is no better than guessing, or of its data."""
+    counts = known_class_counts(record.data)
+    num_classes = record.spec.backbone.num_classes
+    evaluation = record.evaluation
+    warnings = imbalance_warnings(counts or (), record.data.get("classes") or ())
+    if num_classes < 2:
+        return warnings
+    guessing = Guessing(
+        level=guessing_level(num_classes, counts),
+        num_classes=num_classes,
+        num_images=evaluation.num_images,
+    )
+    if evaluation.top1 <= guessing.bar:
+        epochs = evaluation.identity.fidelity.epochs
+        warnings.insert(0, f"not above guessing: {guessing.text}; {remedy(epochs)}")
+    return warnings
+
+
+def _errors() -> Console:
+    """Where progress and what goes wrong are shown, also with --json."""
+    return Console(stderr=True, soft_wrap=True)
 
 
 def _config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:
@@ -546,7 +585,22 @@ def _holds(folder: Path, candidate: Candidate, study: str) -> bool:
     return made == (study, candidate.number, run.spec_key, run.seed)
 
 
+def _print_failures(summary: StudySummary, console: Console) -> None:
+    """Why trials failed; none that is complete makes it what went wrong."""
+    is_error = bool(summary.failures) and not summary.candidates
+    for line in summary.failure_lines:
+        console.print(
+            f"{'sharedattn: no trial is complete, ' if is_error else ''}{line}",
+            style="red" if is_error else "yellow",
+            markup=False,
+            highlight=False,
+        )
+
+
 def _print_front(summary: StudySummary, console: Console) -> None:
+    if not summary.front.members:
+        console.print("no trial is complete")
+        return
     console.print(front_table(summary.front))
     reference = ", ".join(
         f"{name} {summary.study.record.reference_point[name]:g}"
@@ -560,3 +614,5 @@ def _print_front(summary: StudySummary, console: Console) -> None:
         console.print(str(summary.stopping))
     if summary.inheritance is not None:
         console.print(str(summary.inheritance))
+    for warning in summary.warnings:
+        console.print(f"warning: {warning}", style="yellow")

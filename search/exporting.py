@@ -29,6 +29,7 @@ from sharedattn.data.source import SplitName
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import NetworkSpec
+from sharedattn.progress import OnProgress
 from sharedattn.recipe import Recipe
 from sharedattn.timing import torch_threads
 from sharedattn.training import Metrics, check_recipe, evaluate
@@ -45,6 +46,7 @@ def export_placement(
     onnx: bool = False,
     data: str | None = None,
     data_root: str | None = None,
+    on_progress: OnProgress | None = None,
 ) -> str | None:
     """Export the best run of a placement that a study has evaluated.
 
@@ -61,6 +63,7 @@ def export_placement(
         onnx: whether to write model.onnx as well.
         data: where the study's data is now; None: where it was.
         data_root: likewise, of a named data set.
+        on_progress: told how far a training is; None: nobody is.
 
     Returns:
         The sentence that says why the placement was trained again; None: it was not.
@@ -131,6 +134,7 @@ def export_placement(
             threads=evaluation.threads,
             device=device,
             start=None if shared is None else _Start(shared, str(starts_from)),
+            on_progress=on_progress,
         )
     _write(
         folder,
@@ -162,6 +166,7 @@ def train_placement(
     device: str,
     num_processes: int = 1,
     onnx: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> ExportRecord:
     """Train one placement by the whole recipe, and export it.
 
@@ -174,6 +179,7 @@ def train_placement(
         device: where to train.
         num_processes: processes that train it together.
         onnx: whether to write model.onnx as well.
+        on_progress: told how far the training is; None: nobody is.
 
     Returns:
         What was exported.
@@ -193,6 +199,7 @@ def train_placement(
         threads=torch.get_num_threads(),
         device=device,
         num_processes=num_processes,
+        on_progress=on_progress,
     )
     return _write(
         folder,
@@ -344,6 +351,7 @@ def _train(
     device: str,
     num_processes: int = 1,
     start: _Start | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[EvaluationRecord, dict[str, torch.Tensor]]:
     """Train on as many threads as the run that is repeated.
 
@@ -358,11 +366,11 @@ def _train(
     try:
         with torch_threads(threads):
             if start is None:
-                measured = measure(evaluator, task)
+                measured = measure(evaluator, task, on_progress)
             else:
                 task = start.shared.fine_tuning_task(task, start.weights_sha256)
                 network = start.shared.member(spec.placement, start.weights_sha256)
-                measured = outcome(scratch.train(task, network))
+                measured = outcome(scratch.train(task, network, on_progress=on_progress))
             evaluation = evaluation_record(task, measured, threads)
         assert evaluation.weights_sha256 is not None
         return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)

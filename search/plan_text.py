@@ -16,6 +16,7 @@ from results.records import Document
 from sharedattn.backbones import build, resolve
 from sharedattn.cost import CostModel
 from sharedattn.data import DataConfig, DataSource
+from sharedattn.data.balance import imbalance_warnings
 from sharedattn.data.source import SplitName
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
@@ -92,6 +93,7 @@ def data_plan(config: DataConfig, source: DataSource) -> Document:
             if source.num_images(split)
         },
         "left_out": list(source.notes),
+        "warnings": imbalance_warnings(source.class_counts("validation") or (), names or ()),
         "pixels": {
             "image_size": source.image_size,
             "in_chans": source.in_chans,
@@ -179,6 +181,7 @@ def plan_lines(data: Document, cost: Document | None) -> list[str]:
         + ("" if "test" in splits else "; no test split")
     )
     lines += [f"        {note}" for note in data["left_out"]]
+    lines += [f"        warning: {warning}" for warning in data["warnings"]]
     lines.append(f"pixels  {_pixels_text(data['pixels'])}")
     if cost is not None:
         lines += _cost_lines(cost)

@@ -20,13 +20,16 @@ from search.executors import (
     Event,
     Finished,
     Lost,
+    Message,
     Preempted,
+    Progressed,
     Reported,
     TrialResources,
     advance,
 )
-from search.executors.children import Child
+from search.executors.children import Child, offer
 from sharedattn.errors import InputError
+from sharedattn.progress import OnProgress, WorkProgress
 from sharedattn.ranks import Rank, Rendezvous, join
 
 # A process that dies breaks the connections of the others, which may be heard of first.
@@ -64,8 +67,10 @@ class ProcessGroupEvaluator(Evaluator):
     def rungs(self) -> tuple[int, ...]:
         return self.evaluator.rungs
 
-    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
-        group = _Group()
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[Report, None, Measurement]:
+        group = _Group(on_progress)
         try:
             group.start(self.evaluator, self.num_processes, task)
             while isinstance(event := group.wait(), Reported):
@@ -108,7 +113,8 @@ def processes_per_trial(asked: int | None, resources: TrialResources, device: st
 class _Group:
     """The processes of one evaluation."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._on_progress = on_progress
         self._rendezvous = Rendezvous()
         self._children: list[Child] = []
 
@@ -117,7 +123,8 @@ class _Group:
         threads = max(1, torch.get_num_threads() // num_processes)
         for index in range(num_processes):
             own = replace(evaluator, rank=Rank(index, num_processes))  # type: ignore[type-var]
-            child = Child.start(_evaluate, own, task, self._rendezvous.port, threads)
+            is_watched = index == 0 and self._on_progress is not None
+            child = Child.start(_evaluate, own, task, self._rendezvous.port, threads, is_watched)
             self._children.append(child)
 
     def end(self) -> None:
@@ -137,10 +144,15 @@ class _Group:
             # Those that have answered are watched too: they might die meanwhile.
             for ready in wait(list(index_of)):
                 index = index_of[ready]  # type: ignore[index]
+                event: Message
                 try:
                     event = self._children[index].pipe.recv()
                 except (EOFError, ConnectionResetError):
                     event = self._death(index)
+                if isinstance(event, Progressed):
+                    assert self._on_progress is not None
+                    self._on_progress(event.progress)
+                    continue
                 if not isinstance(event, Reported | Finished):
                     raise EvaluationEndedError(self._first_death() or event)
                 events[index] = event
@@ -164,11 +176,20 @@ class _Group:
 
 
 def _evaluate(
-    pipe: Connection, evaluator: RankedEvaluator, task: Task, port: int, threads: int
+    pipe: Connection,
+    evaluator: RankedEvaluator,
+    task: Task,
+    port: int,
+    threads: int,
+    is_watched: bool,
 ) -> None:
     """A process's life: events out, whether to go on in, until it is ended."""
     torch.set_num_threads(threads)
-    evaluation = _evaluate_as_rank(evaluator, task, port)
+
+    def tell(progress: WorkProgress) -> None:
+        offer(pipe, Progressed(progress))
+
+    evaluation = _evaluate_as_rank(evaluator, task, port, tell if is_watched else None)
     try:
         # After its last event it stays: a process that leaves breaks the others' connections.
         while True:
@@ -179,7 +200,7 @@ def _evaluate(
 
 
 def _evaluate_as_rank(
-    evaluator: RankedEvaluator, task: Task, port: int
+    evaluator: RankedEvaluator, task: Task, port: int, on_progress: OnProgress | None
 ) -> Generator[Report, None, Measurement]:
     join(evaluator.rank, port, evaluator.device)
-    return (yield from evaluator.evaluate(task))
+    return (yield from evaluator.evaluate(task, on_progress))

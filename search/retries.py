@@ -7,13 +7,27 @@ network too large for the memory; a slot that is taken away says nothing of the 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from results.errors import StorageError
+from results.failures import reason_of, shown_reason
 from search.errors import SharedWorkError
-from search.evaluators import Measurement, Report, Task
-from search.executors import DiskFull, Event, Executor, Finished, Lost, Preempted, Reported
+from search.evaluators import Measurement, Task
+from search.executors import (
+    DiskFull,
+    Event,
+    Executor,
+    Finished,
+    Lost,
+    Preempted,
+    Progressed,
+    Reported,
+)
+from search.status import Running
+
+TICK_S = 1.0  # between two looks at what runs, where nothing happens
 
 MAX_DEATHS = 2  # of a task's workers, in one run: more of them are the task's own fault
 MAX_PREEMPTIONS = 100  # of a task, in one run: a machine that takes every slot away is no use
@@ -60,14 +74,16 @@ def run_tasks(
     executor: Executor,
     tasks: Sequence[Task],
     *,
-    on_report: Callable[[Report], None] | None = None,
+    name: str,
+    on_running: Callable[[tuple[Running, ...]], None],
 ) -> Iterator[tuple[Task, Measurement, int]]:
     """Run tasks that all others wait for, in whatever order they end.
 
     Args:
         executor: with no task in its slots.
         tasks: those that lose their worker or slot are run again.
-        on_report: called with what a task has reported; it goes on.
+        name: what the tasks are, for people.
+        on_running: called every `TICK_S` and whenever something has happened, with what runs.
 
     Yields:
         A task, what it measured, and the torch threads of its worker.
@@ -79,27 +95,34 @@ def run_tasks(
     tickets = itertools.count()
     waiting = [(task, Retries()) for task in reversed(tasks)]
     flights: dict[int, tuple[Task, Retries]] = {}
+    running: dict[int, Running] = {}
     while waiting or flights:
         while waiting and executor.num_free:
             ticket = next(tickets)
             flights[ticket] = waiting.pop()
+            running[ticket] = Running(name=name, started_at=time.monotonic())
             executor.submit(ticket, flights[ticket][0])
-        for ticket, event in executor.wait():
+        on_running(tuple(running.values()))
+        for ticket, event in executor.wait(TICK_S):
+            if isinstance(event, Progressed):
+                running[ticket] = replace(running[ticket], progress=event.progress)
+                continue
             check_room(event)
             if isinstance(event, Reported):
-                if on_report is not None:
-                    on_report(event.report)
+                running[ticket] = replace(running[ticket], top1=event.report.top1)
                 executor.go_on(ticket)
                 continue
             task, retries = flights.pop(ticket)
+            del running[ticket]
             if isinstance(event, Finished):
                 yield task, event.measurement, event.threads
             elif isinstance(event, Lost | Preempted) and not retries.after(event).exhausted:
                 waiting.append((task, retries.after(event)))
             else:
                 assert not isinstance(event, DiskFull)
-                why = event.reason if isinstance(event, Lost | Preempted) else event.traceback
+                if isinstance(event, Lost | Preempted):
+                    raise SharedWorkError(f"{name} failed: {shown_reason(event.reason)}")
+                # The traceback is for a caller who asks: people are shown its last line.
                 raise SharedWorkError(
-                    f"`what all placements share is computed` must hold, but "
-                    f"{type(task).__name__} ended by: {why.strip()}"
-                )
+                    f"{name} failed: {shown_reason(reason_of(event.traceback))}"
+                ) from RuntimeError(event.traceback)

@@ -38,8 +38,9 @@ from search.plan_text import Work, cost_plan, data_plan, drawn_placements
 from search.process_group import in_processes, processes_per_trial
 from search.provenance import provenance
 from search.searchers import SEARCHERS
+from search.status import Progress
 from search.stopping import STOPPINGS, EarlyStopping, default_rungs
-from search.study import Progress, StudyLoop
+from search.study import StudyLoop
 from search.study_name import check_folder, made_name
 from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
 from search.training_inputs import Start, load_recipe, load_supernet_recipe
@@ -352,7 +353,7 @@ def run_search(
         store: its database, open.
         on_latency: called before a new study's latencies are measured, which takes a while.
         on_begin: called with the study once this process may drive it.
-        on_progress: called whenever something has happened.
+        on_progress: called whenever something has happened, and once a second where nothing has.
 
     Returns:
         The finished study.

@@ -24,11 +24,13 @@ from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from results.checkpoints import CheckpointStore
 from results.driver import StudyDriver
+from results.failures import reason_of, shown_reason
 from results.front import next_confirmations, study_front
 from results.pareto import Objective, hypervolume, non_dominated, to_losses
 from results.records import (
@@ -40,7 +42,6 @@ from results.records import (
     Study,
     TrialParameters,
     TrialRole,
-    TrialRow,
     TrialState,
 )
 from results.store import Store
@@ -52,12 +53,14 @@ from search.executors import (
     Finished,
     Lost,
     Preempted,
+    Progressed,
     Raised,
     Reported,
 )
 from search.latency import Latencies
-from search.retries import Retries, check_room
+from search.retries import TICK_S, Retries, check_room
 from search.searchers import PastTrial, Proposal, Searcher
+from search.status import Failed, Progress, Running
 from search.stopping import EarlyStopping, RungPoint
 from sharedattn.backbones import describe, resolve
 from sharedattn.cost import CostModel
@@ -68,27 +71,6 @@ from spaces.budget import CountedSpace
 MAX_PROPOSALS = 10  # of a searcher for one trial, before an unseen placement is drawn
 MAX_DRAWS = 200  # of unseen placements, before they are listed
 MAX_LISTED = 1000  # placements that are all timed before a bound on latency ends a search
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a study is, for whoever watches.
-
-    Attributes:
-        phase: search, or confirm once all search trials are finished.
-        doing: what is done just now, where that is no trial; empty: trials are run.
-        num_ended: search trials that are complete, pruned or failed.
-        running: placements in flight.
-        load_rows: reads every trial with its results from the database.
-        wall_time_s: seconds since this run began.
-    """
-
-    phase: TrialRole
-    doing: str
-    num_ended: int
-    running: tuple[str, ...]
-    load_rows: Callable[[], list[TrialRow]]
-    wall_time_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +92,13 @@ class Flight:
     number: int
     task: Task
     retries: Retries = Retries()
+
+    @property
+    def name(self) -> str:
+        """What it is, for people: a confirmation is of a placement, and told by its seed."""
+        if self.role is TrialRole.SEARCH:
+            return f"search {self.number}"
+        return f"seed {self.task.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +140,7 @@ class StudyLoop:
         weights: where the evaluator keeps weights; None: it keeps none.
         checkpoints: where it keeps unfinished trainings; None: nowhere.
         latencies: those of placements; None: no objective or bound asks for them.
-        on_progress: called whenever something has happened.
+        on_progress: called whenever something has happened, and every `TICK_S` where nothing has.
     """
 
     def __init__(
@@ -191,6 +180,8 @@ class StudyLoop:
         self._lag = 2 * executor.num_slots if deterministic and executor.num_slots > 1 else 1
         self._tickets = itertools.count()
         self._flights: dict[int, Flight] = {}
+        self._running: dict[int, Running] = {}  # by ticket, of the flights
+        self._failed: list[Failed] = []
         self._held: list[Flight] = []  # search trials that begin once all of a round are timed
         self._trials: list[PastTrial] = []  # search trials by number
         self._unfinished: set[int] = set()  # numbers of search trials in flight
@@ -202,6 +193,9 @@ class StudyLoop:
         self._judged: dict[tuple[int, int], RungReport] = {}  # by number and epoch
         self._front: list[_Member] = []
         self._num_complete = 0
+        self._num_confirmed = 0
+        self._num_timed = 0  # search trials that ended in this run, and their seconds in slots
+        self._timed_s = 0.0
         self._study_attributes = store.searcher_attributes(study)
         self._started = time.monotonic()
 
@@ -230,6 +224,11 @@ class StudyLoop:
         in_flight = self._recover_search()
         in_flight += self._store.trial_parameters(
             self._study, TrialRole.CONFIRM, [TrialState.RUNNING]
+        )
+        self._num_confirmed = sum(
+            number
+            for state, number in self._store.counts(self._study, TrialRole.CONFIRM).items()
+            if state is not TrialState.RUNNING
         )
         flights = [self._restarted(row) for row in in_flight]
         if self._checkpoints is not None:
@@ -535,16 +534,47 @@ class StudyLoop:
             self._collect(flight.role)
         ticket = next(self._tickets)
         self._flights[ticket] = flight
+        self._running[ticket] = Running(
+            name=flight.name,
+            placement=str(flight.task.spec.placement),
+            role=flight.role,
+            number=flight.number,
+            started_at=time.monotonic(),
+        )
         self._executor.submit(ticket, flight.task)
         self._report(flight.role)
 
     def _collect(self, phase: TrialRole) -> None:
-        for ticket, event in self._executor.wait():
-            if isinstance(event, Reported):
-                self._at_rung(ticket, event.report)
-            else:
-                self._record(self._flights.pop(ticket), event)
-        self._report(phase)
+        """Wait until something happens to a trial, and record it.
+
+        What trials say of their progress ends no wait: whether they do makes no difference to
+        what is proposed when.
+        """
+        waits = True
+        while waits:
+            for ticket, event in self._executor.wait(TICK_S):
+                if isinstance(event, Progressed):
+                    self._note(ticket, progress=event.progress)
+                    continue
+                waits = False
+                if isinstance(event, Reported):
+                    self._note(ticket, top1=event.report.top1)
+                    self._at_rung(ticket, event.report)
+                else:
+                    is_end = not isinstance(event, Lost | Preempted)
+                    self._record(self._land(ticket, is_end=is_end), event)
+            self._report(phase)
+
+    def _note(self, ticket: int, **changes: Any) -> None:
+        self._running[ticket] = replace(self._running[ticket], **changes)
+
+    def _land(self, ticket: int, *, is_end: bool = True) -> Flight:
+        """Take a trial out of the flights; `is_end`: it is not begun again."""
+        running = self._running.pop(ticket)
+        if is_end and running.role is TrialRole.SEARCH:
+            self._num_timed += 1
+            self._timed_s += time.monotonic() - running.started_at
+        return self._flights.pop(ticket)
 
     def _record(self, flight: Flight, event: Event) -> None:
         """Commit what became of a trial, then let searcher and front know."""
@@ -590,6 +620,9 @@ class StudyLoop:
     def _fail(
         self, flight: Flight, traceback: str, outcome: AttemptOutcome = AttemptOutcome.FAILED
     ) -> None:
+        reason = shown_reason(reason_of(traceback))
+        placement = str(flight.task.spec.placement)
+        self._failed.append(Failed(name=flight.name, placement=placement, reason=reason))
         self._end(flight, TrialState.FAILED)
         self._driver.fail_trial(
             flight.trial_id, traceback, attempt=flight.attempt, outcome=outcome
@@ -605,7 +638,7 @@ class StudyLoop:
             goes_on = flight.role is TrialRole.CONFIRM or self._judge(flight, report)
         except ValueError as error:
             # As at the end: a rung without a number makes the trial a failed one.
-            del self._flights[ticket]
+            self._land(ticket)
             self._executor.stop(ticket)
             self._fail(flight, f"ValueError: {error}")
             return
@@ -613,7 +646,7 @@ class StudyLoop:
             self._executor.go_on(ticket)
             return
         # Its end is in the database by now: what ends it afterwards cannot make it complete.
-        del self._flights[ticket]
+        self._land(ticket)
         self._executor.stop(ticket)
         self._end(flight, TrialState.PRUNED)
         self._forget_after(flight, None)
@@ -675,6 +708,7 @@ class StudyLoop:
             How the search's front changes; None where nothing is compared.
         """
         if flight.role is TrialRole.CONFIRM:
+            self._num_confirmed += 1
             return None
         number = flight.number
         trial = self._trials[number]
@@ -748,14 +782,49 @@ class StudyLoop:
     def _num_ended(self) -> int:
         return len(self._trials) - len(self._unfinished)
 
-    def _report(self, phase: TrialRole, doing: str = "") -> None:
+    @property
+    def _search_left_s(self) -> float | None:
+        """Seconds until the last search trial ends, if the others take as long as those so far.
+
+        None before a trial has ended or said how long it takes, and once none is left.
+        """
+        now = time.monotonic()
+        running = [r for r in self._running.values() if r.role is TrialRole.SEARCH]
+        known = {
+            r.number: r.progress.left_s
+            for r in running
+            if r.progress is not None and r.progress.left_s is not None
+        }
+        num_timed, timed_s = self._num_timed, self._timed_s
+        if not num_timed:
+            estimated = [r for r in running if r.number in known]
+            num_timed = len(estimated)
+            timed_s = sum(now - r.started_at + known[r.number] for r in estimated)
+        total = min(self._study.record.num_trials, self._space.in_budget)
+        num_left = 0 if self._is_over else total - len(self._trials) + len(self._held)
+        if not num_timed or (num_left <= 0 and not running):
+            return None
+        mean_s = timed_s / num_timed
+        lefts = [known.get(r.number, max(0.0, mean_s - now + r.started_at)) for r in running]
+        in_turn_s = (max(0, num_left) * mean_s + sum(lefts)) / self._executor.num_slots
+        return max([in_turn_s, *lefts])
+
+    def _report(self, phase: TrialRole, shared: tuple[Running, ...] = ()) -> None:
+        """Tell whoever watches how far the study is.
+
+        Args:
+            phase: where it is.
+            shared: what runs that is no trial.
+        """
         if self._on_progress is not None:
             self._on_progress(
                 Progress(
                     phase=phase,
-                    doing=doing,
                     num_ended=self._num_ended,
-                    running=tuple(str(f.task.spec.placement) for f in self._flights.values()),
+                    num_confirmed=self._num_confirmed,
+                    running=(*shared, *self._running.values()),
+                    failed=self._failed,
+                    search_left_s=self._search_left_s if phase is TrialRole.SEARCH else None,
                     load_rows=lambda: self._store.trials(self._study),
                     wall_time_s=time.monotonic() - self._started,
                 )

@@ -25,13 +25,14 @@ from results.records import (
     TrialParameters,
     TrialRole,
 )
-from search.evaluators import Report, Task
+from search.evaluators import Task
 from search.evaluators.scratch import ScratchEvaluator
 from search.evaluators.supernet import Scores, ScoreTask, SupernetEvaluator
 from search.executors import Executor
 from search.provenance import library_versions
 from search.retries import run_tasks
 from search.searchers import PastTrial, Proposal
+from search.status import Running
 from search.study import Flight, StudyLoop, placement_of
 from sharedattn.backbones import resolve
 from sharedattn.errors import InputError
@@ -185,17 +186,11 @@ class SupernetLoop(StudyLoop):
         note = self._study_attributes.get(SUPERNET_NOTE)
         if note is not None and note["key"] == key and weights.has(key, note["sha256"]):
             return str(note["sha256"])
-        epochs = self._shared.recipe.training.epochs * len(self._shared.groups)
         task = self._shared.supernet_task(self._supernet_checkpoint)
-
-        def show(report: Report) -> None:
-            self._report(
-                TrialRole.SEARCH, f"supernet, epoch {report.epoch} of {epochs}: {report.top1:.3f}"
-            )
-
-        self._report(TrialRole.SEARCH, f"supernet, {epochs} epochs")
         with self._executors.training() as executor:
-            [(_, measured, threads)] = run_tasks(executor, [task], on_report=show)
+            [(_, measured, threads)] = run_tasks(
+                executor, [task], name="supernet", on_running=self._report_shared
+            )
         assert measured.weights_sha256 is not None
         if note is not None and self._seen and note["sha256"] != measured.weights_sha256:
             # Another try, where they come out right, must not go on from these.
@@ -240,7 +235,6 @@ class SupernetLoop(StudyLoop):
         for trials in self._scored(executor, sha256, missing):
             self._driver.record_scored(trials)
             self._seen |= {missing[trial.number] for trial in trials}
-            self._report(TrialRole.SEARCH, "scoring")
 
     def _score_generations(self, executor: Executor, sha256: str) -> None:
         """Have the searcher propose generations, and score each at once."""
@@ -272,7 +266,6 @@ class SupernetLoop(StudyLoop):
                 values = self._values(trial.evaluation.top1, costs)
                 self._trials[trial.number] = replace(self._trials[trial.number], values=values)
                 self._untold.append(trial.number)
-            self._report(TrialRole.SEARCH, "scoring")
 
     def _scored(
         self,
@@ -292,7 +285,9 @@ class SupernetLoop(StudyLoop):
             for low, high in zip(bounds, bounds[1:], strict=False)
             if low < high
         ]
-        for task, measured, threads in run_tasks(executor, tasks):
+        for task, measured, threads in run_tasks(
+            executor, tasks, name="scoring", on_running=self._report_shared
+        ):
             assert isinstance(task, ScoreTask)
             assert isinstance(measured, Scores)
             share_s = measured.wall_time_s / len(task.placements)
@@ -348,6 +343,13 @@ class SupernetLoop(StudyLoop):
             repaired=self._searcher.encoding.encode(placement),
             sampler_attributes=dict(proposal.attributes),
         )
+
+    def _report_shared(self, running: tuple[Running, ...]) -> None:
+        self._report(TrialRole.SEARCH, running)
+
+    @property
+    def _search_left_s(self) -> None:
+        return None  # what is scored takes other times than the supernet's training
 
     @property
     def _num_ended(self) -> int:

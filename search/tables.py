@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,9 +19,22 @@ from sharedattn.papers import Row
 
 
 def front_table(front: Front) -> Table:
-    """The members of a front, from the cheapest to the dearest."""
+    """The members of a front, from the cheapest to the most expensive."""
+    return members_table(front.members)
+
+
+def members_table(
+    members: Sequence[Candidate], *, one_line: bool = False, overflow: OverflowMethod = "fold"
+) -> Table:
+    """Members of a front, in their order.
+
+    Args:
+        members: the members.
+        one_line: whether each has one line, in which a long placement is cut.
+        overflow: how.
+    """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    is_timed = any(member.latency_ms is not None for member in front.members)
+    is_timed = any(member.latency_ms is not None for member in members)
     for name, justify in (
         ("id", "right"),
         ("placement", "left"),
@@ -31,11 +44,14 @@ def front_table(front: Front) -> Table:
         *((("latency", "right"),) if is_timed else ()),
         ("seeds", "right"),
     ):
-        table.add_column(name, justify=justify)
-    for member in front.members:
+        # Where there is one line, the placement alone may have less room than its text.
+        no_wrap = one_line and name != "placement"
+        table.add_column(name, justify=justify, no_wrap=no_wrap, overflow=overflow)
+    for member in members:
         table.add_row(
             str(member.number),
-            Text(member.placement),  # as a plain text its brackets would be markup
+            # As a plain text its brackets would be markup.
+            Text(member.placement, no_wrap=one_line, overflow=overflow if one_line else None),
             format_fraction(member.top1, member.top1_standard_error),
             format_quantity(member.macs),
             format_quantity(member.params),

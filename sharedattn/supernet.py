@@ -28,6 +28,7 @@ from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.progress import OnProgress
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import RECIPES, Recipe, load_named
 from sharedattn.seeds import derived_seed
@@ -289,6 +290,7 @@ class SupernetTrainer(EpochTrainer):
         seed: of the placements too.
         device: where.
         rank: which process.
+        on_progress: as of `EpochTrainer`.
 
     Raises:
         InputError: as `EpochTrainer`.
@@ -306,6 +308,7 @@ class SupernetTrainer(EpochTrainer):
         seed: int,
         device: torch.device | str = "cpu",
         rank: Rank = ALONE,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self._supernet_recipe = recipe
         self._largest = largest
@@ -315,7 +318,15 @@ class SupernetTrainer(EpochTrainer):
             network, Placement.all_vanilla([len(stage) for stage in largest.stages])
         )
         split_joint_maps(network)
-        super().__init__(network, data, recipe.training, seed=seed, device=device, rank=rank)
+        super().__init__(
+            network,
+            data,
+            recipe.training,
+            seed=seed,
+            device=device,
+            rank=rank,
+            on_progress=on_progress,
+        )
         self._of_largest = [
             parameter
             for name, parameter in network.named_parameters()

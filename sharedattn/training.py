@@ -26,6 +26,7 @@ from sharedattn.errors import InputError
 from sharedattn.legality import check_diagonality
 from sharedattn.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
+from sharedattn.progress import OnProgress, TrainingMeter
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.seeds import derived_seed
@@ -168,6 +169,7 @@ class EpochTrainer(ABC):
         seed: of the order of images, augmentation and dropout.
         device: where to train.
         rank: which of the processes this is that train the network.
+        on_progress: told about once a second how far the training is; None: nobody is.
 
     Attributes:
         network: what is trained.
@@ -188,6 +190,7 @@ class EpochTrainer(ABC):
         seed: int,
         device: torch.device | str = "cpu",
         rank: Rank = ALONE,
+        on_progress: OnProgress | None = None,
     ) -> None:
         check_fit(network.backbone, data)
         _check_diagonality(network.backbone, recipe, network.envelope)
@@ -207,6 +210,16 @@ class EpochTrainer(ABC):
         self._ema = (
             ModelEmaV3(self.network, decay=recipe.ema_decay)
             if recipe.ema_decay is not None
+            else None
+        )
+        self._meter = (
+            TrainingMeter(
+                on_progress,
+                epochs=recipe.epochs,
+                steps=self._steps_per_epoch,
+                batch_size=recipe.batch_size,
+            )
+            if on_progress is not None
             else None
         )
         self._wall_time_s = 0.0
@@ -243,6 +256,9 @@ class EpochTrainer(ABC):
                 f"`the training loss is finite` must hold, but it is {train_loss} after epoch "
                 f"{self.epoch + 1}; lower the learning rate or clip the gradient"
             )
+        validates = validate or self.epoch + 1 == self._recipe.epochs
+        if self._meter is not None:
+            self._meter.end_epoch(train_loss, validates=validates)
         metrics = (
             evaluate(
                 self._evaluated,
@@ -253,7 +269,7 @@ class EpochTrainer(ABC):
                 device=self._device,
                 rank=self._rank,
             )
-            if validate or self.epoch + 1 == self._recipe.epochs
+            if validates
             else None
         )
         self.curve.append(Epoch(self.epoch + 1, train_loss, metrics))
@@ -309,6 +325,8 @@ class EpochTrainer(ABC):
         loss_sum = torch.zeros((), device=self._device)
         update = self.epoch * self._steps_per_epoch
         self._schedule.step_update(update)
+        if self._meter is not None:
+            self._meter.begin_epoch(self.epoch)
         batches = self._data.train_batches(
             recipe, seed=self._seed, epoch=self.epoch, device=self._device, rank=self._rank
         )
@@ -325,6 +343,8 @@ class EpochTrainer(ABC):
             if self._ema is not None:
                 self._ema.update(self.network, step=update)
             loss_sum += loss
+            if self._meter is not None:
+                self._meter.count_step(loss_sum)
         self._rank.sum_(loss_sum)
         return loss_sum.item() / (self._steps_per_epoch * self._rank.of)
 
@@ -339,6 +359,7 @@ class Trainer(EpochTrainer):
         seed: of the initialisation too.
         device: where.
         rank: which process.
+        on_progress: as of `EpochTrainer`.
         network: the network of the spec with the weights to begin with; None: it is built and
             initialised as the recipe says.
 
@@ -355,13 +376,16 @@ class Trainer(EpochTrainer):
         seed: int,
         device: torch.device | str = "cpu",
         rank: Rank = ALONE,
+        on_progress: OnProgress | None = None,
         network: Network | None = None,
     ) -> None:
         torch.manual_seed(seed)
         if network is None:
             network = build(spec, drop_path_rate=recipe.drop_path_rate)
             initialise(network, recipe.init)
-        super().__init__(network, data, recipe, seed=seed, device=device, rank=rank)
+        super().__init__(
+            network, data, recipe, seed=seed, device=device, rank=rank, on_progress=on_progress
+        )
 
     @property
     def _validated(self) -> None:

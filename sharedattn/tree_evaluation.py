@@ -25,6 +25,7 @@ Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -128,12 +129,14 @@ class TreeEvaluation:
     @cached_property
     def _sizes(self) -> _Sizes:
         """What steps give and take; without a bound on the memory nobody needs to know."""
-        num_evaluated = (
-            self._data.num_images(self._split) if self._num_images is None else self._num_images
-        )
         is_calibrated = self._calibration is not None
-        largest = self._batch_size if is_calibrated else min(self._batch_size, num_evaluated)
+        largest = self._batch_size if is_calibrated else min(self._batch_size, self._num_evaluated)
         return _Sizes(self._network, self.tree, self._held, largest)
+
+    @property
+    def _num_evaluated(self) -> int:
+        total = self._data.num_images(self._split)
+        return total if self._num_images is None else min(self._num_images, total)
 
     @property
     def least_bytes(self) -> int:
@@ -144,8 +147,11 @@ class TreeEvaluation:
         return self._sizes.least_bytes + self._statistics_bytes
 
     @torch.inference_mode()
-    def run(self) -> dict[Placement, Metrics]:
+    def run(self, on_batch: Callable[[float], None] | None = None) -> dict[Placement, Metrics]:
         """Evaluate all placements, in eval mode and float32.
+
+        Args:
+            on_batch: called after each batch with the share of the batches that is done.
 
         Returns:
             The metrics of each, in the order given.
@@ -154,7 +160,14 @@ class TreeEvaluation:
             FloatingPointError: the logits of a placement are not finite.
         """
         self._network.eval()
-        statistics = None if self._calibration is None else self._calibrated(self._calibration)
+        tell = on_batch or _ignore
+        num_calibrated = self._calibration or 0
+        num_batches = num_calibrated + math.ceil(self._num_evaluated / self._batch_size)
+        statistics = (
+            None
+            if self._calibration is None
+            else self._calibrated(self._calibration, lambda done: tell(done / num_batches))
+        )
 
         def give(step: Step, taken: Carried | Tensor) -> Carried:
             with nullcontext() if statistics is None else statistics.using(step):
@@ -167,17 +180,18 @@ class TreeEvaluation:
             device=self._device,
             at_most=self._num_images,
         )
-        for images, labels in batches:
+        for done, (images, labels) in enumerate(batches, num_calibrated + 1):
 
             def finish(step: Step, tokens: Tensor, labels: Tensor = labels) -> None:
                 [placement] = step.placements
                 tallies[placement].add(self._network.finish(tokens), labels)
 
             self._walk(images, give, finish)
+            tell(done / num_batches)
         return {p: tally.metrics(f"{self._split} ({p})") for p, tally in tallies.items()}
 
-    def _calibrated(self, num_batches: int) -> PrefixStatistics:
-        """Statistics of every prefix, over so many batches."""
+    def _calibrated(self, num_batches: int, on_batch: Callable[[int], None]) -> PrefixStatistics:
+        """Statistics of every prefix over `num_batches`; `on_batch` is told those done."""
         statistics = PrefixStatistics(self._network, self.tree)
         batches = self._data.train_batches(
             # A recipe that says nothing else has no augmentation.
@@ -193,6 +207,7 @@ class TreeEvaluation:
                     return compute(self._network, step, taken, self._held)
 
             self._walk(images, give, lambda step, tokens: None)
+            on_batch(number + 1)
         return statistics
 
     def _walk(self, images: Tensor, give: _Give, finish: _Finish) -> None:
@@ -203,6 +218,10 @@ class TreeEvaluation:
         walk.run(finish)
         self.peak_bytes = max(self.peak_bytes, walk.peak_bytes + self._statistics_bytes)
         self.num_again += walk.num_again
+
+
+def _ignore(share: float) -> None:
+    """What is called where nobody watches."""
 
 
 def _check_calibration(data: DataSource, num_batches: int, batch_size: int) -> None:

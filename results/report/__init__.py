@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from results.failures import shown_reason
 from results.front import Candidate
 from results.models import utc_now
 from results.quantities import format_fraction, format_quantity
@@ -119,7 +120,9 @@ def _chart_data(summary: StudySummary) -> Document:
             "reused": [int(row.reused) for row in rows],
         },
         # Few trials fail: their messages by position, not a column of nulls.
-        "errors": {i: row.error for i, row in enumerate(rows) if row.error is not None},
+        "errors": {
+            i: shown_reason(row.error) for i, row in enumerate(rows) if row.error is not None
+        },
         "front": [_point(member) for member in summary.front.members],
         "knee": None if summary.knee is None else summary.knee.number,
         "baseline": None if summary.baseline is None else _point(summary.baseline),

@@ -10,6 +10,7 @@ from typing import Any
 from results.records import EvaluationIdentity, EvaluationRecord, Fidelity
 from search.provenance import library_versions
 from sharedattn.placement import NetworkSpec
+from sharedattn.progress import OnProgress
 from sharedattn.ranks import Rank
 
 
@@ -98,8 +99,15 @@ class Evaluator(ABC):
         return ()
 
     @abstractmethod
-    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[Report, None, Measurement]:
         """Measure one placement.
+
+        Args:
+            task: what is measured.
+            on_progress: told about once a second how far it is, if the evaluator knows; it
+                changes nothing. None: nobody watches.
 
         Yields:
             A report at each rung. Whoever runs the evaluation decides there: `next` lets it go
@@ -141,9 +149,11 @@ class RankedEvaluator(Evaluator):
         return self.device if self.rank.of == 1 else f"{self.device} x{self.rank.of}"
 
 
-def measure(evaluator: Evaluator, task: Task) -> Measurement:
+def measure(
+    evaluator: Evaluator, task: Task, on_progress: OnProgress | None = None
+) -> Measurement:
     """Run an evaluation to its end, whatever it reports on the way."""
-    return outcome(evaluator.evaluate(task))
+    return outcome(evaluator.evaluate(task, on_progress))
 
 
 def outcome(evaluation: Generator[Report, None, Measurement]) -> Measurement:

@@ -14,6 +14,7 @@ from search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.data import DataConfig, DataSource, open_data
 from sharedattn.errors import InputError
 from sharedattn.network import Network
+from sharedattn.progress import OnProgress
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.training import Trainer
@@ -75,11 +76,17 @@ class ScratchEvaluator(RankedEvaluator):
             )
         return source
 
-    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
-        return (yield from self.train(task))
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[Report, None, Measurement]:
+        return (yield from self.train(task, on_progress=on_progress))
 
     def train(
-        self, task: Task, network: Network | None = None
+        self,
+        task: Task,
+        network: Network | None = None,
+        *,
+        on_progress: OnProgress | None = None,
     ) -> Generator[Report, None, Measurement]:
         """Train a placement, from its initialisation or from the weights of its `network`."""
         trainer = Trainer(
@@ -89,6 +96,7 @@ class ScratchEvaluator(RankedEvaluator):
             seed=task.seed,
             device=self.device,
             rank=self.rank,
+            on_progress=on_progress,
             network=network,
         )
         checkpointed = CheckpointedTraining(

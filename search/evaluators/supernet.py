@@ -30,6 +30,7 @@ from sharedattn.memory_fit import fit_memories
 from sharedattn.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.pretrained import load_pretrained, start_from, weights_digest
+from sharedattn.progress import OnProgress, ScoringMeter, TrainingProgress, WorkProgress
 from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.supernet import (
@@ -258,15 +259,18 @@ class SupernetEvaluator(RankedEvaluator):
     def _spec_of_largest(self) -> NetworkSpec:
         return resolve(NetworkSpec(self.space.backbone, self.largest))
 
-    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[Report, None, Measurement]:
         if isinstance(task, SupernetTask):
-            return (yield from self._train(task))
+            return (yield from self._train(task, on_progress))
         if isinstance(task, ScoreTask):
-            return self._score(task)
+            return self._score(task, on_progress)
         network = None
         if isinstance(task, FineTuneTask):
             network = self.member(task.spec.placement, task.supernet_sha256)
-        return (yield from replace(self.scratch, rank=self.rank).train(task, network))
+        own = replace(self.scratch, rank=self.rank)
+        return (yield from own.train(task, network, on_progress=on_progress))
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -283,7 +287,9 @@ class SupernetEvaluator(RankedEvaluator):
         """Names of all checkpoints of a supernet's training, one a group."""
         return frozenset(f"{checkpoint}-{group}" for group in Group)
 
-    def _train(self, task: SupernetTask) -> Generator[Report, None, Measurement]:
+    def _train(
+        self, task: SupernetTask, on_progress: OnProgress | None
+    ) -> Generator[Report, None, Measurement]:
         weights = self.scratch.weights
         assert weights is not None
         checkpointed = CheckpointedTraining(
@@ -296,11 +302,12 @@ class SupernetEvaluator(RankedEvaluator):
         trainings: list[Training] = []
         state: dict[str, Tensor] = {}
         for group in self.groups:
-            trainer = self._trainer(group, task.seed)
+            before = len(trainings) * epochs
+            tell = None if on_progress is None else self._as_part(on_progress, before)
+            trainer = self._trainer(group, task.seed, tell)
             own = task
             if task.checkpoint is not None:
                 own = replace(task, checkpoint=f"{task.checkpoint}-{group}")
-            before = len(trainings) * epochs
             for report in checkpointed.run(trainer, own, tuple(range(step, epochs, step))):
                 yield replace(report, epoch=before + report.epoch)
             trainings.append(trainer.result())
@@ -318,7 +325,19 @@ class SupernetEvaluator(RankedEvaluator):
             weights_sha256=weights.save(task.identity.key, state) if self.rank.is_first else None,
         )
 
-    def _trainer(self, group: Group, seed: int) -> SupernetTrainer:
+    def _as_part(self, on_progress: OnProgress, epochs_before: int) -> OnProgress:
+        """Tells of a group's training as a part of the whole supernet's."""
+        epochs = self.recipe.training.epochs * len(self.groups)
+
+        def tell(progress: WorkProgress) -> None:
+            assert isinstance(progress, TrainingProgress)
+            on_progress(progress.as_part(epochs_before, epochs))
+
+        return tell
+
+    def _trainer(
+        self, group: Group, seed: int, on_progress: OnProgress | None = None
+    ) -> SupernetTrainer:
         """The training of a group's network, at its start."""
         sampler = GroupSampler(self._sampler, group, self.recipe)
         return SupernetTrainer(
@@ -331,6 +350,7 @@ class SupernetEvaluator(RankedEvaluator):
             seed=seed,
             device=self.device,
             rank=self.rank,
+            on_progress=on_progress,
         )
 
     def _smallest(self, group: Group, sampler: GroupSampler) -> Placement:
@@ -347,14 +367,22 @@ class SupernetEvaluator(RankedEvaluator):
     def _costs(self) -> CostModel:
         return CostModel(self.space.backbone)
 
-    def _score(self, task: ScoreTask) -> Scores:
+    def _score(self, task: ScoreTask, on_progress: OnProgress | None) -> Scores:
         started = time.perf_counter()
         networks = self._trained_networks(task.weights_sha256)
+        total = len(task.placements)
+        meter = None if on_progress is None else ScoringMeter(on_progress, placements=total)
         found: dict[Placement, Metrics] = {}
         for group in Group:
             placements = [p for p in task.placements if Group.of(p, self.recipe) is group]
-            if placements:
-                found |= self._tree(self._network_of(networks, group), placements).run()
+            if not placements:
+                continue
+
+            def tell(share: float, before: int = len(found), own: int = len(placements)) -> None:
+                if meter is not None:
+                    meter.tell((before + share * own) / total)
+
+            found |= self._tree(self._network_of(networks, group), placements).run(tell)
         metrics = tuple(found[placement] for placement in task.placements)
         best = max(metrics, key=lambda one: one.top1)
         return Scores(

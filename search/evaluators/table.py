@@ -17,6 +17,7 @@ from search.evaluators.base import Evaluator, Measurement, Report, Task
 from sharedattn.errors import InputError
 from sharedattn.legality import canonical_placement
 from sharedattn.placement import Placement
+from sharedattn.progress import OnProgress
 from sharedattn.recipe import check_rungs
 from sharedattn.shape import BackboneShape
 from sharedattn.training import Epoch, Metrics
@@ -104,7 +105,9 @@ class TableEvaluator(Evaluator):
         epochs = len(next(iter(self.curves.values())))
         return Fidelity(epochs=epochs, image_size=self.image_size)
 
-    def evaluate(self, task: Task) -> Generator[Report, None, Measurement]:
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[Report, None, Measurement]:
         text = str(task.spec.placement)
         if text not in self.curves:
             raise KeyError(f"the table has no placement {text!r}")

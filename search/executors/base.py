@@ -12,6 +12,7 @@ from typing import Self
 
 from search.evaluators.base import Measurement, Report, Task
 from sharedattn.errors import InputError
+from sharedattn.progress import WorkProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,13 @@ class Reported:
     """The evaluation has reached a rung and waits for `go_on` or `stop`; `report` says where."""
 
     report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """The evaluation goes on, and is so far; one that is lost, or comes late, does no harm."""
+
+    progress: WorkProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,9 @@ class EvaluationEndedError(Exception):
 
 
 Event = Reported | Finished | Raised | Lost | Preempted | DiskFull
+"""What happens to a task, and is answered or recorded."""
+Message = Event | Progressed
+"""What an executor has to say of a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +121,8 @@ class Executor(ABC):
     """Runs tasks in slots; used as a context manager, which ends its workers.
 
     A task holds its slot until an event other than `Reported` came out of `wait`, or until it is
-    stopped.
+    stopped. `Progressed` is no event: an executor passes on what its workers say of how far they
+    are, the newest of each where there are several, and none where it has no cheap way.
 
     Attributes:
         num_slots: tasks that run at once.
@@ -128,11 +140,11 @@ class Executor(ABC):
         """Start a task in a free slot; `ticket` names it from now on, and is never used twice."""
 
     @abstractmethod
-    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Event]]:
-        """Block until something happens to a task or the time is up.
+    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Message]]:
+        """Block until there is something to say of a task, or the time is up.
 
         Returns:
-            Tickets with events, in order of tickets; empty when the time is up first.
+            Tickets with messages, in order of tickets; empty when the time is up first.
         """
 
     @abstractmethod

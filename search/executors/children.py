@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -114,6 +115,26 @@ def end_while_main_is_imported() -> None:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(1)
+
+
+def offer(pipe: Connection, message: Any) -> None:
+    """Send a short message that may be lost, without ever waiting for the reader.
+
+    It is dropped where the pipe has no room for it, since its reader is busy with something else,
+    or where the reader has gone.
+
+    Args:
+        pipe: an end of `multiprocessing.Pipe()`, a socket: it is ready for writing while most of
+            its buffer is free, so that what has less than 50 KB is taken whole.
+        message: pickled.
+    """
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+    if any(flags & select.POLLOUT for _, flags in poll.poll(0)):
+        try:
+            pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
 
 def _live(lifeline: Connection, life: Callable[..., None], pipe: Connection, *args: Any) -> None:

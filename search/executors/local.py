@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from search.evaluators.base import Evaluator, Task
-from search.executors.base import Event, Executor, Reported, advance
-from search.executors.children import Child
+from search.executors.base import Event, Executor, Message, Progressed, Reported, advance
+from search.executors.children import Child, offer
+from sharedattn.progress import WorkProgress
 
 
 @dataclass(slots=True)
@@ -68,31 +69,33 @@ class LocalExecutor(Executor):
         slot.ticket = ticket
         slot.send(task)
 
-    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Event]]:
+    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Message]]:
         busy = {
             slot.pipe: index
             for index, slot in enumerate(self._slots)
             if slot is not None and slot.ticket is not None
         }
-        events: list[tuple[int, Event]] = []
+        messages: list[tuple[int, Message]] = []
         for ready in wait(list(busy), timeout_s):
             index = busy[ready]  # type: ignore[index]
             slot = self._slots[index]
             assert slot is not None
             assert slot.ticket is not None
             ticket = slot.ticket
-            event: Event
+            message: Message
             try:
-                event = slot.pipe.recv()
+                message = slot.pipe.recv()
+                while isinstance(message, Progressed) and slot.pipe.poll():
+                    message = slot.pipe.recv()
             except (EOFError, ConnectionResetError):
-                event = slot.death("the worker")
+                message = slot.death("the worker")
                 slot.end()
                 self._slots[index] = None
             else:
-                if not isinstance(event, Reported):
+                if not isinstance(message, Reported | Progressed):
                     slot.ticket = None
-            events.append((ticket, event))
-        return sorted(events, key=lambda pair: pair[0])
+            messages.append((ticket, message))
+        return sorted(messages, key=lambda pair: pair[0])
 
     def go_on(self, ticket: int) -> None:
         self._answer(ticket, True)
@@ -145,9 +148,13 @@ def _work(pipe: Connection, evaluator: bytes, threads: int, gpus: str | None) ->
 
     torch.set_num_threads(threads)
     measures: Evaluator = pickle.loads(evaluator)
+
+    def tell(progress: WorkProgress) -> None:
+        offer(pipe, Progressed(progress))
+
     while True:
         try:
-            evaluation = measures.evaluate(pipe.recv())
+            evaluation = measures.evaluate(pipe.recv(), tell)
             event: Event = advance(evaluation, threads)
             pipe.send(event)
             while isinstance(event, Reported) and pipe.recv():

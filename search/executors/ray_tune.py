@@ -16,6 +16,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ import torch
 
 from search.evaluators import Evaluator, Measurement, Report, Task
 from search.executors.base import (
-    Event,
     Executor,
     Lost,
+    Message,
     Preempted,
+    Progressed,
     Reported,
     TrialResources,
     advance,
@@ -34,6 +36,7 @@ from search.executors.base import (
 from search.executors.deaths import death, first_line
 from search.executors.handover import ClosedError, Handover
 from sharedattn.errors import InputError
+from sharedattn.progress import WorkProgress
 
 try:
     import ray
@@ -51,6 +54,7 @@ except ImportError as error:
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 3.0
+_MAX_PENDING = 100  # messages of progress that a trial has under way
 # What opens an HTTP/2 connection: the preface and empty settings; and the type of their answer.
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = bytes([4])
@@ -104,6 +108,7 @@ class RayTuneExecutor(Executor):
         self._log = TensorBoardLog(self.folder)
         self._tasks: dict[int, Task] = {}
         self._thread: threading.Thread | None = None
+        self._board = _BoardReader()
 
     @property
     def num_free(self) -> int:
@@ -113,17 +118,24 @@ class RayTuneExecutor(Executor):
         self._tasks[ticket] = task
         self._handover.submit(ticket, task)
         if self._thread is None:
+            self._board.open()
             # Not before the first task: Tune sleeps for seconds when it finds none at all.
             self._thread = threading.Thread(target=self._run_tune, name="ray-tune", daemon=True)
             self._thread.start()
 
-    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Event]]:
+    def wait(self, timeout_s: float | None = None) -> list[tuple[int, Message]]:
         events = self._handover.wait(timeout_s)
         for ticket, event in events:
             self._log.write(self._tasks[ticket], event)
             if not isinstance(event, Reported):
                 del self._tasks[ticket]
-        return events
+        said = {ticket for ticket, _ in events}
+        messages: list[tuple[int, Message]] = [
+            (ticket, Progressed(progress))
+            for ticket, progress in self._board.read().items()
+            if ticket in self._tasks and ticket not in said
+        ]
+        return sorted([*messages, *events], key=lambda pair: pair[0])
 
     def go_on(self, ticket: int) -> None:
         self._handover.answer(ticket, goes_on=True)
@@ -134,6 +146,7 @@ class RayTuneExecutor(Executor):
 
     def close(self) -> None:
         self._handover.close()
+        self._board.close()
         if self._thread is not None:
             # Tune would ask busy workers to end and wait for them.
             self._watch.kill_actors()
@@ -161,7 +174,10 @@ class RayTuneExecutor(Executor):
         try:
             tune.run(
                 tune.with_parameters(
-                    _Evaluation, evaluator=self._evaluator, threads=self.resources.cpus
+                    _Evaluation,
+                    evaluator=self._evaluator,
+                    threads=self.resources.cpus,
+                    board=self._board.actor,
                 ),
                 num_samples=-1,
                 search_alg=_TaskSearcher(self._handover),
@@ -182,6 +198,66 @@ class RayTuneExecutor(Executor):
             # Of whatever kind it is: the study loop waits, and must be told.
             return error
         return RuntimeError("Ray Tune has ended by itself")
+
+
+class _Board:
+    """An actor that holds what each trial has last said of its progress.
+
+    Trials write without waiting, and the driver reads without waiting: what is written over, or
+    lost with the actor, is only progress. It holds one message a trial at most.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[int, WorkProgress] = {}
+
+    def write(self, ticket: int, progress: WorkProgress) -> None:
+        """Put what a trial says in place of what it said before."""
+        self._said[ticket] = progress
+
+    def read(self) -> dict[int, WorkProgress]:
+        """What trials have said since the last call."""
+        said, self._said = self._said, {}
+        return said
+
+
+class _BoardReader:
+    """The driver's side of a board; asks it again only when it has answered."""
+
+    def __init__(self) -> None:
+        self.actor: Any = None
+        self._answer: Any = None
+
+    def open(self) -> None:
+        """Start the actor beside the driver, where it takes no core; nobody waits for it."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board: Any = ray.remote(_Board)
+        self.actor = board.options(
+            num_cpus=0, max_pending_calls=_MAX_PENDING, scheduling_strategy=here
+        ).remote()
+
+    def read(self) -> dict[int, WorkProgress]:
+        """What trials have said, as far as it is here; empty where the board has gone."""
+        if self.actor is None:
+            return {}
+        said: dict[int, WorkProgress] = {}
+        try:
+            if self._answer is not None:
+                ready, _ = ray.wait([self._answer], timeout=0)
+                if not ready:
+                    return {}
+                said = ray.get(self._answer)
+            self._answer = self.actor.read.remote()
+        except ray.exceptions.RayError:
+            # With its node, or a node without this package: trials go on without being watched.
+            self.actor = None
+        return said
+
+    def close(self) -> None:
+        """End the actor."""
+        if self.actor is not None:
+            with suppress(ray.exceptions.RayError):
+                ray.kill(self.actor)
+            self.actor = None
 
 
 class _TaskSearcher(Searcher):
@@ -301,9 +377,16 @@ class _Watch(tune.Callback):
 class _Evaluation(tune.Trainable):
     """A worker: runs the evaluation of one trial after the other, a step to each of its rungs."""
 
-    def setup(self, config: dict[str, Any], evaluator: bytes = b"", threads: int = 1) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        evaluator: bytes = b"",
+        threads: int = 1,
+        board: Any = None,
+    ) -> None:
         torch.set_num_threads(threads)
         self._threads = threads
+        self._board = board
         self._pickled = evaluator
         self._evaluator: Evaluator | None = None
         self._is_fresh = True
@@ -318,7 +401,7 @@ class _Evaluation(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._evaluation: Generator[Report, None, Measurement] | None = self._evaluate(
-            config["task"]
+            config["ticket"], config["task"]
         )
         # Tune would send the configuration back with every result, and leave a folder a trial.
         self.config = {}
@@ -331,11 +414,16 @@ class _Evaluation(tune.Trainable):
             self._clean_up()
         return {"event": event}
 
-    def _evaluate(self, task: bytes) -> Generator[Report, None, Measurement]:
+    def _evaluate(self, ticket: int, task: bytes) -> Generator[Report, None, Measurement]:
+        def tell(progress: WorkProgress) -> None:
+            # Sent in the background; where the board has gone, nobody asks for the error.
+            with suppress(ray.exceptions.PendingCallsLimitExceeded):
+                self._board.write.remote(ticket, progress)
+
         # Here and not before, so that what cannot be loaded is the trial's own failure.
         if self._evaluator is None:
             self._evaluator = pickle.loads(self._pickled)
-        return (yield from self._evaluator.evaluate(pickle.loads(task)))
+        return (yield from self._evaluator.evaluate(pickle.loads(task), tell))
 
     def _clean_up(self) -> None:
         """Give back what a trial has held: others may share the GPU."""

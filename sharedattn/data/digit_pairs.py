@@ -149,6 +149,10 @@ class DigitPairs(DataSource):
     def num_images(self, split: SplitName) -> int:
         return PAIRS_PER_EPOCH if split == "train" else EVAL_PAIRS
 
+    def class_counts(self, split: SplitName) -> tuple[int, ...]:
+        same = self.num_images(split) // 2
+        return self.num_images(split) - same, same
+
     def train_batches(
         self,
         recipe: Recipe,

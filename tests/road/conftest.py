@@ -1,13 +1,32 @@
-"""The road a new user takes: folders, weights and options as people have them."""
+"""The road a new user takes: folders, weights and options as people have them.
 
+Each test here is a command as a person types it, and what becomes of it.
+"""
+
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from colours import COLOURS, RECIPE, SPACE, put
+from road_lab import InProcess, Lab
+
+from search.cli import main
+
+TINY_SPACE = """\
+name: tiny
+backbone: vit(class_token=false,depth=2,embed_dim=12,global_pool=avg,in_chans=1,mlp_ratio=1,\
+num_classes=2,num_heads=2,patch_size=8)@16
+order: any
+stages:
+  - depth: 1..2
+    counts: {V: 0..2, L: 0..1, N: 0..1}
+    cb: [none, all]
+"""
 
 
 @pytest.fixture
@@ -30,8 +49,51 @@ def data(here):
 @pytest.fixture
 def lab(tmp_path, monkeypatch, capsys):
     """A folder to work in, with a space and a table that are searched in a moment."""
-    from road_lab import InThisProcess, Lab
-
-    monkeypatch.setattr("search.run.LocalExecutor", InThisProcess)
+    monkeypatch.setattr("search.run.LocalExecutor", InProcess)
     monkeypatch.chdir(tmp_path)
     return Lab(capsys)
+
+
+@pytest.fixture
+def few_pairs(monkeypatch):
+    """`digit-pairs` with few images."""
+    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 256)
+    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 200)
+
+
+@pytest.fixture
+def in_process(monkeypatch, few_pairs):
+    """Searches whose trials run in this process, and say after each step how far they are."""
+    monkeypatch.setattr("search.run.LocalExecutor", InProcess)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A space of 12 placements, as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_SPACE)
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Writes a recipe's file: training fields, small batches."""
+
+    def write(**fields) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(json.dumps({"epochs": 1, "batch_size": 64, **fields}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command; its exit code, standard output and standard error."""
+
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    return call

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search.cli import main
-from search.executors.base import Event, Executor, advance
+from search.executors import Executor, Progressed, Reported, advance
 
 BACKBONE = (
     "vit(class_token=false,depth=2,embed_dim=12,global_pool=avg,in_chans=1,num_classes=2,"
@@ -25,35 +25,44 @@ stages:
 TABLE = {"V2": 0.9, "V1L1": 0.8, "V1": 0.7, "V1N1": 0.7, "N1V1": 0.65, "N1": 0.5}
 
 
-class InThisProcess(Executor):
-    """One slot without a process of its own, whose start takes seconds."""
+class InProcess(Executor):
+    """Runs tasks one after the other in this process; what they said of their progress first."""
 
-    num_slots = 1
-
-    def __init__(self, evaluator, **_):
-        self._evaluator = evaluator
-        self._held = {}
+    def __init__(self, evaluator, *, num_slots, threads=1, gpus=0.0):
+        self.evaluator = evaluator
+        self.num_slots = num_slots
+        self.held = {}
+        self.messages = []
 
     @property
-    def num_free(self) -> int:
-        return 1 - len(self._held)
+    def num_free(self):
+        return self.num_slots - len(self.held)
 
-    def submit(self, ticket, task) -> None:
-        self._held[ticket] = self._evaluator.evaluate(task)
+    def submit(self, ticket, task):
+        def tell(progress):
+            self.messages.append((ticket, Progressed(progress)))
 
-    def wait(self, timeout_s=None) -> list[tuple[int, Event]]:
-        ((ticket, evaluation),) = self._held.items()
-        self._held.clear()
-        return [(ticket, advance(evaluation, 1))]
+        self.held[ticket] = self.evaluator.evaluate(task, tell)
 
-    def go_on(self, ticket) -> None:
-        raise NotImplementedError
+    def wait(self, timeout_s=None):
+        if not self.messages:
+            ticket = next(iter(self.held))
+            event = advance(self.held[ticket], 1)
+            self.messages.append((ticket, event))
+        # One at a time, so that whoever watches has seen all of them.
+        ticket, message = self.messages.pop(0)
+        if not isinstance(message, Reported | Progressed):
+            del self.held[ticket]
+        return [(ticket, message)]
 
-    def stop(self, ticket) -> None:
-        raise NotImplementedError
+    def go_on(self, ticket):
+        pass
 
-    def close(self) -> None:
-        self._held.clear()
+    def stop(self, ticket):
+        self.held.pop(ticket)
+
+    def close(self):
+        self.held.clear()
 
 
 class Lab:

@@ -15,6 +15,7 @@ from results.records import Fidelity
 from search.evaluators import Evaluator, Measurement, Report
 from search.executors import Executor, Lost, Preempted, Reported, advance
 from sharedattn.errors import InputError
+from sharedattn.progress import TrainingProgress
 from sharedattn.ranks import ALONE, Rank
 
 
@@ -36,7 +37,7 @@ class Fake(Evaluator):
     def fidelity(self):
         return Fidelity(epochs=1, image_size=16)
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         yield from ()
         return self.measure(task)
 
@@ -59,7 +60,7 @@ class Slow(Fake):
 
     seconds: float = 0.02
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         time.sleep(self.seconds * (1 + hash(str(task.spec.placement)) % 3))
         return (yield from super().evaluate(task))
 
@@ -70,7 +71,7 @@ class Raising(Fake):
 
     nan: bool = False
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         measured = yield from super().evaluate(task)
         if any(layer.kind.value == "E" for layer in task.spec.placement.layers):
             if self.nan:
@@ -91,7 +92,7 @@ class Dying(Fake):
 
     folder: str | None = None
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         if self.folder is None:
             os.kill(os.getpid(), signal.SIGKILL)
         mark = os.path.join(self.folder, task.identity.key)
@@ -113,7 +114,7 @@ class Staged(Fake):
     def rungs(self):
         return (1, 2)
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         measured = self.measure(task)
         for epoch in self.rungs:
             yield Report(epoch=epoch, top1=measured.top1 - 0.1 * (3 - epoch), loss=0.5)
@@ -143,7 +144,7 @@ class Ranked(Staged):
     rank: Rank = ALONE
     RAISING: ClassVar[int] = 7  # with this seed, process 1 raises, and the others wait for it
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         path = os.path.join(self.folder, str(self.rank.index))
         with open(path, "x") as file:
             file.write(str(os.getpid()))
@@ -155,13 +156,45 @@ class Ranked(Staged):
 
 
 @dataclass(frozen=True)
+class Talking(Ranked):
+    """Says `times` over how far it is, waiting a little in between, and then measures."""
+
+    times: int = 3
+    pause_s: float = 0.0
+
+    @property
+    def rungs(self):
+        return ()
+
+    def evaluate(self, task, on_progress=None):
+        for step in range(1, self.times + 1):
+            if on_progress is not None:
+                on_progress(progress_at(step, self.times))
+            time.sleep(self.pause_s)
+        yield from ()
+        return self.measure(task)
+
+
+def progress_at(step, steps, epoch=1, epochs=1):
+    return TrainingProgress(
+        epoch=epoch,
+        epochs=epochs,
+        step=step,
+        steps=steps,
+        images_per_s=212.4,
+        loss=1.2344,
+        left_s=42.6,
+    )
+
+
+@dataclass(frozen=True)
 class DiskFilling(Fake):
     """Has room for a few evaluations, counted in `folder`, and for no more."""
 
     folder: str = ""
     room: int = 5
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         if len(os.listdir(self.folder)) >= self.room:
             raise OSError(errno.ENOSPC, "No space left on device", "weights")
         open(os.path.join(self.folder, task.identity.key), "x").close()
@@ -179,7 +212,7 @@ class Obedient(Fake):
     folder: str = ""
     orders: tuple[str, ...] = ()
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         order = self.orders[task.seed]
         where = Path(self.folder, f"{task.seed}.{os.getpid()}.{os.getppid()}")
         where.touch()

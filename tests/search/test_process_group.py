@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import Ranked
+from fakes import Ranked, Talking, progress_at
 from processes import all_end, is_alive
 
 from results.blobs import BlobStore
@@ -15,6 +15,7 @@ from results.checkpoints import CheckpointStore
 from results.weights import WeightsStore
 from search.cli import main
 from search.config import SearchConfig
+from search.evaluators.base import measure
 from search.evaluators.scratch import ScratchEvaluator
 from search.executors import (
     DiskFull,
@@ -42,6 +43,15 @@ SPEC = resolve(
         "num_heads=2,patch_size=4)@16: V1"
     )
 )
+
+
+@pytest.mark.slow
+def test_a_group_says_how_far_its_first_process_is(tmp_path):
+    evaluator = in_processes(Talking(folder=str(tmp_path), times=2, pause_s=0.2), 2)
+    told = []
+    measured = measure(evaluator, evaluator.task(SPEC, 5), told.append)
+    assert told == [progress_at(1, 2), progress_at(2, 2)]
+    assert measured.top1 == Talking().measure(evaluator.task(SPEC, 5)).top1
 
 
 @pytest.mark.slow

@@ -355,7 +355,7 @@ def test_an_evaluation_that_is_there_passes_its_rungs(lab):
 
 @dataclass(frozen=True)
 class NanAtRung(Staged):
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         yield Report(epoch=1, top1=float("nan"), loss=0.5)
 
 
@@ -396,7 +396,7 @@ class Saving(Fake):
 
     weights: WeightsStore | None = None
 
-    def evaluate(self, task):
+    def evaluate(self, task, on_progress=None):
         measured = yield from super().evaluate(task)
         sha256 = self.weights.save(task.identity.key, {"x": torch.zeros(3)})
         return replace(measured, weights_sha256=sha256)

@@ -149,7 +149,7 @@ def test_a_training_that_loses_its_worker_is_run_again_but_not_for_ever(lab):
 
 
 def test_a_training_that_cannot_be_run_says_why(lab):
-    with pytest.raises(SharedWorkError, match="SupernetTask ended by: died"):
+    with pytest.raises(SharedWorkError, match="supernet failed: died"):
         lab.run(deaths=[Lost("died"), Lost("died")])
 
 

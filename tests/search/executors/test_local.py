@@ -8,11 +8,19 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes import Dying, Fake, Raising, Slow, Staged
+from fakes import Dying, Fake, Raising, Slow, Staged, Talking, progress_at
 from processes import all_end
 
 from search.evaluators import Report, measure
-from search.executors import Finished, Lost, Preempted, Raised, Reported, TrialResources
+from search.executors import (
+    Finished,
+    Lost,
+    Preempted,
+    Progressed,
+    Raised,
+    Reported,
+    TrialResources,
+)
 from search.executors.local import LocalExecutor, default_threads
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
@@ -98,6 +106,34 @@ def test_a_worker_waits_at_each_rung_to_go_on_or_to_stop():
         executor.submit(2, task("V1", evaluator))
         ((ticket, event),) = executor.wait(60)
         assert ticket == 2 and event.report.epoch == 1
+
+
+@pytest.mark.slow
+def test_a_worker_says_how_far_it_is_and_keeps_its_slot():
+    evaluator = Talking(times=3, pause_s=0.5)
+    with LocalExecutor(evaluator, num_slots=1, threads=1) as executor:
+        executor.submit(5, task("V2", evaluator))
+        for step in range(1, 4):
+            assert executor.wait(60) == [(5, Progressed(progress_at(step, 3)))]
+            assert executor.num_free == 0
+        assert executor.wait(60) == [(5, Finished(evaluator.measure(task("V2", evaluator)), 1))]
+        assert executor.num_free == 1
+
+
+@pytest.mark.slow
+def test_a_worker_never_waits_for_a_driver_that_is_busy(tmp_path):
+    evaluator = Talking(times=20_000)
+    with LocalExecutor(evaluator, num_slots=1, threads=1) as executor:
+        executor.submit(0, task("V2", evaluator))
+        # Long after the pipe is full, its end fits in: what had no room was dropped.
+        time.sleep(20)
+        messages = []
+        while not messages or isinstance(messages[-1], Progressed):
+            ((_, message),) = executor.wait(10)
+            messages.append(message)
+    # Of all that had found room the newest alone came out, or the end in its place.
+    assert len(messages) <= 2
+    assert isinstance(messages[-1], Finished)
 
 
 @pytest.mark.slow

@@ -17,7 +17,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes import Fake, Inline, Obedient, Slow, Staged, complain, dawdle, echo
+from fakes import (
+    Fake,
+    Inline,
+    Obedient,
+    Slow,
+    Staged,
+    Talking,
+    complain,
+    dawdle,
+    echo,
+    progress_at,
+)
 from lab import SPACE, Lab
 from processes import LONGEST_S, all_end, is_alive
 from supernet_lab import SupernetLab
@@ -30,6 +41,7 @@ from search.executors import (
     Finished,
     Lost,
     Preempted,
+    Progressed,
     Raised,
     Reported,
     TrialResources,
@@ -165,6 +177,33 @@ def crew(cluster, tmp_path):
     crew = Crew(tmp_path)
     with crew.executor:
         yield crew
+
+
+@clustered
+def test_a_trial_says_how_far_it_is(cluster, tmp_path):
+    evaluator = Talking(times=40, pause_s=0.1)
+    with executor_of(evaluator, tmp_path, num_slots=1) as executor:
+        for ticket in range(2):
+            executor.submit(ticket, task(evaluator, 0))
+            said = []
+            while not said or isinstance(said[-1], Progressed):
+                for named, message in executor.wait(0.2):
+                    assert named == ticket
+                    said.append(message)
+                    assert executor.num_free == (0 if isinstance(message, Progressed) else 1)
+            steps = [message.progress.step for message in said[:-1]]
+            # The newest at each look, and none twice.
+            assert steps and steps == sorted(set(steps))
+            assert said[0].progress == progress_at(steps[0], 40)
+            assert isinstance(said[-1], Finished)
+        # Without its board it runs as before.
+        ray.kill(executor._board.actor)
+        executor.submit(2, task(evaluator, 1))
+        said = []
+        deadline = time.monotonic() + LONGEST_S
+        while not said and time.monotonic() < deadline:
+            said = [m for _, m in executor.wait(0.2) if not isinstance(m, Progressed)]
+        assert isinstance(said[0], Finished)
 
 
 @clustered

@@ -1,0 +1,168 @@
+"""How far a training or a scoring is, said about once a second to whoever watches.
+
+Watching costs nothing and changes nothing: between two messages only a clock is read, the device
+is asked for the loss when a message is due, and no random number is drawn. A message that gets
+lost does no harm, since the next one holds all that it held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+EVERY_S = 1.0  # between two messages, at least
+_WINDOW = 20  # messages over which a speed is measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingProgress:
+    """How far a training is.
+
+    Attributes:
+        epoch: number of the running epoch, from 1.
+        epochs: epochs of the training.
+        step: steps of the epoch that are done.
+        steps: steps of an epoch.
+        images_per_s: training images per second, by all processes of the training together; None
+            until it is known.
+        loss: mean training loss over the epoch so far; None before its first step.
+        left_s: estimated seconds to the end of the last epoch at this speed, evaluations apart;
+            None until it is known.
+        is_validating: whether the epoch is done and being evaluated.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_s: float | None
+    loss: float | None
+    left_s: float | None
+    is_validating: bool = False
+
+    def as_part(self, epochs_before: int, epochs: int) -> TrainingProgress:
+        """The progress of a longer training, of which this one is a part.
+
+        Args:
+            epochs_before: epochs of the parts before this one.
+            epochs: epochs of all parts.
+        """
+        done = (self.epoch - 1) * self.steps + self.step
+        own_rest = self.epochs * self.steps - done
+        rest = (epochs - epochs_before) * self.steps - done
+        left_s = None if self.left_s is None or not own_rest else self.left_s * rest / own_rest
+        return replace(
+            self,
+            epoch=epochs_before + self.epoch,
+            epochs=epochs,
+            left_s=0.0 if not rest else left_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringProgress:
+    """How far placements are scored by shared weights.
+
+    Attributes:
+        placements: placements that are scored together.
+        share: of the work that is done, 0 to 1.
+        left_s: estimated seconds left at this speed; None until it is known.
+    """
+
+    placements: int
+    share: float
+    left_s: float | None
+
+
+WorkProgress = TrainingProgress | ScoringProgress
+OnProgress = Callable[[WorkProgress], None]
+
+
+class TrainingMeter:
+    """Tells a callback how far a training is: once in `EVERY_S`, and where it is validated.
+
+    Args:
+        on_progress: told.
+        epochs: epochs of the training.
+        steps: steps of an epoch.
+        batch_size: images of a step, those of all processes.
+    """
+
+    def __init__(
+        self, on_progress: OnProgress, *, epochs: int, steps: int, batch_size: int
+    ) -> None:
+        self._on_progress = on_progress
+        self._epochs = epochs
+        self._steps = steps
+        self._batch_size = batch_size
+        self._epoch = self._step = self._steps_here = 0
+        self._told_at = self._paused_at = time.perf_counter()
+        self._pauses_s = self._paused_at  # so that the training's clock starts at 0
+        self._window: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=_WINDOW)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """An epoch begins; `epoch` counts those finished before."""
+        self._pauses_s += time.perf_counter() - self._paused_at
+        self._epoch, self._step = epoch, 0
+
+    def count_step(self, loss_sum: torch.Tensor) -> None:
+        """A step is done; `loss_sum` sums the losses of the epoch's steps, a scalar."""
+        self._step += 1
+        self._steps_here += 1
+        if time.perf_counter() - self._told_at >= EVERY_S:
+            # Reading it waits for the device, so that the clock is read afterwards.
+            self._tell(loss_sum.item() / self._step)
+
+    def end_epoch(self, loss: float, *, validates: bool) -> None:
+        """An epoch's steps are done, with their mean loss, and maybe it is evaluated now."""
+        if validates:
+            self._tell(loss, is_validating=True)
+        self._paused_at = time.perf_counter()
+
+    def _tell(self, loss: float, *, is_validating: bool = False) -> None:
+        now = time.perf_counter()
+        self._told_at = now
+        clock = now - self._pauses_s
+        since, steps_then = self._window[0]
+        self._window.append((clock, self._steps_here))
+        steps_per_s = (self._steps_here - steps_then) / (clock - since) if clock > since else 0.0
+        rest = (self._epochs - self._epoch) * self._steps - self._step
+        self._on_progress(
+            TrainingProgress(
+                epoch=self._epoch + 1,
+                epochs=self._epochs,
+                step=self._step,
+                steps=self._steps,
+                images_per_s=steps_per_s * self._batch_size if steps_per_s else None,
+                loss=loss,
+                left_s=rest / steps_per_s if steps_per_s else None,
+                is_validating=is_validating,
+            )
+        )
+
+
+class ScoringMeter:
+    """Tells a callback how far a scoring is, once in `EVERY_S`.
+
+    Args:
+        on_progress: told.
+        placements: placements that are scored.
+    """
+
+    def __init__(self, on_progress: OnProgress, *, placements: int) -> None:
+        self._on_progress = on_progress
+        self._placements = placements
+        self._began_at = self._told_at = time.perf_counter()
+
+    def tell(self, share: float) -> None:
+        """A share of the work is done, 0 to 1."""
+        now = time.perf_counter()
+        if now - self._told_at < EVERY_S:
+            return
+        self._told_at = now
+        left_s = (now - self._began_at) * (1.0 - share) / share if share > 0 else None
+        self._on_progress(ScoringProgress(placements=self._placements, share=share, left_s=left_s))
