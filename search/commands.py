@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -298,6 +299,7 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     check_whole("--seed", arguments.seed, 0, MAX_SEED)
     if arguments.processes_per_trial is not None:
         check_whole("--processes-per-trial", arguments.processes_per_trial, 1, MAX_WORKERS)
+    check_target(arguments.to, onnx=arguments.onnx)
     device = resolve_device(arguments.device)
     errors = _errors()
     spec, data, recipe = _training(arguments, errors)
@@ -519,9 +521,17 @@ def training_plan(spec: NetworkSpec, data: DataConfig, recipe: Recipe, device: s
 
 
 def _print_plan(plan: Document, errors: Console) -> None:
-    if plan["data"] is not None:
-        for line in plan_lines(plan["data"], plan["cost"]):
-            errors.print(line, highlight=False, markup=False)
+    if plan["data"] is None:
+        return
+    for line in plan_lines(plan["data"], plan["cost"]):
+        # In a log a line stays whole, for whoever searches in it.
+        folded = (
+            textwrap.wrap(line, errors.width, subsequent_indent=" " * 8)
+            if errors.is_terminal
+            else [line]
+        )
+        for part in folded:
+            errors.print(part, highlight=False, markup=False)
 
 
 def _scan_display(errors: Console) -> Callable[[int, int], None]:

@@ -283,7 +283,7 @@ def changed(state: State, *, without: str = "", add: str = "") -> State:
         ),
         (
             lambda s: {name: weight * float("nan") for name, weight in s.items()},
-            "not finite (NaN or infinity) in cls_token",
+            r"not finite \(NaN or infinity\) in cls_token",
         ),
     ],
 )

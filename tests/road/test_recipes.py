@@ -108,7 +108,7 @@ def test_a_bool_or_nan_is_no_number(lab, text) -> None:
         assert "supernet's recipe" in said
         assert name in said
     for name in NUMERIC:
-        if name not in ("epochs", "clip_grad_norm", "ema_decay"):
+        if name not in ("epochs", "clip_grad_norm", "ema_decay", "loader_workers"):
             assert f"`{name}` of a recipe is a" in train(lab, f"epochs: 3\n{name}: null\n")
     if text.lstrip("-").startswith("."):
         said = train(lab, f"epochs: 3\noptimizer_options: {{eps: {text}}}\n")
