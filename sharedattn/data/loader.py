@@ -9,6 +9,7 @@ the epoch alone, so the number of workers changes no result.
 from __future__ import annotations
 
 import random
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ from sharedattn.seeds import derived_seed
 
 K = TypeVar("K")
 
+# Workers start at once and share what is loaded. A trial's own process was spawned, and would by
+# default spawn them: each would import torch again, for seconds.
+_CONTEXT = "fork" if sys.platform == "linux" else None
 _NORMALISED_AT_ONCE = 2**17  # numbers, half a megabyte
 
 
@@ -148,6 +152,7 @@ class BatchLoader:
             items,
             batch_sampler=self._wanted,
             num_workers=num_workers,
+            multiprocessing_context=_CONTEXT if num_workers else None,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             collate_fn=_collated,
