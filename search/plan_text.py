@@ -7,7 +7,7 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -121,7 +121,7 @@ def cost_plan(work: Work, source: DataSource) -> Document:
     }
     if work.is_here:
         placement, seconds = measure_step(work, source)
-        training_s = seconds * work.placements_per_step * num_images * work.recipe.epochs
+        training_s = seconds * num_images * work.recipe.epochs
         rounds = -(-work.num_trainings // work.num_slots)
         document["measured"] = {"placement": str(placement), "ms_per_image": 1e3 * seconds}
         document["hours"] = rounds * training_s / 3600
@@ -132,7 +132,8 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
     """The time of one training step, of the placement of middle MACs among those drawn.
 
     Returns:
-        The placement, and seconds an image.
+        The placement, and seconds an image, with what it takes to load one: on a CPU loading and
+        training share the cores, beside a GPU the slower of the two counts.
     """
     costs = CostModel(work.backbone)
     ordered = sorted(work.placements, key=lambda placement: costs.totals(placement).macs)
@@ -158,7 +159,23 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - started)
     # The first step sets up what later ones find.
-    return placement, statistics.median(times[1:]) / size
+    step_s = statistics.median(times[1:]) / size
+    load_s = _measure_loading(work, source)
+    if device.type == "cpu":
+        return placement, step_s * work.placements_per_step + load_s / work.threads
+    return placement, max(step_s * work.placements_per_step, load_s / work.threads)
+
+
+def _measure_loading(work: Work, source: DataSource) -> float:
+    """Seconds that one process takes to load an image of a training batch."""
+    if source.pixels is None:
+        # Nothing is decoded: batches are drawn in memory, an epoch of them at once.
+        return 0.0
+    recipe = replace(work.recipe, loader_workers=0)
+    started = time.perf_counter()
+    batches = source.train_batches(recipe, seed=0, epoch=0, device=torch.device("cpu"))
+    images, _ = next(iter(batches))
+    return (time.perf_counter() - started) / len(images)
 
 
 def plan_lines(data: Document, cost: Document | None) -> list[str]:

@@ -298,6 +298,17 @@ def test_the_example_predicts_files_by_nothing_but_the_model(folder: Path, tmp_p
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    ten = EXAMPLE.with_name("onnx_ten_lines.py")
+    short = subprocess.run(
+        [sys.executable, str(ten), str(moved), *files],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert short.returncode == 0, short.stderr
+    named = [f"{path} {name}" for path, (name, _) in zip(files, expected, strict=True)]
+    assert short.stdout == "\n".join(named) + "\n"
     lines = re.findall(r"^(.*\.png)\t((?:.|\n)*?)\t([\d.]+)$", done.stdout, re.MULTILINE)
     assert [line[0] for line in lines] == files
     assert [line[1] for line in lines] == [name for name, _ in expected]
