@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST
 
 from sharedattn.data import DataConfig, open_data
+from sharedattn.data.decode import ImageReadError
 from sharedattn.data.images import ImageData
 from sharedattn.data.named import torch_folder
 from sharedattn.errors import InputError
@@ -198,6 +200,39 @@ def test_batches_do_not_depend_on_the_number_of_workers(folder, mixing):
         for (images, labels), (other_images, other_labels) in zip(batches[0], other, strict=True):
             assert torch.equal(images, other_images)
             assert torch.equal(labels, other_labels)
+
+
+def test_workers_last_from_epoch_to_epoch_and_are_no_more_than_cores(folder, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    before = torch.get_num_threads()
+    data, me = ImageData(config(folder)), psutil.Process()
+    recipe = Recipe(epochs=3, batch_size=4, loader_workers=64)
+    try:
+        torch.set_num_threads(8)
+        pids = []
+        for epoch in range(3):
+            epochs = [list(data.train_batches(recipe, seed=1, epoch=epoch, device=CPU))]
+            assert len(epochs[0]) == 6
+            pids.append({child.pid for child in me.children()})
+        # A pass that is left in the midst is begun again from its beginning.
+        first = next(iter(data.train_batches(recipe, seed=1, epoch=1, device=CPU)))
+        again = list(data.train_batches(recipe, seed=1, epoch=1, device=CPU))
+    finally:
+        torch.set_num_threads(before)
+    assert len(pids[0]) == 2
+    assert pids[0] == pids[1] == pids[2]
+    assert torch.equal(first[0], again[0][0])
+    assert len(again) == 6
+
+
+def test_an_image_that_fails_later_is_named_and_no_other_takes_its_place(folder):
+    data = ImageData(config(folder))
+    (folder / "val" / "bee" / "1.png").write_bytes(b"")
+    for workers in (0, 1):
+        recipe = Recipe(epochs=1, batch_size=4, loader_workers=workers)
+        assert len(list(data.train_batches(recipe, seed=0, epoch=0, device=CPU))) == 6
+    with pytest.raises(ImageReadError, match=r"val/bee/1\.png: is no image"):
+        list(data.eval_batches("validation", batch_size=2, device=CPU))
 
 
 def test_loading_leaves_the_global_generators_alone(folder):
