@@ -31,13 +31,19 @@ from search.config import (
     SearchConfig,
     check_whole,
 )
-from search.data_plan import DataOptions, data_for, look_at, open_checked
+from search.data_plan import (
+    DataOptions,
+    content_differences,
+    data_for,
+    look_at,
+    open_checked,
+)
 from search.exporting import export_placement, open_recorded, train_placement, verify_folder
 from search.machines import processes_here, resolve_device
 from search.places import storage_url, weights_store
 from search.plan_text import Work, cost_plan, data_plan, plan_lines
 from search.progress import StudyDisplay, TrainingDisplay
-from search.run import prepare, run_search, search_plan
+from search.run import Prepared, prepare, run_search, search_plan
 from search.tables import (
     analysis_notes,
     analysis_table,
@@ -78,6 +84,8 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     folder = config.out / record.name
     check_target(folder / "knee", onnx=False)
     plan = search_plan(prepared)
+    if (changed := _changed_data(prepared)) is not None:
+        plan["data"]["warnings"].append(changed)
     _print_plan(plan, errors)
     if arguments.dry_run:
         return {"study": record.name, "plan": plan}
@@ -518,6 +526,34 @@ def training_plan(spec: NetworkSpec, data: DataConfig, recipe: Recipe, device: s
         is_here=True,
     )
     return {"data": data_plan(data, source), "cost": cost_plan(work, source)}
+
+
+def _changed_data(prepared: Prepared) -> str | None:
+    """Says that a folder is no longer what an earlier study read; None: nothing is to be said.
+
+    With changed data the same command has another fingerprint, and so begins another study.
+    """
+    if prepared.data is None or not prepared.data.is_folder:
+        return None
+    try:
+        with Store.open(prepared.storage, read_only=True) as store:
+            studies = store.studies()
+    except InputError:
+        return None
+    earlier = [
+        s.record
+        for s in studies
+        if s.record.data.get("config", {}).get("name") == prepared.data.name
+    ]
+    if not earlier or prepared.record.name in {record.name for record in earlier}:
+        return None
+    found = content_differences(open_data(prepared.data), earlier[-1].data)
+    if not found:
+        return None
+    return (
+        f"this is another study than {earlier[-1].name}, which searched this folder as it was: "
+        f"{'; '.join(found)}"
+    )
 
 
 def _print_plan(plan: Document, errors: Console) -> None:

@@ -211,6 +211,27 @@ def differences(source: DataSource, recorded: dict[str, Any]) -> list[str]:
     """
     if recorded.get("fingerprint") in (None, source.fingerprint):
         return []
+    found = content_differences(source, recorded)
+    now, then = (
+        document.get("transform", {})
+        for document in (source.identity, recorded.get("identity", {}))
+    )
+    if isinstance(now, dict) and isinstance(then, dict):
+        found += [
+            f"{name} is {now.get(name)} now and was {value}"
+            for name, value in then.items()
+            if now.get(name) != value
+        ]
+    return found or ["it is another data set"]
+
+
+def content_differences(source: DataSource, recorded: dict[str, Any]) -> list[str]:
+    """How the images of data differ from those of a record, a few words each, pixels apart.
+
+    Args:
+        source: the data as it is.
+        recorded: the document of it in the record, see `data_document`.
+    """
     now, then = source.identity, recorded.get("identity", {})
     found: list[str] = []
     if "classes" in then and now.get("classes") != then["classes"]:
@@ -226,16 +247,7 @@ def differences(source: DataSource, recorded: dict[str, Any]) -> list[str]:
             if same_classes and ours != theirs:
                 found.append(f"the images of {split} have other {what} than then")
                 break
-    changed = [
-        name
-        for name, value in then.get("transform", {}).items()
-        if now.get("transform", {}).get(name) != value
-    ]
-    found += [
-        f"{name} is {now.get('transform', {}).get(name)} now and was {then['transform'][name]}"
-        for name in changed
-    ]
-    return found or ["it is another data set"]
+    return found
 
 
 def refuse_other_data(source: DataSource, recorded: dict[str, Any], what: str) -> None:

@@ -112,6 +112,15 @@ def test_a_study_goes_on_with_its_own_data_alone(capsys, study, data):
     assert "data" in said
 
 
+def test_a_new_study_says_that_the_folder_is_another_than_before(capsys, study, data):
+    put(data / "train" / "red", "red", 4, start=700)
+    arguments = ("search", "space.yaml", "--data", "data", "--recipe", "recipe.yaml", *TRIALS)
+    found = document(capsys, *arguments, "--dry-run")
+    (said,) = found["plan"]["data"]["warnings"][-1:]
+    assert said.startswith("this is another study than colours, which searched this folder")
+    assert "train has 46 images now and had 42" in said
+
+
 def test_an_image_that_goes_bad_ends_with_its_name(capsys, study, data):
     """By a mistake below the 256 MiB up to which contents are part of the fingerprint."""
     path = data / "test" / "red" / "900.png"
