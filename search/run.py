@@ -45,7 +45,7 @@ from search.study_name import check_folder, made_name
 from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
 from search.training_inputs import Start, load_recipe, load_supernet_recipe
 from sharedattn.backbones import describe, resolve
-from sharedattn.data import DataConfig, open_data
+from sharedattn.data import EMBEDDED, DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.latency import LatencySetting
 from sharedattn.placement import NetworkSpec
@@ -183,7 +183,8 @@ def prepare(
             weights=weights,
             checkpoints=checkpoints,
             device=slots.device,
-            data_digest=source.digest,
+            # Embedded data does not change.
+            data_digest=None if data.name == EMBEDDED else source.digest,
         )
         evaluator = in_processes(scratch, num_processes)
         if config.evaluator == "supernet":

@@ -18,7 +18,7 @@ RandomPlacement = Callable[[random.Random, int], Placement]
 BACKBONES = (
     "vit(embed_dim=22,depth=5,num_heads=2,patch_size=5,mlp_ratio=1.5,in_chans=2)@15",
     "deit3_small_patch16_224(embed_dim=39,depth=4,num_heads=3,patch_size=7,"
-    "external_expansion=2,broadcasting_form=scaled)@29",
+    "external_expansion=2,broadcasting_form=scaled)@28",
     "vit_medium_patch16_reg4_gap_256(embed_dim=26,depth=3,num_heads=2,patch_size=5,qkv_bias=false,"
     "proj_bias=false,pre_norm=true,dia_reduction=3,dia_start=one,class_token_in_mean=false)@20",
 )
