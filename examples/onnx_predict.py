@@ -21,6 +21,9 @@ def read(path: str, mode: str) -> Image.Image:
         deep = image.mode != "I" or image.format in ("PNG", "PPM")  # 16 bits, however read
         image = ImageOps.exif_transpose(image)
         if image.mode == "F":
+            low, high = image.getextrema()
+            if not (low >= 0 and high <= 1):
+                sys.exit(f"{path}: floating-point pixels from {low:g} to {high:g}, not 0 to 1")
             image = Image.fromarray(np.rint(np.asarray(image) * 255).astype(np.uint8))
         elif image.mode.startswith("I"):
             values = np.asarray(image).astype(np.uint32)

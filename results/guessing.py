@@ -85,6 +85,11 @@ def guessing_warnings(front: Front, members: Sequence[Candidate], guessing: Gues
     """
     if not members or front.fidelity is None:
         return []
+    if guessing.bar >= 1.0:
+        return [
+            f"{guessing.num_images:,} validation images are too few to tell any accuracy from "
+            f"guessing; give more, or cut a larger share by --val-fraction"
+        ]
     is_inherited = front.fidelity.weights == "inherited"
     advice = remedy(front.fidelity.epochs, "--supernet-epochs" if is_inherited else "--epochs")
     if len(members) == len(front.members):

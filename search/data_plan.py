@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -159,8 +160,10 @@ def look_at(
         on_progress=on_progress,
     )
     if file is not None and remember:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(known.to_json()).encode())
+        # What cannot be remembered is looked at again; a result may lie in a folder to read only.
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps(known.to_json()).encode())
     if options.on_bad_image == "fail":
         refuse_problems(problems)
         return config
@@ -305,10 +308,11 @@ def _of_tag(backbone: BackboneSpec, tag: str) -> PixelChanges:
     name = tag if tag.partition(".")[2] else f"{architecture}.{tag}"
     pixels = tagged_pixels(name, backbone.in_chans)
     if pixels is None:
-        known = ", ".join(pixels_by_tag(architecture)) or "none"
+        asked = name.partition(".")[0]
+        known = ", ".join(pixels_by_tag(asked)) or "none"
         raise InputError(
-            f"`--pixels` is {tag!r}, of which timm has no weights; of {architecture} it has "
-            f"{known}; of another model write NAME.TAG"
+            f"`--pixels` is {tag!r}, of which timm has no weights; of {asked} it has {known}"
+            + ("" if asked != architecture else "; of another model write NAME.TAG")
         )
     return pixels
 
@@ -332,6 +336,11 @@ def _of_weights(
     if own is not None:
         return own
     by_tag = pixels_by_tag(backbone.name, backbone.in_chans)
+    if not by_tag and not {"mean", "std"} <= set(asked):
+        raise InputError(
+            f"`--weights` {weights} does not say how its images were resized and normalised, and "
+            f"{backbone.name} is a network of your own; say it by {PIXEL_OPTIONS}"
+        )
     missing = [
         name
         for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")

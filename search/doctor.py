@@ -19,9 +19,10 @@ from results.database import Schema, look_at, parse_url, shown_url
 from results.store import Store
 from results.verify import Check
 from search.config import SearchConfig
+from search.data_plan import look_at as look_at_data
 from search.machines import Slots, cluster_slots, find_slots
 from search.nodes import TIMEOUT_S, Ask, node_checks, reason
-from search.places import storage_url, weights_store
+from search.places import scans_folder, storage_url, weights_store
 from search.provenance import NOT_INSTALLED, library_versions, provenance
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
@@ -48,7 +49,7 @@ def diagnose(config: SearchConfig) -> Iterator[Check]:
     yield _check("disk", f"{MIN_FREE_GIB} GiB free", partial(_disk, config.out))
     yield _check("database", "fit for a search", partial(_database, config))
     weights = _check("weights", "can be written", partial(_weights, config))
-    opens = _check("data", "opens", partial(_data, data))
+    opens = _check("data", "opens", partial(_data, data, config))
     yield from (weights, opens)
     if config.executor == "ray":
         yield from _cluster_checks(
@@ -175,14 +176,16 @@ def _blobs(config: SearchConfig) -> BlobStore:
     return weights_store(config.weights_dir, storage, config.out).blobs
 
 
-def _data(data: DataConfig) -> str:
-    source = open_data(data)
+def _data(data: DataConfig, config: SearchConfig) -> str:
+    # Every image is looked at, as a search would; what is seen is not written down.
+    scans = scans_folder(config.storage, config.out)
+    source = open_data(look_at_data(data, config.data_options, scans, remember=False))
     train, validation, test = (
         source.num_images(split) for split in ("train", "validation", "test")
     )
     return (
         f"{source.name}: {train:,} training, {validation:,} validation and {test:,} test images "
-        f"of {source.num_classes} classes, fingerprint {source.fingerprint[:12]}"
+        f"of {source.num_classes} classes"
     )
 
 

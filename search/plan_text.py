@@ -269,9 +269,10 @@ def duration_text(seconds: float) -> str:
 
 
 def bytes_text(count: int) -> str:
-    """Such as `0.4 MB` or `23 MB`."""
-    megabytes = count / 1e6
-    return f"{megabytes:.1f} MB" if megabytes < 10 else f"{megabytes:,.0f} MB"
+    """Such as `13 kB`, `1.4 MB` or `23 MB`."""
+    if count < 10**6:
+        return f"{count / 1e3:,.0f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 10**7 else f"{count / 1e6:,.0f} MB"
 
 
 def _listed(counts: Sequence[int] | None) -> list[int] | None:

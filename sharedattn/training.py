@@ -548,8 +548,9 @@ def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> in
     steps = data.num_images("train") // recipe.batch_size
     if not steps:
         raise InputError(
-            f"`batch_size <= training images` must hold, but got {recipe.batch_size} and "
-            f"{data.num_images('train')}; choose a recipe with smaller batches"
+            f"`batch_size` of the recipe is {recipe.batch_size}, more than the "
+            f"{data.num_images('train')} training images; write a smaller one into the file of "
+            f"--recipe, or of --supernet-recipe"
         )
     if recipe.batch_size % num_processes:
         raise InputError(

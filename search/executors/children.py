@@ -138,9 +138,13 @@ def offer(pipe: Connection, message: Any) -> None:
 
 
 def _live(lifeline: Connection, life: Callable[..., None], pipe: Connection, *args: Any) -> None:
-    lifeline.send_bytes(_HAS_BEGUN)
     # Ctrl-C reaches the whole process group; the driver alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        lifeline.send_bytes(_HAS_BEGUN)
+    except (BrokenPipeError, ConnectionResetError):
+        # The driver has gone meanwhile.
+        os._exit(0)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     # timm 1.0.31 warns at import of its own use of torch.jit; a child would print that each time.
     warnings.filterwarnings("ignore", message=".*torch.jit.*")

@@ -50,7 +50,11 @@ def imbalance_warnings(
         )
     if not class_counts:
         return sentences
-    least = min(range(len(class_counts)), key=class_counts.__getitem__)
+    # A class without any is said above, and says nothing about the sizes of the others.
+    present = [i for i, count in enumerate(class_counts) if count]
+    if not present:
+        return sentences
+    least = min(present, key=class_counts.__getitem__)
     most = max(range(len(class_counts)), key=class_counts.__getitem__)
     if class_counts[most] > MAX_RATIO * class_counts[least]:
         share = class_counts[most] / sum(class_counts)

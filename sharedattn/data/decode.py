@@ -157,6 +157,9 @@ def _reason(error: Exception) -> str:
     text = str(error).partition("\n")[0]
     if isinstance(error, UnidentifiedImageError):
         return "is no image, or begins with a damaged header"
+    if isinstance(error, Image.DecompressionBombError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"has more than {most:,} pixels, Pillow's limit; save it smaller"
     if isinstance(error, FileNotFoundError):
         return "is a link to nothing, or is no longer there"
     if isinstance(error, OSError) and error.strerror:

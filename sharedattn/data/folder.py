@@ -96,7 +96,11 @@ class Listing:
 
 
 def list_folder(
-    root: Path, classes: Sequence[str] | None = None, left_out: Sequence[str] = ()
+    root: Path,
+    classes: Sequence[str] | None = None,
+    left_out: Sequence[str] = (),
+    *,
+    without_test: bool = False,
 ) -> Listing:
     """List a folder of images.
 
@@ -105,6 +109,7 @@ def list_folder(
         classes: names of the classes in the order of their numbers; None: those that train has,
             by code point.
         left_out: paths, as `Problem.path` has them, that are taken for absent.
+        without_test: whether a test split is left alone, such as one without labels.
 
     Raises:
         InputError: a folder that cannot be listed, or whose splits or classes are not clear; or a
@@ -119,6 +124,8 @@ def list_folder(
     else:
         trees = {split: splits[split] for split in SPLITS if split in splits}
         walk.note_beside_splits(top, splits)
+        if without_test and (test := trees.pop("test", None)) is not None:
+            walk.said.append(f"{test.path}/ was left out, as no test split is asked for")
     if "train" not in trees:
         folders = ", ".join(f"{tree.path}/" for tree in trees.values())
         raise InputError(
@@ -172,6 +179,7 @@ class _Walk:
         self._left_out = left_out
         self.left_out: list[str] = []
         self._seen: dict[tuple[int, int], str] = {}
+        self._files: dict[tuple[int, int], str] = {}
         self._hidden = 0
         self._other: Counter[str] = Counter()
         self.said: list[str] = []
@@ -276,6 +284,15 @@ class _Walk:
                 else:
                     tree.folders[entry.name] = self._list(below, (*above, identity), found)
             elif entry.is_file():
+                key = (found.st_dev, found.st_ino)
+                if key in self._files:
+                    # Counted twice it could be trained on and tested on.
+                    other = shown(self._files[key])
+                    self.problems.append(
+                        Problem(shown(below), f"is the same file as {other}, by a link")
+                    )
+                    continue
+                self._files[key] = below
                 self._take(tree, _File(below, found.st_size, found.st_mtime_ns))
             else:
                 tree.num_other += 1
@@ -392,10 +409,19 @@ def _class_names(
             f"take their folders out"
         )
     if len(found) < 2:
+        loose = len(train.files)
+        inside = [n for n in (train.folders[found[0]].folders if found else {})]
+        hint = ""
+        if loose:
+            hint = f" ({_count(loose, 'image')} in {where} itself, in no class's folder)"
+        elif len(inside) > 1:
+            hint = (
+                f" (it holds {_listed(inside)}; if those are the classes, name {found[0]} itself)"
+            )
         raise InputError(
             f"`--data`: {shown(walk.root)} has {_count(len(found), 'class', 'classes')} with "
-            f"images in {where}: {_listed(found) or 'none'}; at least two are needed, each a "
-            f"folder of its own"
+            f"images in {where}: {_listed(found) or 'none'}{hint}; at least two are "
+            f"needed, each a folder of its own"
         )
     unseen = [name for name in names if name not in set(found)]
     if unseen:

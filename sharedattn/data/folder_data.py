@@ -33,7 +33,12 @@ def listing_of(config: DataConfig) -> Listing:
     Raises:
         InputError: as `list_folder`.
     """
-    return list_folder(Path(config.name), config.classes, config.left_out)
+    return list_folder(
+        Path(config.name),
+        config.classes,
+        config.left_out,
+        without_test=config.test_fraction == 0.0,
+    )
 
 
 def opened_listing(listing: Listing, config: DataConfig) -> Opened:

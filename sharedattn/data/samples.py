@@ -136,6 +136,8 @@ def with_cuts(
     """
     train = given["train"]
     shares: dict[str, float] = {}
+    if config.test_fraction == 0.0:
+        given = {split: samples for split, samples in given.items() if split != "test"}
     if "test" in given and config.test_fraction is not None:
         raise InputError(
             "`--test-split` cuts a test split from train, but the data has one; leave it out"

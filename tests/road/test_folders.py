@@ -257,6 +257,36 @@ def test_links_to_files_and_folders_elsewhere_are_followed(capsys, here, data):
     assert found["splits"]["train"]["by_class"] == [12, 12, 12]
 
 
+def test_an_image_that_is_linked_into_another_split_is_named(capsys, here, data):
+    put(data / "val" / "red", "red", 4, start=900)
+    os.symlink(data / "val" / "red" / "900.png", data / "train" / "red" / "linked.png")
+    os.link(data / "val" / "red" / "901.png", data / "train" / "red" / "same.png")
+    said = refused(capsys, here, data)
+    assert "2 files cannot be used" in said
+    assert "val/red/900.png is the same file as train/red/linked.png, by a link" in said
+    assert "val/red/901.png is the same file as train/red/same.png, by a link" in said
+
+
+def test_a_test_folder_without_labels_may_be_left_alone(capsys, here, data):
+    (data / "test").mkdir()
+    picture(COLOURS["red"], 1).save(data / "test" / "x.png")
+    assert "test/x.png lies in no class's folder" in refused(capsys, here, data)
+    found, said = plan(capsys, data, "--test-split", "none")
+    assert images(found) == {"train": 42, "validation": 6}
+    assert "test/ was left out, as no test split is asked for" in said
+
+
+def test_a_folder_of_loose_images_says_where_they_lie(capsys, here):
+    put(here / "data", "red", 3)
+    assert "(3 images in the folder itself, in no class's folder)" in refused(
+        capsys, here, here / "data"
+    )
+    put(here / "up" / "data" / "red", "red", 3)
+    put(here / "up" / "data" / "green", "green", 3)
+    said = refused(capsys, here, here / "up")
+    assert "(it holds green, red; if those are the classes, name data itself)" in said
+
+
 def test_a_link_to_nothing_is_named(capsys, here, data):
     os.symlink("/nowhere/x.png", data / "train" / "red" / "x.png")
     assert "train/red/x.png is a link to nothing" in refused(capsys, here, data)

@@ -132,9 +132,9 @@ def test_a_single_training_says_how_far_it_is(run, tmp_path, recipe, few_pairs):
 
 
 def test_a_terminal_has_a_row_for_each_slot(run, tiny, tmp_path, recipe, in_process, terminal):
-    search(run, tiny, tmp_path, "--recipe", recipe(epochs=40), "--trials", 2, *SEARCH)
+    search(run, tiny, tmp_path, "--recipe", recipe(epochs=200), "--trials", 2, *SEARCH)
     assert any(
-        re.search(r"^search 1 +\S+ +\d+/40 +(?:[\d,]+|validating) +\d\.\d{3}", line.rstrip())
+        re.search(r"^search 1 +\S+ +\d+/200 +(?:[\d,]+|validating) +\d\.\d{3}", line.rstrip())
         for line in terminal.lines
     ), terminal.text[-3000:]
     assert any(re.search(r"^running +placement +epoch +images/s", s) for s in terminal.lines)
@@ -146,9 +146,9 @@ def test_a_terminal_shows_a_single_training(run, tmp_path, recipe, few_pairs, te
         "vit(class_token=false,depth=2,embed_dim=12,global_pool=avg,in_chans=1,num_classes=2,"
         "num_heads=2,patch_size=8)@16: V2"
     )
-    found = run("train", network, "--recipe", recipe(epochs=40), "--to", tmp_path / "one")
+    found = run("train", network, "--recipe", recipe(epochs=200), "--to", tmp_path / "one")
     assert found.code == 0
-    pattern = r"^train +V2 +\d+/40 +(?:[\d,]+|validating) +\d\.\d{3} +\d+:\d\d +\d+:\d\d$"
+    pattern = r"^train +V2 +\d+/200 +(?:[\d,]+|validating) +\d\.\d{3} +\d+:\d\d +\d+:\d\d$"
     assert any(re.search(pattern, line.rstrip()) for line in terminal.lines)
 
 

@@ -78,7 +78,7 @@ def test_this_machine_is_ready_and_nothing_is_made(examine, tmp_path):
     cores = len(os.sched_getaffinity(0))
     assert checks["processor"]["found"].startswith(f"{cores} cores of ")
     assert checks["data"]["found"].startswith(
-        "animals: 20 training, 4 validation and 6 test images of 2 classes, fingerprint "
+        "animals: 20 training, 4 validation and 6 test images of 2 classes"
     )
     total_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert checks["memory"]["found"].startswith(f"{total_bytes / 2**30:.1f} GiB, ")

@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_raises():
         ({"optimizer": "no-such"}, "the recipe's optimiser is timm's"),
         ({"optimizer_options": (("speed", 1),)}, "the recipe's optimiser is timm's"),
         ({"schedule": "no-such"}, "the recipe's schedule is timm's"),
-        ({"batch_size": 36}, "batch_size <= training images"),
+        ({"batch_size": 36}, "`batch_size` of the recipe is 36, more than the"),
         ({"mixup": 0.5}, "mixup and cutmix pair a process's images of a batch"),
     ],
 )
