@@ -327,8 +327,8 @@ def process(*arguments, **options):
 def begun(*arguments):
     """A search in a session of its own, which has its study and is about to begin its trials."""
     search = process("search", *arguments, start_new_session=True)
-    while "0 of " not in (line := search.stderr.readline()):
-        assert line, "the search ended before it began"
+    # It names the study once it may drive it.
+    assert search.stdout.readline(), search.stderr.read()
     return search
 
 
