@@ -152,12 +152,11 @@ class _File:
 
 @dataclass(slots=True)
 class _Tree:
-    """A folder: its folders by name, and its images; `num_other` counts what is no image."""
+    """A folder: its folders by name, and its images."""
 
     path: str
     folders: dict[str, _Tree] = field(default_factory=dict)
     files: list[_File] = field(default_factory=list)
-    num_other: int = 0
 
     def all_files(self) -> Iterator[_File]:
         """Every image below."""
@@ -295,7 +294,6 @@ class _Walk:
                 self._files[key] = below
                 self._take(tree, _File(below, found.st_size, found.st_mtime_ns))
             else:
-                tree.num_other += 1
                 self._other["of special kinds"] += 1
         return tree
 
@@ -311,7 +309,6 @@ class _Walk:
         elif _begins_as_image(self.root / file.path, file.size):
             tree.files.append(file)
         else:
-            tree.num_other += 1
             self._other[shown(suffix) or "without ending"] += 1
 
     def _is_left_out(self, path: str) -> bool:

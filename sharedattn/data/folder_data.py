@@ -24,25 +24,7 @@ def open_folder(config: DataConfig) -> Opened:
     Raises:
         InputError: as `list_folder` and `with_cuts`.
     """
-    return opened_listing(listing_of(config), config)
-
-
-def listing_of(config: DataConfig) -> Listing:
-    """What the folder holds, by the config's classes and without what it leaves out.
-
-    Raises:
-        InputError: as `list_folder`.
-    """
-    return list_folder(
-        Path(config.name),
-        config.classes,
-        config.left_out,
-        without_test=config.test_fraction == 0.0,
-    )
-
-
-def opened_listing(listing: Listing, config: DataConfig) -> Opened:
-    """The data set of a folder that is listed; arguments and errors as `open_folder`."""
+    listing = listing_of(config)
     given = {
         split: FileSamples(listing.root, files.paths, files.labels)
         for split, files in listing.splits.items()
@@ -60,6 +42,20 @@ def opened_listing(listing: Listing, config: DataConfig) -> Opened:
         cuts=frozenset(cuts),
         notes=listing.notes,
         identity=lambda: _identity(listing, parts),
+    )
+
+
+def listing_of(config: DataConfig) -> Listing:
+    """What the folder holds, by the config's classes and without what it leaves out.
+
+    Raises:
+        InputError: as `list_folder`.
+    """
+    return list_folder(
+        Path(config.name),
+        config.classes,
+        config.left_out,
+        without_test=config.test_fraction == 0.0,
     )
 
 

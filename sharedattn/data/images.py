@@ -65,14 +65,13 @@ class ImageData(DataSource):
 
     Args:
         config: which data, at which size and channels, and how splits are cut.
-        opened: the data, where it is open already; None: it is opened.
 
     Raises:
         InputError: no such folder or data set, no training images, fewer than two classes, or
             whatever else its reader refuses.
     """
 
-    def __init__(self, config: DataConfig, opened: Opened | None = None) -> None:
+    def __init__(self, config: DataConfig) -> None:
         self.config = config
         self.name = Path(config.name).name if config.is_folder else config.name
         self.image_size = config.image_size or DEFAULT_IMAGE_SIZE
@@ -82,7 +81,7 @@ class ImageData(DataSource):
                 f"`in_chans` is {self.in_chans}, but images are read with 1 or 3 channels"
             )
         self._pixels = default_pixels(self.image_size, self.in_chans).changed(config.pixels)
-        self._opened = _open(config) if opened is None else opened
+        self._opened = _open(config)
         self._parts = self._opened.parts
         self.num_classes = self._opened.num_classes
         if not len(self._parts["train"]) or not len(self._parts["validation"]):
