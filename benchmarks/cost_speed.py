@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from sharedattn.backbones import build
-from sharedattn.cost import CONVENTION, CostModel
+from sharedattn.costs.flop_counters import fvcore_macs, matmul_macs
+from sharedattn.costs.model import CONVENTION, CostModel
 from sharedattn.placement import NetworkSpec
-from sharedattn.referees import fvcore_macs, matmul_macs
-from spaces.budget import CountedSpace
-from spaces.space import Space
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space
 
 SPEED_SPACE = "deit-tiny-any"
 REFEREED_SPACES = ("digit-pairs-vit", "deit-tiny-any", "deit-small")
@@ -32,7 +32,7 @@ NUM_COSTED = 50_000
 def placements_per_s(rng: random.Random) -> int:
     """Distinct random placements of 12 layers whose totals are found in a second."""
     space = Space.load(SPEED_SPACE)
-    counted = CountedSpace(space)
+    counted = BudgetedSpace(space)
     placements = [counted.sample(rng) for _ in range(NUM_COSTED)]
     model = CostModel(space.backbone)
     start = time.perf_counter()
@@ -43,7 +43,7 @@ def placements_per_s(rng: random.Random) -> int:
 
 def count_differences(name: str, num_placements: int, rng: random.Random) -> dict[str, int]:
     """Random placements of a space on which a referee, or the built parameters, disagree."""
-    counted = CountedSpace(Space.load(name))
+    counted = BudgetedSpace(Space.load(name))
     model = CostModel(counted.space.backbone)
     differences = {"params": 0, "fvcore": 0, "flop_counter": 0}
     for _ in range(num_placements):

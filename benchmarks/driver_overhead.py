@@ -20,11 +20,11 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 from free_evaluator import FreeEvaluator  # noqa: E402 (the warning is timm's, at import)
 
-from results.records import TrialRole  # noqa: E402
-from results.store import Store  # noqa: E402
-from search.config import SearchConfig  # noqa: E402
-from search.provenance import provenance  # noqa: E402
-from search.run import prepare, run_search  # noqa: E402
+from sharedattn.results.database.store import Store  # noqa: E402
+from sharedattn.results.records.records import TrialRole  # noqa: E402
+from sharedattn.search.config import SearchConfig  # noqa: E402
+from sharedattn.search.provenance import provenance  # noqa: E402
+from sharedattn.search.run import prepare, run_search  # noqa: E402
 
 
 def main() -> None:

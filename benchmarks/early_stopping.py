@@ -33,23 +33,23 @@ import numpy as np  # noqa: E402 (the warning is timm's, at import)
 from scipy.stats import kendalltau  # type: ignore[import-untyped]  # noqa: E402
 from trained_table import EPOCHS, SEEDS, Table, embedded_space, read_tables  # noqa: E402
 
-from results.pareto import FloatArray, hypervolume, parse_objectives  # noqa: E402
-from results.records import StudyRecord, TrialRole, TrialState  # noqa: E402
-from results.store import Store  # noqa: E402
-from results.summary import StudySummary  # noqa: E402
-from search.evaluators import Measurement, Report, Task  # noqa: E402
-from search.evaluators.table import TableEvaluator  # noqa: E402
-from search.executors import Event, Executor, Reported, advance  # noqa: E402
-from search.provenance import provenance  # noqa: E402
-from search.run import REFERENCE_FACTOR  # noqa: E402
-from search.searchers.base import PastTrial, Proposal, Searcher  # noqa: E402
-from search.stopping import EarlyStopping, RungPoint, default_rungs  # noqa: E402
-from search.stopping.mo_asha import NUM_BANDS, REDUCTION_FACTOR, MoAsha  # noqa: E402
-from search.study import StudyLoop  # noqa: E402
 from sharedattn.backbones import describe  # noqa: E402
-from sharedattn.cost import CostModel  # noqa: E402
+from sharedattn.costs.model import CostModel  # noqa: E402
 from sharedattn.placement import Placement  # noqa: E402
-from spaces.budget import CountedSpace  # noqa: E402
+from sharedattn.results.database.store import Store  # noqa: E402
+from sharedattn.results.front.pareto import FloatArray, hypervolume, parse_objectives  # noqa: E402
+from sharedattn.results.front.summary import StudySummary  # noqa: E402
+from sharedattn.results.records.records import StudyRecord, TrialRole, TrialState  # noqa: E402
+from sharedattn.search.evaluators import Measurement, Report, Task  # noqa: E402
+from sharedattn.search.evaluators.table import TableEvaluator  # noqa: E402
+from sharedattn.search.executors import Event, Executor, Reported, advance  # noqa: E402
+from sharedattn.search.provenance import provenance  # noqa: E402
+from sharedattn.search.pruners import EarlyStopping, RungPoint, default_rungs  # noqa: E402
+from sharedattn.search.pruners.mo_asha import NUM_BANDS, REDUCTION_FACTOR, MoAsha  # noqa: E402
+from sharedattn.search.run import REFERENCE_FACTOR  # noqa: E402
+from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher  # noqa: E402
+from sharedattn.search.study.loop import StudyLoop  # noqa: E402
+from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
 
 OBJECTIVES = parse_objectives(("top1", "macs"))
 NUM_DRAWS = 2000  # of trials that are stopped at random
@@ -58,7 +58,7 @@ NUM_PILOTS = 32  # placements that constants are chosen by
 RAY_REDUCTION_FACTOR = 3
 
 
-def reference_point(space: CountedSpace) -> dict[str, float]:
+def reference_point(space: BudgetedSpace) -> dict[str, float]:
     """Accuracy of chance, and 1.1 times the most MACs, as a search has it."""
     return {
         "top1": 1.0 / space.space.backbone.num_classes,
@@ -66,7 +66,7 @@ def reference_point(space: CountedSpace) -> dict[str, float]:
     }
 
 
-def volume(space: CountedSpace, points: FloatArray) -> float:
+def volume(space: BudgetedSpace, points: FloatArray) -> float:
     return hypervolume(points, OBJECTIVES, reference_point(space))
 
 
@@ -156,7 +156,7 @@ class ListedSearcher(Searcher):
 
     name = "listed"
 
-    def __init__(self, space: CountedSpace, placements: Sequence[Placement], seed: int) -> None:
+    def __init__(self, space: BudgetedSpace, placements: Sequence[Placement], seed: int) -> None:
         super().__init__(
             space, OBJECTIVES, seed=seed, num_trials=len(placements), study_attributes={}
         )
@@ -181,7 +181,7 @@ class Replay:
         seed: shuffles all trials but the first.
     """
 
-    def __init__(self, space: CountedSpace, table: Table, seed: int) -> None:
+    def __init__(self, space: BudgetedSpace, table: Table, seed: int) -> None:
         self._space = space
         self._seed = seed
         first, *others = map(Placement.parse, table)
@@ -287,7 +287,7 @@ class Replay:
 
 
 def replay_seed(
-    space: CountedSpace, table: Table, seed: int, rules: dict[str, Callable[[], MoAsha | RayAsha]]
+    space: BudgetedSpace, table: Table, seed: int, rules: dict[str, Callable[[], MoAsha | RayAsha]]
 ) -> dict[str, Any]:
     """Every policy on the trainings of one seed."""
     replay = Replay(space, table, seed)

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from results.blobs import BlobStore
-from results.checkpoints import CheckpointStore
-from results.records import Fidelity
-from results.weights import WeightsStore
-from search.evaluators import Evaluator, Measurement, Report, Task
 from sharedattn.progress import OnProgress
+from sharedattn.results.artifacts.blobs import BlobStore
+from sharedattn.results.artifacts.checkpoints import CheckpointStore
+from sharedattn.results.artifacts.weights import WeightsStore
+from sharedattn.results.records.records import Fidelity
+from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
 
 
 @dataclass(frozen=True)

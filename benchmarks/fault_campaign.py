@@ -46,16 +46,16 @@ from faults import EXIT_BAD_INPUT, FAULTS, Surroundings, small_disk  # noqa: E40
 from postgresql_server import PostgreSQLServer  # noqa: E402
 from ray_nodes import TwoNodes  # noqa: E402
 
-from results.blobs import BlobStore  # noqa: E402
-from results.errors import StorageError  # noqa: E402
-from results.records import TrialRow  # noqa: E402
-from results.store import Store  # noqa: E402
-from results.summary import StudySummary  # noqa: E402
-from results.weights import WeightsStore  # noqa: E402
-from search.config import SearchConfig  # noqa: E402
-from search.provenance import provenance  # noqa: E402
-from search.run import Prepared, prepare, run_search  # noqa: E402
 from sharedattn.errors import InputError  # noqa: E402
+from sharedattn.results.artifacts.blobs import BlobStore  # noqa: E402
+from sharedattn.results.artifacts.weights import WeightsStore  # noqa: E402
+from sharedattn.results.database.errors import StorageError  # noqa: E402
+from sharedattn.results.database.store import Store  # noqa: E402
+from sharedattn.results.front.summary import StudySummary  # noqa: E402
+from sharedattn.results.records.records import TrialRow  # noqa: E402
+from sharedattn.search.config import SearchConfig  # noqa: E402
+from sharedattn.search.provenance import provenance  # noqa: E402
+from sharedattn.search.run import Prepared, prepare, run_search  # noqa: E402
 
 STUDY = "faults"
 NUM_SLOTS = 2

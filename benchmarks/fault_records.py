@@ -12,7 +12,7 @@ from typing import Any
 
 from fault_verdict import Result, Work
 
-from results.temporary import write_whole
+from sharedattn.results.artifacts.atomic import atomic_write
 
 EARLY_EVERY = 5  # faults of a kind, one strikes before the first trial
 
@@ -154,4 +154,4 @@ class Findings:
         )
 
     def save(self, path: Path) -> None:
-        write_whole(path, json.dumps(asdict(self), indent=1).encode())
+        atomic_write(path, json.dumps(asdict(self), indent=1).encode())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from results.records import Fidelity
-from search.evaluators import Evaluator, Measurement, Report, Task
 from sharedattn.progress import OnProgress
+from sharedattn.results.records.records import Fidelity
+from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
 
 
 @dataclass(frozen=True)

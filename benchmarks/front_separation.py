@@ -23,17 +23,17 @@ from typing import Any
 
 warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
-from results.store import Store  # noqa: E402 (the warning is timm's, at import)
-from results.summary import StudySummary  # noqa: E402
-from search.evaluators.scratch import ScratchEvaluator  # noqa: E402
-from search.executors import Finished  # noqa: E402
-from search.executors.local import LocalExecutor  # noqa: E402
-from search.provenance import provenance  # noqa: E402
 from sharedattn.backbones import describe  # noqa: E402
-from sharedattn.cost import CostModel  # noqa: E402
+from sharedattn.costs.model import CostModel  # noqa: E402
 from sharedattn.data import DataConfig  # noqa: E402
 from sharedattn.placement import NetworkSpec, Placement  # noqa: E402
 from sharedattn.recipe import Recipe  # noqa: E402
+from sharedattn.results.database.store import Store  # noqa: E402 (the warning is timm's, at import)
+from sharedattn.results.front.summary import StudySummary  # noqa: E402
+from sharedattn.search.evaluators.scratch import ScratchEvaluator  # noqa: E402
+from sharedattn.search.executors import Finished  # noqa: E402
+from sharedattn.search.executors.local import LocalExecutor  # noqa: E402
+from sharedattn.search.provenance import provenance  # noqa: E402
 
 
 def accuracies(

@@ -24,16 +24,16 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from sharedattn.attention.less import ScoreMaps
 from sharedattn.data.digit_pairs import DigitPairs
 from sharedattn.data.source import Batch, DataConfig, Split
-from sharedattn.interpolate import at_image_size
-from sharedattn.network import Network
+from sharedattn.distributed import ALONE, Rank
+from sharedattn.mechanisms.less import ScoreMaps
+from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec
-from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
-from sharedattn.training import evaluate, train
-from spaces.space import Space
+from sharedattn.spaces.space import Space
+from sharedattn.training.trainer import evaluate, train
+from sharedattn.weights.interpolate import at_image_size
 
 SPACE = "digit-pairs-vit"
 PLACEMENTS = ("V4", "V1L3/full", "V1L3/keys", "V1L3/lowrank4", "V1L3/reuse", "V2L2/full/cb")

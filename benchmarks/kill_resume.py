@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from results.records import TrialRole, TrialRow
-from results.store import Store
-from search.provenance import provenance
+from sharedattn.results.database.store import Store
+from sharedattn.results.records.records import TrialRole, TrialRow
+from sharedattn.search.provenance import provenance
 
 
 def command(out: Path, searcher: str, trials: int) -> list[str]:

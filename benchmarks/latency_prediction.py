@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from search.latency import space_table
-from search.provenance import provenance
-from sharedattn.latency import LatencySetting, measure_network
+from sharedattn.costs.latency import LatencySetting, measure_network
+from sharedattn.search.provenance import provenance
+from sharedattn.search.study.latency import space_table
 from sharedattn.seeds import derived_seed
-from spaces.budget import CountedSpace
-from spaces.space import Space
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space
 
 SPACES = ("deit-tiny", "digit-pairs-vit")
 SEED = 0
@@ -34,7 +34,7 @@ SEED = 0
 def measure(name: str, num_networks: int, setting: LatencySetting) -> dict[str, Any]:
     """The errors of one space's table."""
     load_before = os.getloadavg()[0]
-    space = CountedSpace(Space.load(name))
+    space = BudgetedSpace(Space.load(name))
     table = space_table(space, setting, seed=SEED, known={})
     rng = random.Random(derived_seed(SEED, 1, 0))
     networks = [p for p in space.sample_many(rng, num_networks) if table.holds(p)]

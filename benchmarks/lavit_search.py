@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from sharedattn.backbones import resolve
-from sharedattn.conventions import Maps, counted
+from sharedattn.costs.flop_conventions import Maps, counted
 from sharedattn.placement import NetworkSpec
 
 TARGETS = {"LaViT-T": (10.9e6, 1.6e9), "LaViT-S": (22.4e6, 3.3e9), "LaViT-B": (39.6e6, 6.1e9)}

@@ -24,16 +24,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.provenance import provenance
-from sharedattn.attention.scores import Scores
 from sharedattn.backbones import build_network, describe
-from sharedattn.block import Block
-from sharedattn.cost import CostModel
-from sharedattn.economics import FORMS
+from sharedattn.costs.break_even import FORMS
+from sharedattn.costs.model import CostModel
+from sharedattn.costs.timing import device_name, elapsed_ms
 from sharedattn.errors import InputError
-from sharedattn.legality import check_maps
+from sharedattn.mechanisms.scores import Scores
+from sharedattn.networks.block import Block
+from sharedattn.networks.legality import check_maps
 from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
-from sharedattn.timing import device_name, elapsed_ms
+from sharedattn.search.provenance import provenance
 
 LAYERS = (
     ("deit_small_patch16_224", 0),

@@ -19,14 +19,14 @@ import torch
 
 from sharedattn.backbones import build_network
 from sharedattn.data import DataConfig, DataSource, open_data
-from sharedattn.extract import extract
-from sharedattn.memory_fit import fit_memories, memory_errors
-from sharedattn.network import Network
+from sharedattn.networks.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
-from sharedattn.pretrained import start_from
 from sharedattn.recipe import Recipe
-from sharedattn.training import evaluate, train
-from spaces.space import Space
+from sharedattn.spaces.space import Space
+from sharedattn.training.trainer import evaluate, train
+from sharedattn.weights.extract import extract
+from sharedattn.weights.memory_fit import fit_memories, memory_errors
+from sharedattn.weights.pretrained import start_from
 
 SPACE = "digit-pairs-vit"
 SLOTS = (8, 16, 32)

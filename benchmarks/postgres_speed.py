@@ -28,8 +28,11 @@ from typing import Any
 from postgresql_server import PostgreSQLServer
 from stored_trials import DEPTH, random_placement
 
-from results.driver import StudyDriver
-from results.records import (
+from sharedattn.placement import NetworkSpec, Placement
+from sharedattn.results.database.store import Store
+from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import (
     EvaluationIdentity,
     EvaluationRecord,
     Fidelity,
@@ -37,10 +40,7 @@ from results.records import (
     SpecRecord,
     StudyRecord,
 )
-from results.store import Store
-from results.summary import StudySummary
-from search.provenance import provenance
-from sharedattn.placement import NetworkSpec, Placement
+from sharedattn.search.provenance import provenance
 
 MAX_MS_PER_TRIAL = 15.0
 MAX_SLOWDOWN = 0.05
@@ -137,7 +137,7 @@ def _made_up_trial(
     )
 
 
-def search(store: Store, driver: StudyDriver, first: int, trials: list[MadeUpTrial]) -> float:
+def search(store: Store, driver: StudyWriter, first: int, trials: list[MadeUpTrial]) -> float:
     """Write some trials as a search does; seconds."""
     started = time.perf_counter()
     for number, trial in enumerate(trials, first):

@@ -21,17 +21,17 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 from rich.console import Console  # noqa: E402 (the warning is timm's, at import)
 
-from search.config import DEFAULT_DATA, DEFAULT_SPACE  # noqa: E402
-from search.provenance import provenance  # noqa: E402
-from search.proxy_scoring import (  # noqa: E402
+from sharedattn.errors import InputError  # noqa: E402
+from sharedattn.search.cli.tables import proxies_table  # noqa: E402
+from sharedattn.search.config import DEFAULT_DATA, DEFAULT_SPACE  # noqa: E402
+from sharedattn.search.jobs.proxies import (  # noqa: E402
     TrainedPlacements,
     proxies_document,
     score_proxies,
     trained_of_table,
 )
-from search.tables import proxies_table  # noqa: E402
-from sharedattn.errors import InputError  # noqa: E402
-from spaces.space import Space  # noqa: E402
+from sharedattn.search.provenance import provenance  # noqa: E402
+from sharedattn.spaces.space import Space  # noqa: E402
 
 PATTERN = "short-warm-up-*.json"
 

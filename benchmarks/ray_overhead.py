@@ -31,16 +31,17 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 from free_evaluator import FreeEvaluator  # noqa: E402 (the warning is timm's, at import)
 from ray import tune  # noqa: E402
 
-from results.pareto import parse_objectives  # noqa: E402
-from results.records import StudyRecord  # noqa: E402
-from results.store import Store  # noqa: E402
-from search.executors import TrialResources, ray_tune  # noqa: E402
-from search.provenance import provenance  # noqa: E402
-from search.searchers import SEARCHERS  # noqa: E402
-from search.status import Progress  # noqa: E402
-from search.study import StudyLoop  # noqa: E402
-from spaces.budget import CountedSpace  # noqa: E402
-from spaces.space import Space  # noqa: E402
+from sharedattn.results.database.store import Store  # noqa: E402
+from sharedattn.results.front.pareto import parse_objectives  # noqa: E402
+from sharedattn.results.records.records import StudyRecord  # noqa: E402
+from sharedattn.search.executors import TrialResources  # noqa: E402
+from sharedattn.search.executors.ray import executor as ray_tune  # noqa: E402
+from sharedattn.search.provenance import provenance  # noqa: E402
+from sharedattn.search.searchers import SEARCHERS  # noqa: E402
+from sharedattn.search.status import Progress  # noqa: E402
+from sharedattn.search.study.loop import StudyLoop  # noqa: E402
+from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
+from sharedattn.spaces.space import Space  # noqa: E402
 
 WARM_UP = 10  # trials of each block that are not counted
 SPACE = "digit-pairs-vit"
@@ -110,7 +111,7 @@ def run_ours(
     folder: Path, searcher_name: str, num_trials: int, num_reports: int
 ) -> tuple[float, float]:
     """One study; milliseconds a trial without the database, and in the database."""
-    space = CountedSpace(Space.load(SPACE))
+    space = BudgetedSpace(Space.load(SPACE))
     objectives = parse_objectives(("top1", "macs"))
     clock = Clock()
     record = StudyRecord(

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.data_plan import DataOptions, look_at, open_checked
 from sharedattn.data import DataConfig
+from sharedattn.search.data_plan import DataOptions, look_at, open_checked
 
 OLD = 1_600_000_000  # seconds; files changed just now are looked at again
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from scipy.stats import chisquare
 
-from spaces.budget import Budget, CountedSpace
-from spaces.counting import CostBox, CostTables, RankedMembers
-from spaces.encoding import Encoding
-from spaces.space import Space, presets
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.counting import CostBox, CostTables, RankedMembers
+from sharedattn.spaces.encoding import Encoding
+from sharedattn.spaces.space import Space, presets
 
 NUM_SAMPLES = 20_000
 NUM_REPAIRS = 200
@@ -30,7 +30,7 @@ UNIFORM_SPACE = "digit-pairs-vit"
 SAMPLES_PER_MEMBER = 50
 
 
-def tight_budget(counted: CountedSpace, share: float) -> Budget:
+def tight_budget(counted: BudgetedSpace, share: float) -> Budget:
     """The largest bound on MACs that at most `share` of the space meets."""
     tables = CostTables(counted.priced)
     low, high = counted.macs_range
@@ -47,10 +47,10 @@ def measure(name: str, seed: int) -> dict[str, Any]:
     """Figures of one space, and the test of uniformity on the embedded one."""
     space = Space.load(name)
     start = time.perf_counter()
-    whole = CountedSpace(space)
+    whole = BudgetedSpace(space)
     tables_s = time.perf_counter() - start
 
-    counted = CountedSpace(space, tight_budget(whole, 0.01))
+    counted = BudgetedSpace(space, tight_budget(whole, 0.01))
     rng = random.Random(seed)
     start = time.perf_counter()
     for _ in range(NUM_SAMPLES):
@@ -66,8 +66,8 @@ def measure(name: str, seed: int) -> dict[str, Any]:
         encoding.repair(proposal)
         repair_ms.append(1e3 * (time.perf_counter() - start))
 
-    embedded = CountedSpace(Space.load(UNIFORM_SPACE))
-    small = CountedSpace(embedded.space, tight_budget(embedded, 0.1))
+    embedded = BudgetedSpace(Space.load(UNIFORM_SPACE))
+    small = BudgetedSpace(embedded.space, tight_budget(embedded, 0.1))
     drawn = Counter(small.sample(rng) for _ in range(SAMPLES_PER_MEMBER * small.in_budget))
     p_value = chisquare([drawn[placement] for placement in small.enumerate()]).pvalue
     return {

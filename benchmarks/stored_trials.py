@@ -22,9 +22,12 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from results.database import open_engine
-from results.models import Base, utc_now
-from results.records import (
+from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.results.database.engine import open_engine
+from sharedattn.results.database.models import Base, utc_now
+from sharedattn.results.database.store import Store
+from sharedattn.results.front.summary import StudySummary, front_document
+from sharedattn.results.records.records import (
     EvaluationIdentity,
     Fidelity,
     StudyRecord,
@@ -32,10 +35,7 @@ from results.records import (
     TrialState,
     document_key,
 )
-from results.report import write_report
-from results.store import Store
-from results.summary import StudySummary, front_document
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.results.report import write_report
 
 MAX_FRONT_S = 1.0
 MAX_REPORT_S = 10.0

@@ -34,24 +34,24 @@ from trained_table import (  # noqa: E402
     read_tables,
 )
 
-from results.blobs import BlobStore  # noqa: E402
-from results.rank_correlation import (  # noqa: E402
+from sharedattn.costs.model import CostModel  # noqa: E402
+from sharedattn.placement import Placement  # noqa: E402
+from sharedattn.results.artifacts.blobs import BlobStore  # noqa: E402
+from sharedattn.results.artifacts.weights import WeightsStore  # noqa: E402
+from sharedattn.results.front.rank_correlation import (  # noqa: E402
     Estimate,
     Floats,
     estimate_tau,
     estimate_tau_difference,
     kendall_tau,
 )
-from results.weights import WeightsStore  # noqa: E402
-from search.data_plan import data_for  # noqa: E402
-from search.evaluators import measure  # noqa: E402
-from search.evaluators.scratch import ScratchEvaluator  # noqa: E402
-from search.evaluators.supernet import Scores, SupernetEvaluator  # noqa: E402
-from search.provenance import provenance  # noqa: E402
-from search.training_inputs import load_supernet_recipe  # noqa: E402
-from sharedattn.cost import CostModel  # noqa: E402
-from sharedattn.placement import Placement  # noqa: E402
-from sharedattn.supernet import SupernetRecipe  # noqa: E402
+from sharedattn.search.data_plan import data_for  # noqa: E402
+from sharedattn.search.evaluators import measure  # noqa: E402
+from sharedattn.search.evaluators.scratch import ScratchEvaluator  # noqa: E402
+from sharedattn.search.evaluators.supernet import Scores, SupernetEvaluator  # noqa: E402
+from sharedattn.search.provenance import provenance  # noqa: E402
+from sharedattn.search.training_inputs import load_supernet_recipe  # noqa: E402
+from sharedattn.supernet.trainer import SupernetRecipe  # noqa: E402
 
 TARGET = 0.8  # of the noise ceiling
 

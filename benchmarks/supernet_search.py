@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from search.provenance import provenance
+from sharedattn.search.provenance import provenance
 
 Document = dict[str, Any]
 COMMAND = (sys.executable, "-m", "sharedattn", "search", "--json")

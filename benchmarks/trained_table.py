@@ -25,15 +25,15 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 import torch  # noqa: E402 (the warning is timm's, at import)
 
-from results.temporary import write_whole  # noqa: E402
 from sharedattn.backbones import describe, resolve  # noqa: E402
 from sharedattn.data import DataConfig, DataSource, open_data  # noqa: E402
 from sharedattn.placement import NetworkSpec, Placement  # noqa: E402
 from sharedattn.recipe import RECIPES  # noqa: E402
-from sharedattn.training import train  # noqa: E402
-from spaces.budget import CountedSpace  # noqa: E402
-from spaces.space import Space  # noqa: E402
-from spaces.strata import StratifiedSampler  # noqa: E402
+from sharedattn.results.artifacts.atomic import atomic_write  # noqa: E402
+from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
+from sharedattn.spaces.space import Space  # noqa: E402
+from sharedattn.spaces.stratified import StratifiedSampler  # noqa: E402
+from sharedattn.training.trainer import train  # noqa: E402
 
 EPOCHS = 6
 SCHEDULE = "short-warm-up"
@@ -45,11 +45,11 @@ SEEDS = (0, 1, 2, 3, 4)
 Table = dict[str, list[float]]
 
 
-def embedded_space() -> CountedSpace:
-    return CountedSpace(Space.load("digit-pairs-vit"))
+def embedded_space() -> BudgetedSpace:
+    return BudgetedSpace(Space.load("digit-pairs-vit"))
 
 
-def embedded_data(space: CountedSpace) -> DataSource:
+def embedded_data(space: BudgetedSpace) -> DataSource:
     backbone = space.space.backbone
     return open_data(
         DataConfig(
@@ -60,7 +60,7 @@ def embedded_data(space: CountedSpace) -> DataSource:
     )
 
 
-def table_placements(space: CountedSpace, count: int = NUM_PLACEMENTS) -> list[Placement]:
+def table_placements(space: BudgetedSpace, count: int = NUM_PLACEMENTS) -> list[Placement]:
     """The backbone as published, then others, as many from each band of MACs, in random order."""
     depths = [stage.max_depth for stage in describe(space.space.backbone).stages]
     first = Placement.all_vanilla(depths)
@@ -116,7 +116,7 @@ def main() -> None:
             )
             metrics = [epoch.validation for epoch in training.curve]
             table[str(placement)] = [m.top1 for m in metrics if m is not None]
-            write_whole(path, json.dumps(table, indent=0).encode())
+            atomic_write(path, json.dumps(table, indent=0).encode())
         print(f"\r{number}/{len(wanted)} trainings", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
 

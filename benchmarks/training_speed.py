@@ -31,7 +31,7 @@ from sharedattn.data import DataConfig
 from sharedattn.data.images import ImageData
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
-from sharedattn.training import Trainer
+from sharedattn.training.trainer import Trainer
 
 MODEL = "deit_tiny_patch16_224"
 NUM_CLASSES = 2

@@ -31,26 +31,20 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 import torch  # noqa: E402 (the warning is timm's, at import)
 
-from results.pareto import parse_objectives  # noqa: E402
-from search.provenance import provenance  # noqa: E402
-from search.searchers.base import PastTrial, Proposal  # noqa: E402
-from search.searchers.optuna_search import NSGA2Searcher  # noqa: E402
 from sharedattn.backbones import build_network  # noqa: E402
-from sharedattn.cost import CostModel  # noqa: E402
+from sharedattn.costs.model import CostModel  # noqa: E402
 from sharedattn.data import DataConfig, open_data  # noqa: E402
 from sharedattn.data.source import spread  # noqa: E402
-from sharedattn.network import Network  # noqa: E402
-from sharedattn.placement import (  # noqa: E402
-    BackboneSpec,
-    Envelope,
-    Kind,
-    LayerChoice,
-    Placement,
-)
-from sharedattn.training import Metrics, evaluate  # noqa: E402
-from sharedattn.tree_evaluation import TreeEvaluation  # noqa: E402
-from spaces.budget import CountedSpace  # noqa: E402
-from spaces.space import Space  # noqa: E402
+from sharedattn.networks.network import Network  # noqa: E402
+from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement  # noqa: E402
+from sharedattn.results.front.pareto import parse_objectives  # noqa: E402
+from sharedattn.search.provenance import provenance  # noqa: E402
+from sharedattn.search.searchers.base import PastTrial, Proposal  # noqa: E402
+from sharedattn.search.searchers.optuna_search import NSGA2Searcher  # noqa: E402
+from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
+from sharedattn.spaces.space import Space  # noqa: E402
+from sharedattn.supernet.tree_evaluation import TreeEvaluation  # noqa: E402
+from sharedattn.training.trainer import Metrics, evaluate  # noqa: E402
 
 TARGET = 0.8
 DATA = open_data(DataConfig(name="digit-pairs"))
@@ -101,7 +95,7 @@ def with_and_without_cb(depth: int) -> list[Placement]:
 
 def population(space: Space, num_images: int) -> tuple[Network, list[Placement]]:
     """A network over a space, and the last distinct 100 that NSGA-II proposed there."""
-    counted, model = CountedSpace(space), CostModel(space.backbone)
+    counted, model = BudgetedSpace(space), CostModel(space.backbone)
     searcher = NSGA2Searcher(
         counted,
         parse_objectives(["top1", "macs"]),
@@ -207,7 +201,7 @@ def main() -> None:
     twelve = build_network(BackboneSpec.parse(BACKBONE), Envelope.of(*with_cb))
     searched = population(Space.from_document(DEEP_SPACE), arguments.images)
     embedded = Space.load("digit-pairs-vit")
-    members = list(CountedSpace(embedded).enumerate())
+    members = list(BudgetedSpace(embedded).enumerate())
     small = build_network(embedded.backbone, embedded.envelope())
     figures = [
         measure(name, network, placements, arguments.images, arguments.singles)

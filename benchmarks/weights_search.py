@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from results.export import read_export
-from search.provenance import provenance
-from sharedattn.cost import CostModel
+from sharedattn.costs.model import CostModel
 from sharedattn.placement import Placement
-from spaces.space import Space
+from sharedattn.results.export.folder import read_export
+from sharedattn.search.provenance import provenance
+from sharedattn.spaces.space import Space
 
 Document = dict[str, Any]
 SPACE = "digit-pairs-vit"

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from results.masking import masked
-from results.records import Document, TrialRole, TrialRow, TrialState
+from sharedattn.results.records.records import Document, TrialRole, TrialRow, TrialState
+from sharedattn.results.redaction import masked
 
 MAX_LENGTH = 400  # characters of a reason
 MAX_SHOWN = 10  # reasons that people are shown at once

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from search.data_plan import DataOptions
-from search.executors.base import TrialResources
-from search.searchers import SEARCHERS
-from search.stopping import STOPPINGS
-from search.study_name import check_name
 from sharedattn.errors import InputError
-from spaces.budget import Budget
+from sharedattn.search.data_plan import DataOptions
+from sharedattn.search.executors.base import TrialResources
+from sharedattn.search.pruners import STOPPINGS
+from sharedattn.search.searchers import SEARCHERS
+from sharedattn.search.study_name import check_name
+from sharedattn.spaces.budget import Budget
 
 DEFAULT_SPACE = "digit-pairs-vit"
 DEFAULT_DATA = "digit-pairs"

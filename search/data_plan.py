@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from results.temporary import write_whole
 from sharedattn.backbones import describe
 from sharedattn.backbones.pixels import pixels_by_tag, tagged_pixels
 from sharedattn.data import EMBEDDED, DataConfig, DataSource, reopen_data
-from sharedattn.data.decode import shown
+from sharedattn.data.folders.decode import shown
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec
-from sharedattn.pretrained import CONFIG_NAME, TIMM
 from sharedattn.recipe import Recipe
+from sharedattn.results.artifacts.atomic import atomic_write
+from sharedattn.weights.pretrained import CONFIG_NAME, TIMM
 from sharedattn.yaml_text import read_yaml
 
 PIXEL_OPTIONS = "--pixels TAG, or --mean, --std, --interpolation, --crop-pct and --crop-mode"
@@ -143,8 +143,8 @@ def look_at(
     if not config.is_folder or config.reader == 1:
         return config
     # Imported here: the embedded data needs none of it.
-    from sharedattn.data.folder_data import listing_of
-    from sharedattn.data.scan import DECODE_ALL_UP_TO, ScanMemory, refuse_problems, scan
+    from sharedattn.data.folders.data import listing_of
+    from sharedattn.data.folders.scan import DECODE_ALL_UP_TO, ScanMemory, refuse_problems, scan
 
     listing = listing_of(config)
     num_files = sum(len(files.paths) for files in listing.splits.values())
@@ -163,7 +163,7 @@ def look_at(
         # What cannot be remembered is looked at again; a result may lie in a folder to read only.
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(known.to_json()).encode())
+            atomic_write(file, json.dumps(known.to_json()).encode())
     if options.on_bad_image == "fail":
         refuse_problems(problems)
         return config

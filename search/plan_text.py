@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from results.quantities import format_quantity
-from results.records import Document
 from sharedattn.backbones import build, resolve
-from sharedattn.cost import CostModel
+from sharedattn.costs.model import CostModel
+from sharedattn.costs.timing import torch_threads
 from sharedattn.data import DataConfig, DataSource
 from sharedattn.data.balance import imbalance_warnings
 from sharedattn.data.source import SplitName
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
-from sharedattn.timing import torch_threads
-from sharedattn.training import training_loss
-from spaces.budget import CountedSpace
+from sharedattn.results.records.records import Document
+from sharedattn.results.units import format_quantity
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.training.trainer import training_loss
 
 MAX_CLASSES_NAMED = 8
 _MEASURED_IMAGES = 16  # of a step on a CPU, whose time grows with the images
@@ -66,7 +66,7 @@ class Work:
     placements_per_step: int = 1
 
 
-def drawn_placements(space: CountedSpace, seed: int) -> list[Placement]:
+def drawn_placements(space: BudgetedSpace, seed: int) -> list[Placement]:
     """A few placements inside the budget, uniform, with their middle one by MACs among them."""
     rng = random.Random(seed)
     return [space.sample(rng) for _ in range(min(_MEASURED_PLACEMENTS, space.in_budget))]

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from results.masking import masked
-from sharedattn.timing import device_name
+from sharedattn.costs.timing import device_name
+from sharedattn.results.redaction import masked
 
 LIBRARIES = ("sharedattn", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
 NOT_INSTALLED = "not installed"

@@ -6,11 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from results.checkpoints import CheckpointStore
-from results.database import parse_url, sqlite_file
-from results.driver import StudyDriver
-from results.pareto import Objective, parse_objectives
-from results.records import (
+from sharedattn.backbones import describe, resolve
+from sharedattn.costs.latency import LatencySetting
+from sharedattn.data import EMBEDDED, DataConfig, open_data
+from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec
+from sharedattn.recipe import Recipe
+from sharedattn.results.artifacts.checkpoints import CheckpointStore
+from sharedattn.results.artifacts.weights import WeightsStore
+from sharedattn.results.database.engine import parse_url, sqlite_file
+from sharedattn.results.database.store import Store
+from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.front.pareto import Objective, parse_objectives
+from sharedattn.results.records.records import (
     Document,
     LatencySource,
     Study,
@@ -18,43 +26,35 @@ from results.records import (
     TrialRole,
     document_key,
 )
-from results.store import Store
-from results.weights import WeightsStore
-from search.config import DEFAULT_TRIALS, SearchConfig
-from search.data_plan import data_for, look_at, open_checked
-from search.evaluators.base import Evaluator
-from search.evaluators.scratch import ScratchEvaluator
-from search.evaluators.supernet import SupernetEvaluator
-from search.evaluators.table import TableEvaluator
-from search.executors import Executor, TrialResources
-from search.executors.children import end_while_main_is_imported
-from search.executors.local import LocalExecutor
-from search.exporting import data_document
-from search.latency import Latencies, check_setting, known_parts, with_latencies
-from search.machines import Slots, find_slots
-from search.nodes import check_cluster
-from search.places import scans_folder, storage_url, weights_store
-from search.plan_text import Work, cost_plan, data_plan, drawn_placements
-from search.process_group import in_processes, processes_per_trial
-from search.provenance import provenance
-from search.searchers import SEARCHERS
-from search.status import Progress
-from search.stopping import STOPPINGS, EarlyStopping, default_rungs
-from search.study import StudyLoop
-from search.study_name import check_folder, made_name
-from search.supernet_study import SharedExecutors, SupernetLoop, default_num_trials
-from search.training_inputs import Start, load_recipe, load_supernet_recipe
-from sharedattn.backbones import describe, resolve
-from sharedattn.data import EMBEDDED, DataConfig, open_data
-from sharedattn.errors import InputError
-from sharedattn.latency import LatencySetting
-from sharedattn.placement import NetworkSpec
-from sharedattn.pretrained import load_pretrained, weights_digest
-from sharedattn.recipe import Recipe
-from sharedattn.supernet import shared_backbone
-from sharedattn.training import check_recipe
-from spaces.budget import CountedSpace
-from spaces.space import Space
+from sharedattn.search.cluster.node_checks import check_cluster
+from sharedattn.search.cluster.resources import Slots, find_slots
+from sharedattn.search.config import DEFAULT_TRIALS, SearchConfig
+from sharedattn.search.data_plan import data_for, look_at, open_checked
+from sharedattn.search.evaluators.base import Evaluator
+from sharedattn.search.evaluators.scratch import ScratchEvaluator
+from sharedattn.search.evaluators.supernet import SupernetEvaluator
+from sharedattn.search.evaluators.table import TableEvaluator
+from sharedattn.search.executors import Executor, TrialResources
+from sharedattn.search.executors.local import LocalExecutor
+from sharedattn.search.executors.process_group import in_processes, processes_per_trial
+from sharedattn.search.executors.worker_process import end_while_main_is_imported
+from sharedattn.search.jobs.export import data_document
+from sharedattn.search.paths import scans_folder, storage_url, weights_store
+from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements
+from sharedattn.search.provenance import provenance
+from sharedattn.search.pruners import STOPPINGS, EarlyStopping, default_rungs
+from sharedattn.search.searchers import SEARCHERS
+from sharedattn.search.status import Progress
+from sharedattn.search.study.latency import Latencies, check_setting, known_parts, with_latencies
+from sharedattn.search.study.loop import StudyLoop
+from sharedattn.search.study.supernet_loop import SharedExecutors, SupernetLoop, default_num_trials
+from sharedattn.search.study_name import check_folder, made_name
+from sharedattn.search.training_inputs import Start, load_recipe, load_supernet_recipe
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space
+from sharedattn.supernet.trainer import shared_backbone
+from sharedattn.training.trainer import check_recipe
+from sharedattn.weights.pretrained import load_pretrained, weights_digest
 
 REFERENCE_FACTOR = 1.1  # of the space's largest cost
 
@@ -80,7 +80,7 @@ class Prepared:
     """
 
     config: SearchConfig
-    space: CountedSpace
+    space: BudgetedSpace
     objectives: tuple[Objective, ...]
     evaluator: Evaluator
     data: DataConfig | None
@@ -203,7 +203,7 @@ def prepare(
             )
             evaluator = in_processes(shared, num_processes)
         described = data_document(data, source)
-    counted = CountedSpace(space, config.budget)
+    counted = BudgetedSpace(space, config.budget)
     if recipe is not None and data is not None:
         cheapest = resolve(NetworkSpec(space.backbone, counted.cheapest))
         check_recipe(
@@ -329,7 +329,7 @@ def _rungs(config: SearchConfig, own: tuple[int, ...], epochs: int) -> tuple[int
 
 
 def _stopping(
-    config: SearchConfig, space: CountedSpace, evaluator: Evaluator
+    config: SearchConfig, space: BudgetedSpace, evaluator: Evaluator
 ) -> EarlyStopping | None:
     if config.early_stopping is None:
         return None
@@ -409,7 +409,7 @@ def _study(
 def _drive(
     prepared: Prepared,
     store: Store,
-    driver: StudyDriver,
+    driver: StudyWriter,
     study: Study,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
@@ -500,7 +500,7 @@ def _make_executor(
 ) -> Executor:
     if prepared.config.executor == "ray":
         # Imported here: a search on one machine needs no Ray.
-        from search.executors.ray_tune import RayTuneExecutor
+        from sharedattn.search.executors.ray.executor import RayTuneExecutor
 
         return RayTuneExecutor(
             evaluator,

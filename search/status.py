@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from results.records import TrialRole, TrialRow
 from sharedattn.progress import WorkProgress
+from sharedattn.results.records.records import TrialRole, TrialRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-from search.places import DATABASE_NAME, SCANS_NAME, WEIGHTS_NAME
 from sharedattn.errors import InputError
+from sharedattn.search.paths import DATABASE_NAME, SCANS_NAME, WEIGHTS_NAME
 
 MAX_MADE_LENGTH = 255
 """Letters of a name that the tool makes: as many as a file's name has on most disks."""

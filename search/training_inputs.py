@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from search.config import DEFAULT_DATA
 from sharedattn.recipe import Recipe
-from sharedattn.supernet import SupernetRecipe
+from sharedattn.search.config import DEFAULT_DATA
+from sharedattn.supernet.trainer import SupernetRecipe
 
 GENERAL_RECIPE = "deit"
 

@@ -27,11 +27,11 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedattn.backbones import build
-from sharedattn.block import Block
-from sharedattn.measures import row_entropy
-from sharedattn.network import Network
+from sharedattn.networks.block import Block
+from sharedattn.networks.measures import row_entropy
+from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec
-from sharedattn.training import initialise
+from sharedattn.training.trainer import initialise
 
 Proxy = Callable[[Network, Tensor, Tensor], float]
 """A figure of a network of one placement, of images (B, C, Y, X) and labels (B,)."""

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from sharedattn.errors import InputError
 from sharedattn.placement import LayerChoice, Placement
-from spaces.constraints import Constraint, State
-from spaces.stages import StageLanguage, Symbol, symbol_key
+from sharedattn.spaces.constraints import Constraint, State
+from sharedattn.spaces.stages import StageLanguage, Symbol, symbol_key
 
 MAX_STATES_PER_LEVEL = 200_000
 """A level of more states would not fit in memory with its tables; real spaces have hundreds."""

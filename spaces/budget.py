@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from sharedattn.cost import CostModel, PartCost
+from sharedattn.costs.model import CostModel, PartCost
 from sharedattn.errors import InputError
 from sharedattn.placement import Placement
-from spaces.automaton import Path
-from spaces.counting import CostBox, CostTables, RankedMembers
-from spaces.pricing import LayerCosts, PricedAutomaton, macs_of, params_of
-from spaces.space import Space
+from sharedattn.spaces.automaton import Path
+from sharedattn.spaces.counting import CostBox, CostTables, RankedMembers
+from sharedattn.spaces.pricing import LayerCosts, PricedAutomaton, macs_of, params_of
+from sharedattn.spaces.space import Space
 
 _BANDS_KEPT = 64
 
@@ -58,7 +58,7 @@ class Budget:
         )
 
 
-class CountedSpace:
+class BudgetedSpace:
     """A space with exact counts and uniform sampling of its members inside a budget.
 
     Members inside the budget are numbered from 0 to `in_budget` - 1, in an order that depends on

@@ -13,8 +13,15 @@ from typing import Any, ClassVar, Literal
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice
+from sharedattn.spaces.document import (
+    Reader,
+    Section,
+    read_kind,
+    read_list,
+    read_number,
+    read_one_of,
+)
 from sharedattn.yaml_text import DocumentError, DocumentPath, located
-from spaces.document import Reader, Section, read_kind, read_list, read_number, read_one_of
 
 Per = Literal["stage", "network"]
 State = Hashable

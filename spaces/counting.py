@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spaces.automaton import Path
-from spaces.pricing import PricedAutomaton, macs_of, params_of
-from spaces.stages import Symbol
+from sharedattn.spaces.automaton import Path
+from sharedattn.spaces.pricing import PricedAutomaton, macs_of, params_of
+from sharedattn.spaces.stages import Symbol
 
 
 @dataclass(frozen=True, slots=True)

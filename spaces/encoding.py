@@ -23,10 +23,10 @@ from dataclasses import replace
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, Placement, dia_runs
-from spaces.automaton import pad
-from spaces.budget import CountedSpace
-from spaces.repair import Repair
-from spaces.stages import (
+from sharedattn.spaces.automaton import pad
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.repair import Repair
+from sharedattn.spaces.stages import (
     FORM_KEYS,
     KIND_ORDER,
     CountedStage,
@@ -254,7 +254,7 @@ class Encoding:
         dimensions: the choices of each parameter, by name; more than one each.
     """
 
-    def __init__(self, counted: CountedSpace) -> None:
+    def __init__(self, counted: BudgetedSpace) -> None:
         self.counted = counted
         self._repair = Repair(counted.priced, counted.box)
         automaton = counted.space.automaton
@@ -317,7 +317,7 @@ class Encoding:
         )
 
     def repair(self, proposal: Proposal) -> Placement:
-        """The nearest member inside the budget, by the distance of `spaces.repair`.
+        """The nearest member inside the budget, by the distance of `sharedattn.spaces.repair`.
 
         Args:
             proposal: layers of each stage, at most as many as the space has positions.

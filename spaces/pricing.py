@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from sharedattn.cost import PartCost
+from sharedattn.costs.model import PartCost
 from sharedattn.placement import LayerChoice
-from spaces.automaton import Automaton, Path
-from spaces.stages import Symbol
+from sharedattn.spaces.automaton import Automaton, Path
+from sharedattn.spaces.stages import Symbol
 
 _PARAMS_BITS = 44
 _PARAMS_MASK = (1 << _PARAMS_BITS) - 1
@@ -34,7 +34,7 @@ def params_of(cost: int) -> int:
 
 
 class LayerCosts(Protocol):
-    """What counting asks of a cost model; `sharedattn.cost.CostModel` is one."""
+    """What counting asks of a cost model; `sharedattn.costs.model.CostModel` is one."""
 
     @property
     def fixed(self) -> PartCost:

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spaces.automaton import Path
-from spaces.counting import CostBox
-from spaces.pricing import PricedAutomaton, macs_of, params_of
-from spaces.stages import Symbol
+from sharedattn.spaces.automaton import Path
+from sharedattn.spaces.counting import CostBox
+from sharedattn.spaces.pricing import PricedAutomaton, macs_of, params_of
+from sharedattn.spaces.stages import Symbol
 
 FARTHEST = 4
 # Above any cost of a network, and sums of two still fit.

@@ -15,12 +15,12 @@ from typing import Any, Literal, cast
 from sharedattn.backbones import canonical, describe
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, Envelope, Kind, Placement
+from sharedattn.spaces.automaton import Automaton, build
+from sharedattn.spaces.constraints import Constraint, Count, read_constraint
+from sharedattn.spaces.document import Section, read_list, read_one_of, read_text
+from sharedattn.spaces.score_reuse import HandOver
+from sharedattn.spaces.stages import Stage, StageLanguage, read_stage
 from sharedattn.yaml_text import DocumentError, DocumentPath, located, read_document
-from spaces.automaton import Automaton, build
-from spaces.constraints import Constraint, Count, read_constraint
-from spaces.document import Section, read_list, read_one_of, read_text
-from spaces.handover import HandOver
-from spaces.stages import Stage, StageLanguage, read_stage
 
 Order = Literal["EVLN", "any"]
 
@@ -212,7 +212,7 @@ def presets() -> tuple[str, ...]:
 
 
 def _preset_folder() -> Any:
-    return resources.files("spaces.presets")
+    return resources.files("sharedattn.spaces.presets")
 
 
 def _read_backbone(value: Any, path: DocumentPath) -> BackboneSpec:

@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any, Literal, NamedTuple
 
 from sharedattn.errors import InputError
-from sharedattn.legality import canonical_choice, check_dia, check_maps
+from sharedattn.networks.legality import canonical_choice, check_dia, check_maps
 from sharedattn.placement import (
     DEFAULT_SLOTS,
     Kind,
@@ -27,9 +27,16 @@ from sharedattn.placement import (
     kind_of_form,
     rank_of,
 )
-from sharedattn.shape import StageShape
+from sharedattn.placement.shape import StageShape
+from sharedattn.spaces.document import (
+    Section,
+    read_layer,
+    read_list,
+    read_number,
+    read_numbers,
+    read_text,
+)
 from sharedattn.yaml_text import DocumentError, DocumentPath, located
-from spaces.document import Section, read_layer, read_list, read_number, read_numbers, read_text
 
 Symbol = LayerChoice | None
 """What stands at a layer position: a choice, or None where the stage has ended before it."""

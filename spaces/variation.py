@@ -11,9 +11,15 @@ from dataclasses import replace
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, Placement
-from spaces.automaton import pad
-from spaces.encoding import Encoding, Layers, canonical_cells, num_dia_cells, with_options
-from spaces.stages import ListedStage, Symbol
+from sharedattn.spaces.automaton import pad
+from sharedattn.spaces.encoding import (
+    Encoding,
+    Layers,
+    canonical_cells,
+    num_dia_cells,
+    with_options,
+)
+from sharedattn.spaces.stages import ListedStage, Symbol
 
 _Edit = Callable[[int, Layers], Iterator[Layers]]
 """Gives changed layers of a stage, members or not, from its index and its layers."""

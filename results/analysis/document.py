@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from results.analysis import Analysis, Figure
-from results.analysis.measuring import (
+from sharedattn.networks.measures import broadcasting_entropy
+from sharedattn.placement import Kind
+from sharedattn.results.analysis import Analysis, Figure
+from sharedattn.results.analysis.measuring import (
     Layer,
     Name,
     comparable_pairs,
@@ -13,9 +15,7 @@ from results.analysis.measuring import (
     gate_pairs,
     share_unit,
 )
-from results.records import Document
-from sharedattn.measures import broadcasting_entropy
-from sharedattn.placement import Kind
+from sharedattn.results.records.records import Document
 
 ANALYSIS_FORMAT = 1
 

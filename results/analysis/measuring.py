@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharedattn.measures import (
+from sharedattn.networks.measures import (
     PooledCorrelation,
     correlation,
     cosine,
     diagonality_by_image,
     row_entropy,
 )
-from sharedattn.network import Network, RunResult
+from sharedattn.networks.network import Network, RunResult
 from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement
-from sharedattn.shape import BackboneShape, StageShape
+from sharedattn.placement.shape import BackboneShape, StageShape
 
 MAX_MAP_BYTES = 2**28
 """The most memory that the attention maps of one batch take, all layers together."""
@@ -164,7 +164,7 @@ class Mean:
     num_undefined: int
 
 
-class Tally:
+class MeanAccumulator:
     """Sums up values by name, batch by batch; NaN is left out and counted."""
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ def measure(
         their means over all pairs and those `of stage`, `of shared` and `of independent`.
     """
     collect = {"gates"} if gates_alone else {"gates", "attention"}
-    tally, pooled = Tally(), dict[int, PooledCorrelation]()
+    tally, pooled = MeanAccumulator(), dict[int, PooledCorrelation]()
     for images_BCYX in batches:
         result = network.run(images_BCYX, placement, collect=collect)
         if result.attention is not None:
@@ -226,7 +226,10 @@ def measure(
 
 
 def _measure_attention(
-    tally: Tally, layers: Sequence[Layer], maps: Sequence[Tensor | None], num_images: int
+    tally: MeanAccumulator,
+    layers: Sequence[Layer],
+    maps: Sequence[Tensor | None],
+    num_images: int,
 ) -> None:
     mean_maps: dict[int, Tensor] = {}
     for layer, layer_maps in zip(layers, maps, strict=True):
@@ -253,7 +256,10 @@ def _measure_attention(
 
 
 def _measure_gates(
-    tally: Tally, pooled: dict[int, PooledCorrelation], layers: Sequence[Layer], result: RunResult
+    tally: MeanAccumulator,
+    pooled: dict[int, PooledCorrelation],
+    layers: Sequence[Layer],
+    result: RunResult,
 ) -> None:
     assert result.gates is not None
     values: dict[Pair, Tensor] = {}
@@ -294,7 +300,7 @@ def _pooled_means(
         matrix = of_stage.result().tolist()
         for (i, one), (j, other) in itertools.combinations(enumerate(gated), 2):
             values[one, other] = matrix[i][j]
-    tally = Tally()
+    tally = MeanAccumulator()
     for (one, other), value in values.items():
         tally.add(("gates pooled", one.position, other.position), torch.tensor(value))
     for group, pairs in _groups(values).items():

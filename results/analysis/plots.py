@@ -11,15 +11,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from results.analysis import Analysis, Figure
-from results.analysis.document import groups_of, matrices
-from results.analysis.measuring import (
+from sharedattn.placement import Kind
+from sharedattn.results.analysis import Analysis, Figure
+from sharedattn.results.analysis.document import groups_of, matrices
+from sharedattn.results.analysis.measuring import (
     Layer,
     comparable_pairs,
     consecutive_pairs,
     gate_pairs,
 )
-from sharedattn.placement import Kind
 
 # Okabe and Ito's palette, which people who see fewer colours can tell apart.
 _NETWORK, _TRAINED, _CONTROL = "#0072B2", "#D55E00", "#777777"

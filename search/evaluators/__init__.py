@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.evaluators.base import (
+from sharedattn.search.evaluators.base import (
     Evaluator,
     Measurement,
     Report,

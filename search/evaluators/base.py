@@ -7,11 +7,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.records import EvaluationIdentity, EvaluationRecord, Fidelity
-from search.provenance import library_versions
+from sharedattn.distributed import Rank
 from sharedattn.placement import NetworkSpec
 from sharedattn.progress import OnProgress
-from sharedattn.ranks import Rank
+from sharedattn.results.records.records import EvaluationIdentity, EvaluationRecord, Fidelity
+from sharedattn.search.provenance import library_versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from results.checkpoints import CheckpointStore
-from search.evaluators.base import Report, Task
-from sharedattn.ranks import ALONE, Rank
-from sharedattn.training import Epoch, EpochTrainer
+from sharedattn.distributed import ALONE, Rank
+from sharedattn.results.artifacts.checkpoints import CheckpointStore
+from sharedattn.search.evaluators.base import Report, Task
+from sharedattn.training.trainer import Epoch, EpochTrainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,18 +6,18 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 
-from results.checkpoints import CheckpointStore
-from results.records import Fidelity
-from results.weights import WeightsStore
-from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
-from search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.data import DataConfig, DataSource, open_data
+from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
-from sharedattn.network import Network
+from sharedattn.networks.network import Network
 from sharedattn.progress import OnProgress
-from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
-from sharedattn.training import Trainer
+from sharedattn.results.artifacts.checkpoints import CheckpointStore
+from sharedattn.results.artifacts.weights import WeightsStore
+from sharedattn.results.records.records import Fidelity
+from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Report, Task
+from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
+from sharedattn.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

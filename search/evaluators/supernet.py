@@ -16,24 +16,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from results.records import EvaluationIdentity, Fidelity, document_key, fine_tuning_key
-from search.evaluators.base import Measurement, RankedEvaluator, Report, Task
-from search.evaluators.checkpointed import CheckpointedTraining
-from search.evaluators.scratch import ScratchEvaluator
 from sharedattn.backbones import build_network, describe, resolve
-from sharedattn.batch_norms import statistics_of
-from sharedattn.cost import CostModel
+from sharedattn.costs.model import CostModel
 from sharedattn.data import open_data
+from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
-from sharedattn.extract import extract
-from sharedattn.memory_fit import fit_memories
-from sharedattn.network import Network
+from sharedattn.networks.batch_norms import statistics_of
+from sharedattn.networks.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
-from sharedattn.pretrained import load_pretrained, start_from, weights_digest
 from sharedattn.progress import OnProgress, ScoringMeter, TrainingProgress, WorkProgress
-from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
-from sharedattn.supernet import (
+from sharedattn.results.records.records import (
+    EvaluationIdentity,
+    Fidelity,
+    document_key,
+    fine_tuning_key,
+)
+from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Report, Task
+from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
+from sharedattn.search.evaluators.scratch import ScratchEvaluator
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stratified import StratifiedSampler
+from sharedattn.supernet.trainer import (
     Group,
     GroupSampler,
     SupernetRecipe,
@@ -42,11 +47,11 @@ from sharedattn.supernet import (
     shared_backbone,
     supernet_network,
 )
-from sharedattn.training import Metrics, Training
-from sharedattn.tree_evaluation import TreeEvaluation
-from spaces.budget import Budget, CountedSpace
-from spaces.space import Space
-from spaces.strata import StratifiedSampler
+from sharedattn.supernet.tree_evaluation import TreeEvaluation
+from sharedattn.training.trainer import Metrics, Training
+from sharedattn.weights.extract import extract
+from sharedattn.weights.memory_fit import fit_memories
+from sharedattn.weights.pretrained import load_pretrained, start_from, weights_digest
 
 FITTED_IMAGES = 256  # of training, to which external memories are fitted
 GROUP_DRAWS = 500  # placements among which each group that there is shows itself
@@ -153,9 +158,9 @@ class SupernetEvaluator(RankedEvaluator):
         return self.scratch.fidelity
 
     @cached_property
-    def counted(self) -> CountedSpace:
+    def counted(self) -> BudgetedSpace:
         """The placements inside the budget."""
-        return CountedSpace(self.space, self.budget)
+        return BudgetedSpace(self.space, self.budget)
 
     @cached_property
     def largest(self) -> Placement:

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from results.records import Fidelity, document_key
-from search.evaluators.base import Evaluator, Measurement, Report, Task
 from sharedattn.errors import InputError
-from sharedattn.legality import canonical_placement
+from sharedattn.networks.legality import canonical_placement
 from sharedattn.placement import Placement
+from sharedattn.placement.shape import BackboneShape
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import check_rungs
-from sharedattn.shape import BackboneShape
-from sharedattn.training import Epoch, Metrics
+from sharedattn.results.records.records import Fidelity, document_key
+from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
+from sharedattn.training.trainer import Epoch, Metrics
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search.errors import ClusterLostError
-from search.executors.base import (
+from sharedattn.search.errors import ClusterLostError
+from sharedattn.search.executors.base import (
     DiskFull,
     EvaluationEndedError,
     Event,

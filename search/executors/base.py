@@ -10,9 +10,9 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from search.evaluators.base import Measurement, Report, Task
 from sharedattn.errors import InputError
 from sharedattn.progress import WorkProgress
+from sharedattn.search.evaluators.base import Measurement, Report, Task
 
 
 @dataclass(frozen=True, slots=True)

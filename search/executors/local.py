@@ -12,10 +12,17 @@ import pickle
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
-from search.evaluators.base import Evaluator, Task
-from search.executors.base import Event, Executor, Message, Progressed, Reported, advance
-from search.executors.children import Child, offer
 from sharedattn.progress import WorkProgress
+from sharedattn.search.evaluators.base import Evaluator, Task
+from sharedattn.search.executors.base import (
+    Event,
+    Executor,
+    Message,
+    Progressed,
+    Reported,
+    advance,
+)
+from sharedattn.search.executors.worker_process import Child, offer
 
 
 @dataclass(slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from search.searchers.base import PastTrial, Proposal, Searcher
-from search.searchers.optuna_search import NSGA2Searcher, TPESearcher
-from search.searchers.random_search import RandomSearcher
+from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
+from sharedattn.search.searchers.optuna_search import NSGA2Searcher, TPESearcher
+from sharedattn.search.searchers.random_search import RandomSearcher
 
 __all__ = ["SEARCHERS", "PastTrial", "Proposal", "Searcher"]
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from results.pareto import Objective
 from sharedattn.placement import Placement
+from sharedattn.results.front.pareto import Objective
 from sharedattn.seeds import derived_seed
-from spaces.budget import CountedSpace
-from spaces.encoding import Encoding
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.encoding import Encoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Searcher(ABC):
 
     def __init__(
         self,
-        space: CountedSpace,
+        space: BudgetedSpace,
         objectives: Sequence[Objective],
         *,
         seed: int,

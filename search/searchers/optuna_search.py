@@ -25,12 +25,12 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from results.pareto import Direction, Objective
-from search.searchers.base import PastTrial, Proposal, Searcher
 from sharedattn.errors import InputError
 from sharedattn.placement import Placement
-from spaces.budget import CountedSpace
-from spaces.variation import Variation
+from sharedattn.results.front.pareto import Direction, Objective
+from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.variation import Variation
 
 FIRST_NUM_TRIALS = "sharedattn:first_num_trials"
 CROSSOVER_PROBABILITY = 0.9
@@ -75,7 +75,7 @@ class OptunaSearcher(Searcher):
 
     def __init__(
         self,
-        space: CountedSpace,
+        space: BudgetedSpace,
         objectives: Sequence[Objective],
         *,
         seed: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from search.searchers.base import PastTrial, Proposal, Searcher
+from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
 
 
 class RandomSearcher(Searcher):

@@ -33,9 +33,6 @@ from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sharedattn.attention import vanilla
-from sharedattn.attention.scores import Scores
-from sharedattn.attention.vanilla import ScoredAttention, SelfAttention
 from sharedattn.backbones.family import (
     Family,
     KeywordRule,
@@ -53,11 +50,14 @@ from sharedattn.backbones.vit import (
     vit_shape,
     vit_stage,
 )
-from sharedattn.block import Block, GridBlock
-from sharedattn.network import NetworkPlan
+from sharedattn.mechanisms import vanilla
+from sharedattn.mechanisms.scores import Scores
+from sharedattn.mechanisms.vanilla import ScoredAttention, SelfAttention
+from sharedattn.networks.block import Block, GridBlock
+from sharedattn.networks.network import NetworkPlan
+from sharedattn.networks.state import Recorder, StartedLayer, State
 from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
-from sharedattn.shape import BackboneShape, StageShape
-from sharedattn.state import Recorder, StartedLayer, State
+from sharedattn.placement.shape import BackboneShape, StageShape
 
 STEM_CHANNELS = 64
 

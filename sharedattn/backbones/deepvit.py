@@ -23,19 +23,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sharedattn.attention.scores import Scores, attention_maps, without_autocast
-from sharedattn.attention.vanilla import SelfAttention
 from sharedattn.backbones.family import Family, whole_patches
-from sharedattn.backbones.vit import (
-    VIT,
-    ViTNetwork,
-    ViTParts,
-    vit_shape,
-    vit_stage,
-)
-from sharedattn.block import Block
+from sharedattn.backbones.vit import VIT, ViTNetwork, ViTParts, vit_shape, vit_stage
+from sharedattn.mechanisms.scores import Scores, attention_maps, without_autocast
+from sharedattn.mechanisms.vanilla import SelfAttention
+from sharedattn.networks.block import Block
 from sharedattn.placement import Kind, LayerEnvelope
-from sharedattn.shape import BackboneShape, StageShape
+from sharedattn.placement.shape import BackboneShape, StageShape
 
 
 class DeepViT(ViTParts):

@@ -15,9 +15,9 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from sharedattn.errors import InputError
-from sharedattn.network import Network
+from sharedattn.networks.network import Network
 from sharedattn.placement import Keyword
-from sharedattn.shape import BackboneShape, layer_norm_macs
+from sharedattn.placement.shape import BackboneShape, layer_norm_macs
 
 MAX_NUMBER = 10**6
 """The most that a keyword may be, unless its rule has another bound: wider is nobody's network."""

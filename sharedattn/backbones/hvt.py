@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from sharedattn.backbones.family import Family, KeywordRule, weight_macs, whole_patches
 from sharedattn.backbones.vit import VIT, ViTNetwork, ViTParts, vit_shape, vit_stage
-from sharedattn.block import Block
-from sharedattn.network import Network, NetworkPlan
-from sharedattn.shape import BackboneShape
+from sharedattn.networks.block import Block
+from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.placement.shape import BackboneShape
 
 POOL_SIZE, POOL_STRIDE = 3, 2
 

@@ -29,11 +29,6 @@ from timm.layers.norm import LayerNorm
 from timm.models.pvt_v2 import Attention
 from torch import Tensor, nn
 
-from sharedattn.attention.spatial_reduction import (
-    attention_shape,
-    reduction_ratio,
-    spatial_reduction_attention,
-)
 from sharedattn.backbones.family import (
     MAX_LAYERS,
     Family,
@@ -47,9 +42,14 @@ from sharedattn.backbones.family import (
     per_stage,
     resample_positions,
 )
-from sharedattn.block import Block
-from sharedattn.network import Network, NetworkPlan
-from sharedattn.shape import BackboneShape, StageShape, mlp_macs, mlp_params
+from sharedattn.mechanisms.spatial_reduction import (
+    attention_shape,
+    reduction_ratio,
+    spatial_reduction_attention,
+)
+from sharedattn.networks.block import Block
+from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.placement.shape import BackboneShape, StageShape, mlp_macs, mlp_params
 
 
 class PatchEmbed(nn.Module):

@@ -26,11 +26,6 @@ from timm.models.pvt_v2 import (
 from timm.models.pvt_v2 import Block as TimmBlock
 from torch import Tensor, nn
 
-from sharedattn.attention.spatial_reduction import (
-    attention_shape,
-    reduction_ratio,
-    spatial_reduction_attention,
-)
 from sharedattn.backbones.family import (
     MAX_LAYERS,
     Family,
@@ -44,9 +39,14 @@ from sharedattn.backbones.family import (
     require_norm,
     require_type,
 )
-from sharedattn.block import Block, GridBlock
-from sharedattn.network import Network, NetworkPlan
-from sharedattn.shape import BackboneShape, StageShape, mlp_macs
+from sharedattn.mechanisms.spatial_reduction import (
+    attention_shape,
+    reduction_ratio,
+    spatial_reduction_attention,
+)
+from sharedattn.networks.block import Block, GridBlock
+from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.placement.shape import BackboneShape, StageShape, mlp_macs
 
 
 class PVTv2Stage(nn.Module):

@@ -38,7 +38,6 @@ from timm.models.swin_transformer import (
 from timm.models.swin_transformer import WindowAttention as TimmWindowAttention
 from torch import Tensor, nn
 
-from sharedattn.attention.windows import WindowAttention, Windows, position_params
 from sharedattn.backbones.family import (
     MAX_LAYERS,
     Family,
@@ -52,11 +51,12 @@ from sharedattn.backbones.family import (
     require_type,
     whole_patches,
 )
-from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.network import Network, NetworkPlan
+from sharedattn.mechanisms.windows import WindowAttention, Windows, position_params
+from sharedattn.networks.block import Block
+from sharedattn.networks.network import Network, NetworkPlan
 from sharedattn.placement import Kind, LayerEnvelope
-from sharedattn.shape import (
+from sharedattn.placement.shape import (
     AttentionShape,
     BackboneShape,
     StageShape,

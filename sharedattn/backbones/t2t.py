@@ -30,7 +30,6 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
-from sharedattn.attention.external import double_norm
 from sharedattn.backbones.family import (
     MAX_LAYERS,
     Family,
@@ -43,10 +42,11 @@ from sharedattn.backbones.family import (
     weight_macs,
 )
 from sharedattn.backbones.vit import self_attention
-from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.network import Network, NetworkPlan
-from sharedattn.shape import AttentionShape, BackboneShape, StageShape
+from sharedattn.mechanisms.external import double_norm
+from sharedattn.networks.block import Block
+from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.placement.shape import AttentionShape, BackboneShape, StageShape
 
 TOKEN_SLOTS = 128
 """Memory slots of the tokens-to-token module, fixed in the published code."""

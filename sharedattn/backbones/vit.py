@@ -23,7 +23,6 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sharedattn.attention.vanilla import SelfAttention
 from sharedattn.backbones.family import (
     MAX_LAYERS,
     Family,
@@ -38,15 +37,12 @@ from sharedattn.backbones.family import (
     weight_macs,
     whole_patches,
 )
-from sharedattn.block import Block
 from sharedattn.errors import InputError
-from sharedattn.network import Network, NetworkPlan
+from sharedattn.mechanisms.vanilla import SelfAttention
+from sharedattn.networks.block import Block
+from sharedattn.networks.network import Network, NetworkPlan
 from sharedattn.placement import Kind, LayerEnvelope
-from sharedattn.shape import (
-    AttentionShape,
-    BackboneShape,
-    StageShape,
-)
+from sharedattn.placement.shape import AttentionShape, BackboneShape, StageShape
 
 
 class ViTParts(VisionTransformer):  # type: ignore[misc]

@@ -26,8 +26,8 @@ from sharedattn.data.source import (
     SplitName,
     spread,
 )
+from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
-from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 
 CELL = 8  # pixels on a side of one digit

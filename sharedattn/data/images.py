@@ -26,15 +26,15 @@ from PIL import Image, ImageOps
 from timm.data import auto_augment, create_transform
 from timm.data.mixup import Mixup
 
-from sharedattn.data.folder_data import open_folder
+from sharedattn.data.folders.data import open_folder
+from sharedattn.data.folders.reader_1 import open_reader_1
 from sharedattn.data.loader import BatchLoader, ImageItems, Item, Normaliser, seeded
 from sharedattn.data.named import open_named
 from sharedattn.data.pixels import Pixels, default_pixels
-from sharedattn.data.reader_1 import open_reader_1
 from sharedattn.data.samples import FileSamples, Opened, Part
 from sharedattn.data.source import Batch, DataConfig, DataSource, Split, SplitName, spread
+from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
-from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 from sharedattn.seeds import derived_seed
 

@@ -21,7 +21,7 @@ import torch
 from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from sharedattn.data.decode import ImageReadError
+from sharedattn.data.folders.decode import ImageReadError
 from sharedattn.data.pixels import Pixels
 from sharedattn.data.source import SplitName
 from sharedattn.seeds import derived_seed
@@ -138,7 +138,7 @@ class ImageItems(Dataset[_Sample | ImageReadError]):
 
 
 class BatchLoader:
-    """Draws batches of items by workers that outlast the batches.
+    """Draws batches of items by workers that retry_on_lost_connection the batches.
 
     Args:
         items: the images.

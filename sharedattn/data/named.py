@@ -10,15 +10,9 @@ import numpy as np
 from PIL import Image
 from timm.data import create_dataset
 
-from sharedattn.data.decode import ImageReadError, as_mode
-from sharedattn.data.folder import SPLITS
-from sharedattn.data.samples import (
-    HASH_CONTENTS_BELOW_BYTES,
-    Indices,
-    Opened,
-    Samples,
-    with_cuts,
-)
+from sharedattn.data.folders.decode import ImageReadError, as_mode
+from sharedattn.data.folders.listing import SPLITS
+from sharedattn.data.samples import HASH_CONTENTS_BELOW_BYTES, Indices, Opened, Samples, with_cuts
 from sharedattn.data.source import DataConfig, SplitName, hash_files
 from sharedattn.errors import InputError
 

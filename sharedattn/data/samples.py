@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sharedattn.data.cuts import cut_by_class
-from sharedattn.data.decode import read_image
-from sharedattn.data.folder import SPLITS
+from sharedattn.data.folders.cuts import cut_by_class
+from sharedattn.data.folders.decode import read_image
+from sharedattn.data.folders.listing import SPLITS
 from sharedattn.data.source import DataConfig, SplitName
 from sharedattn.errors import InputError
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 import torch
 
 from sharedattn.data.pixels import PixelChanges, Pixels
+from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
-from sharedattn.ranks import ALONE, Rank
 
 if TYPE_CHECKING:
     from sharedattn.recipe import Recipe

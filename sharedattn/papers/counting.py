@@ -14,15 +14,15 @@ from fractions import Fraction
 from functools import cache
 
 from sharedattn.backbones import describe
-from sharedattn.conventions import Maps, counted
-from sharedattn.cost import PartCost
+from sharedattn.costs.flop_conventions import Maps, counted
+from sharedattn.costs.model import PartCost
 from sharedattn.papers.figures import Figure, Row
 from sharedattn.placement import BackboneSpec, Kind, LayerChoice, NetworkSpec, Placement
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """What is counted of a network; see `sharedattn.conventions.counted`.
+    """What is counted of a network; see `sharedattn.costs.flop_conventions.counted`.
 
     Attributes:
         maps: how less layers count; None: the network has none.

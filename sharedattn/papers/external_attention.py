@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
-from sharedattn.attention import external, vanilla
-from sharedattn.cost import CostModel
+from sharedattn.costs.model import CostModel
+from sharedattn.mechanisms import external, vanilla
 from sharedattn.papers.counting import macs_rows, params_rows
 from sharedattn.papers.figures import Figure, Row
 from sharedattn.placement import DEFAULT_SLOTS, NetworkSpec

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from sharedattn.attention import dia
+from sharedattn.mechanisms import dia
 from sharedattn.papers.figures import Figure, Row
 
 PAPER = "DIA"

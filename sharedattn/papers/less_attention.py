@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from sharedattn.backbones import describe
-from sharedattn.lavit import LAVIT_LIKE
 from sharedattn.papers.counting import (
     CONVENTIONS,
     PARTIAL,
@@ -27,6 +26,7 @@ from sharedattn.papers.counting import (
 )
 from sharedattn.papers.figures import Figure, Row
 from sharedattn.placement import BackboneSpec, Kind
+from sharedattn.placement.named import LAVIT_LIKE
 
 PAPER = "LaViT"
 FREE, AS_PRINTED, FACTORED = Convention("free"), Convention("paper"), Convention("factored")

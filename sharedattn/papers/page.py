@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sharedattn.cost import CONVENTION
+from sharedattn.costs.model import CONVENTION
 from sharedattn.papers.counting import LEGEND
 from sharedattn.papers.figures import RULE, Row
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from search.cli import _parser
+from sharedattn.search.cli.main import _parser
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "cluster"

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from results.records import (
+from sharedattn.placement import NetworkSpec
+from sharedattn.results.artifacts.atomic import temporary_name
+from sharedattn.results.database.store import Store
+from sharedattn.results.records.records import (
     EvaluationIdentity,
     EvaluationRecord,
     Fidelity,
@@ -22,9 +25,6 @@ from results.records import (
     TrialRow,
     TrialState,
 )
-from results.store import Store
-from results.temporary import temporary_name
-from sharedattn.placement import NetworkSpec
 
 FIDELITY = Fidelity(epochs=7, image_size=16)
 

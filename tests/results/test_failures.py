@@ -3,8 +3,8 @@ from collections.abc import Callable
 
 import pytest
 
-from results.failures import failure_lines, failures_of, reason_of, shown_reason
-from results.records import TrialRow, TrialState
+from sharedattn.results.failures import failure_lines, failures_of, reason_of, shown_reason
+from sharedattn.results.records.records import TrialRow, TrialState
 
 Row = Callable[..., TrialRow]
 

@@ -24,12 +24,17 @@ from postgresql_server import PASSWORD
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import OperationalError
 
-from results import database, migrations, reconnecting
-from results.database import parse_url
-from results.driver import StudyDriver
-from results.errors import StorageError
-from results.inserts import insert_or_find
-from results.records import (
+from sharedattn.errors import InputError
+from sharedattn.results.database import engine as database
+from sharedattn.results.database import migrations
+from sharedattn.results.database import retry as reconnecting
+from sharedattn.results.database.engine import parse_url
+from sharedattn.results.database.errors import StorageError
+from sharedattn.results.database.store import Store
+from sharedattn.results.database.upserts import insert_or_find
+from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import (
     AttemptOutcome,
     EvaluationRecord,
     FrontSnapshot,
@@ -40,11 +45,8 @@ from results.records import (
     TrialRole,
     TrialState,
 )
-from results.report import write_report
-from results.store import Store
-from results.summary import StudySummary
-from search.provenance import provenance
-from sharedattn.errors import InputError
+from sharedattn.results.report import write_report
+from sharedattn.search.provenance import provenance
 
 if TYPE_CHECKING:
     from postgresql_server import PostgreSQLServer
@@ -187,10 +189,10 @@ class TestDrivers:
     ) -> None:
         """On a server that forgot the lock: the epoch's row orders them."""
         with store.drive(study) as driver:
-            successors: list[StudyDriver] = []
+            successors: list[StudyWriter] = []
 
             def take_over() -> None:
-                successors.append(StudyDriver(lambda: store._transaction(store._writer), study.id))
+                successors.append(StudyWriter(lambda: store._transaction(store._writer), study.id))
 
             thread = threading.Thread(target=take_over)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from search.cli import main
+from sharedattn.search.cli.main import main
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 SPACE = """\

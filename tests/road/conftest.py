@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from colours import COLOURS, RECIPE, SPACE, put
 from road_lab import InProcess, Lab
 
-from search.cli import main
+from sharedattn.search.cli.main import main
 
 TINY_SPACE = """\
 name: tiny
@@ -49,7 +49,7 @@ def data(here):
 @pytest.fixture
 def lab(tmp_path, monkeypatch, capsys):
     """A folder to work in, with a space and a table that are searched in a moment."""
-    monkeypatch.setattr("search.run.LocalExecutor", InProcess)
+    monkeypatch.setattr("sharedattn.search.run.LocalExecutor", InProcess)
     monkeypatch.chdir(tmp_path)
     return Lab(capsys)
 
@@ -64,7 +64,7 @@ def few_pairs(monkeypatch):
 @pytest.fixture
 def in_process(monkeypatch, few_pairs):
     """Searches whose trials run in this process, and say after each step how far they are."""
-    monkeypatch.setattr("search.run.LocalExecutor", InProcess)
+    monkeypatch.setattr("sharedattn.search.run.LocalExecutor", InProcess)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from search.cli import main
-from search.executors import Executor, Progressed, Reported, advance
+from sharedattn.search.cli.main import main
+from sharedattn.search.executors import Executor, Progressed, Reported, advance
 
 BACKBONE = (
     "vit(class_token=false,depth=2,embed_dim=12,global_pool=avg,in_chans=1,num_classes=2,"

@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from search.cli import main
 from sharedattn.backbones import build
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec
-from sharedattn.pretrained import load_pretrained
+from sharedattn.search.cli.main import main
+from sharedattn.weights.pretrained import load_pretrained
 
 TEXT = "vit(depth=2,embed_dim=12,num_heads=2,patch_size=4,mlp_ratio=1,in_chans=1,num_classes=3)@16"
 BACKBONE = BackboneSpec.parse(TEXT)

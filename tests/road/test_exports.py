@@ -10,9 +10,9 @@ import yaml
 from road_lab import BACKBONE
 from safetensors.torch import load_file, save_file
 
-from results.folders import folder_in_place_of
-from results.weights import sha256_of
-from search.cli import main
+from sharedattn.results.artifacts.folders import folder_in_place_of
+from sharedattn.results.artifacts.weights import sha256_of
+from sharedattn.search.cli.main import main
 
 
 @pytest.fixture(scope="module")

@@ -353,7 +353,7 @@ def test_what_was_seen_is_remembered_until_a_file_changes(capsys, data, here, mo
     arguments = ("--data", data, "--recipe", "recipe.yaml", "--trials", 1, "--epochs", 1)
     code, _, err = run(capsys, "search", "space.yaml", *arguments, "--confirm-seeds", 1)
     assert code == 0, err
-    from sharedattn.data import scan
+    from sharedattn.data.folders import scan
 
     looked = []
     monkeypatch.setattr(scan, "_decode", lambda path: looked.append(path.name) or "")

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from search.cli import main
-from search.config import SearchConfig
-from search.run import prepare
 from sharedattn.backbones import resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import RECIPES, Recipe
-from sharedattn.supernet import SUPERNET_RECIPES
+from sharedattn.search.cli.main import main
+from sharedattn.search.config import SearchConfig
+from sharedattn.search.run import prepare
+from sharedattn.supernet.trainer import SUPERNET_RECIPES
 
 BEFORE = Path(__file__).parent / "reader_1"
 KEYS = json.loads((BEFORE / "keys.json").read_text())

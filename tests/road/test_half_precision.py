@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedattn.attention.broadcasting import broadcast_context, token_mean
-from sharedattn.attention.dia import DIACell
-from sharedattn.attention.external import (
+from sharedattn.backbones import build_network
+from sharedattn.mechanisms.broadcasting import broadcast_context, token_mean
+from sharedattn.mechanisms.dia import DIACell
+from sharedattn.mechanisms.external import (
     ExternalAttention,
     MultiHeadExternalAttention,
     double_norm,
 )
-from sharedattn.attention.less import diagonality
-from sharedattn.backbones import build_network
+from sharedattn.mechanisms.less import diagonality
 from sharedattn.placement import BackboneSpec, Placement
 
 HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])

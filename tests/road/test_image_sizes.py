@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-import sharedattn.backbones as backbones
-from results.export import load_network
-from search.cli import main
 from sharedattn.backbones import build, build_network, describe
-from sharedattn.cost import CostModel
+from sharedattn.backbones import registry as backbones
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.extract import extract
-from sharedattn.interpolate import at_image_size
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
+from sharedattn.results.export.folder import load_network
+from sharedattn.search.cli.main import main
+from sharedattn.weights.extract import extract
+from sharedattn.weights.interpolate import at_image_size
 
 # A name of each family and own size; the 154 accepted names of timm 1.0.31 were gone through.
 TIMMS_NAMES = (

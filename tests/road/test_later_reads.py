@@ -8,7 +8,7 @@ import torch
 import yaml
 from colours import COLOURS, RECIPE, SPACE, document, picture, put, refusal, run
 
-from search.cli import main
+from sharedattn.search.cli.main import main
 
 TRIALS = ("--trials", 2, "--epochs", 1, "--confirm-seeds", 1, "--workers", 1)
 

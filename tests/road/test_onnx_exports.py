@@ -21,16 +21,16 @@ from PIL import Image
 from timm.data import create_transform
 from torch import nn
 
-import results.onnx_export as onnx_export
-from results.export import ExportRecord, export, load_network, model_card
-from results.onnx_export import onnx_metadata, write_onnx
-from results.records import EvaluationIdentity, EvaluationRecord, Fidelity
-from search.cli import main
 from sharedattn.backbones import build, resolve
-from sharedattn.cost import CostModel
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.network import Network
+from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec
+from sharedattn.results.export import onnx as onnx_export
+from sharedattn.results.export.folder import ExportRecord, export, load_network, model_card
+from sharedattn.results.export.onnx import onnx_metadata, write_onnx
+from sharedattn.results.records.records import EvaluationIdentity, EvaluationRecord, Fidelity
+from sharedattn.search.cli.main import main
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
 SPEC = resolve(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from search.evaluators.scratch import ScratchEvaluator
+from sharedattn.search.evaluators.scratch import ScratchEvaluator
 
 SEARCH = ("--workers", 2, "--confirm-seeds", 1)
 ALL_VANILLA = "V2"
@@ -158,7 +158,7 @@ def test_a_supernet_that_cannot_be_trained_says_why(
     def fail(self, images, labels, update):
         raise ValueError("bits must be between 1 and 8")
 
-    monkeypatch.setattr("sharedattn.supernet.SupernetTrainer._accumulate", fail)
+    monkeypatch.setattr("sharedattn.supernet.trainer.SupernetTrainer._accumulate", fail)
     found = run(
         "search", tiny, "--evaluator", "supernet", "--supernet-epochs", 1, "--recipe", recipe(),
         "--workers", 1, "--cpus-per-trial", 1, "--out", tmp_path / "out",

@@ -12,8 +12,6 @@ import yaml
 from PIL import Image
 from timm.data import create_dataset, create_loader, create_transform, resolve_data_config
 
-from search.cli import main
-from search.data_plan import DataOptions, data_for
 from sharedattn.backbones import build_network, describe
 from sharedattn.backbones.pixels import pixels_by_tag
 from sharedattn.data import DataConfig
@@ -22,7 +20,9 @@ from sharedattn.data.loader import Item, Normaliser, RawBatch
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, Placement
-from sharedattn.pretrained import load_pretrained, start_from
+from sharedattn.search.cli.main import main
+from sharedattn.search.data_plan import DataOptions, data_for
+from sharedattn.weights.pretrained import load_pretrained, start_from
 
 CPU = torch.device("cpu")
 SHAPES = ((300, 200), (181, 257), (64, 500))  # width, height

@@ -10,9 +10,9 @@ from torch import nn
 
 from sharedattn.backbones import build, build_network, describe
 from sharedattn.errors import InputError
-from sharedattn.extract import extract
-from sharedattn.network import Network
+from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, Kind, NetworkSpec, Placement
+from sharedattn.weights.extract import extract
 
 # A stage with as many keys as queries has full maps by default, one that reduces them keys alone.
 BACKBONES = {

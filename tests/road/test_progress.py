@@ -20,8 +20,8 @@ SEARCH = ("--workers", 2, "--confirm-seeds", 1)
 def all_of_it_is_said(monkeypatch):
     """Every step is told, and every message is printed at once."""
     monkeypatch.setattr("sharedattn.progress.EVERY_S", 0.0)
-    monkeypatch.setattr("search.progress.FIRST_LINE_AFTER_S", 0.0)
-    monkeypatch.setattr("search.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("sharedattn.search.cli.progress.FIRST_LINE_AFTER_S", 0.0)
+    monkeypatch.setattr("sharedattn.search.cli.progress.LINE_EVERY_S", 0.0)
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def terminal(monkeypatch):
             return re.split(r"[\r\n]+", plain)
 
     screen = Screen()
-    monkeypatch.setattr("search.progress.REFRESHES_PER_S", 200.0)
+    monkeypatch.setattr("sharedattn.search.cli.progress.REFRESHES_PER_S", 200.0)
     monkeypatch.setattr(
-        "search.commands._errors",
+        "sharedattn.search.cli.commands._errors",
         lambda: Console(file=screen, force_terminal=True, width=80, height=24, soft_wrap=True),
     )
     return screen

@@ -8,10 +8,10 @@ import yaml
 from road_lab import BACKBONE, SPACE
 
 from sharedattn.recipe import Recipe
-from sharedattn.supernet import SupernetRecipe
-from sharedattn.training import _check_update
+from sharedattn.spaces.space import Space
+from sharedattn.supernet.trainer import SupernetRecipe
+from sharedattn.training.trainer import _check_update
 from sharedattn.yaml_text import read_yaml, write_yaml
-from spaces.space import Space
 
 NUMERIC = [
     "epochs",

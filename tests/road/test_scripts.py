@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from results.records import TrialState
-from results.store import Store
-from search import provenance
-from search.executors import children
 from sharedattn.errors import InputError
+from sharedattn.results.database.store import Store
+from sharedattn.results.records.records import TrialState
+from sharedattn.search import provenance
+from sharedattn.search.executors import worker_process as children
 
 SEARCH = """\
 from pathlib import Path
-from results.store import Store
-from search.config import SearchConfig
-from search.run import prepare, run_search
+from sharedattn.results.database.store import Store
+from sharedattn.search.config import SearchConfig
+from sharedattn.search.run import prepare, run_search
 
 print("begun")
 config = SearchConfig(
@@ -28,7 +28,7 @@ with Store.open(prepared.storage, create=True) as store:
     print(run_search(prepared, store).record.name)
 """
 CHILD = """\
-from search.executors.children import Child
+from sharedattn.search.executors.worker_process import Child
 
 child = Child.start(print)
 print(child.death("process 0 of the trial"))
@@ -132,7 +132,7 @@ def test_the_commit_is_that_of_our_own_source_tree(tmp_path, monkeypatch) -> Non
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
 def test_a_temporary_folder_too_long_for_sockets_is_refused(lab, monkeypatch, variable) -> None:
-    ray_tune = pytest.importorskip("search.executors.ray_tune")
+    ray_tune = pytest.importorskip("sharedattn.search.executors.ray.executor")
     monkeypatch.setattr(ray_tune.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray_tune.ray, "init", lambda **_: pytest.fail("began"))
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
@@ -145,7 +145,7 @@ def test_a_temporary_folder_too_long_for_sockets_is_refused(lab, monkeypatch, va
 
 
 def test_a_temporary_folder_that_cannot_be_made_is_refused(lab, monkeypatch) -> None:
-    ray_tune = pytest.importorskip("search.executors.ray_tune")
+    ray_tune = pytest.importorskip("sharedattn.search.executors.ray.executor")
     monkeypatch.setattr(ray_tune.ray, "is_initialized", lambda: False)
 
     def init(**_):

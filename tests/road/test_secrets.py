@@ -9,12 +9,12 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from results.blobs import BlobStore
-from results.blobs import shown_url as shown_files
-from results.database import parse_url, shown_url
-from results.masking import masked, masked_message
-from search.provenance import provenance
 from sharedattn.errors import InputError
+from sharedattn.results.artifacts.blobs import BlobStore
+from sharedattn.results.artifacts.blobs import shown_url as shown_files
+from sharedattn.results.database.engine import parse_url, shown_url
+from sharedattn.results.redaction import masked, masked_message
+from sharedattn.search.provenance import provenance
 
 PRINTABLE = "".join(c for c in string.printable if c.isprintable()) + "äß²€"
 PASSWORDS = st.text(PRINTABLE, min_size=1, max_size=24)

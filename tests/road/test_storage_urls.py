@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from results.blobs import BlobStore
-from results.database import parse_url, sqlite_file, sqlite_url
-from search.places import storage_url, weights_store
+from sharedattn.results.artifacts.blobs import BlobStore
+from sharedattn.results.database.engine import parse_url, sqlite_file, sqlite_url
+from sharedattn.search.paths import storage_url, weights_store
 
 ODD = [
     "run?1",

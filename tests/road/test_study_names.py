@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from road_lab import SPACE
 
-from search.cli import main
-from search.study_name import check_name, made_name
+from sharedattn.search.cli.main import main
+from sharedattn.search.study_name import check_name, made_name
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from road_lab import BACKBONE, SPACE, TABLE
 
-from search import cli, commands
-from search.cli import main
-from search.output import StandardOutput
+from sharedattn.search.cli import commands
+from sharedattn.search.cli import main as cli
+from sharedattn.search.cli.main import main
+from sharedattn.search.cli.output import StandardOutput
 
 COST = ("cost", f"{BACKBONE}: V2")
 FULL = "sharedattn: standard output cannot be written: No space left on device\n"

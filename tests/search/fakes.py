@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import torch
 
-from results.records import Fidelity
-from search.evaluators import Evaluator, Measurement, Report
-from search.executors import Executor, Lost, Preempted, Reported, advance
+from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.progress import TrainingProgress
-from sharedattn.ranks import ALONE, Rank
+from sharedattn.results.records.records import Fidelity
+from sharedattn.search.evaluators import Evaluator, Measurement, Report
+from sharedattn.search.executors import Executor, Lost, Preempted, Reported, advance
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from fakes import Fake, Inline
 
-from results.pareto import parse_objectives
-from results.records import StudyRecord, TrialRole
-from results.store import Store
-from results.summary import StudySummary
-from search.latency import Latencies
-from search.searchers import SEARCHERS
-from search.study import StudyLoop
+from sharedattn.results.database.store import Store
+from sharedattn.results.front.pareto import parse_objectives
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import StudyRecord, TrialRole
+from sharedattn.search.searchers import SEARCHERS
+from sharedattn.search.study.latency import Latencies
+from sharedattn.search.study.loop import StudyLoop
 
 SPACE = {
     "name": "small",

@@ -4,27 +4,27 @@ from dataclasses import replace
 
 from fakes import Inline
 
-from results.blobs import BlobStore
-from results.checkpoints import CheckpointStore
-from results.pareto import parse_objectives
-from results.records import StudyRecord
-from results.store import Store
-from results.summary import StudySummary
-from results.weights import WeightsStore
-from search.evaluators.scratch import ScratchEvaluator
-from search.evaluators.supernet import SupernetEvaluator
-from search.searchers import SEARCHERS
-from search.supernet_study import (
+from sharedattn.data import DataConfig
+from sharedattn.recipe import Recipe
+from sharedattn.results.artifacts.blobs import BlobStore
+from sharedattn.results.artifacts.checkpoints import CheckpointStore
+from sharedattn.results.artifacts.weights import WeightsStore
+from sharedattn.results.database.store import Store
+from sharedattn.results.front.pareto import parse_objectives
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import StudyRecord
+from sharedattn.search.evaluators.scratch import ScratchEvaluator
+from sharedattn.search.evaluators.supernet import SupernetEvaluator
+from sharedattn.search.searchers import SEARCHERS
+from sharedattn.search.study.supernet_loop import (
     SUPERNET_NOTE,
     SharedExecutors,
     SupernetLoop,
     default_num_trials,
 )
-from sharedattn.data import DataConfig
-from sharedattn.recipe import Recipe
-from sharedattn.supernet import SupernetRecipe
-from spaces.budget import Budget, CountedSpace
-from spaces.space import Space
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.space import Space
+from sharedattn.supernet.trainer import SupernetRecipe
 
 OBJECTIVES = parse_objectives(("top1", "macs"))
 SPACE = {
@@ -51,7 +51,7 @@ class SupernetLab:
     def __init__(self, folder, budget=None, batch_size=TRAINING.batch_size):
         self.folder = folder
         self.training = replace(TRAINING, batch_size=batch_size)
-        self.space = CountedSpace(Space.from_document(SPACE), budget or Budget())
+        self.space = BudgetedSpace(Space.from_document(SPACE), budget or Budget())
         self.executors = []
         self.split_by = "none"
         self.fine_tunes = False

@@ -2,10 +2,10 @@
 
 import pytest
 
-from search.cli import main
-from search.config import SearchConfig
-from search.errors import ClusterLostError
 from sharedattn.errors import InputError
+from sharedattn.search.cli.main import main
+from sharedattn.search.config import SearchConfig
+from sharedattn.search.errors import ClusterLostError
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,6 @@ def test_a_lost_cluster_is_no_bad_input(capsys, monkeypatch):
     def search(*_):
         raise ClusterLostError("the cluster went away; run the same command again")
 
-    monkeypatch.setattr("search.commands.search", search)
+    monkeypatch.setattr("sharedattn.search.cli.commands.search", search)
     assert main(["search"]) == 1
     assert "sharedattn: the cluster went away; run the same command" in capsys.readouterr().err

@@ -9,14 +9,14 @@ import yaml
 from fakes import Inline
 from tiny_families import tiny_space
 
-from results.export import read_export
-from results.records import TrialState
-from results.store import Store
-from results.summary import StudySummary
-from search.config import SearchConfig
-from search.exporting import export_placement, verify_folder
-from search.run import prepare, run_search
 from sharedattn.backbones import FAMILIES
+from sharedattn.results.database.store import Store
+from sharedattn.results.export.folder import read_export
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import TrialState
+from sharedattn.search.config import SearchConfig
+from sharedattn.search.jobs.export import export_placement, verify_folder
+from sharedattn.search.run import prepare, run_search
 
 
 @pytest.mark.slow
@@ -25,7 +25,9 @@ def test_three_trials_and_an_export(
     base_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Trials run here: worker processes are tested by themselves, and take seconds to begin.
-    monkeypatch.setattr("search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator))
+    monkeypatch.setattr(
+        "sharedattn.search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator)
+    )
     # What is asked is whether all of it fits together, not what is learnt.
     monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 448)
     monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)

@@ -14,13 +14,13 @@ from fault_verdict import Result, Work, violations
 from faults import FAULTS, MarkedDisk, small_disk
 from lab import SPACE, Lab
 
-from results.records import TrialState
-from results.store import Store
-from results.summary import StudySummary
-from search.provenance import provenance
-from search.run import run_search
-from spaces.budget import CountedSpace
-from spaces.space import Space
+from sharedattn.results.database.store import Store
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import TrialState
+from sharedattn.search.provenance import provenance
+from sharedattn.search.run import run_search
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space
 
 NUM_TRIALS = 5
 
@@ -28,7 +28,7 @@ NUM_TRIALS = 5
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory):
     """A study that has ended, as if its evaluator had kept weights."""
-    lab = Lab(tmp_path_factory.mktemp("lab"), CountedSpace(Space.from_document(SPACE)))
+    lab = Lab(tmp_path_factory.mktemp("lab"), BudgetedSpace(Space.from_document(SPACE)))
     summary = lab.run(num_trials=NUM_TRIALS, executor=Inline(Fake()))
     return replace(summary, rows=[row._replace(weights_sha256="0" * 64) for row in summary.rows])
 
@@ -209,7 +209,9 @@ def test_the_page_adds_up(findings):
 @pytest.fixture
 def demanded(tmp_path, monkeypatch):
     """What the campaign's search comes to without a cluster, a server or a process of its own."""
-    monkeypatch.setattr("search.run._executor", lambda p: Inline(p.evaluator, num_slots=2))
+    monkeypatch.setattr(
+        "sharedattn.search.run._executor", lambda p: Inline(p.evaluator, num_slots=2)
+    )
     prepared = prepared_search(tmp_path, trials=NUM_TRIALS, epoch_s=0.0)
     with Store.open(prepared.storage, create=True) as store:
         study = run_search(prepared, store)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from search.provenance import provenance
+from sharedattn.search.provenance import provenance
 
 
 def test_the_command_is_stored_without_its_passwords(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,23 +10,23 @@ import yaml
 from fakes import Inline
 from safetensors.torch import load_file, save_file
 
-from results.export import read_export
-from results.records import TrialRole
-from results.report import render_report
-from results.store import Store
-from results.summary import StudySummary
-from search.cli import main
-from search.config import SearchConfig
-from search.exporting import export_placement, verify_folder
-from search.run import prepare, run_search
-from search.supernet_study import SUPERNET_NOTE
 from sharedattn.backbones import build, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.recipe import RECIPES, Recipe
-from sharedattn.training import evaluate, train
-from spaces.budget import Budget
+from sharedattn.results.database.store import Store
+from sharedattn.results.export.folder import read_export
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import TrialRole
+from sharedattn.results.report import render_report
+from sharedattn.search.cli.main import main
+from sharedattn.search.config import SearchConfig
+from sharedattn.search.jobs.export import export_placement, verify_folder
+from sharedattn.search.run import prepare, run_search
+from sharedattn.search.study.supernet_loop import SUPERNET_NOTE
+from sharedattn.spaces.budget import Budget
+from sharedattn.training.trainer import evaluate, train
 
 BACKBONE = (
     "vit(class_token=false,depth=2,embed_dim=10,global_pool=avg,in_chans=1,mlp_ratio=1,"
@@ -44,7 +44,9 @@ SPACE = {
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr("search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator))
+    monkeypatch.setattr(
+        "sharedattn.search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator)
+    )
     monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 448)
     monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE), encoding="utf-8")

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharedattn.backbones import BackboneShape, StageShape, build, build_network, describe
-from sharedattn.cost import CostModel
+from sharedattn.backbones import build, build_network, describe
+from sharedattn.costs.flop_counters import fvcore_macs, matmul_macs
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.extract import extract
-from sharedattn.legality import canonical_placement, check_placement
-from sharedattn.network import Network
+from sharedattn.networks.legality import canonical_placement, check_placement
+from sharedattn.networks.network import Network
 from sharedattn.placement import (
     BackboneSpec,
     Envelope,
@@ -30,7 +30,8 @@ from sharedattn.placement import (
     NetworkSpec,
     Placement,
 )
-from sharedattn.referees import fvcore_macs, matmul_macs
+from sharedattn.placement.shape import BackboneShape, StageShape
+from sharedattn.weights.extract import extract
 
 FORMS = {
     Kind.LESS: ("full", "keys", "lowrank2", "reuse"),

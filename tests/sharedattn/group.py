@@ -4,7 +4,7 @@ import multiprocessing
 
 import torch
 
-from sharedattn.ranks import Rank, Rendezvous, join
+from sharedattn.distributed import Rank, Rendezvous, join
 
 _CONTEXT = multiprocessing.get_context("spawn")
 

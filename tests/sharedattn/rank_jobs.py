@@ -5,7 +5,7 @@ import copy
 import torch
 from shades import SPEC, Shades
 
-from sharedattn.training import Trainer
+from sharedattn.training.trainer import Trainer
 
 
 def whole(recipe, rank):

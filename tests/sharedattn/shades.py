@@ -4,8 +4,8 @@ import torch
 
 from sharedattn.backbones import resolve
 from sharedattn.data.source import DataSource, spread
+from sharedattn.distributed import ALONE
 from sharedattn.placement import NetworkSpec
-from sharedattn.ranks import ALONE
 from sharedattn.recipe import Recipe
 
 SPEC = resolve(

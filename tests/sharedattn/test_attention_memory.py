@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sharedattn.attention.external import ExternalAttention, MultiHeadExternalAttention
-from sharedattn.attention.residual import AttentionResidual
-from sharedattn.attention.scores import Scores
-from sharedattn.attention.vanilla import ScoredAttention
 from sharedattn.backbones import FAMILIES, build
 from sharedattn.backbones.deepvit import ReAttention
-from sharedattn.block import Block
-from sharedattn.cost import CostModel
-from sharedattn.network import Network
+from sharedattn.costs.model import CostModel
+from sharedattn.mechanisms.external import ExternalAttention, MultiHeadExternalAttention
+from sharedattn.mechanisms.residual import AttentionResidual
+from sharedattn.mechanisms.scores import Scores
+from sharedattn.mechanisms.vanilla import ScoredAttention
+from sharedattn.networks.block import Block
+from sharedattn.networks.network import Network
+from sharedattn.networks.state import State
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
-from sharedattn.state import State
 
 
 def num_elements(state: State, *, with_residual: bool) -> int:

@@ -7,7 +7,7 @@ import torch
 from shades import RECIPE, SPEC, Shades
 
 from sharedattn.progress import ScoringMeter, ScoringProgress, TrainingMeter, TrainingProgress
-from sharedattn.training import Trainer
+from sharedattn.training.trainer import Trainer
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from sharedattn import proxies
 from sharedattn.backbones import build
 from sharedattn.data import DataConfig, open_data
-from sharedattn.measures import row_entropy
-from sharedattn.network import Network
+from sharedattn.networks.measures import row_entropy
+from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.proxies import PROXIES, proxy_values
 

@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import pytest
 
-from sharedattn.cost import PartCost
+from sharedattn.costs.model import PartCost
 from sharedattn.errors import InputError
-from sharedattn.legality import canonical_placement, check_placement
+from sharedattn.networks.legality import canonical_placement, check_placement
 from sharedattn.placement import BackboneSpec, Kind, LayerChoice, MechanismOptions, Placement
-from sharedattn.shape import AttentionShape, BackboneShape, StageShape
-from spaces import space as space_module
-from spaces.automaton import Automaton, Path
-from spaces.constraints import Constraint, Count, MixingLayer
-from spaces.space import Order, Space
-from spaces.stages import KIND_ORDER, CountedStage, ListedStage, Stage
+from sharedattn.placement.shape import AttentionShape, BackboneShape, StageShape
+from sharedattn.spaces import space as space_module
+from sharedattn.spaces.automaton import Automaton, Path
+from sharedattn.spaces.constraints import Constraint, Count, MixingLayer
+from sharedattn.spaces.space import Order, Space
+from sharedattn.spaces.stages import KIND_ORDER, CountedStage, ListedStage, Stage
 
 # The folder of the tiny backbones, which tests on several floors share.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "sharedattn"))

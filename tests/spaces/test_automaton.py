@@ -7,11 +7,11 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, Placement
-from spaces import automaton as automaton_module
-from spaces.automaton import build, pad, stages_of
-from spaces.constraints import First
-from spaces.space import Space
-from spaces.stages import CountedStage, ListedStage
+from sharedattn.spaces import automaton as automaton_module
+from sharedattn.spaces.automaton import build, pad, stages_of
+from sharedattn.spaces.constraints import First
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stages import CountedStage, ListedStage
 
 V, N = LayerChoice(Kind.VANILLA), LayerChoice(Kind.NONE)
 

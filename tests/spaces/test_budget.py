@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from scipy.stats import chisquare
 
-from sharedattn.cost import CostModel, PartCost
+from sharedattn.costs.model import CostModel, PartCost
 from sharedattn.errors import InputError
 from sharedattn.placement import Placement
-from spaces.budget import Budget, CountedSpace
-from spaces.pricing import pack
-from spaces.space import Space
-from spaces.stages import ListedStage
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.pricing import pack
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stages import ListedStage
 
 Small = tuple[Space, set[Placement]]
 
@@ -45,7 +45,7 @@ def test_a_budget_admits_up_to_its_bounds() -> None:
 def test_sizes_and_ranges(small: Small, costs: Any) -> None:
     space, members = small
     budget = tight(small, costs)
-    counted = CountedSpace(space, budget, costs=costs)
+    counted = BudgetedSpace(space, budget, costs=costs)
     totals = {placement: costs.total(placement) for placement in members}
     inside = {placement for placement, total in totals.items() if budget.admits(total)}
     assert (counted.size, counted.in_budget) == (len(members), len(inside))
@@ -58,17 +58,17 @@ def test_sizes_and_ranges(small: Small, costs: Any) -> None:
     assert counted.params_range == (min(params), max(params))
     assert totals[counted.cheapest].macs == min(macs)
     assert totals[counted.dearest].macs == max(macs)
-    assert CountedSpace(space, costs=costs).in_budget == len(members)
+    assert BudgetedSpace(space, costs=costs).in_budget == len(members)
 
 
 def test_a_placement_of_other_stages_is_not_inside(small: Small, costs: Any) -> None:
-    counted = CountedSpace(small[0], costs=costs)
+    counted = BudgetedSpace(small[0], costs=costs)
     assert Placement.all_vanilla([1] * (len(small[0].stages) + 1)) not in counted
 
 
 @pytest.mark.parametrize("bounded", [False, True])
 def test_samples_are_uniform(small: Small, costs: Any, bounded: bool) -> None:
-    counted = CountedSpace(small[0], tight(small, costs) if bounded else Budget(), costs=costs)
+    counted = BudgetedSpace(small[0], tight(small, costs) if bounded else Budget(), costs=costs)
     rng = random.Random(7)
     drawn = Counter(counted.sample(rng) for _ in range(20 * counted.in_budget))
     frequencies = [drawn[placement] for placement in counted.enumerate()]
@@ -78,7 +78,7 @@ def test_samples_are_uniform(small: Small, costs: Any, bounded: bool) -> None:
 
 def test_samples_of_a_band_are_uniform(small: Small, costs: Any) -> None:
     budget = tight(small, costs, 0.4)
-    counted = CountedSpace(small[0], budget, costs=costs)
+    counted = BudgetedSpace(small[0], budget, costs=costs)
     inside = [costs.total(placement).macs for placement in counted.enumerate()]
     low, high = sorted(inside)[len(inside) // 4], sorted(inside)[-1] + 5
     band = {p for p in counted.enumerate() if low <= costs.total(p).macs <= high}
@@ -89,14 +89,14 @@ def test_samples_of_a_band_are_uniform(small: Small, costs: Any) -> None:
 
 
 def test_a_band_without_members_is_refused(small: Small, costs: Any) -> None:
-    counted = CountedSpace(small[0], costs=costs)
+    counted = BudgetedSpace(small[0], costs=costs)
     most = counted.macs_range[1]
     with pytest.raises(InputError, match=f"none inside the budget .* has {most + 1} <= macs"):
         counted.sample_in_macs_band(random.Random(1), most + 1, most + 9)
 
 
 def test_many_samples_differ(small: Small, costs: Any) -> None:
-    counted = CountedSpace(small[0], tight(small, costs), costs=costs)
+    counted = BudgetedSpace(small[0], tight(small, costs), costs=costs)
     everything = counted.sample_many(random.Random(3), counted.in_budget)
     assert len(set(everything)) == counted.in_budget
     assert len(set(counted.sample_many(random.Random(3), 5))) == 5
@@ -110,7 +110,7 @@ def test_many_samples_are_uniform(
     space = make_space(
         ListedStage(layers=(choices("V", "N"), choices("V", "N", "N/cb")), depth=(2,))
     )
-    counted = CountedSpace(space, costs=costs)
+    counted = BudgetedSpace(space, costs=costs)
     rng = random.Random(5)
     # All 6 * 5 * 4 orders of three of the six members.
     drawn = Counter(tuple(counted.sample_many(rng, 3)) for _ in range(120 * 20))
@@ -120,7 +120,7 @@ def test_many_samples_are_uniform(
 
 def test_the_same_seed_gives_the_same_samples(small: Small, costs: Any) -> None:
     budget = tight(small, costs)
-    one, other = (CountedSpace(small[0], budget, costs=costs) for _ in range(2))
+    one, other = (BudgetedSpace(small[0], budget, costs=costs) for _ in range(2))
     rngs = random.Random(13), random.Random(13)
     assert [one.sample(rngs[0]) for _ in range(50)] == [other.sample(rngs[1]) for _ in range(50)]
     assert one[0] == other[0]
@@ -133,12 +133,12 @@ def test_an_infeasible_budget_names_the_nearest(small: Small, costs: Any) -> Non
         InputError,
         match=f"got macs <= {macs - 1} for made-up; the fewest macs of any member are {macs}$",
     ):
-        CountedSpace(small[0], Budget(max_macs=macs - 1), costs=costs)
+        BudgetedSpace(small[0], Budget(max_macs=macs - 1), costs=costs)
     with pytest.raises(InputError, match=f"the fewest params of any member are {params}$"):
-        CountedSpace(small[0], Budget(max_params=params - 1), costs=costs)
+        BudgetedSpace(small[0], Budget(max_params=params - 1), costs=costs)
     with pytest.raises(InputError, match=f"are {macs}, the fewest params of any member are"):
-        CountedSpace(small[0], Budget(macs - 1, params - 1), costs=costs)
-    assert CountedSpace(small[0], Budget(max_macs=macs), costs=costs).in_budget > 0
+        BudgetedSpace(small[0], Budget(macs - 1, params - 1), costs=costs)
+    assert BudgetedSpace(small[0], Budget(max_macs=macs), costs=costs).in_budget > 0
 
 
 def test_bounds_that_exclude_each_other_name_the_nearest(
@@ -155,14 +155,14 @@ def test_bounds_that_exclude_each_other_name_the_nearest(
         f"{fixed.params + 2 * 101 + 113} params"
     )
     with pytest.raises(InputError, match=message):
-        CountedSpace(space, budget, costs=costs)
+        BudgetedSpace(space, budget, costs=costs)
     nearest = Budget(budget.max_macs, fixed.params + 2 * 101 + 113)
-    assert CountedSpace(space, nearest, costs=costs).in_budget == 2
+    assert BudgetedSpace(space, nearest, costs=costs).in_budget == 2
 
 
 def test_costs_are_the_models_own() -> None:
     space = Space.load("digit-pairs-vit")
-    counted = CountedSpace(space)
+    counted = BudgetedSpace(space)
     model = CostModel(space.backbone)
     for placement in counted.sample_many(random.Random(17), 100):
         path = space.automaton.path(placement)

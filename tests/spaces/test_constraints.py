@@ -8,9 +8,8 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, Placement
-from sharedattn.yaml_text import DocumentError
-from spaces.automaton import Automaton, Path
-from spaces.constraints import (
+from sharedattn.spaces.automaton import Automaton, Path
+from sharedattn.spaces.constraints import (
     CONSTRAINTS,
     Constraint,
     Count,
@@ -22,8 +21,9 @@ from spaces.constraints import (
     NeverAfter,
     read_constraint,
 )
-from spaces.space import Space
-from spaces.stages import ListedStage
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stages import ListedStage
+from sharedattn.yaml_text import DocumentError
 
 V, L, E, N = Kind.VANILLA, Kind.LESS, Kind.EXTERNAL, Kind.NONE
 Layers = tuple[LayerChoice, ...]

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedattn.placement import Placement
-from spaces.counting import CostBox, CostPoints, CostTables, RankedMembers
-from spaces.pricing import PricedAutomaton, macs_of, pack, params_of
-from spaces.space import Space
+from sharedattn.spaces.counting import CostBox, CostPoints, CostTables, RankedMembers
+from sharedattn.spaces.pricing import PricedAutomaton, macs_of, pack, params_of
+from sharedattn.spaces.space import Space
 
 Small = tuple[Space, set[Placement]]
 

@@ -6,8 +6,7 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice
-from sharedattn.yaml_text import DocumentError, located, read_yaml
-from spaces.document import (
+from sharedattn.spaces.document import (
     Section,
     read_kind,
     read_layer,
@@ -17,6 +16,7 @@ from spaces.document import (
     read_one_of,
     read_text,
 )
+from sharedattn.yaml_text import DocumentError, located, read_yaml
 
 
 def test_yaml_gives_plain_values_and_the_line_of_each_path() -> None:

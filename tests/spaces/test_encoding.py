@@ -8,17 +8,17 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.placement import LayerChoice, Placement
-from spaces.budget import Budget, CountedSpace
-from spaces.encoding import Encoding, canonical_cells, num_dia_cells, with_options
-from spaces.space import Space
-from spaces.stages import CountedStage, ListedStage
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.encoding import Encoding, canonical_cells, num_dia_cells, with_options
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stages import CountedStage, ListedStage
 
 Small = tuple[Space, set[Placement]]
 Choices = Callable[..., tuple[LayerChoice, ...]]
 
 
 def test_members_come_back(small: Small, costs: Any) -> None:
-    encoding = Encoding(CountedSpace(small[0], costs=costs))
+    encoding = Encoding(BudgetedSpace(small[0], costs=costs))
     for placement in small[1]:
         values = encoding.encode(placement)
         assert values.keys() == encoding.dimensions.keys()
@@ -28,8 +28,8 @@ def test_members_come_back(small: Small, costs: Any) -> None:
 
 
 def test_every_proposal_becomes_a_member_inside(small: Small, costs: Any) -> None:
-    least, most = CountedSpace(small[0], costs=costs).macs_range
-    counted = CountedSpace(small[0], Budget((2 * least + most) // 3), costs=costs)
+    least, most = BudgetedSpace(small[0], costs=costs).macs_range
+    counted = BudgetedSpace(small[0], Budget((2 * least + most) // 3), costs=costs)
     encoding = Encoding(counted)
     rng = random.Random(23)
     repaired = 0
@@ -53,7 +53,7 @@ def test_dimensions_of_counts_in_any_order(make_space: Callable[..., Space], cos
         dia=(0, 1, 9),
         cb=(0, 2, 8, "all"),
     )
-    encoding = Encoding(CountedSpace(make_space(stage, order="any"), costs=costs))
+    encoding = Encoding(BudgetedSpace(make_space(stage, order="any"), costs=costs))
     assert encoding.dimensions == {
         "stage1.kind1": ("E", "V", "N"),
         "stage1.kind2": ("E", "V", "N"),
@@ -86,7 +86,7 @@ def test_dimensions_of_counts_in_any_order(make_space: Callable[..., Space], cos
 
 def test_dimensions_of_counts_in_order(make_space: Callable[..., Space], costs: Any) -> None:
     stage = CountedStage(depth=(4, 6), counts=((0, 9), (1, 2, 3), (0, 1, 2), (0, 1, 2, 3)))
-    encoding = Encoding(CountedSpace(make_space(stage, order="EVLN"), costs=costs))
+    encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
     # 9 is more than any depth; slots, dia and cb have one choice.
     assert encoding.dimensions == {
         "stage1.V": (1, 2, 3),
@@ -106,7 +106,7 @@ def test_dimensions_of_forms(make_space: Callable[..., Space], costs: Any) -> No
         external_form=(None, "mea"),
         less_form=("full", "keys", "reuse"),
     )
-    encoding = Encoding(CountedSpace(make_space(stage, order="EVLN"), costs=costs))
+    encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
     assert encoding.dimensions == {
         "stage1.E": (0, 1),
         "stage1.V": (1, 2, 3),
@@ -142,14 +142,14 @@ def test_counts_of_no_allowed_depth_are_shares(
     make_space: Callable[..., Space], costs: Any, counts: tuple[int, int, int], text: str
 ) -> None:
     stage = CountedStage(depth=(4, 6), counts=((0,), (1, 2, 3), (0, 1, 2), (0, 1, 2, 3)))
-    encoding = Encoding(CountedSpace(make_space(stage, order="EVLN"), costs=costs))
+    encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
     values = dict(zip(("stage1.V", "stage1.L", "stage1.N"), counts, strict=True))
     assert encoding.decode(values) == Placement.parse(text).stages
 
 
 def test_counts_of_nothing_propose_no_layer(make_space: Callable[..., Space], costs: Any) -> None:
     stage = CountedStage(depth=(2,), counts=((0, 1), (0, 1, 2), (0,), (0, 1)), dia=(0, 1))
-    encoding = Encoding(CountedSpace(make_space(stage, order="EVLN"), costs=costs))
+    encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
     proposal = encoding.decode({"stage1.E": 0, "stage1.V": 0, "stage1.N": 0, "stage1.dia": 1})
     assert proposal == ((),)
     # Every member is as far; the one of fewest MACs is closest to none: V1N1 against E1N1.
@@ -163,7 +163,7 @@ def test_dimensions_of_listed_layers_are_canonical(
         layers=(choices("V/d3", "V/d5"), choices("N/d5", "L/d3", "L"), choices("V")),
         depth=(2, 3),
     )
-    encoding = Encoding(CountedSpace(make_space(stage), costs=costs))
+    encoding = Encoding(BudgetedSpace(make_space(stage), costs=costs))
     assert encoding.dimensions == {
         "stage1.layer2": ("L", "L/d0", "L/d1", "N/d0", "N/d1"),
         "stage1.layer3": ("V", "-"),
@@ -174,7 +174,7 @@ def test_dimensions_of_listed_layers_are_canonical(
 
 
 def test_values_that_are_none_of_the_encoding_are_refused(small: Small, costs: Any) -> None:
-    counted = CountedSpace(small[0], costs=costs)
+    counted = BudgetedSpace(small[0], costs=costs)
     encoding = Encoding(counted)
     values = encoding.encode(counted.cheapest)
     name = next(iter(values))
@@ -187,8 +187,8 @@ def test_values_that_are_none_of_the_encoding_are_refused(small: Small, costs: A
 
 
 def test_no_member_is_not_encoded(small: Small, costs: Any) -> None:
-    least, _ = CountedSpace(small[0], costs=costs).macs_range
-    counted = CountedSpace(small[0], Budget(least), costs=costs)
+    least, _ = BudgetedSpace(small[0], costs=costs).macs_range
+    counted = BudgetedSpace(small[0], Budget(least), costs=costs)
     with pytest.raises(InputError, match="`a placement that is encoded is a member inside the b"):
         Encoding(counted).encode(counted.dearest)
 

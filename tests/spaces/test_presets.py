@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from results.export import rebuild
-from results.onnx_export import write_onnx
-from sharedattn.backbones import FAMILIES, _plain, build, canonical, describe, resolve
-from sharedattn.cost import CostModel
-from sharedattn.economics import less_attention_economics
+from sharedattn.backbones import FAMILIES, build, canonical, describe, resolve
+from sharedattn.backbones.registry import _plain
+from sharedattn.costs.break_even import less_attention_economics
+from sharedattn.costs.model import CostModel
 from sharedattn.placement import BackboneSpec, Kind, NetworkSpec, Placement
-from spaces.budget import CountedSpace
-from spaces.space import Space, presets
-from spaces.stages import CountedStage
+from sharedattn.results.export.folder import rebuild
+from sharedattn.results.export.onnx import write_onnx
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space, presets
+from sharedattn.spaces.stages import CountedStage
 
 VIT = "embed_dim=22,mlp_ratio=1.5,num_heads=2,patch_size=7"
 PYRAMID = "embed_dims=6-10-14-22,mlp_ratios=2-2-1-1,num_heads=1-1-2-2"
@@ -39,12 +40,12 @@ SMALL = {
 """Each preset's backbone at odd sizes, as deep as it is; at the braces, channels and classes."""
 
 
-def small_space(name: str) -> CountedSpace:
+def small_space(name: str) -> BudgetedSpace:
     backbone = BackboneSpec.parse(SMALL[name].format("in_chans=2,num_classes=3"))
-    return CountedSpace(replace(Space.load(name), backbone=canonical(backbone)))
+    return BudgetedSpace(replace(Space.load(name), backbone=canonical(backbone)))
 
 
-def random_images(space: CountedSpace) -> torch.Tensor:
+def random_images(space: BudgetedSpace) -> torch.Tensor:
     size = describe(space.space.backbone).image_size
     return torch.randn(3, 2, size, size, generator=torch.Generator().manual_seed(5))
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 from sharedattn.placement import Kind, LayerChoice, Placement
-from spaces.automaton import pad
-from spaces.pricing import PricedAutomaton, macs_of, pack, params_of
-from spaces.space import Space
+from sharedattn.spaces.automaton import pad
+from sharedattn.spaces.pricing import PricedAutomaton, macs_of, pack, params_of
+from sharedattn.spaces.space import Space
 
 Small = tuple[Space, set[Placement]]
 

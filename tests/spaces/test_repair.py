@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from sharedattn.placement import Kind, LayerChoice, Placement
-from spaces.automaton import Path, pad
-from spaces.counting import CostBox
-from spaces.pricing import PricedAutomaton, macs_of, params_of
-from spaces.repair import Repair, difference
-from spaces.space import Space
-from spaces.stages import ListedStage, Symbol, symbol_key
+from sharedattn.spaces.automaton import Path, pad
+from sharedattn.spaces.counting import CostBox
+from sharedattn.spaces.pricing import PricedAutomaton, macs_of, params_of
+from sharedattn.spaces.repair import Repair, difference
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stages import ListedStage, Symbol, symbol_key
 
 Small = tuple[Space, set[Placement]]
 

@@ -12,19 +12,12 @@ from tiny_families import tiny_backbone
 
 from sharedattn.backbones import FAMILIES, canonical, describe, resolve
 from sharedattn.errors import InputError
-from sharedattn.placement import (
-    BackboneSpec,
-    Envelope,
-    Kind,
-    LayerChoice,
-    NetworkSpec,
-    Placement,
-)
-from spaces.automaton import Automaton, Path
-from spaces.budget import CountedSpace
-from spaces.constraints import Count, Equal, First, Last, MixingLayer
-from spaces.space import Space, presets
-from spaces.stages import CountedStage, ListedStage
+from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, NetworkSpec, Placement
+from sharedattn.spaces.automaton import Automaton, Path
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.constraints import Count, Equal, First, Last, MixingLayer
+from sharedattn.spaces.space import Space, presets
+from sharedattn.spaces.stages import CountedStage, ListedStage
 
 Small = tuple[Space, set[Placement]]
 Choices = Callable[..., tuple[LayerChoice, ...]]
@@ -88,7 +81,7 @@ def test_the_table_of_presets_is_true() -> None:
     )
     assert sorted(name for name, *_ in rows) == list(presets()) == sorted(PRESETS)
     for name, *numbers in rows:
-        counted = CountedSpace(Space.load(name))
+        counted = BudgetedSpace(Space.load(name))
         assert [int(number) for number in numbers] == [
             counted.size,
             *counted.macs_range,

@@ -8,11 +8,11 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement
-from sharedattn.shape import StageShape
+from sharedattn.placement.shape import StageShape
+from sharedattn.spaces.automaton import Automaton, Path, build
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stages import CountedStage, ListedStage, read_stage, symbol_key
 from sharedattn.yaml_text import DocumentError
-from spaces.automaton import Automaton, Path, build
-from spaces.space import Space
-from spaces.stages import CountedStage, ListedStage, read_stage, symbol_key
 
 Choices = Callable[..., tuple[LayerChoice, ...]]
 ANY = (0, 1, 2, 3)

@@ -9,19 +9,19 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.placement import LayerChoice, Placement
-from spaces.budget import Budget, CountedSpace
-from spaces.constraints import Equal
-from spaces.encoding import Encoding
-from spaces.space import Space
-from spaces.stages import CountedStage, ListedStage
-from spaces.variation import Variation
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.constraints import Equal
+from sharedattn.spaces.encoding import Encoding
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stages import CountedStage, ListedStage
+from sharedattn.spaces.variation import Variation
 
 Small = tuple[Space, set[Placement]]
 Choices = Callable[..., tuple[LayerChoice, ...]]
 
 
 def variation(space: Space, costs: Any, budget: Budget | None = None) -> Variation:
-    return Variation(Encoding(CountedSpace(space, budget, costs=costs)))
+    return Variation(Encoding(BudgetedSpace(space, budget, costs=costs)))
 
 
 def test_neighbours_of_counts_by_hand(make_space: Callable[..., Space], costs: Any) -> None:
@@ -99,8 +99,8 @@ def test_neighbours_of_listed_layers_by_hand(
 
 
 def test_neighbours_are_other_members_inside(small: Small, costs: Any) -> None:
-    counted = CountedSpace(small[0], costs=costs)
-    bounded = CountedSpace(small[0], Budget(sum(counted.macs_range) // 2), costs=costs)
+    counted = BudgetedSpace(small[0], costs=costs)
+    bounded = BudgetedSpace(small[0], Budget(sum(counted.macs_range) // 2), costs=costs)
     free, tight = Variation(Encoding(counted)), Variation(Encoding(bounded))
     for placement in bounded.sample_many(random.Random(29), min(20, bounded.in_budget)):
         found = free.neighbours(placement)
@@ -117,7 +117,7 @@ def test_being_neighbours_is_mutual(make_space: Callable[..., Space], costs: Any
     )
     space = make_space(stage)
     of = variation(space, costs)
-    neighbours = {p: of.neighbours(p) for p in CountedSpace(space, costs=costs).enumerate()}
+    neighbours = {p: of.neighbours(p) for p in BudgetedSpace(space, costs=costs).enumerate()}
     one_way = [(p, q) for p, found in neighbours.items() for q in found if p not in neighbours[q]]
     # Alone a way out of a depth may be one-way: groups and broadcasting are cut, and not undone.
     assert all(len(p.layers) > len(q.layers) for p, q in one_way)
@@ -157,8 +157,8 @@ def test_a_member_without_neighbours_mutates_to_any_other(
 
 
 def test_the_only_member_cannot_mutate(small: Small, costs: Any) -> None:
-    free = CountedSpace(small[0], costs=costs)
-    inside = CountedSpace(small[0], Budget(free.macs_range[0]), costs=costs)
+    free = BudgetedSpace(small[0], costs=costs)
+    inside = BudgetedSpace(small[0], Budget(free.macs_range[0]), costs=costs)
     assert inside.in_budget == 1
     with pytest.raises(InputError, match="is the only one; widen the space or the budget"):
         Variation(Encoding(inside)).mutate(inside.cheapest, random.Random(1))
@@ -173,14 +173,14 @@ def test_a_generator_that_draws_one_member_is_found_out(
 
     stage = ListedStage(layers=(choices("V", "N"),) * 3, depth=(3,))
     space = make_space(stage, constraints=(Equal(attribute="kind", per="stage"),))
-    counted = CountedSpace(space, costs=costs)
+    counted = BudgetedSpace(space, costs=costs)
     with pytest.raises(AssertionError, match="rng is not random"):
         Variation(Encoding(counted)).mutate(counted[0], Stuck(1))
 
 
 def test_a_child_is_inside_and_made_of_its_parents(small: Small, costs: Any) -> None:
-    free = CountedSpace(small[0], costs=costs)
-    counted = CountedSpace(small[0], Budget(sum(free.macs_range) // 2), costs=costs)
+    free = BudgetedSpace(small[0], costs=costs)
+    counted = BudgetedSpace(small[0], Budget(sum(free.macs_range) // 2), costs=costs)
     of = Variation(Encoding(counted))
     rng = random.Random(43)
     strangers = 0
@@ -206,14 +206,14 @@ def test_each_parameter_of_a_child_is_a_parents(
 
 
 def test_a_parent_outside_is_refused(small: Small, costs: Any) -> None:
-    free = CountedSpace(small[0], costs=costs)
-    counted = CountedSpace(small[0], Budget(free.macs_range[0]), costs=costs)
+    free = BudgetedSpace(small[0], costs=costs)
+    counted = BudgetedSpace(small[0], Budget(free.macs_range[0]), costs=costs)
     with pytest.raises(InputError, match="`a placement that is encoded is a member inside"):
         Variation(Encoding(counted)).crossover(free.dearest, free.cheapest, random.Random(1))
 
 
 def test_the_same_seed_gives_the_same_variation(small: Small, costs: Any) -> None:
-    counted = CountedSpace(small[0], costs=costs)
+    counted = BudgetedSpace(small[0], costs=costs)
     of = Variation(Encoding(counted))
     parents = counted.sample_many(random.Random(53), 2)
     runs = []

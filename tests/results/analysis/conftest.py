@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from results.analysis import Images
 from sharedattn.backbones import describe, resolve
 from sharedattn.placement import NetworkSpec
+from sharedattn.results.analysis import Images
 
 VIT = "vit(embed_dim=20,depth=5,num_heads=2,patch_size=5,in_chans=2,num_classes=3)@15"
 

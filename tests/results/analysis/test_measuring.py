@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from results.analysis import random_network
-from results.analysis.measuring import (
+from sharedattn.backbones import describe, resolve
+from sharedattn.mechanisms.less import diagonality
+from sharedattn.placement import Envelope, MechanismOptions, NetworkSpec
+from sharedattn.results.analysis import random_network
+from sharedattn.results.analysis.measuring import (
     MAX_MAP_BYTES,
     Mean,
-    Tally,
+    MeanAccumulator,
     batch_size_for,
     comparable_pairs,
     consecutive_pairs,
@@ -20,9 +23,6 @@ from results.analysis.measuring import (
     measure,
     share_unit,
 )
-from sharedattn.attention.less import diagonality
-from sharedattn.backbones import describe, resolve
-from sharedattn.placement import Envelope, MechanismOptions, NetworkSpec
 
 EVERYTHING = "V/d0,L/d0/cb,E/s7/d1,N/d1/cb,V/cb"
 
@@ -70,15 +70,15 @@ def test_memory_of_maps_bounds_a_batch(spec_of, monkeypatch):
     assert mea[0].num_map_elements(options) == 3 * 2 * 10 * 7
     assert batch_size_for(layers, options, 64) == 64
     assert batch_size_for(layers, options, 10**9) == MAX_MAP_BYTES // (4 * 540)
-    monkeypatch.setattr("results.analysis.measuring.MAX_MAP_BYTES", 4 * 540 * 3 - 1)
+    monkeypatch.setattr("sharedattn.results.analysis.measuring.MAX_MAP_BYTES", 4 * 540 * 3 - 1)
     assert batch_size_for(layers, options, 64) == 2
-    monkeypatch.setattr("results.analysis.measuring.MAX_MAP_BYTES", 11)
+    monkeypatch.setattr("sharedattn.results.analysis.measuring.MAX_MAP_BYTES", 11)
     assert batch_size_for(layers, options, 64) == 1
     assert batch_size_for(layers[4:], options, 64) == 64  # a layer without maps
 
 
 def test_a_tally_leaves_out_what_is_undefined_and_counts_it():
-    tally = Tally()
+    tally = MeanAccumulator()
     tally.add(("x",), torch.tensor([1.0, math.nan, 2.0]))
     tally.add(("x",), torch.tensor([6.0]))
     tally.add(("y", 1), torch.tensor([math.nan]))

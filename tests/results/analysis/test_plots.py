@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from results.analysis import Analysis, Figure, analyse
-from results.analysis.plots import write_plots
 from sharedattn.placement import NetworkSpec
+from sharedattn.results.analysis import Analysis, Figure, analyse
+from sharedattn.results.analysis.plots import write_plots
 
 SVG = "{http://www.w3.org/2000/svg}"
 

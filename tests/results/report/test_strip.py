@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from results.report.strip import BAND, CELL, GAP, STAGE_GAP, placement_strip
+from sharedattn.results.report.strip import BAND, CELL, GAP, STAGE_GAP, placement_strip
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from search.config import SearchConfig
-from search.run import prepare
 from sharedattn.backbones import resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import RECIPES, Recipe
-from sharedattn.supernet import SUPERNET_RECIPES
+from sharedattn.search.config import SearchConfig
+from sharedattn.search.run import prepare
+from sharedattn.supernet.trainer import SUPERNET_RECIPES
 
 NETWORKS = [
     "deit_tiny_patch16_224: V6L6/cb/dia1",

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from results.blobs import BlobStore
-from results.checkpoints import CheckpointStore
-from results.weights import WeightsStore
-from search.evaluators import measure
-from search.evaluators.scratch import ScratchEvaluator
 from sharedattn.backbones import resolve
 from sharedattn.data import DataConfig
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
+from sharedattn.results.artifacts.blobs import BlobStore
+from sharedattn.results.artifacts.checkpoints import CheckpointStore
+from sharedattn.results.artifacts.weights import WeightsStore
+from sharedattn.search.evaluators import measure
+from sharedattn.search.evaluators.scratch import ScratchEvaluator
 
 SPEC = resolve(
     NetworkSpec.parse(

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from results.records import Fidelity
-from search.evaluators import Report, measure
-from search.evaluators.table import TableEvaluator
 from sharedattn.backbones import describe
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
-from sharedattn.training import Epoch
+from sharedattn.results.records.records import Fidelity
+from sharedattn.search.evaluators import Report, measure
+from sharedattn.search.evaluators.table import TableEvaluator
+from sharedattn.training.trainer import Epoch
 
 BACKBONE = BackboneSpec.parse("vit(depth=2,embed_dim=8,num_heads=2,patch_size=4)@16")
 SHAPE = describe(BACKBONE)

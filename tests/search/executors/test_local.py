@@ -11,8 +11,10 @@ import pytest
 from fakes import Dying, Fake, Raising, Slow, Staged, Talking, progress_at
 from processes import all_end
 
-from search.evaluators import Report, measure
-from search.executors import (
+from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec
+from sharedattn.search.evaluators import Report, measure
+from sharedattn.search.executors import (
     Finished,
     Lost,
     Preempted,
@@ -21,9 +23,7 @@ from search.executors import (
     Reported,
     TrialResources,
 )
-from search.executors.local import LocalExecutor, default_threads
-from sharedattn.errors import InputError
-from sharedattn.placement import NetworkSpec
+from sharedattn.search.executors.local import LocalExecutor, default_threads
 
 BACKBONE = "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4,in_chans=1,num_classes=2)@16: "
 
@@ -169,7 +169,7 @@ def test_workers_end_with_their_driver(tmp_path):
 import sys, time
 sys.path[:0] = {[str(Path(__file__).parents[1])]!r}
 from fakes import Slow
-from search.executors.local import LocalExecutor
+from sharedattn.search.executors.local import LocalExecutor
 from sharedattn.placement import NetworkSpec
 if __name__ == "__main__":
     evaluator = Slow(seconds=600)

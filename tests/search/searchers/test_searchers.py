@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from results.pareto import parse_objectives
-from search.searchers import SEARCHERS, PastTrial
-from sharedattn.cost import CostModel
-from spaces.budget import Budget, CountedSpace
-from spaces.space import Space
+from sharedattn.costs.model import CostModel
+from sharedattn.results.front.pareto import parse_objectives
+from sharedattn.search.searchers import SEARCHERS, PastTrial
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.space import Space
 
 OBJECTIVES = parse_objectives(("top1", "macs"))
 MODEL_BASED = ("nsga2", "tpe")
@@ -16,7 +16,7 @@ MODEL_BASED = ("nsga2", "tpe")
 
 @pytest.fixture(scope="module")
 def space():
-    return CountedSpace(Space.load("digit-pairs-vit"), Budget(max_macs=1_900_000))
+    return BudgetedSpace(Space.load("digit-pairs-vit"), Budget(max_macs=1_900_000))
 
 
 def make(name, space, num_trials=24, seed=5, **study_attributes):
@@ -137,7 +137,7 @@ def test_a_band_without_members_falls_back_to_the_whole_space():
             "stages": [{"depth": [1, 4], "counts": {"V": [1, 4]}}],
         }
     )
-    counted = CountedSpace(two)
+    counted = BudgetedSpace(two)
     searcher = make("nsga2", counted, num_trials=100)
     for number, attempt in itertools.product(range(10), range(3)):
         assert searcher.propose(number, attempt).placement in counted

@@ -19,11 +19,11 @@ from reference import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from sharedattn.attention import vanilla
 from sharedattn.backbones import build, describe
-from sharedattn.cost import CostModel
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.network import Network
+from sharedattn.mechanisms import vanilla
+from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 
 TINY = (

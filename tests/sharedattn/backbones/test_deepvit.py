@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sharedattn.attention import less, vanilla
 from sharedattn.backbones import build, build_network, describe
 from sharedattn.backbones.deepvit import DeepViT
-from sharedattn.cost import CostModel
-from sharedattn.economics import less_attention_economics
+from sharedattn.costs.break_even import less_attention_economics
+from sharedattn.costs.model import CostModel
+from sharedattn.mechanisms import less, vanilla
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 
 TINY = (

@@ -9,7 +9,7 @@ from reference import Weights, heads, layer_norm, linear, mlp, part, patches
 from torch import Tensor, nn
 
 from sharedattn.backbones import build, canonical, describe
-from sharedattn.cost import CostModel
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 

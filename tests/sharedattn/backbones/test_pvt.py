@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from sharedattn.backbones import build, canonical, describe, resolve
 from sharedattn.backbones.family import resample_positions
 from sharedattn.backbones.pvt import PyramidVisionTransformer
-from sharedattn.cost import CostModel
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.interpolate import at_image_size
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
+from sharedattn.weights.interpolate import at_image_size
 
 HEADS, RATIOS = (1, 2, 1, 2), (3, 2, 2, 1)
 KEYWORDS = (

@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sharedattn.backbones import build, canonical, describe, resolve
 from sharedattn.backbones.pvt_v2 import PVT_V2
-from sharedattn.cost import Cost, CostModel
+from sharedattn.costs.model import Cost, CostModel
 from sharedattn.errors import InputError
-from sharedattn.extract import extract
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
+from sharedattn.weights.extract import extract
 
 NUMBERS = {
     "depths": (2, 3, 1, 2),

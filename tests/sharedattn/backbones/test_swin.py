@@ -14,11 +14,11 @@ from torch import nn
 from sharedattn.backbones import build, build_network, canonical, describe, resolve
 from sharedattn.backbones.meta import without_storage
 from sharedattn.backbones.swin import SWIN
-from sharedattn.conventions import counted
-from sharedattn.cost import CostModel
+from sharedattn.costs.flop_conventions import counted
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.extract import extract
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
+from sharedattn.weights.extract import extract
 
 SIZES = {"embed_dim": 10, "num_heads": (2, 5), "patch_size": 2, "in_chans": 2, "num_classes": 3}
 TEXT = "embed_dim=10,num_heads=2-5,patch_size=2,in_chans=2,num_classes=3"

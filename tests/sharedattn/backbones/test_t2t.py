@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from sharedattn.backbones import build, describe
 from sharedattn.backbones.t2t import T2TViT, sinusoids
-from sharedattn.cost import CostModel
+from sharedattn.costs.flop_counters import matmul_macs
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
-from sharedattn.referees import matmul_macs
 
 TINY = (
     "t2t_ea(embed_dim=22,depth=5,num_heads=2,mlp_ratio=1.5,token_dim=7,in_chans=2,num_classes=3)"

@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 
 from sharedattn.data import DataConfig, open_data
 from sharedattn.data.digit_pairs import DigitPairs, draw_pairs
+from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
-from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -15,11 +15,11 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST
 
 from sharedattn.data import DataConfig, open_data
-from sharedattn.data.decode import ImageReadError
+from sharedattn.data.folders.decode import ImageReadError
 from sharedattn.data.images import ImageData
 from sharedattn.data.named import torch_folder
+from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
-from sharedattn.ranks import ALONE, Rank
 from sharedattn.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -1,0 +1,381 @@
+"""What the papers measured, on one network, with a control of random initialisations beside it.
+
+A figure by itself says little: attention over 16 keys is nearly uniform before any training, and
+maps without negative weights look alike. So every figure stands beside the same one of networks
+of the same spec that nobody trained, over several seeds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sharedattn.backbones import build_network, describe, resolve
+from sharedattn.data import DataSource
+from sharedattn.errors import InputError
+from sharedattn.networks.network import Network
+from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
+from sharedattn.results.analysis.measuring import (
+    Layer,
+    Mean,
+    Name,
+    batch_size_for,
+    gate_pairs,
+    layers_of,
+    measure,
+    share_unit,
+)
+from sharedattn.training.trainer import initialise
+
+__all__ = [
+    "Analysis",
+    "Counterpart",
+    "Figure",
+    "Images",
+    "analyse",
+    "check_counterpart",
+    "random_network",
+    "read_images",
+]
+
+MAX_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value beside its control.
+
+    Attributes:
+        value: of the network; None: undefined on every image.
+        num_undefined: values left out of it since they were NaN.
+        control_mean: mean over randomly initialised networks; None: undefined in all.
+        control_sd: their standard deviation (n - 1); None: fewer than two are defined.
+    """
+
+    value: float | None
+    num_undefined: int
+    control_mean: float | None
+    control_sd: float | None
+
+    @classmethod
+    def of(cls, value: Mean, controls: Sequence[Mean]) -> Figure:
+        """A mean over images, and those of the controls."""
+        return cls.of_values(value.value, [c.value for c in controls], value.num_undefined)
+
+    @classmethod
+    def of_values(
+        cls, value: float | None, controls: Sequence[float | None], num_undefined: int = 0
+    ) -> Figure:
+        """A value and those of the controls, of which undefined ones are left out."""
+        defined = [control for control in controls if control is not None]
+        return cls(
+            value,
+            num_undefined,
+            statistics.fmean(defined) if defined else None,
+            statistics.stdev(defined) if len(defined) > 1 else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images that are measured on.
+
+    Attributes:
+        batches: (B, C, Y, X) each.
+        count: images in all.
+    """
+
+    batches: tuple[Tensor, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counterpart:
+    """A trained network that differs in context broadcasting alone.
+
+    Attributes:
+        spec: the network, resolved.
+        state_dict: its weights.
+    """
+
+    spec: NetworkSpec
+    state_dict: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """All figures of one network.
+
+    Attributes:
+        spec: the network.
+        layers: its layers.
+        num_images: images measured on.
+        control_seeds: seeds of the randomly initialised networks.
+        init: how they were initialised.
+        figures: every figure of `measuring.measure`, by name.
+        counterpart: the placement with context broadcasting the other way: that of the trained
+            counterpart; else with it in every layer, or in none where the placement has some.
+        broadcasting_change: per layer position with attention, entropy with context broadcasting
+            less that without: the network's own weights run both ways, and each control's.
+        trained_change: likewise between the network and the trained counterpart; None: there is
+            none.
+        unshared_gates: the figures of gates in random networks whose layers have a DIA unit
+            each, by the same names: a control without a value; None: the placement shares no
+            unit.
+    """
+
+    spec: NetworkSpec
+    layers: tuple[Layer, ...]
+    num_images: int
+    control_seeds: tuple[int, ...]
+    init: str
+    figures: Mapping[Name, Figure]
+    counterpart: Placement
+    broadcasting_change: Mapping[int, Figure]
+    trained_change: Mapping[int, float | None] | None
+    unshared_gates: Mapping[Name, Figure] | None
+
+
+def analyse(
+    spec: NetworkSpec,
+    state_dict: Mapping[str, Tensor] | None,
+    images: Images,
+    *,
+    init: str,
+    seed: int = 0,
+    control_seeds: Sequence[int],
+    counterpart: Counterpart | None = None,
+    device: str = "cpu",
+) -> Analysis:
+    """Measure a network and its controls on images.
+
+    Args:
+        spec: the network, resolved.
+        state_dict: its weights; None: it is randomly initialised itself.
+        images: what to measure on, on `device`.
+        init: how the controls are initialised, see `sharedattn.training.trainer.initialise`.
+        seed: of the network's own initialisation, where it has no weights.
+        control_seeds: a randomly initialised network each; at least two, so that they have a
+            spread.
+        counterpart: a network trained with context broadcasting where this one has none, or
+            the other way round; None: there is none.
+        device: where to run.
+
+    Returns:
+        Every figure that the placement has.
+
+    Raises:
+        InputError: weights that do not fit, a counterpart that differs in more, or fewer than
+            two controls.
+    """
+    if len(control_seeds) < 2:
+        raise InputError(
+            f"`a control has at least two seeds, since it has a spread` must hold, but got "
+            f"{len(control_seeds)}"
+        )
+    layers, other_placement = _layers(spec), broadcasting_counterpart(spec.placement)
+    backbone = spec.backbone
+    if counterpart is not None:
+        check_counterpart(spec, counterpart.spec)
+        other_placement = counterpart.spec.placement
+        if _has_broadcasting(other_placement):
+            # The form of broadcasting is said by the one that has it.
+            backbone = counterpart.spec.backbone
+    # One network runs the placement both ways: plain broadcasting has no weights, and a learned
+    # scale that the counterpart adds begins at the plain form.
+    envelope = Envelope.of(spec.placement, other_placement)
+
+    def both_ways(network: Network) -> tuple[dict[Name, Mean], dict[Name, Mean]]:
+        network.to(device)
+        return (
+            measure(network, layers, spec.placement, images.batches),
+            measure(network, layers, other_placement, images.batches),
+        )
+
+    def random(control_seed: int) -> Network:
+        return random_network(backbone, envelope, init, control_seed)
+
+    network = random(seed)
+    if state_dict is not None:
+        _load(network, state_dict, spec)
+    own, other_way = both_ways(network)
+    controls = [both_ways(random(control_seed)) for control_seed in control_seeds]
+    trained_change = None
+    if counterpart is not None:
+        other = random(seed)
+        _load(other, counterpart.state_dict, counterpart.spec)
+        trained = measure(other.to(device), layers, other_placement, images.batches)
+        trained_change = _entropy_changes(spec.placement, own, trained)
+    changes = _entropy_changes(spec.placement, own, other_way)
+    control_changes = [_entropy_changes(spec.placement, *control) for control in controls]
+    return Analysis(
+        spec=spec,
+        layers=layers,
+        num_images=images.count,
+        control_seeds=tuple(control_seeds),
+        init=init,
+        figures={
+            name: Figure.of(mean, [control[name] for control, _ in controls])
+            for name, mean in own.items()
+        },
+        counterpart=other_placement,
+        broadcasting_change={
+            position: Figure.of_values(change, [c[position] for c in control_changes])
+            for position, change in changes.items()
+        },
+        trained_change=trained_change,
+        unshared_gates=_unshared_gates(spec, images, init, control_seeds, device),
+    )
+
+
+def read_images(
+    data: DataSource, spec: NetworkSpec, count: int, *, batch_size: int, device: str = "cpu"
+) -> Images:
+    """Images of the validation split, spread evenly over it, in batches that a network can take.
+
+    Args:
+        data: whose validation split.
+        spec: the network; the memory of its attention maps bounds a batch.
+        count: images to read; fewer where the split has fewer.
+        batch_size: the most images of a batch.
+        device: where to put them.
+
+    Raises:
+        InputError: no image is asked for.
+    """
+    if count < 1:
+        raise InputError(f"`images >= 1` must hold, but got {count}")
+    most = min(batch_size, MAX_BATCH_SIZE)
+    fitting = batch_size_for(_layers(spec), spec.backbone.options, most)
+    batches = tuple(
+        images
+        for images, _ in data.eval_batches(
+            "validation", batch_size=fitting, device=torch.device(device), at_most=count
+        )
+    )
+    return Images(batches, sum(len(images) for images in batches))
+
+
+def random_network(backbone: BackboneSpec, envelope: Envelope, init: str, seed: int) -> Network:
+    """The network that a training of this seed begins with, in eval mode on the CPU.
+
+    Args:
+        backbone: the backbone.
+        envelope: what the network must be able to run.
+        init: see `sharedattn.training.trainer.initialise`.
+        seed: of the initialisation.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(backbone, envelope)
+        initialise(network, init)
+    return network.eval()
+
+
+def broadcasting_counterpart(placement: Placement) -> Placement:
+    """The placement without context broadcasting; with it in every layer where it has none."""
+    return _with_broadcasting(placement, not _has_broadcasting(placement))
+
+
+def check_counterpart(spec: NetworkSpec, other: NetworkSpec) -> None:
+    """Refuse a network as the counterpart of another.
+
+    Raises:
+        InputError: they differ in more than context broadcasting, or not in whether there is any.
+    """
+    bare = {
+        # Resolved, since options that concern broadcasting alone are no other difference.
+        resolve(NetworkSpec(one.backbone, _with_broadcasting(one.placement, False)))
+        for one in (spec, other)
+    }
+    if len(bare) > 1 or _has_broadcasting(spec.placement) == _has_broadcasting(other.placement):
+        raise InputError(
+            f"`a counterpart has context broadcasting where the network has none, or the other "
+            f"way round, and no other difference` must hold, but the network is {spec} and the "
+            f"counterpart {other}"
+        )
+
+
+def _has_broadcasting(placement: Placement) -> bool:
+    return any(layer.cb for layer in placement.layers)
+
+
+def _with_broadcasting(placement: Placement, cb: bool) -> Placement:
+    """The placement with context broadcasting in every layer, or in none."""
+    return Placement(
+        tuple(tuple(replace(choice, cb=cb) for choice in stage) for stage in placement.stages)
+    )
+
+
+def unshared(placement: Placement) -> Placement:
+    """The placement with a DIA unit for each gated layer by itself."""
+    return Placement(
+        tuple(
+            tuple(
+                choice if choice.dia is None else replace(choice, dia=index)
+                for index, choice in enumerate(stage)
+            )
+            for stage in placement.stages
+        )
+    )
+
+
+def _layers(spec: NetworkSpec) -> tuple[Layer, ...]:
+    options = replace(spec.backbone.options, handover="equal_shift")
+    return layers_of(describe(replace(spec.backbone, options=options)), spec.placement)
+
+
+def _load(network: Network, state_dict: Mapping[str, Tensor], spec: NetworkSpec) -> None:
+    """Weights of `spec` into a network that can do more in context broadcasting alone."""
+    try:
+        found = network.load_state_dict(state_dict, strict=False)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())  # torch lists keys over several lines
+        raise InputError(f"`the weights fit {spec}` must hold, but {why}") from error
+    wrong = [*found.unexpected_keys]
+    wrong += [key for key in found.missing_keys if not key.endswith(".broadcasting.scale")]
+    if wrong:
+        raise InputError(
+            f"`the weights fit {spec}` must hold, but these do not: {', '.join(wrong)}"
+        )
+
+
+def _entropy_changes(
+    placement: Placement, own: Mapping[Name, Mean], other_way: Mapping[Name, Mean]
+) -> dict[int, float | None]:
+    """Entropy with broadcasting less that without, by layer position."""
+    with_cb, without = (own, other_way)
+    if not _has_broadcasting(placement):
+        with_cb, without = without, with_cb
+    changes: dict[int, float | None] = {}
+    for name in own:
+        if name[0] == "entropy":
+            pair = with_cb[name].value, without[name].value
+            changes[int(name[1])] = (
+                None if pair[0] is None or pair[1] is None else pair[0] - pair[1]
+            )
+    return changes
+
+
+def _unshared_gates(
+    spec: NetworkSpec, images: Images, init: str, seeds: Sequence[int], device: str
+) -> dict[Name, Figure] | None:
+    if not any(share_unit(*pair) for pair in gate_pairs(_layers(spec))):
+        return None
+    alone = NetworkSpec(spec.backbone, unshared(spec.placement))
+    # The layers as they are say which pairs are averaged together: those that share and the rest.
+    layers, envelope = _layers(spec), Envelope.of(alone.placement)
+    controls = []
+    for seed in seeds:
+        network = random_network(spec.backbone, envelope, init, seed).to(device)
+        controls.append(
+            measure(network, layers, alone.placement, images.batches, gates_alone=True)
+        )
+    return {
+        name: Figure.of_values(None, [control[name].value for control in controls])
+        for name in controls[0]
+    }

@@ -1,0 +1,174 @@
+"""Weights of evaluations: safetensors files, named by the evaluation's key and their contents.
+
+A file appears whole or not at all. The database keeps its sha256, and says that weights are gone
+before they are deleted. Training on a GPU is not bit-repeatable, and an attempt that was given up
+may end late: with the contents in the name it never takes the place of the recorded file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from sharedattn.errors import InputError
+from sharedattn.results.artifacts.atomic import atomic_write
+from sharedattn.results.artifacts.blobs import BlobStore
+from sharedattn.weights.pretrained import check_finite
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's contents, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_weights(path: Path, state_dict: Mapping[str, torch.Tensor]) -> str:
+    """Write a state dict where it is whole or absent.
+
+    Args:
+        path: the file, in a folder that exists.
+        state_dict: tensors by name; moved to the CPU.
+
+    Returns:
+        sha256 of the file.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk; what was there before stays.
+    """
+    content = _content(state_dict)
+    atomic_write(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    """Read weights that are the ones meant; nothing from the file is executed.
+
+    Args:
+        path: a safetensors file.
+        sha256: what its contents must hash to.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        InputError: no such file, other contents, not safetensors, or numbers that are not finite.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    return _tensors(content, sha256, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsStore:
+    """The weights of a database's evaluations; pickled to workers.
+
+    Attributes:
+        blobs: the folder; it is the database's alone.
+    """
+
+    blobs: BlobStore
+
+    def shown(self, evaluation_key: str, sha256: str) -> str:
+        """Where weights are, or would be, for messages."""
+        return self.blobs.shown(_name(evaluation_key, sha256))
+
+    def has(self, evaluation_key: str, sha256: str | None = None) -> bool:
+        """Whether weights of an evaluation are kept.
+
+        Args:
+            evaluation_key: the evaluation's.
+            sha256: of the weights meant; None: of any attempt.
+        """
+        prefix = f"{evaluation_key}." if sha256 is None else _name(evaluation_key, sha256)
+        return bool(self.blobs.names(prefix))
+
+    def keys(self) -> set[str]:
+        """Keys of all evaluations that have weights, recorded ones or not."""
+        return {name.partition(".")[0] for name in self.blobs.names()}
+
+    def save(self, evaluation_key: str, state_dict: Mapping[str, torch.Tensor]) -> str:
+        """Write weights of an evaluation, beside those of its other attempts.
+
+        Args:
+            evaluation_key: see `EvaluationIdentity.key`.
+            state_dict: tensors by name; moved to the CPU.
+
+        Returns:
+            Their sha256.
+
+        Raises:
+            OSError: they cannot be written, such as on a full disk.
+        """
+        content = _content(state_dict)
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.blobs.write(_name(evaluation_key, sha256), content)
+        return sha256
+
+    def load(self, evaluation_key: str, sha256: str) -> dict[str, torch.Tensor]:
+        """Read the recorded weights of an evaluation.
+
+        Raises:
+            InputError: they are not there, or not the recorded ones.
+        """
+        name = _name(evaluation_key, sha256)
+        try:
+            content = self.blobs.read(name)
+        except OSError as error:
+            raise _unreadable(self.blobs.shown(name), error) from error
+        return _tensors(content, sha256, self.blobs.shown(name))
+
+    def delete(self, evaluation_key: str, *, but: str | None = None) -> None:
+        """Delete the weights of an evaluation, whichever attempt wrote them.
+
+        Args:
+            evaluation_key: the evaluation's.
+            but: sha256 of the recorded ones, which stay; None: all go.
+        """
+        kept = None if but is None else _name(evaluation_key, but)
+        for name in self.blobs.names(f"{evaluation_key}."):
+            if name != kept:
+                self.blobs.delete(name)
+
+    def sweep(self) -> None:
+        """Delete what killed processes were writing."""
+        self.blobs.sweep()
+
+
+def _name(evaluation_key: str, sha256: str) -> str:
+    return f"{evaluation_key}.{sha256[:16]}.safetensors"
+
+
+def _content(state_dict: Mapping[str, torch.Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()})
+
+
+def _tensors(content: bytes, sha256: str, shown: str) -> dict[str, torch.Tensor]:
+    """Tensors by name of the contents meant."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise InputError(
+            f"`the weights are the recorded ones` must hold, but {shown} has sha256 {found} and "
+            f"the record {sha256}; the file was changed"
+        )
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise InputError(
+            f"`weights are a safetensors file` must hold, but {shown}: {error}"
+        ) from error
+    check_finite(tensors, shown)
+    return tensors
+
+
+def _unreadable(shown: str, error: OSError) -> InputError:
+    return InputError(
+        f"`the weights are on the disk` must hold, but {shown}: {error.strerror or error}"
+    )

@@ -1,0 +1,1 @@
+"""The database: its schema, its connection, reading and writing it."""

@@ -1,0 +1,237 @@
+"""The tables: SQLAlchemy models that the migrations and the store agree on.
+
+Times are naive UTC (`utc_now`): SQLite keeps no time zone, and what is written must be equal to
+what is read on every database. Small columns stand before JSON ones, so that SQLite reads the
+light columns of a row without walking over its documents.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from sharedattn.results.records.records import AttemptOutcome, LatencySource, TrialRole, TrialState
+
+Sha256 = String(64)
+
+
+def utc_now() -> datetime:
+    """The time now, UTC without a time zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _text_enum(members: type[StrEnum]) -> Enum:
+    """Stored as the member's value in a text column: new members need no migration."""
+    return Enum(
+        members,
+        native_enum=False,
+        length=16,
+        values_callable=lambda enum: [member.value for member in enum],
+    )
+
+
+class Base(DeclarativeBase):
+    """Tables of this project; named constraints, so that migrations can address them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, float: Double}
+
+
+class Study(Base):
+    """A search: what is searched, on which data, with which recipe, by whom.
+
+    `driver_epoch` counts its drivers, `driver_write` the transactions of the present one.
+    `latency` says how latencies are obtained; it is NULL where none are.
+    """
+
+    __tablename__ = "studies"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    fingerprint: Mapped[str] = mapped_column(Sha256)
+    searcher: Mapped[str] = mapped_column(String(64))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    num_trials: Mapped[int]
+    confirm_seeds: Mapped[int]
+    driver_epoch: Mapped[int] = mapped_column(default=0)
+    driver_write: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+    weights_dir: Mapped[str | None] = mapped_column(Text)
+    objectives: Mapped[list[Any]]
+    reference_point: Mapped[dict[str, Any]]
+    fingerprint_document: Mapped[dict[str, Any]]
+    space: Mapped[dict[str, Any]]
+    data: Mapped[dict[str, Any]]
+    recipe: Mapped[dict[str, Any]]
+    provenance: Mapped[dict[str, Any]]
+    latency: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class SearcherAttribute(Base):
+    """One note of a study's searcher, such as NSGA-II's parents of one generation.
+
+    A row a note: writing one does not rewrite the others.
+    """
+
+    __tablename__ = "searcher_attributes"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    value: Mapped[Any] = mapped_column(JSON)
+
+
+class Spec(Base):
+    """A network with its closed-form figures, shared by all studies."""
+
+    __tablename__ = "specs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(Sha256, unique=True)
+    params: Mapped[int] = mapped_column(BigInteger)
+    macs: Mapped[int] = mapped_column(BigInteger)
+    attention_bytes: Mapped[int] = mapped_column(BigInteger)
+    placement: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+    document: Mapped[dict[str, Any]]
+
+
+class Evaluation(Base):
+    """A complete evaluation, shared by all studies.
+
+    `key` is the sha256 of (spec, recipe, data fingerprint, fidelity, seed): unique over them, and
+    the name of the weights' file.
+    """
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(Sha256, unique=True)
+    spec_id: Mapped[int] = mapped_column(ForeignKey("specs.id"))
+    recipe_key: Mapped[str] = mapped_column(Sha256)
+    data_fingerprint: Mapped[str] = mapped_column(Sha256)
+    fidelity_key: Mapped[str] = mapped_column(String(255))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    split: Mapped[str] = mapped_column(String(32))
+    top1: Mapped[float]
+    loss: Mapped[float]
+    num_images: Mapped[int]
+    wall_time_s: Mapped[float]
+    device: Mapped[str] = mapped_column(String(255))
+    threads: Mapped[int]
+    weights_sha256: Mapped[str | None] = mapped_column(Sha256)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    versions: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]]
+    learning_curve: Mapped[list[Any]]
+
+
+class Latency(Base):
+    """How long a forward of a network takes on the device that a study searches for."""
+
+    __tablename__ = "latencies"
+    __table_args__ = (UniqueConstraint("study_id", "spec_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    spec_id: Mapped[int] = mapped_column(ForeignKey("specs.id"))
+    latency_ms: Mapped[float]
+    latency_source: Mapped[LatencySource] = mapped_column(_text_enum(LatencySource))
+    repeats: Mapped[int]
+    device: Mapped[str] = mapped_column(String(255))
+    batch_size: Mapped[int]
+    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Trial(Base):
+    """One proposal of a study, from its first attempt to its end."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        UniqueConstraint("study_id", "role", "number"),
+        Index(None, "study_id", "role", "state"),
+        Index(None, "evaluation_id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    role: Mapped[TrialRole] = mapped_column(_text_enum(TrialRole))
+    number: Mapped[int]
+    replicate: Mapped[int]
+    state: Mapped[TrialState] = mapped_column(_text_enum(TrialState))
+    spec_id: Mapped[int] = mapped_column(ForeignKey("specs.id"))
+    evaluation_id: Mapped[int | None] = mapped_column(ForeignKey("evaluations.id"))
+    reused: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    proposed: Mapped[dict[str, Any]]
+    repaired: Mapped[dict[str, Any]]
+    sampler_attributes: Mapped[dict[str, Any]]
+    learning_curve: Mapped[list[Any]]
+
+
+class Attempt(Base):
+    """One run of a trial in a worker; a trial whose worker died has several."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("trial_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    number: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+    outcome: Mapped[AttemptOutcome | None] = mapped_column(_text_enum(AttemptOutcome))
+    traceback: Mapped[str | None] = mapped_column(Text)
+
+
+class RungReport(Base):
+    """What a trial had come to at a rung; by id, in the order in which they were decided."""
+
+    __tablename__ = "rung_reports"
+    __table_args__ = (UniqueConstraint("trial_id", "epoch"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    epoch: Mapped[int]
+    top1: Mapped[float]
+    loss: Mapped[float]
+    goes_on: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class FrontSnapshot(Base):
+    """The front as it stood after a number of complete search trials."""
+
+    __tablename__ = "front_snapshots"
+    __table_args__ = (UniqueConstraint("study_id", "num_complete"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    num_complete: Mapped[int]
+    hypervolume: Mapped[float]
+    members: Mapped[list[Any]]

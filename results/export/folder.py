@@ -1,0 +1,432 @@
+"""One placement as a folder: config.yaml, model.safetensors, a model card, and ONNX if asked.
+
+The folder rebuilds to exactly the network that was measured, and
+`sharedattn.results.export.verify` checks that. It appears whole: it is made beside its place and
+renamed. Reading one executes nothing from it: YAML by `safe_load`, weights by safetensors, and
+every file by a fixed name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sharedattn.backbones import build
+from sharedattn.costs.model import CONVENTION
+from sharedattn.data.folders.class_names import wordnet_names
+from sharedattn.errors import InputError
+from sharedattn.networks.network import Network
+from sharedattn.placement import NetworkSpec
+from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
+from sharedattn.results.artifacts.weights import read_weights, write_weights
+from sharedattn.results.export.onnx import check_extra, onnx_metadata, write_onnx
+from sharedattn.results.records.records import (
+    Document,
+    EvaluationIdentity,
+    EvaluationRecord,
+    Fidelity,
+    LatencyRecord,
+)
+from sharedattn.results.units import format_fraction, format_quantity
+from sharedattn.weights.pretrained import CONFIG_NAME, WEIGHTS_NAME
+from sharedattn.yaml_text import read_yaml, write_yaml
+
+CONFIG_FORMAT = 1
+CARD_NAME = "README.md"
+ONNX_NAME = "model.onnx"
+NUM_CLASSES_SHOWN = 8  # names on a card; config.yaml has them all
+
+_CONFIG_TYPES = {"params": int, "macs": int, "recipe": dict, "data": dict}
+_EVALUATION_TYPES = {
+    "split": str,
+    "num_images": int,
+    "seed": int,
+    "device": str,
+    "threads": int,
+    "versions": dict,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecord:
+    """What config.yaml says of an exported network.
+
+    Attributes:
+        spec: the network.
+        params: its parameters, by the closed form.
+        macs: its multiply-accumulates for one image, by the closed form.
+        recipe: how it was trained, a recipe's document.
+        data: the data's document.
+        evaluation: of the run that is exported; `weights_sha256` is that of the exported file.
+        test_top1: accuracy on the test split, which nothing was chosen by; measured once, here;
+            None: the data has no test split.
+        num_test_images: images in that split.
+        top1_by_seed: accuracy of every seed of this placement, this run's among them.
+        study: name of the study it comes from; None: it was trained alone.
+        trial: number of the search trial; None: likewise.
+        starts_from: sha256 of the supernet's weights that the training began with; None: it began
+            from its initialisation.
+        latency: how long a forward took on the study's device; None: it was not measured.
+    """
+
+    spec: NetworkSpec
+    params: int
+    macs: int
+    recipe: Document
+    data: Document
+    evaluation: EvaluationRecord
+    test_top1: float | None
+    num_test_images: int
+    top1_by_seed: Mapping[int, float] = field(default_factory=dict)
+    study: str | None = None
+    trial: int | None = None
+    starts_from: str | None = None
+    latency: LatencyRecord | None = None
+
+    def to_json(self) -> Document:
+        """The document of config.yaml."""
+        evaluation = self.evaluation
+        return {
+            "format": CONFIG_FORMAT,
+            "network": str(self.spec),
+            "spec": self.spec.to_json(),
+            "params": self.params,
+            "macs": self.macs,
+            "convention": CONVENTION,
+            "recipe": self.recipe,
+            "data": self.data,
+            "evaluation": {
+                "split": evaluation.split,
+                "top1": evaluation.top1,
+                "loss": evaluation.loss,
+                "num_images": evaluation.num_images,
+                "seed": evaluation.identity.seed,
+                "fidelity": evaluation.identity.fidelity.to_json(),
+                "recipe_key": evaluation.identity.recipe_key,
+                "data_fingerprint": evaluation.identity.data_fingerprint,
+                "device": evaluation.device,
+                "threads": evaluation.threads,
+                "wall_time_s": evaluation.wall_time_s,
+                "versions": dict(evaluation.versions),
+            },
+            "test": (
+                None
+                if self.test_top1 is None
+                else {"top1": self.test_top1, "num_images": self.num_test_images}
+            ),
+            "weights_sha256": evaluation.weights_sha256,
+            "top1_by_seed": dict(self.top1_by_seed),
+            "study": self.study,
+            "trial": self.trial,
+            **({} if self.starts_from is None else {"starts_from": self.starts_from}),
+            "latency": None if self.latency is None else self.latency.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> ExportRecord:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: another format, missing fields, or a text that is not the spec's.
+        """
+        if not isinstance(document, dict) or document.get("format") != CONFIG_FORMAT:
+            raise InputError(
+                f"`a config has format {CONFIG_FORMAT}` must hold, but got "
+                f"{document.get('format') if isinstance(document, dict) else document!r}"
+            )
+        try:
+            spec = NetworkSpec.from_json(document["spec"])
+            if document["network"] != str(spec):
+                raise InputError(
+                    f"`network says the same as spec` must hold, but {document['network']!r} is "
+                    f"not {str(spec)!r}; edit neither alone"
+                )
+            measured = document["evaluation"]
+            _check_types(document, _CONFIG_TYPES)
+            _check_types(document, {"top1_by_seed": dict})
+            _check_types(measured, _EVALUATION_TYPES)
+            test = document["test"]
+            if test is not None:
+                _check_types(document, {"test": dict})
+                _check_types(test, {"top1": float, "num_images": int})
+            return cls(
+                spec=spec,
+                params=document["params"],
+                macs=document["macs"],
+                recipe=document["recipe"],
+                data=document["data"],
+                evaluation=EvaluationRecord(
+                    identity=EvaluationIdentity(
+                        spec_key=spec.key,
+                        recipe_key=measured["recipe_key"],
+                        data_fingerprint=measured["data_fingerprint"],
+                        fidelity=Fidelity(**measured["fidelity"]),
+                        seed=measured["seed"],
+                    ),
+                    split=measured["split"],
+                    top1=measured["top1"],
+                    loss=measured["loss"],
+                    num_images=measured["num_images"],
+                    wall_time_s=measured["wall_time_s"],
+                    device=measured["device"],
+                    threads=measured["threads"],
+                    versions=measured["versions"],
+                    weights_sha256=document["weights_sha256"],
+                ),
+                test_top1=None if test is None else test["top1"],
+                num_test_images=0 if test is None else test["num_images"],
+                top1_by_seed=document["top1_by_seed"],
+                study=document["study"],
+                trial=document["trial"],
+                starts_from=document.get("starts_from"),
+                # Exports from before latencies were measured have no such field.
+                latency=(
+                    None
+                    if document.get("latency") is None
+                    else LatencyRecord.from_json(document["latency"])
+                ),
+            )
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"`a config has every field, of its type` must hold, but got "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def check_target(folder: Path, *, onnx: bool = False) -> None:
+    """Find out before any work that it could not be exported; nothing is written.
+
+    Args:
+        folder: where an export would go.
+        onnx: whether it would have a model.onnx.
+
+    Raises:
+        InputError: the folder holds something else or cannot be written, the folder above it
+            cannot be made, or the extra `onnx` is missing.
+    """
+    check_replaceable(folder, "an export", _is_export)
+    if onnx:
+        check_extra()
+
+
+def export(
+    folder: Path,
+    record: ExportRecord,
+    state_dict: Mapping[str, torch.Tensor],
+    *,
+    onnx: bool = False,
+) -> None:
+    """Write an exported network, in place of an older export.
+
+    Args:
+        folder: where; the folder above it is made.
+        record: what is exported; the sum of its weights is taken from the written file.
+        state_dict: the weights of the stand-alone network.
+        onnx: whether to write model.onnx as well, which needs the extra `onnx`.
+
+    Raises:
+        InputError: weights that do not fit the spec, a folder that holds something else or
+            cannot be written, or a missing extra. The folder is as it was.
+    """
+    check_target(folder, onnx=onnx)
+    # ONNX has no fused kernel, and torch cannot rewrite one that has masks of windows.
+    network = rebuild(record.spec, state_dict, fused=not onnx)
+    with folder_in_place_of(folder) as made:
+        sha256 = write_weights(made / WEIGHTS_NAME, state_dict)
+        document = record.to_json() | {"weights_sha256": sha256}
+        write_text(made / CONFIG_NAME, write_yaml(document))
+        write_text(made / CARD_NAME, model_card(record, onnx=onnx))
+        if onnx:
+            image_size = record.evaluation.identity.fidelity.image_size
+            metadata = onnx_metadata(
+                network=str(record.spec),
+                image_size=image_size,
+                in_chans=record.spec.backbone.in_chans,
+                pixels=recorded_pixels(record.data),
+                class_names=recorded_classes(record.data),
+                top1=record.evaluation.top1,
+                test_top1=record.test_top1,
+            )
+            write_onnx(made / ONNX_NAME, network, image_size, metadata)
+
+
+def read_export(folder: Path) -> ExportRecord:
+    """What an exported folder, or its config.yaml by itself, says.
+
+    Args:
+        folder: the folder, or the file.
+
+    Raises:
+        InputError: no such file, no YAML, or no config of a known format.
+    """
+    # `Path.is_dir` raises on a text too long for a name.
+    path = folder / CONFIG_NAME if os.path.isdir(folder) else folder
+    try:
+        document = read_yaml(path.read_text(encoding="utf-8"), {}, number_keys=True)
+    except OSError as error:
+        raise InputError(
+            f"`{CONFIG_NAME} can be read` must hold, but {path}: {error.strerror}"
+        ) from error
+    except (InputError, UnicodeDecodeError) as error:
+        raise InputError(f"`{CONFIG_NAME} is YAML` must hold, but {path}: {error}") from error
+    return ExportRecord.from_json(document)
+
+
+def load_network(folder: str | Path) -> Network:
+    """The exported network with its weights, in eval mode on the CPU.
+
+    Args:
+        folder: an exported folder.
+
+    Raises:
+        InputError: a config that cannot be read, or weights that are not the recorded ones.
+    """
+    record = read_export(Path(folder))
+    return rebuild(record.spec, exported_weights(Path(folder), record))
+
+
+def exported_weights(folder: Path, record: ExportRecord) -> dict[str, torch.Tensor]:
+    """The weights of an exported folder, checked against its config.
+
+    Raises:
+        InputError: they are not there, or not the recorded ones.
+    """
+    return read_weights(folder / WEIGHTS_NAME, record.evaluation.weights_sha256 or "")
+
+
+def recorded_pixels(data: Document) -> Document | None:
+    """How an export's images were made of files: `sharedattn.data.Pixels` by name, and the size.
+
+    Args:
+        data: the data's document, of an export of any version.
+
+    Returns:
+        `image_size`, `in_chans`, `mean`, `std`, `interpolation`, `crop_pct` and `crop_mode`;
+        None: the data has no image files.
+    """
+    pixels = data.get("pixels")
+    if pixels is None:
+        # Exports from before pixels were recorded have them in the data's identity, and the
+        # transform of that time cropped in one way. That of digit pairs is a text.
+        pixels = data.get("identity", {}).get("transform")
+    return {"crop_mode": "center", **pixels} if isinstance(pixels, Mapping) else None
+
+
+def recorded_classes(data: Document) -> list[str] | None:
+    """The names of an export's classes, by number; None: they have none, or none recorded.
+
+    Folders that are called by WordNet's numbers, as ImageNet's are, have the names of WordNet.
+    """
+    classes = data.get("classes")
+    if classes is None:
+        return None
+    names = [str(name) for name in classes]
+    return list(wordnet_names(names) or names)
+
+
+def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
+    """The card: what this network is, its figures, how to load and to retrain it, in Markdown.
+
+    Args:
+        record: what is exported.
+        onnx: whether the folder has a model.onnx.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    accuracies = list(record.top1_by_seed.values())
+    count, mean = len(accuracies), sum(accuracies) / max(len(accuracies), 1)
+    squares = sum((top1 - mean) ** 2 for top1 in accuracies)
+    error = (squares / (count - 1) / count) ** 0.5 if count > 1 else None
+    return environment.get_template("card.md.j2").render(
+        record=record,
+        evaluation=record.evaluation,
+        fidelity=record.evaluation.identity.fidelity,
+        drawing=placement_drawing(record.spec),
+        params=format_quantity(record.params),
+        macs=format_quantity(record.macs),
+        num_seeds=count,
+        mean=format_fraction(mean, error),
+        convention=CONVENTION,
+        pixels=recorded_pixels(record.data),
+        class_names=recorded_classes(record.data),
+        num_classes_shown=NUM_CLASSES_SHOWN,
+        onnx_name=ONNX_NAME,
+        has_onnx=onnx,
+    )
+
+
+def placement_drawing(spec: NetworkSpec) -> str:
+    """A placement in columns of text, a line per stage and per mechanism that it uses."""
+    lines: list[tuple[str, list[str]]] = []
+    for number, stage in enumerate(spec.placement.stages, 1):
+        lines.append((f"stage {number}", [layer.kind.value for layer in stage]))
+        if any(layer.slots for layer in stage):
+            lines.append(("  slots", [str(layer.slots or ".") for layer in stage]))
+        if any(layer.dia is not None for layer in stage):
+            cells = ["." if layer.dia is None else str(layer.dia + 1) for layer in stage]
+            lines.append(("  DIA unit", cells))
+        if any(layer.cb for layer in stage):
+            lines.append(("  CB", ["x" if layer.cb else "." for layer in stage]))
+    head = max(len(name) for name, _ in lines)
+    cell = max(len(text) for _, cells in lines for text in cells)
+    return "\n".join(
+        f"{name:{head}}  {' '.join(f'{text:>{cell}}' for text in cells)}" for name, cells in lines
+    )
+
+
+def _check_types(document: Document, types: Mapping[str, type]) -> None:
+    for name, kind in types.items():
+        if type(document[name]) is not kind:
+            raise TypeError(f"{name} is {document[name]!r} and no {kind.__name__}")
+
+
+def rebuild(
+    spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor], *, fused: bool = True
+) -> Network:
+    """The network of a spec with these weights, in eval mode on the CPU.
+
+    Args:
+        spec: the network.
+        state_dict: its weights.
+        fused: whether attention uses the fused kernel.
+
+    Raises:
+        InputError: a spec that cannot be built, or weights that do not fit it.
+    """
+    network = build(spec, fused=fused, recorded=True)
+    for name, weight in network.state_dict().items():
+        if name in state_dict and state_dict[name].shape != weight.shape:
+            raise InputError(
+                f"`the weights fit {spec}` must hold, but {name} is "
+                f"{tuple(state_dict[name].shape)} among the weights and {tuple(weight.shape)} in "
+                f"the network; weights of another image size are resampled by "
+                f"sharedattn.weights.interpolate.at_image_size"
+            )
+    try:
+        network.load_state_dict(state_dict, strict=True)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())  # torch lists keys over several lines
+        raise InputError(f"`the weights fit {spec}` must hold, but {why}") from error
+    return network.eval()
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        read_export(folder)
+    except InputError:
+        return False
+    return True

@@ -1,0 +1,210 @@
+"""Whether an exported folder is what it says: rebuilt, counted and measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharedattn.costs.model import CostModel
+from sharedattn.data import DataSource
+from sharedattn.errors import InputError
+from sharedattn.networks.network import Network
+from sharedattn.results.artifacts.weights import sha256_of
+from sharedattn.results.export.folder import (
+    CONFIG_FORMAT,
+    ExportRecord,
+    exported_weights,
+    read_export,
+    rebuild,
+)
+from sharedattn.results.records.records import Document, EvaluationRecord
+from sharedattn.weights.pretrained import WEIGHTS_NAME
+
+TOLERANCE_IMAGES = 2  # right answers more or less, on another machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remeasured:
+    """What the injected evaluation measured on the rebuilt network.
+
+    Attributes:
+        top1: accuracy on the recorded split, a fraction.
+        num_images: images in the split.
+        test_top1: accuracy on the test split, a fraction; None: the data has no such split.
+        num_test_images: images in that split.
+        recipe_key: of the recorded recipe's document.
+        device: such as "cpu".
+        threads: torch threads.
+        versions: versions of the libraries, by name.
+    """
+
+    top1: float
+    num_images: int
+    test_top1: float | None
+    num_test_images: int
+    recipe_key: str
+    device: str
+    threads: int
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedData:
+    """The data that a network is measured on again.
+
+    Attributes:
+        source: the data.
+        differences: in what it is not the recorded data, a few words each.
+    """
+
+    source: DataSource
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was compared.
+
+    Attributes:
+        name: what.
+        expected: what the config says.
+        found: what there is.
+        ok: whether they agree.
+    """
+
+    name: str
+    expected: Any
+    found: Any
+    ok: bool
+
+    def to_json(self) -> Document:
+        """Every field by name."""
+        return {
+            "name": self.name,
+            "expected": self.expected,
+            "found": self.found,
+            "ok": self.ok,
+        }
+
+
+def verify(
+    folder: Path,
+    open_recorded: Callable[[ExportRecord], OpenedData],
+    evaluate: Callable[[Network, ExportRecord, DataSource], Remeasured],
+) -> list[Check]:
+    """Compare an exported folder with what it rebuilds to.
+
+    Params, MACs, recipe and data must be equal, and so must the accuracies on both splits where
+    versions, device and threads are those of the record; elsewhere two images more or less may be
+    right. After a check that the rest needs, there is no rest.
+
+    Args:
+        folder: an exported folder.
+        open_recorded: opens the recorded data, as it is now.
+        evaluate: measures a network on the recorded split and the test split of that data.
+
+    Returns:
+        The checks, in order; all must be ok.
+
+    Raises:
+        InputError: there is no config, or none of a known format; or the data cannot be opened.
+    """
+    record = read_export(folder)
+    checks = [Check("config", f"format {CONFIG_FORMAT}", f"format {CONFIG_FORMAT}", True)]
+    network, rebuilt = _rebuild(folder, record)
+    checks += rebuilt
+    if network is None:
+        return checks
+    cost = CostModel(record.spec.backbone, recorded=True).totals(record.spec.placement)
+    num_elements = sum(parameter.numel() for parameter in network.parameters())
+    checks += [
+        _equal("params, closed form", record.params, cost.params),
+        _equal("params of the network", record.params, num_elements),
+        _equal("MACs, closed form", record.macs, cost.macs),
+    ]
+    evaluation = record.evaluation
+    identity = evaluation.identity
+    data = open_recorded(record)
+    found = data.source.fingerprint
+    if data.differences:
+        # An accuracy on other data is no check of this network.
+        found = f"{found}: {'; '.join(data.differences)}"
+    checks.append(_equal("data", identity.data_fingerprint, found))
+    if not checks[-1].ok:
+        return checks
+    measured = evaluate(network, record, data.source)
+    how, tolerance = _tolerance(evaluation, measured)
+    return [
+        *checks,
+        _equal("recipe", identity.recipe_key, measured.recipe_key),
+        _equal(f"images of {evaluation.split}", evaluation.num_images, measured.num_images),
+        _equal("images of test", record.num_test_images, measured.num_test_images),
+        _accuracy(
+            f"top-1 on {evaluation.split}, {how}",
+            (evaluation.top1, evaluation.num_images),
+            (measured.top1, measured.num_images),
+            tolerance,
+        ),
+        *_test_accuracy(record, measured, how, tolerance),
+    ]
+
+
+def verify_document(checks: list[Check]) -> Document:
+    """The document that `verify --json` prints."""
+    return {"ok": all(check.ok for check in checks), "checks": [c.to_json() for c in checks]}
+
+
+def _rebuild(folder: Path, record: ExportRecord) -> tuple[Network | None, list[Check]]:
+    expected = record.evaluation.weights_sha256
+    try:
+        weights = exported_weights(folder, record)
+    except InputError as error:
+        return None, [Check("weights", f"sha256 {expected}", str(error), False)]
+    checks = [_equal("weights", expected, sha256_of(folder / WEIGHTS_NAME))]
+    try:
+        network = rebuild(record.spec, weights)
+    except InputError as error:
+        return None, [*checks, Check("rebuild", str(record.spec), str(error), False)]
+    return network, [*checks, _equal("rebuild", str(record.spec), str(record.spec))]
+
+
+def _equal(name: str, expected: Any, found: Any) -> Check:
+    return Check(name, expected, found, expected == found)
+
+
+def _tolerance(evaluation: EvaluationRecord, measured: Remeasured) -> tuple[str, int]:
+    """How closely accuracies must agree, in words and in images."""
+    is_same_machine = (
+        dict(measured.versions) == dict(evaluation.versions)
+        and measured.device == evaluation.device
+        and measured.threads == evaluation.threads
+    )
+    if is_same_machine:
+        return "exactly", 0
+    return f"within {TOLERANCE_IMAGES} images", TOLERANCE_IMAGES
+
+
+def _test_accuracy(
+    record: ExportRecord, measured: Remeasured, how: str, tolerance: int
+) -> list[Check]:
+    """The check on the test split; none where there was no such split."""
+    if record.test_top1 is None or measured.test_top1 is None:
+        return []
+    return [
+        _accuracy(
+            f"top-1 on test, {how}",
+            (record.test_top1, record.num_test_images),
+            (measured.test_top1, measured.num_test_images),
+            tolerance,
+        )
+    ]
+
+
+def _accuracy(
+    name: str, expected: tuple[float, int], found: tuple[float, int], tolerance: int
+) -> Check:
+    """Compare (top-1, images in the split) as numbers of right answers."""
+    right = [round(top1 * num_images) for top1, num_images in (expected, found)]
+    return Check(name, expected[0], found[0], abs(right[0] - right[1]) <= tolerance)

@@ -1,0 +1,1 @@
+"""Pareto fronts and what they are made of."""

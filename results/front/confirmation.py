@@ -1,0 +1,404 @@
+"""Fronts of equals: one fidelity, then enough seeds for every member.
+
+A front over many single runs flatters itself, since its members are those that were lucky. So
+its members are run again with other seeds and the front is taken anew on means, until what is on
+it has all its seeds.
+
+A search by shared weights has a front of inherited accuracies first. Its members, thinned where
+they are many, are then trained by themselves with all seeds, and the final front is taken among
+those: no front holds both. All of this is computed from the trials alone and depends on what is
+complete, not on the order of completion: a search that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sharedattn.errors import InputError
+from sharedattn.results.database.bulk import gc_paused
+from sharedattn.results.front.pareto import FloatArray, Objective, non_dominated, to_losses
+from sharedattn.results.records.records import (
+    Fidelity,
+    LatencySource,
+    TrialRole,
+    TrialRow,
+    TrialState,
+)
+
+_ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
+MAX_RETRAINED = 12
+"""Members of an inherited front that are trained by themselves, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A placement with its complete evaluations of one fidelity.
+
+    Attributes:
+        number: of the first search trial that evaluated it; its id in every document.
+        runs: the complete trial of each replicate, ascending; the search's own is replicate 0,
+            unless that was of inherited weights and these are trained.
+    """
+
+    number: int
+    runs: tuple[TrialRow, ...]
+
+    @property
+    def spec_key(self) -> str:
+        """sha256 of the spec."""
+        return self.runs[0].spec_key
+
+    @property
+    def placement(self) -> str:
+        """The placement's text."""
+        return self.runs[0].placement
+
+    @property
+    def params(self) -> int:
+        """Parameters."""
+        return self.runs[0].params
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return self.runs[0].macs
+
+    @property
+    def top1s(self) -> tuple[float, ...]:
+        """Accuracy of each run, a fraction."""
+        return tuple(run.top1 for run in self.runs if run.top1 is not None)
+
+    @property
+    def top1(self) -> float:
+        """Mean accuracy over the runs."""
+        return math.fsum(self.top1s) / len(self.runs)
+
+    @property
+    def top1_standard_error(self) -> float | None:
+        """Sample SD of the accuracies over the square root of their number; None for one run."""
+        return (
+            None
+            if len(self.runs) < 2
+            else float(np.std(self.top1s, ddof=1)) / math.sqrt(len(self.runs))
+        )
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Milliseconds of a forward, the same for all runs; None where the study measures none."""
+        return self.runs[0].latency_ms
+
+    @property
+    def latency_source(self) -> LatencySource | None:
+        """How the latency is known; None where the study measures none."""
+        return self.runs[0].latency_source
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether the search's own run was there before this study asked for it."""
+        return self.runs[0].reused
+
+    @property
+    def best_run(self) -> TrialRow:
+        """The run of best accuracy, the earliest replicate of several: what is exported."""
+        return max(self.runs, key=lambda run: (run.top1 or 0.0, -run.replicate))
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """One run that the front still asks for.
+
+    Attributes:
+        number: the candidate's search trial.
+        spec_key: sha256 of its spec.
+        placement: its text.
+        replicate: r from 1; the training seed is the study's seed + r.
+    """
+
+    number: int
+    spec_key: str
+    placement: str
+    replicate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The front of a study at one moment.
+
+    Attributes:
+        members: from the cheapest to the dearest.
+        is_confirmed: whether every member has all its seeds and nothing is left to confirm.
+        fidelity: of every evaluation here; None of an empty front.
+    """
+
+    members: tuple[Candidate, ...]
+    is_confirmed: bool
+    fidelity: Fidelity | None
+
+
+def search_fidelity(rows: Iterable[TrialRow]) -> Fidelity | None:
+    """The most faithful fidelity among complete search trials."""
+    return _highest(row for row in rows if row.role is TrialRole.SEARCH)
+
+
+def retrained_fidelity(rows: Sequence[TrialRow]) -> Fidelity | None:
+    """That of placements trained by themselves after a search by inherited weights; else None."""
+    searched = search_fidelity(rows)
+    if searched is None or searched.weights != "inherited":
+        return None
+    found = _highest(row for row in rows if row.role is TrialRole.CONFIRM)
+    return found if found is not None and found.weights == "trained" else None
+
+
+def _highest(rows: Iterable[TrialRow]) -> Fidelity | None:
+    keys = {row.fidelity_key for row in rows if row.fidelity_key is not None}
+    return max((Fidelity.from_key(key) for key in keys), key=lambda f: f.rank, default=None)
+
+
+def candidates(rows: Sequence[TrialRow], num_seeds: int) -> list[Candidate]:
+    """Every placement with a complete search trial, evaluated at the highest fidelity of those.
+
+    Args:
+        rows: trials of one study, of both roles.
+        num_seeds: K; replicates from K on are left out, so that means are over equal seeds.
+
+    Returns:
+        Ordered by number; a placement that was proposed twice stands once.
+    """
+    fidelity = search_fidelity(rows)
+    return [] if fidelity is None else candidates_at(rows, fidelity, num_seeds)
+
+
+def candidates_at(rows: Sequence[TrialRow], fidelity: Fidelity, num_seeds: int) -> list[Candidate]:
+    """Every placement with a complete search trial that has evaluations of a fidelity.
+
+    Args:
+        rows: as of `candidates`, as is `num_seeds`.
+        fidelity: of the evaluations.
+        num_seeds: K.
+    """
+    key = fidelity.key
+    numbers: dict[str, int] = {}
+    firsts: dict[str, TrialRow] = {}
+    further: dict[str, dict[int, TrialRow]] = defaultdict(dict)
+    for row in rows:
+        if row.state is not TrialState.COMPLETE:
+            continue
+        if row.role is TrialRole.SEARCH:
+            numbers.setdefault(row.spec_key, row.number)
+            if row.fidelity_key == key:
+                firsts.setdefault(row.spec_key, row)
+        elif row.fidelity_key == key and row.replicate < num_seeds:
+            further[row.spec_key][row.replicate] = row
+    with gc_paused():
+        pool = [
+            Candidate(first.number, (first,))
+            for first in firsts.values()
+            if first.spec_key not in further
+        ]
+        for spec_key, runs in further.items():
+            if spec_key in firsts:
+                runs[0] = firsts[spec_key]
+            if spec_key in numbers and 0 in runs:
+                of_all = tuple(runs[replicate] for replicate in sorted(runs))
+                pool.append(Candidate(numbers[spec_key], of_all))
+    return sorted(pool, key=lambda candidate: candidate.number)
+
+
+def objective_values(
+    pool: Sequence[Candidate],
+    objectives: Sequence[Objective],
+    averaged: Collection[str] | None = None,
+) -> FloatArray:
+    """Values of candidates, ready for `sharedattn.results.front.pareto`.
+
+    Args:
+        pool: n candidates.
+        objectives: m objectives.
+        averaged: spec keys whose mean over all runs is meant, while the others are taken by
+            their first run alone; None: all of them.
+
+    Returns:
+        (n, m).
+
+    Raises:
+        InputError: an objective that was not measured.
+    """
+    columns = []
+    for objective in objectives:
+        column = [
+            c.runs[0].top1
+            if objective.name == "top1"
+            and (len(c.runs) == 1 or (averaged is not None and c.spec_key not in averaged))
+            else getattr(c, objective.name)
+            for c in pool
+        ]
+        if None in column:
+            raise InputError(
+                f"`every evaluation has the objectives` must hold, but trial "
+                f"{pool[column.index(None)].number} has no {objective.name}"
+            )
+        columns.append(column)
+    return np.array(columns, dtype=float).reshape(len(objectives), len(pool)).T
+
+
+def pareto_members(
+    pool: Sequence[Candidate],
+    objectives: Sequence[Objective],
+    averaged: Collection[str] | None = None,
+) -> tuple[Candidate, ...]:
+    """The non-dominated candidates, ties kept, from the cheapest to the dearest.
+
+    Args:
+        pool: candidates.
+        objectives: what is compared.
+        averaged: as in `objective_values`.
+    """
+    if not pool:
+        return ()
+    losses = to_losses(objective_values(pool, objectives, averaged), objectives)
+    members = np.flatnonzero(non_dominated(losses)).tolist()
+    # Costs first, in the order of the objectives, then accuracy, then the earlier trial.
+    ranks = sorted(members, key=lambda i: (*losses[i, 1:], losses[i, 0], pool[i].number))
+    return tuple(pool[i] for i in ranks)
+
+
+def is_inherited(rows: Iterable[TrialRow]) -> bool:
+    """Whether the search's own accuracies are of inherited weights."""
+    searched = search_fidelity(rows)
+    return searched is not None and searched.weights == "inherited"
+
+
+def all_vanilla(pool: Iterable[Candidate]) -> Candidate | None:
+    """The deepest all-vanilla placement of some: the backbone without savings, where it is one."""
+    found = [c for c in pool if _ALL_VANILLA.fullmatch(c.placement)]
+    return max(found, key=lambda c: c.macs, default=None)
+
+
+def to_retrain(
+    members: Sequence[Candidate],
+    objectives: Sequence[Objective],
+    baseline: Candidate | None = None,
+) -> tuple[Candidate, ...]:
+    """The placements that are trained by themselves after a search by inherited weights.
+
+    All members of the inherited front up to `MAX_RETRAINED`, else as many, spread evenly over it
+    from the cheapest to the dearest: neighbours differ by less than shared weights can tell apart.
+    Of members that are alike in every objective the first is trained: often they compute the same,
+    as context broadcasting before a mean over all tokens changes nothing. And the baseline, which
+    tells what a placement saves.
+
+    Args:
+        members: from the cheapest to the dearest.
+        objectives: what they are alike in.
+        baseline: trained as well, as the last; None: there is none.
+    """
+    values = map(tuple, objective_values(members, objectives).tolist())
+    firsts: dict[tuple[float, ...], Candidate] = {}
+    for member, value in zip(members, values, strict=True):
+        firsts.setdefault(value, member)
+    chosen = list(firsts.values())
+    count = len(chosen)
+    if count > MAX_RETRAINED:
+        places = (round(i * (count - 1) / (MAX_RETRAINED - 1)) for i in range(MAX_RETRAINED))
+        chosen = [chosen[place] for place in places]
+    if baseline is not None and baseline not in chosen:
+        chosen.append(baseline)
+    return tuple(chosen)
+
+
+def next_confirmations(
+    rows: Sequence[TrialRow], objectives: Sequence[Objective], num_seeds: int
+) -> tuple[Confirmation, ...]:
+    """The runs of the current round of confirmation that have not been begun.
+
+    After a search by inherited weights there is one round: K trainings of each member that
+    `to_retrain` chooses, all of them further runs, since the search trained none.
+
+    Else rounds are replayed from the start. In each, the front is taken with the means of those
+    whom earlier rounds have chosen and the single runs of everybody else; its members that were
+    not chosen yet are chosen, and need K runs. It ends when a round chooses nobody, or when twice
+    the size of the first front has been chosen. A placement with a failed run is out: it can
+    never have K, and another takes its place.
+
+    Args:
+        rows: trials of one study, of both roles.
+        objectives: what is compared.
+        num_seeds: K, runs per member with the search's own; 1 asks for nothing there, nor does 0
+            after a search by inherited weights.
+
+    Returns:
+        The runs in the order of the front. Empty means that confirmation is over, or that it
+        waits for running confirmations where there are some.
+    """
+    begun = {
+        (row.spec_key, row.replicate): row.state for row in rows if row.role is TrialRole.CONFIRM
+    }
+    pool = candidates(rows, num_seeds)
+    if is_inherited(rows):
+        return tuple(
+            Confirmation(member.number, member.spec_key, member.placement, replicate)
+            for member in to_retrain(
+                pareto_members(pool, objectives), objectives, all_vanilla(pool)
+            )
+            for replicate in range(num_seeds)
+            if (member.spec_key, replicate) not in begun
+        )
+    limit = 2 * len(pareto_members(pool, objectives, averaged=()))
+    chosen: set[str] = set()
+    while num_seeds > 1:
+        front = pareto_members(pool, objectives, averaged=chosen)
+        elected = [member for member in front if member.spec_key not in chosen]
+        elected = elected[: limit - len(chosen)]
+        due = [
+            Confirmation(member.number, member.spec_key, member.placement, replicate)
+            for member in elected
+            for replicate in range(1, num_seeds)
+            if (member.spec_key, replicate) not in begun
+        ]
+        running = any(
+            begun.get((member.spec_key, replicate)) is TrialState.RUNNING
+            for member in elected
+            for replicate in range(1, num_seeds)
+        )
+        if due or running or not elected:
+            return tuple(due)
+        chosen |= {member.spec_key for member in elected}
+        pool = [c for c in pool if c.spec_key not in chosen or len(c.runs) == num_seeds]
+    return ()
+
+
+def study_front(
+    rows: Sequence[TrialRow], objectives: Sequence[Objective], num_seeds: int
+) -> Front:
+    """The front to show: the confirmed one where confirmation is over, else the one of means.
+
+    The confirmed front is taken among the placements with all K runs. Until then a placement
+    enters with the mean of what it has, one run of most; with K = 1 that is all there is. After
+    a search by inherited weights the front is that of inherited accuracies until all trainings
+    of its members have ended, then one of trained accuracies alone.
+
+    Args:
+        rows: trials of one study, of both roles.
+        objectives: what is compared.
+        num_seeds: K, runs per member with the search's own.
+    """
+    pool = candidates(rows, num_seeds)
+    fidelity = search_fidelity(rows)
+    retrained = retrained_fidelity(rows)
+    asks = retrained is not None or (num_seeds > 1 and not is_inherited(rows))
+    is_over = asks and not any(
+        row.role is TrialRole.CONFIRM and row.state is TrialState.RUNNING for row in rows
+    )
+    if is_over and not next_confirmations(rows, objectives, num_seeds):
+        at = pool if retrained is None else candidates_at(rows, retrained, num_seeds)
+        confirmed = [c for c in at if len(c.runs) == num_seeds]
+        if confirmed:
+            members = pareto_members(confirmed, objectives)
+            return Front(members, num_seeds > 1, retrained or fidelity)
+    return Front(pareto_members(pool, objectives), False, fidelity)

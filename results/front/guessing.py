@@ -1,0 +1,108 @@
+"""Whether accuracies are above what guessing gets, by more than the noise of the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from sharedattn.results.front.confirmation import Candidate, Front
+from sharedattn.results.records.records import Document
+from sharedattn.results.units import format_fraction
+
+CONFIDENCE = 0.95
+_MAX_NAMED = 10  # members in one sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guessing:
+    """What guessing gets on the validation images, and what counts as more.
+
+    Attributes:
+        level: accuracy without a look at the images, a fraction, see `guessing_level`.
+        num_classes: classes of the label.
+        num_images: validation images.
+        num_tries: trainings of which the best are judged.
+    """
+
+    level: float
+    num_classes: int
+    num_images: int
+    num_tries: int = 1
+
+    @property
+    def bar(self) -> float:
+        """The accuracy that the best of all tries stays below by guessing, in 95 of 100 searches.
+
+        Right answers are binomial; that the best are looked at raises the bar (Sidak). Several
+        seeds of one placement do not lower it: they are asked about the same images.
+        """
+        confidence = CONFIDENCE ** (1.0 / self.num_tries)
+        deviation = math.sqrt(self.level * (1.0 - self.level) / self.num_images)
+        # Half an image more: the normal distribution is continuous, a number of images is not.
+        return self.level + NormalDist().inv_cdf(confidence) * deviation + 0.5 / self.num_images
+
+    @property
+    def text(self) -> str:
+        """What the bar is, for people."""
+        tries = f", the best of {self.num_tries:,} trainings" if self.num_tries > 1 else ""
+        how = (
+            f"chance among {self.num_classes} classes"
+            if self.level * self.num_classes <= 1.0 + 1e-9
+            else "always answering the largest class"
+        )
+        return (
+            f"guessing gets {self.level:.3f} ({how}), and only above {self.bar:.3f} is more than "
+            f"noise ({self.num_images:,} validation images{tries})"
+        )
+
+
+def known_class_counts(data: Document) -> Sequence[int] | None:
+    """Validation images of each class, from the document of a study's data; None: not known."""
+    counts: Sequence[int] | None = data.get("class_counts", {}).get("validation")
+    return counts
+
+
+def remedy(epochs: int, option: str = "--epochs") -> str:
+    """What to raise where nothing is learnt."""
+    return (
+        f"train for more than {epochs} epoch{'s' if epochs != 1 else ''} ({option}), on more "
+        f"images, or with another learning rate (lr in --recipe)"
+    )
+
+
+def guessing_warnings(front: Front, members: Sequence[Candidate], guessing: Guessing) -> list[str]:
+    """What people should know of a front that has members no better than guessing.
+
+    Args:
+        front: the front.
+        members: those of its members that are not above the bar.
+        guessing: the bar.
+
+    Returns:
+        Sentences; none where all members are above it.
+    """
+    if not members or front.fidelity is None:
+        return []
+    if guessing.bar >= 1.0:
+        return [
+            f"{guessing.num_images:,} validation images are too few to tell any accuracy from "
+            f"guessing; give more, or cut a larger share by --val-fraction"
+        ]
+    is_inherited = front.fidelity.weights == "inherited"
+    advice = remedy(front.fidelity.epochs, "--supernet-epochs" if is_inherited else "--epochs")
+    if len(members) == len(front.members):
+        best = max(member.top1 for member in members)
+        return [
+            f"no placement on the front is above guessing: the best top-1 is "
+            f"{format_fraction(best)}; {guessing.text}; the front says nothing about placements, "
+            f"so {advice}"
+        ]
+    ids = ", ".join(str(member.number) for member in members[:_MAX_NAMED])
+    more = f" and {len(members) - _MAX_NAMED} more" if len(members) > _MAX_NAMED else ""
+    verb = "is" if len(members) == 1 else "are"
+    return [
+        f"{len(members)} of {len(front.members)} placements on the front {verb} not above "
+        f"guessing (id {ids}{more}); {guessing.text}; if they should be, {advice}"
+    ]

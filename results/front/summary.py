@@ -1,0 +1,346 @@
+"""What a study has come to: read once, then shown, drawn, picked from and exported."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sharedattn.data.balance import guessing_level, imbalance_warnings
+from sharedattn.errors import InputError
+from sharedattn.results.database.retry import retry_on_lost_connection
+from sharedattn.results.database.store import Store
+from sharedattn.results.failures import Failure, failure_lines, failures_of
+from sharedattn.results.front.confirmation import (
+    Candidate,
+    Front,
+    all_vanilla,
+    candidates,
+    candidates_at,
+    objective_values,
+    study_front,
+)
+from sharedattn.results.front.early_stopping import Stopping, stopping_of
+from sharedattn.results.front.guessing import Guessing, guessing_warnings, known_class_counts
+from sharedattn.results.front.inheritance import Inheritance, inheritance_of
+from sharedattn.results.front.pareto import (
+    Objective,
+    hypervolume,
+    hypervolume_history,
+    knee,
+    parse_objectives,
+)
+from sharedattn.results.records.records import (
+    Document,
+    LatencySource,
+    RungRow,
+    Study,
+    TrialRole,
+    TrialRow,
+    TrialState,
+)
+from sharedattn.results.units import format_cost, parse_milliseconds, parse_quantity
+
+_LIMIT = re.compile(r"(macs|params|latency_ms)\s*(<=?)\s*(.+)")
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study with its trials and its front.
+
+    Attributes:
+        study: the study.
+        rows: its trials of both roles.
+        rung_reports: what its search trials had come to at their rungs.
+    """
+
+    study: Study
+    rows: list[TrialRow]
+    rung_reports: Sequence[RungRow] = ()
+
+    @classmethod
+    def read(cls, store: Store, study: Study) -> StudySummary:
+        """Read a study with its trials, all as it stood at one moment, from the database."""
+
+        def read_once() -> StudySummary:
+            with store.consistent():
+                return cls(
+                    store.study(study.record.name), store.trials(study), store.rung_reports(study)
+                )
+
+        return retry_on_lost_connection(read_once)
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is compared."""
+        return parse_objectives(self.study.record.objectives)
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """Every placement with a complete search trial, by number."""
+        return candidates(self.rows, self.study.record.confirm_seeds)
+
+    @cached_property
+    def front(self) -> Front:
+        """The front to show, see `study_front`."""
+        return study_front(self.rows, self.objectives, self.study.record.confirm_seeds)
+
+    @cached_property
+    def stopping(self) -> Stopping | None:
+        """How search trials were stopped early; None where none was."""
+        fidelity = self.front.fidelity
+        return stopping_of(
+            self.rows, self.rung_reports, None if fidelity is None else fidelity.epochs
+        )
+
+    @cached_property
+    def inheritance(self) -> Inheritance | None:
+        """What shared weights said of placements; None where none were shared."""
+        record = self.study.record
+        return inheritance_of(
+            self.rows,
+            self.objectives,
+            record.confirm_seeds,
+            record.reference_point,
+            fine_tuned=record.fine_tunes,
+        )
+
+    @cached_property
+    def failures(self) -> tuple[Failure, ...]:
+        """Why trials of both roles failed, the most frequent reason first."""
+        return failures_of(self.rows)
+
+    @property
+    def failure_lines(self) -> list[str]:
+        """The failures, for people."""
+        return failure_lines(self.failures)
+
+    @cached_property
+    def guessing(self) -> Guessing | None:
+        """What guessing gets on the front's images; None where nobody has looked at any."""
+        counts = known_class_counts(self.study.record.data)
+        chance = self.study.record.reference_point.get("top1", 0.0)
+        num_classes = len(counts) if counts else round(1.0 / chance) if chance > 0 else 0
+        num_images = min((m.runs[0].num_images or 0 for m in self.front.members), default=0)
+        if num_classes < 2 or not num_images or self.front.fidelity is None:
+            return None
+        pool = candidates_at(self.rows, self.front.fidelity, self.study.record.confirm_seeds)
+        return Guessing(
+            level=guessing_level(num_classes, counts),
+            num_classes=num_classes,
+            num_images=num_images,
+            num_tries=len(pool),
+        )
+
+    @cached_property
+    def guessers(self) -> tuple[Candidate, ...]:
+        """The front's members that are not above guessing, by more than the images' noise."""
+        guessing = self.guessing
+        if guessing is None:
+            return ()
+        return tuple(member for member in self.front.members if member.top1 <= guessing.bar)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What people should know before they believe the front; one sentence each."""
+        data = self.study.record.data
+        balance = imbalance_warnings(known_class_counts(data) or (), data.get("classes") or ())
+        if self.guessing is None:
+            return tuple(balance)
+        return (*guessing_warnings(self.front, self.guessers, self.guessing), *balance)
+
+    @cached_property
+    def hypervolume(self) -> float:
+        """Of the front, a fraction of the box to the reference point."""
+        values = objective_values(self.front.members, self.objectives)
+        return hypervolume(values, self.objectives, self.study.record.reference_point)
+
+    @cached_property
+    def hypervolume_history(self) -> tuple[list[int], list[float]]:
+        """Search trials by number, and the hypervolume of single runs once each was known.
+
+        Only the trials that raised it are listed.
+        """
+        values = objective_values(self.candidates, self.objectives, averaged=())
+        history = hypervolume_history(values, self.objectives, self.study.record.reference_point)
+        rises = np.flatnonzero(np.diff(history, prepend=0.0) > 0)
+        return [self.candidates[i].number for i in rises], history[rises].tolist()
+
+    @cached_property
+    def knee(self) -> Candidate | None:
+        """The front's knee; None of an empty front."""
+        members = self.front.members
+        if not members:
+            return None
+        return members[knee(objective_values(members, self.objectives), self.objectives)]
+
+    @cached_property
+    def best(self) -> Candidate | None:
+        """The front's member of best accuracy, the cheapest of several."""
+        return max(self.front.members, key=lambda member: member.top1, default=None)
+
+    @cached_property
+    def baseline(self) -> Candidate | None:
+        """The deepest all-vanilla placement that was evaluated as the front's members were."""
+        pool = self.candidates
+        if self.inheritance is not None and self.front.fidelity != self.inheritance.fidelity:
+            pool = [gap.trained for gap in self.inheritance.gaps]
+        return all_vanilla(pool)
+
+    @cached_property
+    def latency_text(self) -> str | None:
+        """How latencies were obtained, for people; None where there are none."""
+        found = self.study.record.latency
+        if found is None:
+            return None
+        how = {
+            LatencySource.TABLE: "summed from parts",
+            LatencySource.NETWORK: "each network measured whole",
+        }[LatencySource(found["source"])]
+        checked = (
+            ""
+            if found["worst_error"] is None
+            else f" (sums of parts erred by up to {found['worst_error']:.1%} on "
+            f"{len(found['checks'])} whole networks)"
+        )
+        return f"{how}{checked}; {found['where']}"
+
+    @cached_property
+    def wall_time_s(self) -> float:
+        """Seconds from the study's beginning to its last finished trial, pauses included."""
+        ends = [row.finished_at for row in self.rows if row.finished_at is not None]
+        return (max(ends) - self.study.created_at).total_seconds() if ends else 0.0
+
+    def count(self, role: TrialRole) -> dict[str, int]:
+        """How many trials of a role stand in each state, by lower-case name."""
+        states = Counter(row.state for row in self.rows if row.role is role)
+        return {state.value.lower(): states[state] for state in TrialState}
+
+    def pick(self, expression: str) -> Candidate:
+        """The placement that an expression names.
+
+        Args:
+            expression: `knee`, `best`, the number of a search trial, or a limit such as
+                `macs<1.2G`, `params<=3M` or `latency_ms<3`, which picks the most accurate member
+                of the front within it.
+
+        Raises:
+            InputError: an expression that means nothing, or nothing that it names.
+        """
+        text = expression.strip()
+        limit = _LIMIT.fullmatch(text)
+        if text in ("knee", "best"):
+            found = self.knee if text == "knee" else self.best
+            if found is None:
+                raise InputError(
+                    f"`a pick needs a front` must hold, but study "
+                    f"{self.study.record.name!r} has no complete trial yet"
+                )
+            return found
+        if limit:
+            parse = parse_milliseconds if limit[1] == "latency_ms" else parse_quantity
+            return self._pick_within(limit[1], limit[2] == "<=", parse(limit[3]))
+        if re.fullmatch(r"#?\d+", text):
+            return self._pick_number(int(text.removeprefix("#")))
+        raise InputError(
+            f'`a pick is knee, best, an id, or a limit such as "macs<1.2G"` must hold, '
+            f"but got {expression!r}"
+        )
+
+    def _pick_within(self, cost: str, inclusive: bool, bound: float) -> Candidate:
+        costs = {member: getattr(member, cost) for member in self.front.members}
+        if None in costs.values():
+            raise InputError(
+                f"`a limit is on what the study has measured` must hold, but study "
+                f"{self.study.record.name!r} has no {cost}; pick by macs or params"
+            )
+        within = [m for m, c in costs.items() if c < bound or (inclusive and c == bound)]
+        if not within:
+            least = min(costs.values(), default=0)
+            shown = format_cost(cost, least)
+            raise InputError(
+                f"`a member of the front is within the limit` must hold, but none has {cost} "
+                f"below {format_cost(cost, bound)}; the least is {least} ({shown})"
+            )
+        return max(within, key=lambda member: member.top1)
+
+    def _pick_number(self, number: int) -> Candidate:
+        # A placement proposed twice stands once, under its first number.
+        spec_keys = {
+            row.spec_key
+            for row in self.rows
+            if row.role is TrialRole.SEARCH and row.number == number
+        }
+        trained = [] if self.inheritance is None else [g.trained for g in self.inheritance.gaps]
+        for candidate in (*trained, *self.candidates):
+            if candidate.spec_key in spec_keys:
+                return candidate
+        raise InputError(
+            f"`the id is of a complete search trial` must hold, but trial {number} of study "
+            f"{self.study.record.name!r} is {'not complete' if spec_keys else 'not there'}"
+        )
+
+
+def front_document(
+    summary: StudySummary, *, report: Path | None = None, wall_time_s: float | None = None
+) -> Document:
+    """The document that `search --json` and `front --json` print.
+
+    Args:
+        summary: the study.
+        report: where its report is, if there is one.
+        wall_time_s: of this run; None: of the study as a whole.
+    """
+    front = summary.front
+    return {
+        "study": summary.study.record.name,
+        "fingerprint": summary.study.record.fingerprint,
+        "trials": summary.count(TrialRole.SEARCH),
+        "failures": [failure.to_json() for failure in summary.failures],
+        "warnings": list(summary.warnings),
+        "stopping": None if summary.stopping is None else summary.stopping.to_json(),
+        "confirmations": summary.count(TrialRole.CONFIRM),
+        "objectives": list(summary.study.record.objectives),
+        "front": [_member_document(member) for member in front.members],
+        "confirmed": front.is_confirmed,
+        "inherited": None if summary.inheritance is None else summary.inheritance.to_json(),
+        "knee": None if summary.knee is None else summary.knee.number,
+        "hypervolume": summary.hypervolume,
+        "reference_point": dict(summary.study.record.reference_point),
+        "latency": _latency_document(summary.study),
+        "fidelity": None if front.fidelity is None else front.fidelity.to_json(),
+        "report": None if report is None else str(report),
+        "wall_time_s": summary.wall_time_s if wall_time_s is None else wall_time_s,
+    }
+
+
+def _latency_document(study: Study) -> Document | None:
+    """How latencies were obtained, without the times of the parts; None where there are none."""
+    found = study.record.latency
+    if found is None:
+        return None
+    return {name: value for name, value in found.items() if name != "parts"}
+
+
+def _member_document(member: Candidate) -> Document:
+    return {
+        "id": member.number,
+        "placement": member.placement,
+        "top1": member.top1,
+        "top1_standard_error": member.top1_standard_error,
+        "top1_by_seed": {
+            str(run.seed): top1 for run, top1 in zip(member.runs, member.top1s, strict=True)
+        },
+        "macs": member.macs,
+        "params": member.params,
+        "latency_ms": member.latency_ms,
+        "latency_source": None if member.latency_source is None else member.latency_source.value,
+        "seeds": len(member.runs),
+        "reused": member.is_reused,
+        "spec_key": member.spec_key,
+    }

@@ -1,0 +1,158 @@
+"""A study as one self-contained HTML file: it opens from a mail, and asks nobody for anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sharedattn.errors import InputError
+from sharedattn.results.artifacts.atomic import atomic_write
+from sharedattn.results.database.models import utc_now
+from sharedattn.results.failures import shown_reason
+from sharedattn.results.front.confirmation import Candidate
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import Document, TrialRole, TrialState
+from sharedattn.results.report.strip import KIND_NAMES, placement_strip
+from sharedattn.results.units import format_fraction, format_quantity
+
+_FOLDER = Path(__file__).parent
+_MAX_DRAWN = 200  # members of a front that are drawn; a front of thousands is a cloud
+_LABELS = {"top1": "top-1", "macs": "MACs", "params": "parameters", "latency_ms": "latency (ms)"}
+_ROLES = tuple(TrialRole)
+_STATES = tuple(TrialState)
+
+
+def write_report(path: Path, summary: StudySummary, *, convention: str) -> None:
+    """Write the report of a study, in place of an older one.
+
+    Args:
+        path: the HTML file; its folder is made.
+        summary: the study.
+        convention: what the cost figures count, printed beside them.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    html = render_report(summary, convention=convention)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, html.encode())
+    except OSError as error:
+        raise InputError(
+            f"`the report can be written` must hold, but {path}: {error.strerror}"
+        ) from error
+
+
+def render_report(summary: StudySummary, *, convention: str) -> str:
+    """The report's HTML, every name in it escaped.
+
+    Args:
+        summary: the study.
+        convention: what the cost figures count.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters |= {
+        "quantity": format_quantity,
+        "strip": placement_strip,
+        "pretty": lambda document: json.dumps(document, indent=2, sort_keys=True),
+    }
+    members = summary.front.members
+    return environment.get_template("report.html.j2").render(
+        summary=summary,
+        record=summary.study.record,
+        members=members[:_MAX_DRAWN],
+        num_members=len(members),
+        search=summary.count(TrialRole.SEARCH),
+        confirm=summary.count(TrialRole.CONFIRM),
+        num_reused=sum(row.reused for row in summary.rows),
+        fraction=lambda member: format_fraction(member.top1, member.top1_standard_error),
+        provenance=list(_flat(summary.study.record.provenance)),
+        kind_names=KIND_NAMES,
+        labels=_LABELS,
+        convention=convention,
+        written_at=utc_now(),
+        style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
+        script=Markup((_FOLDER / "report.js").read_text(encoding="utf-8")),
+        data=embedded_json(_chart_data(summary)),
+    )
+
+
+def embedded_json(document: Any) -> Markup:
+    """JSON that cannot close the script element it stands in, nor open a comment there."""
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _chart_data(summary: StudySummary) -> Document:
+    """What the script draws: columns rather than rows, placements once each, for size."""
+    rows = summary.rows
+    spec_index: dict[str, int] = {}
+    for row in rows:
+        spec_index.setdefault(row.spec_key, len(spec_index))
+    specs = {row.spec_key: row for row in rows}
+    numbers, volumes = summary.hypervolume_history
+    return {
+        "objectives": list(summary.study.record.objectives),
+        "specs": {
+            "placement": [specs[key].placement for key in spec_index],
+            "macs": [specs[key].macs for key in spec_index],
+            "params": [specs[key].params for key in spec_index],
+        },
+        "roles": [role.value for role in _ROLES],
+        "states": [state.value for state in _STATES],
+        "trials": {
+            "spec": [spec_index[row.spec_key] for row in rows],
+            "number": [row.number for row in rows],
+            "role": [_ROLES.index(row.role) for row in rows],
+            "replicate": [row.replicate for row in rows],
+            "state": [_STATES.index(row.state) for row in rows],
+            "top1": [_rounded(row.top1, 6) for row in rows],
+            "loss": [_rounded(row.loss, 4) for row in rows],
+            "latency_ms": [_rounded(row.latency_ms, 4) for row in rows],
+            "wall_time_s": [_rounded(row.wall_time_s, 1) for row in rows],
+            "reused": [int(row.reused) for row in rows],
+        },
+        # Few trials fail: their messages by position, not a column of nulls.
+        "errors": {
+            i: shown_reason(row.error) for i, row in enumerate(rows) if row.error is not None
+        },
+        "front": [_point(member) for member in summary.front.members],
+        "knee": None if summary.knee is None else summary.knee.number,
+        "baseline": None if summary.baseline is None else _point(summary.baseline),
+        "hypervolume": {"number": numbers, "value": np.round(volumes, 6).tolist()},
+        "num_trials": sum(row.role is TrialRole.SEARCH for row in rows),
+    }
+
+
+def _point(candidate: Candidate) -> Document:
+    return {
+        "id": candidate.number,
+        "placement": candidate.placement,
+        "top1": candidate.top1,
+        "top1_standard_error": candidate.top1_standard_error,
+        "macs": candidate.macs,
+        "params": candidate.params,
+        "latency_ms": candidate.latency_ms,
+        "seeds": len(candidate.runs),
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _flat(document: Document, prefix: str = "") -> Any:
+    """Leaves of a nested document as (`outer inner`, value)."""
+    for key, value in document.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(value, dict):
+            yield from _flat(value, name)
+        else:
+            yield name, value

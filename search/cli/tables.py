@@ -1,0 +1,259 @@
+"""Tables for people at a terminal; the same numbers as in the JSON documents."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import OverflowMethod, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sharedattn.costs.break_even import LessAttentionEconomics
+from sharedattn.costs.model import Cost
+from sharedattn.papers import Row
+from sharedattn.results.front.confirmation import Candidate, Front
+from sharedattn.results.front.rank_correlation import Estimate
+from sharedattn.results.units import format_cost, format_fraction, format_quantity
+
+
+def front_table(front: Front) -> Table:
+    """The members of a front, from the cheapest to the most expensive."""
+    return members_table(front.members)
+
+
+def members_table(
+    members: Sequence[Candidate], *, one_line: bool = False, overflow: OverflowMethod = "fold"
+) -> Table:
+    """Members of a front, in their order.
+
+    Args:
+        members: the members.
+        one_line: whether each has one line, in which a long placement is cut.
+        overflow: how.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    is_timed = any(member.latency_ms is not None for member in members)
+    for name, justify in (
+        ("id", "right"),
+        ("placement", "left"),
+        ("top1", "left"),
+        ("MACs", "right"),
+        ("params", "right"),
+        *((("latency", "right"),) if is_timed else ()),
+        ("seeds", "right"),
+    ):
+        # Where there is one line, the placement alone may have less room than its text.
+        no_wrap = one_line and name != "placement"
+        table.add_column(name, justify=justify, no_wrap=no_wrap, overflow=overflow)
+    for member in members:
+        table.add_row(
+            str(member.number),
+            # As a plain text its brackets would be markup.
+            Text(member.placement, no_wrap=one_line, overflow=overflow if one_line else None),
+            format_fraction(member.top1, member.top1_standard_error),
+            format_quantity(member.macs),
+            format_quantity(member.params),
+            *((_latency(member),) if is_timed else ()),
+            str(len(member.runs)),
+        )
+    return table
+
+
+def _latency(member: Candidate) -> str:
+    return "" if member.latency_ms is None else format_cost("latency_ms", member.latency_ms)
+
+
+def cost_table(cost: Cost) -> Table:
+    """A cost, stage by stage and mechanism by mechanism."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("part")
+    table.add_column("params", justify="right")
+    table.add_column("MACs", justify="right")
+    for i, stage in enumerate(cost.stages):
+        table.add_row(f"stage {i + 1}", f"{stage.params:,}", f"{stage.macs:,}")
+    for name, part in cost.mechanisms.items():
+        table.add_row(f"  {name}", f"{part.params:,}", f"{part.macs:,}", style="dim")
+    table.add_row("network", f"{cost.params:,}", f"{cost.macs:,}", style="bold")
+    return table
+
+
+def checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
+    """The checks of an exported folder."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "check", "expected", "found"):
+        table.add_column(name, overflow="fold")
+    for check in checks:
+        style = None if check["ok"] else "red"
+        found = "equal" if check["expected"] == check["found"] else str(check["found"])
+        mark = "ok" if check["ok"] else "NO"
+        # Texts of a file that anybody may have written, so none of them is markup.
+        texts = (mark, check["name"], str(check["expected"]), found)
+        table.add_row(*(Text(text) for text in texts), style=style)
+    return table
+
+
+def papers_tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
+    """Published figures beside ours, source by source; what explains them stands below each."""
+    styles = {"equal": "green", "explained": None, "unknown shape": "dim"}
+    for (paper, source), group in itertools.groupby(
+        rows, key=lambda row: (row.figure.paper, row.figure.source)
+    ):
+        yield Text(f"\n{paper}: {source}", style="bold")
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("model", "figure"):
+            table.add_column(name, no_wrap=True)
+        for name in ("printed", "ours", "difference"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("counted", ratio=1)
+        table.add_column("status", no_wrap=True)
+        notes: dict[tuple[str, str], int] = {}
+        model = ""
+        for row in group:
+            key = (row.network, row.note)
+            number = notes.setdefault(key, len(notes) + 1) if row.note else ""
+            table.add_row(
+                "" if row.figure.model == model else Text(row.figure.model),
+                row.figure.metric,
+                row.figure.printed,
+                row.ours_text,
+                row.difference_text,
+                Text(row.convention),
+                f"{row.status} {number}",
+                style=styles[row.status],
+            )
+            model = row.figure.model
+        yield table
+        explanations = Table.grid(padding=(0, 1))
+        explanations.add_column(justify="right")
+        explanations.add_column(overflow="fold")
+        for (network, note), number in notes.items():
+            text = f"{network}: {note}" if network else note
+            explanations.add_row(str(number), Text(text), style="dim")
+        yield explanations
+
+
+def analysis_table(document: Mapping[str, Any]) -> Table:
+    """An analysis, layer by layer; under each figure its random control's mean and SD."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("layer", "choice", "entropy", "change with CB", "like before", "diagonality"):
+        table.add_column(name)
+    change = {row["layer"]: row for row in document["broadcasting"]["layers"]}
+    before = {pair["layers"][1]: pair for pair in document["similarity"]["consecutive"]}
+    diagonality = {row["layer"]: row["figure"] for row in document["diagonality"]}
+    for row in document["entropy"]:
+        layer = row["layer"]
+        figures = (
+            row,
+            change[layer],
+            before.get(layer, {}).get("correlation"),
+            diagonality.get(layer),
+        )
+        table.add_row(layer, Text(row["choice"]), *map(_figure_cell, figures))
+    return table
+
+
+def analysis_notes(document: Mapping[str, Any]) -> list[str]:
+    """What stands under the table of an analysis: the gates, and what is compared."""
+    seeds = len(document["control"]["seeds"])
+    gates = document["gates"]
+    notes = [
+        f"On {document['images']} validation images; under each figure its control, mean and SD "
+        f"of {seeds} random initialisations. Change with CB: the same weights run with and "
+        f"without. Like before: correlation with the attention maps of the layer before."
+    ]
+    if gates is not None:
+        parts = [f"correlation of gates across layers {_figure_text(gates['mean'])}"]
+        for name in ("shared", "independent"):
+            if gates[name] is not None:
+                parts.append(f"of {name} units {_figure_text(gates[name])}")
+        unshared = gates["mean"].get("unshared_control_mean")
+        if unshared is not None:
+            sd = gates["mean"]["unshared_control_sd"]
+            parts.append(
+                f"random networks with a unit a layer {_number_text(unshared)} ± "
+                f"{_number_text(sd)}"
+            )
+        notes.append("; ".join(parts))
+    undefined = sum(row["undefined"] for row in document["entropy"])
+    if gates is not None:
+        undefined += sum(pair["undefined"] for pair in gates["pairs"])
+    if undefined:
+        notes.append(f"{undefined} values are undefined and left out of their means")
+    return notes
+
+
+def _figure_cell(figure: Mapping[str, Any] | None) -> Text:
+    if figure is None:
+        return Text("-")
+    return Text.assemble(_number_text(figure["value"]), "\n", (_control_text(figure), "dim"))
+
+
+def _figure_text(figure: Mapping[str, Any]) -> str:
+    return f"{_number_text(figure['value'])} (control {_control_text(figure)})"
+
+
+def _control_text(figure: Mapping[str, Any]) -> str:
+    return f"{_number_text(figure['control_mean'])} ± {_number_text(figure['control_sd'])}"
+
+
+def _number_text(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def proxies_table(document: Mapping[str, Any]) -> Table:
+    """Kendall's tau of both bars and every proxy, and by how much each beats the bars."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("figure")
+    for name in ("tau", "over params", "over MACs"):
+        table.add_column(name, justify="right")
+    table.add_column("", no_wrap=True)
+    for bar in document["bars"]:
+        table.add_row(bar["name"], _estimate_text(bar["tau"]), "", "", "bar")
+    for proxy in document["proxies"]:
+        table.add_row(
+            proxy["name"],
+            _estimate_text(proxy["tau"]),
+            *(_estimate_text(proxy["over"].get(bar)) for bar in ("params", "macs")),
+            "on"
+            if proxy["on"]
+            else f"off: undefined for {proxy['undefined']}"
+            if proxy["undefined"]
+            else "off",
+            style=None if proxy["on"] else "dim",
+        )
+    return table
+
+
+def _estimate_text(estimate: Mapping[str, float] | None) -> str:
+    return "-" if estimate is None else str(Estimate(**estimate))
+
+
+def economics_text(economics: LessAttentionEconomics) -> str:
+    """In words, what a less-attention layer of a stage saves or loses."""
+    default = economics.default
+    verb = "saves" if default.saved_macs >= 0 else "loses"
+    share = abs(default.saved_macs) / economics.vanilla_macs
+    where = "queries a window" if economics.num_windows > 1 else "tokens"
+    text = (
+        f"a less-attention layer (/{default.form}) {verb} "
+        f"{format_quantity(abs(default.saved_macs))} MACs of the "
+        f"{format_quantity(economics.vanilla_macs)} of a vanilla one ({share:.1%})"
+    )
+    if default.break_even_tokens is not None:
+        text += (
+            f"; it saves below N = {default.break_even_tokens} {where}, and here "
+            f"N = {economics.num_queries}"
+        )
+    if not default.fits:
+        text += "; its maps are too large to be built"
+    best = economics.best
+    if best.form != default.form:
+        text += f". /{best.form} saves {format_quantity(best.saved_macs)}"
+    if best.form != "reuse" and default.saved_macs <= 0:
+        text += f", /reuse {format_quantity(economics.forms[-1].saved_macs)}"
+    return (
+        f"{text}. The paper's form of the layer would cost "
+        f"{format_quantity(economics.paper_form_macs)}."
+    )

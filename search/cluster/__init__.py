@@ -1,0 +1,1 @@
+"""Machines and clusters: what they have, and whether they are ready."""

@@ -1,0 +1,121 @@
+"""What trials run on: how many at once, with which cores and GPUs, here or on a cluster."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from sharedattn.errors import InputError
+from sharedattn.search.config import SearchConfig
+from sharedattn.search.executors import TrialResources
+from sharedattn.search.executors.local import default_threads
+from sharedattn.search.executors.process_group import processes_per_trial
+
+MAX_DEFAULT_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Room for trials.
+
+    Attributes:
+        num_slots: trials at once.
+        resources: what each of them has.
+        device: where they train.
+    """
+
+    num_slots: int
+    resources: TrialResources
+    device: str
+
+
+def resolve_device(device: str) -> str:
+    """`cpu` or `cuda`, `auto` being CUDA where there is some.
+
+    Raises:
+        InputError: CUDA is asked for and there is none.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("`--device cuda needs a CUDA device` must hold, but torch finds none")
+    return device
+
+
+def find_slots(config: SearchConfig) -> Slots:
+    """The room for a search's trials; connects to its cluster where it has one.
+
+    Raises:
+        InputError: no such cluster, no such device, or not enough of it for one trial.
+    """
+    if config.executor != "ray":
+        return _slots_here(config)
+    # Imported here: a search on one machine needs no Ray.
+    from sharedattn.search.executors.ray import executor as ray_tune
+
+    ray_tune.connect(config.address)
+    return cluster_slots(config)
+
+
+def _slots_here(config: SearchConfig) -> Slots:
+    device = resolve_device(config.device)
+    gpus = 0.0
+    least_cpus = config.cpus_per_trial or config.processes_per_trial or 1
+    num_fitting = min(MAX_DEFAULT_WORKERS, _num_cores() // least_cpus)
+    if device == "cuda":
+        gpus = config.gpus_per_trial or 1.0
+        num_fitting = int(torch.cuda.device_count() / gpus)
+        if not num_fitting:
+            raise InputError(
+                f"`the machine has the GPUs of a trial` must hold, but it has "
+                f"{torch.cuda.device_count()} and --gpus-per-trial is {gpus:g}"
+            )
+    num_slots = config.num_workers or max(1, num_fitting)
+    cpus = config.cpus_per_trial or default_threads(num_slots)
+    return Slots(num_slots, TrialResources(cpus=cpus, gpus=gpus), device)
+
+
+def cluster_slots(config: SearchConfig) -> Slots:
+    """The room for a search's trials on the cluster that is connected.
+
+    Raises:
+        InputError: not enough of it for one trial.
+    """
+    from sharedattn.search.executors.ray import executor as ray_tune
+
+    gpus = config.gpus_per_trial
+    if gpus is None:
+        wanted = config.device == "cuda" or (config.device == "auto" and ray_tune.has_gpus())
+        gpus = 1.0 if wanted else 0.0
+    resources = TrialResources(
+        cpus=config.cpus_per_trial or config.processes_per_trial or 1,
+        gpus=gpus,
+        custom=config.resources_per_trial,
+    )
+    num_slots = ray_tune.trial_slots(resources, config.num_workers)
+    return Slots(num_slots, resources, "cuda" if gpus else "cpu")
+
+
+def processes_here(asked: int | None, device: str) -> int:
+    """Processes of a training on this machine.
+
+    Args:
+        asked: so many; None: one.
+        device: where it trains.
+
+    Raises:
+        InputError: none, or more than the GPUs that they are to train on.
+    """
+    num_processes = processes_per_trial(asked, TrialResources(gpus=max(1, asked or 1)), device)
+    if device == "cuda" and torch.cuda.device_count() < num_processes:
+        raise InputError(
+            f"`the machine has a GPU for each process` must hold, but it has "
+            f"{torch.cuda.device_count()} and --processes-per-trial is {num_processes}"
+        )
+    return num_processes
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))

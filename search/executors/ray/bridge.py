@@ -1,0 +1,179 @@
+"""Two threads that take turns: the study loop, and a scheduler that runs its tasks.
+
+A scheduler with a loop of its own, such as Ray Tune's, asks for tasks and brings events; the study
+loop hands tasks in and asks for events. Each is written as if it called the other.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+
+from sharedattn.search.errors import ClusterLostError
+from sharedattn.search.evaluators import Task
+from sharedattn.search.executors.base import Event, Reported
+
+_LONGEST_WAIT_S = 0.2
+
+
+class ClosedError(RuntimeError):
+    """The study loop wants no more: whatever the scheduler is doing ends here."""
+
+
+class Handover:
+    """Passes tasks from the study loop to a scheduler's thread, and events back.
+
+    Like coroutines, only one of the two runs at a time: from an event until the loop waits again
+    the scheduler stands still. By then the loop has recorded the event, answered it and submitted
+    what comes next, so a scheduler never finds an empty queue that is about to be filled; and
+    neither takes the interpreter from the other.
+
+    An event of a ticket that is not in flight is dropped: it is of a task that was taken for lost.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._tasks: deque[tuple[int, Task]] = deque()
+        self._in_flight: set[int] = set()
+        self._events: list[tuple[int, Event]] = []
+        self._answers: dict[int, bool] = {}
+        self._unanswered: int | None = None
+        self._loop_runs = True
+        self._closed = False
+        self._ended = False
+        self._error: BaseException | None = None
+
+    # The study loop's side
+
+    @property
+    def num_in_flight(self) -> int:
+        """Tasks submitted whose last event has not been delivered, and which were not stopped."""
+        return len(self._in_flight)
+
+    def submit(self, ticket: int, task: Task) -> None:
+        """Hand a task to the scheduler."""
+        with self._condition:
+            self._in_flight.add(ticket)
+            self._tasks.append((ticket, task))
+
+    def wait(self, timeout_s: float | None) -> list[tuple[int, Event]]:
+        """Let the scheduler run until there is an event, or the time is up.
+
+        Raises:
+            ClusterLostError: the scheduler has ended.
+            RuntimeError: a report has not been answered.
+        """
+        with self._condition:
+            if self._unanswered is not None:
+                raise RuntimeError(
+                    f"`a report is answered before the next wait` must hold, but ticket "
+                    f"{self._unanswered} waits"
+                )
+            if not self._events:
+                if not self._in_flight:
+                    return []
+                self._loop_runs = False
+                self._condition.notify_all()
+                self._wait_for_event(timeout_s)
+            if self._ended and not self._events:
+                raise ClusterLostError(
+                    f"the cluster went away, {_last_line(self._error)}; run the same command "
+                    f"again, all finished trials are kept"
+                ) from self._error
+            events, self._events = self._events, []
+            for ticket, event in events:
+                if isinstance(event, Reported):
+                    self._unanswered = ticket
+            return events
+
+    def answer(self, ticket: int, goes_on: bool) -> None:
+        """Say whether a task that has reported goes on; one that does not is in flight no more."""
+        with self._condition:
+            self._unanswered = None
+            self._answers[ticket] = goes_on
+            if not goes_on:
+                self._in_flight.discard(ticket)
+
+    def close(self) -> None:
+        """End the scheduler's thread at its next call; nothing is delivered any more."""
+        with self._condition:
+            self._closed = True
+            self._in_flight.clear()
+            self._condition.notify_all()
+
+    # The scheduler's side
+
+    def take(self) -> tuple[int, Task] | None:
+        """The next submitted task; None: there is none for now.
+
+        Raises:
+            ClosedError: the study loop wants no more.
+        """
+        with self._condition:
+            self._check()
+            return self._tasks.popleft() if self._tasks else None
+
+    def check(self) -> None:
+        """Let the scheduler notice that it is to end.
+
+        Raises:
+            ClosedError: the study loop wants no more.
+        """
+        with self._condition:
+            self._check()
+
+    def held(self) -> list[int]:
+        """Tickets of the tasks that the scheduler has taken and that are in flight."""
+        with self._condition:
+            return sorted(self._in_flight - {ticket for ticket, _ in self._tasks})
+
+    def deliver(self, ticket: int, event: Event) -> bool:
+        """Give an event to the study loop, and let it run until it waits again.
+
+        Returns:
+            Whether the task goes on.
+
+        Raises:
+            ClosedError: the study loop wants no more.
+        """
+        with self._condition:
+            self._check()
+            if ticket not in self._in_flight:
+                return False
+            if not isinstance(event, Reported):
+                self._in_flight.discard(ticket)
+            self._events.append((ticket, event))
+            self._loop_runs = True
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._closed or not self._loop_runs)
+            self._check()
+            return self._answers.pop(ticket, False)
+
+    def end(self, error: BaseException | None) -> None:
+        """Say that the scheduler has ended, and of what."""
+        with self._condition:
+            self._ended = True
+            self._error = error
+            self._condition.notify_all()
+
+    def _wait_for_event(self, timeout_s: float | None) -> None:
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not self._events and not self._ended:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return
+            # By short waits: a Ctrl-C that the system gives to another thread, such as one of
+            # Ray's, is seen by this one only when it runs.
+            self._condition.wait(min(remaining, _LONGEST_WAIT_S))
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("the study loop wants no more")
+
+
+def _last_line(error: BaseException | None) -> str:
+    """What an error says at its end, where a nested traceback names the cause."""
+    lines = str(error).strip().splitlines() if error is not None else []
+    return f"Ray says: {lines[-1].strip()}" if lines else "and does not say why"

@@ -1,0 +1,1 @@
+"""The study loop: proposing, judging and confirming placements."""

@@ -1,0 +1,524 @@
+"""Backbones: which timm models are understood, their sizes, and networks built from them.
+
+A family is one file; a new one is that file and its place in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, lru_cache, partial
+from itertools import islice
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from sharedattn.backbones.ceit import CEIT
+from sharedattn.backbones.deepvit import DEEPVIT
+from sharedattn.backbones.family import MAX_NUMBER, Family, stage_numbers
+from sharedattn.backbones.hvt import HVT
+from sharedattn.backbones.meta import without_storage
+from sharedattn.backbones.pvt import PVT
+from sharedattn.backbones.pvt_v2 import PVT_V2
+from sharedattn.backbones.swin import SWIN
+from sharedattn.backbones.t2t import T2T
+from sharedattn.backbones.vit import VIT
+from sharedattn.errors import InputError
+from sharedattn.networks.legality import (
+    canonical_envelope,
+    canonical_placement,
+    check_maps,
+    check_options,
+    check_placement,
+    used_options,
+)
+from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    Keyword,
+    Kind,
+    LayerChoice,
+    NetworkSpec,
+    Placement,
+)
+from sharedattn.placement.shape import BackboneShape, StageShape
+
+__all__ = [
+    "FAMILIES",
+    "BackboneShape",
+    "StageShape",
+    "build",
+    "build_network",
+    "canonical",
+    "describe",
+    "resolve",
+    "timm_weights",
+]
+
+FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
+
+
+@lru_cache(maxsize=1024)
+def describe(backbone: BackboneSpec, *, recorded: bool = False) -> BackboneShape:
+    """Sizes of a backbone with its options, read from a build without storage.
+
+    Args:
+        backbone: the backbone; its keywords need not be canonical.
+        recorded: whether a network of it exists and is to be had as it is: image sizes that cut
+            off pixels, which earlier versions accepted, are then no error.
+
+    Returns:
+        The sizes, stage by stage, at the backbone's image size.
+
+    Raises:
+        InputError: an unknown name or keyword, a value that builds no model, or a model whose
+            blocks are not understood; an image size of which pixels would be cut off; options
+            that mean nothing on this backbone.
+    """
+    (shape, values), options = _read(backbone), backbone.options
+    if not recorded:
+        _check_seen(backbone, shape.image_size, values)
+    check_options(shape, options)
+    if options.handover == "previous":
+        shape = replace(
+            shape,
+            stages=tuple(
+                replace(stage, attention=replace(stage.attention, score_groups=()))
+                for stage in shape.stages
+            ),
+        )
+    return shape
+
+
+@lru_cache(maxsize=1024)
+def canonical(backbone: BackboneSpec) -> BackboneSpec:
+    """The one spec of all those that build this backbone by the same name.
+
+    Keywords that change nothing, an image size equal to the default and timm's tag of pretrained
+    weights are left out; those that stay have the values that the built model shows (`mlp_ratio=2`
+    and, of 64 channels, `mlp_ratio=2.001` become 2.0). What was given decides nothing else.
+
+    Raises:
+        InputError: as `describe`, except that it takes every image size.
+    """
+    shape, values = _read(backbone)
+    _, own_values = _plain(backbone.name)
+    kept = {key: value for key, value in values.items() if value != own_values[key]}
+    # A keyword's default may follow from the others: then its own value has to be said.
+    if not _builds_the_same(replace(backbone, keywords=tuple(kept.items())), shape, values):
+        kept = dict(values)
+    for key in sorted(kept):
+        rest = {k: v for k, v in kept.items() if k != key}
+        if _builds_the_same(replace(backbone, keywords=tuple(rest.items())), shape, values):
+            kept = rest
+    # timm's tag after a dot names pretrained weights, not another network.
+    name = backbone.name.partition(".")[0]
+    smallest = replace(backbone, name=name, keywords=tuple(kept.items()))
+    default_size = replace(smallest, image_size=None)
+    return default_size if _builds_the_same(default_size, shape, values) else smallest
+
+
+def resolve(spec: NetworkSpec) -> NetworkSpec:
+    """The spec with its backbone canonical and its placement canonical on it, and checked.
+
+    This is a network's identity: options of the backbone that no layer of the placement uses are
+    the defaults, so that equal networks have one key wherever they were found.
+
+    Raises:
+        InputError: as `describe`; or a placement with other stages or more layers than the
+            backbone has, or that it cannot carry (`sharedattn.networks.legality`).
+    """
+    shape = describe(spec.backbone)
+    _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
+    check_placement(shape, spec.backbone.options, spec.placement)
+    backbone, placement = canonical(spec.backbone), canonical_placement(shape, spec.placement)
+    options = used_options(_read(backbone)[0], backbone.options, placement)
+    return NetworkSpec(replace(backbone, options=options), placement)
+
+
+def build_network(
+    backbone: BackboneSpec,
+    members: Envelope | Placement,
+    *,
+    fused: bool = True,
+    drop_path_rate: float = 0.0,
+    recorded: bool = False,
+) -> Network:
+    """A network that can run every placement in an envelope, or a single one.
+
+    Args:
+        backbone: the backbone.
+        members: per layer position, what the network must be able to do; or the placement that it
+            is for alone, which it runs where none is named.
+        fused: whether attention uses the fused kernel; the results agree to rounding.
+        drop_path_rate: stochastic depth of the backbone's last block, growing linearly from 0 at
+            its first; a block has the same rate in networks of any depth.
+        recorded: as `describe`.
+
+    Returns:
+        The network, as timm initialises it, on torch's default device, in training mode.
+
+    Raises:
+        InputError: as `describe`; or an envelope with other stages or more layers than the
+            backbone has, or maps that are too large; or a placement that it cannot carry.
+    """
+    shape = describe(backbone, recorded=recorded)
+    only_placement = members if isinstance(members, Placement) else None
+    what = "the envelope" if only_placement is None else str(only_placement)
+    _check_depths(backbone, shape, what, tuple(map(len, members.stages)))
+    if only_placement is not None:
+        check_placement(shape, backbone.options, only_placement)
+        only_placement = canonical_placement(shape, only_placement)
+    envelope = members if isinstance(members, Envelope) else Envelope.of(members)
+    envelope = canonical_envelope(shape, envelope)
+    _check_envelope(shape, envelope)
+    family, _ = _plain(backbone.name)
+    model = _make(backbone, family, drop_path_rate=drop_path_rate)
+    plan = NetworkPlan(
+        backbone=backbone,
+        envelope=envelope,
+        only_placement=only_placement,
+        shape=shape,
+        fused=fused,
+        drop_path_rate=drop_path_rate,
+    )
+    return family.make_network(model, plan)
+
+
+def build(
+    spec: NetworkSpec,
+    *,
+    fused: bool = True,
+    drop_path_rate: float = 0.0,
+    recorded: bool = False,
+) -> Network:
+    """The stand-alone network of one placement; arguments and errors as `build_network`."""
+    return build_network(
+        spec.backbone,
+        spec.placement,
+        fused=fused,
+        drop_path_rate=drop_path_rate,
+        recorded=recorded,
+    )
+
+
+def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
+    """timm's pretrained weights of a backbone, by timm's own loader, which may download them.
+
+    timm fits them to the backbone's image size and channels where it can.
+
+    Args:
+        backbone: one of timm's names, its tag of weights among them or not.
+
+    Returns:
+        The model's state dict, on the CPU.
+
+    Raises:
+        InputError: as `describe`; a name of which timm has no weights, weights for another number
+            of classes or another shape, or that cannot be fetched or read.
+    """
+    describe(backbone)
+    family, _ = _plain(backbone.name)
+    config = None
+    if backbone.name not in _own_names():
+        config = timm.models.get_pretrained_cfg(backbone.name, allow_unregistered=False)
+    if config is None or not config.has_weights:
+        raise InputError(
+            f"`timm has weights of the backbone` must hold, but it has none of {backbone.name!r}; "
+            f"name a file in place of timm, or a backbone of timm's with weights"
+        )
+    if config.num_classes != backbone.num_classes:
+        raise InputError(
+            f"`the weights have a head of the network's classes` must hold, but timm's of "
+            f"{backbone.name} have {config.num_classes} and the network {backbone.num_classes}; "
+            f"write num_classes={config.num_classes}, or train them on your classes first"
+        )
+    try:
+        with torch.device("cpu"):
+            model = _make(backbone, family, pretrained=True)
+    # Hubs and loaders raise OSError where nothing can be had, timm RuntimeError on other shapes.
+    except (OSError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(
+            f"`timm's weights of {backbone} can be had` must hold, but {why}; where they cannot "
+            f"be downloaded name a file in place of timm"
+        ) from error
+    state: dict[str, Tensor] = model.state_dict()
+    return state
+
+
+def _check_depths(
+    backbone: BackboneSpec, shape: BackboneShape, what: str, depths: tuple[int, ...]
+) -> None:
+    largest = tuple(stage.max_depth for stage in shape.stages)
+    if len(depths) != len(largest):
+        raise InputError(
+            f"`as many stages as the backbone` must hold, but {what} has {len(depths)} and "
+            f"{backbone.name} has {len(largest)}"
+        )
+    for stage, (depth, most) in enumerate(zip(depths, largest, strict=True)):
+        if depth > most:
+            deeper = _deeper(backbone, tuple(map(max, depths, largest)))
+            raise InputError(
+                f"`layers of a stage <= the backbone's` must hold, but stage {stage + 1} of "
+                f"{what} has {depth} and {backbone.name} has {most}; use fewer layers, or a "
+                f"deeper backbone" + ("" if deeper is None else f" such as {deeper}")
+            )
+
+
+def _deeper(backbone: BackboneSpec, depths: tuple[int, ...]) -> BackboneSpec | None:
+    """The backbone with so many layers in each stage, where its keywords can say it."""
+    family, _ = _plain(backbone.name)
+    keywords = dict(backbone.keywords)
+    if "depths" in family.keywords:
+        keywords["depths"] = stage_numbers(depths)
+    elif len(depths) == 1:
+        [keywords["depth"]] = depths
+    else:
+        return None
+    return replace(backbone, keywords=tuple(keywords.items()))
+
+
+def _check_envelope(shape: BackboneShape, envelope: Envelope) -> None:
+    for stage, positions in zip(shape.stages, envelope.stages, strict=True):
+        for position in positions:
+            for form in position.forms_of(Kind.LESS):
+                check_maps(stage, LayerChoice(Kind.LESS, form=form))
+
+
+def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:
+    """The model of a backbone of a family, on torch's default device."""
+    arguments |= {key: family.keywords[key].to_argument(value) for key, value in backbone.keywords}
+    arguments |= {"in_chans": backbone.in_chans, "num_classes": backbone.num_classes}
+    if backbone.image_size is not None and family.default_image_size is None:
+        arguments["img_size"] = backbone.image_size
+    return _constructor(backbone.name)(**arguments)
+
+
+def _own_names() -> dict[str, Callable[..., Any]]:
+    """The names that are not timm's, each with what builds its model."""
+    names: dict[str, Callable[..., Any]] = {}
+    for family in FAMILIES:
+        names |= {family.base_name: family.model_class, **family.names}
+    return names
+
+
+def _constructor(name: str) -> Callable[..., Any]:
+    """What builds the model called `name`: a family's class, or timm's registry.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    own = _own_names()
+    if name in own:
+        return own[name]
+    if timm.is_model(name):
+        _check_tag(name)
+        return partial(timm.create_model, name)
+    near = difflib.get_close_matches(name, [*own, *timm.list_models()])
+    raise InputError(
+        f"`a backbone is {', '.join(own)} or a name of timm's` must "
+        f"hold, but got {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    )
+
+
+def _check_tag(name: str) -> None:
+    """Refuse a tag of weights that timm does not know.
+
+    Raises:
+        InputError: such a tag. Names those that there are.
+    """
+    architecture, _, tag = name.partition(".")
+    known = [key.partition(".")[2] for key in timm.models.get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in known:
+        raise InputError(
+            f"`{name}` has a tag of weights that timm does not know; of {architecture} it has "
+            f"{', '.join(filter(None, known)) or 'none'}"
+        )
+
+
+@cache
+def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
+    """The family of the model called `name`, and the model's own value of every keyword.
+
+    Raises:
+        InputError: an unknown name, or a model that no family understands.
+    """
+    constructor = _constructor(name)
+    with without_storage():
+        # Some of timm's names have no classifier of their own; every network here has one.
+        model = constructor(num_classes=1)
+    for family in FAMILIES:
+        if type(model) is family.model_class:
+            _, values = _read_as(name, family, model, None)
+            return family, values
+    raise InputError(
+        f"`a backbone is of a family that is understood` must hold, but {name!r} is a "
+        f"{type(model).__name__}; understood are "
+        + ", ".join(f"{f.model_class.__name__} ({f.base_name})" for f in FAMILIES)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
+    """Sizes, and the value of every keyword as the built model shows it."""
+    family, own_values = _plain(backbone.name)
+    _check_keywords(backbone, family, own_values)
+    try:
+        with without_storage():
+            model = _make(backbone, family)
+    # What is raised on values that fit no model: timm validates by assertions, and by the way.
+    except (
+        AssertionError,
+        IndexError,
+        OverflowError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+    ) as error:
+        # What follows the first line is torch's stack.
+        what = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"backbone {str(backbone)!r} cannot be built: {what}"
+            + _missing_stage_numbers(backbone, family, own_values)
+        ) from error
+    shape, values = _read_as(str(backbone), family, model, backbone.image_size)
+    _check_ratios(backbone, family, values)
+    return shape, values
+
+
+def _read_as(
+    name: str, family: Family, model: Any, image_size: int | None
+) -> tuple[BackboneShape, dict[str, Keyword]]:
+    """The sizes of a model, and the value of every keyword; errors carry its name."""
+    try:
+        shape = family.describe(model, image_size or family.default_image_size)
+        return shape, family.read_keywords(model)
+    except InputError as error:
+        raise InputError(f"backbone {name!r}: {error}") from error
+
+
+def _check_seen(backbone: BackboneSpec, image_size: int, values: dict[str, Keyword]) -> None:
+    """Refuse an image size of which the last rows and columns reach nothing.
+
+    A named model at its own size is what its name says, cut off or not.
+
+    Raises:
+        InputError: names the nearest sizes that fit.
+    """
+    family, own_values = _plain(backbone.name)
+    num_cut = image_size - family.seen_pixels(values, image_size)
+    if not num_cut:
+        return
+    own_size = _read(BackboneSpec(name=backbone.name))[0].image_size
+    own_cut = own_size - family.seen_pixels(own_values, own_size)
+    if (image_size, num_cut) == (own_size, own_cut):
+        return
+    nearest = [
+        str(size)
+        for sizes in (range(image_size - 1, 0, -1), range(image_size + 1, MAX_NUMBER + 1))
+        for size in islice((s for s in sizes if family.seen_pixels(values, s) == s), 1)
+        if _can_be_built(replace(backbone, image_size=size))
+    ]
+    raise InputError(
+        f"`image_size` {image_size} does not fit backbone {str(backbone)!r}: the last "
+        + ("row and column" if num_cut == 1 else f"{num_cut} rows and columns")
+        + f" of pixels would be cut off; use {' or '.join(nearest) or 'another size'}"
+    )
+
+
+def _can_be_built(backbone: BackboneSpec) -> bool:
+    try:
+        _read(backbone)
+    except InputError:
+        return False
+    return True
+
+
+def _check_ratios(backbone: BackboneSpec, family: Family, values: dict[str, Keyword]) -> None:
+    """Refuse a ratio of which no channel is left: models take 1 in its place."""
+    for key, value in backbone.keywords:
+        pairs = zip(_numbers(family, key, value), _numbers(family, key, values[key]), strict=True)
+        if any(asked < 1 <= built for asked, built in pairs):
+            raise InputError(
+                f"`{key} leaves a channel` must hold, but got {key}={value}, of which nothing is "
+                f"left; raise it"
+            )
+
+
+def _numbers(family: Family, key: str, value: Keyword) -> list[float]:
+    """The numbers of a keyword's value; none of a truth value or a word."""
+    if isinstance(value, str):
+        return [float(part) for part in value.split("-")] if family.keywords[key].per_stage else []
+    return [] if isinstance(value, bool) else [float(value)]
+
+
+def _check_keywords(
+    backbone: BackboneSpec, family: Family, own_values: dict[str, Keyword]
+) -> None:
+    for key, value in backbone.keywords:
+        rule = family.keywords.get(key)
+        if rule is None:
+            raise InputError(
+                f"`{key}` is no keyword of {backbone.name}; known: "
+                + ", ".join(sorted(family.keywords))
+                + ", in_chans, num_classes and the mechanism options"
+            )
+        if rule.per_stage:
+            depths = dict(backbone.keywords).get("depths", own_values["depths"])
+            if isinstance(value, bool) or _num_stages(value) != _num_stages(depths):
+                raise InputError(
+                    f"`one number a stage, such as 2-2-6-2` must hold, but got {key}={value} with "
+                    f"depths={depths}; write as many numbers as depths has"
+                )
+        else:
+            kind = type(own_values[key])
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise InputError(f"`{key}` is of type {kind.__name__}, but got {value!r}")
+        if not isinstance(value, bool | str):
+            if not (value > 0 or (value == 0 and rule.may_be_zero)):
+                least = ">= 0" if rule.may_be_zero else "> 0"
+                raise InputError(f"`{key} {least}` must hold, but got {key}={value}")
+            _check_most(key, value, rule.most)
+    _check_most("in_chans", backbone.in_chans, MAX_NUMBER)
+    _check_most("num_classes", backbone.num_classes, MAX_NUMBER)
+    _check_most("image_size", backbone.image_size or 1, MAX_NUMBER)
+
+
+def _check_most(key: str, value: float, most: int) -> None:
+    if value > most:
+        raise InputError(f"`{key} <= {most:,}` must hold, but got {key}={value}")
+
+
+def _num_stages(value: Keyword) -> int:
+    return value.count("-") + 1 if isinstance(value, str) else 1
+
+
+def _missing_stage_numbers(
+    backbone: BackboneSpec, family: Family, own_values: dict[str, Keyword]
+) -> str:
+    """Names the keywords that are left out, though `depths` is for another number of stages."""
+    given = dict(backbone.keywords)
+    depths = given.get("depths", own_values.get("depths", 1))
+    missing = [
+        key
+        for key, rule in family.keywords.items()
+        if rule.per_stage
+        and key not in given
+        and _num_stages(own_values[key]) != _num_stages(depths)
+    ]
+    return f"; with depths={depths}, give {', '.join(missing)} too" if missing else ""
+
+
+def _builds_the_same(
+    backbone: BackboneSpec, shape: BackboneShape, values: dict[str, Keyword]
+) -> bool:
+    try:
+        return _read(backbone) == (shape, values)
+    except InputError:
+        return False

@@ -1,0 +1,1 @@
+"""What a placement costs: parameters, MACs, attention memory, latency."""

@@ -1,0 +1,126 @@
+"""Two counters that judge the closed-form cost on built networks, neither of them ours.
+
+fvcore counts a traced network by operator, with handlers for fused attention and for a batched
+product with a sum, which it does not know. torch's FlopCounterMode counts matrix products and
+convolutions as they run. Both see a network of one placement, in eval mode, with one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from sharedattn.networks.network import Network
+
+FREE_OPERATORS = frozenset(
+    {
+        "aten::add",
+        "aten::div",
+        "aten::eye",
+        "aten::gelu",
+        "aten::index",
+        "aten::im2col",
+        "aten::log_softmax",
+        "aten::max_pool1d",
+        "aten::max_pool2d",
+        "aten::mean",
+        "aten::mul",
+        "aten::pad",
+        "aten::relu",
+        "aten::repeat_interleave",
+        "aten::roll",
+        "aten::rsub",
+        "aten::sigmoid",
+        "aten::softmax",
+        "aten::sub",
+        "aten::tanh",
+        "aten::zeros_like",
+    }
+)
+"""Operators that fvcore does not know and that cost nothing by its convention."""
+
+
+def fvcore_macs(network: Network) -> int:
+    """Multiply-accumulates for one image, as fvcore counts them.
+
+    Args:
+        network: a network of one placement.
+
+    Returns:
+        fvcore's total: a multiply-add is 1, layer norm 5 an element.
+
+    Raises:
+        RuntimeError: the network runs an operator that fvcore does not know and that is not
+            known to be free.
+    """
+    with _one_image(network) as image:
+        analysis = (
+            FlopCountAnalysis(network, image)
+            .set_op_handle("aten::scaled_dot_product_attention", _fused_attention_macs)
+            .set_op_handle("aten::baddbmm", _batched_product_macs)
+            .unsupported_ops_warnings(False)
+            .uncalled_modules_warnings(False)
+            .tracer_warnings("none")
+        )
+        macs = int(analysis.total())
+        unknown = sorted(set(analysis.unsupported_ops()) - FREE_OPERATORS)
+        if unknown:
+            raise RuntimeError(
+                f"`every operator is counted or free` must hold, but fvcore does not know "
+                f"{', '.join(unknown)}; give it a handler, or list it in FREE_OPERATORS"
+            )
+        return macs
+
+
+def matmul_macs(network: Network) -> int:
+    """Multiply-accumulates of matrix products and convolutions, as torch counts them.
+
+    Attention maps are asked for, so that attention runs as the two products it is: torch counts
+    the fused kernel as 0 on a CPU.
+
+    Args:
+        network: a network of one placement.
+
+    Returns:
+        FlopCounterMode's total, halved: it counts 2 for a multiply-add.
+    """
+    with _one_image(network) as image, FlopCounterMode(display=False) as counter:
+        network.run(image, collect={"attention"})
+    flops: int = counter.get_total_flops()
+    return flops // 2
+
+
+@contextmanager
+def _one_image(network: Network) -> Iterator[Tensor]:
+    """An image for a network that is in eval mode, without gradients, meanwhile."""
+    training = network.training
+    network.eval()
+    size = network.shape.image_size
+    parameter = next(network.parameters())
+    try:
+        with torch.no_grad():
+            yield parameter.new_zeros(1, network.backbone.in_chans, size, size)
+    finally:
+        network.train(training)
+
+
+def _fused_attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """Queries times keys, and the maps times values: 2 B H N M K."""
+    B, H, N, K = get_shape(inputs[0])
+    M = get_shape(inputs[1])[-2]
+    macs: int = 2 * B * H * N * M * K
+    return macs
+
+
+def _batched_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """(B, N, R) times (B, R, D), a sum with it being free: B N R D."""
+    B, N, R = get_shape(inputs[1])
+    macs: int = B * N * R * get_shape(inputs[2])[-1]
+    return macs

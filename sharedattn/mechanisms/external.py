@@ -1,0 +1,150 @@
+"""External attention: tokens attend to a small learned memory instead of to each other.
+
+"Beyond Self-attention: External Attention using Two Linear Layers for Visual Tasks" (TPAMI,
+arXiv:2105.02358): linear in tokens. Tokens meet only in the double normalisation, a softmax over
+tokens followed by a division by the sum over slots.
+
+Departures from the paper: the double norm is taken in log space, as a softmax over slots of the
+log-softmax over tokens, which is the same function without the 1e-9 of the published code. The
+single-head form has no query bias and no bias on the key memory: both add a constant along tokens,
+which vanishes under the softmax over tokens.
+
+Shape letters: B batch, N tokens, D embed_dim, G external heads, K head_dim, S slots, c expansion.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sharedattn.mechanisms.scores import sums_dtype
+
+
+def double_norm(logits_NS: Tensor) -> Tensor:
+    """Softmax over tokens, then division by the sum over slots.
+
+    Args:
+        logits_NS: (..., N, S), tokens on the second axis from the end, slots on the last.
+
+    Returns:
+        (..., N, S), of the logits' dtype; the slots of each token sum to 1.
+    """
+    # exp(l_ij) / sum_j exp(l_ij) with l = log_softmax over i: a softmax of l over j. Rounded to
+    # half precision, l ~ -log N would be off by more than the logits of some slots differ, so
+    # both norms are in float32; their dtype is given, because autocast leaves it to the device.
+    dtype = sums_dtype(logits_NS)
+    log_NS = torch.log_softmax(logits_NS, dim=-2, dtype=dtype)
+    return torch.softmax(log_NS, dim=-1, dtype=dtype).to(logits_NS.dtype)
+
+
+class ExternalAttention(nn.Module):
+    """Single-head external attention: out = double_norm(Q M_k^T) M_v, then an output projection.
+
+    Attributes:
+        query: D -> D without bias.
+        memory_key: M_k, (S, D).
+        memory_value: M_v, (S, D); begins as a copy of M_k and is a parameter of its own.
+        proj: D -> D with bias.
+    """
+
+    def __init__(self, embed_dim: int, max_slots: int) -> None:
+        """Memories of `max_slots` slots; a call may use fewer, from the first on."""
+        super().__init__()
+        self.query = nn.Linear(embed_dim, embed_dim, bias=False)
+        self.memory_key = nn.Parameter(torch.empty(max_slots, embed_dim))
+        self.memory_value = nn.Parameter(torch.empty(max_slots, embed_dim))
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The memories alone: M_k as torch initialises a linear map from D, M_v its copy."""
+        bound = 1 / math.sqrt(self.memory_key.shape[1])
+        nn.init.uniform_(self.memory_key, -bound, bound)
+        with torch.no_grad():
+            self.memory_value.copy_(self.memory_key)
+
+    def forward(self, x_BND: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+        """Attend to the first `slots` slots.
+
+        Args:
+            x_BND: (B, N, D).
+            slots: S, at most the slots the memories hold.
+
+        Returns:
+            Tokens (B, N, D), and the maps (B, 1, N, S).
+        """
+        logits_BNS = F.linear(self.query(x_BND), self.memory_key[:slots])
+        maps_BNS = double_norm(logits_BNS)
+        out_BND = F.linear(maps_BNS, self.memory_value[:slots].t())
+        return self.proj(out_BND), maps_BNS.unsqueeze(1)
+
+
+class MultiHeadExternalAttention(nn.Module):
+    """The multi-head form of the paper's code: wider queries, more heads, one memory for all.
+
+    The query widens to c D in G = c H heads of K = D / H channels each; key and value memory are
+    linear maps K -> S and S -> K with biases, shared by all heads.
+
+    Attributes:
+        query: D -> c D.
+        memory_key: K -> S.
+        memory_value: S -> K.
+        proj: c D -> D.
+        num_external_heads: G = c H.
+    """
+
+    def __init__(self, embed_dim: int, max_slots: int, num_heads: int, expansion: int) -> None:
+        """Memories of `max_slots` slots; a call may use fewer, from the first on."""
+        super().__init__()
+        head_dim = embed_dim // num_heads
+        self.num_external_heads = expansion * num_heads
+        self.query = nn.Linear(embed_dim, expansion * embed_dim)
+        self.memory_key = nn.Linear(head_dim, max_slots)
+        self.memory_value = nn.Linear(max_slots, head_dim)
+        self.proj = nn.Linear(expansion * embed_dim, embed_dim)
+
+    def forward(self, x_BND: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+        """Attend to the first `slots` slots.
+
+        Args:
+            x_BND: (B, N, D).
+            slots: S, at most the slots the memories hold.
+
+        Returns:
+            Tokens (B, N, D), and the maps (B, G, N, S).
+        """
+        B, N, _ = x_BND.shape
+        q_BGNK = self.query(x_BND).reshape(B, N, self.num_external_heads, -1).transpose(1, 2)
+        logits_BGNS = F.linear(
+            q_BGNK, self.memory_key.weight[:slots], self.memory_key.bias[:slots]
+        )
+        maps_BGNS = double_norm(logits_BGNS)
+        out_BGNK = F.linear(maps_BGNS, self.memory_value.weight[:, :slots], self.memory_value.bias)
+        return self.proj(out_BGNK.transpose(1, 2).flatten(2)), maps_BGNS
+
+
+def params(embed_dim: int, slots: int) -> int:
+    """Parameters of the single-head form: 2 D^2 + D + 2 S D."""
+    D, S = embed_dim, slots
+    return 2 * D**2 + D + 2 * S * D
+
+
+def macs(num_tokens: int, embed_dim: int, slots: int) -> int:
+    """Multiply-accumulates of the single-head form for one image: 2 N D^2 + 2 N S D."""
+    N, D, S = num_tokens, embed_dim, slots
+    return 2 * N * D**2 + 2 * N * S * D
+
+
+def multi_head_params(embed_dim: int, num_heads: int, slots: int, expansion: int) -> int:
+    """Parameters of the multi-head form: 2 c D^2 + c D + D + 2 S K + S + K."""
+    D, S, c = embed_dim, slots, expansion
+    K = D // num_heads
+    return 2 * c * D**2 + c * D + D + 2 * S * K + S + K
+
+
+def multi_head_macs(num_tokens: int, embed_dim: int, slots: int, expansion: int) -> int:
+    """Multiply-accumulates of the multi-head form for one image: 2 c N D^2 + 2 c N S D."""
+    return expansion * macs(num_tokens, embed_dim, slots)

@@ -1,0 +1,203 @@
+"""Vanilla self-attention, with the values and the output that less attention shares.
+
+Vaswani et al. 2017 (arXiv:1706.03762), in timm's layout: one linear map gives queries, keys and
+values. The scores are handed out, so that a later layer can reuse them.
+
+Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sharedattn.mechanisms.scores import Scores, attend
+
+
+class ScoredAttention(nn.Module, ABC):
+    """Multi-head attention whose scores are made apart from their use, so that others reuse them.
+
+    Attributes:
+        proj: output projection, D -> D.
+        num_heads: H.
+        scale: 1 / sqrt(K), of the scores.
+        fused: whether `scaled_dot_product_attention` is used where no map is asked for.
+        own_scores: whether there are queries and keys, beside values and output projection.
+    """
+
+    proj: nn.Linear
+
+    def __init__(self, embed_dim: int, num_heads: int, *, own_scores: bool, fused: bool) -> None:
+        """H = `num_heads` divides `embed_dim`; for the others see the attributes."""
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (embed_dim // num_heads) ** -0.5
+        self.fused = fused
+        self.own_scores = own_scores
+
+    @abstractmethod
+    def scores_and_values(self, x_BND: Tensor) -> tuple[Scores, Tensor]:
+        """Scores, and values (B, H, M, K), of tokens (B, N, D)."""
+
+    @abstractmethod
+    def values(self, x_BND: Tensor) -> Tensor:
+        """Values (B, H, M, K) alone, of tokens (B, N, D)."""
+
+    def forward(
+        self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend and project.
+
+        Args:
+            scores: this layer's own, or those it reuses.
+            v_BHMK: (B, H, M, K), this layer's own values.
+            with_maps: compute the attention explicitly and return its maps.
+
+        Returns:
+            Tokens (B, N, D), and the maps (B, H, N, M) where asked for, else None.
+        """
+        out_BHNK, maps_BHNM = attend(scores, v_BHMK, fused=self.fused and not with_maps)
+        out_BND = self.proj(out_BHNK.transpose(1, 2).flatten(2))
+        return out_BND, maps_BHNM if with_maps else None
+
+    def attend_own(
+        self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward` of a vanilla layer; what a family does to its own maps alone goes here."""
+        out: tuple[Tensor, Tensor | None] = self(scores, v_BHMK, with_maps=with_maps)
+        return out
+
+
+class SelfAttention(ScoredAttention):
+    """Multi-head self-attention: softmax(Q K^T / sqrt(K)) V, then an output projection.
+
+    The linear maps are taken over, not copied, so timm's weights and names stay as they are. A
+    family whose attention differs overrides what differs.
+
+    Attributes:
+        qkv: queries, keys and values in this order, D -> 3 D; absent without `own_scores`.
+        v: the values alone, D -> D; only without `own_scores`.
+    """
+
+    def __init__(
+        self,
+        qkv: nn.Linear,
+        proj: nn.Linear,
+        num_heads: int,
+        *,
+        own_scores: bool = True,
+        fused: bool = True,
+    ) -> None:
+        """Take over the linear maps.
+
+        Args:
+            qkv: D -> 3 D, rows in the order queries, keys, values.
+            proj: D -> D.
+            num_heads: H; divides D.
+            own_scores: False for a layer that only ever reuses scores: it keeps a copy of the
+                value rows and neither queries nor keys.
+            fused: see the attribute.
+        """
+        super().__init__(qkv.in_features, num_heads, own_scores=own_scores, fused=fused)
+        if own_scores:
+            self.qkv = qkv
+        else:
+            self.v = last_rows(qkv)
+        self.proj = proj
+
+    def scores_and_values(self, x_BND: Tensor) -> tuple[Scores, Tensor]:
+        """Scores, and values (B, H, N, K), of tokens (B, N, D)."""
+        B, N, _ = x_BND.shape
+        # Unbound before the heads move forward: the gradient is then stacked in one copy.
+        q_BNHK, k_BNHK, v_BNHK = self.qkv(x_BND).view(B, N, 3, self.num_heads, -1).unbind(2)
+        scores = Scores(q_BNHK.transpose(1, 2), k_BNHK.transpose(1, 2), self.scale)
+        return scores, v_BNHK.transpose(1, 2)
+
+    def values(self, x_BND: Tensor) -> Tensor:
+        """Values (B, H, N, K) alone, of tokens (B, N, D)."""
+        B, N, _ = x_BND.shape
+        v_BND = linear_rows(self.qkv, x_BND) if self.own_scores else self.v(x_BND)
+        return v_BND.reshape(B, N, self.num_heads, -1).transpose(1, 2)
+
+
+def last_rows(joint: nn.Linear) -> nn.Linear:
+    """The last D rows of a joint map from D channels, its values, as a map of their own."""
+    D = joint.in_features
+    like = {"device": joint.weight.device, "dtype": joint.weight.dtype}
+    v = nn.Linear(D, D, bias=joint.bias is not None, **like)
+    with torch.no_grad():
+        v.weight.copy_(joint.weight[-D:])
+        if joint.bias is not None:
+            v.bias.copy_(joint.bias[-D:])
+    return v
+
+
+def linear_rows(joint: nn.Module, x_BND: Tensor) -> Tensor:
+    """What the last D rows of a joint map give, its values, (B, N, D)."""
+    if not isinstance(joint, nn.Linear):
+        # Parameters of its own for each part (attention/joint.py): this one's alone are used.
+        last_BND: Tensor = joint.last(x_BND)  # type: ignore[operator]
+        return last_BND
+    D = joint.in_features
+    bias = None if joint.bias is None else joint.bias[-D:]
+    return F.linear(x_BND, joint.weight[-D:], bias)
+
+
+def params(embed_dim: int, *, qkv_bias: bool, proj_bias: bool) -> int:
+    """Parameters of a vanilla layer's attention: 4 D^2, plus 3 D and D for the biases."""
+    D = embed_dim
+    return 4 * D**2 + 3 * D * qkv_bias + D * proj_bias
+
+
+def macs(
+    num_tokens: int,
+    embed_dim: int,
+    *,
+    num_keys: int | None = None,
+    num_windows: int = 1,
+) -> int:
+    """Multiply-accumulates of a vanilla layer's attention for one image.
+
+    Queries, keys, values, output projection, and the two token-token products; softmax and biases
+    cost nothing. With W windows of n queries and m keys:
+
+        macs = W * (2*n*D**2 + 2*m*D**2 + 2*n*m*D)
+
+    which is 4*N*D**2 + 2*N**2*D in one window of N queries and keys.
+
+    Args:
+        num_tokens: n, queries of a window, prefix tokens included; > 0.
+        embed_dim: D; > 0.
+        num_keys: m; as many as queries where left out.
+        num_windows: W.
+
+    Returns:
+        MACs, one multiply-add being 1. The number of heads does not matter.
+    """
+    n, D, W = num_tokens, embed_dim, num_windows
+    m = n if num_keys is None else num_keys
+    return W * (2 * n * D**2 + 2 * m * D**2 + 2 * n * m * D)
+
+
+def head_mixing_params(num_heads: int) -> int:
+    """Parameters of mixing maps over heads: a 1 x 1 convolution with bias, and a batch norm."""
+    H = num_heads
+    return H**2 + H + 2 * H
+
+
+def head_mixing_norm_macs(
+    num_queries: int, num_keys: int, num_heads: int, *, num_windows: int = 1
+) -> int:
+    """What the batch norm over mixed maps counts in eval mode: 2 an element."""
+    return 2 * num_windows * num_heads * num_queries * num_keys
+
+
+def head_mixing_macs(
+    num_queries: int, num_keys: int, num_heads: int, *, num_windows: int = 1
+) -> int:
+    """Multiply-accumulates of mixing maps over heads, for one image: W n m (H^2 + 2 H)."""
+    n, m, H, W = num_queries, num_keys, num_heads, num_windows
+    return W * n * m * H**2 + head_mixing_norm_macs(n, m, H, num_windows=W)

@@ -1,0 +1,1 @@
+"""Supernets: one network trained for every placement of a space."""

@@ -1,0 +1,95 @@
+"""Statistics of batch norms for each prefix of placements, recalibrated where they are shared.
+
+Shared weights see other tokens in every placement, and the running statistics of their batch norms
+are a mixture of all. What a batch norm sees depends on the layers before it alone, so statistics
+of one prefix serve all placements that begin with it: they are counted once a node of the tree, as
+the mean over batches of what a norm in training mode finds in each, and are handed to the norms
+while that node is computed. The network's own statistics are neither read nor changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from sharedattn.networks.batch_norms import Statistics, in_place_of, statistics_of
+from sharedattn.networks.network import Network
+from sharedattn.supernet.placement_tree import Act, PlacementTree, Step
+
+
+class PrefixStatistics:
+    """Statistics of each step whose batch norms keep some.
+
+    A layer's batch norms belong to its attention and MLP, all others to the stem.
+
+    Args:
+        network: holds the placements.
+        tree: the placements' tree.
+
+    Attributes:
+        num_bytes: what the statistics of all steps take.
+    """
+
+    def __init__(self, network: Network, tree: PlacementTree) -> None:
+        self._of_layers: dict[tuple[int, int], Statistics] = {}
+        for step in tree.depth_first():
+            position = step.stage, step.index
+            if step.act is Act.START and position not in self._of_layers:
+                self._of_layers[position] = statistics_of(network.block(*position))
+        in_blocks = {
+            norm
+            for stage, positions in enumerate(network.envelope.stages)
+            for index in range(len(positions))
+            for norm, _, _ in statistics_of(network.block(stage, index))
+        }
+        self._of_stem = [own for own in statistics_of(network) if own[0] not in in_blocks]
+        self.num_bytes = sum(
+            buffer.nbytes for step in tree.depth_first() for _, _, buffer in self._own(step)
+        )
+        self._counted: dict[int, list[Tensor]] = {}
+        self._last_batch: dict[int, int] = {}
+
+    @contextmanager
+    def counting(self, step: Step, batch: int) -> Iterator[None]:
+        """Batch norms are in training mode and count into the step's statistics.
+
+        Args:
+            step: what is computed.
+            batch: number of the batch; one that is computed again is not counted again.
+        """
+        own = self._own(step)
+        kept = self._counted.get(step.number)
+        if kept is None:
+            kept = self._counted[step.number] = [_fresh(name, buffer) for _, name, buffer in own]
+        elif self._last_batch[step.number] == batch:
+            kept = [buffer.clone() for buffer in kept]
+        self._last_batch[step.number] = batch
+        norms = {norm: (norm.training, norm.momentum) for norm, _, _ in own}
+        with in_place_of(own, kept):
+            for norm in norms:
+                # Without a momentum, batches count equally.
+                norm.training, norm.momentum = True, None
+            try:
+                yield
+            finally:
+                for norm, (training, momentum) in norms.items():
+                    norm.training, norm.momentum = training, momentum
+
+    @contextmanager
+    def using(self, step: Step) -> Iterator[None]:
+        """Batch norms take the step's statistics, which have been counted."""
+        with in_place_of(self._own(step), self._counted[step.number]):
+            yield
+
+    def _own(self, step: Step) -> Statistics:
+        if step.act is Act.BEGIN:
+            return self._of_stem
+        return self._of_layers[step.stage, step.index] if step.act is Act.START else []
+
+
+def _fresh(name: str, buffer: Tensor) -> Tensor:
+    """Statistics before the first batch, which no batch norm remembers."""
+    return torch.ones_like(buffer) if name == "running_var" else torch.zeros_like(buffer)

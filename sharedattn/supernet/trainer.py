@@ -1,0 +1,471 @@
+"""The supernet: one network over a whole space, trained once with weights that placements share.
+
+At every update the largest placement (all-vanilla, full depth), the smallest (of fewest MACs) and
+a few sampled ones are run on the same images and their gradients summed: the sandwich rule of
+universally slimmable networks (Yu and Huang, ICCV 2019, arXiv:1903.05134), whose in-place
+distillation has the others learn from the largest one's probabilities as well. Placements are
+sampled by strata of MACs, since shallow ones are few in a space and would hardly ever be trained.
+
+Shape letters: B batch, C channels, Y x X grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sharedattn.backbones import build_network
+from sharedattn.data import DataSource
+from sharedattn.distributed import ALONE, Rank
+from sharedattn.errors import InputError
+from sharedattn.mechanisms.joint import join_joint_maps, joint_name, split_joint_maps
+from sharedattn.networks.network import Network
+from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.progress import OnProgress
+from sharedattn.recipe import RECIPES, Recipe, load_named
+from sharedattn.seeds import derived_seed
+from sharedattn.training.trainer import EpochTrainer, autocast, initialise, training_loss
+
+# Kept apart from the seeds of epochs, which have fewer numbers.
+_SAMPLING = 1
+_MAX_DRAWS = 10_000  # for one placement of a group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupernetRecipe:
+    """How a supernet is trained.
+
+    Attributes:
+        training: optimiser, schedule, augmentation, averaging and precision.
+        sampled_per_step: placements drawn at each update, beside the largest and the smallest.
+        sandwich: whether the largest and the smallest placement run at every update.
+        distillation: share of the loss of all placements but the largest that is taken to the
+            largest one's probabilities in place of the labels; 0: off.
+        strata: bands of MACs that sampling takes equally often; 1: uniform over placements.
+        alone_epochs: epochs, the first ones, in which what the all-vanilla placement uses stays
+            as it is: for a start from trained weights, whose new parts learn by themselves first.
+        micro_batches: parts that a batch is run in, one after the other, their gradients summed.
+        split_by: which placements share no weights: `none`: all share; `dia`: those with DIA units
+            share among themselves, and those without, each group in a network of its own that is
+            trained by this recipe (few-shot NAS, Zhao et al., ICML 2021, arXiv:2006.06863).
+        neutral_gates: whether DIA cells are shared in the form that starts at exactly 1
+            (`dia_start=one`). The published gate starts near a quarter, so that one MLP would have
+            to serve gated layers at four times the weights of others; scaled, it serves both. What
+            can be computed is the same: the factor of 4 can be moved into fc2.
+        separate_norms: whether less and external attention have a norm each before them, or all
+            kinds of a layer one. A placement by itself has one either way, and equal cost.
+        scored_images: validation images that placements are scored on, spread evenly over the
+            split; None: all of them.
+        calibration_batches: training batches on which batch norms are recalibrated for each
+            placement before it is scored; means nothing without batch norms.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    training: Recipe
+    sampled_per_step: int = 2
+    sandwich: bool = True
+    distillation: float = 0.5
+    strata: int = 8
+    alone_epochs: int = 0
+    micro_batches: int = 1
+    split_by: Literal["none", "dia"] = "none"
+    neutral_gates: bool = True
+    separate_norms: bool = False
+    scored_images: int | None = None
+    calibration_batches: int = 4
+
+    def __post_init__(self) -> None:
+        least_sampled = 0 if self.sandwich else 1
+        for name, least in (
+            ("sampled_per_step", least_sampled),
+            ("strata", 1),
+            ("alone_epochs", 0),
+            ("micro_batches", 1),
+            ("scored_images", 1),
+            ("calibration_batches", 1),
+        ):
+            value = getattr(self, name)
+            if name == "scored_images" and value is None:
+                continue
+            if type(value) is not int or value < least:
+                raise InputError(
+                    f"`{name} >= {least}` must hold in a supernet's recipe, as a whole number, "
+                    f"but got {value!r}"
+                )
+        for name in ("sandwich", "neutral_gates", "separate_norms"):
+            if type(getattr(self, name)) is not bool:
+                raise InputError(
+                    f"`{name}` of a supernet's recipe is true or false, but got "
+                    f"{getattr(self, name)!r}"
+                )
+        if self.split_by not in ("none", "dia"):
+            raise InputError(
+                f"`split_by` of a supernet's recipe is none or dia, but got {self.split_by!r}"
+            )
+        if type(self.distillation) not in (int, float) or not 0.0 <= self.distillation <= 1.0:
+            raise InputError(
+                f"`0 <= distillation <= 1` must hold in a supernet's recipe, but got "
+                f"{self.distillation!r}"
+            )
+        if self.distillation and not self.sandwich:
+            raise InputError(
+                "`distillation learns from the largest placement, which the sandwich runs` must "
+                "hold in a supernet's recipe, but got sandwich=false; set distillation to 0"
+            )
+        if self.training.batch_size % self.micro_batches:
+            raise InputError(
+                f"`micro_batches divides batch_size` must hold in a supernet's recipe, but got "
+                f"{self.micro_batches} and {self.training.batch_size}"
+            )
+        if self.training.rungs:
+            raise InputError(
+                f"`a supernet's training is not stopped at rungs` must hold, but got rungs "
+                f"{list(self.training.rungs)}; leave them out"
+            )
+        if self.alone_epochs > self.training.epochs:
+            raise InputError(
+                f"`alone_epochs <= epochs` must hold in a supernet's recipe, but got "
+                f"{self.alone_epochs} and {self.training.epochs}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of every field."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "training"}
+        return {"training": self.training.to_json(), **own}
+
+    @classmethod
+    def from_json(cls, document: Any) -> SupernetRecipe:
+        """The inverse of `to_json`; fields left out take their defaults.
+
+        Raises:
+            InputError: an unknown field, no `training`, or a value out of its range.
+        """
+        known = {f.name for f in fields(cls)}
+        if not isinstance(document, dict):
+            raise InputError(
+                f"a supernet's recipe is a mapping of its fields, but got {document!r}"
+            )
+        if unknown := [key for key in document if key not in known]:
+            raise InputError(
+                f"a supernet's recipe has no field {', '.join(map(repr, unknown))}; its fields "
+                f"are {', '.join(sorted(known))}"
+            )
+        if "training" not in document:
+            raise InputError(
+                "a supernet's recipe needs `training`: a recipe's name, or its fields"
+            )
+        training = document["training"]
+        recipe = Recipe.load(training) if isinstance(training, str) else Recipe.from_json(training)
+        return cls(**{**document, "training": recipe})
+
+    @classmethod
+    def load(cls, name: str) -> SupernetRecipe:
+        """A built-in recipe by name, or one from a YAML file.
+
+        Raises:
+            InputError: no such recipe or file, or a file that holds none.
+        """
+        return load_named(name, SUPERNET_RECIPES, "a supernet's recipe", cls.from_json)
+
+    def with_epochs(self, epochs: int) -> SupernetRecipe:
+        """The recipe with so many epochs; warm-up shrinks with fewer."""
+        return replace(
+            self,
+            training=self.training.with_changes(epochs=epochs),
+            alone_epochs=min(self.alone_epochs, epochs),
+        )
+
+    @property
+    def key(self) -> str:
+        """sha256 of the canonical JSON; what does not change the result is left out."""
+        document = {**self.to_json(), "training": self.training.key}
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class PlacementSampler(Protocol):
+    """What draws the placements of an update."""
+
+    def sample(self, rng: random.Random) -> Placement:
+        """A placement of the supernet's space."""
+
+
+class Group(StrEnum):
+    """Placements that share weights where not all do."""
+
+    ALL = "all"
+    PLAIN = "plain"
+    GATED = "gated"
+
+    @classmethod
+    def of(cls, placement: Placement, recipe: SupernetRecipe) -> Group:
+        """The group of a placement."""
+        if recipe.split_by == "none":
+            return cls.ALL
+        return cls.GATED if any(c.dia is not None for c in placement.layers) else cls.PLAIN
+
+    def envelope(self, whole: Envelope) -> Envelope:
+        """What the group's network must be able to do, of what all placements together need."""
+        if self is not Group.PLAIN:
+            return whole
+        return Envelope(
+            tuple(
+                tuple(replace(position, dia_cells=frozenset()) for position in positions)
+                for positions in whole.stages
+            )
+        )
+
+    def largest(self, whole: Envelope) -> Placement:
+        """All-vanilla of full depth, in the gated group with the first cell of each layer."""
+        return Placement(
+            tuple(
+                tuple(
+                    LayerChoice(
+                        Kind.VANILLA,
+                        dia=min(position.dia_cells, default=None) if self is Group.GATED else None,
+                    )
+                    for position in positions
+                )
+                for positions in whole.stages
+            )
+        )
+
+
+class GroupSampler:
+    """Draws the placements of one group from those of all.
+
+    Args:
+        sampler: draws from all.
+        group: whose placements are meant.
+        recipe: says which they are.
+    """
+
+    def __init__(self, sampler: PlacementSampler, group: Group, recipe: SupernetRecipe) -> None:
+        self._sampler = sampler
+        self._group = group
+        self._recipe = recipe
+
+    def sample(self, rng: random.Random) -> Placement:
+        """A placement of the group.
+
+        Raises:
+            RuntimeError: none was found among many draws.
+        """
+        for _ in range(_MAX_DRAWS):
+            placement = self._sampler.sample(rng)
+            if Group.of(placement, self._recipe) is self._group:
+                return placement
+        raise RuntimeError(
+            f"`a group of placements is drawn from` must hold, but {_MAX_DRAWS} draws gave none "
+            f"of the {self._group} group; set split_by to none"
+        )
+
+
+class SupernetTrainer(EpochTrainer):
+    """The training of a supernet, epoch by epoch, from its start or from a checkpoint.
+
+    Which placements an update runs follows from the seed and its number alone: all processes of a
+    training run the same ones, and a training that goes on from a checkpoint those that it would
+    have run. Weights that none of them uses are left as they are by the optimiser; queries, keys
+    and values are parameters of their own meanwhile. `curve` has the largest placement's metrics.
+
+    Args:
+        network: over the envelope of the space and `largest`, with the weights that it begins
+            with; its joint maps are split.
+        data: as of `EpochTrainer`, as are seed, device and rank.
+        recipe: how to train.
+        largest: the all-vanilla placement of full depth.
+        smallest: the placement of fewest MACs.
+        sampler: draws the others.
+        seed: of the placements too.
+        device: where.
+        rank: which process.
+        on_progress: as of `EpochTrainer`.
+
+    Raises:
+        InputError: as `EpochTrainer`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: DataSource,
+        recipe: SupernetRecipe,
+        *,
+        largest: Placement,
+        smallest: Placement,
+        sampler: PlacementSampler,
+        seed: int,
+        device: torch.device | str = "cpu",
+        rank: Rank = ALONE,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self._supernet_recipe = recipe
+        self._largest = largest
+        self._smallest = smallest
+        self._sampler = sampler
+        own_names = _own_names(
+            network, Placement.all_vanilla([len(stage) for stage in largest.stages])
+        )
+        split_joint_maps(network)
+        super().__init__(
+            network,
+            data,
+            recipe.training,
+            seed=seed,
+            device=device,
+            rank=rank,
+            on_progress=on_progress,
+        )
+        self._of_largest = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if joint_name(name) in own_names
+        ]
+
+    @property
+    def _validated(self) -> Placement:
+        return self._largest
+
+    def trained(self) -> Network:
+        """The finished supernet, averaged where the recipe says so, its joint maps whole."""
+        network = self.result().network
+        join_joint_maps(network)
+        return network
+
+    def placements_of(self, update: int) -> list[Placement]:
+        """The placements that an update runs, the largest first, each once."""
+        recipe = self._supernet_recipe
+        rng = random.Random(derived_seed(self._seed, update, _SAMPLING, _SAMPLING))
+        ends = [self._largest, self._smallest] if recipe.sandwich else []
+        drawn = (self._sampler.sample(rng) for _ in range(recipe.sampled_per_step))
+        return list(dict.fromkeys([*ends, *drawn]))
+
+    def _train_epoch(self) -> float:
+        is_alone = self.epoch < self._supernet_recipe.alone_epochs
+        for parameter in self._of_largest:
+            parameter.requires_grad_(not is_alone)
+        return super()._train_epoch()
+
+    def _accumulate(self, images: Tensor, labels: Tensor, update: int) -> Tensor:
+        num_parts = min(self._supernet_recipe.micro_batches, len(images))
+        placements = self.placements_of(update)
+        total = torch.zeros((), device=images.device)
+        for part_images, part_labels in zip(
+            images.chunk(num_parts), labels.chunk(num_parts), strict=True
+        ):
+            share = len(part_images) / (len(images) * len(placements))
+            teacher_BC = None
+            for placement in placements:
+                is_teacher = placement == self._largest
+                with autocast(self._recipe, self._device):
+                    loss, logits_BC = training_loss(
+                        self.network,
+                        part_images,
+                        part_labels,
+                        self._recipe,
+                        placement,
+                        teacher_BC=None if is_teacher else teacher_BC,
+                        distillation=self._supernet_recipe.distillation,
+                    )
+                if is_teacher:
+                    teacher_BC = logits_BC
+                loss = loss * share
+                if loss.requires_grad:
+                    # While what it uses stays as it is, the largest placement only teaches.
+                    loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+        return total
+
+
+def shared_backbone(backbone: BackboneSpec, recipe: SupernetRecipe) -> BackboneSpec:
+    """The backbone with the forms that its placements have while they share weights."""
+    if not recipe.neutral_gates:
+        return backbone
+    return replace(backbone, options=replace(backbone.options, dia_start="one"))
+
+
+def supernet_network(
+    backbone: BackboneSpec, envelope: Envelope, recipe: SupernetRecipe, *, seed: int
+) -> Network:
+    """A supernet before its training, initialised as the recipe says.
+
+    Args:
+        backbone: the backbone.
+        envelope: holds the space's placements and the largest one.
+        recipe: gives the initialisation, stochastic depth, the form of DIA cells and the norms.
+        seed: of the initialisation.
+
+    Raises:
+        InputError: as `build_network`.
+    """
+    torch.manual_seed(seed)
+    network = build_network(
+        shared_backbone(backbone, recipe),
+        envelope,
+        drop_path_rate=recipe.training.drop_path_rate,
+    )
+    initialise(network, recipe.training.init)
+    if recipe.separate_norms:
+        for stage, positions in enumerate(envelope.stages):
+            for index, position in enumerate(positions):
+                network.block(stage, index).separate_norms(position.kinds)
+    return network
+
+
+def _own_names(network: Network, placement: Placement) -> frozenset[str]:
+    """Names of the parameters that a placement uses."""
+    with torch.device("meta"):
+        alone: nn.Module = build_network(network.backbone, placement)
+    return frozenset(name for name, _ in alone.named_parameters())
+
+
+def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not of this supernet.
+
+    Raises:
+        InputError: names the first weights that are missing, too many, or of another shape.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if own != theirs:
+        differing = sorted(
+            name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name)
+        )
+        name = differing[0]
+        raise InputError(
+            f"`weights of a supernet are of its own space and backbone` must hold, but "
+            f"{len(differing)} weights differ: {name} is {theirs.get(name, 'missing')} and the "
+            f"space asks for {own.get(name, 'no such weight')}; train the supernet of this space"
+        )
+
+
+SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
+    # Chosen for how well it ranks placements as trainings from scratch do (docs/supernet.md).
+    "digit-pairs": SupernetRecipe(
+        training=replace(RECIPES["digit-pairs"], epochs=12, warmup_epochs=0.3),
+        sampled_per_step=4,
+        sandwich=False,
+        distillation=0.0,
+        split_by="dia",
+        neutral_gates=False,
+        scored_images=1000,
+    ),
+    "deit": SupernetRecipe(training=RECIPES["deit"]),
+    "digit-pairs-fine-tuning": SupernetRecipe(
+        training=replace(RECIPES["digit-pairs"], epochs=4, lr=5e-3, warmup_epochs=0.2),
+        alone_epochs=2,
+        scored_images=1000,
+    ),
+    "deit-fine-tuning": SupernetRecipe(training=RECIPES["deit-fine-tuning"], alone_epochs=5),
+}

@@ -1,0 +1,705 @@
+"""One training loop and one evaluation, used by search, verify and train alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sharedattn.backbones import build, build_network, describe
+from sharedattn.data import DataSource, Split
+from sharedattn.distributed import ALONE, Rank
+from sharedattn.errors import InputError
+from sharedattn.networks.legality import check_diagonality
+from sharedattn.networks.network import Network
+from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
+from sharedattn.progress import OnProgress, TrainingMeter
+from sharedattn.recipe import Recipe
+from sharedattn.seeds import derived_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What an evaluation found.
+
+    Attributes:
+        top1: share of images whose class is the first guess, 0 to 1.
+        loss: mean cross entropy, in nats.
+        num_images: images evaluated.
+    """
+
+    top1: float
+    loss: float
+    num_images: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of every field."""
+        return asdict(self)
+
+
+class MetricAccumulator:
+    """Right answers and losses of one network, batch by batch.
+
+    Args:
+        device: where the logits are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        # Right answers, loss and images: whole numbers as float64, exact far beyond any data set.
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> None:
+        """Count a batch: logits (B, classes), and labels (B,), int64."""
+        self._sums[0] += (logits_BC.argmax(dim=1) == labels_B).sum()
+        self._sums[1] += F.cross_entropy(logits_BC, labels_B, reduction="sum").double()
+        self._sums[2] += len(labels_B)
+
+    def metrics(self, what: str, rank: Rank = ALONE) -> Metrics:
+        """What all batches give, those of every process together.
+
+        Args:
+            what: whose loss it is, for a message.
+            rank: which of the processes this is that share the batches.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        rank.sum_(self._sums)
+        correct, loss_sum, num_images = self._sums.tolist()
+        loss = loss_sum / num_images
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"`the {what} loss is finite` must hold, but it is {loss}")
+        return Metrics(correct / num_images, loss, int(num_images))
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One point of a learning curve.
+
+    Attributes:
+        epoch: epochs finished, from 1.
+        train_loss: mean training loss of this epoch, all its terms.
+        validation: metrics after this epoch, where they were asked for.
+    """
+
+    epoch: int
+    train_loss: float
+    validation: Metrics | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of every field."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Epoch:
+        """The inverse of `to_json`."""
+        validation = document["validation"]
+        return cls(
+            document["epoch"],
+            document["train_loss"],
+            None if validation is None else Metrics(**validation),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The outcome of a training.
+
+    Attributes:
+        network: the trained network, averaged where the recipe says so, in eval mode.
+        curve: one point an epoch; the last holds the final validation metrics.
+        wall_time_s: seconds of its epochs and evaluations.
+    """
+
+    network: Network
+    curve: tuple[Epoch, ...]
+    wall_time_s: float
+
+    @property
+    def metrics(self) -> Metrics:
+        """Validation metrics after the last epoch."""
+        last = self.curve[-1].validation
+        assert last is not None
+        return last
+
+
+def initialise(network: nn.Module, scheme: str) -> None:
+    """Re-initialise a network in place; draws from torch's global generator.
+
+    Args:
+        network: any network of the library.
+        scheme: `timm`: leave what the build drew; `torch`: `reset_parameters` of every linear
+            and convolution layer.
+    """
+    if scheme == "torch":
+        for module in network.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                module.reset_parameters()
+
+
+class EpochTrainer(ABC):
+    """A training epoch by epoch, from its start or from a checkpoint; what a step is, is open.
+
+    Equal arguments give equal results on equal versions and threads, in one go or from a
+    checkpoint on: it draws from torch's generators, which it seeds for each epoch.
+
+    Several processes train one network where each has a trainer of its rank: the same batches in
+    the same order, each process its share of every one. The result is that of one process up to
+    the order of sums, but for dropout and stochastic depth, which each process draws for itself;
+    all have the same network at every step.
+
+    Args:
+        network: what is trained, with the weights it begins with.
+        data: its training and validation splits; the test split is not touched.
+        recipe: how to train.
+        seed: of the order of images, augmentation and dropout.
+        device: where to train.
+        rank: which of the processes this is that train the network.
+        on_progress: told about once a second how far the training is; None: nobody is.
+
+    Attributes:
+        network: what is trained.
+        curve: one point an epoch that is finished.
+
+    Raises:
+        InputError: data that does not fit the network, an optimiser or schedule that timm does
+            not know, a diagonality term of maps without a diagonal, or batches or batch norms that
+            the processes cannot share.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: DataSource,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        rank: Rank = ALONE,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        check_fit(network.backbone, data)
+        _check_diagonality(network.backbone, recipe, network.envelope)
+        self._data = data
+        self._recipe = recipe
+        self._seed = seed
+        self._device = torch.device(device)
+        self._rank = rank
+        self.network = network
+        _check_batch_norms(self.network, rank.of, self._device)
+        rank.share_batch_norms(self.network)
+        self.network.to(self._device).train()
+        self.network.grad_checkpointing = recipe.grad_checkpointing
+        self._steps_per_epoch = _steps_per_epoch(data, recipe, rank.of)
+        self._optimizer = _optimizer(self.network, recipe)
+        self._schedule = Schedule(self._optimizer, recipe, self._steps_per_epoch)
+        self._ema = (
+            ModelEmaV3(self.network, decay=recipe.ema_decay)
+            if recipe.ema_decay is not None
+            else None
+        )
+        self._meter = (
+            TrainingMeter(
+                on_progress,
+                epochs=recipe.epochs,
+                steps=self._steps_per_epoch,
+                batch_size=recipe.batch_size,
+            )
+            if on_progress is not None
+            else None
+        )
+        self._wall_time_s = 0.0
+        self.curve: list[Epoch] = []
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return len(self.curve)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of the recipe's epochs are."""
+        return self.epoch == self._recipe.epochs
+
+    def run_epoch(self, *, validate: bool = False) -> Epoch:
+        """Train for one epoch more.
+
+        Args:
+            validate: whether to evaluate afterwards; the last epoch always does.
+
+        Returns:
+            The new last point of the curve.
+
+        Raises:
+            FloatingPointError: the loss is no longer finite.
+        """
+        started = time.perf_counter()
+        # No random state outlasts an epoch, so that a checkpoint fits any number of processes.
+        torch.manual_seed(derived_seed(self._seed, self.epoch, self._rank.index))
+        train_loss = self._train_epoch()
+        if not math.isfinite(train_loss):
+            raise FloatingPointError(
+                f"`the training loss is finite` must hold, but it is {train_loss} after epoch "
+                f"{self.epoch + 1}; lower the learning rate or clip the gradient"
+            )
+        validates = validate or self.epoch + 1 == self._recipe.epochs
+        if self._meter is not None:
+            self._meter.end_epoch(train_loss, validates=validates)
+        metrics = (
+            evaluate(
+                self._evaluated,
+                self._data,
+                "validation",
+                placement=self._validated,
+                batch_size=self._recipe.batch_size,
+                device=self._device,
+                rank=self._rank,
+            )
+            if validates
+            else None
+        )
+        self.curve.append(Epoch(self.epoch + 1, train_loss, metrics))
+        self._wall_time_s += time.perf_counter() - started
+        return self.curve[-1]
+
+    def result(self) -> Training:
+        """The finished training."""
+        assert self.finished
+        return Training(self._evaluated.eval(), tuple(self.curve), self._wall_time_s)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a training goes on from: tensors, numbers and texts alone."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "ema": None if self._ema is None else self._ema.module.state_dict(),
+            "curve": [epoch.to_json() for epoch in self.curve],
+            "wall_time_s": self._wall_time_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the `state_dict` of a training of the same arguments."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._ema is not None:
+            self._ema.module.load_state_dict(state["ema"])
+        self.curve = [Epoch.from_json(document) for document in state["curve"]]
+        self._wall_time_s = state["wall_time_s"]
+
+    @property
+    @abstractmethod
+    def _validated(self) -> Placement | None:
+        """The placement that is validated; None: the network's only one."""
+
+    @abstractmethod
+    def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
+        """Add a batch's gradients to the parameters; `update` is its number, from 0.
+
+        Returns:
+            The loss, a scalar without a graph.
+        """
+
+    @property
+    def _evaluated(self) -> Network:
+        evaluated: Network = self.network if self._ema is None else self._ema.module
+        return evaluated
+
+    def _train_epoch(self) -> float:
+        """One pass over the training data; the mean loss of its steps."""
+        recipe = self._recipe
+        self.network.train()
+        loss_sum = torch.zeros((), device=self._device)
+        update = self.epoch * self._steps_per_epoch
+        self._schedule.step_update(update)
+        if self._meter is not None:
+            self._meter.begin_epoch(self.epoch)
+        batches = self._data.train_batches(
+            recipe, seed=self._seed, epoch=self.epoch, device=self._device, rank=self._rank
+        )
+        for images, labels in batches:
+            # None, not zeros: what no placement of this update uses is neither moved nor decayed.
+            self._optimizer.zero_grad(set_to_none=True)
+            loss = self._accumulate(images, labels, update)
+            self._rank.average_gradients(self.network.parameters())
+            if recipe.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad_norm)
+            self._optimizer.step()
+            update += 1
+            self._schedule.step_update(update)
+            if self._ema is not None:
+                self._ema.update(self.network, step=update)
+            loss_sum += loss
+            if self._meter is not None:
+                self._meter.count_step(loss_sum)
+        self._rank.sum_(loss_sum)
+        return loss_sum.item() / (self._steps_per_epoch * self._rank.of)
+
+
+class Trainer(EpochTrainer):
+    """The training of one placement, from scratch or from weights that are there.
+
+    Args:
+        spec: the network.
+        data: as of `EpochTrainer`, as are recipe, device and rank.
+        recipe: how to train.
+        seed: of the initialisation too.
+        device: where.
+        rank: which process.
+        on_progress: as of `EpochTrainer`.
+        network: the network of the spec with the weights to begin with; None: it is built and
+            initialised as the recipe says.
+
+    Raises:
+        InputError: as `EpochTrainer`.
+    """
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        data: DataSource,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        rank: Rank = ALONE,
+        on_progress: OnProgress | None = None,
+        network: Network | None = None,
+    ) -> None:
+        torch.manual_seed(seed)
+        if network is None:
+            network = build(spec, drop_path_rate=recipe.drop_path_rate)
+            initialise(network, recipe.init)
+        super().__init__(
+            network, data, recipe, seed=seed, device=device, rank=rank, on_progress=on_progress
+        )
+
+    @property
+    def _validated(self) -> None:
+        return None
+
+    def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
+        with autocast(self._recipe, self._device):
+            loss, _ = training_loss(self.network, images, labels, self._recipe)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+def train(
+    spec: NetworkSpec,
+    data: DataSource,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    validate_at: Collection[int] = (),
+) -> Training:
+    """Train one placement from scratch, in one go, and evaluate it on validation data.
+
+    Args:
+        spec: as of `Trainer`, as are the four that follow.
+        data: its splits.
+        recipe: how to train.
+        seed: of everything drawn.
+        device: where to train.
+        validate_at: epochs to evaluate after, besides the last.
+
+    Returns:
+        The trained network, its curve and the time it took.
+
+    Raises:
+        InputError: as `Trainer`.
+        FloatingPointError: the loss is no longer finite.
+    """
+    trainer = Trainer(spec, data, recipe, seed=seed, device=device)
+    while not trainer.finished:
+        trainer.run_epoch(validate=trainer.epoch + 1 in validate_at)
+    return trainer.result()
+
+
+@torch.inference_mode()
+def evaluate(
+    network: Network,
+    data: DataSource,
+    split: Split,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    placement: Placement | None = None,
+    num_images: int | None = None,
+    rank: Rank = ALONE,
+) -> Metrics:
+    """Accuracy and loss of a network on images of a split, in eval mode and float32.
+
+    Several processes with the same network share the batches, and all get the same metrics.
+
+    Args:
+        network: any network.
+        data: its split is evaluated on.
+        split: which one.
+        batch_size: images of a batch.
+        device: where the network is.
+        placement: what each layer does; may be left out where the network was built for one.
+        num_images: so many images, spread evenly over the split; None: all of them.
+        rank: which of the processes this is.
+
+    Raises:
+        FloatingPointError: the logits are not finite.
+        InputError: a placement that the network cannot run, or none where it must be told.
+    """
+    device = torch.device(device)
+    network.eval()
+    tally = MetricAccumulator(device)
+    batches = data.eval_batches(
+        split, batch_size=batch_size, device=device, at_most=num_images, rank=rank
+    )
+    for images, labels in batches:
+        tally.add(network(images, placement), labels)
+    return tally.metrics(split, rank)
+
+
+def check_recipe(
+    spec: NetworkSpec,
+    data: DataSource,
+    recipe: Recipe,
+    envelope: Envelope | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    num_processes: int = 1,
+) -> None:
+    """Refuse, before anything is trained, what `Trainer` would refuse; draws no random number.
+
+    Args:
+        spec: any network of those to be trained.
+        data: what they are trained on.
+        recipe: how.
+        envelope: holds the placements of all of them; None: there is but one.
+        device: where.
+        num_processes: by how many processes each is trained.
+
+    Raises:
+        InputError: as `Trainer`.
+    """
+    check_fit(spec.backbone, data)
+    data.check_recipe(recipe)
+    _check_diagonality(spec.backbone, recipe, envelope or Envelope.of(spec.placement))
+    with torch.device("meta"):
+        network = build(spec, drop_path_rate=recipe.drop_path_rate)
+        if num_processes > 1:
+            of_all = network if envelope is None else build_network(spec.backbone, envelope)
+            _check_batch_norms(of_all, num_processes, torch.device(device))
+    steps_per_epoch = _steps_per_epoch(data, recipe, num_processes)
+    Schedule(_optimizer(network, recipe), recipe, steps_per_epoch)
+    _check_update(recipe)
+
+
+def _check_update(recipe: Recipe) -> None:
+    """Try one update of a tiny network: many an optimiser looks at its options only then.
+
+    Raises:
+        InputError: it fails.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Neither of the two draws anything where networks are initialised.
+        network = nn.Linear(2, 2, device="meta").to_empty(device="cpu")
+        optimizer = _optimizer(network, recipe)
+        for parameter in network.parameters():
+            parameter.data.zero_()
+            parameter.grad = torch.zeros_like(parameter)
+        try:
+            optimizer.step()
+        except Exception as error:  # of whatever kind: each optimiser has its own
+            why = " ".join(str(error).split())
+            raise InputError(
+                f"`optimizer` {recipe.optimizer!r} with `optimizer_options` "
+                f"{dict(recipe.optimizer_options)} fails at its first update: {why}"
+            ) from error
+
+
+def _check_diagonality(backbone: BackboneSpec, recipe: Recipe, envelope: Envelope) -> None:
+    if recipe.diagonality_weight:
+        check_diagonality(describe(backbone), envelope)
+
+
+def _check_batch_norms(network: Network, num_processes: int, device: torch.device) -> None:
+    has_batch_norms = any(isinstance(module, _BatchNorm) for module in network.modules())
+    if num_processes > 1 and has_batch_norms and device.type != "cuda":
+        raise InputError(
+            f"`batch norms are shared among processes on GPUs alone` must hold, but networks of "
+            f"{network.backbone.name} have some, and {num_processes} processes are to train one "
+            f"on {device.type}; train it by one process"
+        )
+
+
+def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> int:
+    steps = data.num_images("train") // recipe.batch_size
+    if not steps:
+        raise InputError(
+            f"`batch_size` of the recipe is {recipe.batch_size}, more than the "
+            f"{data.num_images('train')} training images; write a smaller one into the file of "
+            f"--recipe, or of --supernet-recipe"
+        )
+    if recipe.batch_size % num_processes:
+        raise InputError(
+            f"`the processes of a trial divide the batch size` must hold, but got {num_processes} "
+            f"processes and batch_size {recipe.batch_size}"
+        )
+    share = recipe.batch_size // num_processes
+    if (recipe.mixup or recipe.cutmix) and share % 2:
+        raise InputError(
+            f"`mixup and cutmix pair a process's images of a batch, so their number is even` must "
+            f"hold, but got {share}; change batch_size"
+        )
+    return steps
+
+
+def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
+    """Refuse data whose channels or classes are not the network's.
+
+    Raises:
+        InputError: says which of them differ.
+    """
+    for name in ("in_chans", "num_classes"):
+        ours, theirs = getattr(backbone, name), getattr(data, name)
+        if ours != theirs:
+            raise InputError(
+                f"`{name} of the network and of the data agree` must hold, but the network has "
+                f"{ours} and {data.name} has {theirs}"
+            )
+
+
+def training_loss(
+    network: Network,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    placement: Placement | None = None,
+    *,
+    teacher_BC: torch.Tensor | None = None,
+    distillation: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is minimised on a batch, and the logits it was taken of.
+
+    Args:
+        network: what is trained.
+        images: (B, C, Y, X).
+        labels: (B,), or (B, classes) where mixed.
+        recipe: gives label smoothing and the weight of the diagonality term.
+        placement: what is run; None: the network's only one.
+        teacher_BC: (B, classes), logits of a teacher; None: there is none.
+        distillation: share of the cross entropy that is taken to the teacher's probabilities in
+            place of the labels.
+
+    Returns:
+        A scalar with a graph, and logits (B, classes) without one.
+    """
+    collect = frozenset({"diagonality"}) if recipe.diagonality_weight else frozenset[str]()
+    result = network.run(images, placement, collect=collect)
+    logits_BC = result.logits.float()
+    # Mixed labels (B, classes) are smoothed by timm's Mixup already.
+    smoothing = recipe.label_smoothing if labels.ndim == 1 else 0.0
+    loss = F.cross_entropy(logits_BC, labels, label_smoothing=smoothing)
+    if teacher_BC is not None and distillation:
+        soft = F.cross_entropy(logits_BC, teacher_BC.float().softmax(dim=1))
+        loss = (1.0 - distillation) * loss + distillation * soft
+    if result.diagonality is not None:
+        loss = loss + recipe.diagonality_weight * result.diagonality
+    return loss, result.logits.detach()
+
+
+@contextmanager
+def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    if recipe.amp == "none" or device.type == "cpu":
+        yield
+    else:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            yield
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            network,
+            opt=recipe.optimizer,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            **dict(recipe.optimizer_options),
+        )
+        return optimizer
+    except (ValueError, TypeError, AssertionError) as error:
+        raise InputError(
+            f"`the recipe's optimiser is timm's and takes its options` must hold, but "
+            f"{recipe.optimizer!r} with {dict(recipe.optimizer_options)} is refused: {error}"
+        ) from error
+
+
+class Schedule:
+    """The learning rate of every update: timm's schedule, whole or from rung to rung.
+
+    With restarts it comes down at each rung and starts again, each descent with its share of the
+    warm-up, like the warm restarts of Loshchilov and Hutter (2017, arXiv 1608.03983): a rung then
+    sees settled weights, after less training at high rates.
+
+    Args:
+        optimizer: whose learning rates are set.
+        recipe: names the schedule, its rungs, and whether it restarts there.
+        steps_per_epoch: updates of an epoch.
+
+    Raises:
+        InputError: no schedule of timm's that goes by updates.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int
+    ) -> None:
+        bounds = (0, *(recipe.rungs if recipe.restarts else ()), recipe.epochs)
+        self._starts = [start * steps_per_epoch for start in bounds[:-1]]
+        self._segments = [
+            _timm_schedule(optimizer, recipe, last - first, steps_per_epoch)
+            for first, last in pairwise(bounds)
+        ]
+
+    def step_update(self, update: int) -> None:
+        """Set the learning rates for the update after `update` updates."""
+        segment = bisect_right(self._starts, update) - 1
+        self._segments[segment].step_update(update - self._starts[segment])
+
+
+def _timm_schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, epochs: int, steps_per_epoch: int
+) -> Any:
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=recipe.schedule,
+            num_epochs=epochs,
+            warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs,
+            warmup_lr=recipe.lr / 25.0,  # torch's one-cycle default, which the warm-up follows
+            min_lr=recipe.min_lr,
+            step_on_epochs=False,
+            updates_per_epoch=steps_per_epoch,
+        )
+    except (ValueError, AssertionError) as error:
+        raise InputError(
+            f"`the recipe's schedule is timm's` must hold, but {recipe.schedule!r} is refused: "
+            f"{error}"
+        ) from error
+    if scheduler is None:
+        raise InputError(
+            f"`the recipe's schedule is timm's` must hold, but got {recipe.schedule!r}; "
+            f"try cosine or constant"
+        )
+    return scheduler

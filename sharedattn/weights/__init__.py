@@ -1,0 +1,1 @@
+"""Weights: reading them, and starting networks from those of others."""

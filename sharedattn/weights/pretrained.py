@@ -1,0 +1,374 @@
+"""Starting from a trained model: its weights, checked, put under a network over an envelope.
+
+The weights are those of the backbone as it was published, which is the all-vanilla placement of
+every network over it: a plain state dict of timm's model, timm's own pretrained weights, or an
+exported folder of ours. What the network has beyond them keeps the start it was built with. Maps
+of less attention start as the identity, and DIA units with `dia_start=one` as a gate of 1; the
+memories of external attention are fitted by `sharedattn.weights.memory_fit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sharedattn.backbones import FAMILIES, build_network, canonical, describe, timm_weights
+from sharedattn.backbones.meta import without_storage
+from sharedattn.errors import InputError
+from sharedattn.networks.network import Network
+from sharedattn.placement import BackboneSpec, Envelope, MechanismOptions, NetworkSpec, Placement
+from sharedattn.weights.extract import own_weight
+from sharedattn.weights.files import NUM_NAMED, read_state_dict
+from sharedattn.weights.interpolate import at_image_size
+from sharedattn.yaml_text import read_yaml
+
+TIMM = "timm"
+"""The source that is timm's pretrained weights and no file."""
+
+CONFIG_NAME = "config.yaml"
+"""The file of an exported folder that says what was exported."""
+
+WEIGHTS_NAME = "model.safetensors"
+"""The file of an exported folder with the weights."""
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Tensor]:
+    """The weights of a trained model, in the names and shapes of a backbone.
+
+    Args:
+        source: `timm`, for timm's pretrained weights; a file of safetensors or of torch with the
+            state dict of timm's model, also below some key and with the prefixes of wrapped
+            models (`sharedattn.weights.files`); or a folder of an exported all-vanilla network.
+            Nothing in a file is executed.
+        backbone: what it is to be the model of; its mechanism options do not matter.
+
+    Returns:
+        Tensors by name, on the CPU: the state dict of the backbone's all-vanilla network. Of
+        weights for another image size, position parameters are resampled.
+
+    Raises:
+        InputError: a source that is not there or cannot be read, weights of another family or
+            shape or that are not finite, or a head of another number of classes. Names the first
+            tensors that differ.
+    """
+    path = Path(source)
+    describe(backbone)
+    if str(source) == TIMM:
+        state = timm_weights(backbone)
+    elif os.path.isdir(path):  # `Path.is_dir` raises on a text too long for a name
+        return _of_export(path, backbone)
+    else:
+        state = _of_file(path, _shapes_of(backbone))
+    fitted = _fitted(state, backbone, str(source))
+    check_finite(fitted, str(source))
+    return fitted
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and contents of weights, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights of which no network could compute anything.
+
+    Args:
+        state: tensors by name.
+        source: names them in the message.
+
+    Raises:
+        InputError: NaN or infinity among them. Names the first tensors.
+    """
+    broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise InputError(
+            f"the weights of {source} have numbers that are not finite (NaN or infinity) in "
+            f"{_listed('', broken).strip()}; take weights from before the training diverged"
+        )
+
+
+def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
+    """Put a trained model's weights under a network, in place.
+
+    Args:
+        network: any network over the model's backbone. Its all-vanilla placement, at full depth,
+            then gives the model's logits; what the model does not have keeps its values.
+        state: as `load_pretrained` gives it; tensors are copied to the network's device and dtype.
+
+    Raises:
+        InputError: weights that are not those of the network's backbone.
+    """
+    _check_fit(_shapes(state), _shapes_of(network.backbone), network.backbone, "the state dict")
+    own = network.state_dict()
+    for name, weight in own.items():
+        of_model = own_weight(state, name, weight.shape)
+        if of_model is not None:
+            own[name] = of_model
+    network.load_state_dict(own)
+
+
+def pretrained_network(
+    backbone: BackboneSpec,
+    members: Envelope | Placement,
+    source: str | Path,
+    *,
+    fused: bool = True,
+    drop_path_rate: float = 0.0,
+) -> Network:
+    """A network that starts from a trained model.
+
+    Args:
+        backbone: the backbone, with the options of its mechanisms.
+        members: as of `build_network`, as are `fused` and `drop_path_rate`.
+        source: as of `load_pretrained`.
+        fused: whether attention uses the fused kernel.
+        drop_path_rate: stochastic depth of the backbone's last block.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        InputError: as `build_network` and `load_pretrained`.
+    """
+    state = load_pretrained(source, backbone)
+    network = build_network(backbone, members, fused=fused, drop_path_rate=drop_path_rate)
+    start_from(network, state)
+    return network
+
+
+def _of_file(path: Path, wanted: Shapes) -> dict[str, Tensor]:
+    """The state dict in a file, in the wanted names where it has them.
+
+    Raises:
+        InputError: no such file, or as `sharedattn.weights.files.read_state_dict`.
+    """
+    if not os.path.isfile(path):
+        raise InputError(
+            f"the weights to start from are a file, an exported folder or {TIMM!r}, but there is "
+            f"no {str(path)!r}"
+        )
+    return read_state_dict(path, wanted)
+
+
+def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
+    """The weights of an exported all-vanilla network of a backbone.
+
+    Raises:
+        InputError: no export, or of another network; weights that are not the recorded ones.
+    """
+    try:
+        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+        document = read_yaml(text, {}, number_keys=True)
+        spec = NetworkSpec.from_json(document["spec"])
+        sha256, recorded = _sha256_of(folder / WEIGHTS_NAME), document["weights_sha256"]
+    except InputError:
+        raise
+    except (OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+        files = [path for path in sorted(folder.glob("*")) if path.suffix in _SUFFIXES]
+        if not (folder / CONFIG_NAME).exists() and files:
+            raise InputError(
+                f"the folder {folder} is no export: it has no {CONFIG_NAME}; name the file of "
+                f"weights itself, such as {files[0]}"
+            ) from error
+        raise InputError(
+            f"`a folder of weights is an export, with {CONFIG_NAME} and {WEIGHTS_NAME}` must "
+            f"hold, but {folder}: {type(error).__name__}: {error}"
+        ) from error
+    if sha256 != recorded:
+        raise InputError(
+            f"`the weights are the recorded ones` must hold, but {folder / WEIGHTS_NAME} has "
+            f"sha256 {sha256} and {CONFIG_NAME} says {recorded}; the file was changed"
+        )
+    vanilla = _all_vanilla(spec.backbone)
+    if spec.placement != vanilla:
+        raise InputError(
+            f"`an export to start from is the all-vanilla network` must hold, but {folder} is "
+            f"{str(spec.placement)!r} and that is {str(vanilla)!r}"
+        )
+    stored, wanted = (
+        canonical(replace(b, image_size=None, options=MechanismOptions()))
+        for b in (spec.backbone, backbone)
+    )
+    if stored != wanted:
+        raise InputError(
+            f"`the weights are of the network's backbone` must hold, but {folder} is of {stored} "
+            f"and the network of {wanted}"
+        )
+    shapes = _shapes_of(spec.backbone)
+    state = _of_file(folder / WEIGHTS_NAME, shapes)
+    check_finite(state, str(folder))
+    _check_fit(_shapes(state), shapes, spec.backbone, str(folder))
+    return _resampled(state, spec.backbone, backbone)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fitted(state: Mapping[str, Tensor], backbone: BackboneSpec, source: str) -> dict[str, Tensor]:
+    """A state dict in the shapes of a backbone, whatever image size it is for.
+
+    Raises:
+        InputError: as `load_pretrained`.
+    """
+    found, wanted = _shapes(state), _shapes_of(backbone)
+    stored = backbone
+    if found.keys() == wanted.keys() and found != wanted:
+        stored = _at_size_of(found, wanted, backbone) or backbone
+        if stored == backbone:
+            _check_classes(found, wanted, backbone, source)
+    _check_fit(found, _shapes_of(stored), backbone, source)
+    return _resampled(state, stored, backbone)
+
+
+def _resampled(
+    state: Mapping[str, Tensor], stored: BackboneSpec, backbone: BackboneSpec
+) -> dict[str, Tensor]:
+    """The state dict of a backbone, of that at another image size or the same."""
+    size = describe(backbone).image_size
+    if describe(stored, recorded=True).image_size == size:
+        return dict(state)
+    network = build_network(_plain(stored), _all_vanilla(stored), recorded=True)
+    network.load_state_dict(state)
+    return at_image_size(network, size).state_dict()
+
+
+def _at_size_of(found: Shapes, wanted: Shapes, backbone: BackboneSpec) -> BackboneSpec | None:
+    """The backbone at the image size that the shapes are of; None: they are of no other size.
+
+    The number of positions in a position parameter, (1, N, D), grows with the area of the image.
+    """
+    shape = describe(backbone)
+    prefixes = {0, *(stage.num_prefix_tokens for stage in shape.stages)}
+    sizes = {
+        round(shape.image_size * ((found[name][1] - prefix) / (own[1] - prefix)) ** 0.5)
+        for name, own in wanted.items()
+        if len(own) == len(found[name]) == 3 and own != found[name]
+        for prefix in prefixes
+        if found[name][1] > prefix < own[1]
+    }
+    for size in sorted(sizes):
+        try:
+            if _shapes_of(replace(backbone, image_size=size)) == found:
+                return replace(backbone, image_size=size)
+        except InputError:
+            continue
+    return None
+
+
+def _check_classes(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: str) -> None:
+    """Refuse weights that fit but for the number of classes.
+
+    Raises:
+        InputError: a head of another number of classes.
+    """
+    for name, own in wanted.items():
+        if own == found[name] or not found[name] or own[:1] != (backbone.num_classes,):
+            continue
+        num_classes = found[name][0]
+        if num_classes and _shapes_of(replace(backbone, num_classes=num_classes)) == found:
+            raise InputError(
+                f"`the weights have a head of the network's classes` must hold, but {source} has "
+                f"{num_classes} and the network {backbone.num_classes}; train the model on your "
+                f"classes first, or use the data it was trained on"
+            )
+
+
+def _check_fit(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: str) -> None:
+    """Refuse weights that are not those of a backbone.
+
+    Raises:
+        InputError: missing or unexpected tensors, or tensors of other shapes. Names the first.
+    """
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    if missing or unexpected:
+        common = len(wanted) - len(missing)
+        family = _other_family_of(found, wanted)
+        if family is not None:
+            hint = f"it is a model of another family, {family}; name a backbone of that"
+        elif common >= len(missing):
+            hint = "it is a model of another depth, or with other parts"
+        else:
+            hint = "its names are of no family that is known here; save it under timm's names"
+        raise InputError(
+            f"{source} has {common} of the {len(wanted)} tensors of {backbone}"
+            f"{_listed(', missing', missing)}{_listed(', unexpected', unexpected)}; {hint}"
+        )
+    differing = [name for name in wanted if found[name] != wanted[name]]
+    if differing:
+        first = "; ".join(
+            f"{name} is {found[name]} there and {wanted[name]} in the network"
+            for name in differing[:NUM_NAMED]
+        )
+        raise InputError(
+            f"{source} does not have the shapes of {backbone}: {first}"
+            f" ({len(differing)} tensors differ); name the backbone that the weights are of"
+        )
+
+
+def _other_family_of(found: Shapes, wanted: Shapes) -> str | None:
+    """The family whose tensors these are by most of their names; None: none more than wanted."""
+    names, own = {_unnumbered(name) for name in found}, {_unnumbered(name) for name in wanted}
+    if names <= own:
+        return None
+    alike: dict[str | None, float] = {None: len(names & own) / len(names | own)}
+    for family in FAMILIES:
+        theirs = {_unnumbered(name) for name in _shapes_of(BackboneSpec(name=family.base_name))}
+        alike[family.base_name] = len(names & theirs) / len(names | theirs)
+    # Of equal ones the first, which is that of the wanted names.
+    nearest = max(alike, key=lambda name: alike[name])
+    return nearest if alike[nearest] > 0.5 else None
+
+
+def _unnumbered(name: str) -> str:
+    """A tensor's name without the numbers of stages and layers."""
+    return re.sub(r"\d+", "#", name)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return f"{what} {', '.join(names[:NUM_NAMED])}{more}" if names else ""
+
+
+def _plain(backbone: BackboneSpec) -> BackboneSpec:
+    """The backbone as it was published, without options of mechanisms."""
+    return replace(backbone, options=MechanismOptions())
+
+
+def _all_vanilla(backbone: BackboneSpec) -> Placement:
+    return Placement.all_vanilla(
+        [s.max_depth for s in describe(_plain(backbone), recorded=True).stages]
+    )
+
+
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(weight.shape) for name, weight in state.items()}
+
+
+def _shapes_of(backbone: BackboneSpec) -> Shapes:
+    """Of the all-vanilla network's state dict.
+
+    Raises:
+        InputError: as `describe`.
+    """
+    with without_storage():
+        network = build_network(_plain(backbone), _all_vanilla(backbone), recorded=True)
+    return _shapes(network.state_dict())

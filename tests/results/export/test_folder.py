@@ -1,0 +1,342 @@
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+import yaml
+
+from sharedattn.backbones import build, resolve
+from sharedattn.costs.model import CostModel
+from sharedattn.errors import InputError
+from sharedattn.networks.network import Network
+from sharedattn.placement import NetworkSpec
+from sharedattn.results.artifacts.atomic import temporary_name
+from sharedattn.results.artifacts.weights import sha256_of
+from sharedattn.results.export import folder as export_module
+from sharedattn.results.export.folder import (
+    ExportRecord,
+    check_target,
+    export,
+    load_network,
+    model_card,
+    placement_drawing,
+    read_export,
+)
+from sharedattn.results.records.records import EvaluationRecord, LatencyRecord, SpecRecord
+from sharedattn.weights.interpolate import at_image_size
+
+SPEC = resolve(
+    NetworkSpec.parse(
+        "vit(embed_dim=12,num_heads=2,depth=4,patch_size=4,mlp_ratio=2,num_classes=3,in_chans=1)"
+        "@8: V/d0,N/cb,L/d0,E/s5/d1/cb"
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    return build(SPEC).eval()
+
+
+@pytest.fixture
+def record(make_evaluation: Callable[..., EvaluationRecord]) -> ExportRecord:
+    cost = CostModel(SPEC.backbone).cost(SPEC.placement)
+    spec = SpecRecord.of(
+        SPEC, params=cost.params, macs=cost.macs, attention_bytes=cost.attention_bytes
+    )
+    # An export keeps neither the curve nor the sum that the database has of the weights.
+    evaluation = make_evaluation(spec, seed=6, learning_curve=(), weights_sha256=None)
+    return ExportRecord(
+        spec=SPEC,
+        params=cost.params,
+        macs=cost.macs,
+        recipe={"epochs": 7, "lr": 1e-5},
+        data={"name": "digit-pairs", "fingerprint": "d" * 64},
+        evaluation=evaluation,
+        test_top1=0.851,
+        num_test_images=4000,
+        top1_by_seed={5: 0.861, 6: 0.875, 7: 0.868},
+        study="digits",
+        trial=11,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, record: ExportRecord, network: Network) -> Path:
+    path = tmp_path / "deep" / "knee"
+    export(path, record, network.state_dict())
+    return path
+
+
+def test_an_export_reads_back(folder: Path, record: ExportRecord) -> None:
+    files = ["README.md", "config.yaml", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == files
+    assert [path.name for path in folder.parent.iterdir()] == ["knee"]
+    sha256 = sha256_of(folder / "model.safetensors")
+    expected = replace(record, evaluation=replace(record.evaluation, weights_sha256=sha256))
+    assert read_export(folder) == expected
+    assert read_export(folder / "config.yaml") == expected
+
+
+def test_the_network_is_the_one_that_was_exported(folder: Path, network: Network) -> None:
+    images_BCYX = torch.randn(3, 1, 8, 8)
+    loaded = load_network(folder)
+    assert not loaded.training
+    with torch.inference_mode():
+        assert torch.equal(loaded(images_BCYX), network(images_BCYX))
+
+
+def test_an_export_replaces_an_export(
+    folder: Path, record: ExportRecord, network: Network
+) -> None:
+    export(folder, replace(record, trial=13), network.state_dict())
+    assert read_export(folder).trial == 13
+    assert [path.name for path in folder.parent.iterdir()] == ["knee"]
+
+
+def test_an_empty_folder_is_filled_and_another_one_is_left_alone(
+    tmp_path: Path, record: ExportRecord, network: Network
+) -> None:
+    (tmp_path / "empty").mkdir()
+    export(tmp_path / "empty", record, network.state_dict())
+    assert read_export(tmp_path / "empty").trial == 11
+
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    (tmp_path / "file").write_text("work")
+    for name in ("thesis", "file"):
+        with pytest.raises(InputError, match="replaces an export or an empty folder"):
+            export(tmp_path / name, record, network.state_dict())
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+    assert (tmp_path / "file").read_text() == "work"
+
+
+def test_a_target_is_checked_without_writing(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("work")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    check_target(folder, onnx=True)
+    check_target(tmp_path / "not" / "yet" / "there")
+    for name in ("file", "link"):
+        with pytest.raises(InputError, match="replaces an export or an empty folder"):
+            check_target(tmp_path / name)
+    for name in ("file/knee", "link/deep/knee"):
+        with pytest.raises(InputError, match="can be written.*nothing can be made in"):
+            check_target(tmp_path / name)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    check_target(folder)
+    with pytest.raises(InputError, match="can be written.*nothing can be made in"):
+        check_target(tmp_path / "new" / "knee")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="ONNX needs the extra onnx"):
+        check_target(folder, onnx=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_killed_exports_left_is_cleared_or_put_back(
+    folder: Path,
+    record: ExportRecord,
+    network: Network,
+    orphan_name: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    living, another = temporary_name("knee", "weights"), orphan_name("knee2")
+    for name in (living, another, orphan_name("knee"), orphan_name("knee", "weights")):
+        (folder.parent / name).mkdir()
+    # As a kill between the two renames leaves it.
+    folder.rename(folder.parent / orphan_name("knee", "old"))
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(InputError, match="No space left"):
+            export(folder, replace(record, trial=13), network.state_dict())
+    assert read_export(folder).trial == 11
+    assert {path.name for path in folder.parent.iterdir()} == {"knee", living, another}
+
+    # A kill after them leaves both.
+    (folder.parent / orphan_name("knee", "old")).mkdir()
+    export(folder, replace(record, trial=13), network.state_dict())
+    assert read_export(folder).trial == 13
+    assert {path.name for path in folder.parent.iterdir()} == {"knee", living, another}
+
+
+def test_weights_that_do_not_fit_write_nothing(
+    tmp_path: Path, record: ExportRecord, network: Network
+) -> None:
+    weights = network.state_dict()
+    weights.pop(next(iter(weights)))
+    with pytest.raises(InputError, match="the weights fit vit.*Missing key"):
+        export(tmp_path / "knee", record, weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_image_size_are_told_how_to_fit(
+    tmp_path: Path, record: ExportRecord, network: Network
+) -> None:
+    size = 2 * network.shape.image_size
+    weights = at_image_size(network, size).state_dict()
+    rule = r"the weights fit vit.* among the weights and .* in the network; weights of another"
+    with pytest.raises(InputError, match=rule):
+        export(tmp_path / "knee", record, weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_fails_leaves_the_older_one(
+    folder: Path, record: ExportRecord, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(InputError, match="the folder can be written.*No space left"):
+        export(folder, replace(record, trial=13), network.state_dict())
+    assert read_export(folder).trial == 11
+    assert [path.name for path in folder.parent.iterdir()] == ["knee"]
+
+
+def changed(folder: Path, change: Callable[[dict], object]) -> Path:  # type: ignore[type-arg]
+    path = folder / "config.yaml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(document)
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format=2), "a config has format 1` must hold, but got 2"),
+        (lambda d: d.pop("format"), "a config has format 1` must hold, but got None"),
+        (lambda d: d.update(network="vit: V1"), "network says the same as spec.*'vit: V1' is not"),
+        (lambda d: d.pop("macs"), "a config has every field.*KeyError: 'macs'"),
+        (lambda d: d["evaluation"].pop("seed"), "a config has every field.*KeyError: 'seed'"),
+        (lambda d: d["evaluation"].update(threads="two"), "threads is 'two' and no int"),
+        (lambda d: d["evaluation"].update(versions=["torch"]), "versions is .* and no dict"),
+        (lambda d: d["evaluation"].update(top1=1.5), "a config has every field.*0 <= top1 <= 1"),
+        (lambda d: d["evaluation"]["fidelity"].update(epochs=0), "whole epochs >= 1"),
+        (lambda d: d.update(evaluation=None), "a config has every field.*TypeError"),
+        (lambda d: d["spec"].update(format=99), "a network spec has format 2"),
+    ],
+)
+def test_a_config_that_says_something_else(
+    change: Callable[[dict], object],  # type: ignore[type-arg]
+    message: str,
+    folder: Path,
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_export(changed(folder, change))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "config.yaml is YAML"),
+        (b"\xff\xfe\x00", "config.yaml is YAML"),
+        (b"just text", "a config has format 1` must hold, but got 'just text'"),
+        # A document that would run a command where it is not read safely.
+        (
+            b"!!python/object/apply:os.system ['touch ran']",
+            "config.yaml is YAML.* has the tag",
+        ),
+    ],
+)
+def test_a_file_that_is_no_config(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_export(tmp_path)
+    assert not Path("ran").exists()
+
+
+def test_a_folder_without_a_config(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="config.yaml can be read.*No such file"):
+        read_export(tmp_path)
+
+
+def test_the_drawing_names_what_each_layer_does() -> None:
+    assert placement_drawing(SPEC) == (
+        "stage 1     V N L E\n  slots     . . . 5\n  DIA unit  1 . 1 2\n  CB        . x . x"
+    )
+    two_stages = NetworkSpec.parse("vit: V1 | E1V1/s128")
+    assert placement_drawing(two_stages) == ("stage 1    V\nstage 2    E   V\n  slots  128   .")
+
+
+def test_the_card_gives_mean_and_how_to_go_on(record: ExportRecord) -> None:
+    card = model_card(record)
+    # Mean of 0.861, 0.875, 0.868; SD 0.007, over the root of 3.
+    assert "| validation top-1 over 3 seeds | 0.868 ± 0.004 (mean and standard error) |" in card
+    assert "| top-1 on the test split | 0.8510 on 4000 images |" in card
+    assert "| top-1 of these weights | 0.8750 on 4000 validation images |" in card
+    assert f"| parameters | {record.params} (" in card
+    assert "sharedattn train config.yaml" in card and "sharedattn verify ." in card
+    assert "study digits, trial 11" in card
+    assert "stage 1     V N L E" in card
+
+
+def test_the_card_of_a_single_run_claims_no_mean(record: ExportRecord) -> None:
+    card = model_card(replace(record, top1_by_seed={6: 0.875}, study=None, trial=None))
+    assert "seeds |" not in card and "found by a search" not in card
+
+
+def test_names_in_the_card_are_neither_markup_nor_columns(record: ExportRecord) -> None:
+    several = NetworkSpec.parse("vit: V1 | V1")
+    card = model_card(
+        replace(record, study="<script>alert(1)</script>", data={"name": "<b>"}, spec=several)
+    )
+    assert "<script>" not in card and "<b>" not in card
+    assert "| network | vit: V1 \\| V1 |" in card
+
+
+def test_onnx_without_its_extra_says_how_to_get_it(
+    tmp_path: Path, record: ExportRecord, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"ONNX needs the extra onnx.*sharedattn\[onnx\]"):
+        export(tmp_path / "knee", record, network.state_dict(), onnx=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_onnx_computes_the_same_logits(
+    tmp_path: Path, record: ExportRecord, network: Network
+) -> None:
+    small = record.evaluation.identity
+    at_8 = replace(small, fidelity=replace(small.fidelity, image_size=8))
+    evaluation = replace(record.evaluation, identity=at_8)
+    export(
+        tmp_path / "knee", replace(record, evaluation=evaluation), network.state_dict(), onnx=True
+    )
+    images_BCYX = torch.randn(5, 1, 8, 8)  # another batch size than the exporter's
+    session = onnxruntime.InferenceSession(tmp_path / "knee" / export_module.ONNX_NAME)
+    (logits,) = session.run(None, {"images": images_BCYX.numpy()})
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            torch.from_numpy(logits), network(images_BCYX), rtol=0, atol=1e-5
+        )
+
+
+def test_a_latency_is_kept_and_stands_on_the_card(
+    record: ExportRecord, make_latency: Callable[..., LatencyRecord]
+) -> None:
+    timed = replace(record, latency=make_latency(peak_bytes=1_234_567))
+    document = yaml.safe_load(yaml.safe_dump(timed.to_json()))
+    assert ExportRecord.from_json(document) == timed
+    ending = "batch of 3, a processor, 2 threads |"
+    assert f"| latency | 2.5 ms, median of 31 forwards, {ending}" in model_card(timed)
+    assert "| peak memory on the device | 1234567 bytes |" in model_card(timed)
+    assert "latency" not in model_card(record)
+    # As exports were written before.
+    del document["latency"]
+    assert ExportRecord.from_json(document) == record
+    with pytest.raises(InputError, match="every field, of its type.*latency is finite"):
+        ExportRecord.from_json(
+            document | {"latency": timed.to_json()["latency"] | {"latency_ms": 0}}
+        )

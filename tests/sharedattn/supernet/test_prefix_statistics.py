@@ -1,0 +1,157 @@
+"""Statistics of batch norms: those of each prefix, as recalibrating each placement alone finds."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from contract import randomised
+from tiny_families import TINY, tiny_backbone
+from torch import nn
+
+from sharedattn.backbones import build_network, describe
+from sharedattn.data import DataConfig, open_data
+from sharedattn.errors import InputError
+from sharedattn.networks.batch_norms import statistics_of
+from sharedattn.networks.network import Network
+from sharedattn.placement import Envelope, Placement
+from sharedattn.recipe import Recipe
+from sharedattn.supernet.placement_tree import Act, PlacementTree
+from sharedattn.supernet.prefix_statistics import PrefixStatistics
+from sharedattn.supernet.tree_evaluation import TreeEvaluation
+from sharedattn.training.trainer import Metrics, evaluate
+
+DATA = open_data(DataConfig(name="digit-pairs"))
+SIZES: dict[str, Any] = {"batch_size": 7, "num_images": 11}
+NUM_BATCHES, SEED = 3, 5
+PLACEMENTS = [
+    Placement.parse(text)
+    for text in ("V2", "V1", "V1L1", "V,L/cb", "V/d0,L/d0", "V/cb,V", "E1V1/s3", "N1V1/cb", "V3")
+]
+
+
+def shared(family: str) -> Network:
+    network = build_network(tiny_backbone(family), Envelope.of(*PLACEMENTS))
+    return randomised(network).float()
+
+
+def recalibrated_alone(network: Network, placement: Placement) -> Metrics:
+    """Torch's own running means, without momentum, of a copy of the network."""
+    own = copy.deepcopy(network).eval()
+    for module in own.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+            module.train()
+    batches = DATA.train_batches(
+        Recipe(epochs=1, batch_size=7), seed=SEED, epoch=0, device=torch.device("cpu")
+    )
+    with torch.no_grad():
+        for images, _ in itertools.islice(batches, NUM_BATCHES):
+            own(images, placement)
+    return evaluate(own, DATA, "validation", placement=placement, **SIZES)
+
+
+@pytest.mark.parametrize("family", ["ceit", "deepvit"])
+@pytest.mark.parametrize("is_bounded", [False, True])
+def test_each_placement_has_its_own_statistics(family: str, is_bounded: bool) -> None:
+    network = shared(family)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    given = (network, PLACEMENTS, DATA, "validation")
+    options = {**SIZES, "calibration": NUM_BATCHES, "calibration_seed": SEED}
+    evaluation = TreeEvaluation(*given, **options)
+    if is_bounded:
+        evaluation = TreeEvaluation(*given, **options, memory_bytes=evaluation.least_bytes)
+    found = evaluation.run()
+    assert found == {p: recalibrated_alone(network, p) for p in PLACEMENTS}
+    assert found == evaluation.run()
+    assert (evaluation.num_again > 0) == is_bounded
+    assert (evaluation.peak_bytes > evaluation.least_bytes) != is_bounded
+    for name, buffer in network.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(not norm.training and norm.momentum == 0.1 for norm in norms)
+    own = TreeEvaluation(*given, **SIZES).run()
+    assert all(own[p].loss != found[p].loss for p in PLACEMENTS)
+
+
+def test_other_images_give_other_statistics() -> None:
+    network = shared("ceit")
+    losses = {
+        TreeEvaluation(
+            network,
+            PLACEMENTS[:1],
+            DATA,
+            "validation",
+            calibration=num_batches,
+            calibration_seed=seed,
+            **SIZES,
+        )
+        .run()[PLACEMENTS[0]]
+        .loss
+        for num_batches, seed in ((1, 0), (2, 0), (1, 1))
+    }
+    assert len(losses) == 3
+
+
+def test_bytes_of_statistics_by_closed_form() -> None:
+    network, tree = shared("ceit"), PlacementTree(PLACEMENTS)
+    # A stem's norm of 64 channels; in each layer two of 14 hidden channels and one of 14. A norm
+    # has a mean and a variance of 4 bytes a channel, and counts batches in 8.
+    one_layer = 3 * (14 * 8 + 8)
+    expected = 64 * 8 + 8 + tree.parts * one_layer
+    assert PrefixStatistics(network, tree).num_bytes == expected
+    plain = TreeEvaluation(network, PLACEMENTS, DATA, "validation", **SIZES)
+    with_them = TreeEvaluation(network, PLACEMENTS, DATA, "validation", calibration=1, **SIZES)
+    assert with_them.least_bytes == plain.least_bytes + expected
+    with pytest.raises(InputError, match=f"statistics of all prefixes {expected:,}; give at le"):
+        TreeEvaluation(
+            network, PLACEMENTS, DATA, "validation", calibration=1, memory_bytes=7, **SIZES
+        )
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_batch_norms_stand_in_stem_and_layers_alone(family: str) -> None:
+    backbone = tiny_backbone(family)
+    placement = Placement.all_vanilla([stage.max_depth for stage in describe(backbone).stages])
+    network = build_network(backbone, placement)
+    called: list[nn.Module] = []
+    for norm in {norm for norm, _, _ in statistics_of(network)}:
+        norm.register_forward_hook(lambda module, *_: called.append(module))
+    tree = PlacementTree([placement])
+    own = PrefixStatistics(network, tree)
+    for step in tree.depth_first():
+        called.clear()
+        if step.act is Act.BEGIN:
+            tokens, state = network.begin(torch.zeros(2, 1, 16, 16))
+        elif step.act is Act.ENTER:
+            tokens, state = network.enter(step.stage, tokens, state)
+        elif step.act is Act.FINISH:
+            network.finish(tokens)
+        elif step.act is Act.START:
+            assert step.choice is not None
+            started = network.start_layer(step.stage, step.index, tokens, state, step.choice)
+        else:
+            assert step.choice is not None
+            tokens, state = network.complete_layer(step.stage, step.index, started, step.choice)
+        assert set(called) == {norm for norm, _, _ in own._own(step)}, step
+
+
+def test_a_family_without_batch_norms_has_nothing_to_calibrate() -> None:
+    network = shared("vit")
+    given = (network, PLACEMENTS, DATA, "validation")
+    with_them = TreeEvaluation(*given, calibration=1, **SIZES)
+    plain = TreeEvaluation(*given, **SIZES)
+    assert with_them.run() == plain.run()
+    assert with_them.peak_bytes == plain.peak_bytes
+
+
+@pytest.mark.parametrize("calibration", [0, 641])
+def test_as_many_batches_as_there_are(calibration: int) -> None:
+    with pytest.raises(InputError, match=f"calibration={calibration} where digit-pairs has 640"):
+        TreeEvaluation(
+            shared("ceit"), PLACEMENTS, DATA, "validation", calibration=calibration, **SIZES
+        )

@@ -1,0 +1,242 @@
+"""Walked as a tree, placements give what each gives alone, within a bound on the memory."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from contract import random_placements, randomised
+from tiny_families import TINY, tiny_backbone
+from torch import Tensor
+
+from sharedattn.backbones import build_network
+from sharedattn.data import DataConfig, open_data
+from sharedattn.errors import InputError
+from sharedattn.networks.legality import check_placement
+from sharedattn.networks.network import Network
+from sharedattn.networks.state import StartedLayer
+from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.supernet import tree_evaluation
+from sharedattn.supernet.tree_evaluation import Carried, TreeEvaluation, compute
+from sharedattn.training.trainer import Metrics, evaluate
+
+DATA = open_data(DataConfig(name="digit-pairs"))
+SIZES: dict[str, Any] = {"batch_size": 7, "num_images": 11}
+OPTIONS = {"swin": ("", "handover=previous"), "pvt": ("", "attention_residual=true")}
+CASES = [(family, options) for family in TINY for options in OPTIONS.get(family, ("",))]
+
+
+def with_variants(backbone: BackboneSpec, num: int) -> list[Placement]:
+    """Random placements, and of each those with CB or a DIA unit changed in one layer."""
+    found: list[Placement] = []
+    for placement in random_placements(backbone, 11, num):
+        found.append(placement)
+        for stage, index in itertools.product(range(len(placement.stages)), range(2)):
+            if index < placement.depths[stage]:
+                layers = list(placement.stages[stage])
+                layer = layers[index]
+                for changed in (replace(layer, cb=not layer.cb), replace(layer, dia=index)):
+                    layers[index] = changed
+                    stages = list(placement.stages)
+                    stages[stage] = tuple(layers)
+                    found.append(Placement(tuple(stages)))
+    return list(dict.fromkeys(found))
+
+
+def shared(backbone: BackboneSpec, placements: list[Placement]) -> Network:
+    return randomised(build_network(backbone, Envelope.of(*placements))).float()
+
+
+def alone(network: Network, placements: list[Placement]) -> dict[Placement, Metrics]:
+    return {p: evaluate(network, DATA, "validation", placement=p, **SIZES) for p in placements}
+
+
+class LiveBytes:
+    """Bytes of all that steps have given and that is still alive, each storage once.
+
+    Attributes:
+        peak: the most that was alive as a step ended.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.peak = 0
+        self._tensors: list[weakref.ref[Tensor]] = []
+        patch.setattr(tree_evaluation, "compute", self._compute)
+
+    def _compute(self, *arguments: Any) -> Carried:
+        given = compute(*arguments)
+        if isinstance(given, StartedLayer):
+            own = [given.tokens, given.branch, given.passed_by, *given.state.tensors()]
+        else:
+            own = [given[0], *given[1].tensors()]
+        self._tensors += [weakref.ref(tensor) for tensor in own if tensor is not None]
+        alive = [tensor for ref in self._tensors if (tensor := ref()) is not None]
+        self._tensors = [weakref.ref(tensor) for tensor in alive]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in alive}
+        self.peak = max(self.peak, sum(storages.values()))
+        return given
+
+
+@pytest.mark.parametrize(("family", "options"), CASES)
+@pytest.mark.parametrize("is_bounded", [False, True])
+def test_the_tree_gives_what_each_placement_gives_alone(
+    family: str, options: str, is_bounded: bool
+) -> None:
+    backbone = tiny_backbone(family, options)
+    placements = with_variants(backbone, 3)
+    network = shared(backbone, placements)
+    whole = TreeEvaluation(network, placements, DATA, "validation", **SIZES)
+    assert whole.tree.parts < whole.tree.prefixes < whole.tree.evaluations
+    bounded = TreeEvaluation(
+        network, placements, DATA, "validation", memory_bytes=whole.least_bytes, **SIZES
+    )
+    evaluation = bounded if is_bounded else whole
+    found = evaluation.run()
+    assert found == alone(network, placements)
+    assert list(found) == placements
+    assert len({metrics.loss for metrics in found.values()}) > len(placements) / 2
+    if is_bounded:
+        assert evaluation.peak_bytes <= evaluation.least_bytes
+        assert evaluation.num_again > 0
+    else:
+        assert evaluation.peak_bytes > evaluation.least_bytes
+        assert evaluation.num_again == 0
+
+
+def with_and_without_cb(depth: int) -> list[Placement]:
+    return [
+        Placement((tuple(LayerChoice(Kind.VANILLA, cb=cb) for cb in layers),))
+        for layers in itertools.product((False, True), repeat=depth)
+    ]
+
+
+DEEP = BackboneSpec.parse(
+    "vit(class_token=false,depth=6,embed_dim=14,global_pool=avg,mlp_ratio=1,num_heads=2,"
+    "patch_size=4,in_chans=1,num_classes=2)@16"
+)
+
+
+def test_memory_is_of_tokens_and_branches_by_closed_form() -> None:
+    placements = with_and_without_cb(6)
+    network = shared(DEEP, placements)
+    evaluation = TreeEvaluation(network, placements, DATA, "validation", **SIZES)
+    # 7 images of 16 tokens of 14 channels: between halves of a layer tokens and branch.
+    tokens = 7 * 16 * 14 * 4
+    assert evaluation.least_bytes == 3 * tokens
+    evaluation.run()
+    # Each layer's halves are kept for its other choice, but the last takes its tokens along.
+    assert evaluation.peak_bytes == (6 * 2 + 1) * tokens
+
+
+@pytest.mark.parametrize("factor", [1, 1.5, 2, 3, 4])
+def test_what_is_alive_stays_within_the_bound(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placements = with_and_without_cb(6)
+    network = shared(DEEP, placements)
+    whole = TreeEvaluation(network, placements, DATA, "validation", **SIZES)
+    bound = int(factor * whole.least_bytes)
+    evaluation = TreeEvaluation(
+        network, placements, DATA, "validation", memory_bytes=bound, **SIZES
+    )
+    live = LiveBytes(monkeypatch)
+    found = evaluation.run()
+    assert 0.6 * bound <= live.peak == evaluation.peak_bytes <= bound
+    assert found == whole.run()
+    # Two steps a layer and one image batch each, of two batches; none is a step too many.
+    one_at_a_time = 2 * 64 * (2 * 6 + 1)
+    by_tree = 2 * (1 + whole.tree.parts + whole.tree.prefixes)
+    assert evaluation.num_again <= one_at_a_time - by_tree
+    assert whole.peak_bytes > 4 * whole.least_bytes
+
+
+def test_less_memory_costs_more_steps() -> None:
+    placements = with_and_without_cb(6)
+    network = shared(DEEP, placements)
+    again = []
+    for tokens in (13, 9, 7, 5, 3):
+        evaluation = TreeEvaluation(
+            network,
+            placements,
+            DATA,
+            "validation",
+            memory_bytes=tokens * 7 * 16 * 14 * 4,
+            **SIZES,
+        )
+        evaluation.run()
+        again.append(evaluation.num_again)
+    assert again[0] == 0
+    assert again == sorted(again) and len(set(again)) == 5
+
+
+@pytest.mark.parametrize(("family", "options"), CASES)
+def test_sizes_are_known_before_in_every_family(
+    family: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny_backbone(family, options)
+    placements = random_placements(backbone, 13, 5)
+    network = shared(backbone, placements)
+    for placement in placements:
+        with monkeypatch.context() as patch:
+            evaluation = TreeEvaluation(network, [placement], DATA, "validation", **SIZES)
+            live = LiveBytes(patch)
+            evaluation.run()
+        # Alone, nothing is kept but what a step takes and gives.
+        assert evaluation.peak_bytes == evaluation.least_bytes, str(placement)
+        assert live.peak == evaluation.peak_bytes, str(placement)
+
+
+def test_a_bound_too_small_says_the_least() -> None:
+    placements = with_and_without_cb(3)
+    network = shared(DEEP, placements)
+    least = 3 * 7 * 16 * 14 * 4
+    with pytest.raises(
+        InputError, match=f"memory_bytes=18,815 where.*give at least {least:,}, or"
+    ):
+        TreeEvaluation(network, placements, DATA, "validation", memory_bytes=least - 1, **SIZES)
+
+
+def test_a_placement_that_the_network_cannot_run() -> None:
+    network = shared(DEEP, with_and_without_cb(3))
+    for text, message in (
+        ("E1/s3", "lies in its network's envelope"),
+        ("V4", "layers of a stage"),
+    ):
+        with pytest.raises(InputError, match=message):
+            TreeEvaluation(network, [Placement.parse(text)], DATA, "validation", **SIZES)
+    swin = tiny_backbone("swin")
+    placement = Placement.parse("V1 | V1L1")
+    free = [placement, Placement.parse("V1 | V2")]
+    with pytest.raises(InputError, match="scores of a layer of equal shift"):
+        check_placement(shared(swin, free).shape, swin.options, placement)
+    with pytest.raises(InputError, match="scores of a layer of equal shift"):
+        TreeEvaluation(shared(swin, free), free, DATA, "validation", **SIZES)
+
+
+def test_one_placement_without_a_finite_loss_is_named() -> None:
+    placements = with_and_without_cb(2)
+    network = shared(DEEP, [*placements, Placement.parse("E1/s3")])
+    torch.nn.init.constant_(network.block(0, 0).external.proj.bias, torch.nan)
+    evaluation = TreeEvaluation(
+        network, [*placements, Placement.parse("E1/s3")], DATA, "validation", **SIZES
+    )
+    with pytest.raises(FloatingPointError, match=r"`the validation \(E1/s3\) loss is finite`"):
+        evaluation.run()
+
+
+def test_a_placement_given_twice_and_all_images() -> None:
+    placements = with_and_without_cb(2)
+    network = shared(DEEP, placements)
+    evaluation = TreeEvaluation(
+        network, [*placements, *placements], DATA, "validation", batch_size=500
+    )
+    found = evaluation.run()
+    assert list(found) == placements
+    assert {metrics.num_images for metrics in found.values()} == {4000}
+    own = evaluate(network, DATA, "validation", placement=placements[2], batch_size=500)
+    assert found[placements[2]] == own
+    assert evaluation.run() == found

@@ -1,0 +1,58 @@
+"""Which layers may take scores over: words of V, L and N by hand and in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sharedattn.placement import LayerChoice
+from sharedattn.placement.shape import AttentionShape
+from sharedattn.spaces.automaton import Automaton, build, stages_of
+from sharedattn.spaces.score_reuse import HandOver
+from sharedattn.spaces.stages import ListedStage
+
+Choices = Callable[..., tuple[LayerChoice, ...]]
+Paths = Callable[[Automaton], list[tuple[LayerChoice, ...]]]
+
+
+def legal(stage: ListedStage, *score_groups: int) -> Automaton:
+    attention = AttentionShape(
+        num_queries=7, num_keys=7, score_groups=score_groups, key_grid=(7, 1)
+    )
+    return build([HandOver(stage.language(False), attention)], ())
+
+
+def words(automaton: Automaton, paths: Paths) -> set[str]:
+    return {
+        "".join(layer.kind for stage in stages_of(path, automaton.depths) for layer in stage)
+        for path in paths(automaton)
+    }
+
+
+def test_a_layer_takes_scores_of_its_own_group(choices: Choices, paths: Paths) -> None:
+    stage = ListedStage(layers=(choices("V", "L"),) * 4, depth=(4,))
+    # Shifted windows: layers 1 and 3 share scores, and 2 and 4.
+    assert words(legal(stage, 0, 1, 0, 1), paths) == {"VVVV", "VVVL", "VVLV", "VVLL"}
+    assert words(legal(stage, 0, 0, 1, 1), paths) == {"VVVV", "VVVL", "VLVV", "VLVL"}
+    every = {"VVVV", "VVVL", "VVLV", "VVLL", "VLVV", "VLVL", "VLLV", "VLLL"}
+    assert words(legal(stage), paths) == words(legal(stage, 0, 0, 0, 0), paths) == every
+
+
+def test_other_layers_pass_scores_by(choices: Choices, paths: Paths) -> None:
+    stage = ListedStage(
+        layers=(choices("V"), choices("N", "E/s3"), choices("L", "N"), choices("L")),
+        depth=(2, 3, 4),
+    )
+    assert words(legal(stage, 0, 1, 0, 1), paths) == {"VN", "VE", "VNL", "VEL", "VNN", "VEN"}
+    found = words(legal(stage, 0, 1, 0, 0), paths)
+    assert found == {"VN", "VE", "VNL", "VEL", "VNN", "VEN", "VNLL", "VELL", "VNNL", "VENL"}
+
+
+@pytest.mark.parametrize("num_groups", [1, 2, 3])
+def test_groups_multiply(choices: Choices, num_groups: int) -> None:
+    # Of each group by itself: words over V and L that begin with a V.
+    depth = 6
+    stage = ListedStage(layers=(choices("V", "L"),) * depth, depth=(depth,))
+    groups = tuple(position % num_groups for position in range(depth))
+    assert legal(stage, *groups).size == 2 ** (depth - num_groups)
