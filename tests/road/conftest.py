@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+# `reader_2` asks the studies and fake evaluators of the tests of searches.
+sys.path.append(str(Path(__file__).parents[1] / "search"))
 
 from colours import COLOURS, RECIPE, SPACE, put
 from road_lab import InProcess, Lab

@@ -3,7 +3,8 @@
 A new version: change `sharedattn.results.database.models`, add `versions/v000N_<what>.py` after
 its predecessor (or let Alembic draft it, `alembic.command.revision(alembic_config(),
 autogenerate=True)` with a connection in `attributes`), set `HEAD` to it, and freeze the schema it
-replaces in `tests/results/migrations/schemas/`. A test compares migrations and models.
+makes in `tests/results/database/migrations/schemas/`. A test compares migrations and models. A
+version imports nothing of the package, which goes on while what the version does is fixed.
 """
 
 from __future__ import annotations

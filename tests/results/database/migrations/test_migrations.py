@@ -1,5 +1,6 @@
 """Migrations and models agree, and databases of every older version come up to date."""
 
+import ast
 import json
 import sqlite3
 import threading
@@ -88,6 +89,26 @@ def test_the_head_is_the_newest_migration() -> None:
     assert migrations.known_revisions()[-1] == migrations.HEAD
 
 
+def test_every_version_has_its_schema_frozen() -> None:
+    frozen = {path.stem for path in SCHEMAS.iterdir()}
+    assert frozen == set(migrations.known_revisions())
+
+
+def test_a_version_imports_nothing_of_the_package() -> None:
+    """What a version does is fixed, while the package goes on."""
+    versions = sorted((Path(migrations.__file__).parent / "versions").glob("v*.py"))
+    assert len(versions) == len(migrations.known_revisions())
+    for version in versions:
+        imported = set()
+        for node in ast.walk(ast.parse(version.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, version.name
+                imported.add((node.module or "").partition(".")[0])
+        assert imported <= {"alembic", "collections", "re", "sqlalchemy"}, version.name
+
+
 def test_migrations_make_what_the_models_say(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     Store.open(url, create=True).close()
@@ -106,8 +127,8 @@ def test_the_comparison_sees_a_difference(tmp_path: Path) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("revision", migrations.known_revisions()[:-1])
-def test_an_old_database_comes_up_to_date_and_keeps_its_rows(
+@pytest.mark.parametrize("revision", migrations.known_revisions())
+def test_a_database_of_each_version_comes_up_to_date_and_keeps_its_rows(
     tmp_path: Path,
     revision: str,
     make_spec: Callable[..., SpecRecord],
@@ -118,6 +139,7 @@ def test_an_old_database_comes_up_to_date_and_keeps_its_rows(
         study = store.study("digits")
         (row,) = store.trials(study)
         assert (row.state, row.top1, row.placement) == (TrialState.COMPLETE, 0.875, "V2L1")
+        assert (row.params, row.macs, row.seed, row.loss) == (101, 1009, 5, 0.25)
         assert row.evaluation_key is not None
         assert store.find_evaluation(row.evaluation_key) is not None
         with store.drive(study) as driver:
@@ -132,6 +154,32 @@ def test_an_old_database_comes_up_to_date_and_keeps_its_rows(
     engine = create_engine(url)
     assert differences(engine) == []
     engine.dispose()
+
+
+def test_latencies_of_version_0005_are_read_and_added_to(
+    tmp_path: Path,
+    make_spec: Callable[..., SpecRecord],
+    make_latency: Callable[..., LatencyRecord],
+) -> None:
+    with Store.open(old_database(tmp_path / "old.db", "0005")) as store:
+        study = store.study("timed")
+        assert study.record.objectives == ("top1", "latency_ms")
+        assert study.record.latency == {
+            "source": "network",
+            "device": "a processor, 2 threads",
+            "batch_size": 3,
+            "max_ms": 4.5,
+        }
+        (row,) = store.trials(study)
+        assert (row.top1, row.latency_ms) == (0.875, 2.5)
+        ((key, latency),) = store.latencies(study).items()
+        assert key == row.spec_key == make_spec("V2L1").key
+        assert (latency.latency_ms, latency.latency_source.value) == (2.5, "network")
+        assert (latency.repeats, latency.batch_size, latency.peak_bytes) == (31, 3, 12345)
+        assert [report.top1 for report in store.rung_reports(study)] == [0.75]
+        with store.drive(study) as driver:
+            driver.record_latency(make_spec("V1"), make_latency(latency_ms=0.5))
+        assert [r.latency_ms for r in store.latencies(study).values()] == [2.5, 0.5]
 
 
 def test_an_old_database_is_not_upgraded_by_a_reader(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ from sharedattn.search.executors.ray import executor as ray_tune
 from sharedattn.search.executors.ray.executor import RayTuneExecutor
 
 BACKBONE = "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4,in_chans=1,num_classes=2)@16: "
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 
 
 def clustered(test):
