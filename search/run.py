@@ -299,11 +299,10 @@ def search_plan(prepared: Prepared) -> Document:
     if prepared.data is None or prepared.recipe is None:
         return {"data": None, "cost": None}
     source, space, slots = open_data(prepared.data), prepared.space, prepared.slots
-    least, most = space.macs_range
     work = Work(
         backbone=space.space.backbone,
         placements=drawn_placements(space, config.seed),
-        macs_range=(least, min(most, config.budget.max_macs or most)),
+        macs_range=space.macs_range_in_budget,
         recipe=prepared.recipe if shared is None else shared.recipe.training,
         num_trainings=1
         if shared is not None
@@ -333,6 +332,7 @@ def _stopping(
 ) -> EarlyStopping | None:
     if config.early_stopping is None:
         return None
+    # Not the exact range in the budget: this one stands in the fingerprints of stored studies.
     least, most = space.macs_range
     return STOPPINGS[config.early_stopping](
         macs_range=(least, min(most, config.budget.max_macs or most)), rungs=evaluator.rungs

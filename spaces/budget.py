@@ -9,7 +9,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 
 from sharedattn.costs.model import CostModel, PartCost
@@ -20,7 +20,7 @@ from sharedattn.spaces.counting import CostBox, CostTables, RankedMembers
 from sharedattn.spaces.pricing import LayerCosts, PricedAutomaton, macs_of, params_of
 from sharedattn.spaces.space import Space
 
-_BANDS_KEPT = 64
+_BINS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ class BudgetedSpace:
         self.box = CostBox(self.budget.max_macs, self.budget.max_params)
         self._members = RankedMembers(self._tables, self.box)
         self.in_budget = self._members.size
-        # One band is asked for again and again: its members are counted once.
-        self._band = lru_cache(_BANDS_KEPT)(self._members_in_band)
+        # One bin is asked for again and again: its members are counted once.
+        self._bin = lru_cache(_BINS_KEPT)(self._members_in_bin)
         if not self.in_budget:
             raise InputError(self._infeasible())
 
-    def _members_in_band(self, low: int, high: int) -> RankedMembers:
+    def _members_in_bin(self, low: int, high: int) -> RankedMembers:
         max_macs = high if self.budget.max_macs is None else min(high, self.budget.max_macs)
         return RankedMembers(self._tables, CostBox(max_macs, self.budget.max_params, low))
 
@@ -125,6 +125,23 @@ class BudgetedSpace:
         """Whether these symbols are a member inside the budget."""
         cost = self.priced.member_cost(path)
         return cost is not None and self.box.holds(cost)
+
+    @cached_property
+    def macs_range_in_budget(self) -> tuple[int, int]:
+        """Fewest and most MACs of a member inside all bounds, exact."""
+        return self._members.macs_range()
+
+    @property
+    def macs_span(self) -> tuple[int, int]:
+        """The MACs that bins are laid over: `macs_range_in_budget`, as a rule.
+
+        With a bound on MACs alone they go up to the bound itself, not to the member next below:
+        the draws of stored studies depend on it.
+        """
+        bound = self.budget.max_macs
+        if bound is not None and self.budget.max_params is None:
+            return self.macs_range[0], min(self.macs_range[1], bound)
+        return self.macs_range_in_budget
 
     def placement(self, path: Path) -> Placement:
         """The placement whose symbols are `path`."""
@@ -159,42 +176,42 @@ class BudgetedSpace:
             )
         return [self[number] for number in _distinct_numbers(rng, self.in_budget, count)]
 
-    def sample_in_macs_band(self, rng: random.Random, low: int, high: int) -> Placement:
+    def sample_in_macs_bin(self, rng: random.Random, low: int, high: int) -> Placement:
         """A member, uniform over those inside the budget with low <= MACs <= high.
 
         Raises:
-            InputError: no member inside the budget has MACs in the band.
+            InputError: no member inside the budget has MACs in the bin.
         """
-        band = self._band(low, high)
-        if not band.size:
+        bin_ = self._bin(low, high)
+        if not bin_.size:
             raise InputError(
-                f"`a band of MACs has a member` must hold, but none inside the budget "
-                f"({self.budget}) has {low} <= macs <= {high}"
+                f"no member inside the budget ({self.budget}) has "
+                f"{low} <= macs <= {high}; give another bin"
             )
-        return self.placement(band.path(rng.randrange(band.size)))
+        return self.placement(bin_.path(rng.randrange(bin_.size)))
 
-    def sample_many_in_macs_band(
+    def sample_many_in_macs_bin(
         self, rng: random.Random, low: int, high: int, count: int
     ) -> list[Placement]:
-        """`count` members that all differ, uniform over those of a band of MACs.
+        """`count` members that all differ, uniform over those of a bin of MACs.
 
         Raises:
-            ValueError: fewer than `count` members inside the budget have MACs in the band.
+            ValueError: fewer than `count` members inside the budget have MACs in the bin.
         """
-        band = self._band(low, high)
-        if not 0 <= count <= band.size:
+        bin_ = self._bin(low, high)
+        if not 0 <= count <= bin_.size:
             raise ValueError(
-                f"`0 <= count <= members of the band` must hold, but got count={count} and "
-                f"{band.size} members with {low} <= macs <= {high}"
+                f"`count` is {count}, but {bin_.size} members have {low} <= macs <= {high}; "
+                f"ask for at most as many"
             )
         return [
-            self.placement(band.path(number))
-            for number in _distinct_numbers(rng, band.size, count)
+            self.placement(bin_.path(number))
+            for number in _distinct_numbers(rng, bin_.size, count)
         ]
 
-    def num_in_macs_band(self, low: int, high: int) -> int:
+    def num_in_macs_bin(self, low: int, high: int) -> int:
         """Members inside the budget with low <= MACs <= high."""
-        return self._band(low, high).size
+        return self._bin(low, high).size
 
     def _infeasible(self) -> str:
         """Says the nearest budget that some member meets."""

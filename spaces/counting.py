@@ -109,6 +109,31 @@ class CostPoints:
             node.ways[number] for node, number in self._inside(min_macs, max_macs, max_params)
         )
 
+    @property
+    def macs_range(self) -> tuple[int, int]:
+        """Fewest and most MACs of any cost."""
+        return self._macs[0], self._macs[-1]
+
+    def extreme_macs(self, min_macs: float, max_macs: float, max_params: float, sign: int) -> int:
+        """The most MACs of a cost inside the bounds, or the fewest for a sign of -1.
+
+        Args:
+            min_macs: fewest MACs.
+            max_macs: most MACs.
+            max_params: most params.
+            sign: 1 or -1. Some cost must be inside.
+        """
+        low, high = bisect_left(self._macs, min_macs), bisect_right(self._macs, max_macs)
+        while high - low > 1:
+            middle = (low + high) // 2
+            halves = (
+                ((middle, high), (low, middle)) if sign > 0 else ((low, middle), (middle, high))
+            )
+            preferred = halves[0]
+            holds = self.count(self._macs[preferred[0]], self._macs[preferred[1] - 1], max_params)
+            low, high = preferred if holds else halves[1]
+        return self._macs[low]
+
     def select(
         self, min_macs: float, max_macs: float, max_params: float, rank: int
     ) -> tuple[int, int]:
@@ -241,6 +266,40 @@ class RankedMembers:
                     self._pairs.append((state, cost, num_suffixes))
                     ends.append(self.size)
         self._ends = ends
+
+    def macs_range(self) -> tuple[int, int]:
+        """Fewest and most MACs of the members inside, exact.
+
+        Raises:
+            ValueError: no member is inside.
+        """
+        if not self.size:
+            raise ValueError("no member is inside the box")
+        return self._extreme_macs(-1), self._extreme_macs(1)
+
+    def _extreme_macs(self, sign: int) -> int:
+        """The most MACs of a member inside, or the fewest for a sign of -1.
+
+        Prefixes are asked in the order of what they could come to at best, each for a suffix that
+        beats the best so far: nearly all are passed over, and of the others bisection finds it.
+        """
+        points, box = self._tables.points, self._box
+        best: int | None = None
+
+        def bound(pair: tuple[int, int, int]) -> int:
+            state, cost, _ = pair
+            return macs_of(cost) + points[state].macs_range[sign > 0]
+
+        for pair in sorted(self._pairs, key=lambda pair: sign * bound(pair), reverse=True):
+            if best is not None and sign * bound(pair) <= sign * best:
+                break
+            state, cost, _ = pair
+            low, high, max_params = box.left_after(cost)
+            found = points[state].extreme_macs(low, high, max_params, sign)
+            if best is None or sign * (macs_of(cost) + found) > sign * best:
+                best = macs_of(cost) + found
+        assert best is not None
+        return best
 
     def path(self, number: int) -> Path:
         """The member with this number.

@@ -1,4 +1,4 @@
-"""Sampling by strata of MACs: cheap and dear placements equally often.
+"""Sampling by bins of MACs: cheap and expensive placements equally often.
 
 Uniform over a space's placements, most draws would be deep, since deep stages have most choices:
 shallow placements would hardly ever be trained, and measured too seldom to be compared.
@@ -7,6 +7,7 @@ shallow placements would hardly ever be trained, and measured too seldom to be c
 from __future__ import annotations
 
 import random
+from functools import cached_property
 from itertools import pairwise
 
 from sharedattn.placement import Placement
@@ -14,47 +15,66 @@ from sharedattn.spaces.budget import BudgetedSpace
 
 
 class StratifiedSampler:
-    """Draws placements from bands of equal width in MACs, uniform within each.
+    """Draws placements from bins of equal width in MACs, uniform within each.
+
+    The bins cover `BudgetedSpace.macs_span`. They are disjoint, or neighbours share the value at
+    their edge: both layouts stay, since the draws of stored studies depend on them.
 
     Args:
         space: what may be drawn.
-        num_strata: bands that the range of MACs inside the budget is cut into.
+        num_bins: bins of equal width.
+        shared_edges: whether neighbours share the value at their edge.
 
     Attributes:
-        bands: least and most MACs of each band that has a member inside the budget.
+        bins: least and most MACs of each bin.
 
     Raises:
-        ValueError: `num_strata` is below 1.
+        ValueError: `num_bins` is below 1.
     """
 
-    def __init__(self, space: BudgetedSpace, num_strata: int) -> None:
-        if num_strata < 1:
-            raise ValueError(f"`num_strata >= 1` must hold, but got {num_strata}")
+    def __init__(self, space: BudgetedSpace, num_bins: int, *, shared_edges: bool = False) -> None:
+        if num_bins < 1:
+            raise ValueError(f"`num_bins` is {num_bins}; give at least 1")
         self._space = space
-        least, most = space.macs_range
-        if space.budget.max_macs is not None:
-            most = min(most, space.budget.max_macs)
-        edges = [least + i * (most + 1 - least) // num_strata for i in range(num_strata + 1)]
-        self.bands = tuple(
-            (low, high - 1)
-            for low, high in pairwise(edges)
-            if low < high and space.num_in_macs_band(low, high - 1)
-        )
+        least, most = space.macs_span
+        if shared_edges:
+            width = (most - least) / num_bins
+            edges = [least + round(i * width) for i in range(num_bins + 1)]
+            self.bins = tuple(pairwise(edges))
+        else:
+            edges = [least + i * (most + 1 - least) // num_bins for i in range(num_bins + 1)]
+            self.bins = tuple((low, high - 1) for low, high in pairwise(edges) if low < high)
+
+    @cached_property
+    def filled_bins(self) -> tuple[tuple[int, int], ...]:
+        """The bins that have a member inside the budget."""
+        return tuple(bin_ for bin_ in self.bins if self._space.num_in_macs_bin(*bin_))
 
     def sample(self, rng: random.Random) -> Placement:
-        """A placement, all bands being equally likely."""
-        return self._space.sample_in_macs_band(rng, *rng.choice(self.bands))
+        """A placement, all bins that have a member being equally likely."""
+        return self._space.sample_in_macs_bin(rng, *rng.choice(self.filled_bins))
+
+    def sample_from(self, rng: random.Random, number: int) -> Placement:
+        """A placement of bin `number`, counted round and round.
+
+        Where the bin has no member, the draw is uniform over all members inside the budget.
+        """
+        low, high = self.bins[number % len(self.bins)]
+        if not self._space.num_in_macs_bin(low, high):
+            return self._space.sample(rng)
+        return self._space.sample_in_macs_bin(rng, low, high)
 
     def sample_many(self, rng: random.Random, count: int) -> list[Placement]:
-        """`count` placements that all differ, as evenly from the bands as their members allow.
+        """`count` placements that all differ, as evenly from the bins as their members allow.
 
         Raises:
             InputError: fewer than `count` members are inside the budget.
         """
-        sizes = [self._space.num_in_macs_band(*band) for band in self.bands]
+        bins = self.filled_bins
+        sizes = [self._space.num_in_macs_bin(*bin_) for bin_ in bins]
         shares = [0] * len(sizes)
         for _ in range(min(count, sum(sizes))):
-            # The band that has given least so far, of those that have members left.
+            # The bin that has given least so far, of those that have members left.
             poorest = min(
                 (i for i, size in enumerate(sizes) if shares[i] < size), key=shares.__getitem__
             )
@@ -64,6 +84,6 @@ class StratifiedSampler:
             return self._space.sample_many(rng, count)
         return [
             placement
-            for band, share in zip(self.bands, shares, strict=True)
-            for placement in self._space.sample_many_in_macs_band(rng, *band, share)
+            for bin_, share in zip(bins, shares, strict=True)
+            for placement in self._space.sample_many_in_macs_bin(rng, *bin_, share)
         ]

@@ -3,7 +3,7 @@
 Optuna's study lives in memory and is rebuilt from the database; trial and study attributes are
 kept, since NSGA-II holds its generations in the former and their parents in the latter. Two things
 are ours. Where a sampler has nothing to say yet (NSGA-II's first generation, TPE's start-up) the
-proposals go through bands of MACs, uniform over the legal placements of each: uniform over all of
+proposals go through bins of MACs, uniform over the legal placements of each: uniform over all of
 them, most would be deep and the cheap end of the front would never be seen. And NSGA-II's children
 come from crossover and mutation of placements, not of parameters. Parameters are decoded and
 repaired to the nearest legal placement; the repaired parameters are what Optuna is told.
@@ -25,11 +25,11 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sharedattn.errors import InputError
 from sharedattn.placement import Placement
 from sharedattn.results.front.pareto import Direction, Objective
 from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
 from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.stratified import StratifiedSampler
 from sharedattn.spaces.variation import Variation
 
 FIRST_NUM_TRIALS = "sharedattn:first_num_trials"
@@ -148,21 +148,15 @@ class OptunaSearcher(Searcher):
             study_attributes=self._storage.get_study_system_attrs(self._study_id),
         )
 
+    @cached_property
+    def _first_bins(self) -> StratifiedSampler:
+        # The first trial is the backbone as published; the bins are for the others.
+        num_bins = max(1, self.num_first_trials - 1)
+        return StratifiedSampler(self.space, num_bins, shared_edges=True)
+
     def _first_placement(self, number: int, attempt: int) -> Placement:
-        """A placement of the start-up phase: trial after trial from the next band of MACs."""
-        rng = self.generator(number, attempt)
-        least = self.space.macs_range[0]
-        most = min(self.space.macs_range[1], self.space.budget.max_macs or math.inf)
-        # The first trial is the backbone as published; the bands are for the others.
-        num_bands = max(1, self.num_first_trials - 1)
-        width = (most - least) / num_bands
-        band = (number - 1) % num_bands
-        low, high = least + round(band * width), least + round((band + 1) * width)
-        try:
-            return self.space.sample_in_macs_band(rng, low, high)
-        except InputError:
-            # No member has its MACs there.
-            return self.space.sample(rng)
+        """A placement of the start-up phase: trial after trial from the next bin of MACs."""
+        return self._first_bins.sample_from(self.generator(number, attempt), number - 1)
 
     def begin(self, trial: PastTrial) -> None:
         self._placements.append(trial.placement)

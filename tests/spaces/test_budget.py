@@ -76,23 +76,23 @@ def test_samples_are_uniform(small: Small, costs: Any, bounded: bool) -> None:
     assert chisquare(frequencies).pvalue > 1e-3
 
 
-def test_samples_of_a_band_are_uniform(small: Small, costs: Any) -> None:
+def test_samples_of_a_bin_are_uniform(small: Small, costs: Any) -> None:
     budget = tight(small, costs, 0.4)
     counted = BudgetedSpace(small[0], budget, costs=costs)
     inside = [costs.total(placement).macs for placement in counted.enumerate()]
     low, high = sorted(inside)[len(inside) // 4], sorted(inside)[-1] + 5
     band = {p for p in counted.enumerate() if low <= costs.total(p).macs <= high}
     rng = random.Random(11)
-    drawn = Counter(counted.sample_in_macs_band(rng, low, high) for _ in range(20 * len(band)))
+    drawn = Counter(counted.sample_in_macs_bin(rng, low, high) for _ in range(20 * len(band)))
     assert set(drawn) <= band
     assert chisquare([drawn[placement] for placement in band]).pvalue > 1e-3
 
 
-def test_a_band_without_members_is_refused(small: Small, costs: Any) -> None:
+def test_a_bin_without_members_is_refused(small: Small, costs: Any) -> None:
     counted = BudgetedSpace(small[0], costs=costs)
     most = counted.macs_range[1]
-    with pytest.raises(InputError, match=f"none inside the budget .* has {most + 1} <= macs"):
-        counted.sample_in_macs_band(random.Random(1), most + 1, most + 9)
+    with pytest.raises(InputError, match=f"no member inside the budget .* has {most + 1} <= macs"):
+        counted.sample_in_macs_bin(random.Random(1), most + 1, most + 9)
 
 
 def test_many_samples_differ(small: Small, costs: Any) -> None:
@@ -169,3 +169,34 @@ def test_costs_are_the_models_own() -> None:
         total = model.totals(placement)
         assert path is not None
         assert counted.priced.member_cost(path) == pack(total.macs, total.params)
+
+
+@pytest.mark.parametrize(
+    ("with_macs", "with_params"), [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_the_range_of_macs_in_a_budget_is_exact(
+    small: Small, costs: Any, with_macs: bool, with_params: bool
+) -> None:
+    space, members = small
+    totals = [costs.total(placement) for placement in members]
+    rng = random.Random(17)
+    for _ in range(12):
+        anchor = rng.choice(totals)
+        max_macs = anchor.macs + 1 if with_macs else None
+        max_params = anchor.params if with_params else None
+        counted = BudgetedSpace(
+            space, Budget(max_macs=max_macs, max_params=max_params), costs=costs
+        )
+        inside = [
+            total.macs
+            for total in totals
+            if (max_macs is None or total.macs <= max_macs)
+            and (max_params is None or total.params <= max_params)
+        ]
+        assert counted.macs_range_in_budget == (min(inside), max(inside))
+        if with_params:
+            assert counted.macs_span == counted.macs_range_in_budget
+        else:
+            # What stored studies have drawn from: up to the bound itself.
+            most = max(total.macs for total in totals)
+            assert counted.macs_span == (min(inside), min(most, max_macs or most))

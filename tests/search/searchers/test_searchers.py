@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from sharedattn.costs.model import CostModel
+from sharedattn.errors import InputError
 from sharedattn.results.front.pareto import parse_objectives
 from sharedattn.search.searchers import SEARCHERS, PastTrial
 from sharedattn.spaces.budget import Budget, BudgetedSpace
@@ -129,7 +130,7 @@ def test_nsga2_keeps_its_parents_in_study_attributes(space):
     assert generations == [1]
 
 
-def test_a_band_without_members_falls_back_to_the_whole_space():
+def test_a_bin_without_members_falls_back_to_the_whole_space():
     two = Space.from_document(
         {
             "name": "two",
@@ -144,3 +145,51 @@ def test_a_band_without_members_falls_back_to_the_whole_space():
         if attempt == 2:
             proposal = searcher.propose(number, 3)
             tell(searcher, counted, number, proposal, 0.5)
+
+
+def first_placement_of_old(space, searcher, number):
+    """The start-up draw as it was before bins had a room of their own."""
+    rng = searcher.generator(number, 0)
+    least = space.macs_range[0]
+    most = min(space.macs_range[1], space.budget.max_macs or space.macs_range[1])
+    num_bins = max(1, searcher.num_first_trials - 1)
+    width = (most - least) / num_bins
+    bin_ = (number - 1) % num_bins
+    low, high = least + round(bin_ * width), least + round((bin_ + 1) * width)
+    try:
+        return space.sample_in_macs_bin(rng, low, high)
+    except InputError:
+        return space.sample(rng)
+
+
+@pytest.mark.parametrize("bound", [None, 1_900_000, 1_234_567])
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_first_draws_without_a_bound_on_params_are_as_ever(name, bound):
+    space = BudgetedSpace(Space.load("digit-pairs-vit"), Budget(max_macs=bound))
+    searcher = make(name, space, seed=3)
+    for number in range(searcher.num_first_trials):
+        proposal = searcher.propose(number, 0)
+        assert proposal.placement == first_placement_of_old(space, searcher, number)
+        tell(searcher, space, number, proposal, 0.5)
+
+
+def test_the_first_generation_is_spread_over_bins_within_a_bound_on_params(monkeypatch):
+    whole = BudgetedSpace(Space.load("digit-pairs-vit"))
+    least, most = whole.params_range
+    space = BudgetedSpace(whole.space, Budget(max_params=(least + most) // 2))
+    low, high = space.macs_range_in_budget
+    assert high < whole.macs_range[1]
+    searcher = make("nsga2", space, num_trials=72)
+    assert searcher.num_first_trials == 12
+
+    def no_uniform_draw(rng):
+        raise AssertionError("a bin without a member")
+
+    monkeypatch.setattr(space, "sample", no_uniform_draw)
+    bins = []
+    for number in range(12):
+        proposal = searcher.propose(number, 0)
+        tell(searcher, space, number, proposal, 0.5)
+        bins.append((macs_of(space, proposal.placement) - low) * 11 / (high - low))
+    # The first trial draws from the last bin; neighbours share the value at their edge.
+    assert all(number - 1 <= bins[number] <= number for number in range(1, 12))
