@@ -35,9 +35,10 @@ from trained_table import EPOCHS, SEEDS, Table, embedded_space, read_tables  # n
 
 from sharedattn.backbones import describe  # noqa: E402
 from sharedattn.costs.model import CostModel  # noqa: E402
+from sharedattn.objectives import parse_objectives  # noqa: E402
 from sharedattn.placement import Placement  # noqa: E402
 from sharedattn.results.database.store import Store  # noqa: E402
-from sharedattn.results.front.pareto import FloatArray, hypervolume, parse_objectives  # noqa: E402
+from sharedattn.results.front.pareto import FloatArray, hypervolume  # noqa: E402
 from sharedattn.results.front.summary import StudySummary  # noqa: E402
 from sharedattn.results.records.records import StudyRecord, TrialRole, TrialState  # noqa: E402
 from sharedattn.search.evaluators import Measurement, Report, Task  # noqa: E402

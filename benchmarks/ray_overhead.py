@@ -31,8 +31,8 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 from free_evaluator import FreeEvaluator  # noqa: E402 (the warning is timm's, at import)
 from ray import tune  # noqa: E402
 
+from sharedattn.objectives import parse_objectives  # noqa: E402
 from sharedattn.results.database.store import Store  # noqa: E402
-from sharedattn.results.front.pareto import parse_objectives  # noqa: E402
 from sharedattn.results.records.records import StudyRecord  # noqa: E402
 from sharedattn.search.executors import TrialResources  # noqa: E402
 from sharedattn.search.executors.ray import executor as ray_tune  # noqa: E402

@@ -36,8 +36,8 @@ from sharedattn.costs.model import CostModel  # noqa: E402
 from sharedattn.data import DataConfig, open_data  # noqa: E402
 from sharedattn.data.source import spread  # noqa: E402
 from sharedattn.networks.network import Network  # noqa: E402
+from sharedattn.objectives import parse_objectives  # noqa: E402
 from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement  # noqa: E402
-from sharedattn.results.front.pareto import parse_objectives  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.search.searchers.base import PastTrial, Proposal  # noqa: E402
 from sharedattn.search.searchers.optuna_search import NSGA2Searcher  # noqa: E402

@@ -55,7 +55,7 @@ class SearchConfig:
         data_options: what else is asked of data on disk.
         recipe: a recipe's name or a YAML file; None: the data's own.
         epochs: epochs of a trial in place of the recipe's.
-        budget: what a placement may cost.
+        budget: what a placement may cost, of what is known in closed form.
         max_latency_ms: milliseconds that a forward of a placement may take; None: no bound.
         latency_batch_size: images of the forward whose time is the latency.
         objectives: names, top1 among them.
@@ -160,6 +160,11 @@ class SearchConfig:
             check_name(self.study)
         self._check_options_apply()
         self._check_latency()
+        if self.evaluator == "supernet" and self.budget.uncounted:
+            raise InputError(
+                f"--evaluator supernet scores whole spaces, and no space counts with a bound on "
+                f"{self.budget.uncounted[0][0].name}; leave the bound out"
+            )
         for what, chosen, known in (
             ("a searcher", self.searcher, list(SEARCHERS)),
             ("early stopping", self.early_stopping, list(STOPPINGS)),

@@ -20,9 +20,9 @@ from sharedattn.data.source import SplitName
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.results.records.records import Document
-from sharedattn.results.units import format_quantity
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.training.trainer import training_loss
+from sharedattn.units import format_quantity
 
 MAX_CLASSES_NAMED = 8
 _MEASURED_IMAGES = 16  # of a step on a CPU, whose time grows with the images

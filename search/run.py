@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from sharedattn.backbones import describe, resolve
 from sharedattn.costs.latency import LatencySetting
 from sharedattn.data import EMBEDDED, DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.objectives import ACCURACY, Objective, parse_objectives, shown_costs
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
@@ -17,7 +18,6 @@ from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.engine import parse_url, sqlite_file
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writer import StudyWriter
-from sharedattn.results.front.pareto import Objective, parse_objectives
 from sharedattn.results.records.records import (
     Document,
     LatencySource,
@@ -226,8 +226,7 @@ def prepare(
         "recipe": evaluator.recipe_key,
         "evaluator": config.evaluator,
         "objectives": list(config.objectives),
-        "max_macs": config.budget.max_macs,
-        "max_params": config.budget.max_params,
+        **config.budget.to_document(),
         "searcher": config.searcher,
         "seed": config.seed,
         "early_stopping": None if stopping is None else stopping.document(),
@@ -261,11 +260,7 @@ def prepare(
         objectives=config.objectives,
         searcher=config.searcher,
         seed=config.seed,
-        reference_point={
-            "top1": 1.0 / space.backbone.num_classes,
-            "macs": REFERENCE_FACTOR * counted.macs_range[1],
-            "params": REFERENCE_FACTOR * counted.params_range[1],
-        },
+        reference_point=_reference_point(objectives, counted),
         provenance=provenance(),
         num_trials=config.num_trials
         or (DEFAULT_TRIALS if shared is None else default_num_trials(counted)),
@@ -318,6 +313,21 @@ def search_plan(prepared: Prepared) -> Document:
         ),
     )
     return {"data": data_plan(prepared.data, source), "cost": cost_plan(work, source)}
+
+
+def _reference_point(objectives: Sequence[Objective], space: BudgetedSpace) -> dict[str, float]:
+    """The worst value of each objective: of guessing, and above the space's largest cost.
+
+    A latency's is measured once the study is made.
+    """
+    return {
+        ACCURACY: 1.0 / space.space.backbone.num_classes,
+        **{
+            cost.name: REFERENCE_FACTOR * space.largest(cost)
+            for cost in shown_costs(objectives)
+            if cost.value_of is not None
+        },
+    }
 
 
 def _rungs(config: SearchConfig, own: tuple[int, ...], epochs: int) -> tuple[int, ...]:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
+from typing import Any
 
-from sharedattn.costs.model import CostModel, PartCost
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
+from sharedattn.objectives import OBJECTIVES, Objective, cost_objective, cost_objectives
 from sharedattn.placement import Placement
-from sharedattn.spaces.automaton import Path
+from sharedattn.spaces.automaton import Automaton, Path
 from sharedattn.spaces.counting import CostBox, CostTables, RankedMembers
 from sharedattn.spaces.pricing import LayerCosts, PricedAutomaton, macs_of, params_of
 from sharedattn.spaces.space import Space
@@ -23,39 +25,84 @@ from sharedattn.spaces.space import Space
 _BINS_KEPT = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Budget:
-    """The most a placement may cost.
+    """The most a placement may cost; each bound is inside.
 
     Attributes:
-        max_macs: most MACs for one image; None: no bound.
-        max_params: most params; None: no bound.
+        bounds: the most of each bounded cost, by name in the order of the registry.
 
     Raises:
-        InputError: a bound below 1.
+        InputError: a bound on no cost in closed form, or one that is not above 0.
     """
 
-    max_macs: int | None = None
-    max_params: int | None = None
+    bounds: tuple[tuple[str, float], ...]
 
-    def __post_init__(self) -> None:
-        for name in ("max_macs", "max_params"):
-            bound = getattr(self, name)
-            if bound is not None and bound < 1:
-                raise InputError(f"`{name} >= 1` must hold, but got {name}={bound}")
+    def __init__(
+        self,
+        max_macs: int | None = None,
+        max_params: int | None = None,
+        bounds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Bounds by name; `max_macs` and `max_params` are short for the two that add up."""
+        given = {"macs": max_macs, "params": max_params, **(bounds or {})}
+        for name, bound in given.items():
+            if bound is None:
+                continue
+            if cost_objective(name).value_of is None:
+                raise InputError(f"{name} is measured: no space can bound it")
+            if bound < 1 if OBJECTIVES[name].unit.scaled else bound <= 0:
+                raise InputError(f"the bound on {name} is {bound:g}; give at least 1")
+        kept = (o.name for o in cost_objectives())
+        ordered = tuple((n, b) for n in kept if (b := given.get(n)) is not None)
+        object.__setattr__(self, "bounds", ordered)
 
-    def admits(self, cost: PartCost) -> bool:
-        """Whether `cost`, of a whole network, is inside the budget."""
-        return (self.max_macs is None or cost.macs <= self.max_macs) and (
-            self.max_params is None or cost.params <= self.max_params
-        )
+    @property
+    def max_macs(self) -> int | None:
+        """Most MACs for one image; None: no bound."""
+        return self._of("macs")
+
+    @property
+    def max_params(self) -> int | None:
+        """Most params; None: no bound."""
+        return self._of("params")
+
+    def _of(self, name: str) -> int | None:
+        bound = dict(self.bounds).get(name)
+        return None if bound is None else int(bound)
+
+    @property
+    def stage_rules(self) -> tuple[tuple[Objective, float], ...]:
+        """The bounds that a space keeps by leaving out layers."""
+        found = ((OBJECTIVES[name], bound) for name, bound in self.bounds)
+        return tuple((o, bound) for o, bound in found if o.stage_rule is not None)
+
+    @property
+    def uncounted(self) -> tuple[tuple[Objective, float], ...]:
+        """The bounds that no space counts with: placements are checked once they are drawn."""
+        found = ((OBJECTIVES[name], bound) for name, bound in self.bounds)
+        return tuple((o, bound) for o, bound in found if not o.is_counted)
+
+    def admits(self, costs: Mapping[str, float]) -> bool:
+        """Whether costs by name are inside; bounds on other costs are not asked."""
+        return all(costs.get(name, bound) <= bound for name, bound in self.bounds)
+
+    def to_document(self) -> dict[str, Any]:
+        """As in fingerprints: `max_macs` and `max_params`, and other `bounds` where there are."""
+        others = {name: b for name, b in self.bounds if name not in ("macs", "params")}
+        return {
+            "max_macs": self.max_macs,
+            "max_params": self.max_params,
+            **({"bounds": others} if others else {}),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Budget:
+        """The inverse of `to_document`; other keys mean nothing."""
+        return cls(document["max_macs"], document["max_params"], document.get("bounds"))
 
     def __str__(self) -> str:
-        bounds = {"macs": self.max_macs, "params": self.max_params}
-        return (
-            " and ".join(f"{name} <= {n}" for name, n in bounds.items() if n is not None)
-            or "no bound"
-        )
+        return " and ".join(f"{name} <= {bound}" for name, bound in self.bounds) or "no bound"
 
 
 class BudgetedSpace:
@@ -71,9 +118,9 @@ class BudgetedSpace:
 
     Attributes:
         space: as given.
-        budget: as given.
-        box: the budget as bounds on packed costs.
-        priced: the members with their costs.
+        budget: as given; its `uncounted` bounds are the caller's.
+        box: the bounds on MACs and params, on packed costs.
+        priced: the members with their costs, without those that a `stage_rule` leaves out.
         size: number of distinct placements of the whole space.
         in_budget: number of these inside the budget; at least 1.
         macs_range: fewest and most MACs over the whole space.
@@ -89,10 +136,14 @@ class BudgetedSpace:
     ) -> None:
         self.space = space
         self.budget = budget or Budget()
-        self.priced = PricedAutomaton(space.automaton, costs or CostModel(space.backbone))
+        costs = costs or CostModel(space.backbone)
+        self._whole = PricedAutomaton(space.automaton, costs)
         self.size = space.automaton.size
-        self.macs_range = self.priced.cost_range(macs_of)
-        self.params_range = self.priced.cost_range(params_of)
+        self.macs_range = self._whole.cost_range(macs_of)
+        self.params_range = self._whole.cost_range(params_of)
+        self.priced = self._whole
+        if self.budget.stage_rules:
+            self.priced = PricedAutomaton(_within_stage_rules(space, self.budget), costs)
         self._tables = CostTables(self.priced)
         self.box = CostBox(self.budget.max_macs, self.budget.max_params)
         self._members = RankedMembers(self._tables, self.box)
@@ -109,12 +160,28 @@ class BudgetedSpace:
     @property
     def cheapest(self) -> Placement:
         """The member of fewest MACs, then fewest params; of the whole space."""
-        return self.placement(self.priced.cheapest())
+        return self.placement(self._whole.cheapest())
 
     @property
     def dearest(self) -> Placement:
         """The member of most MACs, then most params; of the whole space."""
-        return self.placement(self.priced.dearest())
+        return self.placement(self._whole.dearest())
+
+    def largest(self, cost: Objective) -> float:
+        """The most that a member of the whole space costs.
+
+        Exact for what adds up. Of other costs it is the most among members that together have
+        every choice of every layer, and the one of most MACs.
+
+        Args:
+            cost: in closed form.
+        """
+        if cost.adds_up:
+            return {"macs": self.macs_range, "params": self.params_range}[cost.name][1]
+        assert cost.value_of is not None
+        model = CostModel(self.space.backbone)
+        cover = map(self.placement, self.space.automaton.cover())
+        return max(cost.value_of(model, placement) for placement in (self.dearest, *cover))
 
     def __contains__(self, placement: Placement) -> bool:
         """Whether `placement` is a member inside the budget."""
@@ -139,7 +206,7 @@ class BudgetedSpace:
         the draws of stored studies depend on it.
         """
         bound = self.budget.max_macs
-        if bound is not None and self.budget.max_params is None:
+        if bound is not None and len(self.budget.bounds) == 1:
             return self.macs_range[0], min(self.macs_range[1], bound)
         return self.macs_range_in_budget
 
@@ -216,7 +283,8 @@ class BudgetedSpace:
     def _infeasible(self) -> str:
         """Says the nearest budget that some member meets."""
         budget = self.budget
-        least = {"macs": self.macs_range[0], "params": self.params_range[0]}
+        ranges = {part: self.priced.cost_range(part) for part in (macs_of, params_of)}
+        least = {"macs": ranges[macs_of][0], "params": ranges[params_of][0]}
         bounds = {"macs": budget.max_macs, "params": budget.max_params}
         beyond = [
             f"the fewest {name} of any member are {least[name]}"
@@ -261,6 +329,41 @@ class BudgetedSpace:
                 if number:
                     macs.append(macs_of(cost) + least_macs[number - 1])
         return min(macs), min(params)
+
+
+def _within_stage_rules(space: Space, budget: Budget) -> Automaton:
+    """The members of a space that keep a budget's stage rules.
+
+    Raises:
+        InputError: there is none; the message has the least bound that some member keeps.
+    """
+    costs = CostModel(space.backbone)
+    num_stages = len(costs.shape.stages)
+
+    def members(bounds: Iterable[tuple[Objective, float]]) -> Automaton:
+        rules = [
+            [o.stage_rule(costs, stage, bound) for o, bound in bounds if o.stage_rule is not None]
+            for stage in range(num_stages)
+        ]
+        return space.automaton_within(rules)
+
+    automaton = members(budget.stage_rules)
+    if automaton.size:
+        return automaton
+    least = []
+    for objective, bound in budget.stage_rules:
+        # Between a bound that nothing keeps and one that some member does.
+        low, high = 0, int(bound)
+        while not members([(objective, high)]).size:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if members([(objective, middle)]).size else (middle, high)
+        least.append(f"the least {objective.name} of any member is {high}")
+    raise InputError(
+        f"no member of {space.name} lies inside the budget {budget}: {', '.join(least)}; "
+        f"raise the bound"
+    )
 
 
 def _distinct_numbers(rng: random.Random, size: int, count: int) -> list[int]:

@@ -6,6 +6,7 @@ The format is described with examples in docs/spaces.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import resources
@@ -14,10 +15,12 @@ from typing import Any, Literal, cast
 
 from sharedattn.backbones import canonical, describe
 from sharedattn.errors import InputError
+from sharedattn.objectives import StageRule
 from sharedattn.placement import BackboneSpec, Envelope, Kind, Placement
 from sharedattn.spaces.automaton import Automaton, build
 from sharedattn.spaces.constraints import Constraint, Count, read_constraint
 from sharedattn.spaces.document import Section, read_list, read_one_of, read_text
+from sharedattn.spaces.ruled import Ruled
 from sharedattn.spaces.score_reuse import HandOver
 from sharedattn.spaces.stages import Stage, StageLanguage, read_stage
 from sharedattn.yaml_text import DocumentError, DocumentPath, located, read_document
@@ -149,6 +152,19 @@ class Space:
         if not automaton.size:
             raise InputError(self._without_members())
         return automaton
+
+    def automaton_within(self, rules: Sequence[Sequence[StageRule]]) -> Automaton:
+        """The members that also keep some rules, as a minimal automaton; perhaps without any.
+
+        Args:
+            rules: of each stage.
+        """
+        languages = []
+        for language, of_stage in zip(self._languages, rules, strict=True):
+            for rule in of_stage:
+                language = Ruled(language, rule)
+            languages.append(language)
+        return build(languages, (*self._asked_by_options, *self.constraints))
 
     def _automaton(self, constraints: tuple[Constraint, ...]) -> Automaton:
         return build(self._languages, (*self._asked_by_options, *constraints))

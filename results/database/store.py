@@ -15,8 +15,10 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Engine, Row, Select, exists, func, select
 
 from sharedattn.errors import InputError
+from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.results.database import models
 from sharedattn.results.database.bulk import gc_paused
+from sharedattn.results.database.costs import COST_COLUMNS, StoredCosts
 from sharedattn.results.database.engine import open_engine, reading_engines, shown_url, sqlite_file
 from sharedattn.results.database.lock import (
     ServerLock,
@@ -60,8 +62,6 @@ _TRIAL_COLUMNS = (
     models.Trial.finished_at,
     models.Spec.key,
     models.Spec.placement,
-    models.Spec.params,
-    models.Spec.macs,
     models.Evaluation.key,
     models.Evaluation.fidelity_key,
     models.Evaluation.seed,
@@ -69,7 +69,6 @@ _TRIAL_COLUMNS = (
     models.Evaluation.loss,
     models.Evaluation.wall_time_s,
     models.Evaluation.weights_sha256,
-    models.Latency.latency_ms,
     models.Latency.latency_source,
     models.Evaluation.num_images,
 )
@@ -85,15 +84,13 @@ _PARAMETER_COLUMNS = (
     models.Trial.learning_curve,
     models.Spec.document,
     models.Spec.key,
-    models.Spec.params,
-    models.Spec.macs,
     models.Evaluation.top1,
-    models.Latency.latency_ms,
     select(func.count())
     .where(models.Attempt.trial_id == models.Trial.id)
     .correlate(models.Trial)
     .scalar_subquery(),
 )
+_NUM_COSTS = len(COST_COLUMNS)
 
 
 class Store:
@@ -304,7 +301,14 @@ class Store:
             Ordered by role and number.
         """
         with gc_paused():
-            return [TrialRow(*row) for row in self._trial_rows(_TRIAL_COLUMNS, study, role)]
+            costs, rows = StoredCosts(study), self._trial_rows(_TRIAL_COLUMNS, study, role)
+            return [
+                TrialRow(
+                    *row[:-_NUM_COSTS],
+                    costs.of(row[-_NUM_COSTS:], partial(Placement.parse, row.placement)),
+                )
+                for row in rows
+            ]
 
     def trial_parameters(
         self,
@@ -323,9 +327,14 @@ class Store:
             Ordered by role and number.
         """
         with gc_paused():
+            costs = StoredCosts(study)
+            rows = self._trial_rows(_PARAMETER_COLUMNS, study, role, states)
             return [
-                TrialParameters(*row)
-                for row in self._trial_rows(_PARAMETER_COLUMNS, study, role, states)
+                TrialParameters(
+                    *row[:-_NUM_COSTS],
+                    costs.of(row[-_NUM_COSTS:], partial(_placement_in, row.document)),
+                )
+                for row in rows
             ]
 
     def _trial_rows(
@@ -336,7 +345,7 @@ class Store:
         states: Collection[TrialState] = tuple(TrialState),
     ) -> list[Row[*tuple[Any, ...]]]:
         query = (
-            select(*columns)
+            select(*columns, *COST_COLUMNS.values())
             .select_from(models.Trial)
             .join(models.Spec, models.Spec.id == models.Trial.spec_id)
             .outerjoin(models.Evaluation, models.Evaluation.id == models.Trial.evaluation_id)
@@ -546,6 +555,10 @@ def _evaluation(row: Row[Any]) -> StoredEvaluation:
             weights_sha256=row.weights_sha256,
         ),
     )
+
+
+def _placement_in(document: Document) -> Placement:
+    return NetworkSpec.from_json(document).placement
 
 
 _ABSENT = object()

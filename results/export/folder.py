@@ -18,10 +18,11 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sharedattn.backbones import build
-from sharedattn.costs.model import CONVENTION
+from sharedattn.costs.model import CONVENTION, CostModel
 from sharedattn.data.folders.class_names import wordnet_names
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
+from sharedattn.objectives import cost_objectives
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
 from sharedattn.results.artifacts.weights import read_weights, write_weights
@@ -33,7 +34,7 @@ from sharedattn.results.records.records import (
     Fidelity,
     LatencyRecord,
 )
-from sharedattn.results.units import format_fraction, format_quantity
+from sharedattn.units import format_fraction, format_quantity
 from sharedattn.weights.pretrained import CONFIG_NAME, WEIGHTS_NAME
 from sharedattn.yaml_text import read_yaml, write_yaml
 
@@ -332,6 +333,17 @@ def recorded_classes(data: Document) -> list[str] | None:
     return list(wordnet_names(names) or names)
 
 
+def _other_costs(record: ExportRecord) -> list[tuple[str, float, str]]:
+    """The costs in closed form beside MACs and params: label, value, and value for people."""
+    costs = CostModel(record.spec.backbone, recorded=True)
+    return [
+        (cost.label, value, cost.unit.format(value))
+        for cost in cost_objectives()
+        if cost.value_of is not None and not cost.adds_up
+        for value in (cost.value_of(costs, record.spec.placement),)
+    ]
+
+
 def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
     """The card: what this network is, its figures, how to load and to retrain it, in Markdown.
 
@@ -358,6 +370,7 @@ def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
         drawing=placement_drawing(record.spec),
         params=format_quantity(record.params),
         macs=format_quantity(record.macs),
+        other_costs=_other_costs(record),
         num_seeds=count,
         mean=format_fraction(mean, error),
         convention=CONVENTION,

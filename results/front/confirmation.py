@@ -15,14 +15,15 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sharedattn.errors import InputError
+from sharedattn.objectives import ACCURACY, Objective
 from sharedattn.results.database.bulk import gc_paused
-from sharedattn.results.front.pareto import FloatArray, Objective, non_dominated, to_losses
+from sharedattn.results.front.pareto import FloatArray, non_dominated, to_losses
 from sharedattn.results.records.records import (
     Fidelity,
     LatencySource,
@@ -60,9 +61,9 @@ class Candidate:
         return self.runs[0].placement
 
     @property
-    def params(self) -> int:
-        """Parameters."""
-        return self.runs[0].params
+    def costs(self) -> Mapping[str, float]:
+        """Its costs by the names of `sharedattn.objectives`, the same for all runs."""
+        return self.runs[0].costs
 
     @property
     def macs(self) -> int:
@@ -87,11 +88,6 @@ class Candidate:
             if len(self.runs) < 2
             else float(np.std(self.top1s, ddof=1)) / math.sqrt(len(self.runs))
         )
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Milliseconds of a forward, the same for all runs; None where the study measures none."""
-        return self.runs[0].latency_ms
 
     @property
     def latency_source(self) -> LatencySource | None:
@@ -231,17 +227,19 @@ def objective_values(
     """
     columns = []
     for objective in objectives:
-        column = [
-            c.runs[0].top1
-            if objective.name == "top1"
-            and (len(c.runs) == 1 or (averaged is not None and c.spec_key not in averaged))
-            else getattr(c, objective.name)
-            for c in pool
-        ]
+        if objective.name != ACCURACY:
+            column = [c.costs.get(objective.name) for c in pool]
+        else:
+            column = [
+                c.runs[0].top1
+                if len(c.runs) == 1 or (averaged is not None and c.spec_key not in averaged)
+                else c.top1
+                for c in pool
+            ]
         if None in column:
             raise InputError(
-                f"`every evaluation has the objectives` must hold, but trial "
-                f"{pool[column.index(None)].number} has no {objective.name}"
+                f"trial {pool[column.index(None)].number} has no {objective.name}, which the "
+                f"study compares"
             )
         columns.append(column)
     return np.array(columns, dtype=float).reshape(len(objectives), len(pool)).T

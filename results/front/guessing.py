@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 from sharedattn.results.front.confirmation import Candidate, Front
 from sharedattn.results.records.records import Document
-from sharedattn.results.units import format_fraction
+from sharedattn.units import format_fraction
 
 CONFIDENCE = 0.95
 _MAX_NAMED = 10  # members in one sentence

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from sharedattn.objectives import Objective, shown_costs
 from sharedattn.results.front.confirmation import (
     Candidate,
     candidates,
@@ -15,7 +16,7 @@ from sharedattn.results.front.confirmation import (
     retrained_fidelity,
 )
 from sharedattn.results.front.confirmation import objective_values as values_of
-from sharedattn.results.front.pareto import Objective, hypervolume
+from sharedattn.results.front.pareto import hypervolume
 from sharedattn.results.records.records import Document, Fidelity, TrialRow
 
 
@@ -49,6 +50,7 @@ class Inheritance:
         fine_tuned: whether placements are trained by themselves from their share of the shared
             weights, or from scratch.
         gaps: of the placements that have been trained since, in the front's order.
+        objectives: what is compared.
     """
 
     fidelity: Fidelity
@@ -57,6 +59,7 @@ class Inheritance:
     hypervolume: float
     fine_tuned: bool
     gaps: tuple[Gap, ...]
+    objectives: tuple[Objective, ...]
 
     @property
     def mean_gap(self) -> float | None:
@@ -90,8 +93,10 @@ class Inheritance:
                     "id": member.number,
                     "placement": member.placement,
                     "top1": member.top1,
-                    "macs": member.macs,
-                    "params": member.params,
+                    **{
+                        cost.name: member.costs[cost.name]
+                        for cost in shown_costs(self.objectives, member.costs)
+                    },
                 }
                 for member in self.front
             ],
@@ -143,4 +148,5 @@ def inheritance_of(
         hypervolume=hypervolume(values_of(front, objectives), objectives, reference_point),
         fine_tuned=fine_tuned,
         gaps=tuple(sorted(gaps, key=lambda gap: (gap.trained.macs, gap.trained.number))),
+        objectives=tuple(objectives),
     )

@@ -8,69 +8,16 @@ dominate each other: ties are kept, so a front may hold several placements of th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharedattn.errors import InputError
+from sharedattn.objectives import Direction, Objective
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
-
-
-class Direction(StrEnum):
-    """Whether more or less of an objective is better."""
-
-    MAXIMIZE = "maximize"
-    MINIMIZE = "minimize"
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """One axis of the search.
-
-    Attributes:
-        name: as in the database and in every document.
-        direction: whether more or less is better.
-        ideal: the value that nothing exceeds; one corner of the hypervolume's box.
-    """
-
-    name: str
-    direction: Direction
-    ideal: float
-
-
-OBJECTIVES = {
-    objective.name: objective
-    for objective in (
-        Objective("top1", Direction.MAXIMIZE, 1.0),
-        Objective("macs", Direction.MINIMIZE, 0.0),
-        Objective("params", Direction.MINIMIZE, 0.0),
-        Objective("latency_ms", Direction.MINIMIZE, 0.0),
-    )
-}
-
-
-def parse_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
-    """The objectives of these names, in their order.
-
-    Raises:
-        InputError: an unknown name, or not top1 followed by different costs.
-    """
-    for name in names:
-        if name not in OBJECTIVES:
-            raise InputError(
-                f"`an objective is one of {', '.join(OBJECTIVES)}` must hold, but got {name!r}"
-            )
-    if len(set(names)) != len(names) or len(names) < 2 or names[0] != "top1":
-        raise InputError(
-            "`objectives are top1, then at least one cost, each once` must hold, "
-            f"but got {','.join(names) or 'none'}"
-        )
-    return tuple(OBJECTIVES[name] for name in names)
 
 
 def to_losses(values: FloatArray, objectives: Sequence[Objective]) -> FloatArray:

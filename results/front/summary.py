@@ -13,6 +13,13 @@ import numpy as np
 
 from sharedattn.data.balance import guessing_level, imbalance_warnings
 from sharedattn.errors import InputError
+from sharedattn.objectives import (
+    Objective,
+    cost_objective,
+    cost_objectives,
+    parse_objectives,
+    shown_costs,
+)
 from sharedattn.results.database.retry import retry_on_lost_connection
 from sharedattn.results.database.store import Store
 from sharedattn.results.failures import Failure, failure_lines, failures_of
@@ -28,13 +35,7 @@ from sharedattn.results.front.confirmation import (
 from sharedattn.results.front.early_stopping import Stopping, stopping_of
 from sharedattn.results.front.guessing import Guessing, guessing_warnings, known_class_counts
 from sharedattn.results.front.inheritance import Inheritance, inheritance_of
-from sharedattn.results.front.pareto import (
-    Objective,
-    hypervolume,
-    hypervolume_history,
-    knee,
-    parse_objectives,
-)
+from sharedattn.results.front.pareto import hypervolume, hypervolume_history, knee
 from sharedattn.results.records.records import (
     Document,
     LatencySource,
@@ -44,9 +45,8 @@ from sharedattn.results.records.records import (
     TrialRow,
     TrialState,
 )
-from sharedattn.results.units import format_cost, parse_milliseconds, parse_quantity
 
-_LIMIT = re.compile(r"(macs|params|latency_ms)\s*(<=?)\s*(.+)")
+_LIMIT = re.compile(r"(\w+)\s*(<=?)\s*(.+)")
 
 
 @dataclass(frozen=True)
@@ -226,25 +226,26 @@ class StudySummary:
 
         Args:
             expression: `knee`, `best`, the number of a search trial, or a limit such as
-                `macs<1.2G`, `params<=3M` or `latency_ms<3`, which picks the most accurate member
-                of the front within it.
+                `macs<1.2G`, `params<=3M` or `latency_ms<3`, on any cost, which picks the most
+                accurate member of the front within it.
 
         Raises:
             InputError: an expression that means nothing, or nothing that it names.
         """
         text = expression.strip()
         limit = _LIMIT.fullmatch(text)
+        if (text in ("knee", "best") or limit) and not self.front.members:
+            raise InputError(
+                f"study {self.study.record.name!r} has no complete trial yet: there is nothing "
+                f"to pick"
+            )
         if text in ("knee", "best"):
             found = self.knee if text == "knee" else self.best
-            if found is None:
-                raise InputError(
-                    f"`a pick needs a front` must hold, but study "
-                    f"{self.study.record.name!r} has no complete trial yet"
-                )
+            assert found is not None
             return found
         if limit:
-            parse = parse_milliseconds if limit[1] == "latency_ms" else parse_quantity
-            return self._pick_within(limit[1], limit[2] == "<=", parse(limit[3]))
+            cost = cost_objective(limit[1])
+            return self._pick_within(cost, limit[2] == "<=", cost.unit.parse(limit[3]))
         if re.fullmatch(r"#?\d+", text):
             return self._pick_number(int(text.removeprefix("#")))
         raise InputError(
@@ -252,20 +253,24 @@ class StudySummary:
             f"but got {expression!r}"
         )
 
-    def _pick_within(self, cost: str, inclusive: bool, bound: float) -> Candidate:
-        costs = {member: getattr(member, cost) for member in self.front.members}
-        if None in costs.values():
+    def _pick_within(self, cost: Objective, inclusive: bool, bound: float) -> Candidate:
+        members = self.front.members
+        if any(cost.name not in member.costs for member in members):
+            known = ", ".join(o.name for o in cost_objectives() if o.name in members[0].costs)
             raise InputError(
-                f"`a limit is on what the study has measured` must hold, but study "
-                f"{self.study.record.name!r} has no {cost}; pick by macs or params"
+                f"study {self.study.record.name!r} has no {cost.name}; pick by {known}"
             )
-        within = [m for m, c in costs.items() if c < bound or (inclusive and c == bound)]
+        values = [member.costs[cost.name] for member in members]
+        within = [
+            member
+            for member, value in zip(members, values, strict=True)
+            if value < bound or (inclusive and value == bound)
+        ]
         if not within:
-            least = min(costs.values(), default=0)
-            shown = format_cost(cost, least)
+            least = min(values)
             raise InputError(
-                f"`a member of the front is within the limit` must hold, but none has {cost} "
-                f"below {format_cost(cost, bound)}; the least is {least} ({shown})"
+                f"no member of the front has {cost.name} below {cost.unit.format(bound)}; the "
+                f"least is {least} ({cost.unit.format(least)})"
             )
         return max(within, key=lambda member: member.top1)
 
@@ -306,7 +311,7 @@ def front_document(
         "stopping": None if summary.stopping is None else summary.stopping.to_json(),
         "confirmations": summary.count(TrialRole.CONFIRM),
         "objectives": list(summary.study.record.objectives),
-        "front": [_member_document(member) for member in front.members],
+        "front": [_member_document(member, summary.objectives) for member in front.members],
         "confirmed": front.is_confirmed,
         "inherited": None if summary.inheritance is None else summary.inheritance.to_json(),
         "knee": None if summary.knee is None else summary.knee.number,
@@ -327,7 +332,7 @@ def _latency_document(study: Study) -> Document | None:
     return {name: value for name, value in found.items() if name != "parts"}
 
 
-def _member_document(member: Candidate) -> Document:
+def _member_document(member: Candidate, objectives: Sequence[Objective]) -> Document:
     return {
         "id": member.number,
         "placement": member.placement,
@@ -336,9 +341,7 @@ def _member_document(member: Candidate) -> Document:
         "top1_by_seed": {
             str(run.seed): top1 for run, top1 in zip(member.runs, member.top1s, strict=True)
         },
-        "macs": member.macs,
-        "params": member.params,
-        "latency_ms": member.latency_ms,
+        **{cost.name: member.costs.get(cost.name) for cost in shown_costs(objectives)},
         "latency_source": None if member.latency_source is None else member.latency_source.value,
         "seeds": len(member.runs),
         "reused": member.is_reused,

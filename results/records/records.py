@@ -411,8 +411,6 @@ class TrialRow(NamedTuple):
         finished_at: naive UTC; None while RUNNING.
         spec_key: sha256 of the spec.
         placement: text.
-        params: parameters.
-        macs: multiply-accumulates of one image.
         evaluation_key: of a COMPLETE trial, None of others, as are the fields that follow.
         fidelity_key: see `Fidelity.key`.
         seed: training seed.
@@ -420,9 +418,10 @@ class TrialRow(NamedTuple):
         loss: nats.
         wall_time_s: seconds of the evaluation.
         weights_sha256: None where no weights are kept.
-        latency_ms: milliseconds of a forward, of any trial; None where the study measures none.
-        latency_source: how that is known; None likewise.
+        latency_source: how the latency is known; None where the study measures none.
         num_images: images that a COMPLETE trial was evaluated on; 0 where it was looked up.
+        costs: of any trial, by the names of `sharedattn.objectives`: those that the database keeps
+            and the study's own; without latency where the study measures none.
     """
 
     id: int
@@ -436,8 +435,6 @@ class TrialRow(NamedTuple):
     finished_at: datetime | None
     spec_key: str
     placement: str
-    params: int
-    macs: int
     evaluation_key: str | None
     fidelity_key: str | None
     seed: int | None
@@ -445,9 +442,14 @@ class TrialRow(NamedTuple):
     loss: float | None
     wall_time_s: float | None
     weights_sha256: str | None
-    latency_ms: float | None = None
-    latency_source: LatencySource | None = None
-    num_images: int | None = None
+    latency_source: LatencySource | None
+    num_images: int | None
+    costs: Mapping[str, float]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return int(self.costs["macs"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,11 +468,9 @@ class TrialParameters:
         learning_curve: what a stopped trial measured; empty for others.
         spec_document: the spec as JSON.
         spec_key: sha256 of the spec.
-        params: parameters.
-        macs: multiply-accumulates of one image.
         top1: of a COMPLETE trial, None of others.
-        latency_ms: of any trial; None where the study measures none.
         num_attempts: attempts begun, from 1.
+        costs: as of `TrialRow`.
     """
 
     id: int
@@ -484,11 +484,9 @@ class TrialParameters:
     learning_curve: list[Document]
     spec_document: Document
     spec_key: str
-    params: int
-    macs: int
     top1: float | None
-    latency_ms: float | None
     num_attempts: int
+    costs: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sharedattn.errors import InputError
+from sharedattn.objectives import OBJECTIVES, Objective, shown_costs
 from sharedattn.results.artifacts.atomic import atomic_write
 from sharedattn.results.database.models import utc_now
 from sharedattn.results.failures import shown_reason
@@ -18,11 +20,10 @@ from sharedattn.results.front.confirmation import Candidate
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records.records import Document, TrialRole, TrialState
 from sharedattn.results.report.strip import KIND_NAMES, placement_strip
-from sharedattn.results.units import format_fraction, format_quantity
+from sharedattn.units import format_fraction, format_quantity
 
 _FOLDER = Path(__file__).parent
 _MAX_DRAWN = 200  # members of a front that are drawn; a front of thousands is a cloud
-_LABELS = {"top1": "top-1", "macs": "MACs", "params": "parameters", "latency_ms": "latency (ms)"}
 _ROLES = tuple(TrialRole)
 _STATES = tuple(TrialState)
 
@@ -75,7 +76,8 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         fraction=lambda member: format_fraction(member.top1, member.top1_standard_error),
         provenance=list(_flat(summary.study.record.provenance)),
         kind_names=KIND_NAMES,
-        labels=_LABELS,
+        costs=_shown_costs(summary),
+        objectives=OBJECTIVES,
         convention=convention,
         written_at=utc_now(),
         style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
@@ -98,12 +100,16 @@ def _chart_data(summary: StudySummary) -> Document:
         spec_index.setdefault(row.spec_key, len(spec_index))
     specs = {row.spec_key: row for row in rows}
     numbers, volumes = summary.hypervolume_history
+    costs = _shown_costs(summary)
     return {
         "objectives": list(summary.study.record.objectives),
+        "costs": {cost.name: _described(cost) for cost in costs},
         "specs": {
             "placement": [specs[key].placement for key in spec_index],
-            "macs": [specs[key].macs for key in spec_index],
-            "params": [specs[key].params for key in spec_index],
+            **{
+                cost.name: [_rounded(specs[key].costs.get(cost.name), 4) for key in spec_index]
+                for cost in costs
+            },
         },
         "roles": [role.value for role in _ROLES],
         "states": [state.value for state in _STATES],
@@ -115,7 +121,6 @@ def _chart_data(summary: StudySummary) -> Document:
             "state": [_STATES.index(row.state) for row in rows],
             "top1": [_rounded(row.top1, 6) for row in rows],
             "loss": [_rounded(row.loss, 4) for row in rows],
-            "latency_ms": [_rounded(row.latency_ms, 4) for row in rows],
             "wall_time_s": [_rounded(row.wall_time_s, 1) for row in rows],
             "reused": [int(row.reused) for row in rows],
         },
@@ -123,23 +128,37 @@ def _chart_data(summary: StudySummary) -> Document:
         "errors": {
             i: shown_reason(row.error) for i, row in enumerate(rows) if row.error is not None
         },
-        "front": [_point(member) for member in summary.front.members],
+        "front": [_point(member, costs) for member in summary.front.members],
         "knee": None if summary.knee is None else summary.knee.number,
-        "baseline": None if summary.baseline is None else _point(summary.baseline),
+        "baseline": None if summary.baseline is None else _point(summary.baseline, costs),
         "hypervolume": {"number": numbers, "value": np.round(volumes, 6).tolist()},
         "num_trials": sum(row.role is TrialRole.SEARCH for row in rows),
     }
 
 
-def _point(candidate: Candidate) -> Document:
+def _shown_costs(summary: StudySummary) -> tuple[Objective, ...]:
+    """The costs of a study that it compares or that some trial has, in the order of tables."""
+    known = {name for row in summary.rows for name in row.costs}
+    return shown_costs(summary.objectives, known | {o.name for o in summary.objectives})
+
+
+def _described(cost: Objective) -> Document:
+    """What the script needs of a cost."""
+    return {
+        "label": cost.label,
+        "heading": cost.heading,
+        "symbol": cost.unit.symbol,
+        "scaled": cost.unit.scaled,
+    }
+
+
+def _point(candidate: Candidate, costs: Sequence[Objective]) -> Document:
     return {
         "id": candidate.number,
         "placement": candidate.placement,
         "top1": candidate.top1,
         "top1_standard_error": candidate.top1_standard_error,
-        "macs": candidate.macs,
-        "params": candidate.params,
-        "latency_ms": candidate.latency_ms,
+        **{cost.name: candidate.costs.get(cost.name) for cost in costs},
         "seeds": len(candidate.runs),
     }
 

@@ -6,7 +6,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const PAD = { left: 56, right: 20, top: 20, bottom: 48 };
   const COSTS = data.objectives.slice(1);
-  const LABELS = { macs: "MACs", params: "parameters", latency_ms: "latency (ms)" };
+  const { costs } = data;  // by name: how each is titled and written
   const COMPLETE = states.indexOf("COMPLETE"), SEARCH = roles.indexOf("search");
 
   const byId = (id) => document.getElementById(id);
@@ -33,8 +33,12 @@
   }
   // Tick labels drop the zeros that a table keeps: 1.5 M, not 1.50 M.
   const short = (count) => quantity(count).replace(/(\.\d*?)0+(?= |$)/, "$1").replace(/\.(?= |$)/, "");
-  const cost = (name, value) =>
-    value === null ? "" : name === "latency_ms" ? value.toFixed(2) + " ms" : quantity(value);
+  function cost(name, value) {
+    if (value === null) return "";
+    const { symbol, scaled } = costs[name];
+    const text = scaled ? quantity(value) : value.toFixed(2);
+    return symbol ? text + (scaled && text.includes(" ") ? "" : " ") + symbol : text;
+  }
   function accuracy(point) {
     const error = point.top1_standard_error;
     return point.top1.toFixed(3) + (error === null ? "" : " ± " + error.toFixed(3));
@@ -102,7 +106,7 @@
   for (let i = 0; i < trials.number.length; i++) {
     if (trials.state[i] === COMPLETE && trials.role[i] === SEARCH) points.push(i);
   }
-  const trialCost = (name, i) => name === "latency_ms" ? trials[name][i] : specs[name][trials.spec[i]];
+  const trialCost = (name, i) => specs[name][trials.spec[i]];
   // Extremes in a loop: spreading 50,000 numbers into Math.min would fill the stack.
   function extremes(values) {
     let low = Infinity, high = -Infinity;
@@ -128,8 +132,8 @@
     ]);
     const mx = (x1 - x0) * 0.06 || x1 * 0.1 || 1, my = (y1 - y0) * 0.08 || 0.02;
     const { svg, sx, sy, end } = frame(host, { ratio: 0.44, least: 280 },
-      { low: Math.max(0, x0 - mx), high: x1 + mx, title: LABELS[name],
-        label: name === "latency_ms" ? (v) => String(+v.toPrecision(6)) : short },
+      { low: Math.max(0, x0 - mx), high: x1 + mx, title: costs[name].label,
+        label: costs[name].scaled ? short : (v) => String(+v.toPrecision(6)) },
       { low: Math.max(0, y0 - my), high: Math.min(1, y1 + my), title: "top-1",
         label: (v) => v.toFixed(3).replace(/0$/, "") });
 
@@ -154,7 +158,7 @@
     };
     const lines = (p, what) => [
       p.placement, `top-1 ${accuracy(p)}`,
-      ...COSTS.map((c) => `${LABELS[c]} ${cost(c, p[c])}`),
+      ...COSTS.map((c) => `${costs[c].label} ${cost(c, p[c])}`),
       `${what}${p.seeds} seed${p.seeds === 1 ? "" : "s"}, trial ${p.id}`,
     ];
     if (data.baseline) {
@@ -201,7 +205,7 @@
       const i = points[nearest];
       showTip(event, [
         specs.placement[trials.spec[i]], `top-1 ${trials.top1[i].toFixed(4)}, one run`,
-        ...COSTS.map((c) => `${LABELS[c]} ${cost(c, trialCost(c, i))}`), `trial ${trials.number[i]}`,
+        ...COSTS.map((c) => `${costs[c].label} ${cost(c, trialCost(c, i))}`), `trial ${trials.number[i]}`,
       ]);
     });
     svg.addEventListener("pointerleave", () => { hideTip(); lit.setAttribute("visibility", "hidden"); });
@@ -249,7 +253,6 @@
   const spec = (name) => (i) => specs[name][trials.spec[i]];
   const column = (name) => (i) => trials[name][i];
   const fixed = (digits) => (v) => v === null ? "" : v.toFixed(digits);
-  const measuresLatency = trials.latency_ms.some((v) => v !== null);
   const columns = [
     { title: "role", value: (i) => roles[trials.role[i]] },
     { title: "trial", value: column("number"), show: String, numeric: true },
@@ -258,10 +261,8 @@
     { title: "placement", value: spec("placement"), code: true },
     { title: "top-1", value: column("top1"), show: fixed(4), numeric: true },
     { title: "loss", value: column("loss"), show: fixed(3), numeric: true },
-    { title: "MACs", value: spec("macs"), show: quantity, numeric: true },
-    { title: "params", value: spec("params"), show: quantity, numeric: true },
-    ...(measuresLatency
-      ? [{ title: "ms", value: column("latency_ms"), show: fixed(2), numeric: true }] : []),
+    ...Object.keys(costs).map((name) => (
+      { title: costs[name].heading, value: spec(name), show: (v) => cost(name, v), numeric: true })),
     { title: "seconds", value: column("wall_time_s"), show: fixed(1), numeric: true },
     ...(Object.keys(data.errors).length
       ? [{ title: "error", value: (i) => data.errors[i] ?? null, show: (v) => v ?? "", error: true }] : []),
@@ -338,7 +339,7 @@
   }
 
   const axis = byId("axis");
-  for (const name of COSTS) element(axis, "option", { value: name }, LABELS[name]);
+  for (const name of COSTS) element(axis, "option", { value: name }, costs[name].label);
   byId("axis-choice").hidden = COSTS.length < 2;
   axis.addEventListener("change", () => drawFront(axis.value));
   buildTable();

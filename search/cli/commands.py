@@ -22,6 +22,7 @@ from sharedattn.data import DataConfig, open_data
 from sharedattn.data.balance import guessing_level, imbalance_warnings
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
+from sharedattn.objectives import parse_bounds
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.database.store import Store
@@ -32,7 +33,6 @@ from sharedattn.results.front.guessing import Guessing, known_class_counts, reme
 from sharedattn.results.front.summary import StudySummary, front_document
 from sharedattn.results.records.records import Fidelity, Study, TrialRole
 from sharedattn.results.report import write_report
-from sharedattn.results.units import format_quantity
 from sharedattn.search.cli.progress import StudyDisplay, TrainingDisplay
 from sharedattn.search.cli.tables import (
     analysis_notes,
@@ -73,6 +73,7 @@ from sharedattn.search.training_inputs import load_recipe
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.training.trainer import check_recipe
+from sharedattn.units import format_quantity
 
 Document = dict[str, Any]
 
@@ -83,7 +84,13 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn search`: the main job, to its report and its exported knee."""
     started = time.monotonic()
     errors = _errors()
-    config = _config(arguments, budget=_budget(arguments), data_options=_data_options(arguments))
+    bounds = _bounds(arguments)
+    config = _config(
+        arguments,
+        max_latency_ms=bounds.pop("latency_ms", None),
+        budget=Budget(bounds=bounds),
+        data_options=_data_options(arguments),
+    )
     prepared = prepare(config, on_scan=_scan_display(errors), remember=not arguments.dry_run)
     record, space = prepared.record, prepared.space
     folder = config.out / record.name
@@ -149,9 +156,14 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     # What leaves a search without a result is an error, also with --json.
     _print_failures(summary, console if summary.candidates else errors)
     num_begun = sum(summary.count(TrialRole.SEARCH).values())
-    if config.max_latency_ms is not None and num_begun < min(space.in_budget, record.num_trials):
+    checked = [
+        f"{cost.name} <= {cost.unit.format(bound)}" for cost, bound in config.budget.uncounted
+    ]
+    if config.max_latency_ms is not None:
+        checked.append(f"{config.max_latency_ms:g} ms")
+    if checked and num_begun < min(space.in_budget, record.num_trials):
         console.print(
-            f"{num_begun} trials: no further placement within {config.max_latency_ms:g} ms found"
+            f"{num_begun} trials: no further placement within {' and '.join(checked)} found"
         )
     if space.in_budget < record.num_trials and prepared.shared is None:
         console.print(f"all {space.in_budget} placements of the space were evaluated")
@@ -168,7 +180,13 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
 
 def space(arguments: argparse.Namespace, console: Console) -> Document:
     """`sharedattn space`: how large a space is, and what lies in a budget."""
-    counted = BudgetedSpace(Space.load(arguments.space), _budget(arguments))
+    budget = Budget(bounds=_bounds(arguments))
+    if budget.uncounted:
+        raise InputError(
+            f"no space counts with a bound on {budget.uncounted[0][0].name}: a search checks it "
+            f"once a placement was drawn; leave it out"
+        )
+    counted = BudgetedSpace(Space.load(arguments.space), budget)
     costs = {"macs": counted.macs_range, "params": counted.params_range}
     console.print(f"{counted.space.name}  {counted.space.backbone}", style="bold")
     console.print(f"placements  {counted.size:,}")
@@ -600,8 +618,21 @@ def _data_options(arguments: argparse.Namespace) -> DataOptions:
     )
 
 
-def _budget(arguments: argparse.Namespace) -> Budget:
-    return Budget(max_macs=arguments.max_macs, max_params=arguments.max_params)
+def _bounds(arguments: argparse.Namespace) -> dict[str, float]:
+    """The bounds of `--max` and of the options that are short for it, by name.
+
+    Raises:
+        InputError: one that means nothing, or two on one cost.
+    """
+    short = {"macs": arguments.max_macs, "params": arguments.max_params}
+    if "max_latency_ms" in arguments:
+        short["latency_ms"] = arguments.max_latency_ms
+    bounds: dict[str, float] = {name: bound for name, bound in short.items() if bound is not None}
+    for name, bound in parse_bounds(arguments.bounds or ()):
+        if name in bounds:
+            raise InputError(f"--max bounds {name} twice; leave one of them out")
+        bounds[name] = bound
+    return bounds
 
 
 def _open(arguments: argparse.Namespace) -> Store:
@@ -652,7 +683,7 @@ def _print_front(summary: StudySummary, console: Console) -> None:
     if not summary.front.members:
         console.print("no trial is complete")
         return
-    console.print(front_table(summary.front))
+    console.print(front_table(summary.front, summary.objectives))
     reference = ", ".join(
         f"{name} {summary.study.record.reference_point[name]:g}"
         for name in summary.study.record.objectives

@@ -22,11 +22,12 @@ from typing import IO, Any, NoReturn, cast
 from rich.console import Console
 
 from sharedattn.errors import InputError
+from sharedattn.objectives import cost_objectives
 from sharedattn.results.database.errors import StorageError
 from sharedattn.results.redaction import masked_message
-from sharedattn.results.units import parse_quantity
 from sharedattn.search.cli.output import ClosedOutputError, ReaderGoneError, StandardOutput
 from sharedattn.search.errors import ClusterLostError, SharedWorkError
+from sharedattn.units import parse_quantity
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -173,7 +174,7 @@ def _parser() -> _Parser:
     export.add_argument(
         "--pick",
         default="knee",
-        help='knee, best, an id, "macs<1.2G", "latency_ms<3" (default: knee)',
+        help='knee, best, an id, or a cost such as "macs<1.2G", "latency_ms<3" (default: knee)',
     )
     export.add_argument("--to", type=Path, metavar="DIR", help="folder to write")
     export.add_argument("--onnx", action="store_true", help="write model.onnx as well")
@@ -251,10 +252,14 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         "--objectives",
         type=_names,
         metavar="NAME,NAME",
-        help="top1, then of macs, params, latency_ms (default: top1,macs)",
+        help=f"top1, then of {', '.join(cost.name for cost in cost_objectives())} "
+        f"(default: top1,macs)",
     )
     search.add_argument(
-        "--max-latency-ms", type=float, metavar="MS", help="of a forward on this device"
+        "--max-latency-ms",
+        type=float,
+        metavar="MS",
+        help="short for --max latency_ms=MS, of a forward on this device",
     )
     search.add_argument(
         "--latency-batch-size", type=int, metavar="N", help="images of that forward (default: 1)"
@@ -335,8 +340,19 @@ def _add_moved_data(command: argparse.ArgumentParser) -> None:
 
 
 def _add_budget(command: argparse.ArgumentParser) -> None:
+    names = ", ".join(cost.name for cost in cost_objectives())
+    command.add_argument(
+        "--max",
+        dest="bounds",
+        action="append",
+        metavar="NAME=VALUE",
+        help=f"the most that a placement may cost, once for each of {names}: such as "
+        f"attention_bytes=64M; K, M and G are powers of 1000, of bytes as well",
+    )
     for cost in ("macs", "params"):
-        command.add_argument(f"--max-{cost}", type=_quantity, metavar="N", help="such as 1.3G")
+        command.add_argument(
+            f"--max-{cost}", type=_quantity, metavar="N", help=f"short for --max {cost}=N"
+        )
 
 
 def _add_storage(command: argparse.ArgumentParser) -> None:

@@ -20,10 +20,10 @@ from rich.segment import SegmentLines
 from rich.table import Table
 from rich.text import Text
 
+from sharedattn.objectives import Objective
 from sharedattn.progress import ScoringProgress, TrainingProgress, WorkProgress
 from sharedattn.results.failures import MAX_SHOWN
 from sharedattn.results.front.confirmation import Candidate, study_front
-from sharedattn.results.front.pareto import Objective
 from sharedattn.results.records.records import StudyRecord, TrialRole
 from sharedattn.search.cli.tables import members_table
 from sharedattn.search.status import Failed, Progress, Running
@@ -207,7 +207,7 @@ class StudyDisplay(Display):
         if count > num_rows:
             places = [round(i * (count - 1) / (num_rows - 1)) for i in range(num_rows)]
             members = tuple(members[place] for place in places)
-        yield members_table(members, one_line=True, overflow=self._overflow)
+        yield members_table(members, self._objectives, one_line=True, overflow=self._overflow)
         if count > num_rows:
             yield Text(f"{num_rows} of the {count} on the front so far", style="dim")
 

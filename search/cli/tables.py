@@ -12,36 +12,41 @@ from rich.text import Text
 
 from sharedattn.costs.break_even import LessAttentionEconomics
 from sharedattn.costs.model import Cost
+from sharedattn.objectives import Objective, shown_costs
 from sharedattn.papers import Row
 from sharedattn.results.front.confirmation import Candidate, Front
 from sharedattn.results.front.rank_correlation import Estimate
-from sharedattn.results.units import format_cost, format_fraction, format_quantity
+from sharedattn.units import format_fraction, format_quantity
 
 
-def front_table(front: Front) -> Table:
+def front_table(front: Front, objectives: Sequence[Objective]) -> Table:
     """The members of a front, from the cheapest to the most expensive."""
-    return members_table(front.members)
+    return members_table(front.members, objectives)
 
 
 def members_table(
-    members: Sequence[Candidate], *, one_line: bool = False, overflow: OverflowMethod = "fold"
+    members: Sequence[Candidate],
+    objectives: Sequence[Objective],
+    *,
+    one_line: bool = False,
+    overflow: OverflowMethod = "fold",
 ) -> Table:
     """Members of a front, in their order.
 
     Args:
         members: the members.
+        objectives: of their study.
         one_line: whether each has one line, in which a long placement is cut.
         overflow: how.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    is_timed = any(member.latency_ms is not None for member in members)
+    known = {name for member in members for name in member.costs}
+    costs = shown_costs(objectives, known)
     for name, justify in (
         ("id", "right"),
         ("placement", "left"),
         ("top1", "left"),
-        ("MACs", "right"),
-        ("params", "right"),
-        *((("latency", "right"),) if is_timed else ()),
+        *((cost.heading, "right") for cost in costs),
         ("seeds", "right"),
     ):
         # Where there is one line, the placement alone may have less room than its text.
@@ -53,16 +58,13 @@ def members_table(
             # As a plain text its brackets would be markup.
             Text(member.placement, no_wrap=one_line, overflow=overflow if one_line else None),
             format_fraction(member.top1, member.top1_standard_error),
-            format_quantity(member.macs),
-            format_quantity(member.params),
-            *((_latency(member),) if is_timed else ()),
+            *(
+                cost.unit.format(member.costs[cost.name]) if cost.name in member.costs else ""
+                for cost in costs
+            ),
             str(len(member.runs)),
         )
     return table
-
-
-def _latency(member: Candidate) -> str:
-    return "" if member.latency_ms is None else format_cost("latency_ms", member.latency_ms)
 
 
 def cost_table(cost: Cost) -> Table:

@@ -177,8 +177,7 @@ class SupernetEvaluator(RankedEvaluator):
         """What names the supernet's weights."""
         document = {
             "space": self.space.to_document(),
-            "max_macs": self.budget.max_macs,
-            "max_params": self.budget.max_params,
+            **self.budget.to_document(),
             "pretrained": self.pretrained_sha256,
         }
         return EvaluationIdentity(

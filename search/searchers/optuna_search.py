@@ -25,8 +25,8 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sharedattn.objectives import Direction, Objective
 from sharedattn.placement import Placement
-from sharedattn.results.front.pareto import Direction, Objective
 from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.stratified import StratifiedSampler

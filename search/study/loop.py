@@ -31,6 +31,7 @@ import numpy as np
 from sharedattn.backbones import describe, resolve
 from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
+from sharedattn.objectives import ACCURACY, Objective, costs_of
 from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
@@ -38,7 +39,7 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.database.writer import StudyWriter
 from sharedattn.results.failures import reason_of, shown_reason
 from sharedattn.results.front.confirmation import next_confirmations, study_front
-from sharedattn.results.front.pareto import Objective, hypervolume, non_dominated, to_losses
+from sharedattn.results.front.pareto import hypervolume, non_dominated, to_losses
 from sharedattn.results.records.records import (
     AttemptOutcome,
     EvaluationRecord,
@@ -188,7 +189,8 @@ class StudyLoop:
         self._untold: list[int] = []  # ended search trials that the searcher has not heard of
         self._seen: set[Placement] = set()
         self._latency_ms: dict[Placement, float] = {}
-        self._is_over = False  # nothing within the bound on latency is left to propose
+        self._least_costs: dict[str, float] = {}  # the least found of costs that are checked
+        self._is_over = False  # nothing within the bounds that are checked is left to propose
         self._rungs: dict[int, list[RungPoint]] = defaultdict(list)  # by epoch, then number
         self._judged: dict[tuple[int, int], RungReport] = {}  # by number and epoch
         self._front: list[_Member] = []
@@ -208,7 +210,7 @@ class StudyLoop:
         """Run until all asked trials are finished and the front is confirmed.
 
         Raises:
-            InputError: no placement is within the bound on latency.
+            InputError: no placement is within a bound that is checked once it was drawn.
             StorageError: the database failed; what it had committed is kept.
         """
         self._recover()
@@ -256,18 +258,17 @@ class StudyLoop:
             )
         in_flight: list[TrialParameters] = []
         for row in self._store.trial_parameters(self._study, TrialRole.SEARCH):
-            costs = self._costs_by_name(row.macs, row.params, row.latency_ms)
             trial = PastTrial(
                 number=row.number,
                 placement=placement_of(row),
                 attributes=row.sampler_attributes,
-                values=self._told(row.number, row.state, row.top1, costs),
+                values=self._told(row.number, row.state, row.top1, row.costs),
                 failed=row.state is TrialState.FAILED,
             )
             self._trials.append(trial)
             self._seen.add(trial.placement)
-            if row.latency_ms is not None:
-                self._latency_ms[trial.placement] = row.latency_ms
+            if "latency_ms" in row.costs:
+                self._latency_ms[trial.placement] = row.costs["latency_ms"]
             if row.state is TrialState.RUNNING:
                 in_flight.append(row)
             else:
@@ -280,8 +281,7 @@ class StudyLoop:
             if stored.state is TrialState.COMPLETE:
                 assert stored.evaluation_key is not None
                 assert stored.top1 is not None
-                costs = self._costs_by_name(stored.macs, stored.params, stored.latency_ms)
-                values = self._values(stored.top1, costs)
+                values = self._values(stored.top1, stored.costs)
                 self._enter_front(_Member(stored.number, stored.evaluation_key, values))
                 self._num_complete += 1
         return in_flight
@@ -365,7 +365,8 @@ class StudyLoop:
         """The searcher's proposal, unless every one it makes has been evaluated, or is refused.
 
         Returns:
-            The proposal; None: no placement within the bound on latency was found any more.
+            The proposal; None: no placement within the bounds that are checked once a placement
+            was drawn, as on latency, was found any more.
 
         Raises:
             InputError: there is none for the first trial.
@@ -389,7 +390,7 @@ class StudyLoop:
             placement = self._space.sample(rng)
             if self._admit(placement):
                 return self._instead(proposal, placement)
-        if self._latencies is None or self._latencies.max_ms is None:
+        if not self._checked_bounds:
             unseen = [p for p in self._space.enumerate() if p not in self._seen]
             return self._instead(proposal, rng.choice(unseen))
         if self._space.in_budget <= MAX_LISTED:
@@ -402,18 +403,42 @@ class StudyLoop:
             return self._instead(proposal, last)
         if number == 0:
             raise InputError(
-                f"`a placement is within --max-latency-ms` must hold, but got "
-                f"{self._latencies.max_ms:g} and the fastest of {len(self._latency_ms)} takes "
-                f"{min(self._latency_ms.values()):.3g} ms; raise it"
+                f"no placement that was drawn is within {' and '.join(self._checked_bounds)}; "
+                f"{self._least_found}; raise the bound"
             )
         return None
+
+    @property
+    def _checked_bounds(self) -> list[str]:
+        """The bounds that a placement is checked against once it was drawn, for people."""
+        bounds = [f"--max {o.name}={bound:g}" for o, bound in self._space.budget.uncounted]
+        if self._latencies is not None and self._latencies.max_ms is not None:
+            bounds.append(f"--max-latency-ms {self._latencies.max_ms:g}")
+        return bounds
+
+    @property
+    def _least_found(self) -> str:
+        """The least of each cost in `_checked_bounds` among the placements drawn, for people."""
+        texts = [f"the least {name} is {least:g}" for name, least in self._least_costs.items()]
+        if self._latency_ms:
+            fastest = min(self._latency_ms.values())
+            texts.append(f"the fastest of {len(self._latency_ms)} takes {fastest:.3g} ms")
+        return ", ".join(texts)
+
+    def _is_within_checked(self, placement: Placement) -> bool:
+        """Whether a placement keeps the bounds that its space does not count with."""
+        bounds = self._space.budget.uncounted
+        costs = costs_of(self._costs, placement, (objective for objective, _ in bounds))
+        for name, value in costs.items():
+            self._least_costs[name] = min(value, self._least_costs.get(name, value))
+        return self._space.budget.admits(costs)
 
     def _admit(self, placement: Placement) -> bool:
         """Time a placement that is new, and say whether it may become a trial.
 
-        It may where it was not proposed before, and is fast enough.
+        It may where it was not proposed before, costs no more than is allowed, and is fast enough.
         """
-        if placement in self._seen:
+        if placement in self._seen or not self._is_within_checked(placement):
             return False
         if self._latencies is None:
             return True
@@ -712,8 +737,7 @@ class StudyLoop:
             return None
         number = flight.number
         trial = self._trials[number]
-        cost = self._costs.totals(trial.placement)
-        costs = self._costs_by_name(cost.macs, cost.params, self._latency_ms.get(trial.placement))
+        costs = self._costs_of(trial.placement)
         told = self._told(number, state, top1, costs)
         self._trials[number] = replace(trial, values=told, failed=state is TrialState.FAILED)
         self._unfinished.discard(number)
@@ -748,14 +772,16 @@ class StudyLoop:
         for key in change.off if change is not None else ():
             self._forget_weights(key)
 
-    @staticmethod
-    def _costs_by_name(macs: int, params: int, latency_ms: float | None) -> dict[str, float]:
-        costs = {"macs": float(macs), "params": float(params)}
-        return costs if latency_ms is None else {**costs, "latency_ms": latency_ms}
+    def _costs_of(self, placement: Placement) -> dict[str, float]:
+        """The costs of a placement that the study compares, by name."""
+        costs = costs_of(self._costs, placement, self._objectives)
+        if placement in self._latency_ms:
+            costs["latency_ms"] = self._latency_ms[placement]
+        return costs
 
     def _values(self, top1: float, costs: Mapping[str, float]) -> tuple[float, ...]:
-        by_name = {"top1": top1, **costs}
-        return tuple(by_name[objective.name] for objective in self._objectives)
+        by_name = {**costs, ACCURACY: top1}
+        return tuple(float(by_name[objective.name]) for objective in self._objectives)
 
     def _enter_front(self, member: _Member) -> None:
         """Make the front anew where a member belongs to it."""

@@ -68,7 +68,7 @@ def evaluator_of(
     return SupernetEvaluator(
         scratch=scratch,
         space=Space.from_document(study.space),
-        budget=Budget(max_macs=asked["max_macs"], max_params=asked["max_params"]),
+        budget=Budget.from_document(asked),
         recipe=SupernetRecipe.from_json(note["recipe"]),
         seed=study.seed,
         pretrained_sha256=note["pretrained_sha256"],
@@ -118,7 +118,7 @@ class SupernetLoop(StudyLoop):
                     number=row.number,
                     placement=placement_of(row),
                     attributes=row.sampler_attributes,
-                    values=self._values(row.top1, self._costs_by_name(row.macs, row.params, None)),
+                    values=self._values(row.top1, row.costs),
                 )
             )
             self._seen.add(self._trials[-1].placement)
@@ -262,9 +262,9 @@ class SupernetLoop(StudyLoop):
             # A generation is written whole: half of one would not be proposed again.
             self._driver.record_scored(trials, searcher_attributes=changed)
             for trial in trials:
-                costs = self._costs_by_name(trial.spec.macs, trial.spec.params, None)
-                values = self._values(trial.evaluation.top1, costs)
-                self._trials[trial.number] = replace(self._trials[trial.number], values=values)
+                past = self._trials[trial.number]
+                values = self._values(trial.evaluation.top1, self._costs_of(past.placement))
+                self._trials[trial.number] = replace(past, values=values)
                 self._untold.append(trial.number)
 
     def _scored(

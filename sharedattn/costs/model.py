@@ -14,7 +14,7 @@ from sharedattn.backbones import describe
 from sharedattn.mechanisms import broadcasting, dia, external, less, residual, vanilla
 from sharedattn.networks.legality import held_groups, held_residual, map_form
 from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
-from sharedattn.placement.shape import AttentionShape, StageShape, layer_norm_macs
+from sharedattn.placement.shape import StageShape, layer_norm_macs
 
 CONVENTION = (
     "MACs are for one image, counted as fvcore does: a multiply-add is 1, a layer norm 5 an "
@@ -245,34 +245,85 @@ class CostModel:
         Returns:
             Bytes: the largest of these sums over all layers.
         """
-        return _FLOAT32_BYTES * max(
-            self._attention_elements(i, choices, index)
+        return max(
+            self.layer_attention_bytes(
+                i,
+                choice,
+                num_held=len(
+                    held_groups(
+                        self.shape.stages[i].attention,
+                        choices,
+                        index,
+                        handed_on=self.hands_on_scores(i),
+                    )
+                ),
+                holds_residual=held_residual(choices, index),
+                last_is_vanilla=_last_is_vanilla(choices[: index + 1]),
+            )
             for i, choices in enumerate(placement.stages)
-            for index in range(len(choices))
+            for index, choice in enumerate(choices)
         )
 
-    def _attention_elements(self, i: int, choices: tuple[LayerChoice, ...], index: int) -> int:
-        stage, choice = self.shape.stages[i], choices[index]
-        N, D, H = stage.num_tokens, stage.embed_dim, stage.num_heads
-        sizes = stage.attention
-        n, m, W = sizes.num_queries, sizes.num_keys, sizes.num_windows
-        elements = 0
+    def hands_on_scores(self, stage: int) -> bool:
+        """Whether the stage after `stage` takes the last scores of `stage`."""
+        return stage + 1 < len(self.shape.stages) and self._residuals[stage + 1] != _NOTHING
+
+    def layer_attention_bytes(
+        self,
+        stage: int,
+        choice: LayerChoice,
+        *,
+        num_held: int,
+        holds_residual: bool,
+        last_is_vanilla: bool,
+    ) -> int:
+        """What is alive while one layer attends, in bytes; see `attention_bytes`.
+
+        Args:
+            stage: index of the stage.
+            choice: what the layer does.
+            num_held: groups whose scores are held after it.
+            holds_residual: whether a later vanilla layer adds the attention residual, if the
+                backbone has one.
+            last_is_vanilla: whether the last scores made up to here are a vanilla layer's.
+        """
+        sizes = self.shape.stages[stage]
+        n, m, W = (
+            sizes.attention.num_queries,
+            sizes.attention.num_keys,
+            sizes.attention.num_windows,
+        )
+        scores = sizes.num_heads * n * m
+        elements = self._own_attention_elements(stage, choice)
+        elements += num_held * (
+            W * (n + m) * sizes.embed_dim + (scores if self.has_bias(stage) else 0)
+        )
+        # The scores that are held have the residual for their bias as it came, unmapped.
+        bias_is_residual = last_is_vanilla and not sizes.attention.position_params
+        if (
+            holds_residual
+            and self._residuals[stage] != _NOTHING
+            and not (num_held and bias_is_residual)
+        ):
+            elements += scores
+        return _FLOAT32_BYTES * elements
+
+    def _own_attention_elements(self, stage: int, choice: LayerChoice) -> int:
+        """Maps and external memories of a layer."""
+        sizes = self.shape.stages[stage]
         if choice.kind in (Kind.VANILLA, Kind.LESS):
-            mixed = sizes.head_mixing and choice.kind is Kind.VANILLA
-            elements = W * H * n * m * (1 + mixed)
-        elif choice.slots is not None and choice.form is None:
-            elements = N * choice.slots + 2 * choice.slots * D
-        elif choice.slots is not None:
-            maps = self.backbone.options.external_expansion * H * N * choice.slots
-            elements = maps + 2 * choice.slots * stage.head_dim
-        held = W * (n + m) * D + (H * n * m if self.has_bias(i) else 0)
-        handed_on = i + 1 < len(self.shape.stages) and self._residuals[i + 1] != _NOTHING
-        groups = held_groups(sizes, choices, index, handed_on=handed_on)
-        elements += held * len(groups)
-        has_residual = self._residuals[i] != _NOTHING and held_residual(choices, index)
-        if has_residual and not (groups and _bias_is_residual(sizes, choices, index)):
-            elements += H * n * m
-        return elements
+            shape = sizes.attention
+            mixed = shape.head_mixing and choice.kind is Kind.VANILLA
+            maps = shape.num_windows * sizes.num_heads * shape.num_queries * shape.num_keys
+            return maps * (1 + mixed)
+        if choice.slots is None:
+            return 0
+        if choice.form is None:
+            return (sizes.num_tokens + 2 * sizes.embed_dim) * choice.slots
+        maps_per_slot = (
+            self.backbone.options.external_expansion * sizes.num_heads * sizes.num_tokens
+        )
+        return (maps_per_slot + 2 * sizes.head_dim) * choice.slots
 
     def _layer_parts(self, stage: int, choice: LayerChoice) -> dict[str, PartCost]:
         """A block's cost by mechanism, the params of its DIA cell left out."""
@@ -334,14 +385,14 @@ def _residual_cost(stages: tuple[StageShape, ...], i: int) -> PartCost:
     return PartCost(residual.params(before, stage), macs)
 
 
-def _bias_is_residual(sizes: AttentionShape, choices: tuple[LayerChoice, ...], index: int) -> bool:
-    """Whether scores after layer `index` have their residual for a bias as it came, unmapped."""
+def _last_is_vanilla(choices: tuple[LayerChoice, ...]) -> bool:
+    """Whether the last scores that these layers made are a vanilla layer's."""
     made_by = [
         choice.kind
-        for choice in choices[: index + 1]
+        for choice in choices
         if choice.kind in (Kind.VANILLA, Kind.LESS) and choice.form != "reuse"
     ]
-    return not sizes.position_params and made_by[-1] is Kind.VANILLA
+    return made_by[-1:] == [Kind.VANILLA]
 
 
 def _num_norms(choice: LayerChoice) -> int:

@@ -98,8 +98,6 @@ def trial_row(
         "finished_at": datetime(2026, 11, 21, 13),
         "spec_key": f"key of {placement}",
         "placement": placement,
-        "params": 10 * macs,
-        "macs": macs,
         "evaluation_key": f"{placement}-{replicate}" if is_complete else None,
         "fidelity_key": FIDELITY.key if is_complete else None,
         "seed": 5 + replicate if is_complete else None,
@@ -107,7 +105,12 @@ def trial_row(
         "loss": 0.25 if is_complete else None,
         "wall_time_s": 3.5 if is_complete else None,
         "weights_sha256": None,
+        "latency_source": None,
+        "num_images": None,
+        "costs": {"macs": macs, "params": 10 * macs},
     }
+    if "latency_ms" in changes:
+        values["costs"]["latency_ms"] = changes.pop("latency_ms")
     return TrialRow(**{**values, **changes})
 
 

@@ -2,8 +2,8 @@
 
 from fakes import Fake, Inline
 
+from sharedattn.objectives import parse_objectives
 from sharedattn.results.database.store import Store
-from sharedattn.results.front.pareto import parse_objectives
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records.records import StudyRecord, TrialRole
 from sharedattn.search.searchers import SEARCHERS

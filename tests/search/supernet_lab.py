@@ -5,12 +5,12 @@ from dataclasses import replace
 from fakes import Inline
 
 from sharedattn.data import DataConfig
+from sharedattn.objectives import parse_objectives
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.store import Store
-from sharedattn.results.front.pareto import parse_objectives
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records.records import StudyRecord
 from sharedattn.search.evaluators.scratch import ScratchEvaluator

@@ -157,8 +157,9 @@ class TestTrials:
         assert row.state is TrialState.COMPLETE and row.role is TrialRole.SEARCH
         assert (row.number, row.replicate, row.reused, row.error) == (0, 0, False, None)
         assert (row.spec_key, row.placement) == (spec.key, "V2L1")
-        assert (row.params, row.macs, row.seed) == (101, 1009, 5)
-        assert (row.top1, row.loss, row.latency_ms, row.wall_time_s) == (0.875, 0.25, None, 3.5)
+        assert row.costs == {"params": 101, "macs": 1009, "attention_bytes": 13}
+        assert (row.macs, row.seed) == (1009, 5)
+        assert (row.top1, row.loss, row.wall_time_s) == (0.875, 0.25, 3.5)
         assert row.evaluation_key == evaluation.identity.key
         assert row.fidelity_key == evaluation.identity.fidelity.key
         assert row.weights_sha256 == "a" * 64
@@ -518,16 +519,21 @@ class TestStudyMarks:
         assert store.latencies(study) == {spec.key: first, make_spec("V5").key: refused}
         driver.begin_trial(number=0, spec=spec)
         driver.begin_trial(number=1, spec=make_spec("V1"))
-        assert [(row.latency_ms, row.latency_source) for row in store.trials(study)] == [
+        assert [
+            (row.costs.get("latency_ms"), row.latency_source) for row in store.trials(study)
+        ] == [
             (1.5, LatencySource.NETWORK),
             (None, None),
         ]
-        assert [row.latency_ms for row in store.trial_parameters(study)] == [1.5, None]
+        assert [row.costs.get("latency_ms") for row in store.trial_parameters(study)] == [
+            1.5,
+            None,
+        ]
         other = store.get_or_create_study(make_study(name="another"))
         with store.drive(other) as other_driver:
             other_driver.begin_trial(number=0, spec=spec)
         assert store.latencies(other) == {}
-        assert [row.latency_ms for row in store.trials(other)] == [None]
+        assert [row.costs.get("latency_ms") for row in store.trials(other)] == [None]
 
     def test_how_latencies_are_obtained_stands_as_it_was_first_written(
         self, store: Store, make_study: Callable[..., StudyRecord]

@@ -169,7 +169,7 @@ def test_latency_is_a_column_where_it_is_an_objective(
     timed = StudySummary(replace(summary.study, record=record), [make_row(0, latency_ms=2.345)])
     page = Page(render_report(timed, convention=""))
     assert "2.35 ms" in page.text or "2.34 ms" in page.text
-    assert page.data["trials"]["latency_ms"] == [2.345]
+    assert page.data["specs"]["latency_ms"] == [2.345]
 
 
 def test_a_front_of_hundreds_is_drawn_in_part(summary: StudySummary, make_row: Row) -> None:

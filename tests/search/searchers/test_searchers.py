@@ -6,7 +6,7 @@ import pytest
 
 from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.results.front.pareto import parse_objectives
+from sharedattn.objectives import parse_objectives
 from sharedattn.search.searchers import SEARCHERS, PastTrial
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space

@@ -89,11 +89,13 @@ def test_the_front_is_of_accuracy_and_latency(lab, measured):
     assert set(measured.values()) == {1}
     assert measured.keys() == {row.placement for row in summary.rows}
     for row in summary.rows:
-        assert row.latency_ms == made_up_ms(Placement.parse(row.placement))
+        assert row.costs["latency_ms"] == made_up_ms(Placement.parse(row.placement))
         assert row.latency_source is LatencySource.NETWORK
     members = summary.front.members
-    assert [m.latency_ms for m in members] == sorted(m.latency_ms for m in members)
-    values = {row.placement: (-row.top1, row.latency_ms) for row in summary.rows}
+    assert [m.costs["latency_ms"] for m in members] == sorted(
+        m.costs["latency_ms"] for m in members
+    )
+    values = {row.placement: (-row.top1, row.costs["latency_ms"]) for row in summary.rows}
     assert {m.placement for m in members} == {
         placement
         for placement, (loss, ms) in values.items()
@@ -152,7 +154,7 @@ def test_with_several_slots_deterministic_means_any_order_of_completion(lab, oth
 def test_what_takes_too_long_is_refused_and_stored(lab, measured):
     summary = lab.run(num_trials=25, latency=document(), max_latency_ms=10.0)
     assert len(summary.rows) == 25
-    assert max(row.latency_ms for row in summary.rows) <= 10.0
+    assert max(row.costs["latency_ms"] for row in summary.rows) <= 10.0
     stored = {record.latency_ms for record in latencies(lab).values()}
     assert max(stored) > 10.0
     assert len(latencies(lab)) == len(measured)
@@ -187,7 +189,7 @@ def test_a_trusted_table_measures_nothing(lab, measured):
     assert not measured
     for row in summary.rows:
         names = part_names(describe(BACKBONE), Placement.parse(row.placement))
-        assert row.latency_ms == 0.5 * sum(map(len, names))
+        assert row.costs["latency_ms"] == 0.5 * sum(map(len, names))
         assert row.latency_source is LatencySource.TABLE
     (record, *_) = latencies(lab).values()
     assert (record.repeats, record.batch_size) == (93, 1)

@@ -150,7 +150,7 @@ def test_a_database_of_each_version_comes_up_to_date_and_keeps_its_rows(
         assert store.rung_reports(study)[-1].number == 1
         assert store.latencies(study) == {make_spec("V1").key: latency}
         assert store.study("digits").record.latency is None
-        assert [row.latency_ms for row in store.trials(study)] == [None, 2.5]
+        assert [row.costs.get("latency_ms") for row in store.trials(study)] == [None, 2.5]
     engine = create_engine(url)
     assert differences(engine) == []
     engine.dispose()

@@ -3,11 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharedattn.errors import InputError
-from sharedattn.results.units import (
-    format_cost,
+from sharedattn.units import (
+    BYTES,
+    COUNT,
+    FRACTION,
+    MILLISECONDS,
     format_fraction,
     format_quantity,
-    parse_milliseconds,
     parse_quantity,
 )
 
@@ -67,13 +69,18 @@ def test_what_is_written_reads_back_within_half_a_digit(count: int) -> None:
     assert parse_quantity(format_quantity(count)) == pytest.approx(count, rel=0.005)
 
 
-def test_milliseconds() -> None:
-    assert [parse_milliseconds(text) for text in ("3", " 2.5 ", "1e-3")] == [3.0, 2.5, 0.001]
+def test_units_read_and_write_their_figures() -> None:
+    assert [MILLISECONDS.parse(text) for text in ("3", " 2.5 ", "1e-3")] == [3.0, 2.5, 0.001]
     for text in ("fast", "", "nan", "inf"):
-        with pytest.raises(InputError, match="a latency is a number of milliseconds"):
-            parse_milliseconds(text)
-    assert format_cost("latency_ms", 2.3456) == "2.35 ms"
-    assert format_cost("macs", 1_258_411_200) == "1.26 G"
+        with pytest.raises(InputError, match="is no number of ms; write for example 2.5"):
+            MILLISECONDS.parse(text)
+    assert [BYTES.parse(text) for text in ("64M", "500", "1.5k")] == [64_000_000, 500, 1500]
+    with pytest.raises(InputError, match="a quantity is a number and k, M, G or T"):
+        COUNT.parse("64MB")
+    assert MILLISECONDS.format(2.3456) == "2.35 ms"
+    assert COUNT.format(1_258_411_200) == "1.26 G"
+    assert [BYTES.format(value) for value in (64e6, 512)] == ["64.0 MB", "512 B"]
+    assert FRACTION.format(0.5) == "0.5"
 
 
 def test_format_fraction() -> None:

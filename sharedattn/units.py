@@ -1,9 +1,10 @@
-"""Whole quantities with decimal suffixes: read from the command line, written for people."""
+"""Figures with their units: read from the command line, written for people."""
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 
 from sharedattn.errors import InputError
@@ -48,32 +49,50 @@ def format_quantity(count: float) -> str:
     return f"{value:.{decimals}f} {suffix}"
 
 
-def parse_milliseconds(text: str) -> float:
-    """Read a time such as `3` or `2.5`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """How a figure is read from the command line and written for people.
 
-    Raises:
-        InputError: no number, or one that is not finite.
+    Attributes:
+        symbol: stands behind the number; empty: a count or a fraction.
+        scaled: whether k, M, G and T, powers of 1000, shorten it. Scaled figures are whole.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(
-            f"`a latency is a number of milliseconds` must hold, but got {text!r}; write for "
-            f"example 2.5"
-        )
-    return value
+
+    symbol: str = ""
+    scaled: bool = True
+
+    def parse(self, text: str) -> float:
+        """Read a figure: `1.3G` where it is scaled, else a number such as `2.5`.
+
+        Raises:
+            InputError: no such figure, or one that is not finite.
+        """
+        if self.scaled:
+            return parse_quantity(text)
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputError(f"{text!r} is no number{self._of_symbol}; write for example 2.5")
+        return value
+
+    def format(self, value: float) -> str:
+        """A figure as people read it: `1.26 G`, `64.0 MB`, `2.35 ms`."""
+        if not self.scaled:
+            return f"{value:.3g} {self.symbol}".rstrip()
+        text = format_quantity(value)
+        return text + self.symbol if " " in text else f"{text} {self.symbol}".rstrip()
+
+    @property
+    def _of_symbol(self) -> str:
+        return f" of {self.symbol}" if self.symbol else ""
 
 
-def format_cost(name: str, value: float) -> str:
-    """A cost as people read it: `1.26 G`, or `2.35 ms` of a latency.
-
-    Args:
-        name: the objective's.
-        value: what it comes to.
-    """
-    return f"{value:.3g} ms" if name == "latency_ms" else format_quantity(value)
+COUNT = Unit()
+BYTES = Unit(symbol="B")
+MILLISECONDS = Unit(symbol="ms", scaled=False)
+FRACTION = Unit(scaled=False)
 
 
 def format_fraction(mean: float, standard_error: float | None = None) -> str:

@@ -1,0 +1,50 @@
+"""The costs of stored trials: those that have a column, and the study's others in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sharedattn.objectives import costs_of, parse_objectives
+from sharedattn.placement import BackboneSpec, Placement
+from sharedattn.results.database import models
+from sharedattn.results.records.records import Study
+
+COST_COLUMNS = {
+    "macs": models.Spec.macs,
+    "params": models.Spec.params,
+    "attention_bytes": models.Spec.attention_bytes,
+    "latency_ms": models.Latency.latency_ms,
+}
+"""By the names of `sharedattn.objectives`."""
+
+
+class StoredCosts:
+    """Makes the costs of one study's trials from their columns.
+
+    Args:
+        study: whose objectives and backbone.
+    """
+
+    def __init__(self, study: Study) -> None:
+        objectives = parse_objectives(study.record.objectives)
+        self._others = tuple(o for o in objectives[1:] if o.name not in COST_COLUMNS)
+        if self._others:
+            # Imported here: what builds networks takes seconds, and is seldom asked for.
+            from sharedattn.costs.model import CostModel
+
+            backbone = BackboneSpec.from_json(study.record.space["backbone"])
+            self._model = CostModel(backbone)
+
+    def of(
+        self, values: Sequence[float | None], placement: Callable[[], Placement]
+    ) -> dict[str, float]:
+        """Costs by name; what was not measured is left out.
+
+        Args:
+            values: of `COST_COLUMNS`, in their order.
+            placement: asked only where a cost has no column.
+        """
+        costs = {n: v for n, v in zip(COST_COLUMNS, values, strict=True) if v is not None}
+        if self._others:
+            costs |= costs_of(self._model, placement(), self._others)
+        return costs
