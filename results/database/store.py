@@ -303,10 +303,7 @@ class Store:
         with gc_paused():
             costs, rows = StoredCosts(study), self._trial_rows(_TRIAL_COLUMNS, study, role)
             return [
-                TrialRow(
-                    *row[:-_NUM_COSTS],
-                    costs.of(row[-_NUM_COSTS:], partial(Placement.parse, row.placement)),
-                )
+                TrialRow(*_with_costs(row, costs, partial(Placement.parse, row.placement)))
                 for row in rows
             ]
 
@@ -330,10 +327,7 @@ class Store:
             costs = StoredCosts(study)
             rows = self._trial_rows(_PARAMETER_COLUMNS, study, role, states)
             return [
-                TrialParameters(
-                    *row[:-_NUM_COSTS],
-                    costs.of(row[-_NUM_COSTS:], partial(_placement_in, row.document)),
-                )
+                TrialParameters(*_with_costs(row, costs, partial(_placement_in, row.document)))
                 for row in rows
             ]
 
@@ -555,6 +549,13 @@ def _evaluation(row: Row[Any]) -> StoredEvaluation:
             weights_sha256=row.weights_sha256,
         ),
     )
+
+
+def _with_costs(
+    row: Row[*tuple[Any, ...]], costs: StoredCosts, placement: Callable[[], Placement]
+) -> tuple[Any, ...]:
+    """A row whose last columns, those of `COST_COLUMNS`, are made one mapping."""
+    return (*row[:-_NUM_COSTS], costs.of(row[-_NUM_COSTS:], placement))
 
 
 def _placement_in(document: Document) -> Placement:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import OverflowMethod, RenderableType
+from rich.console import JustifyMethod, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +17,8 @@ from sharedattn.papers import Row
 from sharedattn.results.front.confirmation import Candidate, Front
 from sharedattn.results.front.rank_correlation import Estimate
 from sharedattn.units import format_fraction, format_quantity
+
+_RIGHT: JustifyMethod = "right"
 
 
 def front_table(front: Front, objectives: Sequence[Objective]) -> Table:
@@ -42,13 +44,14 @@ def members_table(
     table = Table(box=None, header_style="bold", pad_edge=False)
     known = {name for member in members for name in member.costs}
     costs = shown_costs(objectives, known)
-    for name, justify in (
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("id", "right"),
         ("placement", "left"),
         ("top1", "left"),
-        *((cost.heading, "right") for cost in costs),
+        *((cost.heading, _RIGHT) for cost in costs),
         ("seeds", "right"),
-    ):
+    )
+    for name, justify in columns:
         # Where there is one line, the placement alone may have less room than its text.
         no_wrap = one_line and name != "placement"
         table.add_column(name, justify=justify, no_wrap=no_wrap, overflow=overflow)
