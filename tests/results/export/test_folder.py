@@ -287,12 +287,13 @@ def test_the_card_of_a_single_run_claims_no_mean(record: ExportRecord) -> None:
 
 
 def test_names_in_the_card_are_neither_markup_nor_columns(record: ExportRecord) -> None:
-    several = NetworkSpec.parse("vit: V1 | V1")
+    several = NetworkSpec.parse("pvt_tiny: V1 | V1 | V1 | V1")
     card = model_card(
         replace(record, study="<script>alert(1)</script>", data={"name": "<b>"}, spec=several)
     )
     assert "<script>" not in card and "<b>" not in card
-    assert "| network | vit: V1 \\| V1 |" in card
+    assert "| network | pvt_tiny: V1 \\| V1 \\| V1 \\| V1 |" in card
+    assert "| attention memory (bytes) | " in card
 
 
 def test_onnx_without_its_extra_says_how_to_get_it(
