@@ -103,7 +103,7 @@ def test_a_study_goes_as_it_did(searcher, stopped, num_slots):
     assert make_draws.of_loop(searcher, stopped, num_slots) == DRAWS["loops"][key]
 
 
-@pytest.mark.parametrize("split", ["none", "dia"])
+@pytest.mark.parametrize("split", ["none"])
 def test_a_supernet_runs_the_placements_that_it_did(split):
     assert make_draws.updates(split) == DRAWS["updates"][split]
 
