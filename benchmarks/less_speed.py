@@ -31,8 +31,8 @@ from sharedattn.costs.timing import device_name, elapsed_ms
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.scores import Scores
 from sharedattn.networks.block import Block
-from sharedattn.networks.legality import check_maps
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.networks.legality import check_choice
+from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
 from sharedattn.search.provenance import provenance
 
 LAYERS = (
@@ -54,7 +54,8 @@ def fitting_forms(backbone: BackboneSpec, stage: int) -> list[str]:
     forms = []
     for form in FORMS:
         try:
-            check_maps(describe(backbone).stages[stage], LayerChoice(Kind.LESS, form=form))
+            choice = LayerChoice.of("L", form=form)
+            check_choice(describe(backbone).stages[stage], backbone.options, choice)
         except InputError:
             continue
         forms.append(form)
@@ -64,11 +65,11 @@ def fitting_forms(backbone: BackboneSpec, stage: int) -> list[str]:
 def block_of(backbone: BackboneSpec, stage: int, forms: list[str], device: str) -> Block:
     """The last block of a stage that can be vanilla, or less in each form."""
     layers = [Placement.parse(f"V,L/{form}").stages[0] for form in forms]
-    others = ((LayerChoice(Kind.NONE),),)
+    others = ((LayerChoice("N"),),)
     num_stages = len(describe(backbone).stages)
     placements = [
         Placement(others * stage + (choices,) + others * (num_stages - stage - 1))
-        for choices in (*layers, (LayerChoice(Kind.VANILLA),) * 2)
+        for choices in (*layers, (LayerChoice("V"),) * 2)
     ]
     network = build_network(backbone, Envelope.of(*placements)).to(device).train()
     return network.block(stage, 1)
@@ -123,10 +124,10 @@ def measure(
         for name, step in steps.items():
             times[name].append(elapsed_ms(step, device))
     costs = CostModel(backbone)
-    vanilla_macs = costs.attention(stage, LayerChoice(Kind.VANILLA)).macs
+    vanilla_macs = costs.attention(stage, LayerChoice("V")).macs
     rows = []
     for form in forms:
-        macs = costs.attention(stage, LayerChoice(Kind.LESS, form=form)).macs
+        macs = costs.attention(stage, LayerChoice.of("L", form=form)).macs
         ratios = [a / b for a, b in zip(times[form], times["vanilla"], strict=True)]
         low, median, high = statistics.quantiles(ratios, n=4)
         saving = 1 - macs / vanilla_macs

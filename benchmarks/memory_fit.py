@@ -24,8 +24,8 @@ from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.spaces.space import Space
 from sharedattn.training.trainer import evaluate, train
+from sharedattn.weights.branch_fit import branch_errors, fit_branches
 from sharedattn.weights.extract import extract
-from sharedattn.weights.memory_fit import fit_memories, memory_errors
 from sharedattn.weights.pretrained import start_from
 
 SPACE = "digit-pairs-vit"
@@ -46,7 +46,7 @@ def top1(network: Network, data: DataSource, placement: Placement) -> float:
 
 def figures(network: Network, data: DataSource, images: torch.Tensor) -> list[dict[str, Any]]:
     """Error and accuracy per layer and number of slots."""
-    errors = memory_errors(network, images, slots=SLOTS)
+    errors = branch_errors(network, images, numbers=SLOTS)
     return [
         {
             "layer": index + 1,
@@ -83,7 +83,7 @@ def main() -> None:
     held_out, _ = next(iter(data.eval_batches("validation", batch_size=512, device=device)))
     before = figures(network, data, held_out)
     started = time.perf_counter()
-    fit_memories(network, calibration, slots=SLOTS)
+    fit_branches(network, calibration, numbers=SLOTS)
     fit_s = time.perf_counter() - started
     after = figures(network, data, held_out)
     rows = [

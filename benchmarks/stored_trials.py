@@ -22,7 +22,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import LayerChoice, Placement
 from sharedattn.results.database.engine import open_engine
 from sharedattn.results.database.models import Base, utc_now
 from sharedattn.results.database.store import Store
@@ -41,8 +41,8 @@ MAX_FRONT_S = 1.0
 MAX_REPORT_S = 10.0
 MAX_REPORT_BYTES = 10_000_000
 DEPTH = 12
-MACS = {Kind.VANILLA: 80e6, Kind.LESS: 62e6, Kind.EXTERNAL: 41e6, Kind.NONE: 20e6}
-GAIN = {Kind.VANILLA: 1.0, Kind.LESS: 0.75, Kind.EXTERNAL: 0.5, Kind.NONE: 0.0}
+MACS = {"V": 80e6, "L": 62e6, "E": 41e6, "N": 20e6}
+GAIN = {"V": 1.0, "L": 0.75, "E": 0.5, "N": 0.0}
 
 
 def random_placement(rng: random.Random) -> Placement:
@@ -50,13 +50,13 @@ def random_placement(rng: random.Random) -> Placement:
     cells, share = [None, 0, 0, 1], rng.random()
     layers: list[LayerChoice] = []
     for _ in range(DEPTH):
-        has_scores = any(layer.kind is Kind.VANILLA for layer in layers)
-        kinds = [kind for kind in Kind if has_scores or kind is not Kind.LESS]
-        kind = rng.choices(kinds, [1 + 3 * share * (k is Kind.VANILLA) for k in kinds])[0]
+        has_scores = any(layer.kind == "V" for layer in layers)
+        kinds = [kind for kind in MACS if has_scores or kind != "L"]
+        kind = rng.choices(kinds, [1 + 3 * share * (k == "V") for k in kinds])[0]
         layers.append(
-            LayerChoice(
+            LayerChoice.of(
                 kind,
-                slots=rng.choice([16, 32, 64]) if kind is Kind.EXTERNAL else None,
+                slots=rng.choice([16, 32, 64]) if kind == "E" else None,
                 dia=rng.choice(cells),
                 cb=rng.random() < 0.3,
             )
@@ -93,7 +93,7 @@ def fill(url: str, num_trials: int, seed: int = 0) -> None:
         text, spec_key = str(placement), document_key(placement.to_json())
         gain = sum(GAIN[layer.kind] for layer in placement.layers) / DEPTH
         top1 = 0.55 + 0.27 * gain**0.6 + rng.gauss(0, 0.01)
-        macs = int(sum(MACS[layer.kind] + 1e5 * (layer.slots or 0) for layer in placement.layers))
+        macs = int(sum(MACS[x.kind] + 1e5 * (x.option("slots") or 0) for x in placement.layers))
         is_failed = i % 97 == 5
         identity = EvaluationIdentity(
             spec_key=spec_key,
@@ -102,7 +102,7 @@ def fill(url: str, num_trials: int, seed: int = 0) -> None:
             fidelity=fidelity,
             seed=seed,
         )
-        parameters = {f"layer{j}": layer.kind.value for j, layer in enumerate(placement.layers)}
+        parameters = {f"layer{j}": layer.kind for j, layer in enumerate(placement.layers)}
         rows["specs"].append(
             {
                 "id": i + 1,

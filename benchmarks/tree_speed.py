@@ -37,7 +37,7 @@ from sharedattn.data import DataConfig, open_data  # noqa: E402
 from sharedattn.data.source import spread  # noqa: E402
 from sharedattn.networks.network import Network  # noqa: E402
 from sharedattn.objectives import parse_objectives  # noqa: E402
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement  # noqa: E402
+from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.search.searchers.base import PastTrial, Proposal  # noqa: E402
 from sharedattn.search.searchers.optuna_search import NSGA2Searcher  # noqa: E402
@@ -88,7 +88,7 @@ class Clock:
 def with_and_without_cb(depth: int) -> list[Placement]:
     """Vanilla layers, each with CB on or off."""
     return [
-        Placement((tuple(LayerChoice(Kind.VANILLA, cb=cb) for cb in layers),))
+        Placement((tuple(LayerChoice("V", cb=cb) for cb in layers),))
         for layers in itertools.product((False, True), repeat=depth)
     ]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedattn.costs.timing import device_name
+from sharedattn.plugins import installed
 from sharedattn.results.redaction import masked
 
 LIBRARIES = ("sharedattn", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
@@ -34,12 +35,15 @@ def library_versions() -> dict[str, str]:
 def provenance() -> dict[str, Any]:
     """Command line, commit, versions and machine of this process, as a JSON document.
 
+    Plug-ins that are installed stand in it by name and version; where there are none, nothing.
     Passwords on the command line are left out: the document is stored and printed.
     """
+    plugins = {plugin.name: plugin.version for plugin in installed()}
     return {
         "command": " ".join(["sharedattn", *map(masked, sys.argv[1:])]),
         "commit": _commit(),
         "versions": library_versions(),
+        **({"plugins": plugins} if plugins else {}),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processor": device_name("cpu"),

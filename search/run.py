@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from sharedattn.backbones import describe, resolve
 from sharedattn.costs.latency import LatencySetting
 from sharedattn.data import EMBEDDED, DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.registry import plugins_of, registry
 from sharedattn.objectives import ACCURACY, Objective, parse_objectives, shown_costs
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
@@ -245,6 +247,8 @@ def prepare(
             "max_ms": config.max_latency_ms,
             "batch_size": config.latency_batch_size,
         }
+    if plugins := _plugins_of(space):
+        fingerprint["plugins"] = plugins
     name = config.study or made_name(space.name, described["name"], document_key(fingerprint)[:6])
     check_folder(
         config.out / name,
@@ -282,6 +286,18 @@ def prepare(
         training_processes=training_processes,
         record=record,
     )
+
+
+def _plugins_of(space: Space) -> dict[str, str]:
+    """The plug-ins whose kinds or gates a space has, version by name."""
+    if not registry().plugins:
+        return {}
+    positions = list(itertools.chain.from_iterable(space.envelope().stages))
+    used = plugins_of(
+        (branch.letter for position in positions for branch in position.kinds),
+        (cell.gate for position in positions for cell in position.cells),
+    )
+    return {plugin.name: plugin.version for plugin in sorted(set(used.values()))}
 
 
 def search_plan(prepared: Prepared) -> Document:

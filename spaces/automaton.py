@@ -13,9 +13,9 @@ from functools import cache, cached_property
 from typing import NamedTuple
 
 from sharedattn.errors import InputError
-from sharedattn.placement import LayerChoice, Placement
+from sharedattn.placement import GateCell, LayerChoice, Placement
 from sharedattn.spaces.constraints import Constraint, State
-from sharedattn.spaces.stages import StageLanguage, Symbol, symbol_key
+from sharedattn.spaces.stages.language import StageLanguage, Symbol, symbol_key
 
 MAX_STATES_PER_LEVEL = 200_000
 """A level of more states would not fit in memory with its tables; real spaces have hundreds."""
@@ -28,7 +28,7 @@ class Edge(NamedTuple):
 
     Attributes:
         symbol: the choice at this position, or None where the stage has ended.
-        new_cell: whether the symbol is the first in its stage to use its DIA cell.
+        new_cell: whether the symbol is the first in its stage to use its gate's cell.
         target: index of the state after it, in the next level.
     """
 
@@ -132,17 +132,38 @@ def stages_of(path: Sequence[Symbol], depths: Sequence[int]) -> Iterator[tuple[L
         begin += depth
 
 
+Cells = tuple[GateCell, ...]
+"""Per gate that a stage has used so far, by name, the number of its cells."""
+
+
+def count_cell(cells: Cells, symbol: Symbol) -> tuple[bool, Cells]:
+    """Whether a symbol is the first in its stage to use its gate's cell, and the cells with it.
+
+    Args:
+        cells: what the stage has used before it.
+        symbol: in canonical cells.
+    """
+    gate = None if symbol is None else symbol.gate
+    if gate is None:
+        return False, cells
+    numbers = dict(cells)
+    if gate.cell != numbers.get(gate.gate, 0):
+        return False, cells
+    numbers[gate.gate] = gate.cell + 1
+    return True, tuple(GateCell(*pair) for pair in sorted(numbers.items()))
+
+
 class _State(NamedTuple):
     """What the continuation of a member depends on.
 
     Attributes:
         stage: state of the stage's language.
-        num_cells: DIA cells that the stage has used so far.
+        cells: of gates that the stage has used so far.
         constraints: state of every constraint.
     """
 
     stage: State
-    num_cells: int
+    cells: Cells
     constraints: tuple[State, ...]
 
 
@@ -162,15 +183,15 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
     def step(stage: int, state: _State, position: int) -> Iterator[_Move]:
         for symbol, stage_state in moves[stage](state.stage, position).items():
             if symbol is None:
-                yield None, False, _State(None, 0, state.constraints)
+                yield None, False, _State(None, (), state.constraints)
                 continue
             after = tuple(
                 constraint.step(before, symbol)
                 for constraint, before in zip(constraints, state.constraints, strict=True)
             )
             if None not in after:
-                new_cell = symbol.dia == state.num_cells
-                yield symbol, new_cell, _State(stage_state, state.num_cells + new_cell, after)
+                new_cell, cells = count_cell(state.cells, symbol)
+                yield symbol, new_cell, _State(stage_state, cells, after)
 
     def end_stage(state: _State, stage: int) -> _State | None:
         is_last = stage + 1 == len(languages)
@@ -182,9 +203,9 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
             if ends and not constraint.accepts(before):
                 return None
             after.append(constraint.start if ends else before)
-        return _State(None if is_last else languages[stage + 1].start, 0, tuple(after))
+        return _State(None if is_last else languages[stage + 1].start, (), tuple(after))
 
-    states = [_State(languages[0].start, 0, tuple(c.start for c in constraints))]
+    states = [_State(languages[0].start, (), tuple(c.start for c in constraints))]
     levels: list[list[list[Edge]]] = []
     for stage, language in enumerate(languages):
         for position in range(language.max_depth):
@@ -201,9 +222,9 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
                 level.append(edges)
             if len(index) > MAX_STATES_PER_LEVEL:
                 raise InputError(
-                    f"`a space has at most {MAX_STATES_PER_LEVEL} states at a layer` must hold, "
-                    f"but layer {position + 1} of stage {stage + 1} needs {len(index)}; use fewer "
-                    f"constraints, or fewer DIA labels in a list of layers"
+                    f"layer {position + 1} of stage {stage + 1} needs {len(index)} states, and at "
+                    f"most {MAX_STATES_PER_LEVEL} can be held; use fewer constraints, or fewer "
+                    f"labels of gates in a list of layers"
                 )
             levels.append(level)
             states = list(index)

@@ -12,7 +12,9 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice
+from sharedattn.mechanisms.interface import NumberOption
+from sharedattn.mechanisms.registry import branch_of, registry
+from sharedattn.placement import LayerChoice
 from sharedattn.spaces.document import (
     Reader,
     Section,
@@ -40,6 +42,12 @@ class Constraint(ABC):
 
     per: Per
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            for letter in value if isinstance(value, frozenset) else ():
+                branch_of(letter)
+
     @property
     @abstractmethod
     def start(self) -> State:
@@ -61,7 +69,7 @@ class Constraint(ABC):
             value = getattr(self, f.name)
             if value is not None:
                 document[f.name] = (
-                    [kind.value for kind in Kind if kind in value]
+                    [letter for letter in registry().branches if letter in value]
                     if isinstance(value, frozenset)
                     else value
                 )
@@ -77,7 +85,7 @@ class Constraint(ABC):
         return f"{self.rule}({' '.join(arguments)})"
 
 
-def _read_kinds(value: Any, path: DocumentPath) -> frozenset[Kind]:
+def _read_kinds(value: Any, path: DocumentPath) -> frozenset[str]:
     return frozenset(read_list(read_kind)(value, path))
 
 
@@ -97,16 +105,17 @@ class Count(Constraint):
     rule = "count"
     readers = {"kinds": _read_kinds, "least": read_number, "most": read_number}
 
-    kinds: frozenset[Kind]
+    kinds: frozenset[str]
     least: int = 0
     most: int | None = None
 
     def __post_init__(self) -> None:
+        Constraint.__post_init__(self)
         if self.most is None and self.least == 0:
-            raise InputError("`a count has least >= 1 or a most` must hold, but it has neither")
+            raise InputError("a count bounds nothing; give it `least` of at least 1, or `most`")
         if self.most is not None and self.least > self.most:
             raise InputError(
-                f"`least <= most` must hold, but got least={self.least}, most={self.most}"
+                f"`least` is {self.least}, more than `most`, {self.most}; no layers are both"
             )
 
     @property
@@ -138,8 +147,8 @@ class NeverAfter(Constraint):
     rule = "never_after"
     readers = {"kinds": _read_kinds, "after": _read_kinds}
 
-    kinds: frozenset[Kind]
-    after: frozenset[Kind]
+    kinds: frozenset[str]
+    after: frozenset[str]
 
     @property
     def start(self) -> State:
@@ -166,13 +175,15 @@ class LongestRun(Constraint):
     rule = "longest_run"
     readers = {"kinds": _read_kinds, "length": read_number}
 
-    kinds: frozenset[Kind]
+    kinds: frozenset[str]
     length: int
 
     def __post_init__(self) -> None:
+        Constraint.__post_init__(self)
         if self.length < 1:
             raise InputError(
-                "`length >= 1` must hold, but got length=0; write a count with most: 0"
+                f"`length` is {self.length}; it is at least 1, and a rule against any such layer "
+                f"is a count with most: 0"
             )
 
     @property
@@ -186,25 +197,52 @@ class LongestRun(Constraint):
         return state + 1 if state < self.length else None
 
 
+def _attributes() -> tuple[str, ...]:
+    """What `Equal` reads of a layer."""
+    numbers = {
+        option.name: None
+        for branch in registry().by_rank
+        for option in branch.options
+        if isinstance(option, NumberOption)
+    }
+    return ("kind", *numbers, "cb")
+
+
+def _read_attribute(value: Any, path: DocumentPath) -> str:
+    return read_one_of(*_attributes())(value, path)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equal(Constraint):
-    """One attribute has the same value in all layers.
+    """One attribute has the same value in all layers that have it.
 
     Attributes:
-        attribute: `kind`, `cb`, or `slots`, which only external layers have.
+        attribute: `kind`, `cb`, or the name of a number option, which some kinds alone have.
+
+    Raises:
+        InputError: another attribute.
     """
 
     rule = "equal"
-    readers = {"attribute": read_one_of("kind", "slots", "cb")}
+    readers = {"attribute": _read_attribute}
 
-    attribute: Literal["kind", "slots", "cb"]
+    attribute: str
+
+    def __post_init__(self) -> None:
+        if self.attribute not in _attributes():
+            raise InputError(
+                f"`attribute` is {self.attribute!r}; it is one of {', '.join(_attributes())}"
+            )
 
     @property
     def start(self) -> State:
         return ()
 
     def step(self, state: State, layer: LayerChoice) -> State | None:
-        value = getattr(layer, self.attribute)
+        if self.attribute == "kind":
+            value: Any = layer.kind
+        else:
+            value = layer.cb if self.attribute == "cb" else layer.option(self.attribute)
         if value is None or state == (value,):
             return state
         return (value,) if state == () else None
@@ -221,7 +259,7 @@ class First(Constraint):
     rule = "first"
     readers = {"kinds": _read_kinds}
 
-    kinds: frozenset[Kind]
+    kinds: frozenset[str]
 
     @property
     def start(self) -> State:
@@ -242,7 +280,7 @@ class Last(Constraint):
     rule = "last"
     readers = {"kinds": _read_kinds}
 
-    kinds: frozenset[Kind]
+    kinds: frozenset[str]
 
     @property
     def start(self) -> State:
@@ -257,7 +295,7 @@ class Last(Constraint):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixingLayer(Constraint):
-    """At least one layer mixes tokens: by attention of any kind, or by context broadcasting."""
+    """At least one layer mixes tokens: by a branch that attends, or by context broadcasting."""
 
     rule = "mixing_layer"
     readers = {}
@@ -267,7 +305,7 @@ class MixingLayer(Constraint):
         return False
 
     def step(self, state: State, layer: LayerChoice) -> State | None:
-        return state or layer.cb or layer.kind is not Kind.NONE
+        return state or layer.cb or layer.branch.attends
 
     def accepts(self, state: State) -> bool:
         return bool(state)
@@ -285,9 +323,9 @@ def read_constraint(value: Any, path: DocumentPath) -> Constraint:
     if not isinstance(rule, str) or rule not in CONSTRAINTS:
         raise DocumentError(
             path,
-            f"`a constraint has a rule of the list {', '.join(CONSTRAINTS)}` must hold, "
-            f"but got {rule if isinstance(rule, str) else value!r}; other rules are refused, "
-            f"since they could not be counted exactly",
+            f"a constraint has one of the rules {', '.join(CONSTRAINTS)}, but got "
+            f"{rule if isinstance(rule, str) else value!r}; another rule could not be counted "
+            f"exactly",
         )
     constraint = CONSTRAINTS[rule]
     section = Section(value, path, ("rule", "per", *constraint.readers))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from sharedattn.spaces.automaton import Path
 from sharedattn.spaces.pricing import PricedAutomaton, macs_of, params_of
-from sharedattn.spaces.stages import Symbol
+from sharedattn.spaces.stages.language import Symbol
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from sharedattn.placement import Kind, LayerChoice
+from sharedattn.mechanisms.registry import registry
+from sharedattn.placement import LayerChoice, parse_layer
 from sharedattn.yaml_text import DocumentError, DocumentPath, located
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class Section:
     def __init__(self, document: Any, path: DocumentPath, known: Sequence[str]) -> None:
         if not isinstance(document, Mapping):
             raise DocumentError(
-                path, f"`this is a mapping of {', '.join(known)}` must hold, but got {document!r}"
+                path, f"this is a mapping of {', '.join(known)}, but got {document!r}"
             )
         for key in document:
             if key not in known:
@@ -60,7 +61,7 @@ class Section:
 def read_text(value: Any, path: DocumentPath) -> str:
     """A text that is not empty."""
     if not isinstance(value, str) or not value.strip():
-        raise DocumentError(path, f"`this is a text` must hold, but got {value!r}")
+        raise DocumentError(path, f"this is a text, but got {value!r}")
     return value.strip()
 
 
@@ -68,7 +69,7 @@ def read_number(value: Any, path: DocumentPath) -> int:
     """A whole number from 0 to `MAX_NUMBER`."""
     if type(value) is not int or not 0 <= value <= MAX_NUMBER:
         raise DocumentError(
-            path, f"`this is a whole number from 0 to {MAX_NUMBER}` must hold, but got {value!r}"
+            path, f"this is a whole number from 0 to {MAX_NUMBER}, but got {value!r}"
         )
     return value
 
@@ -78,11 +79,11 @@ def read_numbers(value: Any, path: DocumentPath) -> tuple[int, ...]:
     if isinstance(value, str) and (ends := re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", value)):
         first, last = (read_number(int(end), path) for end in ends.groups())
         if first > last:
-            raise DocumentError(path, f"`a range goes up` must hold, but got {value!r}")
+            raise DocumentError(path, f"a range goes up, but got {value!r}")
         return tuple(range(first, last + 1))
     if not isinstance(value, int | list):
         raise DocumentError(
-            path, f"`this is a whole number, a list, or a range a..b` must hold, but got {value!r}"
+            path, f"this is a whole number, a list, or a range a..b, but got {value!r}"
         )
     return tuple(sorted(read_list(read_number)(value, path)))
 
@@ -97,12 +98,10 @@ def read_list(read: Reader[T]) -> Reader[tuple[T, ...]]:
         for i, item in enumerate(value):
             entry = read(item, (*path, i))
             if entry in entries:
-                raise DocumentError(
-                    (*path, i), f"`entries of a list differ` must hold, but {item!r} repeats"
-                )
+                raise DocumentError((*path, i), f"{item!r} stands here twice; leave one out")
             entries.append(entry)
         if not entries:
-            raise DocumentError(path, "`a list has an entry` must hold, but it is empty")
+            raise DocumentError(path, "this list is empty; write one entry at least")
         return tuple(entries)
 
     return read_entries
@@ -113,20 +112,19 @@ def read_one_of(*known: str) -> Reader[str]:
 
     def read_word(value: Any, path: DocumentPath) -> str:
         if value not in known:
-            raise DocumentError(
-                path, f"`this is one of {', '.join(known)}` must hold, but got {value!r}"
-            )
+            raise DocumentError(path, f"this is one of {', '.join(known)}, but got {value!r}")
         return str(value)
 
     return read_word
 
 
-def read_kind(value: Any, path: DocumentPath) -> Kind:
-    """A layer's kind by its letter."""
-    return Kind(read_one_of(*Kind)(value, path))
+def read_kind(value: Any, path: DocumentPath) -> str:
+    """The letter of a kind of layer."""
+    return read_one_of(*registry().branches)(value, path)
 
 
 def read_layer(value: Any, path: DocumentPath) -> LayerChoice:
-    """One layer in a placement's long form, such as `E/s16/d0/cb`; its DIA label as it stands."""
+    """One layer in a placement's long form, such as `V/d0/cb`; its gate's label as it stands."""
+    text = read_text(value, path)
     with located(path):
-        return LayerChoice.parse(read_text(value, path))
+        return parse_layer(text)

@@ -6,13 +6,13 @@ space; `repair` gives the nearest member inside the budget, and what the sampler
 encoding of that member. Of stages given by counts,
 
 * in any order: `stageS.kindP` is the kind of layer P, `-` where there is none;
-* in the order E, V, L, N: `stageS.E` to `stageS.N` are the counts, read as shares where their sum
-  is no allowed depth;
-* and `stageS.slots`, `stageS.external_form`, `stageS.less_form`, `stageS.dia`, `stageS.cb` are the
-  options, as in the space's document.
+* in the order of ranks: `stageS.LETTER` are the counts, read as shares where their sum is no
+  allowed depth;
+* and `stageS.KEY` are the options of branches, the numbers of groups of gates, and `cb`, as in the
+  space's document. Where several gates have groups, the first by rank is meant.
 
-Of stages given layer by layer, `stageS.layerP` is the choice of layer P with its canonical DIA
-cell. Stages and layers count from 1. A parameter of one choice only is left out.
+Of stages given layer by layer, `stageS.layerP` is the choice of layer P with its canonical cell.
+Stages and layers count from 1. A parameter of one choice only is left out.
 """
 
 from __future__ import annotations
@@ -22,63 +22,54 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice, Placement, dia_runs
+from sharedattn.mechanisms.interface import OptionValue
+from sharedattn.mechanisms.registry import registry
+from sharedattn.placement import GateCell, LayerChoice, Placement, gate_runs, numbered_cells
 from sharedattn.spaces.automaton import pad
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.repair import Repair
 from sharedattn.spaces.stages import (
-    FORM_KEYS,
-    KIND_ORDER,
     CountedStage,
     LastLayers,
     ListedStage,
     Stage,
+    StageGroups,
     Symbol,
-    form_text,
-    read_form,
 )
+from sharedattn.spaces.stages.parts import Value, gates_by_code, read_value, value_text
 
-Value = int | str
 Layers = tuple[LayerChoice, ...]
 Proposal = tuple[Layers, ...]
-"""Layers of each stage, in canonical DIA cells, that need not be a legal placement."""
+"""Layers of each stage, in canonical cells, that need not be a legal placement."""
 
 ABSENT = "-"
 
 
-def with_options(layers: Sequence[LayerChoice], num_groups: int, with_cb: int) -> Layers:
-    """Layers of the same attention branches under the options of a whole stage.
+def with_options(
+    layers: Sequence[LayerChoice], groups: StageGroups | None, with_cb: int
+) -> Layers:
+    """Layers of the same branches under the options of a whole stage.
 
     Args:
-        layers: what is kept of them are kinds, slots and forms.
-        num_groups: DIA groups, cut at the number of layers; 0: none.
+        layers: what is kept of them are kinds and the options of branches.
+        groups: a gate and its groups, cut at the number of layers; None: no gate.
         with_cb: last layers with context broadcasting.
     """
     depth = len(layers)
-    num_groups = min(num_groups, depth)
-    cells = dia_runs(depth, num_groups) if num_groups else (None,) * depth
+    cells: Sequence[GateCell | None] = [None] * depth
+    if groups is not None and depth:
+        runs = gate_runs(depth, min(groups.number, depth), groups.gate)
+        cells = [GateCell(groups.gate, cell) for cell in runs]
     return tuple(
-        replace(layer, dia=cell, cb=position >= depth - with_cb)
+        replace(layer, gate=cell, cb=position >= depth - with_cb)
         for position, (layer, cell) in enumerate(zip(layers, cells, strict=True))
     )
 
 
-def canonical_cells(layers: Sequence[LayerChoice]) -> Layers:
-    """The same layers with their DIA cells numbered by first use."""
-    number: dict[int, int] = {}
-    for layer in layers:
-        if layer.dia is not None:
-            number.setdefault(layer.dia, len(number))
-    if list(number) == list(range(len(number))):
-        return tuple(layers)
-    return tuple(
-        layer if layer.dia is None else replace(layer, dia=number[layer.dia]) for layer in layers
-    )
-
-
-def num_dia_cells(layers: Sequence[LayerChoice]) -> int:
-    """Number of distinct DIA cells."""
-    return len({layer.dia for layer in layers} - {None})
+def groups_of(layers: Sequence[LayerChoice]) -> StageGroups | None:
+    """The gate of a stage that has one at most, and its number of cells; None: no gate."""
+    cells = {layer.gate for layer in layers if layer.gate is not None}
+    return StageGroups(next(iter(cells)).gate, len(cells)) if cells else None
 
 
 class _StageEncoding(ABC):
@@ -105,13 +96,12 @@ class _OptionsEncoding(_StageEncoding):
     def __init__(self, stage: CountedStage) -> None:
         self.stage = stage
         self.dimensions = {**self.kind_dimensions()}
-        if stage.most(Kind.EXTERNAL):
-            self.dimensions["slots"] = stage.slots
-        for kind, key in FORM_KEYS.items():
-            if stage.most(kind):
-                self.dimensions[key] = tuple(form_text(kind, form) for form in stage.forms(kind))
+        for _, option in stage.used_options:
+            values = stage.options[option.key]
+            self.dimensions[option.key] = tuple(value_text(option, value) for value in values)
         most = max(stage.depth)
-        self.dimensions["dia"] = tuple(n for n in stage.dia if n <= most)
+        for code, numbers in stage.gates.items():
+            self.dimensions[code] = tuple(n for n in numbers if n <= most)
         self.dimensions["cb"] = tuple(k for k in stage.cb if k == "all" or k <= most)
 
     @abstractmethod
@@ -119,92 +109,86 @@ class _OptionsEncoding(_StageEncoding):
         """The parameters that say the kinds."""
 
     @abstractmethod
-    def encode_kinds(self, kinds: list[Kind]) -> dict[str, Value]:
+    def encode_kinds(self, kinds: list[str]) -> dict[str, Value]:
         """The parameters of the kinds of a member's layers."""
 
     @abstractmethod
-    def decode_kinds(self, values: Mapping[str, Value]) -> list[Kind]:
+    def decode_kinds(self, values: Mapping[str, Value]) -> list[str]:
         """The kinds that the parameters propose."""
 
     def encode(self, layers: Layers) -> dict[str, Value]:
-        # Without an external layer the slots mean nothing: always the same value then. So do the
-        # forms without a layer of their kind.
-        slots = next((layer.slots for layer in layers if layer.slots), self.stage.slots[0])
-        forms: dict[str, Value] = {}
-        for kind, key in FORM_KEYS.items():
-            found = (layer.form for layer in layers if layer.kind is kind)
-            forms[key] = form_text(kind, next(found, self.stage.forms(kind)[0]))
+        # Without a layer of the kind its options mean nothing: always the same value then.
+        options: dict[str, Value] = {}
+        for branch, option in self.stage.used_options:
+            found = (layer.option(option.name) for layer in layers if layer.kind == branch.letter)
+            value = next(found, self.stage.options[option.key][0])
+            options[option.key] = value_text(option, value)
+        groups, gates = groups_of(layers), registry().gates
+        gate = None if groups is None else gates[groups.gate].code
         with_cb = sum(layer.cb for layer in layers)
         last: LastLayers = with_cb if with_cb in self.stage.cb else "all"
         return {
             **self.encode_kinds([layer.kind for layer in layers]),
-            "slots": slots,
-            **forms,
-            "dia": num_dia_cells(layers),
+            **options,
+            **{
+                code: groups.number if groups is not None and code == gate else 0
+                for code in self.stage.gates
+            },
             "cb": last,
         }
 
     def decode(self, values: Mapping[str, Value]) -> Layers:
-        kinds = self.decode_kinds(values)
-        slots, num_groups, last = values.get("slots"), values["dia"], values["cb"]
-        forms = {
-            kind: read_form(kind, str(values[key]))
-            for kind, key in FORM_KEYS.items()
-            if key in values
-        }
-        layers = [
-            LayerChoice(
-                kind,
-                int(slots) if kind is Kind.EXTERNAL and slots else None,
-                form=forms.get(kind),
-            )
-            for kind in kinds
+        kinds, last = self.decode_kinds(values), values["cb"]
+        said: dict[str, list[tuple[str, OptionValue]]] = {}
+        for branch, option in self.stage.used_options:
+            value = read_value(option, values[option.key])
+            if value is not None:
+                said.setdefault(branch.letter, []).append((option.name, value))
+        layers = [LayerChoice(kind, tuple(said.get(kind, ()))) for kind in kinds]
+        groups = [
+            StageGroups(gate.name, int(values[code]))
+            for code, gate in gates_by_code().items()
+            if values.get(code)
         ]
         with_cb = len(kinds) if last == "all" else int(last)
-        return with_options(layers, int(num_groups), with_cb)
+        return with_options(layers, groups[0] if groups else None, with_cb)
 
 
 class _AnyOrderEncoding(_OptionsEncoding):
     def kind_dimensions(self) -> dict[str, tuple[Value, ...]]:
-        kinds = tuple(
-            kind.value
-            for kind, numbers in zip(KIND_ORDER, self.stage.counts, strict=True)
-            if max(numbers) > 0
-        )
+        kinds = tuple(branch.letter for branch in self.stage.branches)
         return {
             f"kind{position + 1}": kinds if position < min(self.stage.depth) else (*kinds, ABSENT)
             for position in range(max(self.stage.depth))
         }
 
-    def encode_kinds(self, kinds: list[Kind]) -> dict[str, Value]:
-        filled = [
-            *(kind.value for kind in kinds),
-            *[ABSENT] * (max(self.stage.depth) - len(kinds)),
-        ]
+    def encode_kinds(self, kinds: list[str]) -> dict[str, Value]:
+        filled = [*kinds, *[ABSENT] * (max(self.stage.depth) - len(kinds))]
         return {f"kind{position + 1}": kind for position, kind in enumerate(filled)}
 
-    def decode_kinds(self, values: Mapping[str, Value]) -> list[Kind]:
+    def decode_kinds(self, values: Mapping[str, Value]) -> list[str]:
         letters = (str(values[f"kind{position + 1}"]) for position in range(max(self.stage.depth)))
-        return [Kind(letter) for letter in letters if letter != ABSENT]
+        return [letter for letter in letters if letter != ABSENT]
 
 
 class _OrderedEncoding(_OptionsEncoding):
     def kind_dimensions(self) -> dict[str, tuple[Value, ...]]:
         return {
-            kind.value: tuple(n for n in numbers if n <= max(self.stage.depth))
-            for kind, numbers in zip(KIND_ORDER, self.stage.counts, strict=True)
+            letter: tuple(n for n in numbers if n <= max(self.stage.depth))
+            for letter, numbers in self.stage.counts.items()
         }
 
-    def encode_kinds(self, kinds: list[Kind]) -> dict[str, Value]:
-        return {kind.value: kinds.count(kind) for kind in KIND_ORDER}
+    def encode_kinds(self, kinds: list[str]) -> dict[str, Value]:
+        return {letter: kinds.count(letter) for letter in self.stage.counts}
 
-    def decode_kinds(self, values: Mapping[str, Value]) -> list[Kind]:
-        counts = [int(values[kind.value]) for kind in KIND_ORDER]
+    def decode_kinds(self, values: Mapping[str, Value]) -> list[str]:
+        counts = [int(values[letter]) for letter in self.stage.counts]
         total = sum(counts)
         if total:
             depth = min(self.stage.depth, key=lambda depth: (abs(depth - total), depth))
             counts = _shares(counts, depth)
-        return [kind for kind, count in zip(KIND_ORDER, counts, strict=True) for _ in range(count)]
+        pairs = zip(self.stage.counts, counts, strict=True)
+        return [letter for letter, count in pairs for _ in range(count)]
 
 
 def _shares(counts: Sequence[int], total: int) -> list[int]:
@@ -240,7 +224,7 @@ class _ListedEncoding(_StageEncoding):
             choices[str(values[f"layer{position + 1}"])]
             for position, choices in enumerate(self._choices)
         )
-        return canonical_cells([symbol for symbol in symbols if symbol is not None])
+        return numbered_cells([symbol for symbol in symbols if symbol is not None])
 
 
 class Encoding:
@@ -262,7 +246,7 @@ class Encoding:
         begin = 0
         for stage, depth in zip(counted.space.stages, automaton.depths, strict=True):
             alphabets = automaton.alphabets[begin : begin + depth]
-            self._stages.append(_stage_encoding(stage, counted.space.order == "EVLN", alphabets))
+            self._stages.append(_stage_encoding(stage, counted.space.is_ordered, alphabets))
             begin += depth
         every = {
             f"stage{i + 1}.{name}": choices
@@ -282,8 +266,8 @@ class Encoding:
         """
         if placement not in self.counted:
             raise InputError(
-                f"`a placement that is encoded is a member inside the budget` must hold, but "
-                f"got {str(placement)!r}"
+                f"{str(placement)!r} is no member of {self.counted.space.name} inside the budget, "
+                f"so it has no encoding"
             )
         values = {
             f"stage{i + 1}.{name}": value
@@ -302,7 +286,7 @@ class Encoding:
         """
         for name in self.dimensions.keys() ^ values.keys():
             raise InputError(
-                f"`the parameters are those of the encoding` must hold, but {name!r} is "
+                f"the parameters are those of the encoding, and {name!r} is "
                 f"{'missing' if name in self.dimensions else 'none of them'}"
             )
         for name, choices in self.dimensions.items():

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from sharedattn.costs.model import PartCost
+from sharedattn.mechanisms.interface import PartCost
 from sharedattn.placement import LayerChoice
-from sharedattn.spaces.automaton import Automaton, Path
-from sharedattn.spaces.stages import Symbol
+from sharedattn.spaces.automaton import Automaton, Cells, Path, count_cell
+from sharedattn.spaces.stages.language import Symbol
 
 _PARAMS_BITS = 44
 _PARAMS_MASK = (1 << _PARAMS_BITS) - 1
@@ -41,10 +41,10 @@ class LayerCosts(Protocol):
         """Stem and head."""
 
     def layer(self, stage: int, choice: LayerChoice) -> PartCost:
-        """A whole block, its DIA cell's params left out."""
+        """A whole block, the params of its gate's cell left out."""
 
-    def dia_cell_params(self, stage: int) -> int:
-        """Params of each distinct DIA cell of a stage."""
+    def cell_params(self, stage: int, gate: str) -> int:
+        """Params of each distinct cell of a gate in a stage."""
 
 
 class Arc(NamedTuple):
@@ -95,8 +95,11 @@ class PricedAutomaton:
         key = (stage, symbol, new_cell)
         if key not in self._known:
             layer = self._costs.layer(stage, symbol)
-            cell_params = self._costs.dia_cell_params(stage) if new_cell else 0
-            self._known[key] = pack(layer.macs, layer.params + cell_params)
+            params = layer.params
+            if new_cell:
+                assert symbol.gate is not None
+                params += self._costs.cell_params(stage, symbol.gate.gate)
+            self._known[key] = pack(layer.macs, params)
         return self._known[key]
 
     def member_cost(self, path: Path) -> int | None:
@@ -111,12 +114,11 @@ class PricedAutomaton:
         return cost
 
     def proposal_cost(self, path: Path) -> int:
-        """Packed cost of any layers, members or not, DIA cells numbered by first use."""
-        cost, num_cells = self.fixed, 0
+        """Packed cost of any layers, members or not, cells of gates numbered by first use."""
+        cost = self.fixed
+        cells: Cells = ()
         for symbol, (stage, position) in zip(path, self.automaton.positions, strict=True):
-            num_cells = num_cells if position else 0
-            new_cell = symbol is not None and symbol.dia == num_cells
-            num_cells += new_cell
+            new_cell, cells = count_cell(cells if position else (), symbol)
             cost += self._price(stage, symbol, new_cell)
         return cost
 

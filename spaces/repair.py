@@ -1,9 +1,9 @@
 """The member nearest to a proposal that may break any rule of the space or its budget.
 
 The distance between two layers at one position is the number of attributes that differ: the kind,
-or of one kind the form; the slots where both are external; the DIA cell; broadcasting. A layer
-against none is as far as layers can be, 4. The distance between a proposal and a member is the
-sum over positions, stages filled up at their ends. Among the nearest members inside the budget,
+or of one kind the form; each number of one kind, such as slots; the gate's cell; broadcasting. A
+layer against none counts 4. The distance between a proposal and a member is the sum over
+positions, stages filled up at their ends. Among the nearest members inside the budget,
 the one whose MACs are closest to the proposal's is taken, then the one that comes first in the
 order of symbols, position by position.
 """
@@ -11,33 +11,58 @@ order of symbols, position by position.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sharedattn.mechanisms.interface import NumberOption, Options
+from sharedattn.mechanisms.registry import branch_of, registry_cache
 from sharedattn.spaces.automaton import Path
 from sharedattn.spaces.counting import CostBox
 from sharedattn.spaces.pricing import PricedAutomaton, macs_of, params_of
-from sharedattn.spaces.stages import Symbol
+from sharedattn.spaces.stages.language import Symbol
 
-FARTHEST = 4
+NONE_DISTANCE = 4
 # Above any cost of a network, and sums of two still fit.
 _UNREACHABLE = 2**62
 
 
 def difference(one: Symbol, other: Symbol) -> int:
-    """Number of attributes in which two symbols differ, from 0 to `FARTHEST`."""
+    """Number of attributes in which two layers differ; `NONE_DISTANCE` of a layer and none."""
     if one is None or other is None:
-        return 0 if one is other else FARTHEST
-    return (
-        (one.kind is not other.kind or one.form != other.form)
-        + (None not in (one.slots, other.slots) and one.slots != other.slots)
-        + (one.dia != other.dia)
-        + (one.cb != other.cb)
-    )
+        return 0 if one is other else NONE_DISTANCE
+    if one.kind != other.kind:
+        branch = 1
+    elif one.options == other.options:
+        branch = 0
+    else:
+        branch = _option_difference(one.kind, one.options, other.options)
+    return branch + (one.gate != other.gate) + (one.cb != other.cb)
+
+
+@registry_cache(maxsize=4096)
+def _option_difference(kind: str, one: Options, other: Options) -> int:
+    said, others = dict(one), dict(other)
+    changed = [
+        isinstance(option, NumberOption)
+        for option in branch_of(kind).options
+        if said.get(option.name) != others.get(option.name)
+    ]
+    return sum(changed) + (False in changed)
+
+
+def _farthest(alphabet: Iterable[Symbol]) -> int:
+    """The most that a symbol of an alphabet differs from any."""
+    kinds = {symbol.kind for symbol in alphabet if symbol is not None}
+    numbers = [
+        sum(isinstance(option, NumberOption) for option in branch_of(kind).options)
+        for kind in kinds
+    ]
+    # Beside the numbers: the form, the gate's cell, broadcasting.
+    return max(NONE_DISTANCE, 3 + max(numbers, default=0))
 
 
 class _Level(NamedTuple):
@@ -83,8 +108,9 @@ class Repair:
         self._box = box
         self._levels: list[_Level] = []
         # Most repairs are small: tables of a few differences first, wider ones if need be.
-        self._widths = [2 * FARTHEST]
-        while self._widths[-1] < FARTHEST * len(priced.arcs):
+        self._widths = [2 * NONE_DISTANCE]
+        farthest = sum(map(_farthest, priced.automaton.alphabets))
+        while self._widths[-1] < farthest:
             self._widths.append(2 * self._widths[-1])
         for states, alphabet in zip(priced.arcs, priced.automaton.alphabets, strict=True):
             place = {symbol: i for i, symbol in enumerate(alphabet)}

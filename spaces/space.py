@@ -15,17 +15,19 @@ from typing import Any, Literal, cast
 
 from sharedattn.backbones import canonical, describe
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.registry import registry
 from sharedattn.objectives import StageRule
-from sharedattn.placement import BackboneSpec, Envelope, Kind, Placement
+from sharedattn.placement import BackboneSpec, Envelope, Placement
 from sharedattn.spaces.automaton import Automaton, build
 from sharedattn.spaces.constraints import Constraint, Count, read_constraint
 from sharedattn.spaces.document import Section, read_list, read_one_of, read_text
 from sharedattn.spaces.ruled import Ruled
-from sharedattn.spaces.score_reuse import HandOver
-from sharedattn.spaces.stages import Stage, StageLanguage, read_stage
+from sharedattn.spaces.stages import HandOver, Stage, StageLanguage, read_stage
+from sharedattn.spaces.stages.parts import listed
 from sharedattn.yaml_text import DocumentError, DocumentPath, located, read_document
 
 Order = Literal["EVLN", "any"]
+"""By the ranks of kinds, or any. The name of the former is part of documents and their keys."""
 
 _KEYS = ("name", "backbone", "order", "stages", "constraints")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -39,7 +41,8 @@ class Space:
         name: names the space in studies and reports.
         backbone: the network whose layers are chosen.
         stages: the choices of each stage, the forms of layers canonical on the backbone.
-        order: whether layers that are given by counts stand in the order E, V, L, N or in any.
+        order: whether layers that are given by counts stand in the order of their kinds' ranks
+            (E, V, L, N; `EVLN` whatever else is registered) or in any.
         constraints: rules between layers.
 
     Raises:
@@ -56,16 +59,16 @@ class Space:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InputError(
-                f"`a space's name is letters, digits, dots, dashes, underscores` must hold, "
-                f"but got {self.name!r}"
+                f"`name` is {self.name!r}; the name of a space is letters, digits, dots, dashes, "
+                f"underscores"
             )
         with located(("backbone",)):
             shapes = describe(self.backbone).stages
         if len(self.stages) != len(shapes):
             raise DocumentError(
                 ("stages",),
-                f"`a space has the stages of its backbone` must hold, but got {len(self.stages)} "
-                f"and {self.backbone} has {len(shapes)}",
+                f"a space has the stages of its backbone, but got {len(self.stages)} and "
+                f"{self.backbone} has {len(shapes)}",
             )
         stages = tuple(
             stage.on(shape, self.backbone.options, ("stages", i))
@@ -94,8 +97,8 @@ class Space:
                 text = Path(name_or_path).read_text(encoding="utf-8")
             except (OSError, ValueError) as error:
                 raise InputError(
-                    f"`a space is a preset or a YAML file that can be read` must hold, but got "
-                    f"{source!r} ({error}); presets: {', '.join(presets())}"
+                    f"{source!r} is neither a preset nor a YAML file that can be read ({error}); "
+                    f"presets: {', '.join(presets())}"
                 ) from error
         return cls.from_yaml(text, source)
 
@@ -153,6 +156,11 @@ class Space:
             raise InputError(self._without_members())
         return automaton
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether layers that are given by counts stand in the order of their kinds' ranks."""
+        return self.order == "EVLN"
+
     def automaton_within(self, rules: Sequence[Sequence[StageRule]]) -> Automaton:
         """The members that also keep some rules, as a minimal automaton; perhaps without any.
 
@@ -173,7 +181,7 @@ class Space:
     def _languages(self) -> list[StageLanguage]:
         """The legal members of each stage, each stage by itself."""
         return [
-            HandOver(stage.language(self.order == "EVLN"), shape.attention)
+            HandOver(stage.language(self.is_ordered), shape.attention)
             for stage, shape in zip(self.stages, describe(self.backbone).stages, strict=True)
         ]
 
@@ -182,7 +190,7 @@ class Space:
         """Rules of every placement under the backbone's options."""
         if not self.backbone.options.attention_residual:
             return ()
-        return (Count(kinds=frozenset({Kind.VANILLA}), least=1, per="stage"),)
+        return (Count(kinds=frozenset(_residual_kinds()), least=1, per="stage"),)
 
     def _without_members(self) -> str:
         """Names constraints that together exclude every member and of which none can be left out.
@@ -196,8 +204,7 @@ class Space:
                 at_fault = others
         if at_fault:
             return (
-                f"`a space has a legal member` must hold, but in {self.name} "
-                f"{' and '.join(map(str, at_fault))} "
+                f"no placement is left in {self.name}: {' and '.join(map(str, at_fault))} "
                 f"exclude{'s' if len(at_fault) == 1 else ''} every one"
             )
         empty = [
@@ -206,9 +213,10 @@ class Space:
             if not build([language], self._asked_by_options).size
         ]
         return (
-            f"`a space has a legal member` must hold, but stage {', '.join(empty)} of {self.name} "
-            f"has none: its counts never add up to an allowed depth, its options fit no depth, "
-            f"an L has no V of equal shift before it, or attention_residual=true asks for a V"
+            f"no placement is left in stage {', '.join(empty)} of {self.name}: its counts never "
+            f"add up to an allowed depth, its options fit no depth, a layer has nothing to take "
+            f"from a layer of equal shift before it, or attention_residual=true asks for a layer "
+            f"of kind {listed(_residual_kinds())}"
         )
 
     def __contains__(self, placement: Placement) -> bool:
@@ -227,6 +235,11 @@ def presets() -> tuple[str, ...]:
     return tuple(sorted(name[: -len(".yaml")] for name in names if name.endswith(".yaml")))
 
 
+def _residual_kinds() -> list[str]:
+    """The kinds of which a stage has a layer under `attention_residual`."""
+    return [branch.letter for branch in registry().by_rank if branch.adds_residual]
+
+
 def _preset_folder() -> Any:
     return resources.files("sharedattn.spaces.presets")
 
@@ -240,9 +253,7 @@ def _read_backbone(value: Any, path: DocumentPath) -> BackboneSpec:
 
 def _read_stages(value: Any, path: DocumentPath) -> tuple[Stage, ...]:
     if not isinstance(value, list) or not value:
-        raise DocumentError(
-            path, f"`stages is a list, one entry a stage` must hold, but got {value!r}"
-        )
+        raise DocumentError(path, f"this is a list with one entry a stage, but got {value!r}")
     return tuple(read_stage(stage, (*path, i)) for i, stage in enumerate(value))
 
 

@@ -6,20 +6,19 @@ Every result is a member inside the budget.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, Placement
+from sharedattn.mechanisms.interface import FormOption, NumberOption, OptionValue
+from sharedattn.mechanisms.registry import registry
+from sharedattn.placement import LayerChoice, Placement, numbered_cells
 from sharedattn.spaces.automaton import pad
-from sharedattn.spaces.encoding import (
-    Encoding,
-    Layers,
-    canonical_cells,
-    num_dia_cells,
-    with_options,
-)
-from sharedattn.spaces.stages import ListedStage, Symbol
+from sharedattn.spaces.encoding import Encoding, Layers, groups_of, with_options
+from sharedattn.spaces.stages import ListedStage, StageGroups, Symbol
+from sharedattn.spaces.stages.parts import is_always_named
 
 _Edit = Callable[[int, Layers], Iterator[Layers]]
 """Gives changed layers of a stage, members or not, from its index and its layers."""
@@ -44,11 +43,12 @@ class Variation:
         self._alphabets: list[list[tuple[Symbol, ...]]] = [
             [next(alphabets) for _ in range(depth)] for depth in self._depths
         ]
-        # A sort of edit that no stage offers would only take its share of the draws.
+        # A sort of edit that no stage offers would only take its share of the draws. Those of our
+        # numbers, groups and depths stand all the same: draws depend on how many edits there are.
         with_forms = any(self._has_forms(stage) for stage in range(len(self._depths)))
         self._edits: tuple[_Edit, ...] = (
             self._other_layer,
-            self._other_slots,
+            *(partial(self._other_number, letter, name) for letter, name in self._numbers()),
             *([self._other_form] if with_forms else []),
             self._other_groups,
             self._other_broadcasting,
@@ -59,10 +59,10 @@ class Variation:
         """The members one edit away, in a fixed order.
 
         An edit changes one stage: the kind of one layer, or its choice where layers are listed;
-        the slots of all its external layers; the form of all its layers of one kind; the number
-        of DIA groups; the number of last layers with broadcasting; or one layer more or less.
-        Then, in a stage given by counts, DIA groups and broadcasting follow the new depth, and in
-        a listed one they stay with their layers.
+        a number option, such as slots, of all its layers of one kind; the form of all its layers
+        of one kind; the gate and the number of its groups; the number of last layers with
+        broadcasting; or one layer more or less. Then, in a stage given by counts, groups and
+        broadcasting follow the new depth, and in a listed one they stay with their layers.
         """
         found = (self._edited(placement, edit) for edit in self._edits)
         return tuple(dict.fromkeys(member for members in found for member in members))
@@ -79,8 +79,8 @@ class Variation:
                 return rng.choice(members)
         if self._counted.in_budget == 1:
             raise InputError(
-                f"`a space has another member inside the budget` must hold, but {str(placement)!r}"
-                f" is the only one; widen the space or the budget"
+                f"no other member of the space is inside the budget: {str(placement)!r} is the "
+                f"only one; widen the space or the budget"
             )
         for _ in range(MAX_TRIES):
             member = self._counted.sample(rng)
@@ -117,28 +117,30 @@ class Variation:
             for symbol in alphabet:
                 if symbol is None:
                     continue
-                if self._is_listed(stage) or (symbol.dia, symbol.cb) == (old.dia, old.cb):
-                    yield canonical_cells([*layers[:position], symbol, *layers[position + 1 :]])
+                if self._is_listed(stage) or (symbol.gate, symbol.cb) == (old.gate, old.cb):
+                    yield numbered_cells([*layers[:position], symbol, *layers[position + 1 :]])
 
-    def _other_slots(self, stage: int, layers: Layers) -> Iterator[Layers]:
-        for slots in self._slots(stage):
-            yield tuple(
-                replace(layer, slots=slots) if layer.kind is Kind.EXTERNAL else layer
-                for layer in layers
-            )
+    def _other_number(
+        self, letter: str, name: str, stage: int, layers: Layers
+    ) -> Iterator[Layers]:
+        values = {s.option(name) for s in self._symbols(stage) if s.kind == letter}
+        for value in sorted(values):
+            yield _with_option(layers, letter, name, value)
 
     def _other_form(self, stage: int, layers: Layers) -> Iterator[Layers]:
-        for kind, form in self._forms(stage):
-            yield tuple(
-                replace(layer, form=form) if layer.kind is kind else layer for layer in layers
-            )
+        for letter, name, form in self._forms(stage):
+            yield _with_option(layers, letter, name, form)
 
     def _other_groups(self, stage: int, layers: Layers) -> Iterator[Layers]:
-        cells = {s.dia for symbols in self._alphabets[stage] for s in symbols if s is not None}
-        for num_groups in range(len(cells - {None}) + 1):
-            regrouped = with_options(layers, num_groups, 0)
+        cells = {s.gate for s in self._symbols(stage) if s.gate is not None}
+        numbers = Counter(cell.gate for cell in cells)
+        every: list[StageGroups | None] = [None]
+        for gate in registry().gates_by_rank:
+            every += [StageGroups(gate.name, n + 1) for n in range(numbers[gate.name])]
+        for groups in every:
+            regrouped = with_options(layers, groups, 0)
             yield tuple(
-                replace(layer, dia=new.dia) for new, layer in zip(regrouped, layers, strict=True)
+                replace(layer, gate=new.gate) for new, layer in zip(regrouped, layers, strict=True)
             )
 
     def _other_broadcasting(self, stage: int, layers: Layers) -> Iterator[Layers]:
@@ -161,28 +163,48 @@ class Variation:
                 if symbol is not None
             ]
         if self._is_listed(stage):
-            yield from map(canonical_cells, changed)
+            yield from map(numbered_cells, changed)
             return
-        num_groups, with_cb = num_dia_cells(layers), sum(layer.cb for layer in layers)
+        groups, with_cb = groups_of(layers), sum(layer.cb for layer in layers)
         for others in changed:
             # Broadcasting in all layers is broadcasting in the last K as well: either may go on.
             if with_cb == len(layers):
-                yield with_options(others, num_groups, len(others))
-            yield with_options(others, num_groups, with_cb)
+                yield with_options(others, groups, len(others))
+            yield with_options(others, groups, with_cb)
 
     def _is_listed(self, stage: int) -> bool:
         return isinstance(self._counted.space.stages[stage], ListedStage)
 
-    def _slots(self, stage: int) -> list[int]:
-        symbols = (symbol for alphabet in self._alphabets[stage] for symbol in alphabet)
-        return sorted({symbol.slots for symbol in symbols if symbol and symbol.slots})
+    def _symbols(self, stage: int) -> Iterator[LayerChoice]:
+        return (s for alphabet in self._alphabets[stage] for s in alphabet if s is not None)
+
+    def _numbers(self) -> Iterator[tuple[str, str]]:
+        """The number options that are ours, or of a kind in the space, by kind and name."""
+        stages = range(len(self._depths))
+        kinds = {symbol.kind for stage in stages for symbol in self._symbols(stage)}
+        for branch in registry().by_rank:
+            for option in branch.options:
+                is_known = is_always_named(branch) or branch.letter in kinds
+                if isinstance(option, NumberOption) and is_known:
+                    yield branch.letter, option.name
 
     def _has_forms(self, stage: int) -> bool:
         """Whether layers of one kind may have different forms in a stage."""
-        kinds = [kind for kind, _ in self._forms(stage)]
-        return len(set(kinds)) < len(kinds)
+        options = [(letter, name) for letter, name, _ in self._forms(stage)]
+        return len(set(options)) < len(options)
 
-    def _forms(self, stage: int) -> dict[tuple[Kind, str | None], None]:
-        """The forms of each kind that layers of a stage may have, in the order of symbols."""
-        symbols = (symbol for alphabet in self._alphabets[stage] for symbol in alphabet)
-        return dict.fromkeys((symbol.kind, symbol.form) for symbol in symbols if symbol)
+    def _forms(self, stage: int) -> dict[tuple[str, str, OptionValue | None], None]:
+        """Kind, option and form of the layers that a stage may have, in the order of symbols."""
+        return dict.fromkeys(
+            (symbol.kind, option.name, symbol.option(option.name))
+            for symbol in self._symbols(stage)
+            for option in symbol.branch.options
+            if isinstance(option, FormOption)
+        )
+
+
+def _with_option(layers: Layers, letter: str, name: str, value: OptionValue | None) -> Layers:
+    """The layers with another value of an option in all layers of a kind."""
+    return tuple(
+        layer.with_option(name, value) if layer.kind == letter else layer for layer in layers
+    )

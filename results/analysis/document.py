@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from sharedattn.networks.measures import broadcasting_entropy
-from sharedattn.placement import Kind
 from sharedattn.results.analysis import Analysis, Figure
 from sharedattn.results.analysis.measuring import (
     Layer,
@@ -40,7 +39,7 @@ DEFINITIONS = {
     "layer between",
     "diagonality": "the diagonality term of less attention on each layer with as many queries as "
     "keys N: -(N-1)/N for the identity, 0 for uniform maps, at most 3/N",
-    "gates": "Pearson correlation over channels between the DIA gates of two layers of a stage, "
+    "gates": "Pearson correlation over channels between the gates of two layers of a stage, "
     "for each image; mean over pairs, then over images. A shared unit scores high by itself: "
     "shared and independent pairs are averaged apart, and unshared_control is that of random "
     "networks with a unit for every layer. pooled: over images and channels together, which "
@@ -79,13 +78,14 @@ def _layer(layer: Layer) -> Document:
 
 
 def _with_attention(analysis: Analysis) -> list[Layer]:
-    return [layer for layer in analysis.layers if layer.choice.kind is not Kind.NONE]
+    return [layer for layer in analysis.layers if layer.maps is not None]
 
 
 def _entropy(analysis: Analysis) -> list[Document]:
     documents = []
     for layer in _with_attention(analysis):
-        document = _layer(layer) | {"keys": layer.num_keys}
+        assert layer.maps is not None
+        document = _layer(layer) | {"keys": layer.maps.num_columns}
         document |= figure_document(analysis.figures["entropy", layer.position])
         without = analysis.figures.get(("entropy without prefix", layer.position))
         if without is not None:

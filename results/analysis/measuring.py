@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sharedattn.mechanisms.interface import SCORES, MapShape
 from sharedattn.networks.measures import (
     PooledCorrelation,
     correlation,
@@ -23,8 +24,8 @@ from sharedattn.networks.measures import (
     row_entropy,
 )
 from sharedattn.networks.network import Network, RunResult
-from sharedattn.placement import Kind, LayerChoice, MechanismOptions, Placement
-from sharedattn.placement.shape import BackboneShape, StageShape
+from sharedattn.placement import LayerChoice, MechanismOptions, Placement
+from sharedattn.shape import BackboneShape, StageShape
 
 MAX_MAP_BYTES = 2**28
 """The most memory that the attention maps of one batch take, all layers together."""
@@ -42,6 +43,7 @@ class Layer:
         index: its number in the stage, from 0.
         choice: what it does.
         sizes: of its stage.
+        maps: sizes of its attention maps for one image; None: it has none.
         frame: layers of one stage and one frame attend from the same queries to the same keys.
     """
 
@@ -50,6 +52,7 @@ class Layer:
     index: int
     choice: LayerChoice
     sizes: StageShape
+    maps: MapShape | None
     frame: int
 
     @property
@@ -59,13 +62,8 @@ class Layer:
 
     @property
     def has_scores(self) -> bool:
-        """Whether it is a vanilla or a less layer."""
-        return self.choice.kind in (Kind.VANILLA, Kind.LESS)
-
-    @property
-    def num_keys(self) -> int:
-        """Keys of a row of its maps, or slots."""
-        return self.choice.slots or self.sizes.attention.num_keys
+        """Whether its maps are of scores between tokens, as those of vanilla and less layers."""
+        return self.maps is not None and SCORES in self.choice.branch.leaves
 
     @property
     def num_prefix_keys(self) -> int:
@@ -81,40 +79,39 @@ class Layer:
         sizes = self.sizes.attention
         return self.has_scores and sizes.num_queries == sizes.num_keys
 
-    def num_map_elements(self, options: MechanismOptions) -> int:
-        """Elements of its attention maps for one image."""
-        stage = self.sizes
-        if self.choice.kind is Kind.NONE:
-            return 0
-        if self.choice.kind is Kind.EXTERNAL:
-            is_mea = self.choice.form == "mea"
-            heads = options.external_expansion * stage.num_heads if is_mea else 1
-            return heads * stage.num_tokens * self.num_keys
-        sizes = stage.attention
-        return sizes.num_windows * stage.num_heads * sizes.num_queries * sizes.num_keys
-
 
 Pair = tuple[Layer, Layer]
 
 
-def layers_of(shape: BackboneShape, placement: Placement) -> tuple[Layer, ...]:
+def layers_of(
+    shape: BackboneShape, placement: Placement, options: MechanismOptions
+) -> tuple[Layer, ...]:
     """The layers of a placement on a backbone.
 
     Args:
         shape: the backbone's sizes, with `score_groups` as equal shift has them, whatever the
             placement's hand-over: they say which layers attend within the same windows.
         placement: one that the backbone carries.
+        options: forms of the mechanisms.
     """
     positions = itertools.count()
     return tuple(
-        Layer(next(positions), i, j, choice, stage, stage.attention.score_group(j))
+        Layer(
+            position=next(positions),
+            stage=i,
+            index=j,
+            choice=choice,
+            sizes=stage,
+            maps=choice.branch.map_shape(choice.options, stage, options),
+            frame=stage.attention.score_group(j),
+        )
         for i, (stage, choices) in enumerate(zip(shape.stages, placement.stages, strict=True))
         for j, choice in enumerate(choices)
     )
 
 
 def comparable_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
-    """Pairs of vanilla or less layers whose maps are over the same queries and keys."""
+    """Pairs of layers with scores whose maps are over the same queries and keys."""
     with_scores = [layer for layer in layers if layer.has_scores]
     for one, other in itertools.combinations(with_scores, 2):
         if (one.stage, one.frame) == (other.stage, other.frame):
@@ -132,20 +129,20 @@ def consecutive_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
 
 def gate_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
     """Pairs of gated layers of one stage, whose channels are the same."""
-    gated = [layer for layer in layers if layer.choice.dia is not None]
+    gated = [layer for layer in layers if layer.choice.gate is not None]
     for one, other in itertools.combinations(gated, 2):
         if one.stage == other.stage:
             yield one, other
 
 
 def share_unit(one: Layer, other: Layer) -> bool:
-    """Whether two gated layers of a stage share their DIA unit."""
-    return one.choice.dia == other.choice.dia
+    """Whether two gated layers of a stage share the cell of their gate."""
+    return one.choice.gate == other.choice.gate
 
 
-def batch_size_for(layers: Sequence[Layer], options: MechanismOptions, most: int) -> int:
+def batch_size_for(layers: Sequence[Layer], most: int) -> int:
     """As many images at once as `MAX_MAP_BYTES` allows in float32, but at most `most`."""
-    elements = sum(layer.num_map_elements(options) for layer in layers)
+    elements = sum(layer.maps.num_elements for layer in layers if layer.maps is not None)
     return max(1, min(most, MAX_MAP_BYTES // (4 * elements))) if elements else most
 
 
@@ -296,7 +293,7 @@ def _pooled_means(
 ) -> dict[Name, Mean]:
     values: dict[Pair, float] = {}
     for stage, of_stage in pooled.items():
-        gated = [x for x in layers if x.stage == stage and x.choice.dia is not None]
+        gated = [x for x in layers if x.stage == stage and x.choice.gate is not None]
         matrix = of_stage.result().tolist()
         for (i, one), (j, other) in itertools.combinations(enumerate(gated), 2):
             values[one, other] = matrix[i][j]

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from sharedattn.placement import Kind
 from sharedattn.results.analysis import Analysis, Figure
 from sharedattn.results.analysis.document import groups_of, matrices
 from sharedattn.results.analysis.measuring import (
@@ -57,7 +56,7 @@ def write_plots(folder: Path, analysis: Analysis) -> list[str]:
 
 
 def _entropy(analysis: Analysis) -> Canvas | None:
-    layers = [layer for layer in analysis.layers if layer.choice.kind is not Kind.NONE]
+    layers = [layer for layer in analysis.layers if layer.maps is not None]
     if not layers:
         return None
     canvas = _canvas(max(4.2, 1.6 + 0.45 * len(layers)) * 2, 3.4)
@@ -143,7 +142,7 @@ def _gates(analysis: Analysis) -> Canvas | None:
     canvas = _canvas((1 + len(controls)) * side + 1, len(stages) * side + 0.5)
     grid = canvas.subplots(len(stages), 1 + len(controls), squeeze=False)
     for row, stage in zip(grid, stages, strict=True):
-        [group] = [[x for x in analysis.layers if x.stage == stage and x.choice.dia is not None]]
+        group = [x for x in analysis.layers if x.stage == stage and x.choice.gate is not None]
         found = matrices(analysis.figures, "gates", group)
         if analysis.unshared_gates is not None:
             alone = matrices(analysis.unshared_gates, "gates", group)
@@ -209,7 +208,7 @@ def _matrix(axes: Axes, group: Sequence[Layer], matrix: list[list[float | None]]
     """Values between -1 and 1; an undefined one is left white."""
     values = np.array([_values(row) for row in matrix])
     axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
-    labels = [f"{x.label} {x.choice.kind.value}" for x in group]
+    labels = [f"{x.label} {x.choice.kind}" for x in group]
     axes.set_xticks(range(len(group)), labels, rotation=90)
     axes.set_yticks(range(len(group)), labels)
     axes.spines[:].set_visible(False)

@@ -18,7 +18,7 @@ from sharedattn.backbones import build_network, describe, resolve
 from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
+from sharedattn.placement import BackboneSpec, Envelope, GateCell, NetworkSpec, Placement
 from sharedattn.results.analysis.measuring import (
     Layer,
     Mean,
@@ -123,9 +123,9 @@ class Analysis:
             less that without: the network's own weights run both ways, and each control's.
         trained_change: likewise between the network and the trained counterpart; None: there is
             none.
-        unshared_gates: the figures of gates in random networks whose layers have a DIA unit
-            each, by the same names: a control without a value; None: the placement shares no
-            unit.
+        unshared_gates: the figures of gates in random networks whose gated layers have a cell
+            each, by the same names: a control without a value; None: no layers of the placement
+            share a cell.
     """
 
     spec: NetworkSpec
@@ -174,8 +174,8 @@ def analyse(
     """
     if len(control_seeds) < 2:
         raise InputError(
-            f"`a control has at least two seeds, since it has a spread` must hold, but got "
-            f"{len(control_seeds)}"
+            f"`control_seeds` has {len(control_seeds)}; a control has at least 2 seeds, since it "
+            f"has a spread"
         )
     layers, other_placement = _layers(spec), broadcasting_counterpart(spec.placement)
     backbone = spec.backbone
@@ -248,9 +248,9 @@ def read_images(
         InputError: no image is asked for.
     """
     if count < 1:
-        raise InputError(f"`images >= 1` must hold, but got {count}")
+        raise InputError(f"`images` is {count}; measure on at least 1 image")
     most = min(batch_size, MAX_BATCH_SIZE)
-    fitting = batch_size_for(_layers(spec), spec.backbone.options, most)
+    fitting = batch_size_for(_layers(spec), most)
     batches = tuple(
         images
         for images, _ in data.eval_batches(
@@ -294,9 +294,8 @@ def check_counterpart(spec: NetworkSpec, other: NetworkSpec) -> None:
     }
     if len(bare) > 1 or _has_broadcasting(spec.placement) == _has_broadcasting(other.placement):
         raise InputError(
-            f"`a counterpart has context broadcasting where the network has none, or the other "
-            f"way round, and no other difference` must hold, but the network is {spec} and the "
-            f"counterpart {other}"
+            f"{other} is no counterpart of {spec}; a counterpart has context broadcasting where "
+            f"the network has none, or the other way round, and no other difference"
         )
 
 
@@ -312,11 +311,13 @@ def _with_broadcasting(placement: Placement, cb: bool) -> Placement:
 
 
 def unshared(placement: Placement) -> Placement:
-    """The placement with a DIA unit for each gated layer by itself."""
+    """The placement with a cell for each gated layer by itself."""
     return Placement(
         tuple(
             tuple(
-                choice if choice.dia is None else replace(choice, dia=index)
+                choice
+                if choice.gate is None
+                else replace(choice, gate=GateCell(choice.gate.gate, index))
                 for index, choice in enumerate(stage)
             )
             for stage in placement.stages
@@ -325,8 +326,9 @@ def unshared(placement: Placement) -> Placement:
 
 
 def _layers(spec: NetworkSpec) -> tuple[Layer, ...]:
-    options = replace(spec.backbone.options, handover="equal_shift")
-    return layers_of(describe(replace(spec.backbone, options=options)), spec.placement)
+    options = spec.backbone.options
+    equal_shift = replace(spec.backbone, options=replace(options, handover="equal_shift"))
+    return layers_of(describe(equal_shift), spec.placement, options)
 
 
 def _load(network: Network, state_dict: Mapping[str, Tensor], spec: NetworkSpec) -> None:
@@ -335,13 +337,11 @@ def _load(network: Network, state_dict: Mapping[str, Tensor], spec: NetworkSpec)
         found = network.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
         why = " ".join(str(error).split())  # torch lists keys over several lines
-        raise InputError(f"`the weights fit {spec}` must hold, but {why}") from error
+        raise InputError(f"the weights do not fit {spec}: {why}") from error
     wrong = [*found.unexpected_keys]
     wrong += [key for key in found.missing_keys if not key.endswith(".broadcasting.scale")]
     if wrong:
-        raise InputError(
-            f"`the weights fit {spec}` must hold, but these do not: {', '.join(wrong)}"
-        )
+        raise InputError(f"the weights do not fit {spec}; these differ: {', '.join(wrong)}")
 
 
 def _entropy_changes(

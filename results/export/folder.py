@@ -21,11 +21,13 @@ from sharedattn.backbones import build
 from sharedattn.costs.model import CONVENTION, CostModel
 from sharedattn.data.folders.class_names import wordnet_names
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.registry import plugins_of, registry
 from sharedattn.networks.network import Network
 from sharedattn.objectives import cost_objectives
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
 from sharedattn.results.artifacts.weights import read_weights, write_weights
+from sharedattn.results.export.drawing import drawing_key, placement_drawing
 from sharedattn.results.export.onnx import check_extra, onnx_metadata, write_onnx
 from sharedattn.results.records.records import (
     Document,
@@ -93,6 +95,14 @@ class ExportRecord:
     def to_json(self) -> Document:
         """The document of config.yaml."""
         evaluation = self.evaluation
+        layers = self.spec.placement.layers
+        plugins = {
+            part: {"name": plugin.name, "version": plugin.version}
+            for part, plugin in plugins_of(
+                (layer.kind for layer in layers),
+                (layer.gate.gate for layer in layers if layer.gate is not None),
+            ).items()
+        }
         return {
             "format": CONFIG_FORMAT,
             "network": str(self.spec),
@@ -127,6 +137,8 @@ class ExportRecord:
             "trial": self.trial,
             **({} if self.starts_from is None else {"starts_from": self.starts_from}),
             "latency": None if self.latency is None else self.latency.to_json(),
+            # Only where it uses any: exports of our mechanisms are as they were.
+            **({"plugins": plugins} if plugins else {}),
         }
 
     @classmethod
@@ -134,24 +146,25 @@ class ExportRecord:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: another format, missing fields, or a text that is not the spec's.
+            InputError: another format, missing fields, a text that is not the spec's, or a kind or
+                gate of a plug-in that is not installed.
         """
         if not isinstance(document, dict) or document.get("format") != CONFIG_FORMAT:
             raise InputError(
-                f"`a config has format {CONFIG_FORMAT}` must hold, but got "
-                f"{document.get('format') if isinstance(document, dict) else document!r}"
+                f"this config has format "
+                f"{document.get('format') if isinstance(document, dict) else document!r}, and "
+                f"this version reads {CONFIG_FORMAT}"
             )
         try:
+            _check_plugins(document)
             spec = NetworkSpec.from_json(document["spec"])
             if document["network"] != str(spec):
                 raise InputError(
-                    f"`network says the same as spec` must hold, but {document['network']!r} is "
-                    f"not {str(spec)!r}; edit neither alone"
+                    f"`network` is {document['network']!r} and `spec` means {str(spec)!r}; both "
+                    f"say the same network, so edit neither alone"
                 )
-            measured = document["evaluation"]
             _check_types(document, _CONFIG_TYPES)
             _check_types(document, {"top1_by_seed": dict})
-            _check_types(measured, _EVALUATION_TYPES)
             test = document["test"]
             if test is not None:
                 _check_types(document, {"test": dict})
@@ -162,24 +175,7 @@ class ExportRecord:
                 macs=document["macs"],
                 recipe=document["recipe"],
                 data=document["data"],
-                evaluation=EvaluationRecord(
-                    identity=EvaluationIdentity(
-                        spec_key=spec.key,
-                        recipe_key=measured["recipe_key"],
-                        data_fingerprint=measured["data_fingerprint"],
-                        fidelity=Fidelity(**measured["fidelity"]),
-                        seed=measured["seed"],
-                    ),
-                    split=measured["split"],
-                    top1=measured["top1"],
-                    loss=measured["loss"],
-                    num_images=measured["num_images"],
-                    wall_time_s=measured["wall_time_s"],
-                    device=measured["device"],
-                    threads=measured["threads"],
-                    versions=measured["versions"],
-                    weights_sha256=document["weights_sha256"],
-                ),
+                evaluation=_evaluation(document, spec),
                 test_top1=None if test is None else test["top1"],
                 num_test_images=0 if test is None else test["num_images"],
                 top1_by_seed=document["top1_by_seed"],
@@ -197,7 +193,7 @@ class ExportRecord:
             raise
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"`a config has every field, of its type` must hold, but got "
+                f"this config lacks a field, or has one of another type or range: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
@@ -274,10 +270,10 @@ def read_export(folder: Path) -> ExportRecord:
         document = read_yaml(path.read_text(encoding="utf-8"), {}, number_keys=True)
     except OSError as error:
         raise InputError(
-            f"`{CONFIG_NAME} can be read` must hold, but {path}: {error.strerror}"
+            f"there is no {CONFIG_NAME} to read at {path}: {error.strerror}"
         ) from error
     except (InputError, UnicodeDecodeError) as error:
-        raise InputError(f"`{CONFIG_NAME} is YAML` must hold, but {path}: {error}") from error
+        raise InputError(f"{path} is no YAML of plain values: {error}") from error
     return ExportRecord.from_json(document)
 
 
@@ -368,6 +364,7 @@ def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
         evaluation=record.evaluation,
         fidelity=record.evaluation.identity.fidelity,
         drawing=placement_drawing(record.spec),
+        drawing_key=drawing_key(record.spec),
         params=format_quantity(record.params),
         macs=format_quantity(record.macs),
         other_costs=_other_costs(record),
@@ -382,23 +379,47 @@ def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
     )
 
 
-def placement_drawing(spec: NetworkSpec) -> str:
-    """A placement in columns of text, a line per stage and per mechanism that it uses."""
-    lines: list[tuple[str, list[str]]] = []
-    for number, stage in enumerate(spec.placement.stages, 1):
-        lines.append((f"stage {number}", [layer.kind.value for layer in stage]))
-        if any(layer.slots for layer in stage):
-            lines.append(("  slots", [str(layer.slots or ".") for layer in stage]))
-        if any(layer.dia is not None for layer in stage):
-            cells = ["." if layer.dia is None else str(layer.dia + 1) for layer in stage]
-            lines.append(("  DIA unit", cells))
-        if any(layer.cb for layer in stage):
-            lines.append(("  CB", ["x" if layer.cb else "." for layer in stage]))
-    head = max(len(name) for name, _ in lines)
-    cell = max(len(text) for _, cells in lines for text in cells)
-    return "\n".join(
-        f"{name:{head}}  {' '.join(f'{text:>{cell}}' for text in cells)}" for name, cells in lines
+def _evaluation(document: Document, spec: NetworkSpec) -> EvaluationRecord:
+    """The evaluation that a config tells of."""
+    measured = document["evaluation"]
+    _check_types(measured, _EVALUATION_TYPES)
+    return EvaluationRecord(
+        identity=EvaluationIdentity(
+            spec_key=spec.key,
+            recipe_key=measured["recipe_key"],
+            data_fingerprint=measured["data_fingerprint"],
+            fidelity=Fidelity(**measured["fidelity"]),
+            seed=measured["seed"],
+        ),
+        split=measured["split"],
+        top1=measured["top1"],
+        loss=measured["loss"],
+        num_images=measured["num_images"],
+        wall_time_s=measured["wall_time_s"],
+        device=measured["device"],
+        threads=measured["threads"],
+        versions=measured["versions"],
+        weights_sha256=document["weights_sha256"],
     )
+
+
+def _check_plugins(document: Document) -> None:
+    """Refuse a network with a kind or gate of a plug-in that is not the one installed here."""
+    if "plugins" not in document:
+        return
+    _check_types(document, {"plugins": dict})
+    known = registry()
+    for part, plugin in document["plugins"].items():
+        what, name = part.split(" ")
+        _check_types(plugin, {"name": str, "version": str})
+        here = known.plugins.get(part)
+        is_known = name in (known.branches if what == "branch" else known.gates)
+        if not is_known or (here is not None and here.name != plugin["name"]):
+            layer = f"of kind {name}" if what == "branch" else f"with the gate {name}"
+            raise InputError(
+                f"this network has a layer {layer} from the plug-in {plugin['name']} "
+                f"{plugin['version']}, which is not installed; pip install {plugin['name']}"
+            )
 
 
 def _check_types(document: Document, types: Mapping[str, type]) -> None:
@@ -424,7 +445,7 @@ def rebuild(
     for name, weight in network.state_dict().items():
         if name in state_dict and state_dict[name].shape != weight.shape:
             raise InputError(
-                f"`the weights fit {spec}` must hold, but {name} is "
+                f"the weights do not fit {spec}: {name} is "
                 f"{tuple(state_dict[name].shape)} among the weights and {tuple(weight.shape)} in "
                 f"the network; weights of another image size are resampled by "
                 f"sharedattn.weights.interpolate.at_image_size"
@@ -433,7 +454,7 @@ def rebuild(
         network.load_state_dict(state_dict, strict=True)
     except RuntimeError as error:
         why = " ".join(str(error).split())  # torch lists keys over several lines
-        raise InputError(f"`the weights fit {spec}` must hold, but {why}") from error
+        raise InputError(f"the weights do not fit {spec}: {why}") from error
     return network.eval()
 
 

@@ -13,13 +13,20 @@ from markupsafe import Markup
 
 from sharedattn.errors import InputError
 from sharedattn.objectives import OBJECTIVES, Objective, shown_costs
+from sharedattn.plugins import installed
 from sharedattn.results.artifacts.atomic import atomic_write
 from sharedattn.results.database.models import utc_now
 from sharedattn.results.failures import shown_reason
 from sharedattn.results.front.confirmation import Candidate
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import Document, TrialRole, TrialState
-from sharedattn.results.report.strip import KIND_NAMES, placement_strip
+from sharedattn.results.records.records import Document, StudyRecord, TrialRole, TrialState
+from sharedattn.results.report.strip import (
+    Parts,
+    number_option,
+    parts_of,
+    placement_strip,
+    style_of,
+)
 from sharedattn.units import format_fraction, format_quantity
 
 _FOLDER = Path(__file__).parent
@@ -45,7 +52,7 @@ def write_report(path: Path, summary: StudySummary, *, convention: str) -> None:
         atomic_write(path, html.encode())
     except OSError as error:
         raise InputError(
-            f"`the report can be written` must hold, but {path}: {error.strerror}"
+            f"the report cannot be written to {path}: {error.strerror}; name another --out"
         ) from error
 
 
@@ -62,9 +69,12 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
     environment.filters |= {
         "quantity": format_quantity,
         "strip": placement_strip,
+        "number_option": number_option,
         "pretty": lambda document: json.dumps(document, indent=2, sort_keys=True),
     }
     members = summary.front.members
+    parts = parts_of(member.placement for member in members[:_MAX_DRAWN])
+    style = (_FOLDER / "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         summary=summary,
         record=summary.study.record,
@@ -75,15 +85,35 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         num_reused=sum(row.reused for row in summary.rows),
         fraction=lambda member: format_fraction(member.top1, member.top1_standard_error),
         provenance=list(_flat(summary.study.record.provenance)),
-        kind_names=KIND_NAMES,
+        parts=parts,
+        missing_note=_missing_note(parts, summary.study.record),
         costs=_shown_costs(summary),
         objectives=OBJECTIVES,
         convention=convention,
         written_at=utc_now(),
-        style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
+        style=Markup(style + style_of(parts)),
         script=Markup((_FOLDER / "report.js").read_text(encoding="utf-8")),
         data=embedded_json(_chart_data(summary)),
     )
+
+
+def _missing_note(parts: Parts, record: StudyRecord) -> str:
+    """Which kinds and gates the page cannot draw, and what to install; "" where it draws all."""
+    if not parts.missing:
+        return ""
+    here = {plugin.name for plugin in installed()}
+    used = {
+        **record.provenance.get("plugins", {}),
+        **record.fingerprint_document.get("plugins", {}),
+    }
+    lacking = [f"{name} {version}" for name, version in used.items() if name not in here]
+    packages = " ".join(name for name in used if name not in here)
+    one = len(parts.missing) == 1
+    return (
+        f"{', '.join(parts.missing)} {'comes' if one else 'come'} from a plug-in that is not "
+        f"installed here: placements with {'it' if one else 'them'} are drawn by their letters "
+        f"alone, unknown letters in grey."
+    ) + (f" The study used {', '.join(lacking)}; pip install {packages}." if lacking else "")
 
 
 def embedded_json(document: Any) -> Markup:

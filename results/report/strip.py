@@ -1,54 +1,199 @@
 """A placement drawn as a strip: one cell a layer, its kind by letter and colour.
 
-A number under the letter is the memory slots of an external layer, a dot in the corner context
-broadcasting, a band under the cells the DIA unit that gates them, with its number in the stage.
+A number under the letter is the first number option of the layer's branch, such as memory slots; a
+dot in the corner context broadcasting; a band under the cells the cell of a gate, with its number
+in the stage, in the gate's colour.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from markupsafe import Markup, escape
 
-from sharedattn.placement import LayerChoice, Placement
+from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import Branch, Colors, Gate, NumberOption
+from sharedattn.mechanisms.registry import OURS, registry
+from sharedattn.placement import GateCell, LayerChoice, Placement
 
 CELL, GAP, STAGE_GAP, BAND = 28, 2, 10, 10  # pixels
-KIND_NAMES = {"V": "vanilla", "L": "less", "E": "external", "N": "none"}
+
+_LAYERS = re.compile(r"([A-Z])(\d{0,4})")
+_CODE = re.compile(r"/([a-z]+)")
+_MOST_LAYERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """What is drawn of a layer."""
+
+    kind: str
+    number: int | None = None
+    gate: GateCell | None = None
+    cb: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the strips of a page are made of.
+
+    Attributes:
+        branches: all of ours, then others of its layers, as they are registered.
+        gates: likewise.
+        missing: letters of kinds, and `/code` of options and gates, that stand in its placements
+            and that nothing here registers.
+    """
+
+    branches: tuple[Branch, ...]
+    gates: tuple[Gate, ...]
+    missing: tuple[str, ...]
 
 
 def placement_strip(text: str) -> Markup:
-    """Inline SVG of a placement; its text is the image's name for those who cannot see it."""
-    placement = Placement.parse(text)
+    """Inline SVG of a placement; its text is the image's name for those who cannot see it.
+
+    A placement of a kind or gate that is not installed is drawn from its text, layers alone.
+    """
+    stages = _stages(text)
     parts: list[str] = []
     x = 0
-    for stage in placement.stages:
-        for i, layer in enumerate(stage):
-            joins = i > 0 and layer.dia is not None and stage[i - 1].dia == layer.dia
-            parts.append(_cell(x, layer, joins=joins))
+    for stage in stages:
+        for i, cell in enumerate(stage):
+            joins = i > 0 and cell.gate is not None and stage[i - 1].gate == cell.gate
+            parts.append(_drawn(x, cell, joins=joins))
             x += CELL + GAP
         x += STAGE_GAP - GAP
-    has_dia = any(layer.dia is not None for layer in placement.layers)
-    width, height = x - STAGE_GAP, CELL + (GAP + BAND) * has_dia
+    has_gate = any(cell.gate is not None for stage in stages for cell in stage)
+    width, height = max(x - STAGE_GAP, 0), CELL + (GAP + BAND) * has_gate
     return Markup(
         f'<svg class="strip" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}"><title>{escape(text)}</title>{"".join(parts)}</svg>'
     )
 
 
-def _cell(x: int, layer: LayerChoice, *, joins: bool) -> str:
-    kind, middle = layer.kind.value, x + CELL / 2
-    parts = [
-        f'<rect class="kind-{kind}" x="{x}" y="0" width="{CELL}" height="{CELL}" rx="3"/>',
-        f'<text class="on-{kind}" x="{middle}" y="{14 if layer.slots else 19}">{kind}</text>',
+def parts_of(texts: Iterable[str]) -> Parts:
+    """What the strips of some placements are made of.
+
+    Args:
+        texts: the placements.
+    """
+    kinds = {part.letter for part in OURS if isinstance(part, Branch)}
+    gates = {part.name for part in OURS if isinstance(part, Gate)}
+    missing: set[str] = set()
+    for text in texts:
+        try:
+            layers = Placement.parse(text).layers
+        except InputError:
+            missing.update(_missing(text))
+            kinds.update(cell.kind for stage in _stages(text) for cell in stage)
+        else:
+            kinds.update(layer.kind for layer in layers)
+            gates.update(layer.gate.gate for layer in layers if layer.gate is not None)
+    known = registry()
+    return Parts(
+        branches=tuple(branch for letter, branch in known.branches.items() if letter in kinds),
+        gates=tuple(gate for name, gate in known.gates.items() if name in gates),
+        missing=tuple(sorted(missing, key=lambda what: (what.startswith("/"), what))),
+    )
+
+
+def number_option(branch: Branch) -> NumberOption | None:
+    """The option whose value stands under the letter; None: the branch has no number option."""
+    numbers = (option for option in branch.options if isinstance(option, NumberOption))
+    return next(numbers, None)
+
+
+def style_of(parts: Parts) -> str:
+    """The CSS of the classes that the strips and their key use."""
+    light, dark, rules = [], [], []
+    for branch in parts.branches:
+        light.append(_variables(branch.letter, branch.colors.fill, branch.colors.ink))
+        dark.append(_dark_variables(branch.letter, branch.colors))
+        rules.append(_rule(f"kind-{branch.letter}", branch.letter))
+    for gate in parts.gates:
+        light.append(_variables(f"gate-{gate.name}", gate.colors.fill, gate.colors.ink))
+        dark.append(_dark_variables(f"gate-{gate.name}", gate.colors))
+        rules.append(_rule(f"gate-{gate.name}", f"gate-{gate.name}"))
+    return (
+        ":root { " + " ".join(light) + " }\n"
+        "@media (prefers-color-scheme: dark) {\n  :root { " + " ".join(filter(None, dark)) + " }\n"
+        "}\n" + "\n".join(rules) + "\n"
+    )
+
+
+def _variables(name: str, fill: str, ink: str) -> str:
+    return f"--{name}: {fill}; --on-{name}: {ink};"
+
+
+def _dark_variables(name: str, colors: Colors) -> str:
+    if (colors.dark_fill, colors.dark_ink) == (colors.fill, colors.ink):
+        return ""
+    return _variables(name, colors.dark_fill, colors.dark_ink)
+
+
+def _rule(drawn: str, name: str) -> str:
+    return (
+        f".{drawn} {{ fill: var(--{name}); background: var(--{name}); }} "
+        f".on-{name} {{ fill: var(--on-{name}); }}"
+    )
+
+
+def _stages(text: str) -> list[list[_Cell]]:
+    try:
+        placement = Placement.parse(text)
+    except InputError:
+        return [_cells_in(stage) for stage in text.split("|")]
+    return [[_cell(layer) for layer in stage] for stage in placement.stages]
+
+
+def _cell(layer: LayerChoice) -> _Cell:
+    option = number_option(layer.branch)
+    number = None if option is None else layer.option(option.name)
+    return _Cell(layer.kind, number, layer.gate, layer.cb)
+
+
+def _cells_in(stage: str) -> list[_Cell]:
+    """The layers of a stage that cannot be parsed, by their letters alone."""
+    return [
+        _Cell(letter)
+        for layers in re.sub(r"\s+", "", stage).split(",")
+        for letter, count in _LAYERS.findall(layers.partition("/")[0])
+        for _ in range(min(int(count or 1), _MOST_LAYERS))
     ]
-    if layer.slots:
-        parts.append(f'<text class="on-{kind} small" x="{middle}" y="24">{layer.slots}</text>')
-    if layer.cb:
+
+
+def _missing(text: str) -> set[str]:
+    """Letters and codes in a text that nothing registers."""
+    known = registry()
+    codes = {"cb"}
+    codes.update(c for b in known.branches.values() for o in b.options for c in o.codes)
+    codes.update(c for gate in known.gates.values() for c in (gate.code, gate.cell_code))
+    letters = {cell.kind for stage in text.split("|") for cell in _cells_in(stage)}
+    said = {f"/{code}" for code in _CODE.findall(text) if code not in codes}
+    return {letter for letter in letters if letter not in known.branches} | said
+
+
+def _drawn(x: int, cell: _Cell, *, joins: bool) -> str:
+    middle = x + CELL / 2
+    known = cell.kind in registry().branches
+    fill, ink = (f"kind-{cell.kind}", f"on-{cell.kind}") if known else ("unknown", "on-unknown")
+    parts = [
+        f'<rect class="{fill}" x="{x}" y="0" width="{CELL}" height="{CELL}" rx="3"/>',
+        f'<text class="{ink}" x="{middle}" y="{19 if cell.number is None else 14}">'
+        f"{cell.kind}</text>",
+    ]
+    if cell.number is not None:
+        parts.append(f'<text class="{ink} small" x="{middle}" y="24">{cell.number}</text>')
+    if cell.cb:
         parts.append(f'<circle class="cb" cx="{x + CELL - 4.5}" cy="4.5" r="3.5"/>')
-    if layer.dia is not None:
-        start = x - GAP if joins else x
-        top = CELL + GAP
+    if cell.gate is not None:
+        name = f"gate-{cell.gate.gate}"
+        start, top = x - GAP if joins else x, CELL + GAP
         parts.append(
-            f'<rect class="dia" x="{start}" y="{top}" width="{x + CELL - start}" '
+            f'<rect class="{name}" x="{start}" y="{top}" width="{x + CELL - start}" '
             f'height="{BAND}"/>'
-            f'<text class="on-dia small" x="{middle}" y="{top + 8}">{layer.dia + 1}</text>'
+            f'<text class="on-{name} small" x="{middle}" y="{top + 8}">{cell.gate.cell + 1}</text>'
         )
     return "".join(parts)

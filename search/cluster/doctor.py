@@ -16,6 +16,8 @@ from packaging.specifiers import SpecifierSet
 
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.registry import registry
+from sharedattn.plugins import installed
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.database.engine import Schema, look_at, parse_url, shown_url
 from sharedattn.results.database.store import Store
@@ -42,6 +44,7 @@ def diagnose(config: SearchConfig) -> Iterator[Check]:
     """
     data = DataConfig(name=config.data, root=config.data_root)
     yield from _library_checks()
+    yield from _plugin_checks()
     yield _check("processor", _ANY, _processor)
     yield _check("memory", _ANY, _memory)
     for index in range(torch.cuda.device_count()):
@@ -77,6 +80,20 @@ def _library_checks() -> Iterator[Check]:
         found = _version(name)
         if not _fits(found, versions):
             yield Check(name, str(versions) or _ANY, found, False)
+
+
+def _plugin_checks() -> Iterator[Check]:
+    """Every plug-in, and whether what they register goes together; nothing where there is none."""
+    plugins = installed()
+    for plugin in plugins:
+        yield Check(f"plugin {plugin.name}", _ANY, plugin.version, True)
+    if plugins:
+        yield _check("mechanisms", "load", _mechanisms)
+
+
+def _mechanisms() -> str:
+    known = registry()
+    return ", ".join((*known.branches, *known.gates))
 
 
 def _wanted() -> dict[str, SpecifierSet]:

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.plugins import installed
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.export.verify import Check
-from sharedattn.search.provenance import library_versions
+from sharedattn.search.provenance import NOT_INSTALLED, library_versions
 
 # Workers have to import torch, which over a network takes its time; a large data set's files are
 # counted, over that network as well.
@@ -49,7 +50,7 @@ def check_cluster(data: DataConfig | None, blobs: BlobStore | None) -> None:
 
     for check in node_checks(ray_tune.on_every_node, data, blobs):
         if not check.ok:
-            raise InputError(f"`{check.expected}` must hold, but {check.found}")
+            raise InputError(f"a search needs that {check.expected}, but {check.found}")
 
 
 def node_checks(ask: Ask, data: DataConfig | None, blobs: BlobStore | None) -> Iterator[Check]:
@@ -69,10 +70,14 @@ def node_checks(ask: Ask, data: DataConfig | None, blobs: BlobStore | None) -> I
 
 
 def worker_versions() -> dict[str, str]:
-    """Versions of what a trial's result depends on, by name, and the digest of our own code."""
+    """Versions of what a trial's result depends on, by name, and the digest of our own code.
+
+    A plug-in stands as `plugin NAME`.
+    """
     versions = {n: v for n, v in library_versions().items() if n not in _OF_THE_DRIVER}
     python = ".".join(versions.pop("python").split(".")[:2])
-    return {"python": python, **versions, "sharedattn's code": _code_digest()}
+    plugins = {f"plugin {plugin.name}": plugin.version for plugin in installed()}
+    return {"python": python, **versions, **plugins, "sharedattn's code": _code_digest()}
 
 
 @cache
@@ -103,10 +108,15 @@ def _same_versions(answers: Mapping[str, Any]) -> Check:
         if isinstance(theirs, BaseException):
             found.append(f"{node} does not answer: {reason(theirs)}")
             continue
+        # What a node has beside ours differs as well: a plug-in adds to what names mean.
+        pairs = {
+            name: (theirs.get(name, NOT_INSTALLED), ours.get(name, NOT_INSTALLED))
+            for name in (*ours, *theirs)
+        }
         differing = [
-            f"{name} {theirs.get(name)} instead of {version}"
-            for name, version in ours.items()
-            if theirs.get(name) != version
+            f"{name} {there} instead of {here}"
+            for name, (there, here) in pairs.items()
+            if there != here
         ]
         if differing:
             found.append(f"{node} has {', '.join(differing)}")

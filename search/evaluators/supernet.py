@@ -49,8 +49,8 @@ from sharedattn.supernet.trainer import (
 )
 from sharedattn.supernet.tree_evaluation import TreeEvaluation
 from sharedattn.training.trainer import Metrics, Training
+from sharedattn.weights.branch_fit import fit_branches
 from sharedattn.weights.extract import extract
-from sharedattn.weights.memory_fit import fit_memories
 from sharedattn.weights.pretrained import load_pretrained, start_from, weights_digest
 
 FITTED_IMAGES = 256  # of training, to which external memories are fitted
@@ -435,7 +435,7 @@ class SupernetEvaluator(RankedEvaluator):
         plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
         batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
         images, _ = next(iter(batches))
-        fit_memories(network, images, seed=self.seed)
+        fit_branches(network, images, seed=self.seed)
         return network
 
     def _trained_networks(self, sha256: str) -> dict[Group, Network]:

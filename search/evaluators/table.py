@@ -15,11 +15,11 @@ from pathlib import Path
 from sharedattn.errors import InputError
 from sharedattn.networks.legality import canonical_placement
 from sharedattn.placement import Placement
-from sharedattn.placement.shape import BackboneShape
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import check_rungs
 from sharedattn.results.records.records import Fidelity, document_key
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
+from sharedattn.shape import BackboneShape
 from sharedattn.training.trainer import Epoch, Metrics
 
 

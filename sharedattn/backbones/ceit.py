@@ -57,7 +57,7 @@ from sharedattn.networks.block import Block, GridBlock
 from sharedattn.networks.network import NetworkPlan
 from sharedattn.networks.state import Recorder, StartedLayer, State
 from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
-from sharedattn.placement.shape import BackboneShape, StageShape
+from sharedattn.shape import BackboneShape, StageShape
 
 STEM_CHANNELS = 64
 
@@ -227,22 +227,22 @@ class CeiTBlock(GridBlock):
         self.num_tokens = stage.num_tokens
 
     def start(
-        self, x_BND: Tensor, state: State, choice: LayerChoice, group: int, recorder: Recorder
+        self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
     ) -> StartedLayer:
         """As `Block` has it, of tokens (B, N + layers before, D)."""
         N = self.num_tokens
-        started = super().start(x_BND[:, :N], state, choice, group, recorder)
+        started = super().start(x_BND[:, :N], state, choice, index, recorder)
         return replace(started, passed_by=x_BND[:, N:])
 
     def complete(
         self,
         started: StartedLayer,
         choice: LayerChoice,
-        dia_cell: nn.Module | None,
+        cell: nn.Module | None,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
         """As `Block` has it, giving tokens (B, N + layers, D)."""
-        x_BND, state = super().complete(started, choice, dia_cell, recorder)
+        x_BND, state = super().complete(started, choice, cell, recorder)
         assert started.passed_by is not None
         return torch.cat([x_BND, started.passed_by, x_BND[:, :1]], dim=1), state
 

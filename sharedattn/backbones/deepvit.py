@@ -28,8 +28,8 @@ from sharedattn.backbones.vit import VIT, ViTNetwork, ViTParts, vit_shape, vit_s
 from sharedattn.mechanisms.scores import Scores, attention_maps, without_autocast
 from sharedattn.mechanisms.vanilla import SelfAttention
 from sharedattn.networks.block import Block
-from sharedattn.placement import Kind, LayerEnvelope
-from sharedattn.placement.shape import BackboneShape, StageShape
+from sharedattn.placement import LayerEnvelope
+from sharedattn.shape import BackboneShape, StageShape
 
 
 class DeepViT(ViTParts):
@@ -93,7 +93,7 @@ class DeepViTNetwork(ViTNetwork):
 
     def make_block(self, block: Any, position: LayerEnvelope, stage: StageShape) -> Block:
         """The layer of a position, with re-attention where it may be vanilla."""
-        if Kind.VANILLA not in position.kinds:
+        if not position.uses_scores:
             return super().make_block(block, position, stage)
         attention = ReAttention(block.attn, fused=self.fused)
         return Block(block, attention, position, stage, self.backbone.options)

@@ -15,9 +15,10 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.spatial_reduction import SpatialReductionAttention
 from sharedattn.networks.network import Network
-from sharedattn.placement import Keyword
-from sharedattn.placement.shape import BackboneShape, layer_norm_macs
+from sharedattn.placement import Keyword, LayerEnvelope
+from sharedattn.shape import BackboneShape, StageShape, layer_norm_macs
 
 MAX_NUMBER = 10**6
 """The most that a keyword may be, unless its rule has another bound: wider is nobody's network."""
@@ -236,3 +237,18 @@ def conv_grid(grid: tuple[int, int], conv: Any) -> tuple[int, int]:
 def weight_macs(module: nn.Module, num_tokens: int) -> int:
     """Multiply-accumulates of maps that use each weight once a token; biases cost nothing."""
     return num_tokens * sum(p.numel() for p in module.parameters() if p.ndim > 1)
+
+
+def spatial_reduction_attention(
+    attention: Any, position: LayerEnvelope, stage: StageShape, *, fused: bool
+) -> SpatialReductionAttention | None:
+    """What serves the kinds that use a backbone's reduced attention; None: there are none."""
+    if not position.uses_attention:
+        return None
+    return SpatialReductionAttention(
+        attention,
+        stage.num_heads,
+        stage.grid,
+        own_scores=position.uses_scores,
+        fused=fused,
+    )

@@ -28,7 +28,7 @@ from sharedattn.backbones.family import Family, KeywordRule, weight_macs, whole_
 from sharedattn.backbones.vit import VIT, ViTNetwork, ViTParts, vit_shape, vit_stage
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
-from sharedattn.placement.shape import BackboneShape
+from sharedattn.shape import BackboneShape
 
 POOL_SIZE, POOL_STRIDE = 3, 2
 

@@ -41,15 +41,15 @@ from sharedattn.backbones.family import (
     numbers_of,
     per_stage,
     resample_positions,
+    spatial_reduction_attention,
 )
 from sharedattn.mechanisms.spatial_reduction import (
     attention_shape,
     reduction_ratio,
-    spatial_reduction_attention,
 )
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
-from sharedattn.placement.shape import BackboneShape, StageShape, mlp_macs, mlp_params
+from sharedattn.shape import BackboneShape, StageShape, mlp_macs, mlp_params
 
 
 class PatchEmbed(nn.Module):

@@ -38,15 +38,15 @@ from sharedattn.backbones.family import (
     refuse,
     require_norm,
     require_type,
+    spatial_reduction_attention,
 )
 from sharedattn.mechanisms.spatial_reduction import (
     attention_shape,
     reduction_ratio,
-    spatial_reduction_attention,
 )
 from sharedattn.networks.block import Block, GridBlock
 from sharedattn.networks.network import Network, NetworkPlan
-from sharedattn.placement.shape import BackboneShape, StageShape, mlp_macs
+from sharedattn.shape import BackboneShape, StageShape, mlp_macs
 
 
 class PVTv2Stage(nn.Module):

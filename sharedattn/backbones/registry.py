@@ -30,7 +30,6 @@ from sharedattn.errors import InputError
 from sharedattn.networks.legality import (
     canonical_envelope,
     canonical_placement,
-    check_maps,
     check_options,
     check_placement,
     used_options,
@@ -40,24 +39,11 @@ from sharedattn.placement import (
     BackboneSpec,
     Envelope,
     Keyword,
-    Kind,
-    LayerChoice,
+    MechanismOptions,
     NetworkSpec,
     Placement,
 )
-from sharedattn.placement.shape import BackboneShape, StageShape
-
-__all__ = [
-    "FAMILIES",
-    "BackboneShape",
-    "StageShape",
-    "build",
-    "build_network",
-    "canonical",
-    "describe",
-    "resolve",
-    "timm_weights",
-]
+from sharedattn.shape import BackboneShape
 
 FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
 
@@ -175,7 +161,7 @@ def build_network(
         only_placement = canonical_placement(shape, only_placement)
     envelope = members if isinstance(members, Envelope) else Envelope.of(members)
     envelope = canonical_envelope(shape, envelope)
-    _check_envelope(shape, envelope)
+    _check_envelope(shape, backbone.options, envelope)
     family, _ = _plain(backbone.name)
     model = _make(backbone, family, drop_path_rate=drop_path_rate)
     plan = NetworkPlan(
@@ -283,11 +269,13 @@ def _deeper(backbone: BackboneSpec, depths: tuple[int, ...]) -> BackboneSpec | N
     return replace(backbone, keywords=tuple(keywords.items()))
 
 
-def _check_envelope(shape: BackboneShape, envelope: Envelope) -> None:
+def _check_envelope(
+    shape: BackboneShape, network_options: MechanismOptions, envelope: Envelope
+) -> None:
     for stage, positions in zip(shape.stages, envelope.stages, strict=True):
         for position in positions:
-            for form in position.forms_of(Kind.LESS):
-                check_maps(stage, LayerChoice(Kind.LESS, form=form))
+            for branch, _, options in position.forms():
+                branch.check(options, stage, network_options)
 
 
 def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:

@@ -55,8 +55,8 @@ from sharedattn.errors import InputError
 from sharedattn.mechanisms.windows import WindowAttention, Windows, position_params
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
-from sharedattn.placement import Kind, LayerEnvelope
-from sharedattn.placement.shape import (
+from sharedattn.placement import LayerEnvelope
+from sharedattn.shape import (
     AttentionShape,
     BackboneShape,
     StageShape,
@@ -162,14 +162,14 @@ def _window_attention(
     block: Any, position: LayerEnvelope, *, fused: bool
 ) -> WindowAttention | None:
     """What serves vanilla and less attention at a position, made of timm's block."""
-    if not position.attends_to_tokens:
+    if not position.uses_attention:
         return None
     return WindowAttention(
         block.attn.qkv,
         block.attn.proj,
         block.attn.relative_position_bias_table,
         _windows(block),
-        own_scores=Kind.VANILLA in position.kinds,
+        own_scores=position.uses_scores,
         fused=fused,
     )
 

@@ -46,7 +46,7 @@ from sharedattn.errors import InputError
 from sharedattn.mechanisms.external import double_norm
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
-from sharedattn.placement.shape import AttentionShape, BackboneShape, StageShape
+from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 TOKEN_SLOTS = 128
 """Memory slots of the tokens-to-token module, fixed in the published code."""

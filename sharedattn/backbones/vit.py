@@ -41,8 +41,8 @@ from sharedattn.errors import InputError
 from sharedattn.mechanisms.vanilla import SelfAttention
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
-from sharedattn.placement import Kind, LayerEnvelope
-from sharedattn.placement.shape import AttentionShape, BackboneShape, StageShape
+from sharedattn.placement import LayerEnvelope
+from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 
 class ViTParts(VisionTransformer):  # type: ignore[misc]
@@ -156,10 +156,10 @@ class ViTNetwork(Network):
 def self_attention(
     attention: Any, position: LayerEnvelope, num_heads: int, *, fused: bool
 ) -> SelfAttention | None:
-    """What serves vanilla and less attention at a position, made of timm's `Attention`."""
-    if not position.attends_to_tokens:
+    """What serves the kinds that use timm's `Attention` at a position; None: there are none."""
+    if not position.uses_attention:
         return None
-    own_scores = Kind.VANILLA in position.kinds
+    own_scores = position.uses_scores
     return SelfAttention(
         attention.qkv, attention.proj, num_heads, own_scores=own_scores, fused=fused
     )

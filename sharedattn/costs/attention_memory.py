@@ -1,8 +1,8 @@
 """A bound on the attention memory of every layer, as a rule that reads a stage layer by layer.
 
-What is alive while a layer attends depends on later layers: scores are held for them, see
-`CostModel.attention_bytes`. So the rule keeps, of each layer read, which later events would put it
-above the bound, and refuses the layer that would make one true.
+What is alive while a layer attends depends on later layers: what it left, such as scores, is held
+for them, see `CostModel.attention_bytes`. So the rule keeps, of each layer read, which later
+events would put it above the bound, and refuses the layer that would make one true.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from itertools import combinations
 from typing import NamedTuple
 
 from sharedattn.costs.model import CostModel
-from sharedattn.placement import Kind, LayerChoice
+from sharedattn.mechanisms.interface import SCORES
+from sharedattn.mechanisms.registry import registry
+from sharedattn.networks.legality import left_keys, taken_keys
+from sharedattn.networks.state import Key
+from sharedattn.placement import LayerChoice
 
-# Events beside the numbers of groups, each of which is held once its next layer is less attention.
-_RESIDUAL = -1  # a later vanilla layer adds the attention residual
-_HANDED_ON = -2  # no later layer attends, and the next stage takes the scores
+# Events beside those that what was left in a channel is taken by the next layer that touches it.
+_RESIDUAL: Key = ("a later layer adds the attention residual", 0)
+_HANDED_ON: Key = ("no later layer touches scores, and the next stage takes them", 0)
 
-_Events = frozenset[int]
+_Events = frozenset[Key]
 
 
 class _State(NamedTuple):
@@ -26,13 +30,13 @@ class _State(NamedTuple):
 
     Attributes:
         forbidden: sets of events that may not all come true, none within another.
-        groups: groups of layers that have attended.
-        last_is_vanilla: whether the last scores of their own are a vanilla layer's.
+        left: where layers have left what a later one might take.
+        bias_is_own: whether the last scores made are their layer's own, not mapped.
     """
 
     forbidden: frozenset[_Events]
-    groups: frozenset[int]
-    last_is_vanilla: bool
+    left: frozenset[Key]
+    bias_is_own: bool
 
 
 class AttentionMemoryRule:
@@ -50,6 +54,8 @@ class AttentionMemoryRule:
         self._max_bytes = max_bytes
         self._attention = costs.shape.stages[stage].attention
         self._hands_on = costs.hands_on_scores(stage)
+        branches = registry().branches.values()
+        self._taken_names = {channel.name for branch in branches for channel in branch.takes}
 
     @property
     def start(self) -> Hashable:
@@ -59,21 +65,26 @@ class AttentionMemoryRule:
     def step(self, state: Hashable, position: int, choice: LayerChoice) -> Hashable | None:
         """The state after a layer; None: this layer, or one before it, takes too much."""
         assert isinstance(state, _State)
-        forbidden, groups, last_is_vanilla = state
-        if choice.kind in (Kind.VANILLA, Kind.LESS):
-            group = self._attention.score_group(position)
-            left = _after(forbidden, group, is_vanilla=choice.kind is Kind.VANILLA)
-            if frozenset() in left:
-                return None
-            forbidden, groups = left, groups | {group}
-            if choice.form != "reuse":
-                last_is_vanilla = choice.kind is Kind.VANILLA
+        forbidden, left, bias_is_own = state
+        branch = choice.branch
+        takes = taken_keys(self._attention, choice, position)
+        leaves = left_keys(self._attention, choice, position)
+        true = takes | ({_RESIDUAL} if branch.adds_residual else frozenset())
+        false = leaves - takes
+        if any(name == SCORES.name for name, _ in takes | leaves):
+            false |= {_HANDED_ON}
+        forbidden = frozenset(events - true for events in forbidden if not events & false)
+        if frozenset() in forbidden:
+            return None
+        left |= {key for key in leaves if key[0] in self._taken_names}
+        if SCORES in branch.leaves and branch.score_bias(choice.options) != "kept":
+            bias_is_own = branch.score_bias(choice.options) == "own"
         found = set(forbidden)
-        for events in self._too_much(choice, groups, last_is_vanilla):
+        for events in self._too_much(choice, left, bias_is_own):
             if not events:
                 return None
             found.add(events)
-        return _State(_minimal(found), groups, last_is_vanilla)
+        return _State(_minimal(found), left, bias_is_own)
 
     def accepts(self, state: Hashable) -> bool:
         """Whether a stage may end here."""
@@ -81,37 +92,34 @@ class AttentionMemoryRule:
         return frozenset({_HANDED_ON}) not in state.forbidden
 
     def _too_much(
-        self, choice: LayerChoice, groups: frozenset[int], last_is_vanilla: bool
+        self, choice: LayerChoice, left: frozenset[Key], bias_is_own: bool
     ) -> Iterator[_Events]:
         """Sets of later events with which a layer takes too much memory."""
 
-        def exceeds(num_held: int, with_residual: bool) -> bool:
+        def exceeds(held: frozenset[Key], holds_residual: bool) -> bool:
             taken = self._costs.layer_attention_bytes(
                 self._stage,
                 choice,
-                num_held=num_held,
-                holds_residual=with_residual,
-                last_is_vanilla=last_is_vanilla,
+                held=held,
+                holds_residual=holds_residual,
+                bias_is_own=bias_is_own,
             )
             return taken > self._max_bytes
 
-        for num_held in range(len(groups) + 1):
-            for held in combinations(sorted(groups), num_held):
-                for with_residual in (False, True):
-                    if exceeds(num_held, with_residual):
-                        yield frozenset((*held, _RESIDUAL) if with_residual else held)
-        if self._hands_on and exceeds(len(groups), False):
-            yield frozenset({_HANDED_ON})
+        scores = frozenset(key for key in left if key[0] == SCORES.name)
+        for held in _subsets(left):
+            for holds_residual in (False, True):
+                if exceeds(held, holds_residual):
+                    yield held | ({_RESIDUAL} if holds_residual else frozenset())
+        if self._hands_on:
+            for others in _subsets(left - scores):
+                if exceeds(scores | others, False):
+                    yield others | {_HANDED_ON}
 
 
-def _after(forbidden: frozenset[_Events], group: int, *, is_vanilla: bool) -> frozenset[_Events]:
-    """What stays forbidden after a layer that attends; an empty set: it has come true."""
-    left = set()
-    for events in forbidden:
-        if _HANDED_ON in events or (is_vanilla and group in events):
-            continue
-        left.add(events - {_RESIDUAL if is_vanilla else group})
-    return frozenset(left)
+def _subsets(keys: frozenset[Key]) -> Iterator[frozenset[Key]]:
+    for number in range(len(keys) + 1):
+        yield from map(frozenset, combinations(sorted(keys), number))
 
 
 def _minimal(found: set[_Events]) -> frozenset[_Events]:

@@ -10,9 +10,9 @@ from typing import Any
 from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
 from sharedattn.mechanisms import less, vanilla
-from sharedattn.networks.legality import check_maps
-from sharedattn.placement import Kind, LayerChoice, rank_of
-from sharedattn.placement.shape import AttentionShape
+from sharedattn.networks.legality import check_choice
+from sharedattn.placement import LayerChoice
+from sharedattn.shape import AttentionShape
 
 FORMS = ("full", "keys", "lowrank16", "reuse")
 """The forms whose figures are given, of maps from most to least."""
@@ -23,7 +23,7 @@ class FormEconomics:
     """One form of less attention in one stage.
 
     Attributes:
-        form: as `LayerChoice.form` has it.
+        form: of the maps, as a layer names it.
         macs: attention of such a layer for one image.
         saved_macs: what it saves against a vanilla layer; negative where it costs more.
         saved_params: likewise of parameters.
@@ -100,15 +100,15 @@ def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEcono
     """
     sizes = costs.shape.stages[stage]
     n, m, W = sizes.attention.num_queries, sizes.attention.num_keys, sizes.attention.num_windows
-    own = costs.attention(stage, LayerChoice(Kind.VANILLA))
+    own = costs.attention(stage, LayerChoice(vanilla.VANILLA.letter))
     mixes = sizes.attention.head_mixing
     mixing_macs = vanilla.head_mixing_macs(1, 1, sizes.num_heads) if mixes else 0
 
     def economics(form: str) -> FormEconomics:
-        choice = LayerChoice(Kind.LESS, form=form)
+        choice = LayerChoice.of(less.LESS.letter, form=form)
         reused = costs.attention(stage, choice)
         try:
-            check_maps(sizes, choice)
+            check_choice(sizes, costs.backbone.options, choice)
         except InputError:
             fits = False
         else:
@@ -137,7 +137,7 @@ def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEcono
         vanilla_macs=own.macs,
         paper_form_macs=sizes.attention.context_macs
         + less.paper_form_macs(n, sizes.embed_dim, sizes.num_heads, num_keys=m, num_windows=W),
-        default=economics(sizes.attention.default_form),
+        default=economics(less.default_form(sizes.attention)),
         forms=tuple(economics(form) for form in FORMS),
     )
 
@@ -176,7 +176,7 @@ def _break_even_tokens(
     D, H, W, c = embed_dim, num_bias_heads, sizes.num_windows, mixing_macs
     ratio = Fraction(sizes.num_queries, sizes.num_keys)
     p, q = ratio.numerator, ratio.denominator
-    rank = rank_of(form)
+    rank = less.rank_of(form)
     if rank is not None:
         a, b, d = W * p * (p + q) * D * (D - 2 * rank), p * q * (W * c - 4 * rank * H), 0
     else:

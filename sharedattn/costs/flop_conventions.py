@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import Literal
 
 from sharedattn.backbones import resolve
-from sharedattn.costs.model import CostModel, PartCost
-from sharedattn.mechanisms import less
-from sharedattn.networks.legality import map_form
-from sharedattn.placement import Kind, LayerChoice, NetworkSpec
-from sharedattn.placement.shape import StageShape
+from sharedattn.costs.model import CostModel
+from sharedattn.mechanisms import less, vanilla
+from sharedattn.mechanisms.interface import PartCost
+from sharedattn.placement import LayerChoice, NetworkSpec
+from sharedattn.shape import StageShape
 
 Maps = Literal["free", "factored", "paper"]
 
@@ -58,7 +58,7 @@ def counted(
     total = PartCost(cost.params, cost.macs if norms else cost.matmul_macs)
     for i, choices in enumerate(spec.placement.stages):
         for choice in choices:
-            if choice.kind is Kind.LESS and maps != "factored":
+            if choice.branch is less.LESS and maps != "factored":
                 total += _instead_of_factored(model, i, choice, maps)
             if not attention_products:
                 products = _num_products(choice, maps) * _product_macs(model.shape.stages[i])
@@ -74,7 +74,7 @@ def _instead_of_factored(model: CostModel, i: int, choice: LayerChoice, maps: Ma
     D, H = stage.embed_dim, stage.num_heads
     own = less.paper_form_macs(n, D, H, num_keys=m, num_windows=W)
     as_run = model.attention(i, choice).macs - sizes.context_macs
-    change = PartCost(-less.map_params(map_form(stage, choice), n, m), own - as_run)
+    change = PartCost(-less.map_params(less.form_of(choice.options, sizes), n, m), own - as_run)
     if maps == "paper":
         return change + PartCost(less.map_params("full", n, m), 0)
     return change + PartCost(0, -less.paper_map_macs(n, m, H, num_windows=W))
@@ -82,9 +82,9 @@ def _instead_of_factored(model: CostModel, i: int, choice: LayerChoice, maps: Ma
 
 def _num_products(choice: LayerChoice, maps: Maps) -> int:
     """Token-token products that a layer counts."""
-    if choice.kind is Kind.VANILLA:
+    if choice.branch is vanilla.VANILLA:
         return 2
-    if choice.kind is Kind.LESS:
+    if choice.branch is less.LESS:
         return 2 if maps == "factored" else 1
     return 0
 

@@ -17,6 +17,8 @@ from fvcore.nn.jit_handles import get_shape
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from sharedattn.mechanisms.interface import Branch, Gate
+from sharedattn.mechanisms.registry import registry
 from sharedattn.networks.network import Network
 
 FREE_OPERATORS = frozenset(
@@ -70,11 +72,14 @@ def fvcore_macs(network: Network) -> int:
             .tracer_warnings("none")
         )
         macs = int(analysis.total())
-        unknown = sorted(set(analysis.unsupported_ops()) - FREE_OPERATORS)
+        known = registry()
+        parts: list[Branch | Gate] = [*known.branches.values(), *known.gates.values()]
+        free = FREE_OPERATORS.union(*(part.free_operators for part in parts))
+        unknown = sorted(set(analysis.unsupported_ops()) - free)
         if unknown:
             raise RuntimeError(
-                f"`every operator is counted or free` must hold, but fvcore does not know "
-                f"{', '.join(unknown)}; give it a handler, or list it in FREE_OPERATORS"
+                f"fvcore does not know {', '.join(unknown)}; give it a handler, or list it in "
+                f"FREE_OPERATORS, or in `free_operators` of the mechanism that runs it"
             )
         return macs
 

@@ -31,7 +31,7 @@ from sharedattn.costs.timing import Timing, device_name, time_call, torch_thread
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, NetworkSpec, Placement
-from sharedattn.placement.shape import BackboneShape
+from sharedattn.shape import BackboneShape
 
 MAX_ERROR = 0.05  # of a prediction, as a share of what is measured
 NUM_SESSIONS = 3
@@ -324,4 +324,4 @@ def _images(network: Network, setting: LatencySetting) -> Tensor:
 
 
 def _without_cell(choice: LayerChoice) -> LayerChoice:
-    return choice if choice.dia is None else replace(choice, dia=0)
+    return choice if choice.gate is None else replace(choice, gate=choice.gate._replace(cell=0))

@@ -6,48 +6,25 @@ figures are exact: `sharedattn.costs.flop_counters` counts the same on the built
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sharedattn.backbones import describe
-from sharedattn.mechanisms import broadcasting, dia, external, less, residual, vanilla
-from sharedattn.networks.legality import held_groups, held_residual, map_form
-from sharedattn.placement import BackboneSpec, Kind, LayerChoice, Placement
-from sharedattn.placement.shape import StageShape, layer_norm_macs
+from sharedattn.mechanisms import broadcasting, residual
+from sharedattn.mechanisms.interface import NO_COST, SCORES, PartCost
+from sharedattn.mechanisms.registry import OURS, gate_of, registry
+from sharedattn.networks.legality import held_after
+from sharedattn.networks.state import Key
+from sharedattn.placement import BackboneSpec, GateCell, LayerChoice, Placement
+from sharedattn.shape import StageShape, layer_norm_macs
 
 CONVENTION = (
     "MACs are for one image, counted as fvcore does: a multiply-add is 1, a layer norm 5 an "
     "element; biases, softmax, activations, gates, means and context broadcasting are 0"
 )
 
-MECHANISMS = ("vanilla", "less", "external", "dia", "broadcasting", "rest")
-"""Where a cost belongs: `rest` is stem, head, MLPs, norms and layer scales."""
-
 _FLOAT32_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class PartCost:
-    """The cost of a part of a network.
-
-    Attributes:
-        params: parameters.
-        macs: multiply-accumulates for one image.
-    """
-
-    params: int
-    macs: int
-
-    def __add__(self, other: PartCost) -> PartCost:
-        return PartCost(self.params + other.params, self.macs + other.macs)
-
-    def to_json(self) -> dict[str, int]:
-        """The two figures by name."""
-        return {"params": self.params, "macs": self.macs}
-
-
-_NOTHING = PartCost(0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +42,8 @@ class Cost:
         image_size: pixels on a side.
         stages: per stage, its blocks and DIA cells, and what leads into it; stem and head are in
             none.
-        mechanisms: per name in `MECHANISMS`; they sum to `params` and `macs`.
+        mechanisms: by the name of a branch or gate, `broadcasting`, and `rest` for stem, head,
+            MLPs, norms and layer scales; they sum to `params` and `macs`.
     """
 
     placement: str
@@ -117,7 +95,7 @@ class CostModel:
         self._residuals = tuple(
             _residual_cost(self.shape.stages, i)
             if backbone.options.attention_residual
-            else _NOTHING
+            else NO_COST
             for i in range(len(self.shape.stages))
         )
         self._ends = PartCost(
@@ -126,6 +104,7 @@ class CostModel:
         )
         self.fixed = sum((*self._frames, *self._residuals), start=self._ends)
         self._layers: list[dict[LayerChoice, PartCost]] = [{} for _ in self.shape.stages]
+        self._cell_params: dict[tuple[int, str], int] = {}
 
     def layer(self, stage: int, choice: LayerChoice) -> PartCost:
         """A whole block; a DIA cell's MACs are in it, its params are not, being shared.
@@ -139,25 +118,30 @@ class CostModel:
         """
         known = self._layers[stage]
         if choice not in known:
-            known[choice] = sum(self._layer_parts(stage, choice).values(), start=_NOTHING)
+            known[choice] = sum(self._layer_parts(stage, choice).values(), start=NO_COST)
         return known[choice]
 
     def attention(self, stage: int, choice: LayerChoice) -> PartCost:
         """The attention branch of a layer alone: no norm, no MLP, no gate; nothing for kind N."""
-        parts = self._layer_parts(stage, choice)
-        return sum(
-            (parts[name] for name in ("vanilla", "less", "external") if name in parts),
-            start=_NOTHING,
+        return choice.branch.cost(
+            choice.options,
+            self.shape.stages[stage],
+            self.backbone.options,
+            has_bias=self.has_bias(stage),
         )
 
     def has_bias(self, stage: int) -> bool:
         """Whether scores of a stage carry a bias: relative positions, an attention residual."""
         positions = self.shape.stages[stage].attention.position_params
-        return positions > 0 or self._residuals[stage] != _NOTHING
+        return positions > 0 or self._residuals[stage] != NO_COST
 
-    def dia_cell_params(self, stage: int) -> int:
-        """Params of each distinct DIA cell of a stage."""
-        return dia.params(self.shape.stages[stage].embed_dim, self.backbone.options.dia_reduction)
+    def cell_params(self, stage: int, gate: str) -> int:
+        """Params of each distinct cell of a gate in a stage."""
+        key = stage, gate
+        if key not in self._cell_params:
+            sizes, options = self.shape.stages[stage], self.backbone.options
+            self._cell_params[key] = gate_of(gate).cell_params(sizes, options)
+        return self._cell_params[key]
 
     def totals(self, placement: Placement) -> PartCost:
         """Params and MACs of a placement: the fast way, for tens of thousands a second.
@@ -178,9 +162,8 @@ class CostModel:
                 part = known.get(choice) or self.layer(stage, choice)
                 params += part.params
                 macs += part.macs
-            cells = _num_dia_cells(choices)
-            if cells:
-                params += cells * self.dia_cell_params(stage)
+            for cell in distinct_cells(choices):
+                params += self.cell_params(stage, cell.gate)
         return PartCost(params, macs)
 
     def cost(self, placement: Placement) -> Cost:
@@ -192,15 +175,18 @@ class CostModel:
         Returns:
             The cost, by stage and by mechanism.
         """
-        mechanisms = {name: _NOTHING for name in MECHANISMS}
+        mechanisms = dict.fromkeys(_mechanism_names(placement), NO_COST)
         mechanisms["rest"] = sum(self._frames, start=self._ends)
-        mechanisms["vanilla"] = sum(self._residuals, start=_NOTHING)
+        mechanisms["vanilla"] = sum(self._residuals, start=NO_COST)
         stages = []
         norm_macs = self.shape.stem_norm_macs + self.shape.head_norm_macs
         for i, choices in enumerate(placement.stages):
             norm_macs += self.shape.stages[i].frame_norm_macs
-            cells = PartCost(_num_dia_cells(choices) * self.dia_cell_params(i), 0)
-            mechanisms["dia"] += cells
+            cells = NO_COST
+            for cell in distinct_cells(choices):
+                own = PartCost(self.cell_params(i, cell.gate), 0)
+                mechanisms[cell.gate] += own
+                cells += own
             for choice in choices:
                 norm_macs += _norm_macs(self.shape.stages[i], choice)
                 for name, part in self._layer_parts(i, choice).items():
@@ -246,181 +232,133 @@ class CostModel:
             Bytes: the largest of these sums over all layers.
         """
         return max(
-            self.layer_attention_bytes(
-                i,
-                choice,
-                num_held=len(
-                    held_groups(
-                        self.shape.stages[i].attention,
-                        choices,
-                        index,
-                        handed_on=self.hands_on_scores(i),
-                    )
-                ),
-                holds_residual=held_residual(choices, index),
-                last_is_vanilla=_last_is_vanilla(choices[: index + 1]),
-            )
+            self._attention_bytes_of(i, choices, index)
             for i, choices in enumerate(placement.stages)
-            for index, choice in enumerate(choices)
+            for index in range(len(choices))
+        )
+
+    def _attention_bytes_of(self, stage: int, choices: tuple[LayerChoice, ...], index: int) -> int:
+        sizes = self.shape.stages[stage].attention
+        held = held_after(sizes, choices, index, handed_on=self.hands_on_scores(stage))
+        return self.layer_attention_bytes(
+            stage,
+            choices[index],
+            held=held.keys,
+            holds_residual=held.residual,
+            bias_is_own=bias_is_own(choices[: index + 1]),
         )
 
     def hands_on_scores(self, stage: int) -> bool:
         """Whether the stage after `stage` takes the last scores of `stage`."""
-        return stage + 1 < len(self.shape.stages) and self._residuals[stage + 1] != _NOTHING
+        return stage + 1 < len(self.shape.stages) and self._residuals[stage + 1] != NO_COST
 
     def layer_attention_bytes(
         self,
         stage: int,
         choice: LayerChoice,
         *,
-        num_held: int,
+        held: Collection[Key],
         holds_residual: bool,
-        last_is_vanilla: bool,
+        bias_is_own: bool,
     ) -> int:
         """What is alive while one layer attends, in bytes; see `attention_bytes`.
 
         Args:
             stage: index of the stage.
             choice: what the layer does.
-            num_held: groups whose scores are held after it.
-            holds_residual: whether a later vanilla layer adds the attention residual, if the
-                backbone has one.
-            last_is_vanilla: whether the last scores made up to here are a vanilla layer's.
+            held: what of channels is held after it, see `sharedattn.networks.state.Held`.
+            holds_residual: whether a later layer adds the attention residual, if the backbone has
+                one.
+            bias_is_own: whether the last scores made up to here are their layer's own, not mapped.
         """
-        sizes = self.shape.stages[stage]
-        n, m, W = (
-            sizes.attention.num_queries,
-            sizes.attention.num_keys,
-            sizes.attention.num_windows,
-        )
-        scores = sizes.num_heads * n * m
-        elements = self._own_attention_elements(stage, choice)
-        elements += num_held * (
-            W * (n + m) * sizes.embed_dim + (scores if self.has_bias(stage) else 0)
-        )
+        sizes, channels = self.shape.stages[stage], registry().channels
+        elements = choice.branch.attention_elements(choice.options, sizes, self.backbone.options)
+        names = [name for name, _ in held if name in channels]
+        has_bias = self.has_bias(stage)
+        elements += sum(channels[name].elements(sizes, has_bias) for name in names)
         # The scores that are held have the residual for their bias as it came, unmapped.
-        bias_is_residual = last_is_vanilla and not sizes.attention.position_params
+        bias_is_residual = bias_is_own and not sizes.attention.position_params
         if (
             holds_residual
-            and self._residuals[stage] != _NOTHING
-            and not (num_held and bias_is_residual)
+            and self._residuals[stage] != NO_COST
+            and not (SCORES.name in names and bias_is_residual)
         ):
-            elements += scores
+            elements += sizes.num_heads * sizes.attention.num_queries * sizes.attention.num_keys
         return _FLOAT32_BYTES * elements
 
-    def _own_attention_elements(self, stage: int, choice: LayerChoice) -> int:
-        """Maps and external memories of a layer."""
-        sizes = self.shape.stages[stage]
-        if choice.kind in (Kind.VANILLA, Kind.LESS):
-            shape = sizes.attention
-            mixed = shape.head_mixing and choice.kind is Kind.VANILLA
-            maps = shape.num_windows * sizes.num_heads * shape.num_queries * shape.num_keys
-            return maps * (1 + mixed)
-        if choice.slots is None:
-            return 0
-        if choice.form is None:
-            return (sizes.num_tokens + 2 * sizes.embed_dim) * choice.slots
-        maps_per_slot = (
-            self.backbone.options.external_expansion * sizes.num_heads * sizes.num_tokens
-        )
-        return (maps_per_slot + 2 * sizes.head_dim) * choice.slots
-
     def _layer_parts(self, stage: int, choice: LayerChoice) -> dict[str, PartCost]:
-        """A block's cost by mechanism, the params of its DIA cell left out."""
-        sizes = self.shape.stages[stage]
-        options = self.backbone.options
-        N, D, H = sizes.num_tokens, sizes.embed_dim, sizes.num_heads
-        n, m = sizes.attention.num_queries, sizes.attention.num_keys
-        windows = {"num_keys": m, "num_windows": sizes.attention.num_windows}
-        context = PartCost(sizes.attention.context_params, sizes.attention.context_macs)
-        biases = {"qkv_bias": sizes.qkv_bias, "proj_bias": sizes.proj_bias}
+        """A block's cost by mechanism, the params of its gate's cell left out."""
+        sizes, options = self.shape.stages[stage], self.backbone.options
         parts = {"rest": _block_frame(sizes, choice)}
-        if choice.kind is Kind.VANILLA:
-            own = PartCost(vanilla.params(D, **biases), vanilla.macs(n, D, **windows))
-            parts["vanilla"] = own + context + _own_scores_cost(sizes)
-        elif choice.kind is Kind.LESS:
-            form = map_form(sizes, choice)
-            own = PartCost(
-                less.params(n, D, num_keys=m, form=form, **biases),
-                less.macs(n, D, form=form, **windows),
-            )
-            bias = PartCost(0, less.bias_macs(form, n, m, H) if self.has_bias(stage) else 0)
-            parts["less"] = own + context + bias
-        elif choice.slots is not None:
-            S, c = choice.slots, options.external_expansion
-            parts["external"] = (
-                PartCost(external.params(D, S), external.macs(N, D, S))
-                if choice.form is None
-                else PartCost(
-                    external.multi_head_params(D, H, S, c), external.multi_head_macs(N, D, S, c)
-                )
-            )
-        if choice.dia is not None:
-            parts["dia"] = PartCost(0, dia.macs(D, options.dia_reduction))
+        if choice.branch.attends:
+            parts[choice.branch.name] = self.attention(stage, choice)
+        if choice.gate is not None:
+            gate = gate_of(choice.gate.gate)
+            parts[gate.name] = PartCost(0, gate.macs(sizes, options))
         if choice.cb:
             scaled = options.broadcasting_form == "scaled"
-            parts["broadcasting"] = PartCost(broadcasting.params(D, scaled=scaled), 0)
+            own = broadcasting.params(sizes.embed_dim, scaled=scaled)
+            parts["broadcasting"] = PartCost(own, 0)
         return parts
 
 
-def _own_scores_cost(sizes: StageShape) -> PartCost:
-    """What a vanilla layer has beyond its linear maps: position bias and mixing of maps."""
-    shape = sizes.attention
-    n, m, W, H = shape.num_queries, shape.num_keys, shape.num_windows, sizes.num_heads
-    position = PartCost(shape.position_params, 0)
-    if not shape.head_mixing:
-        return position
-    return position + PartCost(
-        vanilla.head_mixing_params(H), vanilla.head_mixing_macs(n, m, H, num_windows=W)
+def distinct_cells(choices: tuple[LayerChoice, ...]) -> frozenset[GateCell]:
+    """The cells of a stage's layers, each once."""
+    return frozenset(choice.gate for choice in choices if choice.gate is not None)
+
+
+def _mechanism_names(placement: Placement) -> tuple[str, ...]:
+    """Where costs of a placement belong: our mechanisms, and others' where it has them."""
+    known = registry()
+    ours = set(map(id, OURS))
+    branches = {choice.kind for choice in placement.layers}
+    gates = {choice.gate.gate for choice in placement.layers if choice.gate is not None}
+    return (
+        *(
+            b.name
+            for b in known.branches.values()
+            if b.attends and (id(b) in ours or b.letter in branches)
+        ),
+        *(g.name for g in known.gates.values() if id(g) in ours or g.name in gates),
+        "broadcasting",
+        "rest",
     )
 
 
 def _residual_cost(stages: tuple[StageShape, ...], i: int) -> PartCost:
     """The attention residual into stage `i`; none into the first."""
     if i == 0:
-        return _NOTHING
+        return NO_COST
     before, stage = stages[i - 1], stages[i]
     has_bias = i > 1 or before.attention.position_params > 0
     macs = residual.macs(before, stage, has_bias=has_bias)
     return PartCost(residual.params(before, stage), macs)
 
 
-def _last_is_vanilla(choices: tuple[LayerChoice, ...]) -> bool:
-    """Whether the last scores that these layers made are a vanilla layer's."""
-    made_by = [
-        choice.kind
+def bias_is_own(choices: Sequence[LayerChoice]) -> bool:
+    """Whether the last scores that these layers made are their layer's own, not mapped."""
+    biases = [
+        choice.branch.score_bias(choice.options)
         for choice in choices
-        if choice.kind in (Kind.VANILLA, Kind.LESS) and choice.form != "reuse"
+        if SCORES in choice.branch.leaves
     ]
-    return made_by[-1:] == [Kind.VANILLA]
-
-
-def _num_norms(choice: LayerChoice) -> int:
-    return 1 if choice.kind is Kind.NONE else 2
+    return [bias for bias in biases if bias != "kept"][-1:] == ["own"]
 
 
 def _norm_macs(sizes: StageShape, choice: LayerChoice) -> int:
-    norms = _num_norms(choice) * layer_norm_macs(sizes.num_tokens, sizes.embed_dim)
-    if choice.kind in (Kind.VANILLA, Kind.LESS):
-        norms += sizes.attention.context_norm_macs
-    if choice.kind is Kind.VANILLA and sizes.attention.head_mixing:
-        shape = sizes.attention
-        norms += vanilla.head_mixing_norm_macs(
-            shape.num_queries, shape.num_keys, sizes.num_heads, num_windows=shape.num_windows
-        )
-    return norms + sizes.mlp_norm_macs
+    branch = choice.branch
+    norms = branch.num_norms * layer_norm_macs(sizes.num_tokens, sizes.embed_dim)
+    if branch.attends:
+        norms += branch.norm_macs(choice.options, sizes)
+    return norms + (sizes.mlp_norm_macs if branch.feeds_forward else 0)
 
 
 def _block_frame(sizes: StageShape, choice: LayerChoice) -> PartCost:
     """Norms, layer scales and MLP; a layer of kind N has the MLP branch's alone."""
-    D = sizes.embed_dim
-    num_branches = _num_norms(choice)
-    norm_params = 2 * D
-    return PartCost(
-        num_branches * (norm_params + D * sizes.layer_scale) + sizes.mlp_params,
-        num_branches * layer_norm_macs(sizes.num_tokens, D) + sizes.mlp_macs,
+    D, branch = sizes.embed_dim, choice.branch
+    num_branches = branch.attends + branch.feeds_forward
+    frame = PartCost(
+        branch.num_norms * 2 * D + num_branches * D * sizes.layer_scale,
+        branch.num_norms * layer_norm_macs(sizes.num_tokens, D),
     )
-
-
-def _num_dia_cells(choices: tuple[LayerChoice, ...]) -> int:
-    return len({choice.dia for choice in choices} - {None})
+    return frame + PartCost(sizes.mlp_params, sizes.mlp_macs) if branch.feeds_forward else frame

@@ -16,12 +16,15 @@ Shape letters: B batch, D channels, m bottleneck channels, r reduction.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import Colors, Gate
+from sharedattn.mechanisms.options import MechanismOptions
+from sharedattn.shape import StageShape
 
 
 class DIACell(nn.Module):
@@ -57,11 +60,7 @@ class DIACell(nn.Module):
             InputError: the bottleneck would have no channel.
         """
         super().__init__()
-        if reduction > channels:
-            raise InputError(
-                f"`dia_reduction <= embed_dim` must hold, but got dia_reduction={reduction}, "
-                f"embed_dim={channels}; lower the reduction"
-            )
+        _check_bottleneck(channels, reduction)
         bottleneck = channels // reduction
         self.scale = 4.0 if start == "one" else 1.0
         last = _ZeroLinear if start == "one" else nn.Linear
@@ -111,3 +110,52 @@ def params(channels: int, reduction: int) -> int:
 def macs(channels: int, reduction: int) -> int:
     """Multiply-accumulates of one call, of which each gated block makes one: 10 D m."""
     return 10 * channels * (channels // reduction)
+
+
+def _check_bottleneck(channels: int, reduction: int) -> None:
+    if reduction > channels:
+        raise InputError(
+            f"`dia_reduction` is {reduction}, more than `embed_dim`, {channels}, which leaves no "
+            f"channel; the most that fits is dia_reduction={channels}"
+        )
+
+
+class DIA(Gate):
+    """The DIA cell: the state of a group goes from layer to layer."""
+
+    name = "dia"
+    code = "dia"
+    cell_code = "d"
+    title = "DIA unit"
+    rank = 10
+    colors = Colors(fill="#009e73", ink="#ffffff", dark_fill="#009e73", dark_ink="#ffffff")
+    network_options = frozenset({"dia_reduction", "dia_start"})
+
+    def check(self, stage: StageShape, network_options: MechanismOptions) -> None:
+        """Refuse a bottleneck without channels.
+
+        Raises:
+            InputError: a reduction above the stage's width.
+        """
+        _check_bottleneck(stage.embed_dim, network_options.dia_reduction)
+
+    def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> DIACell:
+        """A cell of the stage's width."""
+        reduction, start = network_options.dia_reduction, network_options.dia_start
+        return DIACell(stage.embed_dim, reduction, start)
+
+    def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
+        """One call of the cell; h and c, each (B, D), go on, and h is the gate."""
+        gate_BD, c_BD = cell(mean_BD, carried)
+        return gate_BD, (gate_BD, c_BD)
+
+    def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
+        """`params`."""
+        return params(stage.embed_dim, network_options.dia_reduction)
+
+    def macs(self, stage: StageShape, network_options: MechanismOptions) -> int:
+        """`macs`."""
+        return macs(stage.embed_dim, network_options.dia_reduction)
+
+
+DIA_GATE = DIA()

@@ -15,12 +15,30 @@ Shape letters: B batch, N tokens, D embed_dim, G external heads, K head_dim, S s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sharedattn.mechanisms.external_fit import fit_keys, fit_values
+from sharedattn.mechanisms.interface import (
+    Branch,
+    BranchCall,
+    BranchResult,
+    Colors,
+    FormOption,
+    MapShape,
+    NumberOption,
+    Options,
+    PartCost,
+    VanillaExample,
+)
+from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.mechanisms.scores import sums_dtype
+from sharedattn.shape import StageShape
+
+DEFAULT_SLOTS = 64
 
 
 def double_norm(logits_NS: Tensor) -> Tensor:
@@ -148,3 +166,95 @@ def multi_head_params(embed_dim: int, num_heads: int, slots: int, expansion: int
 def multi_head_macs(num_tokens: int, embed_dim: int, slots: int, expansion: int) -> int:
     """Multiply-accumulates of the multi-head form for one image: 2 c N D^2 + 2 c N S D."""
     return expansion * macs(num_tokens, embed_dim, slots)
+
+
+class External(Branch):
+    """A query, two memories and an output projection of its own, and nothing of the backbone."""
+
+    letter = "E"
+    name = "external"
+    title = "external attention"
+    rank = 10
+    options = (
+        NumberOption(
+            name="slots", key="slots", code="s", default=DEFAULT_SLOTS, title="memory slots"
+        ),
+        FormOption(key="external_form", codes={"mea": ""}, default_name="single"),
+    )
+    colors = Colors(fill="#e69f00", ink="#2b1e00", dark_fill="#e69f00", dark_ink="#2b1e00")
+
+    def used_network_options(self, options: Options) -> frozenset[str]:
+        """The multi-head form is as wide as `external_expansion` says."""
+        return frozenset({"external_expansion"} if _is_multi_head(options) else ())
+
+    def make(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> nn.Module:
+        """The query, memories of the most slots, and the projection."""
+        D, slots = stage.embed_dim, _slots(options)
+        if _is_multi_head(options):
+            c = network_options.external_expansion
+            return MultiHeadExternalAttention(D, slots, stage.num_heads, c)
+        return ExternalAttention(D, slots)
+
+    def can_be_fitted(self, form: Options) -> bool:
+        """The single-head form, whose value memory is a least-squares problem."""
+        return not _is_multi_head(form)
+
+    def fit(
+        self,
+        module: nn.Module,
+        example: VanillaExample,
+        used: Sequence[Options],
+        generator: torch.Generator,
+    ) -> None:
+        """Fit both memories: see `sharedattn.mechanisms.external_fit`."""
+        fit_keys(module, example, generator)
+        fit_values(module, example, [_slots(options) for options in used])
+
+    def run(self, call: BranchCall) -> BranchResult:
+        """Attend to the first slots of the memories."""
+        branch_BND, maps_BGNS = call.module(call.x_BND, _slots(call.options))
+        return BranchResult(branch_BND=branch_BND, maps=maps_BGNS)
+
+    def cost(
+        self,
+        options: Options,
+        stage: StageShape,
+        network_options: MechanismOptions,
+        *,
+        has_bias: bool,
+    ) -> PartCost:
+        """`params` and `macs`, or those of the multi-head form."""
+        N, D, S = stage.num_tokens, stage.embed_dim, _slots(options)
+        if not _is_multi_head(options):
+            return PartCost(params(D, S), macs(N, D, S))
+        c = network_options.external_expansion
+        return PartCost(multi_head_params(D, stage.num_heads, S, c), multi_head_macs(N, D, S, c))
+
+    def map_shape(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> MapShape:
+        """One map of N tokens and S slots, or c H of them in the multi-head form."""
+        is_multi_head = _is_multi_head(options)
+        heads = network_options.external_expansion * stage.num_heads if is_multi_head else 1
+        return MapShape(heads, stage.num_tokens, _slots(options))
+
+    def attention_elements(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> int:
+        """Its maps, and two memories of S D elements (S K in the multi-head form)."""
+        width = stage.head_dim if _is_multi_head(options) else stage.embed_dim
+        maps = self.map_shape(options, stage, network_options)
+        return maps.num_elements + 2 * _slots(options) * width
+
+
+def _slots(options: Options) -> int:
+    return int(dict(options)["slots"])
+
+
+def _is_multi_head(options: Options) -> bool:
+    return dict(options).get("form") == "mea"
+
+
+EXTERNAL = External()

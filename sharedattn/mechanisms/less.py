@@ -25,14 +25,46 @@ Shape letters: B batch, N queries, M keys, D embed_dim, H heads, K head_dim, R r
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import (
+    OUTPUT,
+    SCORES,
+    Branch,
+    BranchCall,
+    BranchResult,
+    Colors,
+    FormOption,
+    MapShape,
+    Options,
+    PartCost,
+)
+from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.mechanisms.scores import Scores, sums_dtype
-from sharedattn.placement import rank_of
+from sharedattn.mechanisms.vanilla import token_map_shape
+from sharedattn.shape import AttentionShape, StageShape
+
+MAX_MAP_PARAMS = 2**21
+"""The most parameters of one map over tokens, 1,448 tokens squared. Psi over the 3,136 tokens of a
+pyramid's first stage has 9.8 M: more than many a backbone."""
+
+
+def rank_of(form: str | None) -> int | None:
+    """R of the form `lowrankR`; None for every other form."""
+    match = re.fullmatch(r"lowrank([1-9]\d{0,5})", form or "")
+    return int(match[1]) if match else None
+
+
+def default_form(sizes: AttentionShape) -> str:
+    """The maps of a layer that names no form: full, but keys alone where a stage reduces them."""
+    return "full" if sizes.num_queries == sizes.num_keys else "keys"
 
 
 class ScoreMaps(nn.Module, ABC):
@@ -143,7 +175,7 @@ def make_maps(form: str, num_queries: int, num_keys: int) -> ScoreMaps:
     """The maps of a form: `full`, `keys`, `lowrankR` or `reuse`.
 
     Args:
-        form: as `LayerChoice.form` has it, the default of the stage in place of None.
+        form: as a layer names it, the default of the stage in place of None.
         num_queries: N, of a window.
         num_keys: M, of a window.
     """
@@ -342,3 +374,111 @@ def paper_map_macs(
     """Multiply-accumulates of both maps on the scores of every head: W H n m (n + m)."""
     n, m, H, W = num_queries, num_keys, num_heads, num_windows
     return W * H * n * m * (n + m)
+
+
+class Less(Branch):
+    """Scores of an earlier layer, mapped, with values and output projection of its own."""
+
+    letter = "L"
+    name = "less"
+    title = "less attention"
+    rank = 30
+    options = (
+        FormOption(
+            key="less_form",
+            codes={"full": "", "keys": "", "lowrank": r"[1-9]\d{0,5}", "reuse": ""},
+        ),
+    )
+    colors = Colors(fill="#56b4e9", ink="#10222e", dark_fill="#56b4e9", dark_ink="#10222e")
+    uses = frozenset({"values"})
+    takes = (SCORES,)
+    leaves = (SCORES, OUTPUT)
+    has_diagonality = True
+
+    def canonical(self, options: Options, stage: StageShape) -> Options:
+        """The form left out where it is the stage's default."""
+        is_default = options == (("form", default_form(stage.attention)),)
+        return () if is_default else options
+
+    def check(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> None:
+        """Refuse maps that do not fit the stage.
+
+        Raises:
+            InputError: a map beyond `MAX_MAP_PARAMS`, or a rank beyond the tokens.
+        """
+        form = form_of(options, stage.attention)
+        n, m = stage.attention.num_queries, stage.attention.num_keys
+        rank = rank_of(form)
+        if rank is not None:
+            if rank > min(n, m):
+                raise InputError(
+                    f"`/{form}` has a higher rank than there are tokens, {n} queries and {m} "
+                    f"keys; the most that fits is /lowrank{min(n, m)}"
+                )
+            return
+        largest = {"full": max(n, m), "keys": m, "reuse": 0}[form]
+        if largest**2 > MAX_MAP_PARAMS:
+            fitting = "/keys" if m**2 <= MAX_MAP_PARAMS else "/lowrank16 or /reuse"
+            raise InputError(
+                f"`/{form}` over {largest:,} tokens has a map of {largest**2:,} parameters "
+                f"({map_params(form, n, m):,} in all), and a map has at most "
+                f"{MAX_MAP_PARAMS:,}; write {fitting}"
+            )
+
+    def make(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> nn.Module:
+        """The maps."""
+        sizes = stage.attention
+        return make_maps(form_of(options, sizes), sizes.num_queries, sizes.num_keys)
+
+    def run(self, call: BranchCall) -> BranchResult:
+        """Attend with mapped scores of the layer before."""
+        assert call.attention is not None
+        scores = call.module(call.carried[SCORES.name])
+        v_BHMK = call.attention.values(call.x_BND)
+        branch_BND, maps = call.attention(scores, v_BHMK, with_maps=call.with_maps)
+        return BranchResult(branch_BND=branch_BND, maps=maps, left={SCORES.name: scores})
+
+    def cost(
+        self,
+        options: Options,
+        stage: StageShape,
+        network_options: MechanismOptions,
+        *,
+        has_bias: bool,
+    ) -> PartCost:
+        """`params` and `macs`, what makes the values' tokens, and the map of a bias."""
+        sizes, D, form = stage.attention, stage.embed_dim, form_of(options, stage.attention)
+        n, m = sizes.num_queries, sizes.num_keys
+        biases = {"qkv_bias": stage.qkv_bias, "proj_bias": stage.proj_bias}
+        return PartCost(
+            params(n, D, num_keys=m, form=form, **biases) + sizes.context_params,
+            macs(n, D, num_keys=m, num_windows=sizes.num_windows, form=form)
+            + sizes.context_macs
+            + (bias_macs(form, n, m, stage.num_heads) if has_bias else 0),
+        )
+
+    def norm_macs(self, options: Options, stage: StageShape) -> int:
+        """Norms of what makes the values' tokens."""
+        return stage.attention.context_norm_macs
+
+    def map_shape(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> MapShape:
+        """W H maps of n queries and m keys."""
+        return token_map_shape(stage)
+
+    def score_bias(self, options: Options) -> Literal["own", "kept", "mapped"]:
+        """Plain reuse keeps the bias; maps map it."""
+        return "kept" if dict(options).get("form") == "reuse" else "mapped"
+
+
+def form_of(options: Options, sizes: AttentionShape) -> str:
+    """The maps of a layer with these options, the default said by name."""
+    return str(dict(options).get("form") or default_form(sizes))
+
+
+LESS = Less()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharedattn.mechanisms.scores import Scores
-from sharedattn.placement.shape import StageShape
+from sharedattn.shape import StageShape
 
 
 class AttentionResidual(nn.Module):

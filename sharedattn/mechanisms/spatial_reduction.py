@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.scores import Scores
 from sharedattn.mechanisms.vanilla import ScoredAttention, last_rows, linear_rows
-from sharedattn.placement import Kind, LayerEnvelope
-from sharedattn.placement.shape import AttentionShape, StageShape, layer_norm_macs
+from sharedattn.shape import AttentionShape, layer_norm_macs
 
 
 class SpatialReductionAttention(ScoredAttention):
@@ -92,21 +91,6 @@ class SpatialReductionAttention(ScoredAttention):
         x_BDYX = x_BND.transpose(1, 2).reshape(B, D, *self.grid)
         out_BMD: Tensor = self.norm(self.sr(x_BDYX).flatten(2).transpose(1, 2))
         return out_BMD
-
-
-def spatial_reduction_attention(
-    attention: Any, position: LayerEnvelope, stage: StageShape, *, fused: bool
-) -> SpatialReductionAttention | None:
-    """What serves vanilla and less attention at a position; None where it has neither."""
-    if not position.attends_to_tokens:
-        return None
-    return SpatialReductionAttention(
-        attention,
-        stage.num_heads,
-        stage.grid,
-        own_scores=Kind.VANILLA in position.kinds,
-        fused=fused,
-    )
 
 
 def reduction_ratio(attention: Any) -> int:

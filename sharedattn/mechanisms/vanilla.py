@@ -14,7 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sharedattn.mechanisms.interface import (
+    OUTPUT,
+    SCORES,
+    Branch,
+    BranchCall,
+    BranchResult,
+    Colors,
+    MapShape,
+    Options,
+    PartCost,
+)
+from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.mechanisms.scores import Scores, attend
+from sharedattn.shape import StageShape
 
 
 class ScoredAttention(nn.Module, ABC):
@@ -138,7 +151,7 @@ def last_rows(joint: nn.Linear) -> nn.Linear:
 def linear_rows(joint: nn.Module, x_BND: Tensor) -> Tensor:
     """What the last D rows of a joint map give, its values, (B, N, D)."""
     if not isinstance(joint, nn.Linear):
-        # Parameters of its own for each part (attention/joint.py): this one's alone are used.
+        # Parameters of its own for each part (mechanisms/joint.py): this one's alone are used.
         last_BND: Tensor = joint.last(x_BND)  # type: ignore[operator]
         return last_BND
     D = joint.in_features
@@ -201,3 +214,78 @@ def head_mixing_macs(
     """Multiply-accumulates of mixing maps over heads, for one image: W n m (H^2 + 2 H)."""
     n, m, H, W = num_queries, num_keys, num_heads, num_windows
     return W * n * m * H**2 + head_mixing_norm_macs(n, m, H, num_windows=W)
+
+
+class Vanilla(Branch):
+    """The backbone's own attention; what it queries and keys serves later layers."""
+
+    letter = "V"
+    name = "vanilla"
+    title = "vanilla attention"
+    rank = 20
+    colors = Colors(fill="#0072b2", ink="#ffffff", dark_fill="#2e8fca", dark_ink="#ffffff")
+    uses = frozenset({"scores", "values"})
+    leaves = (SCORES, OUTPUT)
+    adds_residual = True
+
+    def run(self, call: BranchCall) -> BranchResult:
+        """Attend with scores of its own, the attention residual added."""
+        assert call.attention is not None
+        scores, v_BHMK = call.attention.scores_and_values(call.x_BND)
+        if call.residual is not None:
+            scores = scores.plus(call.residual)
+        branch_BND, maps = call.attention.attend_own(scores, v_BHMK, with_maps=call.with_maps)
+        return BranchResult(branch_BND=branch_BND, maps=maps, left={SCORES.name: scores})
+
+    def cost(
+        self,
+        options: Options,
+        stage: StageShape,
+        network_options: MechanismOptions,
+        *,
+        has_bias: bool,
+    ) -> PartCost:
+        """`params` and `macs`, what makes the keys' tokens, position bias, mixing of maps."""
+        sizes, D = stage.attention, stage.embed_dim
+        n, m, W = sizes.num_queries, sizes.num_keys, sizes.num_windows
+        own = PartCost(
+            params(D, qkv_bias=stage.qkv_bias, proj_bias=stage.proj_bias)
+            + sizes.context_params
+            + sizes.position_params,
+            macs(n, D, num_keys=m, num_windows=W) + sizes.context_macs,
+        )
+        if not sizes.head_mixing:
+            return own
+        H = stage.num_heads
+        return own + PartCost(head_mixing_params(H), head_mixing_macs(n, m, H, num_windows=W))
+
+    def norm_macs(self, options: Options, stage: StageShape) -> int:
+        """Norms of what makes the keys' tokens, and of the mixing of maps."""
+        sizes = stage.attention
+        if not sizes.head_mixing:
+            return sizes.context_norm_macs
+        mixing = head_mixing_norm_macs(
+            sizes.num_queries, sizes.num_keys, stage.num_heads, num_windows=sizes.num_windows
+        )
+        return sizes.context_norm_macs + mixing
+
+    def map_shape(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> MapShape:
+        """W H maps of n queries and m keys."""
+        return token_map_shape(stage)
+
+    def attention_elements(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> int:
+        """Its maps, twice where it mixes them over heads."""
+        return token_map_shape(stage).num_elements * (1 + stage.attention.head_mixing)
+
+
+def token_map_shape(stage: StageShape) -> MapShape:
+    """The maps of attention between a stage's tokens: W H maps of n queries and m keys."""
+    sizes = stage.attention
+    return MapShape(sizes.num_windows * stage.num_heads, sizes.num_queries, sizes.num_keys)
+
+
+VANILLA = Vanilla()

@@ -7,7 +7,6 @@ Shape letters: B batch, N tokens, D embed_dim, H heads, S slots, M keys.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
@@ -18,25 +17,22 @@ from sharedattn.mechanisms.broadcasting import (
     ScaledContextBroadcasting,
     token_mean,
 )
-from sharedattn.mechanisms.external import ExternalAttention, MultiHeadExternalAttention
-from sharedattn.mechanisms.less import ScoreMaps, make_maps
+from sharedattn.mechanisms.interface import OUTPUT, Branch, BranchCall, BranchResult, Options
+from sharedattn.mechanisms.registry import gate_of
 from sharedattn.mechanisms.vanilla import ScoredAttention
 from sharedattn.networks.state import Recorder, StartedLayer, State
-from sharedattn.placement import Kind, LayerChoice, LayerEnvelope, MechanismOptions
-from sharedattn.placement.shape import StageShape
-
-# Norms that a supernet may have in the place of `norm1`.
-_OWN_NORMS = {Kind.LESS: "norm1_less", Kind.EXTERNAL: "norm1_external"}
+from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
+from sharedattn.shape import StageShape
 
 
 class Block(nn.Module):
     """A pre-norm transformer block that can do everything its layer position asks for.
 
-    The attention branch is vanilla, less, external, or absent. The MLP's branch goes through
-    fc2, context broadcasting, the DIA gate, layer scale and stochastic depth, in this order, so
-    the DIA state follows the undropped branch. `norm2` and the MLP serve every choice; `norm1`
-    serves every kind of attention, unless `separate_norms` says otherwise; values and output
-    projection serve vanilla and less.
+    The attention branch is that of the layer's kind, or absent. The MLP's branch goes through fc2,
+    context broadcasting, the gate, layer scale and stochastic depth, in this order, so that what
+    a gate hands on follows the undropped branch. `norm2` and the MLP serve every choice; `norm1`
+    serves every kind of attention, unless `separate_norms` says otherwise; the backbone's own
+    attention serves every kind that uses any of it.
     """
 
     def __init__(
@@ -59,48 +55,39 @@ class Block(nn.Module):
             options: forms of the mechanisms.
         """
         super().__init__()
-        D, H = stage.embed_dim, stage.num_heads
         self.num_left_out = 0 if options.class_token_in_mean else stage.num_prefix_tokens
-        has_attention = bool(position.kinds - {Kind.NONE})
-        if has_attention:
+        self.stage = stage
+        if position.reads_tokens:
             self.norm1 = block.norm1
         if attention is not None:
             self.attn = attention
-        sizes = stage.attention
-        self.default_less_form = sizes.default_form
-        for form in position.forms_of(Kind.LESS):
-            maps = make_maps(form or sizes.default_form, sizes.num_queries, sizes.num_keys)
-            self.add_module(_module_name("less", form), maps)
-        for form in position.forms_of(Kind.EXTERNAL):
-            self.add_module(
-                _module_name("external", form),
-                ExternalAttention(D, position.max_slots)
-                if form is None
-                else MultiHeadExternalAttention(
-                    D, position.max_slots, H, options.external_expansion
-                ),
-            )
-        if has_attention:
+        for branch, form, whole in position.forms():
+            module = branch.make(whole, stage, options)
+            if module is not None:
+                self.add_module(_module_name(branch, form), module)
+        if position.attends:
             self.ls1 = getattr(block, "ls1", nn.Identity())
             self.drop_path1 = _drop_path(block, "drop_path1")
-        self.norm2 = block.norm2
-        self.mlp = block.mlp
+        if position.feeds_forward:
+            self.norm2 = block.norm2
+            self.mlp = block.mlp
         if position.cb:
             self.broadcasting = (
                 ContextBroadcasting()
                 if options.broadcasting_form == "plain"
-                else ScaledContextBroadcasting(D)
+                else ScaledContextBroadcasting(stage.embed_dim)
             )
-        self.ls2 = getattr(block, "ls2", nn.Identity())
-        self.drop_path2 = _drop_path(block, "drop_path2")
+        if position.feeds_forward:
+            self.ls2 = getattr(block, "ls2", nn.Identity())
+            self.drop_path2 = _drop_path(block, "drop_path2")
 
     def forward(
         self,
         x_BND: Tensor,
         state: State,
         choice: LayerChoice,
-        group: int,
-        dia_cell: nn.Module | None,
+        index: int,
+        cell: nn.Module | None,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
         """One layer: `start` and `complete`.
@@ -109,89 +96,112 @@ class Block(nn.Module):
             x_BND: (B, N, D).
             state: from the layer before.
             choice: what the layer does.
-            group: which layers it shares scores with.
-            dia_cell: the cell that `choice.dia` names; None without one.
+            index: of the layer in its stage.
+            cell: what `choice.gate` names; None without one.
             recorder: takes the attention maps and the gate.
 
         Returns:
             Tokens (B, N, D) and the state for the next layer.
         """
-        started = self.start(x_BND, state, choice, group, recorder)
-        return self.complete(started, choice, dia_cell, recorder)
+        started = self.start(x_BND, state, choice, index, recorder)
+        return self.complete(started, choice, cell, recorder)
 
     def start(
-        self, x_BND: Tensor, state: State, choice: LayerChoice, group: int, recorder: Recorder
+        self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
     ) -> StartedLayer:
-        """The layer as far as its CB and DIA do not matter; arguments as `forward` has them."""
-        maps = None
-        if choice.kind is not Kind.NONE:
-            normed_BND = self.norm_of(choice.kind)(x_BND)
-            branch_BND, maps, state = self._attend(
-                normed_BND, state, choice, group, recorder.wants_maps(choice.kind)
+        """The layer as far as its CB and gate do not matter; arguments as `forward` has them."""
+        branch, maps, last_BND = choice.branch, None, None
+        if branch.attends:
+            found = self._attend(x_BND, state, choice, index, recorder)
+            maps, last_BND = found.maps, found.branch_BND
+            left = {**found.left, OUTPUT.name: found.branch_BND}
+            state = state.with_values(
+                {
+                    (channel.name, channel.group(self.stage.attention, index)): left[channel.name]
+                    for channel in branch.leaves
+                }
             )
-            x_BND = x_BND + self.drop_path1(self.ls1(branch_BND))
-        return StartedLayer(x_BND, self.feed_forward(self.norm2(x_BND)), state, maps)
+            if branch.feeds_forward:
+                x_BND = x_BND + self.drop_path1(self.ls1(last_BND))
+        if branch.feeds_forward:
+            last_BND = self.feed_forward(self.norm2(x_BND))
+        return StartedLayer(x_BND, last_BND, state, maps)
 
-    def separate_norms(self, kinds: Collection[Kind]) -> None:
-        """Give less and external attention norms of their own, which begin as copies.
+    def separate_norms(self, position: LayerEnvelope) -> None:
+        """Give every kind but the backbone's own attention a norm of its own, at first a copy.
 
         Args:
-            kinds: those that the layer position may have.
+            position: what the layer may be.
         """
-        for kind, name in _OWN_NORMS.items():
-            if kind in kinds:
-                self.add_module(name, deepcopy(self.norm1))
+        for branch in position.kinds:
+            if branch.reads_tokens and "scores" not in branch.uses:
+                self.add_module(_norm_name(branch), deepcopy(self.norm1))
 
-    def norm_of(self, kind: Kind) -> nn.Module:
-        """The norm before the attention of a kind, which is not none."""
-        norm: nn.Module = getattr(self, _OWN_NORMS.get(kind, "norm1"), self.norm1)
+    def norm_of(self, branch: Branch) -> nn.Module:
+        """The norm before a branch that reads tokens."""
+        norm: nn.Module = getattr(self, _norm_name(branch), self.norm1)
         return norm
 
     def complete(
         self,
         started: StartedLayer,
         choice: LayerChoice,
-        dia_cell: nn.Module | None,
+        cell: nn.Module | None,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
         """The rest of a layer that `start` began; arguments and result as `forward` has them."""
-        branch_BND, state, gate_BD = started.branch, started.state, None
+        branch, branch_BND, state, gate_BD = choice.branch, started.branch, started.state, None
+        if branch_BND is None:
+            recorder.add(branch, started.maps, None)
+            return started.tokens, state
         if choice.cb:
             branch_BND = self.broadcasting(branch_BND, self.num_left_out)
-        if choice.dia is not None and dia_cell is not None:
+        if choice.gate is not None and cell is not None:
             mean_BD = token_mean(branch_BND, self.num_left_out).squeeze(1)
-            gate_BD, c_BD = dia_cell(mean_BD, state.dia.get(choice.dia))
-            state = state.with_dia(choice.dia, (gate_BD, c_BD))
+            gate = gate_of(choice.gate.gate)
+            gate_BD, left = gate.run(cell, mean_BD, state.values.get(choice.gate))
+            if left is not None:
+                state = state.with_values({choice.gate: left})
             branch_BND = branch_BND * gate_BD.unsqueeze(1)
-        recorder.add(choice.kind, started.maps, gate_BD)
-        return started.tokens + self.drop_path2(self.ls2(branch_BND)), state
+        recorder.add(branch, started.maps, gate_BD)
+        if branch.feeds_forward:
+            return started.tokens + self.drop_path2(self.ls2(branch_BND)), state
+        return started.tokens + self.drop_path1(self.ls1(branch_BND)), state
 
     def feed_forward(self, x_BND: Tensor) -> Tensor:
         """The MLP of normed tokens (B, N, D)."""
         out_BND: Tensor = self.mlp(x_BND)
         return out_BND
 
+    def module_of(self, branch: Branch, form: Options) -> nn.Module | None:
+        """What serves a form of a branch here; None: it has no module of its own."""
+        module: nn.Module | None = getattr(self, _module_name(branch, form), None)
+        return module
+
     def _attend(
-        self, x_BND: Tensor, state: State, choice: LayerChoice, group: int, with_maps: bool
-    ) -> tuple[Tensor, Tensor | None, State]:
-        """The attention branch of normed tokens, its maps where wanted, and the state."""
-        if choice.kind is Kind.EXTERNAL:
-            external = getattr(self, _module_name("external", choice.form))
-            branch_BND, maps_BGNS = external(x_BND, choice.slots)
-            return branch_BND, maps_BGNS, state
-        if choice.kind is Kind.VANILLA:
-            scores, v_BHMK = self.attn.scores_and_values(x_BND)
-            if state.residual is not None:
-                scores = scores.plus(state.residual)
-            branch_BND, maps_BHNM = self.attn.attend_own(scores, v_BHMK, with_maps=with_maps)
-        else:
-            # The default may be said by name: the form is one, and so are its weights.
-            form = None if choice.form == self.default_less_form else choice.form
-            maps: ScoreMaps = getattr(self, _module_name("less", form))
-            scores = maps(state.scores[group])
-            v_BHMK = self.attn.values(x_BND)
-            branch_BND, maps_BHNM = self.attn(scores, v_BHMK, with_maps=with_maps)
-        return branch_BND, maps_BHNM, state.with_scores(group, scores)
+        self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
+    ) -> BranchResult:
+        """The attention branch of tokens."""
+        branch = choice.branch
+        if branch.reads_tokens:
+            x_BND = self.norm_of(branch)(x_BND)
+        carried = {
+            channel.name: state.values[channel.name, channel.group(self.stage.attention, index)]
+            for channel in branch.takes
+        }
+        return branch.run(
+            BranchCall(
+                x_BND=x_BND,
+                module=self.module_of(
+                    branch, branch.canonical(branch.form_of(choice.options), self.stage)
+                ),
+                attention=getattr(self, "attn", None),
+                options=choice.options,
+                carried=carried,
+                residual=state.residual if branch.adds_residual else None,
+                with_maps=recorder.wants_maps(branch),
+            )
+        )
 
 
 class GridBlock(Block):
@@ -219,9 +229,14 @@ class GridBlock(Block):
         return out_BND
 
 
-def _module_name(mechanism: str, form: str | None) -> str:
-    """What a block calls the module of a form; the default form has the mechanism's own name."""
-    return mechanism if form is None else f"{mechanism}_{form}"
+def _module_name(branch: Branch, form: Options) -> str:
+    """What a block calls the module of a form; the default form has the branch's own name."""
+    return "_".join((branch.name, *(str(value) for _, value in form)))
+
+
+def _norm_name(branch: Branch) -> str:
+    """What a block calls the norm of a branch, where a supernet has it apart from `norm1`."""
+    return f"norm1_{branch.name}"
 
 
 def _drop_path(block: Any, name: str) -> nn.Module:

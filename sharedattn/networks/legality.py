@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 from sharedattn.errors import InputError
-from sharedattn.mechanisms.less import map_params
+from sharedattn.mechanisms.interface import SCORES, Channel
+from sharedattn.mechanisms.registry import gate_of
 from sharedattn.mechanisms.residual import pooling_ratios
-from sharedattn.placement import Envelope, Kind, LayerChoice, MechanismOptions, Placement, rank_of
-from sharedattn.placement.shape import AttentionShape, BackboneShape, StageShape
-
-MAX_MAP_PARAMS = 2**21
-"""The most parameters of one map over tokens, 1,448 tokens squared. Psi over the 3,136 tokens of a
-pyramid's first stage has 9.8 M: more than many a backbone."""
-
+from sharedattn.networks.state import Held, Key
+from sharedattn.placement import (
+    Envelope,
+    LayerChoice,
+    MechanismOptions,
+    Placement,
+    makers_of,
+)
+from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 MAX_EXTERNAL_EXPANSION = 10**6
 """The most that the multi-head form of external attention may widen its query by."""
@@ -33,20 +37,20 @@ def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
     """
     if options.external_expansion > MAX_EXTERNAL_EXPANSION:
         raise InputError(
-            f"`external_expansion <= {MAX_EXTERNAL_EXPANSION:,}` must hold, but got "
-            f"external_expansion={options.external_expansion}"
+            f"`external_expansion` is {options.external_expansion}, and at most "
+            f"{MAX_EXTERNAL_EXPANSION:,}"
         )
     if not options.class_token_in_mean and not any(s.num_prefix_tokens for s in shape.stages):
         raise InputError(
-            "`class_token_in_mean concerns backbones with prefix tokens` must hold, but got "
-            "class_token_in_mean=false on a backbone without them; leave it out"
+            "`class_token_in_mean` is false on a backbone without prefix tokens, which it is "
+            "about; leave it out"
         )
     if options.handover != "equal_shift" and not any(
         stage.attention.score_groups for stage in shape.stages
     ):
         raise InputError(
-            f"`handover concerns backbones with shifted windows` must hold, but got "
-            f"handover={options.handover} on a backbone without them; leave it out"
+            f"`handover` is {options.handover} on a backbone without shifted windows, which it "
+            f"is about; leave it out"
         )
     if options.attention_residual:
         try:
@@ -56,8 +60,8 @@ def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
                 pooling_ratios(before, stage)
         except ValueError as error:
             raise InputError(
-                f"`attention_residual pools scores from stage to stage` must hold, but {error}; "
-                f"leave it out, or choose an image size whose grids divide"
+                f"`attention_residual` pools scores from stage to stage, but {error}; leave it "
+                f"out, or choose an image size whose grids divide"
             ) from error
 
 
@@ -71,44 +75,43 @@ def used_options(
         options: forms of the mechanisms.
         placement: one that the backbone can carry under these options.
     """
-    layers, default = placement.layers, MechanismOptions()
-    with_means = [
-        any(choice.cb or choice.dia is not None for choice in choices) and stage.num_prefix_tokens
-        for stage, choices in zip(shape.stages, placement.stages, strict=True)
-    ]
-    taken_alike = all(
-        _score_sources(stage.attention, choices)
-        == _score_sources(replace(stage.attention, score_groups=()), choices)
-        for stage, choices in zip(shape.stages, placement.stages, strict=True)
-    )
-    unused = {
-        "external_expansion": not any(choice.form == "mea" for choice in layers),
-        "broadcasting_form": not any(choice.cb for choice in layers),
-        "dia_reduction": all(choice.dia is None for choice in layers),
-        "dia_start": all(choice.dia is None for choice in layers),
-        "class_token_in_mean": not any(with_means),
-        "handover": taken_alike,
-    }
-    return replace(options, **{key: getattr(default, key) for key in unused if unused[key]})
+    used = {"attention_residual"}
+    for stage, choices in zip(shape.stages, placement.stages, strict=True):
+        for choice in choices:
+            used |= choice.branch.used_network_options(choice.options)
+            if choice.gate is not None:
+                used |= gate_of(choice.gate.gate).network_options
+            if choice.cb:
+                used.add("broadcasting_form")
+            if (choice.cb or choice.gate is not None) and stage.num_prefix_tokens:
+                used.add("class_token_in_mean")
+        alike = replace(stage.attention, score_groups=())
+        if _sources(stage.attention, choices) != _sources(alike, choices):
+            used.add("handover")
+    default = MechanismOptions()
+    unused = [f.name for f in fields(options) if f.name not in used]
+    return replace(options, **{name: getattr(default, name) for name in unused})
 
 
-def _score_sources(
+def _sources(
     sizes: AttentionShape, choices: tuple[LayerChoice, ...]
-) -> tuple[int | None, ...]:
-    """Per layer of a stage, the layer whose scores it takes; None: it is not less attention."""
-    last: dict[int, int] = {}
-    sources: list[int | None] = []
+) -> list[tuple[int, str, int]]:
+    """Per layer and channel that it takes, the layer that it takes from."""
+    last: dict[Key, int] = {}
+    sources = []
     for j, choice in enumerate(choices):
-        group = sizes.score_group(j)
-        # Without scores to take, the source is a layer that cannot be.
-        sources.append(last.get(group, -1) if choice.kind is Kind.LESS else None)
-        if choice.kind in (Kind.VANILLA, Kind.LESS):
-            last[group] = j
-    return tuple(sources)
+        branch = choice.branch
+        for channel in branch.takes:
+            # Without anything to take, the source is a layer that cannot be.
+            key = channel.name, channel.group(sizes, j)
+            sources.append((j, channel.name, last.get(key, -1)))
+        for channel in branch.leaves:
+            last[channel.name, channel.group(sizes, j)] = j
+    return sources
 
 
 def canonical_placement(shape: BackboneShape, placement: Placement) -> Placement:
-    """The placement with a less layer's form left out where it is its stage's default.
+    """The placement without what is a stage's default anyway, such as a form said by name.
 
     Args:
         shape: the backbone's sizes, with as many stages as the placement.
@@ -123,7 +126,7 @@ def canonical_placement(shape: BackboneShape, placement: Placement) -> Placement
 
 
 def canonical_envelope(shape: BackboneShape, envelope: Envelope) -> Envelope:
-    """The envelope with a less layer's form left out where it is its stage's default.
+    """The envelope without what is a stage's default anyway.
 
     A form said by name and left out is then one form, with one set of weights.
 
@@ -136,9 +139,9 @@ def canonical_envelope(shape: BackboneShape, envelope: Envelope) -> Envelope:
             tuple(
                 replace(
                     position,
-                    forms=frozenset(
-                        (kind, None if form == stage.attention.default_form else form)
-                        for kind, form in position.forms
+                    branches=frozenset(
+                        (branch.letter, branch.canonical(form, stage))
+                        for branch, form, _ in position.forms()
                     ),
                 )
                 for position in positions
@@ -149,95 +152,74 @@ def canonical_envelope(shape: BackboneShape, envelope: Envelope) -> Envelope:
 
 
 def canonical_choice(stage: StageShape, choice: LayerChoice) -> LayerChoice:
-    """The choice with a less layer's form left out where it is its stage's default."""
-    if choice.kind is Kind.LESS and choice.form == stage.attention.default_form:
-        return replace(choice, form=None)
-    return choice
-
-
-def map_form(stage: StageShape, choice: LayerChoice) -> str:
-    """The maps of a less layer, the default said by name."""
-    return choice.form or stage.attention.default_form
+    """The choice without what is its stage's default anyway."""
+    options = choice.branch.canonical(choice.options, stage)
+    return choice if options == choice.options else replace(choice, options=options)
 
 
 def check_placement(shape: BackboneShape, options: MechanismOptions, placement: Placement) -> None:
     """Refuse a placement that a backbone cannot carry, though it has the stages and layers.
 
     Raises:
-        InputError: a less layer whose group has no scores yet, or maps that are too large; a
-            stage without V under the attention residual; a DIA unit without a channel between.
-            Names the layer or stage, and what fits.
+        InputError: a layer whose group has nothing yet that it could take; a branch, such as maps
+            that are too large, or a gate that does not fit its stage; a stage without a layer
+            that takes the attention residual. Names the layer or stage, and what fits.
     """
     for i, (stage, choices) in enumerate(zip(shape.stages, placement.stages, strict=True)):
-        have_scores: set[int] = set()
+        left: set[Key] = set()
         for j, choice in enumerate(choices):
-            group = stage.attention.score_group(j)
-            if choice.kind is Kind.VANILLA:
-                have_scores.add(group)
-            if choice.kind is not Kind.LESS:
-                continue
-            if group not in have_scores:
-                raise InputError(
-                    f"`a less-attention layer reuses the scores of a layer of equal shift before "
-                    f"it in its stage` must hold, but layer {j + 1} of stage {i + 1} of "
-                    f"{str(placement)!r} has none; make it a V, or take the previous layer's "
-                    f"with handover=previous"
-                )
+            where = f"layer {j + 1} of stage {i + 1} of {str(placement)!r}"
+            for channel in choice.branch.takes:
+                if (channel.name, channel.group(stage.attention, j)) not in left:
+                    raise InputError(_nothing_to_take(where, channel))
+            left |= left_keys(stage.attention, choice, j)
             try:
-                check_maps(stage, choice)
+                check_choice(stage, options, choice)
             except InputError as error:
-                raise InputError(
-                    f"layer {j + 1} of stage {i + 1} of {str(placement)!r}: {error}"
-                ) from error
-        if options.attention_residual and Kind.VANILLA not in {c.kind for c in choices}:
+                raise InputError(f"{where}: {error}") from error
+        if options.attention_residual and not any(c.branch.adds_residual for c in choices):
             raise InputError(
-                f"`with attention_residual each stage has a V` must hold, but stage {i + 1} of "
-                f"{str(placement)!r} has none; add one"
+                f"stage {i + 1} of {str(placement)!r} has no V, which `attention_residual` adds "
+                f"the scores of the stage before to; put one there"
             )
-        if any(choice.dia is not None for choice in choices):
-            try:
-                check_dia(stage, options)
-            except InputError as error:
-                raise InputError(f"stage {i + 1} of {str(placement)!r}: {error}") from error
 
 
-def check_dia(stage: StageShape, options: MechanismOptions) -> None:
-    """Refuse a stage's DIA units where nothing is left of their bottleneck.
+def _nothing_to_take(where: str, channel: Channel) -> str:
+    return (
+        f"{where} reuses the {channel.name} of a layer of equal shift before it in its stage, and "
+        f"there is none; make it {' or '.join(makers_of(channel))}, or take the previous layer's "
+        f"with handover=previous"
+    )
+
+
+def taken_keys(sizes: AttentionShape, choice: LayerChoice, index: int) -> frozenset[Key]:
+    """Where a layer of a stage takes what an earlier one left."""
+    return frozenset(
+        (channel.name, channel.group(sizes, index)) for channel in choice.branch.takes
+    )
+
+
+def left_keys(sizes: AttentionShape, choice: LayerChoice, index: int) -> frozenset[Key]:
+    """Where a layer of a stage leaves something for later ones."""
+    return frozenset(
+        (channel.name, channel.group(sizes, index)) for channel in choice.branch.leaves
+    )
+
+
+def check_choice(stage: StageShape, options: MechanismOptions, choice: LayerChoice) -> None:
+    """Refuse a layer whose branch or gate does not fit its stage.
 
     Raises:
-        InputError: a reduction above the stage's width. Names the most that fits.
+        InputError: says what does not fit, and what does.
     """
-    if options.dia_reduction > stage.embed_dim:
+    branch = choice.branch
+    branch.check(choice.options, stage, options)
+    if choice.gate is not None:
+        gate_of(choice.gate.gate).check(stage, options)
+    if not (branch.attends or branch.feeds_forward) and (choice.cb or choice.gate is not None):
         raise InputError(
-            f"`dia_reduction <= embed_dim` must hold, but got "
-            f"dia_reduction={options.dia_reduction} where embed_dim={stage.embed_dim}; the most "
-            f"that fits is dia_reduction={stage.embed_dim}"
-        )
-
-
-def check_maps(stage: StageShape, choice: LayerChoice) -> None:
-    """Refuse a less layer whose maps do not fit its stage.
-
-    Raises:
-        InputError: a map beyond `MAX_MAP_PARAMS`, or a rank beyond the tokens.
-    """
-    form = map_form(stage, choice)
-    n, m = stage.attention.num_queries, stage.attention.num_keys
-    rank = rank_of(form)
-    if rank is not None:
-        if rank > min(n, m):
-            raise InputError(
-                f"`rank <= tokens` must hold, but got /{form} on {n} queries and {m} keys; the "
-                f"most that fits is /lowrank{min(n, m)}"
-            )
-        return
-    largest = {"full": max(n, m), "keys": m, "reuse": 0}[form]
-    if largest**2 > MAX_MAP_PARAMS:
-        fitting = "/keys" if m**2 <= MAX_MAP_PARAMS else "/lowrank16 or /reuse"
-        raise InputError(
-            f"`a map has at most {MAX_MAP_PARAMS:,} parameters` must hold, but /{form} over "
-            f"{largest:,} tokens has {largest**2:,} ({map_params(form, n, m):,} in all); write "
-            f"{fitting}"
+            f"{choice} has context broadcasting or a gate, and {branch.title} leaves no branch "
+            f"that could have them; drop them"
         )
 
 
@@ -253,22 +235,23 @@ def check_diagonality(shape: BackboneShape, envelope: Envelope) -> None:
     """
     for i, (stage, positions) in enumerate(zip(shape.stages, envelope.stages, strict=True)):
         n, m = stage.attention.num_queries, stage.attention.num_keys
-        if n != m and any(Kind.LESS in position.kinds for position in positions):
+        kinds = {b.letter for p in positions for b in p.kinds if b.has_diagonality}
+        if n != m and kinds:
             raise InputError(
-                f"`the diagonality term is of maps with a diagonal, with as many keys as queries` "
-                f"must hold, but less attention in stage {i + 1} has {n} queries and {m} keys; "
-                f"train with diagonality_weight=0, or without L there"
+                f"`diagonality_weight` concerns maps with as many keys as queries, and "
+                f"{' and '.join(sorted(kinds))} in stage {i + 1} has {n} queries and {m} keys; "
+                f"train with diagonality_weight=0, or without it there"
             )
 
 
-def held_groups(
-    sizes: AttentionShape, choices: tuple[LayerChoice, ...], index: int, *, handed_on: bool
-) -> frozenset[int]:
-    """Groups of a stage's layers whose scores are held after layer `index`.
+def held_after(
+    sizes: AttentionShape, choices: Sequence[LayerChoice], index: int, *, handed_on: bool
+) -> Held:
+    """What of the state after layer `index` of a stage later layers take.
 
-    A group's scores are held where its next layer that attends to tokens is less attention: in a
-    valid placement they have been made by then. Without such a layer they are held where the next
-    stage takes them.
+    What a layer left in a channel is held where the next layer of its group that touches the
+    channel takes it: in a valid placement it has been made by then. Scores that no layer touches
+    any more are held where the next stage takes them.
 
     Args:
         sizes: of the stage's attention.
@@ -276,34 +259,20 @@ def held_groups(
         index: of a layer.
         handed_on: whether the next stage takes the stage's last scores.
     """
-    attends = (Kind.VANILLA, Kind.LESS)
-    next_kind: dict[int, Kind] = {}
+    next_takes: dict[Key, bool] = {}
+    cells: set[Key] = set()
     for j in range(index + 1, len(choices)):
-        if choices[j].kind in attends:
-            next_kind.setdefault(sizes.score_group(j), choices[j].kind)
-    held = {group for group, kind in next_kind.items() if kind is Kind.LESS}
-    if handed_on and not next_kind:
-        held |= {
-            sizes.score_group(j) for j, c in enumerate(choices[: index + 1]) if c.kind in attends
-        }
-    return frozenset(held)
-
-
-def held_residual(choices: tuple[LayerChoice, ...], index: int) -> bool:
-    """Whether a stage's attention residual is held after layer `index`: a later V adds it.
-
-    Args:
-        choices: the stage's layers.
-        index: of a layer.
-    """
-    return any(choice.kind is Kind.VANILLA for choice in choices[index + 1 :])
-
-
-def held_cells(choices: tuple[LayerChoice, ...], index: int) -> frozenset[int]:
-    """DIA cells whose h and c are held after layer `index`: later layers of the stage call them.
-
-    Args:
-        choices: the stage's layers.
-        index: of a layer.
-    """
-    return frozenset(choice.dia for choice in choices[index + 1 :] if choice.dia is not None)
+        branch = choices[j].branch
+        for channel in branch.takes:
+            next_takes.setdefault((channel.name, channel.group(sizes, j)), True)
+        for key in left_keys(sizes, choices[j], j):
+            next_takes.setdefault(key, False)
+        gate = choices[j].gate
+        if gate is not None:
+            cells.add(gate)
+    held = {key for key, takes in next_takes.items() if takes}
+    if handed_on and not any(name == SCORES.name for name, _ in next_takes):
+        made = [left_keys(sizes, choice, j) for j, choice in enumerate(choices[: index + 1])]
+        held |= {key for keys in made for key in keys if key[0] == SCORES.name}
+    residual = any(choice.branch.adds_residual for choice in choices[index + 1 :])
+    return Held(frozenset(held | cells), residual)

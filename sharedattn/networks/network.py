@@ -5,7 +5,7 @@ has what that placement needs. The placement is an argument of `forward`, and wh
 to the next is a value, `State`; nothing about a run is stored on modules. A forward pass is
 therefore re-entrant, and can be resumed after any layer: `begin`, `run_layer` for each layer,
 `finish`. A layer itself can be resumed once: `enter` where it is the first of a later stage, then
-`start_layer`, which placements share that differ in CB or DIA there, and `complete_layer`.
+`start_layer`, which placements share that differ in CB or gate there, and `complete_layer`.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, S slots, C channels,
 Y x X grid.
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sharedattn.errors import InputError
-from sharedattn.mechanisms.dia import DIACell
+from sharedattn.mechanisms.interface import SCORES
+from sharedattn.mechanisms.registry import registry
 from sharedattn.mechanisms.residual import AttentionResidual
 from sharedattn.networks.batch_norms import in_place_of, statistics_of
 from sharedattn.networks.block import Block
@@ -31,13 +32,11 @@ from sharedattn.networks.legality import (
     canonical_placement,
     check_diagonality,
     check_placement,
-    held_cells,
-    held_groups,
-    held_residual,
+    held_after,
 )
 from sharedattn.networks.state import Held, Recorder, StartedLayer, State
 from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
-from sharedattn.placement.shape import BackboneShape
+from sharedattn.shape import BackboneShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +97,16 @@ class Network(nn.Module, ABC):
         grad_checkpointing: whether a run keeps, for the backward pass, what each layer takes
             alone, and computes the layer again there: less memory for another forward pass, equal
             gradients, and equal statistics of batch norms.
-        dia_cells: per stage, the DIA cells by number.
+        dia_cells: per stage, the DIA cells by number; other gates' cells have names alike.
         residuals: by stage, what adds the stage before's scores to its own; empty unless the
             backbone asks for the attention residual.
     """
 
     def __init__(self, plan: NetworkPlan) -> None:
-        """Make what all families share: the DIA cells and the attention residuals.
+        """Make what all families share: the cells of gates and the attention residuals.
 
         Raises:
-            InputError: a DIA bottleneck without channels.
+            InputError: a gate that does not fit its stage.
         """
         super().__init__()
         options = plan.backbone.options
@@ -118,15 +117,19 @@ class Network(nn.Module, ABC):
         self.drop_path_rate = plan.drop_path_rate
         self.grad_checkpointing = False
         self.only_placement = plan.only_placement
-        self.dia_cells = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    str(cell): DIACell(stage.embed_dim, options.dia_reduction, options.dia_start)
-                    for cell in sorted(frozenset().union(*(p.dia_cells for p in positions)))
-                }
-            )
-            for stage, positions in zip(plan.shape.stages, plan.envelope.stages, strict=True)
-        )
+        stages = list(zip(plan.shape.stages, plan.envelope.stages, strict=True))
+        cells = [frozenset().union(*(p.cells for p in positions)) for _, positions in stages]
+        used = {cell.gate for of_stage in cells for cell in of_stage}
+        for gate in registry().gates_by_rank:
+            # The list of an unused gate holds nothing and has no weights.
+            if gate.name in used:
+                of_stages = nn.ModuleList()
+                for (stage, _), of_stage in zip(stages, cells, strict=True):
+                    numbers = sorted(cell.cell for cell in of_stage if cell.gate == gate.name)
+                    of_stages.append(
+                        nn.ModuleDict({str(n): gate.make_cell(stage, options) for n in numbers})
+                    )
+                self.add_module(_cells_name(gate.name), of_stages)
         self.residuals = nn.ModuleDict(
             {
                 str(i): AttentionResidual(plan.shape.stages[i - 1], plan.shape.stages[i])
@@ -248,8 +251,8 @@ class Network(nn.Module, ABC):
             tokens,
             state,
             choice,
-            self._score_group(stage, index),
-            self._dia_cell(stage, choice),
+            index,
+            self._cell(stage, choice),
             recorder or Recorder(()),
         )
         return after
@@ -268,7 +271,7 @@ class Network(nn.Module, ABC):
         residual = None
         if str(stage) in self.residuals:
             # The attention residual asks for a V in every stage, and has but one group.
-            residual = self.residuals[str(stage)](state.scores[0])
+            residual = self.residuals[str(stage)](state.values[SCORES.name, 0])
         return self.enter_stage(stage, tokens), State(residual=residual)
 
     def start_layer(
@@ -287,14 +290,14 @@ class Network(nn.Module, ABC):
             index: index of the layer in its stage.
             tokens: (B, N, D) from `enter`, or from the layer before.
             state: from there.
-            choice: what the layer does; its CB and DIA do not matter.
+            choice: what the layer does; its CB and gate do not matter.
             recorder: says which maps are needed.
 
         Returns:
-            What `complete_layer` takes, for any CB and DIA.
+            What `complete_layer` takes, for any CB and gate.
         """
         return self.block(stage, index).start(
-            tokens, state, choice, self._score_group(stage, index), recorder or Recorder(())
+            tokens, state, choice, index, recorder or Recorder(())
         )
 
     def complete_layer(
@@ -305,12 +308,12 @@ class Network(nn.Module, ABC):
         choice: LayerChoice,
         recorder: Recorder | None = None,
     ) -> tuple[Tensor, State]:
-        """CB, the DIA gate and the residual addition of one layer.
+        """CB, the gate and the residual addition of one layer.
 
         Args:
             stage: index of the stage.
             index: index of the layer in its stage.
-            started: from `start_layer`, of a choice that differs in CB and DIA at most.
+            started: from `start_layer`, of a choice that differs in CB and gate at most.
             choice: what the layer does.
             recorder: takes what the run collects.
 
@@ -318,7 +321,7 @@ class Network(nn.Module, ABC):
             What `run_layer` does, bit for bit.
         """
         return self.block(stage, index).complete(
-            started, choice, self._dia_cell(stage, choice), recorder or Recorder(())
+            started, choice, self._cell(stage, choice), recorder or Recorder(())
         )
 
     def held_after(self, stage: int, choices: tuple[LayerChoice, ...], index: int) -> Held:
@@ -329,21 +332,15 @@ class Network(nn.Module, ABC):
             choices: all layers of the stage.
             index: index of the layer in its stage.
         """
-        handed_on = str(stage + 1) in self.residuals
         sizes = self.shape.stages[stage].attention
-        return Held(
-            held_groups(sizes, choices, index, handed_on=handed_on),
-            held_cells(choices, index),
-            held_residual(choices, index),
-        )
+        return held_after(sizes, choices, index, handed_on=str(stage + 1) in self.residuals)
 
-    def _score_group(self, stage: int, index: int) -> int:
-        return self.shape.stages[stage].attention.score_group(index)
-
-    def _dia_cell(self, stage: int, choice: LayerChoice) -> nn.Module | None:
-        cells = self.dia_cells[stage]
-        assert isinstance(cells, nn.ModuleDict)
-        return None if choice.dia is None else cells[str(choice.dia)]
+    def _cell(self, stage: int, choice: LayerChoice) -> nn.Module | None:
+        if choice.gate is None:
+            return None
+        of_stages = getattr(self, _cells_name(choice.gate.gate))
+        cell: nn.Module = of_stages[stage][str(choice.gate.cell)]
+        return cell
 
     def finish(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the tokens after the last layer."""
@@ -437,6 +434,11 @@ class Network(nn.Module, ABC):
     def forward(self, images_BCYX: Tensor, placement: Placement | None = None) -> Tensor:
         """Logits (B, classes) of images (B, C, Y, X): `run` without its by-products."""
         return self.run(images_BCYX, placement).logits
+
+
+def _cells_name(gate: str) -> str:
+    """What a network calls the cells of a gate, stage by stage."""
+    return f"{gate}_cells"
 
 
 @contextmanager

@@ -6,16 +6,20 @@ Shape letters: B batch, N queries, M keys, D embed_dim, H heads.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import Branch
 from sharedattn.mechanisms.less import diagonality
-from sharedattn.mechanisms.scores import Scores
-from sharedattn.placement import Kind
 
 COLLECTABLE = frozenset({"attention", "gates", "diagonality"})
+
+
+Key = tuple[str, int]
+"""Where a state keeps something: a channel's name and group, or a gate's name and cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +27,16 @@ class Held:
     """What of a state later layers take.
 
     Attributes:
-        groups: whose scores.
-        cells: DIA cells whose h and c.
-        residual: whether the attention residual.
+        keys: of what they take.
+        residual: whether they take the attention residual.
     """
 
-    groups: frozenset[int] = frozenset()
-    cells: frozenset[int] = frozenset()
+    keys: frozenset[Key] = frozenset()
     residual: bool = False
 
     def __or__(self, other: Held) -> Held:
         """What is taken by either."""
-        return Held(
-            self.groups | other.groups, self.cells | other.cells, self.residual or other.residual
-        )
+        return Held(self.keys | other.keys, self.residual or other.residual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,59 +44,60 @@ class State:
     """What the layers of a stage hand on, beside the tokens; empty at each stage's start.
 
     Attributes:
-        scores: per group of layers that share scores, those of its last vanilla or less layer.
-        dia: h and c, each (B, D), per DIA cell that has been called.
-        residual: (B, H, N, M), what the stage before adds to the scores of this stage's vanilla
-            layers; None: nothing.
+        values: by channel and group, what the group's last layer left; by gate and cell, what the
+            cell's last layer left.
+        residual: (B, H, N, M), what the stage before adds to the scores of this stage's layers
+            that make their own; None: nothing.
     """
 
-    scores: Mapping[int, Scores] = field(default_factory=dict)
-    dia: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    values: Mapping[Key, Any] = field(default_factory=dict)
     residual: Tensor | None = None
 
-    def with_scores(self, group: int, scores: Scores) -> State:
-        """This state after a vanilla or less layer of `group`."""
-        return replace(self, scores={**self.scores, group: scores})
+    def with_values(self, values: Mapping[Key, Any]) -> State:
+        """This state after a layer that left `values`."""
+        return replace(self, values={**self.values, **values}) if values else self
 
     def keeping(self, held: Held) -> State:
         """This state without what is not held."""
         return State(
-            scores={group: s for group, s in self.scores.items() if group in held.groups},
-            dia={cell: h_c for cell, h_c in self.dia.items() if cell in held.cells},
+            values={key: value for key, value in self.values.items() if key in held.keys},
             residual=self.residual if held.residual else None,
         )
 
     def tensors(self) -> Iterator[Tensor]:
         """All that it holds."""
-        for scores in self.scores.values():
-            yield scores.q_BHNK
-            yield scores.k_BHMK
-            if scores.bias is not None:
-                yield scores.bias
-        for h_c in self.dia.values():
-            yield from h_c
+        for value in self.values.values():
+            yield from _tensors(value)
         if self.residual is not None:
             yield self.residual
 
-    def with_dia(self, cell: int, h_c: tuple[Tensor, Tensor]) -> State:
-        """This state after a call of `cell`."""
-        return replace(self, dia={**self.dia, cell: h_c})
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of what a layer left: a tensor, a tuple of such, or a dataclass."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif is_dataclass(value):
+        for f in fields(value):
+            yield from _tensors(getattr(value, f.name))
 
 
 @dataclass(frozen=True, slots=True)
 class StartedLayer:
-    """A layer half done: its attention, and its MLP as far as it depends on neither CB nor DIA.
+    """A layer half done: its attention, and its MLP as far as it depends on neither CB nor gate.
 
     Attributes:
-        tokens: (B, N, D) after the attention branch.
-        branch: (B, N, D), the MLP's output.
+        tokens: (B, N, D) before the layer's last branch is added.
+        branch: (B, N, D), the output of its last branch, as a rule the MLP's; None: it has none.
         state: after the attention branch.
         maps: of the attention, where they are collected.
         passed_by: tokens (B, ..., D) that the layer hands on as they are; None: none.
     """
 
     tokens: Tensor
-    branch: Tensor
+    branch: Tensor | None
     state: State
     maps: Tensor | None = None
     passed_by: Tensor | None = None
@@ -108,7 +109,7 @@ class Recorder:
     Attributes:
         maps: attention maps of each layer run so far; None: no attention branch, or not wanted.
         gates: DIA gates (B, D) of each layer run so far; None: no gate, or not wanted.
-        diagonality_terms: the diagonality term of each less-attention layer run so far.
+        diagonality_terms: the diagonality term of each layer run so far that has one.
     """
 
     def __init__(self, collect: Collection[str]) -> None:
@@ -138,16 +139,16 @@ class Recorder:
         self.gates += other.gates
         self.diagonality_terms += other.diagonality_terms
 
-    def wants_maps(self, kind: Kind) -> bool:
-        """Whether a layer of this kind must compute its attention explicitly."""
+    def wants_maps(self, branch: Branch) -> bool:
+        """Whether a layer of this branch must compute its attention explicitly."""
         return "attention" in self._collect or (
-            "diagonality" in self._collect and kind is Kind.LESS
+            "diagonality" in self._collect and branch.has_diagonality
         )
 
-    def add(self, kind: Kind, maps_BHNM: Tensor | None, gate_BD: Tensor | None) -> None:
+    def add(self, branch: Branch, maps_BHNM: Tensor | None, gate_BD: Tensor | None) -> None:
         """Take what a layer has computed."""
         self.maps.append(maps_BHNM if "attention" in self._collect else None)
         self.gates.append(gate_BD if "gates" in self._collect else None)
-        if "diagonality" in self._collect and kind is Kind.LESS:
+        if "diagonality" in self._collect and branch.has_diagonality:
             assert maps_BHNM is not None
             self.diagonality_terms.append(diagonality(maps_BHNM))

@@ -15,9 +15,9 @@ from functools import cache
 
 from sharedattn.backbones import describe
 from sharedattn.costs.flop_conventions import Maps, counted
-from sharedattn.costs.model import PartCost
+from sharedattn.mechanisms.interface import PartCost
 from sharedattn.papers.figures import Figure, Row
-from sharedattn.placement import BackboneSpec, Kind, LayerChoice, NetworkSpec, Placement
+from sharedattn.placement import BackboneSpec, LayerChoice, NetworkSpec, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,18 +217,18 @@ def savings(backbone: str, convention: Convention) -> tuple[Saving, ...]:
     return tuple(sorted(found, key=lambda saving: (saving.change, saving.num_less)))
 
 
-def late_less(backbone: str, num_less: Sequence[int], kind: Kind = Kind.VANILLA) -> str:
+def late_less(backbone: str, num_less: Sequence[int], kind: str = "V") -> str:
     """A network of full depth whose stages end with so many less layers each.
 
     Args:
         backbone: as text.
         num_less: less layers of each stage, at least one layer fewer than it has; empty: none.
-        kind: the kind of the layers before them.
+        kind: the letter of the layers before them.
     """
     depths = [stage.max_depth for stage in describe(BackboneSpec.parse(backbone)).stages]
     placement = Placement(
         tuple(
-            (LayerChoice(kind),) * (depth - less) + (LayerChoice(Kind.LESS),) * less
+            (LayerChoice(kind),) * (depth - less) + (LayerChoice("L"),) * less
             for depth, less in zip(depths, num_less or [0] * len(depths), strict=True)
         )
     )

@@ -12,9 +12,10 @@ from fractions import Fraction
 
 from sharedattn.costs.model import CostModel
 from sharedattn.mechanisms import external, vanilla
+from sharedattn.mechanisms.external import DEFAULT_SLOTS
 from sharedattn.papers.counting import macs_rows, params_rows
 from sharedattn.papers.figures import Figure, Row
-from sharedattn.placement import DEFAULT_SLOTS, NetworkSpec
+from sharedattn.placement import NetworkSpec
 
 PAPER = "EA"
 CODE = "counted on the paper's published code"

@@ -25,7 +25,7 @@ from sharedattn.papers.counting import (
     savings,
 )
 from sharedattn.papers.figures import Figure, Row
-from sharedattn.placement import BackboneSpec, Kind
+from sharedattn.placement import BackboneSpec
 from sharedattn.placement.named import LAVIT_LIKE
 
 PAPER = "LaViT"
@@ -342,7 +342,7 @@ def _change_row(host: Host, closest: Saving, convention: Convention) -> Row:
     elif most > figure.number.value:
         notes.append(f"out of reach: the most that any placement saves gives {_percent(most)}")
         if convention == FREE:
-            nothing = late_less(host.backbone, (), Kind.NONE)
+            nothing = late_less(host.backbone, (), "N")
             bare = convention.change(nothing, _all_vanilla(host.backbone))
             notes[-1] += f", and no attention at all {_percent(bare)}"
     else:

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from sharedattn.placement.placement import (
-    DEFAULT_SLOTS,
-    SPEC_FORMAT_VERSION,
-    BackboneSpec,
-    Envelope,
-    Keyword,
-    Kind,
-    LayerChoice,
-    LayerEnvelope,
-    MechanismOptions,
-    NetworkSpec,
-    Placement,
-    dia_runs,
-    kind_of_form,
-    rank_of,
-)
+from sharedattn.mechanisms.options import MechanismOptions
+from sharedattn.placement.envelope import Envelope, LayerEnvelope, layer_union
+from sharedattn.placement.layer import GateCell, LayerChoice, gate_runs, numbered_cells
+from sharedattn.placement.placement import Placement, makers_of
+from sharedattn.placement.spec import SPEC_FORMAT_VERSION, BackboneSpec, Keyword, NetworkSpec
+from sharedattn.placement.text import parse_layer
 
 __all__ = [
+    "SPEC_FORMAT_VERSION",
     "BackboneSpec",
-    "DEFAULT_SLOTS",
     "Envelope",
+    "GateCell",
     "Keyword",
-    "Kind",
     "LayerChoice",
     "LayerEnvelope",
     "MechanismOptions",
     "NetworkSpec",
     "Placement",
-    "SPEC_FORMAT_VERSION",
-    "dia_runs",
-    "kind_of_form",
-    "rank_of",
+    "gate_runs",
+    "layer_union",
+    "makers_of",
+    "numbered_cells",
+    "parse_layer",
 ]

@@ -119,6 +119,6 @@ def _steps_of(placement: Placement) -> Iterator[Step]:
         if stage > 0:
             yield Step(Act.ENTER, stage)
         for index, choice in enumerate(choices):
-            yield Step(Act.START, stage, index, replace(choice, dia=None, cb=False))
+            yield Step(Act.START, stage, index, replace(choice, gate=None, cb=False))
             yield Step(Act.COMPLETE, stage, index, choice)
     yield Step(Act.FINISH, len(placement.stages) - 1)

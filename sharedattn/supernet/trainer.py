@@ -28,7 +28,7 @@ from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.joint import join_joint_maps, joint_name, split_joint_maps
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import RECIPES, Recipe, load_named
 from sharedattn.seeds import derived_seed
@@ -212,7 +212,7 @@ class Group(StrEnum):
         """The group of a placement."""
         if recipe.split_by == "none":
             return cls.ALL
-        return cls.GATED if any(c.dia is not None for c in placement.layers) else cls.PLAIN
+        return cls.GATED if any(c.gate is not None for c in placement.layers) else cls.PLAIN
 
     def envelope(self, whole: Envelope) -> Envelope:
         """What the group's network must be able to do, of what all placements together need."""
@@ -220,7 +220,7 @@ class Group(StrEnum):
             return whole
         return Envelope(
             tuple(
-                tuple(replace(position, dia_cells=frozenset()) for position in positions)
+                tuple(replace(position, cells=frozenset()) for position in positions)
                 for positions in whole.stages
             )
         )
@@ -231,8 +231,8 @@ class Group(StrEnum):
             tuple(
                 tuple(
                     LayerChoice(
-                        Kind.VANILLA,
-                        dia=min(position.dia_cells, default=None) if self is Group.GATED else None,
+                        "V",
+                        gate=min(position.cells, default=None) if self is Group.GATED else None,
                     )
                     for position in positions
                 )
@@ -419,7 +419,7 @@ def supernet_network(
     if recipe.separate_norms:
         for stage, positions in enumerate(envelope.stages):
             for index, position in enumerate(positions):
-                network.block(stage, index).separate_norms(position.kinds)
+                network.block(stage, index).separate_norms(position)
     return network
 
 

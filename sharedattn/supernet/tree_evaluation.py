@@ -40,7 +40,7 @@ from sharedattn.data import DataSource, Split
 from sharedattn.errors import InputError
 from sharedattn.networks.legality import check_placement
 from sharedattn.networks.network import Network
-from sharedattn.networks.state import Held, StartedLayer, State
+from sharedattn.networks.state import Held, Key, StartedLayer, State
 from sharedattn.placement import Placement
 from sharedattn.recipe import Recipe
 from sharedattn.supernet.placement_tree import Act, PlacementTree, Step
@@ -109,7 +109,7 @@ class TreeEvaluation:
         self._calibration_seed = calibration_seed
         if calibration is not None:
             _check_calibration(data, calibration, batch_size)
-        self._held = _held(network, self.tree)
+        self._held = held_after_steps(network, self.tree)
         self._statistics_bytes = (
             0 if calibration is None else PrefixStatistics(network, self.tree).num_bytes
         )
@@ -258,7 +258,7 @@ def compute(
     return replace(started, state=started.state.keeping(held[step.number]))
 
 
-def _held(network: Network, tree: PlacementTree) -> dict[int, Held]:
+def held_after_steps(network: Network, tree: PlacementTree) -> dict[int, Held]:
     """By the number of a layer's step, what of its state some placement's later steps take."""
     held: dict[int, Held] = {}
     for step in reversed(list(tree.depth_first())):
@@ -270,16 +270,17 @@ def _held(network: Network, tree: PlacementTree) -> dict[int, Held]:
             held[step.number] = Held()
             for completed in step.next:
                 assert completed.choice is not None
-                dia = completed.choice.dia
-                cells = frozenset() if dia is None else frozenset({dia})
-                held[step.number] |= held[completed.number] | Held(cells=cells)
+                gate = completed.choice.gate
+                cells = frozenset[Key]() if gate is None else frozenset[Key]({gate})
+                held[step.number] |= held[completed.number] | Held(cells)
     return held
 
 
 def _tensors(carried: Carried) -> Iterator[Tensor]:
     if isinstance(carried, StartedLayer):
         yield carried.tokens
-        yield carried.branch
+        if carried.branch is not None:
+            yield carried.branch
         if carried.passed_by is not None:
             yield carried.passed_by
         yield from carried.state.tensors()
@@ -350,8 +351,7 @@ def _kind(carried: Carried) -> object:
         )
         for tensor in _tensors(carried)
     )
-    biased = tuple((group, scores.bias is not None) for group, scores in state.scores.items())
-    return type(carried), biased, tuple(state.dia), state.residual is None, tensors
+    return type(carried), tuple(state.values), state.residual is None, tensors
 
 
 def _without_storage(network: Network) -> Network:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sharedattn.backbones import build_network
 from sharedattn.networks.network import Network
-from sharedattn.placement import Kind, Placement
+from sharedattn.placement import Placement
 
 
 def extract(
@@ -57,9 +57,9 @@ def _as_used(network: Network, placement: Placement) -> dict[str, Tensor]:
     names = {module: name for name, module in network.named_modules()}
     for stage, choices in enumerate(placement.stages):
         for index, choice in enumerate(choices):
-            if choice.kind is not Kind.NONE:
+            if choice.branch.reads_tokens:
                 block = network.block(stage, index)
-                norm = block.norm_of(choice.kind)
+                norm = block.norm_of(choice.branch)
                 for leaf in norm.state_dict():
                     shared[f"{names[block]}.norm1.{leaf}"] = shared[f"{names[norm]}.{leaf}"]
     return shared

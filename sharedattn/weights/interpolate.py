@@ -29,7 +29,7 @@ from sharedattn.errors import InputError
 from sharedattn.mechanisms.less import ScoreMaps
 from sharedattn.mechanisms.residual import pooling_ratios
 from sharedattn.networks.network import Network
-from sharedattn.placement.shape import BackboneShape, StageShape
+from sharedattn.shape import BackboneShape, StageShape
 
 Grid = tuple[int, int]
 

@@ -4,7 +4,7 @@ The weights are those of the backbone as it was published, which is the all-vani
 every network over it: a plain state dict of timm's model, timm's own pretrained weights, or an
 exported folder of ours. What the network has beyond them keeps the start it was built with. Maps
 of less attention start as the identity, and DIA units with `dia_start=one` as a gate of 1; the
-memories of external attention are fitted by `sharedattn.weights.memory_fit`.
+memories of external attention are fitted by `sharedattn.weights.branch_fit`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from torch import nn
 
 from sharedattn.backbones import build, build_network, describe
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.less import default_form
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, Kind, NetworkSpec, Placement
+from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 from sharedattn.weights.extract import extract
 
 # A stage with as many keys as queries has full maps by default, one that reduces them keys alone.
@@ -54,7 +55,7 @@ def members(family: str) -> list[Placement]:
     shape = describe(backbone_of(family))
     stages: dict[str, list[str]] = {"named": [], "unnamed": [], "mixed": [], "other": []}
     for stage, default in zip(shape.stages, BACKBONES[family][1], strict=True):
-        assert stage.attention.default_form == default
+        assert default_form(stage.attention) == default
         depth, groups = stage.max_depth, len(set(stage.attention.score_groups)) or 1
         less = max(0, depth - groups)
         first = ["V"] * (depth - less)
@@ -119,10 +120,10 @@ def test_a_form_that_is_no_default_stays_a_form_of_its_own() -> None:
     backbone = backbone_of("pvt")
     keys, full = Placement.parse("V1L1/keys | V1L1"), Placement.parse("V1L1/full | V1L1")
     network = build_network(backbone, Envelope.of(keys))
-    assert network.envelope.stages[0][1].forms == {(Kind.LESS, None)}
+    assert network.envelope.stages[0][1].branches == {("L", ())}
     with pytest.raises(InputError, match="envelope"):
         extract(network, full)
     with pytest.raises(InputError, match="stages"):
         extract(network, Placement.parse("V1L1"))
     both = build_network(replace(backbone), Envelope.of(keys, full))
-    assert both.envelope.stages[0][1].forms == {(Kind.LESS, None), (Kind.LESS, "full")}
+    assert both.envelope.stages[0][1].branches == {("L", ()), ("L", (("form", "full"),))}

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from fakes import Inline
-from tiny_families import tiny_space
 
 from sharedattn.backbones import FAMILIES
 from sharedattn.results.database.store import Store
@@ -17,6 +16,7 @@ from sharedattn.results.records.records import TrialState
 from sharedattn.search.config import SearchConfig
 from sharedattn.search.jobs.export import export_placement, verify_folder
 from sharedattn.search.run import prepare, run_search
+from sharedattn.testing.tiny_backbones import tiny_space
 
 
 @pytest.mark.slow

@@ -7,90 +7,39 @@ every kind, form, DIA grouping and broadcasting, of any depth.
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sharedattn.backbones import build, build_network, describe
-from sharedattn.costs.flop_counters import fvcore_macs, matmul_macs
-from sharedattn.costs.model import CostModel
-from sharedattn.errors import InputError
-from sharedattn.networks.legality import canonical_placement, check_placement
 from sharedattn.networks.network import Network
 from sharedattn.placement import (
     BackboneSpec,
     Envelope,
-    Kind,
-    LayerChoice,
-    MechanismOptions,
     NetworkSpec,
     Placement,
 )
-from sharedattn.placement.shape import BackboneShape, StageShape
+from sharedattn.testing import mechanisms
+from sharedattn.testing.mechanisms import check_costs, random_images, randomised
+from sharedattn.testing.placements import random_placement, random_placements
 from sharedattn.weights.extract import extract
 
-FORMS = {
-    Kind.LESS: ("full", "keys", "lowrank2", "reuse"),
-    Kind.EXTERNAL: (None, "mea"),
-}
+__all__ = [
+    "check_extraction",
+    "check_gradients",
+    "check_interleaved",
+    "check_referees",
+    "check_weights_of",
+    "random_images",
+    "random_placement",
+    "random_placements",
+    "randomised",
+]
 
 WithoutGradient = Callable[[Placement, str], bool]
 """Whether a whole parameter, by name, has no gradient in a placement, whatever the data."""
-
-
-def random_placement(
-    rng: random.Random, shape: BackboneShape, options: MechanismOptions
-) -> Placement:
-    """A placement that is legal on a backbone, canonical; each stage of any depth."""
-    stages = tuple(_random_stage(rng, shape, stage, options) for stage in shape.stages)
-    return canonical_placement(shape, Placement(stages))
-
-
-def random_placements(backbone: BackboneSpec, seed: int, num: int) -> list[Placement]:
-    """So many of them, the first of full depth."""
-    shape, rng = describe(backbone), random.Random(seed)
-    drawn = [random_placement(rng, shape, backbone.options) for _ in range(num)]
-    full = Placement.all_vanilla([stage.max_depth for stage in shape.stages])
-    return [full, *drawn[1:]]
-
-
-def _random_stage(
-    rng: random.Random, shape: BackboneShape, stage: StageShape, options: MechanismOptions
-) -> tuple[LayerChoice, ...]:
-    for _ in range(1000):
-        layers = tuple(_random_choice(rng) for _ in range(rng.randint(1, stage.max_depth)))
-        try:
-            placement = Placement((layers,))
-            check_placement(replace(shape, stages=(stage,)), options, placement)
-        except InputError:
-            continue
-        return placement.stages[0]
-    raise AssertionError("no legal stage in 1000 draws")
-
-
-def _random_choice(rng: random.Random) -> LayerChoice:
-    kind = rng.choice(list(Kind))
-    slots = rng.choice([3, 7, 13]) if kind is Kind.EXTERNAL else None
-    form = rng.choice(FORMS.get(kind, (None,)))
-    return LayerChoice(kind, slots, rng.choice([None, 0, 1]), rng.random() < 0.5, form)
-
-
-def randomised(network: Network) -> Network:
-    """The network in float64, in eval mode, with weights that make every part matter."""
-    network = network.double().eval()
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return network
-
-
-def random_images(backbone: BackboneSpec, batch_size: int = 3) -> Tensor:
-    """Images in float64."""
-    size = describe(backbone).image_size
-    return torch.randn(batch_size, backbone.in_chans, size, size, dtype=torch.float64)
 
 
 def check_weights_of(model: nn.Module, backbone_text: str, *, atol: float = 1e-5) -> None:
@@ -122,27 +71,13 @@ def check_referees(backbone_text: str, numbers: range) -> None:
     The numbers are of one list, so that a quick test and a slow one count none twice.
     """
     backbone = BackboneSpec.parse(backbone_text)
-    model = CostModel(backbone)
-    for placement in random_placements(backbone, 2, numbers.stop)[numbers.start :]:
-        network = build(NetworkSpec(backbone, placement))
-        cost = model.cost(placement)
-        assert cost.params == sum(p.numel() for p in network.parameters()), str(placement)
-        assert cost.macs == fvcore_macs(network), str(placement)
-        assert cost.matmul_macs == matmul_macs(network), str(placement)
+    check_costs(backbone, random_placements(backbone, 2, numbers.stop)[numbers.start :])
 
 
 def check_extraction(backbone_text: str, num: int) -> None:
     """Shared and extracted weights give equal logits on so many random placements."""
     backbone = BackboneSpec.parse(backbone_text)
-    placements = random_placements(backbone, 3, num)
-    shared = randomised(build_network(backbone, Envelope.of(*placements))).float()
-    x = random_images(backbone).float()
-    with torch.no_grad():
-        for placement in placements:
-            alone = extract(shared, placement)
-            assert alone.envelope == Envelope.of(placement)
-            difference = (alone(x) - shared(x, placement)).abs().max().item()
-            assert difference <= 1e-5, str(placement)
+    mechanisms.check_extraction(backbone, random_placements(backbone, 3, num))
 
 
 def check_interleaved(backbone_text: str) -> None:
@@ -241,7 +176,7 @@ def _zero_entries(
     zero = torch.zeros_like(gradient, dtype=torch.bool)
     if name.startswith("dia_cells"):
         _, stage, cell, net = name.split(".", 3)
-        if sum(c.dia == int(cell) for c in placement.stages[int(stage)]) == 1:
+        if sum(c.cell_of("dia") == int(cell) for c in placement.stages[int(stage)]) == 1:
             zero[:] = net == "hidden_net.0.weight"
             if net.split(".")[1] == "2":
                 D = len(gradient) // 4
@@ -253,7 +188,7 @@ def _zero_entries(
         return zero
     stage, index = position[0], position[1]
     choices = placement.stages[stage]
-    if choices[index].kind is Kind.EXTERNAL:
+    if choices[index].kind == "E":
         zero[:] = name.endswith(("norm1.bias", "query.bias", "memory_key.bias"))
     if name.endswith((".qkv.bias", ".kv.bias")):
         D = network.shape.stages[stage].embed_dim
@@ -273,15 +208,15 @@ def _keys_are_mapped(network: Network, placement: Placement, stage: int, index: 
         for j in range(index + 1, len(choices))
         if choices[j].kind in "VL" and groups.score_group(j) == groups.score_group(index)
     ]
-    chain = list(itertools.takewhile(lambda choice: choice.kind is Kind.LESS, later))
-    if any(choice.form != "reuse" for choice in chain):
+    chain = list(itertools.takewhile(lambda choice: choice.kind == "L", later))
+    if any(choice.option("form") != "reuse" for choice in chain):
         return True
     if len(chain) < len(later) or str(stage + 1) not in network.residuals:
         return False
     return network.shape.stages[stage + 1].num_prefix_tokens > 0 or any(
         _keys_are_mapped(network, placement, stage + 1, j)
         for j, choice in enumerate(placement.stages[stage + 1])
-        if choice.kind is Kind.VANILLA
+        if choice.kind == "V"
     )
 
 

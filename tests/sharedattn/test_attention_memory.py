@@ -25,7 +25,7 @@ from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 def num_elements(state: State, *, with_residual: bool) -> int:
     """Of all that a state holds for later layers of a stage, each tensor once."""
     tensors = [state.residual] if with_residual else []
-    for scores in state.scores.values():
+    for scores in (value for key, value in state.values.items() if key[0] == "scores"):
         tensors += [scores.q_BHNK, scores.k_BHMK, scores.bias]
     return sum({id(t): t.numel() for t in tensors if t is not None}.values())
 
@@ -47,7 +47,7 @@ def seen_bytes(network: Network, placement: Placement, *, with_maps: bool) -> in
         layers.append(0)
 
     def enter_stage(_: nn.Module, arguments: tuple[Scores, ...], residual: Tensor) -> None:
-        layers[-1] += num_elements(State(scores={0: arguments[0]}), with_residual=False)
+        layers[-1] += num_elements(State({("scores", 0): arguments[0]}), with_residual=False)
         residuals.append(residual)
 
     def attended(module: nn.Module, _: object, output: tuple[Tensor, Tensor | None]) -> None:

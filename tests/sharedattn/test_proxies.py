@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 from contract import random_placements
-from tiny_families import TINY, tiny_backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from sharedattn.networks.measures import row_entropy
 from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.proxies import PROXIES, proxy_values
+from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 
 DATA = open_data(DataConfig(name="digit-pairs"))
 SPEC = NetworkSpec(tiny_backbone("vit"), Placement.parse("V,L/cb,E/s3/d0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import pathlib
@@ -11,19 +12,30 @@ from typing import NamedTuple
 
 import pytest
 
-from sharedattn.costs.model import PartCost
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import PartCost
+from sharedattn.mechanisms.registry import registry
 from sharedattn.networks.legality import canonical_placement, check_placement
-from sharedattn.placement import BackboneSpec, Kind, LayerChoice, MechanismOptions, Placement
-from sharedattn.placement.shape import AttentionShape, BackboneShape, StageShape
+from sharedattn.placement import (
+    BackboneSpec,
+    LayerChoice,
+    MechanismOptions,
+    Placement,
+    parse_layer,
+)
+from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 from sharedattn.spaces import space as space_module
 from sharedattn.spaces.automaton import Automaton, Path
 from sharedattn.spaces.constraints import Constraint, Count, MixingLayer
 from sharedattn.spaces.space import Order, Space
-from sharedattn.spaces.stages import KIND_ORDER, CountedStage, ListedStage, Stage
+from sharedattn.spaces.stages import CountedStage, ListedStage, Stage
+from sharedattn.testing import registered
 
-# The folder of the tiny backbones, which tests on several floors share.
+# The folder of the tiny backbones, which tests on several floors share, and that of parts.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "sharedattn"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from made_up_parts import PARTS
 
 
 class FakeCosts:
@@ -32,30 +44,35 @@ class FakeCosts:
     fixed = PartCost(params=1009, macs=2003)
 
     def layer(self, stage: int, choice: LayerChoice) -> PartCost:
-        slots = choice.slots or 0
+        slots, width = choice.option("slots") or 0, choice.option("width") or 0
         params, macs = {
-            Kind.VANILLA: (101, 503),
-            Kind.LESS: (113, 307),
-            Kind.EXTERNAL: (41 + 2 * slots, 211 + 13 * slots),
-            Kind.NONE: (29, 97),
+            "V": (101, 503),
+            "L": (113, 307),
+            "E": (41 + 2 * slots, 211 + 13 * slots),
+            "N": (29, 97),
+            "M": (31 + 5 * width, 173 + 17 * width + 3 * (choice.option("reach") or 0)),
+            "K": (59, 67),
+            "P": (7, 11),
         }[choice.kind]
-        form = (None, "full", "keys", "lowrank3", "reuse", "mea").index(choice.form)
-        gated = choice.dia is not None
+        forms = (None, "full", "keys", "lowrank3", "reuse", "mea", "wide", "deep2")
+        form = forms.index(choice.option("form"))
+        gated = choice.gate is not None
         return PartCost(
             params=params * (stage + 1) + 3 * gated + 19 * form,
             macs=macs * (2 * stage + 1) + 7 * gated + choice.cb + 23 * form,
         )
 
-    def dia_cell_params(self, stage: int) -> int:
-        return 17 * (stage + 1)
+    def cell_params(self, stage: int, gate: str) -> int:
+        return 17 * (stage + 1) + 5 * (gate != "dia")
 
     def total(self, placement: Placement) -> PartCost:
         """Sums it up from the layers, as the contract of cost models says."""
         params, macs = self.fixed.params, self.fixed.macs
         for i, stage in enumerate(placement.stages):
             parts = [self.layer(i, layer) for layer in stage]
-            cells = {layer.dia for layer in stage if layer.dia is not None}
-            params += sum(part.params for part in parts) + len(cells) * self.dia_cell_params(i)
+            cells = {layer.gate for layer in stage if layer.gate is not None}
+            params += sum(part.params for part in parts)
+            params += sum(self.cell_params(i, cell.gate) for cell in cells)
             macs += sum(part.macs for part in parts)
         return PartCost(params=params, macs=macs)
 
@@ -67,30 +84,39 @@ def costs() -> FakeCosts:
 
 def _counted_members(stage: CountedStage, ordered: bool) -> Iterator[tuple[LayerChoice, ...]]:
     """Every member of a counted stage, through the text form; some more than once."""
+    known = registry()
+    letters = [branch.letter for branch in known.by_rank]
+    options = [
+        (b.letter, o, stage.options[o.key])
+        for b in known.by_rank
+        for o in b.options
+        if o.key in stage.options
+    ]
     for depth in stage.depth:
-        for kinds in itertools.product("EVLN", repeat=depth):
-            if ordered and list(kinds) != sorted(kinds, key="EVLN".index):
+        for kinds in itertools.product(letters, repeat=depth):
+            if ordered and list(kinds) != sorted(kinds, key=letters.index):
                 continue
-            if any(
-                kinds.count(kind.value) not in numbers
-                for kind, numbers in zip(KIND_ORDER, stage.counts, strict=True)
-            ):
+            if any(kinds.count(k) not in stage.counts.get(k, (0,)) for k in letters):
                 continue
-            for slots, external, less, groups, last in itertools.product(
-                stage.slots, stage.external_form, stage.less_form, stage.dia, stage.cb
-            ):
-                if groups > depth or (last != "all" and last > depth):
-                    continue
+            for *values, last in itertools.product(*(v for *_, v in options), stage.cb):
                 text = "".join(f"{kind}1" for kind in kinds)
-                text += f"/s{slots}" if "E" in kinds else ""
-                text += f"/{external}" if external and "E" in kinds else ""
-                text += f"/{less}" if less and "L" in kinds else ""
-                text += f"/dia{groups}" if groups else ""
+                for (letter, option, _), value in zip(options, values, strict=True):
+                    text += f"/{option.text(value)}" if value and letter in kinds else ""
                 text += "/cb" if last == "all" else f"/cb{last}"
-                try:
-                    yield Placement.parse(text).stages[0]
-                except InputError:
-                    continue  # an L with nothing to reuse
+                if last != "all" and last > depth:
+                    continue
+                for groups in _groups(stage):
+                    with contextlib.suppress(InputError):
+                        # Not an L with nothing to reuse, nor more groups than layers.
+                        yield Placement.parse(text + groups).stages[0]
+
+
+def _groups(stage: CountedStage) -> Iterator[str]:
+    """Numbers of groups of every gate, as text has them, where one gate at most has any."""
+    for numbers in itertools.product(*stage.gates.values()):
+        said = [f"/{code}{n}" for code, n in zip(stage.gates, numbers, strict=True) if n]
+        if len(said) <= 1:
+            yield "".join(said)
 
 
 def _listed_members(stage: ListedStage) -> Iterator[tuple[LayerChoice, ...]]:
@@ -233,12 +259,16 @@ def make_space(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
 
 
 def _mixes(layers: tuple[LayerChoice, ...]) -> bool:
-    return any(layer.kind in ("V", "L", "E") or layer.cb for layer in layers)
+    return any(layer.kind in "VLEMK" or layer.cb for layer in layers)
+
+
+def _all_mix(placement: Placement) -> bool:
+    return all(map(_mixes, placement.stages))
 
 
 def _choices(*texts: str) -> tuple[LayerChoice, ...]:
     """Choices by text; labels are kept, which a placement would renumber."""
-    return tuple(map(LayerChoice.parse, texts))
+    return tuple(map(parse_layer, texts))
 
 
 @pytest.fixture
@@ -248,13 +278,16 @@ def choices() -> Callable[..., tuple[LayerChoice, ...]]:
 
 COUNTED = CountedStage(
     depth=(1, 2, 3),
-    counts=((0, 1, 3), (0, 1, 2), (0, 1, 2), (0, 2)),
-    slots=(5, 7),
-    dia=(0, 1, 2),
+    counts={"E": (0, 1, 3), "V": (0, 1, 2), "L": (0, 1, 2), "N": (0, 2)},
+    options={"slots": (5, 7)},
+    gates={"dia": (0, 1, 2)},
     cb=(0, 1, 3, "all"),
 )
 ORDERED = CountedStage(
-    depth=(2, 5), counts=((0, 1), (1, 2, 3), (0, 1, 2), (0, 2)), slots=(5, 7), dia=(0, 3)
+    depth=(2, 5),
+    counts={"E": (0, 1), "V": (1, 2, 3), "L": (0, 1, 2), "N": (0, 2)},
+    options={"slots": (5, 7)},
+    gates={"dia": (0, 3)},
 )
 LISTED = ListedStage(
     layers=(
@@ -266,11 +299,13 @@ LISTED = ListedStage(
 )
 FORMS = CountedStage(
     depth=(2, 3),
-    counts=((0, 1, 2), (0, 1, 2), (0, 1, 2), (0, 2)),
-    slots=(5, 7),
-    external_form=(None, "mea"),
-    less_form=(None, "keys", "lowrank3", "reuse"),
-    dia=(0, 1),
+    counts={"E": (0, 1, 2), "V": (0, 1, 2), "L": (0, 1, 2), "N": (0, 2)},
+    options={
+        "slots": (5, 7),
+        "external_form": (None, "mea"),
+        "less_form": (None, "keys", "lowrank3", "reuse"),
+    },
+    gates={"dia": (0, 1)},
 )
 LISTED_FORMS = ListedStage(
     layers=(
@@ -305,7 +340,9 @@ SPACES: dict[str, Case] = {
     "pyramid": Case(
         (
             CountedStage(
-                depth=(1, 2), counts=((0,), (0, 1, 2), (0, 1), (0, 1)), less_form=("full", "keys")
+                depth=(1, 2),
+                counts={"V": (0, 1, 2), "L": (0, 1), "N": (0, 1)},
+                options={"less_form": ("full", "keys")},
             ),
             LISTED_FORMS,
         ),
@@ -314,12 +351,16 @@ SPACES: dict[str, Case] = {
     ),
     "stages": Case(
         (
-            CountedStage(depth=(1, 2), counts=((0, 1), (0, 1, 2), (0, 1), (0, 1, 2)), slots=(5,)),
+            CountedStage(
+                depth=(1, 2),
+                counts={"E": (0, 1), "V": (0, 1, 2), "L": (0, 1), "N": (0, 1, 2)},
+                options={"slots": (5,)},
+            ),
             LISTED,
         ),
         constraints=(
             MixingLayer(per="stage"),
-            Count(kinds=frozenset({Kind.VANILLA, Kind.EXTERNAL}), most=3, per="network"),
+            Count(kinds=frozenset({"V", "E"}), most=3, per="network"),
         ),
         holds=lambda p: (
             all(map(_mixes, p.stages)) and sum(layer.kind in ("V", "E") for layer in p.layers) <= 3
@@ -328,25 +369,84 @@ SPACES: dict[str, Case] = {
 }
 
 
+def _plugged() -> dict[str, Case]:
+    """Spaces of parts of another distribution, which must be registered."""
+    mixers = CountedStage(
+        depth=(1, 2, 3),
+        counts={"V": (0, 1, 2), "L": (0, 1), "M": (0, 1, 2), "K": (0, 1)},
+        options={
+            "mixer_width": (2, 5),
+            "mixer_reach": (1, 4),
+            "mixer_form": ("deep2", None, "wide"),
+        },
+        cb=(0, 1),
+    )
+    gates = CountedStage(
+        depth=(1, 2, 3),
+        counts={"E": (0, 1), "V": (0, 1, 2, 3), "P": (0, 1, 2)},
+        gates={"dia": (0, 2), "sq": (0, 1, 3)},
+        cb=(0, 1),
+    )
+    listed = ListedStage(
+        layers=(
+            _choices("V", "V/d0", "V/q0", "V/q4", "M/w2/h1/q1"),
+            _choices("K", "P", "V/d0", "V/q0/cb", "V/q4", "M/w2/h3", "M/w5/h1"),
+            _choices("K/q1", "V/d3", "V/q0", "M/w2/h1/deep2/d0"),
+            _choices("V/d0", "V/q4", "P"),
+        ),
+        depth=(2, 3, 4),
+    )
+    return {
+        "another's kind": Case((mixers,)),
+        "another's kind in order": Case((mixers,), "EVLN"),
+        "two gates": Case((gates,)),
+        "two gates in order": Case((gates,), "EVLN", shapes=(_stage_shape(0, 1, 0),)),
+        "listed of others": Case(
+            (listed,), constraints=(MixingLayer(per="stage"),), holds=_all_mix
+        ),
+    }
+
+
+PLUGGED = (
+    "another's kind",
+    "another's kind in order",
+    "two gates",
+    "two gates in order",
+    "listed of others",
+)
+
+
+def _case(name: str) -> Case:
+    return SPACES[name] if name in SPACES else _plugged()[name]
+
+
 @functools.cache
 def _members_of_case(name: str) -> frozenset[Placement]:
-    case = SPACES[name]
+    case = _case(name)
     shape = _backbone_shape(case.shapes, len(case.stages))
     ordered = case.order == "EVLN"
     return frozenset(_members(case.stages, ordered, shape, case.options, case.holds))
 
 
-@pytest.fixture(params=list(SPACES))
+@pytest.fixture
+def others_parts() -> Iterator[None]:
+    """Branches and gates of another distribution are registered."""
+    with registered(*PARTS):
+        yield
+
+
+@pytest.fixture(params=[*SPACES, *PLUGGED])
 def small(
     request: pytest.FixtureRequest, make_space: Callable[..., Space]
-) -> tuple[Space, set[Placement]]:
+) -> Iterator[tuple[Space, set[Placement]]]:
     """A space of each form, and its members by brute force."""
-    case = SPACES[request.param]
-    space = make_space(
-        *case.stages,
-        order=case.order,
-        constraints=case.constraints,
-        shapes=case.shapes,
-        options=case.options,
-    )
-    return space, set(_members_of_case(request.param))
+    with registered(*(PARTS if request.param in PLUGGED else ())):
+        case = _case(request.param)
+        space = make_space(
+            *case.stages,
+            order=case.order,
+            constraints=case.constraints,
+            shapes=case.shapes,
+            options=case.options,
+        )
+        yield space, set(_members_of_case(request.param))

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import LayerChoice, Placement
 from sharedattn.spaces import automaton as automaton_module
 from sharedattn.spaces.automaton import build, pad, stages_of
 from sharedattn.spaces.constraints import First
 from sharedattn.spaces.space import Space
 from sharedattn.spaces.stages import CountedStage, ListedStage
 
-V, N = LayerChoice(Kind.VANILLA), LayerChoice(Kind.NONE)
+V, N = LayerChoice.of("V"), LayerChoice.of("N")
 
 
 def test_no_two_states_of_a_level_have_the_same_future(
@@ -21,7 +21,7 @@ def test_no_two_states_of_a_level_have_the_same_future(
 ) -> None:
     futures: list[frozenset[Any]] = [frozenset({()})]
     for states in reversed(small[0].automaton.levels[:-1]):
-        # The first use of a DIA cell costs more, so it is part of what follows.
+        # The first use of a gate's cell costs more, so it is part of what follows.
         futures = [
             frozenset(
                 ((edge.symbol, edge.new_cell), *rest)
@@ -36,8 +36,10 @@ def test_no_two_states_of_a_level_have_the_same_future(
 
 def test_a_closed_form_of_sizes(make_space: Callable[..., Space]) -> None:
     depths = tuple(range(1, 8))
-    anything = (tuple(range(8)),) * 4
-    stage = CountedStage(depth=depths, counts=anything, slots=(5,))
+    anything = tuple(range(8))
+    stage = CountedStage(
+        depth=depths, counts=dict.fromkeys("EVLN", anything), options={"slots": (5,)}
+    )
     # Words over E, V, N of length n, plus those with an L somewhere after the first V: of a first
     # V at place i (from 0), 3 - 1 kinds before it and 4 after it.
     expected = sum(2**n + sum(2**i * 4 ** (n - 1 - i) for i in range(n)) for n in depths)
@@ -92,7 +94,7 @@ def test_a_space_without_members_has_no_level(
     choices: Callable[..., tuple[LayerChoice, ...]],
 ) -> None:
     stage = ListedStage(layers=(choices("N"),), depth=(1,))
-    vanilla = First(kinds=frozenset({Kind.VANILLA}), per="stage")
+    vanilla = First(kinds=frozenset({"V"}), per="stage")
     automaton = build([stage.language(False)], (vanilla,))
     assert automaton.levels == ()
     assert automaton.size == 0
@@ -100,6 +102,6 @@ def test_a_space_without_members_has_no_level(
 
 def test_too_many_states_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(automaton_module, "MAX_STATES_PER_LEVEL", 3)
-    stage = CountedStage(depth=(4,), counts=((0, 2),) * 4)
-    with pytest.raises(InputError, match="`a space has at most 3 states at a layer` must hold"):
+    stage = CountedStage(depth=(4,), counts=dict.fromkeys("EVLN", (0, 2)))
+    with pytest.raises(InputError, match="layer 1 of stage 1 needs 4 states, and at most 3 can"):
         build([stage.language(False)], ())

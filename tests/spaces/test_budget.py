@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from scipy.stats import chisquare
 
-from sharedattn.costs.model import CostModel, PartCost
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import PartCost
 from sharedattn.placement import Placement
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.pricing import pack

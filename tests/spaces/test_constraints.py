@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import LayerChoice, Placement
 from sharedattn.spaces.automaton import Automaton, Path
 from sharedattn.spaces.constraints import (
     CONSTRAINTS,
@@ -25,12 +25,12 @@ from sharedattn.spaces.space import Space
 from sharedattn.spaces.stages import ListedStage
 from sharedattn.yaml_text import DocumentError
 
-V, L, E, N = Kind.VANILLA, Kind.LESS, Kind.EXTERNAL, Kind.NONE
+V, L, E, N = "V", "L", "E", "N"
 Layers = tuple[LayerChoice, ...]
 Make = Callable[[Literal["stage", "network"]], Constraint]
 
 
-def of(*kinds: Kind) -> frozenset[Kind]:
+def of(*kinds: str) -> frozenset[str]:
     return frozenset(kinds)
 
 
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Make, Callable[[Layers], bool]]] = {
     ),
     "equal slots": (
         lambda per: Equal(attribute="slots", per=per),
-        lambda layers: len({layer.slots for layer in layers if layer.kind == "E"}) <= 1,
+        lambda layers: len({layer.option("slots") for layer in layers if layer.kind == "E"}) <= 1,
     ),
     "equal cb": (
         lambda per: Equal(attribute="cb", per=per),
@@ -156,29 +156,35 @@ def test_a_constraint_says_itself() -> None:
     [
         (
             {"rule": "palindrome", "per": "stage"},
-            "a rule of the list count, never_after, longest_run, equal, first, last, "
-            "mixing_layer` must hold, but got 'palindrome'",
+            "a constraint has one of the rules count, never_after, longest_run, equal, first, "
+            "last, mixing_layer, but got 'palindrome'",
         ),
-        ("count", "`a constraint has a rule of the list .* but got 'count'"),
-        ({"rule": ["count"]}, "`a constraint has a rule of the list"),
+        ("count", "a constraint has one of the rules .* but got 'count'"),
+        ({"rule": ["count"]}, "a constraint has one of the rules"),
         ({"rule": "mixing_layer"}, "`per` is missing here"),
-        ({"rule": "mixing_layer", "per": "layer"}, "per: `this is one of stage, network`"),
+        (
+            {"rule": "mixing_layer", "per": "layer"},
+            "per: this is one of stage, network, but got 'layer'",
+        ),
         ({"rule": "first", "per": "stage"}, "`kinds` is missing here"),
         ({"rule": "first", "per": "stage", "kinds": "V", "most": 1}, "unknown key 'most'"),
-        ({"rule": "first", "per": "stage", "kinds": ["V", "V"]}, "`entries of a list differ`"),
-        ({"rule": "count", "per": "stage", "kinds": "V"}, "it has neither"),
-        ({"rule": "count", "per": "stage", "kinds": "V", "least": 0}, "it has neither"),
+        (
+            {"rule": "first", "per": "stage", "kinds": ["V", "V"]},
+            r"kinds\[1\]: 'V' stands here twice",
+        ),
+        ({"rule": "count", "per": "stage", "kinds": "V"}, "a count bounds nothing"),
+        ({"rule": "count", "per": "stage", "kinds": "V", "least": 0}, "a count bounds nothing"),
         (
             {"rule": "count", "per": "stage", "kinds": "V", "least": 3, "most": 2},
-            "`least <= most` must hold, but got least=3, most=2",
+            "`least` is 3, more than `most`, 2",
         ),
         (
             {"rule": "longest_run", "per": "stage", "kinds": "V", "length": 0},
-            "`length >= 1` must hold",
+            "`length` is 0; it is at least 1",
         ),
         (
             {"rule": "equal", "per": "stage", "attribute": "dia"},
-            "attribute: `this is one of kind, slots, cb`",
+            "attribute: this is one of kind, slots, cb, but got 'dia'",
         ),
     ],
 )
@@ -188,5 +194,29 @@ def test_a_constraint_refused(document: Any, message: str) -> None:
 
 
 def test_bounds_are_checked_without_a_document_too() -> None:
-    with pytest.raises(InputError, match="`least <= most` must hold"):
+    with pytest.raises(InputError, match="`least` is 2, more than `most`, 1"):
         Count(kinds=of(V), least=2, most=1, per="stage")
+    with pytest.raises(InputError, match="'Q' is no kind of layer here; known are V"):
+        First(kinds=of("Q"), per="stage")
+    with pytest.raises(InputError, match="`attribute` is 'dia'; it is one of kind, slots, cb"):
+        Equal(attribute="dia", per="stage")
+
+
+@pytest.mark.usefixtures("others_parts")
+def test_rules_know_others_kinds_and_numbers(choices: Callable[..., Layers]) -> None:
+    count = Count(kinds=of("K", "M", "N"), least=1, per="stage")
+    assert count.to_document()["kinds"] == ["N", "M", "K"]
+    assert read_constraint(count.to_document(), ()) == count
+    equal = read_constraint({"rule": "equal", "attribute": "width", "per": "stage"}, ())
+    state = equal.start
+    for layer in choices("M/w2/h1", "V", "M/w2/h3"):
+        state = equal.step(state, layer)
+    assert state == (2,)
+    assert equal.step(state, *choices("M/w5")) is None
+    with pytest.raises(DocumentError, match="this is one of kind, slots, width, reach, cb, but"):
+        read_constraint({"rule": "equal", "attribute": "form", "per": "stage"}, ())
+    mixing = MixingLayer(per="stage")
+    assert [bool(mixing.step(False, layer)) for layer in choices("P", "N", "K", "M")] == [
+        *(False, False),
+        *(True, True),
+    ]

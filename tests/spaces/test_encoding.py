@@ -9,9 +9,9 @@ import pytest
 from sharedattn.errors import InputError
 from sharedattn.placement import LayerChoice, Placement
 from sharedattn.spaces.budget import Budget, BudgetedSpace
-from sharedattn.spaces.encoding import Encoding, canonical_cells, num_dia_cells, with_options
+from sharedattn.spaces.encoding import Encoding, groups_of, with_options
 from sharedattn.spaces.space import Space
-from sharedattn.spaces.stages import CountedStage, ListedStage
+from sharedattn.spaces.stages import CountedStage, ListedStage, StageGroups
 
 Small = tuple[Space, set[Placement]]
 Choices = Callable[..., tuple[LayerChoice, ...]]
@@ -48,9 +48,9 @@ def test_every_proposal_becomes_a_member_inside(small: Small, costs: Any) -> Non
 def test_dimensions_of_counts_in_any_order(make_space: Callable[..., Space], costs: Any) -> None:
     stage = CountedStage(
         depth=(2, 3),
-        counts=((0, 1), (0, 1, 2), (0,), (0, 1, 2, 3)),
-        slots=(5, 7),
-        dia=(0, 1, 9),
+        counts={"E": (0, 1), "V": (0, 1, 2), "N": (0, 1, 2, 3)},
+        options={"slots": (5, 7)},
+        gates={"dia": (0, 1, 9)},
         cb=(0, 2, 8, "all"),
     )
     encoding = Encoding(BudgetedSpace(make_space(stage, order="any"), costs=costs))
@@ -85,7 +85,9 @@ def test_dimensions_of_counts_in_any_order(make_space: Callable[..., Space], cos
 
 
 def test_dimensions_of_counts_in_order(make_space: Callable[..., Space], costs: Any) -> None:
-    stage = CountedStage(depth=(4, 6), counts=((0, 9), (1, 2, 3), (0, 1, 2), (0, 1, 2, 3)))
+    stage = CountedStage(
+        depth=(4, 6), counts={"E": (0, 9), "V": (1, 2, 3), "L": (0, 1, 2), "N": (0, 1, 2, 3)}
+    )
     encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
     # 9 is more than any depth; slots, dia and cb have one choice.
     assert encoding.dimensions == {
@@ -101,10 +103,12 @@ def test_dimensions_of_counts_in_order(make_space: Callable[..., Space], costs: 
 def test_dimensions_of_forms(make_space: Callable[..., Space], costs: Any) -> None:
     stage = CountedStage(
         depth=(3,),
-        counts=((0, 1), (1, 2, 3), (0, 1, 2), (0,)),
-        slots=(5,),
-        external_form=(None, "mea"),
-        less_form=("full", "keys", "reuse"),
+        counts={"E": (0, 1), "V": (1, 2, 3), "L": (0, 1, 2)},
+        options={
+            "slots": (5,),
+            "external_form": (None, "mea"),
+            "less_form": ("full", "keys", "reuse"),
+        },
     )
     encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
     assert encoding.dimensions == {
@@ -141,14 +145,16 @@ def test_dimensions_of_forms(make_space: Callable[..., Space], costs: Any) -> No
 def test_counts_of_no_allowed_depth_are_shares(
     make_space: Callable[..., Space], costs: Any, counts: tuple[int, int, int], text: str
 ) -> None:
-    stage = CountedStage(depth=(4, 6), counts=((0,), (1, 2, 3), (0, 1, 2), (0, 1, 2, 3)))
+    stage = CountedStage(depth=(4, 6), counts={"V": (1, 2, 3), "L": (0, 1, 2), "N": (0, 1, 2, 3)})
     encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
     values = dict(zip(("stage1.V", "stage1.L", "stage1.N"), counts, strict=True))
     assert encoding.decode(values) == Placement.parse(text).stages
 
 
 def test_counts_of_nothing_propose_no_layer(make_space: Callable[..., Space], costs: Any) -> None:
-    stage = CountedStage(depth=(2,), counts=((0, 1), (0, 1, 2), (0,), (0, 1)), dia=(0, 1))
+    stage = CountedStage(
+        depth=(2,), counts={"E": (0, 1), "V": (0, 1, 2), "N": (0, 1)}, gates={"dia": (0, 1)}
+    )
     encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
     proposal = encoding.decode({"stage1.E": 0, "stage1.V": 0, "stage1.N": 0, "stage1.dia": 1})
     assert proposal == ((),)
@@ -189,20 +195,56 @@ def test_values_that_are_none_of_the_encoding_are_refused(small: Small, costs: A
 def test_no_member_is_not_encoded(small: Small, costs: Any) -> None:
     least, _ = BudgetedSpace(small[0], costs=costs).macs_range
     counted = BudgetedSpace(small[0], Budget(least), costs=costs)
-    with pytest.raises(InputError, match="`a placement that is encoded is a member inside the b"):
+    with pytest.raises(InputError, match="'.*' is no member of made-up inside the budget"):
         Encoding(counted).encode(counted.dearest)
 
 
 def test_options_of_a_stage(choices: Choices) -> None:
     layers = choices("E/s5/mea/d4/cb", "V", "L/keys/cb")
-    assert with_options(layers, 2, 1) == choices("E/s5/mea/d0", "V/d0", "L/keys/d1/cb")
-    assert with_options(layers, 0, 0) == choices("E/s5/mea", "V", "L/keys")
-    assert with_options(layers, 9, 9) == choices("E/s5/mea/d0/cb", "V/d1/cb", "L/keys/d2/cb")
-    assert with_options((), 2, 1) == ()
-
-
-def test_cells_are_numbered_by_first_use(choices: Choices) -> None:
-    assert canonical_cells(choices("V/d4", "L/keys", "E/s5/mea/d1", "V/d4")) == choices(
-        "V/d0", "L/keys", "E/s5/mea/d1", "V/d0"
+    assert with_options(layers, StageGroups("dia", 2), 1) == choices(
+        "E/s5/mea/d0", "V/d0", "L/keys/d1/cb"
     )
-    assert num_dia_cells(choices("V/d4", "V", "V/d1", "V/d4")) == 2
+    assert with_options(layers, None, 0) == choices("E/s5/mea", "V", "L/keys")
+    assert with_options(layers, StageGroups("dia", 9), 9) == choices(
+        "E/s5/mea/d0/cb", "V/d1/cb", "L/keys/d2/cb"
+    )
+    assert with_options((), StageGroups("dia", 2), 1) == ()
+
+
+def test_groups_of_a_stage(choices: Choices) -> None:
+    assert groups_of(choices("V/d4", "V", "V/d1", "V/d4")) == StageGroups("dia", 2)
+    assert groups_of(choices("V", "L")) is None
+
+
+@pytest.mark.usefixtures("others_parts")
+def test_dimensions_of_others_parts(make_space: Callable[..., Space], costs: Any) -> None:
+    stage = CountedStage(
+        depth=(2,),
+        counts={"V": (0, 1, 2), "M": (0, 1)},
+        options={"mixer_width": (2, 5), "mixer_form": (None, "deep2")},
+        gates={"dia": (0, 1), "sq": (0, 2)},
+    )
+    encoding = Encoding(BudgetedSpace(make_space(stage, order="EVLN"), costs=costs))
+    assert list(encoding.dimensions.items()) == [
+        ("stage1.M", (0, 1)),
+        ("stage1.V", (0, 1, 2)),
+        ("stage1.mixer_width", (2, 5)),
+        ("stage1.mixer_form", ("default", "deep2")),
+        ("stage1.sq", (0, 2)),
+        ("stage1.dia", (0, 1)),
+    ]
+    values = {
+        "stage1.M": 1,
+        "stage1.V": 1,
+        "stage1.mixer_width": 5,
+        "stage1.mixer_form": "deep2",
+        "stage1.sq": 0,
+        "stage1.dia": 1,
+    }
+    placement = Placement.parse("M1V1/w5/deep2/dia1")
+    assert encoding.encode(placement) == values
+    assert encoding.decode(values) == placement.stages
+    # Of two gates the first by rank is meant.
+    both = encoding.decode({**values, "stage1.sq": 2})
+    assert both == Placement.parse("M1V1/w5/deep2/sq2").stages
+    assert encoding.repair(both).stages == both

@@ -13,7 +13,7 @@ from sharedattn.backbones import FAMILIES, build, canonical, describe, resolve
 from sharedattn.backbones.registry import _plain
 from sharedattn.costs.break_even import less_attention_economics
 from sharedattn.costs.model import CostModel
-from sharedattn.placement import BackboneSpec, Kind, NetworkSpec, Placement
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.results.export.folder import rebuild
 from sharedattn.results.export.onnx import write_onnx
 from sharedattn.spaces.budget import BudgetedSpace
@@ -61,10 +61,10 @@ def test_forms_save_macs(name: str) -> None:
     costs = CostModel(space.backbone)
     for i, stage in enumerate(space.stages):
         assert isinstance(stage, CountedStage)
-        if stage.most(Kind.LESS):
+        if stage.most("L"):
             economics = less_attention_economics(costs, i)
             saved = {form.form: form.saved_macs for form in economics.forms}
-            for form in stage.less_form:
+            for form in stage.options["less_form"]:
                 assert saved[form or economics.default.form] > 0
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import LayerChoice, Placement
 from sharedattn.spaces.automaton import pad
 from sharedattn.spaces.pricing import PricedAutomaton, macs_of, pack, params_of
 from sharedattn.spaces.space import Space
@@ -31,7 +31,7 @@ def test_a_members_cost_is_the_sum_over_its_layers_and_cells(small: Small, costs
 def test_no_member_has_no_cost_but_a_proposal_has(small: Small, costs: Any) -> None:
     space, _ = small
     priced = PricedAutomaton(space.automaton, costs)
-    gated = LayerChoice(Kind.EXTERNAL, 11, 0, True)
+    gated = LayerChoice.of("E", slots=11, dia=0, cb=True)
     stages = tuple((gated, gated) for _ in space.stages)
     path = pad(stages, space.automaton.depths)
     assert priced.member_cost(path) is None

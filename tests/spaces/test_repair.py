@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import LayerChoice, Placement
 from sharedattn.spaces.automaton import Path, pad
 from sharedattn.spaces.counting import CostBox
 from sharedattn.spaces.pricing import PricedAutomaton, macs_of, params_of
@@ -16,7 +16,7 @@ from sharedattn.spaces.stages import ListedStage, Symbol, symbol_key
 
 Small = tuple[Space, set[Placement]]
 
-V, L, E, N = Kind.VANILLA, Kind.LESS, Kind.EXTERNAL, Kind.NONE
+V, L, E, N = "V", "L", "E", "N"
 FORMS = {L: (None, "full", "keys", "lowrank3", "reuse"), E: (None, "mea")}
 
 
@@ -24,17 +24,17 @@ FORMS = {L: (None, "full", "keys", "lowrank3", "reuse"), E: (None, "mea")}
     ("one", "other", "expected"),
     [
         (None, None, 0),
-        (None, LayerChoice(N), 4),
-        (LayerChoice(V), LayerChoice(V), 0),
-        (LayerChoice(V), LayerChoice(E, 5), 1),
-        (LayerChoice(E, 7), LayerChoice(E, 5), 1),
-        (LayerChoice(V, dia=0), LayerChoice(V, dia=1), 1),
-        (LayerChoice(V, dia=0), LayerChoice(V), 1),
-        (LayerChoice(V, cb=True), LayerChoice(V), 1),
-        (LayerChoice(V, None, 0, True), LayerChoice(E, 5, 1), 3),
-        (LayerChoice(L, form="keys"), LayerChoice(L), 1),
-        (LayerChoice(L, form="keys"), LayerChoice(E, 5, form="mea"), 1),
-        (LayerChoice(E, 5, 0, True, "mea"), LayerChoice(E, 7), 4),
+        (None, LayerChoice.of(N), 4),
+        (LayerChoice.of(V), LayerChoice.of(V), 0),
+        (LayerChoice.of(V), LayerChoice.of(E, slots=5), 1),
+        (LayerChoice.of(E, slots=7), LayerChoice.of(E, slots=5), 1),
+        (LayerChoice.of(V, dia=0), LayerChoice.of(V, dia=1), 1),
+        (LayerChoice.of(V, dia=0), LayerChoice.of(V), 1),
+        (LayerChoice.of(V, cb=True), LayerChoice.of(V), 1),
+        (LayerChoice.of(V, dia=0, cb=True), LayerChoice.of(E, slots=5, dia=1), 3),
+        (LayerChoice.of(L, form="keys"), LayerChoice.of(L), 1),
+        (LayerChoice.of(L, form="keys"), LayerChoice.of(E, slots=5, form="mea"), 1),
+        (LayerChoice.of(E, slots=5, dia=0, cb=True, form="mea"), LayerChoice.of(E, slots=7), 4),
     ],
 )
 def test_differences_of_layers(one: Symbol, other: Symbol, expected: int) -> None:
@@ -47,15 +47,15 @@ def random_path(rng: random.Random, depths: tuple[int, ...]) -> Path:
     for depth in depths:
         layers: list[LayerChoice] = []
         for _ in range(rng.randrange(depth + 1)):
-            kind = rng.choice(list(Kind))
-            cells = len({layer.dia for layer in layers} - {None})
+            kind = rng.choice((V, L, E, N))
+            cells = len({layer.gate for layer in layers} - {None})
             layers.append(
-                LayerChoice(
+                LayerChoice.of(
                     kind,
-                    rng.choice((5, 7, 11)) if kind is E else None,
-                    rng.choice((None, *range(cells + 1))),
-                    rng.random() < 0.5,
-                    rng.choice(FORMS.get(kind, (None,))),
+                    slots=rng.choice((5, 7, 11)) if kind == E else None,
+                    dia=rng.choice((None, *range(cells + 1))),
+                    cb=rng.random() < 0.5,
+                    form=rng.choice(FORMS.get(kind, (None,))),
                 )
             )
         stages.append(layers)
@@ -113,7 +113,7 @@ def test_bounds_that_conflict_still_give_the_nearest(
     priced = PricedAutomaton(space.automaton, costs)
     fixed = costs.fixed
     box = CostBox(fixed.macs + 6 * 503 - 3 * 196, fixed.params + 6 * 101 + 2 * 12)
-    all_vanilla = (LayerChoice(V),) * 6
+    all_vanilla = (LayerChoice.of(V),) * 6
     nearest = repair_text(space, Repair(priced, box).nearest(all_vanilla))
     # No single change saves 588 MACs. Of two, an N (406) beside an L (196) does, and is closer to
     # the proposal's MACs than two N; in the order of symbols V comes before L before N.
@@ -133,8 +133,8 @@ def test_many_differences_are_found_too(
 ) -> None:
     space = make_space(ListedStage(layers=(choices("N/cb"),) * 11, depth=(11,)))
     repair = Repair(PricedAutomaton(space.automaton, costs), CostBox())
-    member = (LayerChoice(N, cb=True),) * 11
-    assert repair.nearest((LayerChoice(V, dia=0),) * 11) == member  # 33 differences
+    member = (LayerChoice.of(N, cb=True),) * 11
+    assert repair.nearest((LayerChoice.of(V, dia=0),) * 11) == member  # 33 differences
     assert repair.nearest((None,) * 11) == member  # 44 differences
 
 
@@ -143,3 +143,22 @@ def test_a_box_without_members_is_the_callers_fault(small: Small, costs: Any) ->
     repair = Repair(PricedAutomaton(space.automaton, costs), CostBox(max_macs=1))
     with pytest.raises(AssertionError, match="no member inside the box"):
         repair.nearest((None,) * len(space.automaton.positions))
+
+
+@pytest.mark.usefixtures("others_parts")
+def test_differences_count_each_number(choices: Callable[..., Any]) -> None:
+    one, other = choices("M/w2/h1/wide/d0", "M/w5/h3/deep2/q0/cb")
+    assert difference(one, other) == 5
+    assert difference(one, *choices("M/w2/h3/wide/d0")) == 1
+    assert difference(one, *choices("E/s5/mea/d0")) == 1
+    assert difference(one, None) == 4
+
+
+@pytest.mark.usefixtures("others_parts")
+def test_differences_beyond_four_a_layer_are_found_too(
+    make_space: Callable[..., Space], choices: Callable[..., Any], costs: Any
+) -> None:
+    space = make_space(ListedStage(layers=(choices("M/w2/h1/wide/d0"),) * 5, depth=(5,)))
+    repair = Repair(PricedAutomaton(space.automaton, costs), CostBox())
+    member = tuple(choices(*("M/w2/h1/wide/d0",) * 5))
+    assert repair.nearest(choices(*("M/w5/h3/deep2/q0/cb",) * 5)) == member  # 25 differences

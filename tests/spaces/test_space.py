@@ -2,22 +2,36 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import pathlib
+import random
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tiny_families import tiny_backbone
+from made_up_parts import PARTS
 
 from sharedattn.backbones import FAMILIES, canonical, describe, resolve
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, NetworkSpec, Placement
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    LayerChoice,
+    MechanismOptions,
+    NetworkSpec,
+    Placement,
+)
 from sharedattn.spaces.automaton import Automaton, Path
-from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.constraints import Count, Equal, First, Last, MixingLayer
+from sharedattn.spaces.encoding import Encoding
 from sharedattn.spaces.space import Space, presets
 from sharedattn.spaces.stages import CountedStage, ListedStage
+from sharedattn.spaces.variation import Variation
+from sharedattn.testing import registered
+from sharedattn.testing.tiny_backbones import tiny_backbone
 
 Small = tuple[Space, set[Placement]]
 Choices = Callable[..., tuple[LayerChoice, ...]]
@@ -118,7 +132,9 @@ def test_a_file_is_loaded_by_its_path(tmp_path: pathlib.Path) -> None:
         backbone=BackboneSpec.parse(VIT),
         stages=(
             CountedStage(
-                depth=(1, 2, 3), counts=((0,), (0, 1, 2, 3), (0,), (0, 1, 2, 3)), dia=(0, 1)
+                depth=(1, 2, 3),
+                counts={"V": (0, 1, 2, 3), "N": (0, 1, 2, 3)},
+                gates={"dia": (0, 1)},
             ),
         ),
         order="any",
@@ -152,17 +168,29 @@ name: tiny
             "deph: 1..3",
             r"here, line 6 \(deph: 1\.\.3\): stages\[0\]\.deph: unknown",
         ),
-        ("order: any", "order: VLEN", r"line 3 .*: order: `this is one of EVLN, any` must hold"),
+        (
+            "order: any",
+            "order: VLEN",
+            r"line 3 .*: order: this is one of EVLN, any, but got 'VLEN'",
+        ),
         ("order: any", "order: any\norder: any", r"line 4 \(order: any\): order: this key stands"),
-        ("depth: 1..3", "depth: 1..4", r"line 5 .*`depth <= layers of the backbone's stage` must"),
-        ("dia: [0, 1]", "dia: [0, x]", r"line 7 \(dia: \[0, x\]\): stages\[0\]\.dia\[1\]: `this"),
-        ("mixing_layer", "symmetry", r"line 9 .* list count, .* must hold, but got 'symmetry'"),
+        (
+            "depth: 1..3",
+            "depth: 1..4",
+            r"line 5 .*`depth` is up to 4, and the backbone has 3 layers",
+        ),
+        ("dia: [0, 1]", "dia: [0, x]", r"line 7 \(dia: \[0, x\]\): stages\[0\]\.dia\[1\]: this"),
+        ("mixing_layer", "symmetry", r"line 9 .* rules count, .*, but got 'symmetry'"),
         ("name: tiny\n", "", r"line 1 \(backbone.*: `name` is missing here"),
-        ("name: tiny", "name: a/b", r"`a space's name is letters, digits, dots, dashes, undersc"),
+        (
+            "name: tiny",
+            "name: a/b",
+            r"`name` is 'a/b'; the name of a space is letters, digits, dot",
+        ),
         ("vit(", "vitt(", r"line 2 .*: backbone: `.*'vitt'"),
-        (VIT, "vit(depth=3", r"line 2 .*: backbone: `a backbone is name\(key=value"),
-        (VIT, "{nome: vit}", r"line 2 .*: backbone: `a backbone has the fields name"),
-        (VIT, "7", r"backbone: `this is a text` must hold, but got 7"),
+        (VIT, "vit(depth=3", r"line 2 .*: backbone: 'vit\(depth=3' is no backbone"),
+        (VIT, "{nome: vit}", r"line 2 .*: backbone: a backbone has the fields name"),
+        (VIT, "7", r"backbone: this is a text, but got 7"),
         ("stages:\n", "stages: x\nother:\n", r"line 5 \(other:\): other: unknown key 'other'"),
         ("order: any", "order: [", r"^here: `the document is YAML of plain values` must hold"),
     ],
@@ -175,15 +203,15 @@ def test_a_document_refused_names_the_line(old: str, new: str, message: str) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stages": []}, r"`stages is a list, one entry a stage` must hold, but got \[\]"),
-        ({"stages": "V"}, "`stages is a list, one entry a stage` must hold, but got 'V'"),
+        ({"stages": []}, r"stages: this is a list with one entry a stage, but got \[\]"),
+        ({"stages": "V"}, "stages: this is a list with one entry a stage, but got 'V'"),
         (
             {"stages": [{"layers": ["V"]}] * 2},
-            "`a space has the stages of its backbone` must hold, but got 2 and .* has 1",
+            "a space has the stages of its backbone, but got 2 and .* has 1",
         ),
         (
             {"constraints": [{"rule": "mixing_layer", "per": "stage"}] * 2},
-            "entries of a list diff",
+            "stands here twice; leave one out",
         ),
     ],
 )
@@ -196,18 +224,20 @@ def test_a_document_that_fits_no_backbone_is_refused(
 
 
 def test_neither_preset_nor_file(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="a preset or a YAML file .* deit-small, deit-tiny, "):
+    with pytest.raises(
+        InputError, match="'deit-huge' is neither a preset nor a YAML .* deit-small, deit-tiny"
+    ):
         Space.load("deit-huge")
-    with pytest.raises(InputError, match="a preset or a YAML file that can be read` must hold"):
+    with pytest.raises(InputError, match="is neither a preset nor a YAML file that can be read"):
         Space.load(tmp_path)
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"name: \xff")
-    with pytest.raises(InputError, match="a preset or a YAML file that can be read` must hold"):
+    with pytest.raises(InputError, match="is neither a preset nor a YAML file that can be read"):
         Space.load(path)
 
 
 def test_a_space_without_stages_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^stages: .* must hold, but got 0 and vit has 1$"):
+    with pytest.raises(InputError, match=r"^stages: .* backbone, but got 0 and vit has 1$"):
         Space(name="none", backbone=BackboneSpec(name="vit"), stages=())
 
 
@@ -217,7 +247,7 @@ def test_membership(small: Small, make_space: Callable[..., Space]) -> None:
     anything = make_space(*space.stages, order="any")
     others = {anything.automaton.placement(path) for path in anything.automaton.cover()} - members
     assert not any(placement in space for placement in others)
-    longer = Placement(tuple((LayerChoice(Kind.VANILLA),) * 9 for _ in space.stages))
+    longer = Placement(tuple((LayerChoice.of("V"),) * 9 for _ in space.stages))
     assert longer not in space
     assert Placement((*longer.stages, *longer.stages)) not in space
 
@@ -231,20 +261,20 @@ def test_no_member_names_the_constraints_at_fault(
     make_space: Callable[..., Space], choices: Choices
 ) -> None:
     stage = ListedStage(layers=(choices("V", "N"), choices("V", "N")), depth=(2,))
-    innocent = Count(kinds=frozenset({Kind.EXTERNAL}), most=3, per="network")
-    first = First(kinds=frozenset({Kind.VANILLA}), per="network")
-    last = Last(kinds=frozenset({Kind.NONE}), per="stage")
+    innocent = Count(kinds=frozenset({"E"}), most=3, per="network")
+    first = First(kinds=frozenset({"V"}), per="network")
+    last = Last(kinds=frozenset({"N"}), per="stage")
     equal = Equal(attribute="kind", per="network")
     space = make_space(stage, constraints=(innocent, first, last, equal))
     with pytest.raises(
         InputError,
-        match=r"in made-up first\(per=network kinds=V\) and last\(per=stage kinds=N\) and "
-        r"equal\(per=network attribute=kind\) exclude every one$",
+        match=r"no placement is left in made-up: first\(per=network kinds=V\) and "
+        r"last\(per=stage kinds=N\) and equal\(per=network attribute=kind\) exclude every one$",
     ):
         _ = space.automaton
-    alone = First(kinds=frozenset({Kind.EXTERNAL}), per="stage")
+    alone = First(kinds=frozenset({"E"}), per="stage")
     with pytest.raises(
-        InputError, match=r"made-up first\(per=stage kinds=E\) excludes every one$"
+        InputError, match=r"made-up: first\(per=stage kinds=E\) excludes every one$"
     ):
         Placement.parse("V2") in make_space(stage, constraints=(innocent, alone))  # noqa: B015
 
@@ -254,10 +284,8 @@ def test_no_member_names_the_stage_at_fault(
 ) -> None:
     fine = ListedStage(layers=(choices("V"),), depth=(1,))
     reuse = ListedStage(layers=(choices("N"), choices("L")), depth=(2,))
-    counts = CountedStage(depth=(5,), counts=((0, 1), (0, 1), (0, 1), (0, 1)))
-    with pytest.raises(
-        InputError, match="stage 2, 3 of made-up has none: its counts never add up"
-    ):
+    counts = CountedStage(depth=(5,), counts={"E": (0, 1), "V": (0, 1), "L": (0, 1), "N": (0, 1)})
+    with pytest.raises(InputError, match="left in stage 2, 3 of made-up: its counts never add up"):
         make_space(fine, reuse, counts, constraints=(MixingLayer(per="stage"),)).envelope()
 
 
@@ -304,7 +332,7 @@ def test_members_are_what_the_backbone_accepts(
 
 
 def test_an_option_that_fits_no_backbone_names_the_line() -> None:
-    with pytest.raises(InputError, match=r"here, line 2 .*: backbone: `attention_residual pools"):
+    with pytest.raises(InputError, match=r"here, line 2 .*: backbone: `attention_residual` pools"):
         Space.from_yaml(YAML.replace("vit(", "vit(attention_residual=true,"), "here")
 
 
@@ -321,7 +349,7 @@ def test_an_option_that_fits_no_backbone_names_the_line() -> None:
 def test_dia_units_that_do_not_fit_name_the_line(stage: str, line: str) -> None:
     backbone = VIT.replace("vit(", "vit(dia_reduction=99,")
     text = f"name: tiny\nbackbone: {backbone}\norder: any\nstages:\n  # One.\n  {stage}\n"
-    with pytest.raises(InputError, match=f"here, line {line}: `dia_reduction <= embed_dim` must"):
+    with pytest.raises(InputError, match=f"here, line {line}: `dia_reduction` is 99, more than"):
         Space.from_yaml(text, "here")
 
 
@@ -330,7 +358,7 @@ def test_a_reduction_that_no_layer_uses_fits() -> None:
     text = YAML.replace("vit(", "vit(dia_reduction=99,").replace("dia: [0, 1]", "dia: [0, 4]")
     space = Space.from_yaml(text, "here")
     assert all(
-        choice.dia is None
+        choice.gate is None
         for choice in space.automaton.placement(next(iter(space.automaton.cover()))).layers
     )
 
@@ -339,6 +367,54 @@ def test_maps_that_do_not_fit_name_the_line() -> None:
     text = YAML.replace("N: 0..3}", "L: 0..2}\n    less_form: [keys, lowrank9]")
     with pytest.raises(
         InputError,
-        match=r"here, line 6 \(less_form: \[keys, lowrank9\]\): .*less_form: `rank <= tok",
+        match=r"here, line 6 \(less_form: \[keys, lowrank9\]\): .*less_form: `/lowrank9` has a",
     ):
         Space.from_yaml(text, "here")
+
+
+@pytest.mark.parametrize("name", ["digit-pairs-vit", "ruled", "layer-by-layer"])
+def test_parts_that_a_space_does_not_use_change_nothing(name: str) -> None:
+    def everything() -> list[object]:
+        [text] = [t for t in (*EXAMPLES, *PRESETS.values()) if f"name: {name}\n" in t]
+        space = Space.from_yaml(text, "text")
+        whole = BudgetedSpace(space)
+        counted = BudgetedSpace(space, Budget(sum(whole.macs_range) // 2))
+        encoding = Encoding(counted)
+        variation, rng = Variation(encoding), random.Random(3)
+        some = counted.sample_many(rng, min(counted.in_budget, 10))
+        return [
+            json.dumps(space.to_document()),
+            space.automaton.levels,
+            some,
+            list(encoding.dimensions.items()),
+            [encoding.encode(placement) for placement in some],
+            [variation.mutate(placement, rng) for placement in some],
+            [variation.neighbours(placement) for placement in some[:3]],
+            space.envelope(),
+        ]
+
+    alone = everything()
+    with registered(*PARTS):
+        assert everything() == alone
+    assert everything() == alone
+
+
+@pytest.mark.usefixtures("others_parts")
+def test_a_space_of_others_parts_is_its_document(make_space: Callable[..., Space]) -> None:
+    text = YAML.replace("{V: 0..3, N: 0..3}", "{V: 0..3, M: 0..2}\n    mixer_width: [2, 5]")
+    space = Space.from_yaml(text.replace("dia: [0, 1]", "sq: [0, 1]"), "here")
+    assert Placement.parse("M1V1/w5/sq1") in space
+    assert Placement.parse("M1V1/w5/dia1") not in space
+    assert Space.from_document(space.to_document()) == space
+    counted = BudgetedSpace(space)
+    cost = CostModel(space.backbone).totals(counted.cheapest)
+    assert counted.macs_range[0] == cost.macs
+
+
+def test_a_residual_asks_for_a_kind_that_adds_it(
+    make_space: Callable[..., Space], choices: Choices
+) -> None:
+    options = MechanismOptions(attention_residual=True)
+    stage = ListedStage(layers=(choices("N", "E/s5"),), depth=(1,))
+    with pytest.raises(InputError, match="attention_residual=true asks for a layer of kind V$"):
+        make_space(stage, options=options).envelope()

@@ -27,9 +27,9 @@ def variation(space: Space, costs: Any, budget: Budget | None = None) -> Variati
 def test_neighbours_of_counts_by_hand(make_space: Callable[..., Space], costs: Any) -> None:
     stage = CountedStage(
         depth=(2, 3),
-        counts=((0, 1), (1, 2), (0,), (0, 1)),
-        slots=(5, 7),
-        dia=(0, 1, 2),
+        counts={"E": (0, 1), "V": (1, 2), "N": (0, 1)},
+        options={"slots": (5, 7)},
+        gates={"dia": (0, 1, 2)},
         cb=(0, 1, "all"),
     )
     found = variation(make_space(stage), costs).neighbours(Placement.parse("E1V1/s5/dia2/cb"))
@@ -46,11 +46,9 @@ def test_neighbours_of_counts_by_hand(make_space: Callable[..., Space], costs: A
 def test_neighbours_of_forms_by_hand(make_space: Callable[..., Space], costs: Any) -> None:
     stage = CountedStage(
         depth=(4,),
-        counts=((0, 1, 2), (1,), (0, 1, 2), (0,)),
-        slots=(5,),
-        external_form=(None, "mea"),
-        less_form=(None, "keys"),
-        dia=(0, 2),
+        counts={"E": (0, 1, 2), "V": (1,), "L": (0, 1, 2)},
+        options={"slots": (5,), "external_form": (None, "mea"), "less_form": (None, "keys")},
+        gates={"dia": (0, 2)},
         cb=(0, 1),
     )
     found = variation(make_space(stage), costs).neighbours(
@@ -113,7 +111,11 @@ def test_neighbours_are_other_members_inside(small: Small, costs: Any) -> None:
 def test_being_neighbours_is_mutual(make_space: Callable[..., Space], costs: Any) -> None:
     anything = (0, 1, 2)
     stage = CountedStage(
-        depth=(1, 2), counts=(anything,) * 4, slots=(5, 7), dia=(0, 1, 2), cb=(0, 1, "all")
+        depth=(1, 2),
+        counts=dict.fromkeys("EVLN", anything),
+        options={"slots": (5, 7)},
+        gates={"dia": (0, 1, 2)},
+        cb=(0, 1, "all"),
     )
     space = make_space(stage)
     of = variation(space, costs)
@@ -133,7 +135,9 @@ def test_mutation_goes_to_a_neighbour(small: Small, costs: Any) -> None:
 
 def test_each_sort_of_edit_is_as_likely(make_space: Callable[..., Space], costs: Any) -> None:
     # From V3: 3 other kinds, one DIA option, two of broadcasting; one depth, no slots.
-    stage = CountedStage(depth=(3,), counts=((0,), (2, 3), (0,), (0, 1)), dia=(0, 1), cb=(0, 1, 2))
+    stage = CountedStage(
+        depth=(3,), counts={"V": (2, 3), "N": (0, 1)}, gates={"dia": (0, 1)}, cb=(0, 1, 2)
+    )
     of = variation(make_space(stage), costs)
     rng = random.Random(37)
     drawn = Counter(str(of.mutate(Placement.parse("V3"), rng)) for _ in range(3000))
@@ -208,7 +212,7 @@ def test_each_parameter_of_a_child_is_a_parents(
 def test_a_parent_outside_is_refused(small: Small, costs: Any) -> None:
     free = BudgetedSpace(small[0], costs=costs)
     counted = BudgetedSpace(small[0], Budget(free.macs_range[0]), costs=costs)
-    with pytest.raises(InputError, match="`a placement that is encoded is a member inside"):
+    with pytest.raises(InputError, match="is no member of made-up inside the budget"):
         Variation(Encoding(counted)).crossover(free.dearest, free.cheapest, random.Random(1))
 
 
@@ -221,3 +225,23 @@ def test_the_same_seed_gives_the_same_variation(small: Small, costs: Any) -> Non
         rng = random.Random(59)
         runs.append([of.mutate(of.crossover(*parents, rng), rng) for _ in range(20)])
     assert runs[0] == runs[1]
+
+
+@pytest.mark.usefixtures("others_parts")
+def test_neighbours_of_others_parts_by_hand(make_space: Callable[..., Space], costs: Any) -> None:
+    stage = CountedStage(
+        depth=(2,),
+        counts={"V": (0, 1), "M": (1, 2)},
+        options={
+            "mixer_width": (2, 5),
+            "mixer_reach": (1, 4),
+            "mixer_form": (None, "wide"),
+        },
+        gates={"dia": (0, 1), "sq": (0, 2)},
+    )
+    found = variation(make_space(stage), costs).neighbours(Placement.parse("M2/w2/h1/dia1"))
+    assert [str(placement) for placement in found] == [
+        *("V1M1/w2/h1/dia1", "M1V1/w2/h1/dia1"),
+        *("M2/w5/h1/dia1", "M2/w2/h4/dia1", "M2/w2/h1/wide/dia1"),
+        *("M2/w2/h1", "M2/w2/h1/sq2"),
+    ]

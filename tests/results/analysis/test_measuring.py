@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sharedattn.backbones import describe, resolve
+from sharedattn.mechanisms.interface import MapShape
 from sharedattn.mechanisms.less import diagonality
 from sharedattn.placement import Envelope, MechanismOptions, NetworkSpec
 from sharedattn.results.analysis import random_network
@@ -28,7 +29,7 @@ EVERYTHING = "V/d0,L/d0/cb,E/s7/d1,N/d1/cb,V/cb"
 
 
 def parts(spec, seed=0):
-    layers = layers_of(describe(spec.backbone), spec.placement)
+    layers = layers_of(describe(spec.backbone), spec.placement, spec.backbone.options)
     network = random_network(spec.backbone, Envelope.of(spec.placement), "torch", seed)
     return network, layers
 
@@ -55,26 +56,29 @@ def test_layers_of_unequal_shift_or_stage_are_not_compared():
         )
     )
     equal_shift = describe(NetworkSpec.parse(str(spec).replace("handover=previous,", "")).backbone)
-    layers = layers_of(equal_shift, spec.placement)
+    layers = layers_of(equal_shift, spec.placement, spec.backbone.options)
     assert labels(comparable_pairs(layers)) == [("1.1", "1.3"), ("1.2", "1.4")]
     assert labels(consecutive_pairs(layers)) == [("1.1", "1.3"), ("1.2", "1.4")]
     assert ("1.4", "2.1") not in labels(gate_pairs(layers))
 
 
 def test_memory_of_maps_bounds_a_batch(spec_of, monkeypatch):
-    options = MechanismOptions(external_expansion=3)
     layers = parts(spec_of("V1L1E2N1/s7"))[1]
     # 2 heads of 10 x 10 twice, 10 tokens by 7 slots twice.
-    assert sum(layer.num_map_elements(options) for layer in layers) == 540
-    mea = layers_of(describe(spec_of("V1").backbone), spec_of("E1/s7/mea").placement)
-    assert mea[0].num_map_elements(options) == 3 * 2 * 10 * 7
-    assert batch_size_for(layers, options, 64) == 64
-    assert batch_size_for(layers, options, 10**9) == MAX_MAP_BYTES // (4 * 540)
+    assert [layer.maps and layer.maps.num_elements for layer in layers] == [200, 200, 70, 70, None]
+    mea = layers_of(
+        describe(spec_of("V1").backbone),
+        spec_of("E1/s7/mea").placement,
+        MechanismOptions(external_expansion=3),
+    )
+    assert mea[0].maps == MapShape(3 * 2, 10, 7)
+    assert batch_size_for(layers, 64) == 64
+    assert batch_size_for(layers, 10**9) == MAX_MAP_BYTES // (4 * 540)
     monkeypatch.setattr("sharedattn.results.analysis.measuring.MAX_MAP_BYTES", 4 * 540 * 3 - 1)
-    assert batch_size_for(layers, options, 64) == 2
+    assert batch_size_for(layers, 64) == 2
     monkeypatch.setattr("sharedattn.results.analysis.measuring.MAX_MAP_BYTES", 11)
-    assert batch_size_for(layers, options, 64) == 1
-    assert batch_size_for(layers[4:], options, 64) == 64  # a layer without maps
+    assert batch_size_for(layers, 64) == 1
+    assert batch_size_for(layers[4:], 64) == 64  # a layer without maps
 
 
 def test_a_tally_leaves_out_what_is_undefined_and_counts_it():
@@ -137,6 +141,27 @@ def test_every_measure_equals_a_direct_computation(spec_of, images_for):
     for name, value in expected.items():
         assert found[name].value == pytest.approx(value, abs=1e-6), name
         assert found[name].num_undefined == 0
+
+
+def test_kinds_and_gates_of_a_plug_in_are_measured(spec_of, images_for, plugged_in):
+    with plugged_in():
+        spec = spec_of("V/q0,P/w3/q0,V/d0,V/q1")
+        network, layers = parts(spec)
+        # One that has no maps has no figure of attention, though it attends.
+        assert [layer.maps is None for layer in layers] == [False, True, False, False]
+        assert labels(comparable_pairs(layers)) == [("1.1", "1.3"), ("1.1", "1.4"), ("1.3", "1.4")]
+        assert labels([pair for pair in gate_pairs(layers) if share_unit(*pair)]) == [
+            ("1.1", "1.2")
+        ]
+        images = images_for(spec)
+        found = measure(network, layers, spec.placement, images.batches)
+        with torch.inference_mode():
+            gates = network.run(torch.cat(images.batches), spec.placement, collect={"gates"}).gates
+    assert {name[1] for name in found if name[0] == "entropy"} == {0, 2, 3}
+    for i, j in itertools.combinations(range(4), 2):
+        values = [np.corrcoef(gates[i][b], gates[j][b])[0, 1] for b in range(7)]
+        assert found["gates", i, j].value == pytest.approx(np.mean(values), abs=1e-6)
+    assert found["gates mean", "of shared"].value == pytest.approx(found["gates", 0, 1].value)
 
 
 def test_constant_gates_are_undefined_and_counted(spec_of, images_for):

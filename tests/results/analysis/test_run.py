@@ -30,7 +30,7 @@ SEEDS = (1, 2, 3)
 
 
 def entropies(network, spec, placement, images):
-    layers = layers_of(describe(spec.backbone), placement)
+    layers = layers_of(describe(spec.backbone), placement, spec.backbone.options)
     means = measure(network, layers, placement, images.batches)
     return {name[1]: mean.value for name, mean in means.items() if name[0] == "entropy"}
 
@@ -197,6 +197,12 @@ def test_a_unit_for_each_gated_layer():
     assert str(unshared(placement)) == "V/d0,V,L/d1,E/s7/d2 | V2/dia2"
 
 
+def test_a_cell_each_of_whichever_gate(plugged_in):
+    with plugged_in():
+        placement = Placement.parse("V/q0,V/q0,V/d0,V/q0,V/d0")
+        assert str(unshared(placement)) == "V/q0,V/q1,V/d0,V/q2,V/d1"
+
+
 def test_the_document_is_plain_json_with_every_part(spec_of, images_for):
     spec = spec_of("V/d0,L/d0/cb,E/s7/d1,N/d1/cb,V/cb")
     found = analyse(spec, None, images_for(spec), init="torch", control_seeds=SEEDS)
@@ -272,22 +278,25 @@ def test_images_are_spread_over_the_validation_split():
 def test_what_is_refused(spec_of, images_for):
     spec = spec_of("V3/cb")
     images = images_for(spec)
-    with pytest.raises(InputError, match="a control has at least two seeds.*but got 1"):
+    with pytest.raises(InputError, match="`control_seeds` has 1; a control has at least 2"):
         analyse(spec, None, images, init="timm", control_seeds=(1,))
-    with pytest.raises(InputError, match="images >= 1"):
+    with pytest.raises(InputError, match="`images` is 0; measure on at least 1"):
         read_images(open_data(DataConfig(name="digit-pairs")), spec, 0, batch_size=5)
     weights = build(spec).state_dict()
     weights["more"] = weights.pop("head.bias")
-    with pytest.raises(InputError, match="the weights fit vit.*more, head.bias"):
+    with pytest.raises(InputError, match="the weights do not fit vit.*more, head.bias"):
         analyse(spec, weights, images, init="timm", control_seeds=SEEDS)
     weights = build(spec_of("V2")).state_dict()
     weights["norm.bias"] = torch.zeros(3)
-    with pytest.raises(InputError, match="the weights fit vit.*size mismatch for norm.bias"):
+    with pytest.raises(InputError, match="do not fit vit.*size mismatch for norm.bias"):
         analyse(spec, weights, images, init="timm", control_seeds=SEEDS)
     for other in ("V3/cb1", "V2", "V2L1", "V3/dia1"):
-        with pytest.raises(InputError, match="a counterpart has context broadcasting where"):
+        with pytest.raises(
+            InputError,
+            match="is no counterpart of vit.*where the network has none",
+        ):
             check_counterpart(spec, spec_of(other))
-    with pytest.raises(InputError, match="a counterpart has context broadcasting where"):
+    with pytest.raises(InputError, match="is no counterpart of vit.*where the network has none"):
         analyse(
             spec,
             None,

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sharedattn.backbones import build, resolve
 from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.results.artifacts.atomic import temporary_name
 from sharedattn.results.artifacts.weights import sha256_of
 from sharedattn.results.export import folder as export_module
@@ -22,12 +23,12 @@ from sharedattn.results.export.folder import (
     export,
     load_network,
     model_card,
-    placement_drawing,
     read_export,
 )
 from sharedattn.results.records.records import EvaluationRecord, LatencyRecord, SpecRecord
 from sharedattn.weights.interpolate import at_image_size
 
+Plugged = Callable[[], AbstractContextManager[None]]
 SPEC = resolve(
     NetworkSpec.parse(
         "vit(embed_dim=12,num_heads=2,depth=4,patch_size=4,mlp_ratio=2,num_classes=3,in_chans=1)"
@@ -174,7 +175,7 @@ def test_weights_that_do_not_fit_write_nothing(
 ) -> None:
     weights = network.state_dict()
     weights.pop(next(iter(weights)))
-    with pytest.raises(InputError, match="the weights fit vit.*Missing key"):
+    with pytest.raises(InputError, match="the weights do not fit vit.*Missing key"):
         export(tmp_path / "knee", record, weights)
     assert list(tmp_path.iterdir()) == []
 
@@ -184,7 +185,9 @@ def test_weights_of_another_image_size_are_told_how_to_fit(
 ) -> None:
     size = 2 * network.shape.image_size
     weights = at_image_size(network, size).state_dict()
-    rule = r"the weights fit vit.* among the weights and .* in the network; weights of another"
+    rule = (
+        r"the weights do not fit vit.* among the weights and .* in the network; weights of another"
+    )
     with pytest.raises(InputError, match=rule):
         export(tmp_path / "knee", record, weights)
     assert list(tmp_path.iterdir()) == []
@@ -214,17 +217,17 @@ def changed(folder: Path, change: Callable[[dict], object]) -> Path:  # type: ig
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format=2), "a config has format 1` must hold, but got 2"),
-        (lambda d: d.pop("format"), "a config has format 1` must hold, but got None"),
-        (lambda d: d.update(network="vit: V1"), "network says the same as spec.*'vit: V1' is not"),
-        (lambda d: d.pop("macs"), "a config has every field.*KeyError: 'macs'"),
-        (lambda d: d["evaluation"].pop("seed"), "a config has every field.*KeyError: 'seed'"),
+        (lambda d: d.update(format=2), "this config has format 2, and this version reads 1"),
+        (lambda d: d.pop("format"), "this config has format None, and this"),
+        (lambda d: d.update(network="vit: V1"), "`network` is 'vit: V1' and `spec` means"),
+        (lambda d: d.pop("macs"), "lacks a field.*KeyError: 'macs'"),
+        (lambda d: d["evaluation"].pop("seed"), "lacks a field.*KeyError: 'seed'"),
         (lambda d: d["evaluation"].update(threads="two"), "threads is 'two' and no int"),
         (lambda d: d["evaluation"].update(versions=["torch"]), "versions is .* and no dict"),
-        (lambda d: d["evaluation"].update(top1=1.5), "a config has every field.*0 <= top1 <= 1"),
+        (lambda d: d["evaluation"].update(top1=1.5), "or range: .*0 <= top1 <= 1"),
         (lambda d: d["evaluation"]["fidelity"].update(epochs=0), "whole epochs >= 1"),
-        (lambda d: d.update(evaluation=None), "a config has every field.*TypeError"),
-        (lambda d: d["spec"].update(format=99), "a network spec has format 2"),
+        (lambda d: d.update(evaluation=None), "of another type or range: TypeError"),
+        (lambda d: d["spec"].update(format=99), "this network spec has format 99"),
     ],
 )
 def test_a_config_that_says_something_else(
@@ -239,13 +242,13 @@ def test_a_config_that_says_something_else(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "config.yaml is YAML"),
-        (b"\xff\xfe\x00", "config.yaml is YAML"),
-        (b"just text", "a config has format 1` must hold, but got 'just text'"),
+        (b"{", "config.yaml is no YAML"),
+        (b"\xff\xfe\x00", "config.yaml is no YAML"),
+        (b"just text", "this config has format 'just text'"),
         # A document that would run a command where it is not read safely.
         (
             b"!!python/object/apply:os.system ['touch ran']",
-            "config.yaml is YAML.* has the tag",
+            "config.yaml is no YAML.* has the tag",
         ),
     ],
 )
@@ -257,16 +260,47 @@ def test_a_file_that_is_no_config(content: bytes, message: str, tmp_path: Path) 
 
 
 def test_a_folder_without_a_config(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="config.yaml can be read.*No such file"):
+    with pytest.raises(InputError, match="there is no config.yaml to read at .*No such file"):
         read_export(tmp_path)
 
 
-def test_the_drawing_names_what_each_layer_does() -> None:
-    assert placement_drawing(SPEC) == (
-        "stage 1     V N L E\n  slots     . . . 5\n  DIA unit  1 . 1 2\n  CB        . x . x"
-    )
-    two_stages = NetworkSpec.parse("vit: V1 | E1V1/s128")
-    assert placement_drawing(two_stages) == ("stage 1    V\nstage 2    E   V\n  slots  128   .")
+def test_the_card_says_what_its_letters_mean(record: ExportRecord) -> None:
+    assert (
+        "V vanilla attention, L less attention, E external attention, N no attention; slots: "
+        "memory slots of external attention; DIA unit: layers of one number share a cell; CB: "
+        "context broadcasting."
+    ) in " ".join(model_card(record).split())
+
+
+def test_an_export_names_its_plug_ins_and_misses_them(
+    record: ExportRecord, plugged_in: Plugged
+) -> None:
+    assert "plugins" not in record.to_json()
+    with plugged_in():
+        placement = Placement.parse("P1V3/w7/sq1")
+        spec = NetworkSpec(record.spec.backbone, placement)
+        document = yaml.safe_load(yaml.safe_dump(replace(record, spec=spec).to_json()))
+        assert ExportRecord.from_json(document).spec == spec
+        assert document["plugins"] == {
+            "branch P": {"name": "poolers", "version": "1.2"},
+            "gate squeeze": {"name": "poolers", "version": "1.2"},
+        }
+        other = document | {"plugins": {"branch P": {"name": "pools", "version": "9"}}}
+        with pytest.raises(InputError, match="of kind P from the plug-in pools 9, which is not"):
+            ExportRecord.from_json(other)
+        with pytest.raises(InputError, match="another type or range: TypeError: name is 3"):
+            ExportRecord.from_json(
+                document | {"plugins": {"branch P": {"name": 3, "version": "9"}}}
+            )
+    with pytest.raises(
+        InputError,
+        match=r"^this network has a layer of kind P from the plug-in poolers 1\.2, which is not "
+        r"installed; pip install poolers$",
+    ):
+        ExportRecord.from_json(document)
+    gate_alone = document | {"plugins": {"gate squeeze": document["plugins"]["gate squeeze"]}}
+    with pytest.raises(InputError, match="a layer with the gate squeeze from the plug-in poolers"):
+        ExportRecord.from_json(gate_alone)
 
 
 def test_the_card_gives_mean_and_how_to_go_on(record: ExportRecord) -> None:
@@ -337,7 +371,7 @@ def test_a_latency_is_kept_and_stands_on_the_card(
     # As exports were written before.
     del document["latency"]
     assert ExportRecord.from_json(document) == record
-    with pytest.raises(InputError, match="every field, of its type.*latency is finite"):
+    with pytest.raises(InputError, match="another type or range: .*latency is finite"):
         ExportRecord.from_json(
             document | {"latency": timed.to_json()["latency"] | {"latency_ms": 0}}
         )

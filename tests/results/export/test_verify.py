@@ -201,5 +201,5 @@ def test_a_backbone_that_cannot_be_built_ends_the_checks(folder: Path) -> None:
 
 
 def test_a_folder_without_a_config_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="config.yaml can be read"):
+    with pytest.raises(InputError, match="there is no config.yaml to read"):
         verify(tmp_path, recorded, never)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
@@ -190,5 +191,29 @@ def test_a_report_replaces_the_older_one_whole(tmp_path: Path, summary: StudySum
 
 def test_a_report_that_cannot_be_written(tmp_path: Path, summary: StudySummary) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="the report can be written.*File exists"):
+    with pytest.raises(InputError, match="the report cannot be written to .*File exists"):
         write_report(tmp_path / "file" / "report.html", summary, convention="")
+
+
+def test_a_study_whose_plug_in_is_gone_is_shown_and_says_so(
+    make_study: Callable[..., StudyRecord],
+    make_row: Row,
+    plugged_in: Callable[[], AbstractContextManager[None]],
+) -> None:
+    record = make_study(
+        fingerprint_document={"plugins": {"poolers": "1.2"}},
+        provenance={"plugins": {"poolers": "1.2", "viewers": "3.0"}},
+    )
+    with plugged_in():
+        rows = [make_row(0, "P1V1/w7/sq1", 0.85, 1_000), make_row(1, "V2", 0.8, 900)]
+        study = Study(id=1, record=record, created_at=datetime(2026, 11, 21), finished_at=None)
+        there = Page(render_report(StudySummary(study, rows), convention=""))
+    assert "P pooling" in there.text and "shared squeeze gate" in there.text
+    assert "Pn width" in there.text and "Not installed" not in there.text
+    gone = Page(render_report(StudySummary(study, rows), convention=""))
+    assert (
+        "Not installed P, /sq, /w come from a plug-in that is not installed here: placements with "
+        "them are drawn by their letters alone, unknown letters in grey. The study used poolers "
+        "1.2, viewers 3.0; pip install poolers viewers."
+    ) in gone.text
+    assert "P1V1/w7/sq1" in gone.text and "pooling" not in gone.text

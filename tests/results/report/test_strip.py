@@ -1,9 +1,21 @@
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from xml.etree import ElementTree
 
 import pytest
 
-from sharedattn.results.report.strip import BAND, CELL, GAP, STAGE_GAP, placement_strip
+from sharedattn.results.report.strip import (
+    BAND,
+    CELL,
+    GAP,
+    STAGE_GAP,
+    parts_of,
+    placement_strip,
+    style_of,
+)
+
+Plugged = Callable[[], AbstractContextManager[None]]
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -50,13 +62,67 @@ def test_a_dot_marks_context_broadcasting() -> None:
 
 def test_a_band_joins_neighbours_of_one_dia_unit() -> None:
     svg = drawn("V/d0,V/d0,V/d1,V,V/d0")
-    bands = [(int(b.get("x", "")), int(b.get("width", ""))) for b in of_class(svg, "dia")]
+    bands = [(int(b.get("x", "")), int(b.get("width", ""))) for b in of_class(svg, "gate-dia")]
     step = CELL + GAP
     # The second begins in the gap after the first: they are one band.
     assert bands == [(0, CELL), (CELL, CELL + GAP), (2 * step, CELL), (4 * step, CELL)]
-    assert [e.text for e in of_class(svg, "on-dia small")] == ["1", "1", "2", "1"]
+    assert [e.text for e in of_class(svg, "on-gate-dia small")] == ["1", "1", "2", "1"]
 
 
 @pytest.mark.parametrize(("text", "height"), [("V2", CELL), ("V2/dia1", CELL + GAP + BAND)])
 def test_room_for_the_band_only_where_there_is_one(text: str, height: int) -> None:
     assert drawn(text).get("height") == str(height)
+
+
+def test_a_kind_and_a_gate_of_a_plug_in_look_as_they_say(plugged_in: Plugged) -> None:
+    text = "V/q0,P/w7/q0,P/w5/d0"
+    with plugged_in():
+        svg, parts = drawn(text), parts_of([text])
+        style = style_of(parts)
+    assert [c.get("class") for c in of_class(svg, "kind-.")] == ["kind-V", "kind-P", "kind-P"]
+    assert [e.text for e in of_class(svg, "on-P small")] == ["7", "5"]
+    step = CELL + GAP
+    bands = {
+        name: [(int(b.get("x", "")), int(b.get("width", ""))) for b in of_class(svg, name)]
+        for name in ("gate-squeeze", "gate-dia")
+    }
+    # Cells of two gates are no one band, though both are the first of their gate.
+    assert bands == {"gate-squeeze": [(0, CELL), (CELL, step)], "gate-dia": [(2 * step, CELL)]}
+    assert [branch.letter for branch in parts.branches] == ["V", "L", "E", "N", "P"]
+    assert [gate.title for gate in parts.gates] == ["DIA unit", "squeeze gate"]
+    assert parts.missing == ()
+    light, dark = style.split("@media")
+    assert "--P: #cc79a7; --on-P: #111111;" in light
+    assert "--gate-squeeze: #882255; --on-gate-squeeze: #ffffff;" in light
+    assert "--P: #aa5588; --on-P: #eeeeee;" in dark
+    assert "--gate-squeeze: #dd88bb; --on-gate-squeeze: #000000;" in dark
+
+
+def test_the_page_has_colours_of_ours_and_of_what_it_draws(plugged_in: Plugged) -> None:
+    with plugged_in():
+        parts = parts_of(["V2"])
+    assert [branch.letter for branch in parts.branches] == ["V", "L", "E", "N"]
+    assert [gate.name for gate in parts.gates] == ["dia"]
+    # What looks the same on a dark page is not said twice.
+    assert "--L" not in style_of(parts).split("@media")[1].split("}")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "letters", "missing"),
+    [
+        ("P2V1/w7/dia1/cb | V2", "PPVVV", ("P", "/w")),
+        ("V/q0,P/w7,L/keys/q0 | E/s16", "VPLE", ("P", "/q", "/w")),
+        ("V2/sq1", "VV", ("/sq",)),
+    ],
+)
+def test_a_placement_of_a_missing_plug_in_is_drawn_by_its_letters(
+    plugged_in: Plugged, text: str, letters: str, missing: tuple[str, ...]
+) -> None:
+    svg = drawn(text)
+    assert "".join(e.text or "" for e in of_class(svg, "on-.*")) == letters
+    assert len(of_class(svg, "unknown")) == len(of_class(svg, "on-unknown")) == letters.count("P")
+    assert svg.get("height") == str(CELL)
+    assert parts_of([text, "V1"]).missing == missing
+    with plugged_in():
+        assert parts_of([text]).missing == ()
+        assert drawn(text).get("width") == svg.get("width")

@@ -107,12 +107,13 @@ def of_space(name: str) -> dict[str, object]:
 def _envelope(space: Space):
     for stage in space.envelope().stages:
         for position in stage:
+            forms = [[k, dict(o).get("form") or ""] for k, o in position.branches if k in "EL"]
             yield [
-                sorted(position.kinds),
-                position.max_slots,
-                sorted(position.dia_cells),
+                sorted({kind for kind, _ in position.branches}),
+                max((size for _, _, size in position.sizes), default=0),
+                sorted(cell.cell for cell in position.cells),
                 position.cb,
-                sorted([kind.value, form or ""] for kind, form in position.forms),
+                sorted(forms),
             ]
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 
 import sharedattn.search.executors.ray
 from sharedattn.errors import InputError
+from sharedattn.plugins import Plugin
 from sharedattn.results.database import migrations
 from sharedattn.results.database.store import Store
 from sharedattn.search.cli.main import main
@@ -116,6 +117,21 @@ def test_a_library_that_the_package_does_not_go_with(examine, monkeypatch):
     assert checks["timm"]["expected"] == "<1"
     assert checks["no-such-library"]["found"] == "not installed"
     assert checks["torch"]["expected"] == "any"
+
+
+def test_plug_ins_are_listed_and_must_go_together(examine, monkeypatch):
+    assert not any(name.startswith("plugin") for name in examine())
+    monkeypatch.setattr(doctor, "installed", lambda: (Plugin("poolers", "1.2"),))
+    checks = examine()
+    assert failing(checks) == {}
+    assert checks["plugin poolers"]["found"] == "1.2"
+    assert checks["mechanisms"]["found"] == "V, L, E, N, dia"
+
+    def clash():
+        raise InputError("the plug-in poolers 1.2 takes the letter V")
+
+    monkeypatch.setattr(doctor, "registry", clash)
+    assert failing(examine()) == {"mechanisms": "the plug-in poolers 1.2 takes the letter V"}
 
 
 def test_a_disk_that_is_nearly_full(examine, monkeypatch):

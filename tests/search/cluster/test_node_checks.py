@@ -10,6 +10,7 @@ from PIL import Image
 
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.plugins import Plugin
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.search.cli.main import main
 from sharedattn.search.cluster import node_checks as nodes
@@ -132,7 +133,21 @@ def test_a_node_with_other_versions_is_named_with_those_that_differ(data, blobs)
     ours = worker_versions()
     assert found == {
         "versions": f"two has torch 2.13.0 instead of {ours['torch']}, "
-        f"timm None instead of {ours['timm']}"
+        f"timm not installed instead of {ours['timm']}"
+    }
+
+
+def test_a_node_whose_plug_ins_differ_is_named(data, blobs, monkeypatch):
+    monkeypatch.setattr(nodes, "installed", lambda: (Plugin("poolers", "1.2"), Plugin("se", "3")))
+    ours = worker_versions()
+    assert ours["plugin poolers"] == "1.2" and ours["plugin se"] == "3"
+    assert failing(cluster(), None, None) == {}
+    theirs = {**ours, "plugin poolers": "1.3", "plugin more": "0.1"}
+    del theirs["plugin se"]
+    found = failing(cluster(worker_versions=lambda: theirs), None, None)
+    assert found == {
+        "versions": "two has plugin poolers 1.3 instead of 1.2, plugin se not installed instead "
+        "of 3, plugin more 0.1 instead of not installed"
     }
 
 

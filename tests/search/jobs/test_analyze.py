@@ -74,7 +74,7 @@ def test_the_command_writes_what_a_direct_computation_gives(
         "validation", batch_size=20, device=torch.device("cpu"), at_most=20
     )
     spec = resolve(NetworkSpec.parse(document["network"]))
-    layers = layers_of(describe(spec.backbone), spec.placement)
+    layers = layers_of(describe(spec.backbone), spec.placement, spec.backbone.options)
     direct = measure(network, layers, spec.placement, [images])
     for row, position in zip(document["entropy"], range(3), strict=True):
         assert row["value"] == pytest.approx(direct["entropy", position].value, abs=1e-6)
@@ -159,9 +159,9 @@ def test_bad_input_is_refused_before_any_work(
         ((exported, "--out", "broken"), "an analysis replaces an analysis or an empty folder"),
         ((exported, "--data", "no-such"), "is no folder here; give digit-pairs"),
         ((exported, "--against", exported), "a counterpart has context broadcasting where"),
-        ((exported, "--against", "nowhere"), "config.yaml can be read"),
-        (("work",), "config.yaml can be read"),
-        (("V12",), "a network is backbone: placement"),
+        ((exported, "--against", "nowhere"), "there is no config.yaml to read"),
+        (("work",), "there is no config.yaml to read"),
+        (("V12",), "it is neither `backbone: placement` nor"),
         # Too long for a file's name, which it is not taken for.
         ((f"{BACKBONE}: {'V1' * 200}",), "layers of a stage <= the backbone's"),
         (("vit(in_chans=1)@16: V1",), "num_classes of the network and of the data agree"),

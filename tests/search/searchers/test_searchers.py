@@ -45,7 +45,7 @@ def tell(searcher, space, number, proposal, top1):
 
 
 def attending(placement):
-    return 0.5 + 0.1 * sum(layer.kind.value in "VL" for layer in placement.layers)
+    return 0.5 + 0.1 * sum(layer.kind in "VL" for layer in placement.layers)
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHERS))

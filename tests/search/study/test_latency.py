@@ -31,7 +31,7 @@ SETTING = LatencySetting.here("cpu", 1)
 
 def made_up_ms(placement):
     """Not in the order of MACs: external layers are slow here."""
-    slow = sum(layer.kind.value == "E" for layer in placement.layers)
+    slow = sum(layer.kind == "E" for layer in placement.layers)
     return CostModel(BACKBONE).totals(placement).macs / 1e4 + 2.5 * slow
 
 

@@ -199,7 +199,7 @@ def without_gradient(placement: Placement, name: str) -> bool:
     """
     last = placement.layers[-1]
     in_last_mlp = name.startswith(f"blocks.{len(placement.layers) - 1}.mlp.")
-    return in_last_mlp and not last.cb and last.dia is None
+    return in_last_mlp and not last.cb and last.gate is None
 
 
 def test_gradients() -> None:

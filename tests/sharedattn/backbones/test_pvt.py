@@ -184,7 +184,7 @@ def alone_with_the_class_token(placement: Placement, name: str) -> bool:
     The head reads the class token alone. It joins in the last stage, and meets patches in an
     attention branch or in a mean over tokens, so without either no patch bears on the logits.
     """
-    mixes = any(c.kind != "N" or c.cb or c.dia is not None for c in placement.stages[-1])
+    mixes = any(c.kind != "N" or c.cb or c.gate is not None for c in placement.stages[-1])
     here = ("block4", "pos_embed4", "cls_token", "dia_cells.3", "norm", "head")
     return not mixes and not name.startswith(here)
 

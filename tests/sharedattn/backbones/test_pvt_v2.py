@@ -172,15 +172,15 @@ def test_a_layer_of_less_attention_alone_keeps_its_reduction() -> None:
     assert modules == {"v", "sr", "norm", "proj"}
     assert alone.block(0, 1).less.psi is None
     assert alone.block(0, 1).less.theta.shape == (16, 16)
-    with pytest.raises(InputError, match="lies in its network's envelope"):
+    with pytest.raises(InputError, match="outside the network's envelope"):
         extract(shared, placement)
 
 
 def test_full_maps_beyond_the_bound_name_the_nearest_form() -> None:
     spec = NetworkSpec.parse("pvt_v2_b1: V1L1/full | V2 | V2 | V2")
     message = (
-        "layer 2 of stage 1 of .* `a map has at most 2,097,152 parameters` must hold, but /full "
-        r"over 3,136 tokens has 9,834,496 \(9,836,897 in all\); write /keys"
+        "layer 2 of stage 1 of .* `/full` over 3,136 tokens has a map of 9,834,496 parameters "
+        r"\(9,836,897 in all\), and a map has at most 2,097,152; write /keys"
     )
     for refusing in (resolve, build):
         with pytest.raises(InputError, match=message):

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_families import TINY, tiny_backbone
 
 from sharedattn.backbones import FAMILIES, build, build_network, canonical, describe, resolve
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, Envelope, Keyword, NetworkSpec, Placement
-from sharedattn.placement.shape import AttentionShape, BackboneShape, StageShape
+from sharedattn.shape import AttentionShape, BackboneShape, StageShape
+from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 
 
 def test_sizes_of_a_known_backbone() -> None:

@@ -220,10 +220,10 @@ def test_whose_scores_a_less_layer_takes(option: str, sources: tuple[int, int]) 
     states = scores_of_layers(network, placement, contract.random_images(network.backbone))
     for index, source in zip((2, 3), sources, strict=True):
         group = network.shape.stages[0].attention.score_group(index)
-        taken = states[index].scores[group]
-        assert torch.equal(taken.q_BHNK, states[source].scores[group].q_BHNK)
+        taken = states[index].values["scores", group]
+        assert torch.equal(taken.q_BHNK, states[source].values["scores", group].q_BHNK)
         # The bias goes with the scores, the mask does not.
-        assert torch.equal(taken.bias, states[source].scores[group].bias)
+        assert torch.equal(taken.bias, states[source].values["scores", group].bias)
         assert taken.bias.isfinite().all() and taken.bias.shape == (2, 9, 9)
 
 
@@ -338,7 +338,7 @@ def test_canonical(text: str, expected: str | None) -> None:
         ("swinv2_cr_tiny_224", "is a SwinTransformerV2Cr"),
         (
             "swin(handover=previous,window_size=56-28-14-7)",
-            "handover concerns backbones with shifted windows",
+            "without shifted windows.*leave it out",
         ),
         ("swin(attention_residual=true)", "scores of windows have no grid over the image"),
         (

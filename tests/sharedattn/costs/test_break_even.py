@@ -8,14 +8,14 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_families import TINY, tiny_backbone
 
 from sharedattn.backbones import FAMILIES
 from sharedattn.costs.break_even import FORMS, _break_even_tokens, less_attention_economics
 from sharedattn.costs.model import CostModel
 from sharedattn.mechanisms import less, vanilla
 from sharedattn.placement import BackboneSpec
-from sharedattn.placement.shape import AttentionShape
+from sharedattn.shape import AttentionShape
+from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 
 
 def test_on_a_known_backbone() -> None:

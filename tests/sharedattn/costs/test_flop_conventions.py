@@ -7,10 +7,11 @@ import itertools
 import pytest
 
 from sharedattn.costs.flop_conventions import counted
-from sharedattn.costs.model import CostModel, PartCost
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import PartCost
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
-from sharedattn.placement.shape import StageShape
+from sharedattn.shape import StageShape
 
 PYRAMID = (
     "pvt(depths=2-3-2,embed_dims=6-10-14,num_heads=3-2-1,sr_ratios=2-1-1,mlp_ratios=1-1-1)@48"

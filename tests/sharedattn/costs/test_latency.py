@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from contract import random_placements
-from tiny_families import TINY, tiny_backbone
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharedattn.backbones import describe
@@ -23,6 +22,7 @@ from sharedattn.costs.latency import (
 from sharedattn.costs.timing import Timing
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, Placement
+from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 
 VIT = tiny_backbone("vit")
 SETTING = LatencySetting(

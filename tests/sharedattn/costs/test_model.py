@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from sharedattn.costs.model import MECHANISMS, CostModel, PartCost
+from sharedattn.costs.model import CostModel
+from sharedattn.mechanisms.interface import PartCost
 from sharedattn.placement import (
     BackboneSpec,
-    Kind,
     LayerChoice,
     MechanismOptions,
     NetworkSpec,
@@ -80,14 +80,14 @@ def test_a_block_by_hand(tiny: BackboneSpec, choice: str, params: int, macs: int
 
 def test_a_block_without_attention(tiny: BackboneSpec) -> None:
     expected = PartCost(2 * D + 2 * D * M + D + M, 5 * N * D + 2 * N * D * M)
-    assert CostModel(tiny).layer(0, LayerChoice(Kind.NONE, cb=True)) == expected
+    assert CostModel(tiny).layer(0, LayerChoice("N", cb=True)) == expected
 
 
 def test_a_shared_cell_counts_its_params_once_and_its_macs_each_time(tiny: BackboneSpec) -> None:
     model = CostModel(tiny)
     one, two, none = (model.totals(Placement.parse(text)) for text in ("V4/dia1", "V4/dia2", "V4"))
     cell = 10 * D * 5 + 2 * 5 + 8 * D
-    assert model.dia_cell_params(0) == cell
+    assert model.cell_params(0, "dia") == cell
     assert (one.params - none.params, two.params - none.params) == (cell, 2 * cell)
     assert one.macs == two.macs == none.macs + 4 * 10 * D * 5
 
@@ -111,13 +111,20 @@ def test_every_sum_is_the_total(
         assert model.totals(placement) == total
         assert sum(cost.mechanisms.values(), start=PartCost(0, 0)) == total
         assert sum(cost.stages, start=model.fixed) == total
-        assert tuple(cost.mechanisms) == MECHANISMS
-        cells = {layer.dia for layer in placement.layers} - {None}
+        assert tuple(cost.mechanisms) == (
+            "vanilla",
+            "less",
+            "external",
+            "dia",
+            "broadcasting",
+            "rest",
+        )
+        cells = {layer.gate for layer in placement.layers} - {None}
         layers = [model.layer(0, layer) for layer in placement.layers]
         assert total.params == (
             model.fixed.params
             + sum(layer.params for layer in layers)
-            + len(cells) * model.dia_cell_params(0)
+            + len(cells) * model.cell_params(0, "dia")
         )
         assert total.macs == model.fixed.macs + sum(layer.macs for layer in layers)
 

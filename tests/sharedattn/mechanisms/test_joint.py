@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny_families import TINY, tiny_backbone
 from torch import nn
 
 from sharedattn.backbones import build_network, describe
 from sharedattn.mechanisms.joint import SplitLinear, join_joint_maps, joint_name, split_joint_maps
 from sharedattn.placement import Placement
+from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 
 
 def test_a_split_map_is_the_joint_one():

@@ -8,6 +8,7 @@ from timm.models.pvt_v2 import Attention
 from torch import Tensor, nn
 
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.less import default_form
 from sharedattn.mechanisms.spatial_reduction import (
     SpatialReductionAttention,
     attention_shape,
@@ -81,7 +82,7 @@ def test_sizes_and_costs_by_hand(ratio: int, key_grid: tuple[int, int]) -> None:
     assert shape.context_params == sum(p.numel() for p in parts)
     assert shape.context_macs == M * attention.sr.weight.numel() + 5 * M * D
     assert shape.context_norm_macs == 5 * M * D
-    assert shape.default_form == "keys"
+    assert default_form(shape) == "keys"
 
 
 def test_nothing_is_reduced_by_a_ratio_of_one() -> None:
@@ -89,7 +90,7 @@ def test_nothing_is_reduced_by_a_ratio_of_one() -> None:
     assert (shape.num_queries, shape.num_keys, shape.key_grid) == (N + 3, N + 3, GRID)
     assert (shape.context_params, shape.context_macs, shape.context_norm_macs) == (0, 0, 0)
     assert reduction_ratio(timms(1)) == 1
-    assert shape.default_form == "full"
+    assert default_form(shape) == "full"
 
 
 def test_a_grid_below_the_ratio_is_refused() -> None:

@@ -22,7 +22,7 @@ from sharedattn.networks.state import State
 from sharedattn.placement import (
     BackboneSpec,
     Envelope,
-    Kind,
+    GateCell,
     LayerChoice,
     MechanismOptions,
     NetworkSpec,
@@ -68,6 +68,11 @@ def test_two_interleaved_forwards_agree_with_separate_ones(supernet: Network) ->
     assert not torch.equal(alone[0], supernet(batches[0], SECOND))
 
 
+def cells_of(state: State) -> list[int]:
+    """The DIA cells of which a state holds something."""
+    return [cell for name, cell in state.values if name == "dia"]
+
+
 def test_a_run_can_be_resumed_from_any_prefix(supernet: Network) -> None:
     x = images(supernet.backbone)
     for prefix in range(1, 5):
@@ -87,26 +92,30 @@ def test_a_started_layer_serves_every_cb_and_dia(supernet: Network) -> None:
     )
     started = supernet.start_layer(0, 1, tokens, state, FIRST.layers[1])
     for dia, cb in itertools.product((None, 0), (False, True)):
-        choice = replace(FIRST.layers[1], dia=dia, cb=cb)
+        choice = replace(
+            FIRST.layers[1], gate=None if dia is None else GateCell("dia", dia), cb=cb
+        )
         own, own_state = supernet.complete_layer(0, 1, started, choice)
         whole, whole_state = supernet.run_layer(0, 1, tokens, state, choice)
         assert torch.equal(own, whole)
-        assert list(own_state.dia) == list(whole_state.dia) == ([] if dia is None else [dia])
-    assert started.state.dia == {}
+        assert cells_of(own_state) == cells_of(whole_state) == ([] if dia is None else [dia])
+    assert cells_of(started.state) == []
 
 
 def test_a_state_holds_what_later_layers_take(supernet: Network) -> None:
     held = [supernet.held_after(0, FIRST.stages[0], index) for index in range(5)]
-    assert [sorted(h.groups) for h in held] == [[0], [0], [0], [], []]
-    assert [sorted(h.cells) for h in held] == [[0, 1], [0, 1], [1], [1], []]
+    assert [[g for n, g in sorted(h.keys) if n == "scores"] for h in held] == [[0]] * 3 + [[]] * 2
+    cells = [[cell for name, cell in sorted(h.keys) if name == "dia"] for h in held]
+    assert cells == [[0, 1], [0, 1], [1], [1], []]
     assert not any(h.residual for h in held)
     assert held[1] | held[3] == held[0]
     tokens, state = supernet.begin(images(supernet.backbone))
     for index, choice in enumerate(FIRST.layers[:3]):
         tokens, state = supernet.run_layer(0, index, tokens, state, choice)
     kept = state.keeping(held[2])
-    assert list(state.dia) == [0] and dict(kept.dia) == {}
-    assert kept.scores == state.scores and state.keeping(held[3]).scores == {}
+    assert cells_of(state) == [0] and cells_of(kept) == []
+    assert kept.values["scores", 0] is state.values["scores", 0]
+    assert ("scores", 0) not in state.keeping(held[3]).values
 
 
 def test_a_run_leaves_nothing_on_modules(supernet: Network) -> None:
@@ -121,10 +130,10 @@ def test_a_run_leaves_nothing_on_modules(supernet: Network) -> None:
 def test_a_state_is_a_value() -> None:
     h_c = (torch.zeros(1), torch.ones(1))
     state = State()
-    later = state.with_dia(1, h_c)
-    assert state.dia == {} and later.dia == {1: h_c}
+    later = state.with_values({("dia", 1): h_c})
+    assert state.values == {} and later.values == {("dia", 1): h_c}
     with pytest.raises(AttributeError, match="cannot assign"):
-        later.scores = h_c
+        later.values = h_c
 
 
 class TwoStages(Network):
@@ -145,7 +154,7 @@ class TwoStages(Network):
     def block(self, stage: int, index: int) -> Any:
         def run(tokens: Tensor, state: State, *_: object) -> tuple[Tensor, State]:
             self.entered.append((stage, index, state))
-            return tokens + 1, state.with_dia(0, (tokens, tokens))
+            return tokens + 1, state.with_values({("dia", 0): (tokens, tokens)})
 
         return run
 
@@ -159,7 +168,7 @@ def test_each_stage_starts_with_its_transition_and_an_empty_state(tiny: Backbone
     assert [list(cells) for cells in network.dia_cells] == [["0"], []]
     logits = network(torch.zeros(1, 1, 15, 15), placement)
     assert logits.item() == 2 + 10 + 2
-    assert [(stage, index, list(state.dia)) for stage, index, state in network.entered] == [
+    assert [(stage, index, cells_of(state)) for stage, index, state in network.entered] == [
         (0, 0, []),
         (0, 1, [0]),
         (1, 0, []),
@@ -203,14 +212,14 @@ def test_only_what_is_built_for_a_placement_has_one(tiny: BackboneSpec, text: st
 
 
 def test_a_placement_that_the_backbone_cannot_carry_is_not_built(tiny: BackboneSpec) -> None:
-    with pytest.raises(InputError, match="rank <= tokens.*the most that fits is /lowrank10"):
+    with pytest.raises(InputError, match="has a higher rank.*that fits is /lowrank10"):
         build_network(tiny, Placement.parse("V1L1/lowrank11"))
     with pytest.raises(InputError, match="stage 1 of V6 has 6 and vit has 5"):
         build_network(tiny, Placement.parse("V6"))
 
 
 def test_a_placement_outside_the_envelope(supernet: Network) -> None:
-    with pytest.raises(InputError, match="lies in its network's envelope.* layer 1 of stage 1"):
+    with pytest.raises(InputError, match="layer 1 of stage 1 .* outside the network's envelope"):
         supernet(images(supernet.backbone), Placement.parse("V1/cb"))
 
 
@@ -244,7 +253,7 @@ def test_less_layers_chain_over_layers_that_make_no_scores(tiny: BackboneSpec) -
     x = images(tiny)
     maps = network.run(x, collect={"attention"}).attention
     _, state = network.run_layer(0, 0, *network.begin(x), placement.layers[0])
-    q, k = state.scores[0].q_BHNK, state.scores[0].k_BHMK
+    q, k = state.values["scores", 0].q_BHNK, state.values["scores", 0].k_BHMK
     scores = q @ k.transpose(-2, -1) / (22 // 2) ** 0.5
     identity = torch.eye(10, dtype=torch.float64)
     for index in (1, 4):
@@ -323,10 +332,10 @@ def test_the_mlp_branch_goes_through_its_steps_in_order(
         h_c = network.dia_cells[0]["0"](branch[:, first:].mean(1), h_c)
         branch = branch * h_c[0][:, None] * block.ls2.gamma
         expected = tokens + branch
-        choice = LayerChoice(Kind.NONE, None, 0, True)
+        choice = LayerChoice.of("N", dia=0, cb=True)
         tokens, state = network.run_layer(0, index, tokens, state, choice)
         torch.testing.assert_close(tokens, expected)
-        torch.testing.assert_close(state.dia[0][1], h_c[1])
+        torch.testing.assert_close(state.values["dia", 0][1], h_c[1])
 
 
 def test_the_dia_state_follows_the_undropped_branch(tiny: BackboneSpec) -> None:
@@ -357,9 +366,7 @@ def trained(network: Network, x: Tensor, collect: set[str]) -> tuple[Tensor, Gra
         return tensor
 
     def counted_checkpoint(run: Any, tokens: Tensor, state: State, **options: Any) -> Any:
-        held = [tokens, *itertools.chain(*state.dia.values())]
-        held += [t for s in state.scores.values() for t in (s.q_BHNK, s.k_BHMK)]
-        for tensor in held:
+        for tensor in (tokens, *state.tensors()):
             keep(tensor)
         return checkpoint(run, tokens, state, **options)
 
@@ -481,15 +488,15 @@ def without_gradient(placement: Placement, name: str, gradient: Tensor) -> Tenso
     zero = torch.zeros_like(gradient, dtype=torch.bool)
     D = 22
     layer = int(name.split(".")[1]) if name.startswith("blocks") else 0
-    if placement.layers[layer].kind is Kind.EXTERNAL:
+    if placement.layers[layer].kind == "E":
         zero[:] = name.endswith(("norm1.bias", "query.bias", "memory_key.bias"))
     if name.endswith("attn.qkv.bias"):
         later = [c for c in placement.layers[layer + 1 :] if c.kind in "VL"]
-        chain = itertools.takewhile(lambda c: c.kind is Kind.LESS, later)
-        zero[D : 2 * D] = all(c.form == "reuse" for c in chain)
+        chain = itertools.takewhile(lambda c: c.kind == "L", later)
+        zero[D : 2 * D] = all(c.option("form") == "reuse" for c in chain)
     if name.startswith("dia_cells"):
         _, _, cell, net = name.split(".", 3)
-        if sum(c.dia == int(cell) for c in placement.layers) == 1:
+        if sum(c.cell_of("dia") == int(cell) for c in placement.layers) == 1:
             zero[:] = net == "hidden_net.0.weight"
             if net.split(".")[1] == "2":
                 zero[D : 2 * D] = True

@@ -16,7 +16,6 @@ from sharedattn.papers.counting import (
     savings,
 )
 from sharedattn.papers.figures import Figure
-from sharedattn.placement import Kind
 
 DEIT = "deit_tiny_patch16_224"
 N, D, H = 197, 192, 3
@@ -32,7 +31,7 @@ def test_late_less() -> None:
     assert late_less(DEIT, [5]) == f"{DEIT}: V7L5"
     assert late_less("pvt_v2_b2", [0, 1, 5, 2]) == "pvt_v2_b2: V3 | V3L1 | V1L5 | V1L2"
     assert late_less("pvt_v2_b1", ()) == "pvt_v2_b1: V2 | V2 | V2 | V2"
-    assert late_less(DEIT, (), Kind.NONE) == f"{DEIT}: N12"
+    assert late_less(DEIT, (), "N") == f"{DEIT}: N12"
 
 
 def test_conventions_by_hand() -> None:

@@ -7,14 +7,14 @@ import itertools
 import pytest
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Kind, LayerChoice, Placement
+from sharedattn.placement import LayerChoice, Placement
 from sharedattn.supernet.placement_tree import Act, PlacementTree
 
 
 def with_and_without_cb(depth: int) -> list[Placement]:
     """Vanilla layers, each with CB on or off."""
     return [
-        Placement((tuple(LayerChoice(Kind.VANILLA, cb=cb) for cb in layers),))
+        Placement((tuple(LayerChoice("V", cb=cb) for cb in layers),))
         for layers in itertools.product((False, True), repeat=depth)
     ]
 
@@ -33,9 +33,9 @@ def test_twelve_layers_with_cb_on_or_off_have_a_bound_of_six() -> None:
 @pytest.mark.parametrize("num_choices", [2, 3])
 def test_every_layer_free_in_k_ways(depth: int, num_choices: int) -> None:
     kinds = [
-        LayerChoice(Kind.VANILLA),
-        LayerChoice(Kind.EXTERNAL, 3),
-        LayerChoice(Kind.EXTERNAL, 7),
+        LayerChoice("V"),
+        LayerChoice.of("E", slots=3),
+        LayerChoice.of("E", slots=7),
     ]
     layers = itertools.product(kinds[:num_choices], repeat=depth)
     tree = PlacementTree(Placement((stage,)) for stage in layers)
@@ -85,7 +85,7 @@ def test_counts_agree_with_sets_of_prefixes() -> None:
             for index, choice in enumerate(choices):
                 before = (placement.stages[:stage], choices[:index])
                 prefixes.add((before, choice))
-                parts.add((before, choice.kind, choice.slots, choice.form))
+                parts.add((before, choice.kind, choice.options))
     assert (tree.prefixes, tree.parts) == (len(prefixes), len(parts))
     assert tree.placements == tuple(placements)
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from contract import randomised
-from tiny_families import TINY, tiny_backbone
 from torch import nn
 
 from sharedattn.backbones import build_network, describe
@@ -22,6 +21,7 @@ from sharedattn.recipe import Recipe
 from sharedattn.supernet.placement_tree import Act, PlacementTree
 from sharedattn.supernet.prefix_statistics import PrefixStatistics
 from sharedattn.supernet.tree_evaluation import TreeEvaluation
+from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 from sharedattn.training.trainer import Metrics, evaluate
 
 DATA = open_data(DataConfig(name="digit-pairs"))

@@ -280,7 +280,7 @@ def test_groups_part_the_placements_and_have_networks_of_their_own():
     assert {Group.of(p, SUPERNET) for p in OTHERS} == {Group.ALL}
     plain = Group.PLAIN.envelope(ENVELOPE)
     plain.check(Placement.parse("V1L1"))
-    with pytest.raises(InputError, match="lies in its network's envelope"):
+    with pytest.raises(InputError, match="outside the network's envelope"):
         plain.check(Placement.parse("V1L1/dia1"))
     assert Group.GATED.envelope(ENVELOPE) == Group.ALL.envelope(ENVELOPE) == ENVELOPE
     assert Group.GATED.largest(ENVELOPE) == Placement.parse("V2/dia1")

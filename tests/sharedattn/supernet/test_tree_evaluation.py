@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from contract import random_placements, randomised
-from tiny_families import TINY, tiny_backbone
 from torch import Tensor
 
 from sharedattn.backbones import build_network
@@ -19,9 +18,10 @@ from sharedattn.errors import InputError
 from sharedattn.networks.legality import check_placement
 from sharedattn.networks.network import Network
 from sharedattn.networks.state import StartedLayer
-from sharedattn.placement import BackboneSpec, Envelope, Kind, LayerChoice, Placement
+from sharedattn.placement import BackboneSpec, Envelope, GateCell, LayerChoice, Placement
 from sharedattn.supernet import tree_evaluation
 from sharedattn.supernet.tree_evaluation import Carried, TreeEvaluation, compute
+from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 from sharedattn.training.trainer import Metrics, evaluate
 
 DATA = open_data(DataConfig(name="digit-pairs"))
@@ -39,7 +39,10 @@ def with_variants(backbone: BackboneSpec, num: int) -> list[Placement]:
             if index < placement.depths[stage]:
                 layers = list(placement.stages[stage])
                 layer = layers[index]
-                for changed in (replace(layer, cb=not layer.cb), replace(layer, dia=index)):
+                for changed in (
+                    replace(layer, cb=not layer.cb),
+                    replace(layer, gate=GateCell("dia", index)),
+                ):
                     layers[index] = changed
                     stages = list(placement.stages)
                     stages[stage] = tuple(layers)
@@ -109,7 +112,7 @@ def test_the_tree_gives_what_each_placement_gives_alone(
 
 def with_and_without_cb(depth: int) -> list[Placement]:
     return [
-        Placement((tuple(LayerChoice(Kind.VANILLA, cb=cb) for cb in layers),))
+        Placement((tuple(LayerChoice("V", cb=cb) for cb in layers),))
         for layers in itertools.product((False, True), repeat=depth)
     ]
 
@@ -203,8 +206,8 @@ def test_a_bound_too_small_says_the_least() -> None:
 def test_a_placement_that_the_network_cannot_run() -> None:
     network = shared(DEEP, with_and_without_cb(3))
     for text, message in (
-        ("E1/s3", "lies in its network's envelope"),
-        ("V4", "layers of a stage"),
+        ("E1/s3", "outside the network's envelope"),
+        ("V4", "has 4 layers and the network has 3"),
     ):
         with pytest.raises(InputError, match=message):
             TreeEvaluation(network, [Placement.parse(text)], DATA, "validation", **SIZES)

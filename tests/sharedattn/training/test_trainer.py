@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 import torch
 from shades import RECIPE, SPEC, Shades
-from tiny_families import TINY
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,6 +17,7 @@ from sharedattn.distributed import Rank
 from sharedattn.errors import InputError
 from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
+from sharedattn.testing.tiny_backbones import TINY
 from sharedattn.training.trainer import Schedule, Trainer, check_fit, check_recipe, evaluate, train
 
 
@@ -85,7 +85,7 @@ def test_maps_without_a_diagonal_are_refused_before_anything_is_trained(monkeypa
     monkeypatch.setattr("sharedattn.training.trainer.describe", fewer_keys)
     weighed = replace(RECIPE, diagonality_weight=0.5)
     data = Shades()
-    rule = "less attention in stage 1 has 9 queries and 2 keys; train with diagonality_weight=0"
+    rule = "L in stage 1 has 9 queries and 2 keys; train with diagonality_weight=0"
     for refuse in (check_recipe, partial(train, seed=0)):
         with pytest.raises(InputError, match=rule):
             refuse(SPEC, data, weighed)

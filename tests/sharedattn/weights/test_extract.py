@@ -95,5 +95,5 @@ def test_mode_dtype_options_and_random_numbers_stay(tiny: BackboneSpec) -> None:
 
 def test_a_placement_outside_the_envelope_is_refused(tiny: BackboneSpec) -> None:
     shared = build_network(tiny, Envelope.of(Placement.parse("V2")))
-    with pytest.raises(InputError, match="lies in its network's envelope"):
+    with pytest.raises(InputError, match="outside the network's envelope"):
         extract(shared, Placement.parse("V1E1"))

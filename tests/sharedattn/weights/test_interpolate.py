@@ -306,7 +306,5 @@ def test_a_weight_that_cannot_be_resampled() -> None:
 
 
 def test_a_size_at_which_the_maps_are_too_large() -> None:
-    with pytest.raises(
-        InputError, match="a map has at most 2,097,152.* write /lowrank16 or /reuse"
-    ):
+    with pytest.raises(InputError, match="at most 2,097,152.* write /lowrank16 or /reuse"):
         at_image_size(build(NetworkSpec.parse(f"{TINY}@15: V1L1")), 200)

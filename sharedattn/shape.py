@@ -39,11 +39,6 @@ class AttentionShape:
     score_groups: tuple[int, ...] = ()
     key_grid: tuple[int, int]
 
-    @property
-    def default_form(self) -> str:
-        """The maps of a less layer that names no form."""
-        return "full" if self.num_queries == self.num_keys else "keys"
-
     def score_group(self, index: int) -> int:
         """The group of the layer at a position."""
         return self.score_groups[index] if self.score_groups else 0

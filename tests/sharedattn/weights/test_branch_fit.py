@@ -14,11 +14,12 @@ from sharedattn.backbones import build_network
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.external import ExternalAttention
+from sharedattn.mechanisms.external_fit import nested_centres
 from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.training.trainer import train
-from sharedattn.weights.memory_fit import fit_memories, memory_errors, nested_centres
+from sharedattn.weights.branch_fit import branch_errors, fit_branches
 from sharedattn.weights.pretrained import start_from
 
 BACKBONE = BackboneSpec.parse(
@@ -49,9 +50,9 @@ def test_the_fit_is_nearer_than_the_start_in_every_layer_and_for_every_slots(
 ) -> None:
     network = copy.deepcopy(trained)
     images, others = images_of(3), images_of(4)
-    before = [memory_errors(network, x, slots=SLOTS) for x in (images, others)]
-    fit_memories(network, images, slots=SLOTS)
-    after = [memory_errors(network, x, slots=SLOTS) for x in (images, others)]
+    before = [branch_errors(network, x, numbers=SLOTS) for x in (images, others)]
+    fit_branches(network, images, numbers=SLOTS)
+    after = [branch_errors(network, x, numbers=SLOTS) for x in (images, others)]
     assert before[0].keys() == after[0].keys() == {(0, 0), (0, 1)}
     for old, new in zip(before, after, strict=True):
         for layer, errors in new.items():
@@ -76,12 +77,12 @@ def test_the_fit_where_tokens_are_compared() -> None:
     [(images, _), (others, _), *_] = data.eval_batches(
         "validation", batch_size=256, device=torch.device("cpu")
     )
-    before = memory_errors(network, others)
-    fit_memories(network, images)
-    after = memory_errors(network, others)
+    before = branch_errors(network, others)
+    fit_branches(network, images)
+    after = branch_errors(network, others)
     for index in range(2):
         network.blocks[index].external.memory_value.detach().zero_()
-    of_the_mean = memory_errors(network, others)
+    of_the_mean = branch_errors(network, others)
     for layer, errors in after.items():
         assert tuple(errors) == (16, 8, 4)
         for slots, error in errors.items():
@@ -91,7 +92,7 @@ def test_the_fit_where_tokens_are_compared() -> None:
 
 def test_vanilla_placements_and_the_multi_head_form_stay_as_they_are(trained: Network) -> None:
     network = copy.deepcopy(trained).train()
-    fit_memories(network, images_of(3))
+    fit_branches(network, images_of(3))
     assert network.training
     changed = {
         name
@@ -107,7 +108,7 @@ def test_equal_seeds_give_equal_memories(trained: Network) -> None:
     fitted = []
     for seed in (5, 5, 6):
         network = copy.deepcopy(trained)
-        fit_memories(network, images_of(3), seed=seed)
+        fit_branches(network, images_of(3), seed=seed)
         fitted.append(network.blocks[1].external.memory_key)
     assert torch.equal(fitted[0], fitted[1]) and not torch.equal(fitted[0], fitted[2])
 
@@ -116,7 +117,7 @@ def test_the_values_are_the_least_squares_of_all_numbers_of_slots(trained: Netwo
     """The stacked problem, solved by another routine, up to the ridge."""
     network = copy.deepcopy(trained).double()
     images = images_of(3).double()
-    fit_memories(network, images, slots=(7, 3))
+    fit_branches(network, images, numbers=(7, 3))
     external = network.blocks[0].external
     with torch.no_grad():
         tokens, _ = network.begin(images)
@@ -153,9 +154,9 @@ def test_reduced_keys_and_windows(text: str) -> None:
         build_network(spec.backbone, Envelope.of(spec.placement, vanilla))
     )
     images = contract.random_images(spec.backbone, 5)
-    before = memory_errors(network, images)
-    fit_memories(network, images)
-    after = memory_errors(network, images)
+    before = branch_errors(network, images)
+    fit_branches(network, images)
+    after = branch_errors(network, images)
     assert len(before) == 4
     for layer, errors in after.items():
         assert set(errors) == {7, 3, 1}
@@ -182,7 +183,7 @@ def test_more_centres_than_points(num_points: int) -> None:
 
 
 def test_of_very_many_points_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sharedattn.weights.memory_fit.MAX_POINTS", 13)
+    monkeypatch.setattr("sharedattn.mechanisms.external_fit.MAX_POINTS", 13)
     points = torch.randn(101, 3)
     centres = nested_centres(points, 13, torch.Generator().manual_seed(2))
     assert (torch.cdist(centres, points).min(1).values < 1e-3).sum() == 13
@@ -191,14 +192,14 @@ def test_of_very_many_points_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_cannot_be_fitted(trained: Network) -> None:
     network = copy.deepcopy(trained)
     with pytest.raises(
-        InputError, match=r"slots holds a number .* \[0, 13\] and layer 1 of stage"
+        InputError, match=r"`numbers` holds \[0, 13\], and layer 1 of stage 1 holds 1 to 11 slots"
     ):
-        fit_memories(network, images_of(3), slots=(0, 13))
-    with pytest.raises(InputError, match="there are calibration images"):
-        memory_errors(network, images_of(3)[:0])
+        fit_branches(network, images_of(3), numbers=(0, 13))
+    with pytest.raises(InputError, match="`images_BCYX` holds no image"):
+        branch_errors(network, images_of(3)[:0])
     with pytest.raises(InputError, match="images have the size that the network is for"):
-        fit_memories(network, torch.zeros(1, 1, 8, 8))
+        fit_branches(network, torch.zeros(1, 1, 8, 8))
     alone = build_network(BACKBONE, Placement.parse("V1E1/s7"))
     with pytest.raises(InputError, match="every layer can be vanilla.*layer 2 of .* with 'V2'"):
-        fit_memories(alone, images_of(3))
+        fit_branches(alone, images_of(3))
     assert alone.training and isinstance(alone.blocks[1].external, ExternalAttention)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from sharedattn.placement import LayerChoice
-from sharedattn.placement.shape import AttentionShape
+from sharedattn.shape import AttentionShape
 from sharedattn.spaces.automaton import Automaton, build, stages_of
-from sharedattn.spaces.score_reuse import HandOver
-from sharedattn.spaces.stages import ListedStage
+from sharedattn.spaces.space import Space
+from sharedattn.spaces.stages import CountedStage, HandOver, ListedStage
+from sharedattn.yaml_text import DocumentError
 
 Choices = Callable[..., tuple[LayerChoice, ...]]
 Paths = Callable[[Automaton], list[tuple[LayerChoice, ...]]]
@@ -56,3 +57,28 @@ def test_groups_multiply(choices: Choices, num_groups: int) -> None:
     stage = ListedStage(layers=(choices("V", "L"),) * depth, depth=(depth,))
     groups = tuple(position % num_groups for position in range(depth))
     assert legal(stage, *groups).size == 2 ** (depth - num_groups)
+
+
+@pytest.mark.usefixtures("others_parts")
+def test_each_channel_is_taken_from_its_own_layers(choices: Choices, paths: Paths) -> None:
+    # K takes what any attending layer gave, whatever its shift; L takes scores of its own group.
+    every = choices("V", "L", "K", "E/s3", "N")
+    found = words(legal(ListedStage(layers=(every,) * 2, depth=(2,)), 0, 1), paths)
+    assert found == {a + b for a in "VEN" for b in "VEN"} | {"VK", "EK"}
+    found = words(legal(ListedStage(layers=(every,) * 2, depth=(2,))), paths)
+    assert found == {a + b for a in "VEN" for b in "VEN"} | {"VK", "EK", "VL"}
+
+
+@pytest.mark.usefixtures("others_parts")
+def test_a_layer_without_branches_has_no_gate_and_no_broadcasting(
+    make_space: Callable[..., Space], choices: Choices, paths: Paths
+) -> None:
+    counts = {"V": (0, 1, 2), "P": (0, 1, 2)}
+    stage = CountedStage(depth=(2,), counts=counts, gates={"dia": (0, 1)}, cb=(0, 1, 2))
+    space = make_space(stage)
+    found = {str(space.automaton.placement(path)) for path in paths(space.automaton)}
+    every = {f"V2{gate}{cb}" for gate in ("", "/dia1") for cb in ("", "/cb1", "/cb")}
+    assert found == every | {"P2", "P1V1", "P1V1/cb1", "V1P1"}
+    listed = ListedStage(layers=(choices("V", "P/cb"),), depth=(1,))
+    with pytest.raises(DocumentError, match=r"^stages\[0\]\.layers\[0\]: P/cb has context broad"):
+        make_space(listed)

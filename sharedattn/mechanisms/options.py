@@ -1,0 +1,81 @@
+"""Forms of the mechanisms that hold for a whole network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from sharedattn.errors import InputError
+
+_LATER_OPTIONS = frozenset({"dia_start"})
+"""Options that joined `MechanismOptions` when specs of this format had been stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MechanismOptions:
+    """Forms of the mechanisms that hold for a whole network.
+
+    Attributes:
+        external_expansion: c, by which the multi-head form of external attention widens the
+            query and multiplies the heads.
+        broadcasting_form: plain context broadcasting, or with a learned scale per channel.
+        dia_reduction: r of the DIA cell's bottleneck, floor(D / r) channels.
+        dia_start: the DIA cell of the `paper`, whose gates start near a quarter, or ours, whose
+            gates start at exactly `one`, so that a new unit changes nothing.
+        class_token_in_mean: whether prefix tokens enter the token means of CB and DIA.
+        handover: whose scores a less-attention layer of shifted windows takes: those of the
+            last layer of `equal_shift`, or of the `previous` layer, whose windows lie elsewhere.
+        attention_residual: whether the scores at a stage's end, pooled, are added to those of
+            the next stage's vanilla layers.
+
+    Raises:
+        InputError: a form that does not exist, or a number below 1.
+    """
+
+    external_expansion: int = 4
+    broadcasting_form: Literal["plain", "scaled"] = "plain"
+    dia_reduction: int = 4
+    class_token_in_mean: bool = True
+    handover: Literal["equal_shift", "previous"] = "equal_shift"
+    attention_residual: bool = False
+    dia_start: Literal["paper", "one"] = "paper"
+
+    def __post_init__(self) -> None:
+        forms = {
+            "broadcasting_form": ("plain", "scaled"),
+            "class_token_in_mean": (True, False),
+            "handover": ("equal_shift", "previous"),
+            "attention_residual": (True, False),
+            "dia_start": ("paper", "one"),
+        }
+        for name, known in forms.items():
+            value = getattr(self, name)
+            if type(value) is not type(known[0]) or value not in known:
+                raise InputError(
+                    f"`{name}` is one of {', '.join(map(str, known))}, but got {value!r}"
+                )
+        for name in ("external_expansion", "dia_reduction"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise InputError(
+                    f"`{name}` is {getattr(self, name)!r}; it is a whole number of at least 1"
+                )
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from the defaults, by name."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Every option of `SPEC_FORMAT_VERSION` as it began, and later ones that are changed.
+
+        Later ones are left out where they are the defaults: specs keep the keys of before.
+        """
+        changed = self.changed()
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name in changed or f.name not in _LATER_OPTIONS
+        }

@@ -1,0 +1,271 @@
+"""The mechanisms that there are: ours, and those of other distributions.
+
+Another distribution adds its own by an entry point of the group `sharedattn.mechanisms`, whose
+object is a `Branch`, a `Gate`, or a list of them. They are read when a mechanism is first asked
+for, in every process, so in workers and on nodes as well. What is installed and not used changes
+nothing: the order of mechanisms is their `rank`, and spaces, keys and draws know those alone that
+they hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ParamSpec, TypeVar
+
+from sharedattn.errors import InputError
+from sharedattn.mechanisms.dia import DIA_GATE
+from sharedattn.mechanisms.external import EXTERNAL
+from sharedattn.mechanisms.interface import Branch, Channel, Gate
+from sharedattn.mechanisms.less import LESS
+from sharedattn.mechanisms.nothing import NOTHING
+from sharedattn.mechanisms.vanilla import VANILLA
+from sharedattn.plugins import Plugin, load
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OURS: tuple[Branch | Gate, ...] = (VANILLA, LESS, EXTERNAL, NOTHING, DIA_GATE)
+
+_RESERVED_CODES = frozenset({"cb", "cbs"})
+_RESERVED_LETTERS = frozenset("XWA")
+_RESERVED_NAMES = frozenset({"kind", "options", "gate", "dia", "cb"})
+_RESERVED_KEYS = frozenset({"counts", "layers", "depth", "cb"})
+_LETTER = re.compile(r"[A-Z]")
+_WORD = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What is registered.
+
+    Attributes:
+        branches: by letter, ours first, then by letter.
+        gates: by name, ours first.
+        plugins: by `branch LETTER` or `gate NAME`, the distribution that another's comes from.
+        channels: by name, what branches leave for later layers.
+    """
+
+    branches: dict[str, Branch]
+    gates: dict[str, Gate]
+    plugins: dict[str, Plugin]
+    channels: dict[str, Channel]
+
+    @property
+    def by_rank(self) -> tuple[Branch, ...]:
+        """Branches in the order in which counts of a stage expand."""
+        return tuple(sorted(self.branches.values(), key=lambda branch: branch.rank))
+
+    @property
+    def gates_by_rank(self) -> tuple[Gate, ...]:
+        """Gates in the order in which they are listed."""
+        return tuple(sorted(self.gates.values(), key=lambda gate: gate.rank))
+
+
+_registry: Registry | None = None
+
+
+def registry() -> Registry:
+    """Every mechanism; the same object until the process ends.
+
+    Raises:
+        InputError: a plug-in that cannot be imported, or that registers what is taken.
+    """
+    # A global, for compilers of networks do not see through `functools.cache`.
+    global _registry
+    if _registry is None:
+        _registry = _read()
+    return _registry
+
+
+def _read() -> Registry:
+    found = Registry({}, {}, {}, {})
+    for part in OURS:
+        _add(found, part, None)
+    for plugin, loaded in load("sharedattn.mechanisms"):
+        for part in loaded if isinstance(loaded, (list, tuple)) else [loaded]:
+            _add(found, part, plugin)
+    return found
+
+
+def branch_of(letter: str) -> Branch:
+    """The branch of a letter.
+
+    Raises:
+        InputError: no branch has it.
+    """
+    known = registry().branches
+    if letter not in known:
+        listed = ", ".join(f"{b.letter} ({b.name})" for b in known.values())
+        raise InputError(
+            f"{letter!r} is no kind of layer here; known are {listed}. If a plug-in adds it, "
+            f"install that plug-in"
+        )
+    return known[letter]
+
+
+def gate_of(name: str) -> Gate:
+    """The gate of a name.
+
+    Raises:
+        InputError: no gate has it.
+    """
+    known = registry().gates
+    if name not in known:
+        raise InputError(
+            f"{name!r} is no gate here; known are {', '.join(known)}. If a plug-in adds it, "
+            f"install that plug-in"
+        )
+    return known[name]
+
+
+def plugins_of(kinds: Iterable[str], gates: Iterable[str]) -> dict[str, Plugin]:
+    """The plug-ins that some kinds of layer and some gates come from.
+
+    Args:
+        kinds: letters of branches; one may stand more than once.
+        gates: names of gates, likewise.
+
+    Returns:
+        By `branch LETTER` or `gate NAME`, in alphabetical order; ours are not among them.
+    """
+    parts = {*(f"branch {kind}" for kind in kinds), *(f"gate {name}" for name in gates)}
+    known = registry().plugins
+    return {part: known[part] for part in sorted(parts) if part in known}
+
+
+def _add(found: Registry, part: object, plugin: Plugin | None) -> None:
+    if isinstance(part, Branch):
+        _check_branch(found, part, plugin)
+        found.branches[part.letter] = part
+        found.channels.update((channel.name, channel) for channel in part.leaves)
+        what = f"branch {part.letter}"
+    elif isinstance(part, Gate):
+        _check_gate(found, part, plugin)
+        found.gates[part.name] = part
+        what = f"gate {part.name}"
+    else:
+        raise InputError(
+            f"the plug-in {plugin} registers {part!r}, which is neither a Branch nor a Gate; its "
+            f"entry point names an object of one of these classes, or a list of them"
+        )
+    if plugin is not None:
+        found.plugins[what] = plugin
+
+
+def _check_branch(found: Registry, part: Branch, plugin: Plugin | None) -> None:
+    if not _LETTER.fullmatch(part.letter) or not _WORD.fullmatch(part.name):
+        raise _refused(
+            plugin,
+            f"has the letter {part.letter!r} and the name {part.name!r}; a letter is one of A to "
+            f"Z, and a name a word in lower case",
+        )
+    if part.letter in _RESERVED_LETTERS:
+        raise _refused(plugin, f"takes the letter {part.letter}, which is reserved")
+    for other in found.branches.values():
+        for key in ("letter", "name", "rank"):
+            if getattr(part, key) == getattr(other, key):
+                raise _taken(found, plugin, key, getattr(part, key), f"branch {other.letter}")
+    codes = [code for option in part.options for code in option.codes]
+    _check_codes(found, plugin, codes)
+    for option in part.options:
+        if option.name in _RESERVED_NAMES:
+            raise _refused(plugin, f"names an option {option.name!r}, which is reserved")
+    _check_keys(found, plugin, [option.key for option in part.options])
+
+
+def _check_gate(found: Registry, part: Gate, plugin: Plugin | None) -> None:
+    if not all(map(_WORD.fullmatch, (part.name, part.code, part.cell_code))):
+        raise _refused(
+            plugin,
+            f"has the name {part.name!r} and the codes {part.code!r} and {part.cell_code!r}; each "
+            f"is a word in lower case",
+        )
+    for other in found.gates.values():
+        for key in ("name", "rank"):
+            if getattr(part, key) == getattr(other, key):
+                raise _taken(found, plugin, key, getattr(part, key), f"gate {other.name}")
+    _check_codes(found, plugin, list(dict.fromkeys((part.code, part.cell_code))))
+    _check_keys(found, plugin, [part.code])
+
+
+def _check_codes(found: Registry, plugin: Plugin | None, codes: list[str]) -> None:
+    taken = dict.fromkeys(_RESERVED_CODES, "context broadcasting")
+    for branch in found.branches.values():
+        taken |= {code: f"branch {branch.letter}" for o in branch.options for code in o.codes}
+    for gate in found.gates.values():
+        taken |= dict.fromkeys((gate.code, gate.cell_code), f"gate {gate.name}")
+    for code in codes:
+        if code in taken:
+            raise _taken(found, plugin, "code", f"/{code}", taken[code])
+        if codes.count(code) > 1:
+            raise _refused(plugin, f"registers the code /{code} twice")
+
+
+def _check_keys(found: Registry, plugin: Plugin | None, keys: list[str]) -> None:
+    """Refuse keys of a space's document that mean something else there."""
+    taken: dict[str, str] = {}
+    for branch in found.branches.values():
+        taken |= {option.key: f"branch {branch.letter}" for option in branch.options}
+    taken |= {gate.code: f"gate {gate.name}" for gate in found.gates.values()}
+    for key in keys:
+        if key in _RESERVED_KEYS:
+            raise _refused(plugin, f"registers the key {key}, which is reserved")
+        if key in taken:
+            raise _taken(found, plugin, "key", key, taken[key])
+        if keys.count(key) > 1:
+            raise _refused(plugin, f"registers the key {key} twice")
+
+
+def _taken(
+    found: Registry, plugin: Plugin | None, key: str, value: object, owner: str
+) -> InputError:
+    of = found.plugins.get(owner)
+    return _refused(
+        plugin,
+        f"takes the {key} {value}, which {owner} of {of or 'sharedattn'} has; give it another, or "
+        f"uninstall one of the two",
+    )
+
+
+def _refused(plugin: Plugin | None, why: str) -> InputError:
+    return InputError(f"the plug-in {plugin or 'sharedattn'} {why}")
+
+
+def with_parts(known: Registry, parts: Iterable[Branch | Gate]) -> Registry:
+    """A registry of what is known and of other parts; `known` stays as it is.
+
+    Raises:
+        InputError: a part that registers what is taken.
+    """
+    found = Registry(
+        dict(known.branches), dict(known.gates), dict(known.plugins), dict(known.channels)
+    )
+    for part in parts:
+        _add(found, part, None)
+    return found
+
+
+_CLEAR: list[Callable[[], None]] = []
+
+
+def registry_cache(maxsize: int | None) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """As `functools.lru_cache`, for what depends on the registry.
+
+    In use nothing is registered later. Where a test does, `clear_registry_caches` forgets it.
+    """
+
+    def cached(function: Callable[P, T]) -> Callable[P, T]:
+        wrapper = lru_cache(maxsize)(function)
+        _CLEAR.append(wrapper.cache_clear)
+        return wrapper  # type: ignore[return-value]
+
+    return cached
+
+
+def clear_registry_caches() -> None:
+    """Forgets all that `registry_cache` remembers."""
+    for clear in _CLEAR:
+        clear()

@@ -1,0 +1,250 @@
+"""What one layer does: a branch with its options, a gate, context broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import Branch, NumberOption, Options, OptionValue
+from sharedattn.mechanisms.registry import branch_of, gate_of, registry, registry_cache
+
+# Where the JSON of a layer has places of their own for what it named before mechanisms were parts.
+_PLACED_OPTIONS = ("slots", "form")
+_PLACED_GATE = "dia"
+
+
+class GateCell(NamedTuple):
+    """The cell of a gate.
+
+    Attributes:
+        gate: the gate's name.
+        cell: numbered within its stage and among the cells of this gate.
+    """
+
+    gate: str
+    cell: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """What one layer does.
+
+    Attributes:
+        kind: the letter of its branch: what stands in the place of its attention.
+        options: of the branch, as (name, value), those that are said; see `Branch.options`.
+        gate: the cell that gates the layer; None: no gate.
+        cb: whether the layer's MLP ends with context broadcasting.
+
+    Raises:
+        InputError: no such branch or gate, options that are not the branch's, or a number out of
+            range.
+    """
+
+    kind: str
+    options: Options = ()
+    gate: GateCell | None = None
+    cb: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", _checked(self.kind, self.options))
+        if self.gate is not None:
+            _check_cell(*self.gate)
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        *,
+        cb: bool = False,
+        gate: tuple[str, int] | None = None,
+        dia: int | None = None,
+        **options: OptionValue | None,
+    ) -> LayerChoice:
+        """A layer by names: `LayerChoice.of("E", slots=16, dia=0, cb=True)`.
+
+        Args:
+            kind: letter of the branch.
+            cb: as the attribute.
+            gate: name and cell.
+            dia: the cell of a DIA unit, short for `gate=("dia", cell)`.
+            options: of the branch; a number that is left out is its default.
+        """
+        if dia is not None:
+            gate = ("dia", dia)
+        said = {name: value for name, value in options.items() if value is not None}
+        for option in branch_of(kind).options:
+            if isinstance(option, NumberOption):
+                said.setdefault(option.name, option.default)
+        return cls(kind, tuple(said.items()), None if gate is None else GateCell(*gate), cb)
+
+    @property
+    def branch(self) -> Branch:
+        """What the letter stands for."""
+        return branch_of(self.kind)
+
+    def option(self, name: str) -> Any:
+        """The value of an option; None: it is not said, or the branch has none of this name."""
+        for own, value in self.options:
+            if own == name:
+                return value
+        return None
+
+    def with_option(self, name: str, value: OptionValue | None) -> LayerChoice:
+        """The layer with another value of an option of its branch; None leaves it out."""
+        others = dict(self.options)
+        others.pop(name, None)
+        if value is not None:
+            others[name] = value
+        return replace(self, options=tuple(others.items()))
+
+    def cell_of(self, gate: str) -> int | None:
+        """The layer's cell of a gate; None: another gate, or none."""
+        return self.gate.cell if self.gate is not None and self.gate.gate == gate else None
+
+    def to_json(self) -> list[Any]:
+        """The layer as `[kind, slots, dia cell, "cb" or null]`, and its form where it has one.
+
+        A sixth entry, a mapping, holds options of other names and the cell of another gate.
+        """
+        said = dict(self.options)
+        slots, form = (said.pop(name, None) for name in _PLACED_OPTIONS)
+        other: dict[str, Any] = {"options": said} if said else {}
+        if self.gate is not None and self.gate.gate != _PLACED_GATE:
+            other["gate"] = list(self.gate)
+        layer = [self.kind, slots, self.cell_of(_PLACED_GATE), "cb" if self.cb else None]
+        if other:
+            return [*layer, form, other]
+        return layer if form is None else [*layer, form]
+
+    @classmethod
+    def from_json(cls, layer: Sequence[Any]) -> LayerChoice:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: not a list of four to six, or of values that mean no layer.
+        """
+        try:
+            kind, slots, dia, broadcasting, form, other = _six(layer)
+            options = {"slots": slots, "form": form, **other.pop("options", {})}
+            named = other.pop("gate", None if dia is None else [_PLACED_GATE, dia])
+            gate = None if named is None else GateCell(*named)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"a layer is [kind, slots, dia, cb], then its form where it has one, and a "
+                f"mapping of other options and another gate, but got {layer!r}"
+            ) from error
+        if not isinstance(kind, str):
+            raise InputError(f"a layer's kind is a letter, but got {layer!r}")
+        if other:
+            raise InputError(f"a layer has nothing but what is listed there, but got {layer!r}")
+        if broadcasting not in (None, "cb"):
+            raise InputError(f'a layer has "cb" or null as its fourth entry, but got {layer!r}')
+        said = tuple((key, value) for key, value in options.items() if value is not None)
+        return cls(kind, said, gate, broadcasting == "cb")
+
+    def __str__(self) -> str:
+        said = dict(self.options)
+        codes = [option.text(said.get(option.name)) for option in self.branch.options]
+        if self.gate is not None:
+            codes.append(f"{gate_of(self.gate.gate).cell_code}{self.gate.cell}")
+        if self.cb:
+            codes.append("cb")
+        return "/".join((self.kind, *filter(None, codes)))
+
+
+def _six(layer: Sequence[Any]) -> tuple[Any, Any, Any, Any, Any, dict[str, Any]]:
+    kind, slots, dia, broadcasting, *rest = layer
+    form, other = (*rest, None, None)[:2]
+    if len(rest) > 2:
+        raise ValueError
+    return kind, slots, dia, broadcasting, form, dict(other or {})
+
+
+@registry_cache(maxsize=4096)
+def _canonical_options(kind: str, options: Options) -> Options:
+    branch = branch_of(kind)
+    said = dict(options)
+    if len(said) != len(options):
+        raise InputError(f"a layer's options are named once, but got {options!r}")
+    found = []
+    for option in branch.options:
+        value = said.pop(option.name, None)
+        if value is None and isinstance(option, NumberOption):
+            raise InputError(
+                f"`{option.name}` is missing; a layer of kind {kind} ({branch.title}) has it, for "
+                f"example {option.name}={option.default}"
+            )
+        if value is not None:
+            option.check(value)
+            found.append((option.name, value))
+    for name, value in said.items():
+        owners = [
+            f"kind {other.letter}"
+            for other in registry().branches.values()
+            if name in {option.name for option in other.options}
+        ]
+        raise InputError(
+            f"`{name}` is {value!r} in a layer of kind {kind} ({branch.title}), which has no such "
+            f"option; {' and '.join(owners) or 'no kind'} has it"
+        )
+    return tuple(found)
+
+
+def _checked(kind: str, options: Options) -> Options:
+    for name, value in options:
+        # True would be found as the 1 that was checked before.
+        if type(value) not in (int, str):
+            raise InputError(f"`{name}` is {value!r}; an option is a whole number or a text")
+    return _canonical_options(kind, options)
+
+
+def _check_cell(gate: Any, cell: Any) -> None:
+    if not isinstance(gate, str):
+        raise InputError(f"a gate is named by a text, but got {gate!r}")
+    gate_of(gate)
+    if type(cell) is not int or cell < 0:
+        raise InputError(f"`{gate}` has cells numbered from 0, but got {cell!r}")
+
+
+def gate_runs(num_layers: int, num_groups: int, code: str = "dia") -> tuple[int, ...]:
+    """The cell of each layer when a stage is split into contiguous groups, longer ones first.
+
+    Args:
+        num_layers: layers in the stage; > 0.
+        num_groups: cells; from 1 to `num_layers`.
+        code: of the gate, for the message.
+
+    Returns:
+        One cell number per layer: 7 layers in 3 groups are (0, 0, 0, 1, 1, 2, 2).
+
+    Raises:
+        InputError: more groups than layers, or none.
+    """
+    if not 1 <= num_groups <= num_layers:
+        raise InputError(
+            f"`/{code}{num_groups}` stands on a stage of {num_layers} layers, which has from 1 to "
+            f"{num_layers} groups; the most that fits is /{code}{num_layers}"
+        )
+    length, longer = divmod(num_layers, num_groups)
+    runs = [length + (group < longer) for group in range(num_groups)]
+    return tuple(group for group, run in enumerate(runs) for _ in range(run))
+
+
+def numbered_cells(layers: Sequence[LayerChoice]) -> tuple[LayerChoice, ...]:
+    """The same layers with the cells of each gate numbered by first use."""
+    cell_of: dict[GateCell, int] = {}
+    counts: dict[str, int] = {}
+    for layer in layers:
+        if layer.gate is not None and layer.gate not in cell_of:
+            cell_of[layer.gate] = counts.get(layer.gate.gate, 0)
+            counts[layer.gate.gate] = cell_of[layer.gate] + 1
+    if all(raw.cell == cell for raw, cell in cell_of.items()):
+        return tuple(layers)
+    return tuple(
+        layer
+        if layer.gate is None
+        else replace(layer, gate=GateCell(layer.gate.gate, cell_of[layer.gate]))
+        for layer in layers
+    )

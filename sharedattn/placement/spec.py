@@ -1,0 +1,240 @@
+"""The specs of backbones and networks, which name them in the database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from sharedattn.errors import InputError
+from sharedattn.mechanisms.options import MechanismOptions
+from sharedattn.placement.named import LAVIT_LIKE
+from sharedattn.placement.placement import Placement
+
+SPEC_FORMAT_VERSION = 2
+
+_NAME = r"[A-Za-z][\w.]*"
+_SPEC = re.compile(rf"\s*({_NAME})\s*(?:\(([^()]*)\))?\s*(?:@\s*(\d{{1,9}}))?\s*")
+
+Keyword = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """A backbone without its placement: which timm model, at which size, with which forms.
+
+    Attributes:
+        name: timm's model name, or a family's base name such as `vit`.
+        keywords: the model's keyword arguments that differ from its defaults, sorted by name.
+        image_size: pixels on a side; None: the backbone's own default.
+        in_chans: image channels.
+        num_classes: classes of the head.
+        options: forms of the mechanisms.
+    """
+
+    name: str
+    keywords: tuple[tuple[str, Keyword], ...] = ()
+    image_size: int | None = None
+    in_chans: int = 3
+    num_classes: int = 1000
+    options: MechanismOptions = field(default_factory=MechanismOptions)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
+            raise InputError(
+                f"`name` is {self.name!r}, which names no backbone; write for example vit"
+            )
+        for key, value in self.keywords:
+            if not isinstance(value, Keyword):
+                raise InputError(
+                    f"`{key}` is {value!r}; a keyword is true, false, a number or a text"
+                )
+        object.__setattr__(self, "keywords", tuple(sorted(self.keywords)))
+        numbers = {"in_chans": self.in_chans, "num_classes": self.num_classes}
+        if self.image_size is not None:
+            numbers["image_size"] = self.image_size
+        for name, number in numbers.items():
+            if type(number) is not int or number < 1:
+                raise InputError(f"`{name}` is {number!r}; it is a whole number of at least 1")
+
+    @classmethod
+    def parse(cls, text: str) -> BackboneSpec:
+        """Read `backbone(key=value,...)@image_size`.
+
+        `in_chans`, `num_classes` and the names of `MechanismOptions` are keys beside the
+        backbone's own.
+
+        Raises:
+            InputError: text that names no backbone, or a key twice.
+        """
+        match = _SPEC.fullmatch(text)
+        if match is None:
+            raise InputError(f"{text!r} is no backbone; write name(key=value,...)@image_size")
+        keywords: dict[str, Keyword] = {}
+        for pair in filter(None, (part.strip() for part in (match[2] or "").split(","))):
+            key, equals, value = (part.strip() for part in pair.partition("="))
+            if not equals or not key.isidentifier() or not value:
+                raise InputError(f"{pair!r} in {text!r} is no key=value")
+            if key in keywords:
+                raise InputError(f"{text!r} repeats {key}; a key stands once")
+            keywords[key] = _parse_keyword(value)
+        option_names = {f.name for f in fields(MechanismOptions)}
+        options: dict[str, Any] = {
+            key: keywords.pop(key) for key in list(keywords) if key in option_names
+        }
+        own: dict[str, Any] = {}
+        for key in ("in_chans", "num_classes"):
+            if key in keywords:
+                own[key] = keywords.pop(key)
+        return cls(
+            name=match[1],
+            keywords=tuple(keywords.items()),
+            image_size=int(match[3]) if match[3] else None,
+            options=MechanismOptions(**options),
+            **own,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of every field, the options as `MechanismOptions.to_json`."""
+        return {
+            "name": self.name,
+            "keywords": dict(self.keywords),
+            "image_size": self.image_size,
+            "in_chans": self.in_chans,
+            "num_classes": self.num_classes,
+            "options": self.options.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> BackboneSpec:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: unknown or missing fields, or values out of range.
+        """
+        try:
+            return cls(
+                **{
+                    **document,
+                    "keywords": tuple(document.get("keywords", {}).items()),
+                    "options": MechanismOptions(**document.get("options", {})),
+                }
+            )
+        except (TypeError, AttributeError) as error:
+            raise InputError(
+                f"a backbone has the fields {', '.join(f.name for f in fields(cls))}, but got "
+                f"{document!r}"
+            ) from error
+
+    def __str__(self) -> str:
+        keys: dict[str, Keyword] = {**dict(self.keywords), **self.options.changed()}
+        if self.in_chans != 3:
+            keys["in_chans"] = self.in_chans
+        if self.num_classes != 1000:
+            keys["num_classes"] = self.num_classes
+        inside = ",".join(f"{key}={_keyword_text(keys[key])}" for key in sorted(keys))
+        size = "" if self.image_size is None else f"@{self.image_size}"
+        return f"{self.name}{f'({inside})' if inside else ''}{size}"
+
+
+def _parse_keyword(value: str) -> Keyword:
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _keyword_text(value: Keyword) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Everything that defines a network up to its weights; its `key` names it in the database.
+
+    Attributes:
+        backbone: the backbone with its size and forms.
+        placement: what each layer does.
+    """
+
+    backbone: BackboneSpec
+    placement: Placement
+
+    @classmethod
+    def parse(cls, text: str) -> NetworkSpec:
+        """Read `backbone(key=value,...)@image_size: placement`, or the name of a network.
+
+        Raises:
+            InputError: text that means no network.
+        """
+        backbone, colon, placement = LAVIT_LIKE.get(text.strip(), text).partition(":")
+        if not colon:
+            raise InputError(
+                f"{text!r} is no network: it is neither `backbone: placement` nor one of "
+                f"{', '.join(LAVIT_LIKE)}; write for example deit_tiny_patch16_224: V6L6/cb"
+            )
+        return cls(BackboneSpec.parse(backbone), Placement.parse(placement))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary: format version, backbone, placement."""
+        return {
+            "format": SPEC_FORMAT_VERSION,
+            "backbone": self.backbone.to_json(),
+            "placement": self.placement.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> NetworkSpec:
+        """The inverse of `to_json`; the placement may be text as well.
+
+        Raises:
+            InputError: another format version, missing fields, or values that mean no network.
+        """
+        version = document.get("format") if isinstance(document, dict) else document
+        if type(version) is not int or version not in (1, SPEC_FORMAT_VERSION):
+            raise InputError(
+                f"this network spec has format {version!r}, and this version reads 1 and "
+                f"{SPEC_FORMAT_VERSION}"
+            )
+        if version == 1:
+            document = _from_format_1(document)
+        try:
+            backbone, placement = document["backbone"], document["placement"]
+        except KeyError as error:
+            raise InputError(f"this network spec has no {error.args[0]}") from error
+        return cls(
+            BackboneSpec.from_json(backbone),
+            Placement.parse(placement)
+            if isinstance(placement, str)
+            else Placement.from_json(placement),
+        )
+
+    @property
+    def key(self) -> str:
+        """sha256 of the canonical JSON, in hexadecimal."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.backbone}: {self.placement}"
+
+
+def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
+    """A spec of format 1, where one option gave all external layers their form, in format 2."""
+    backbone = document.get("backbone")
+    if not isinstance(backbone, dict) or not isinstance(backbone.get("options", {}), dict):
+        return document
+    options = dict(backbone.get("options", {}))
+    external_form = options.pop("external_form", "single")
+    if external_form != "single":
+        raise InputError(
+            f"this network spec of format 1 has external_form={external_form!r}, whose weights "
+            f"had other names; write the network with /mea and train it again"
+        )
+    return {**document, "backbone": {**backbone, "options": options}}

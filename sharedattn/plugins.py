@@ -1,0 +1,70 @@
+"""Entry points: what other distributions add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from sharedattn.errors import InputError
+
+GROUPS = (
+    "sharedattn.mechanisms",
+    "sharedattn.backbones",
+    "sharedattn.searchers",
+    "sharedattn.evaluators",
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Plugin:
+    """A distribution that adds to the package.
+
+    Attributes:
+        name: of the distribution.
+        version: of the distribution.
+    """
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def load(group: str) -> Iterator[tuple[Plugin, Any]]:
+    """What the entry points of a group name, by distribution and name in alphabetical order.
+
+    Raises:
+        InputError: an entry point that cannot be loaded.
+    """
+    for plugin, point in _points(group):
+        try:
+            loaded = point.load()
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"the plug-in {plugin} cannot be imported: its entry point {point.name} = "
+                f"{point.value} of {group} raised {why}; mend it, or uninstall {plugin.name}"
+            ) from error
+        yield plugin, loaded
+
+
+def installed() -> tuple[Plugin, ...]:
+    """Every distribution with an entry point of ours, without loading any."""
+    return tuple(sorted({plugin for group in GROUPS for plugin, _ in _points(group)}))
+
+
+def _points(group: str) -> list[tuple[Plugin, Any]]:
+    found = [
+        (
+            Plugin(
+                point.dist.name if point.dist else "unknown",
+                point.dist.version if point.dist else "unknown",
+            ),
+            point,
+        )
+        for point in entry_points(group=group)
+    ]
+    return sorted(found, key=lambda pair: (pair[0], pair[1].name))

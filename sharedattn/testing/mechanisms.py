@@ -1,0 +1,252 @@
+"""The contract of a mechanism: what every branch and gate must pass, ours and a plug-in's.
+
+A plug-in's own tests call `check_mechanism(MyBranch())`; `sharedattn doctor --plugins` runs it
+over all that are installed. Each check says in its AssertionError which placement failed it and
+how.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharedattn.backbones import build, build_network, describe
+from sharedattn.costs.flop_counters import fvcore_macs, matmul_macs
+from sharedattn.costs.model import CostModel
+from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import Branch, Gate
+from sharedattn.mechanisms.registry import OURS
+from sharedattn.networks.legality import check_placement
+from sharedattn.networks.network import Network
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    GateCell,
+    LayerChoice,
+    NetworkSpec,
+    Placement,
+)
+from sharedattn.supernet.placement_tree import PlacementTree, Step
+from sharedattn.supernet.tree_evaluation import compute, held_after_steps
+from sharedattn.testing.placements import random_placements
+from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
+from sharedattn.weights.extract import extract
+
+
+def check_mechanism(
+    part: Branch | Gate,
+    *,
+    backbones: Sequence[str] = tuple(TINY),
+    num_placements: int = 4,
+    seed: int = 0,
+) -> None:
+    """Hold a branch or a gate to all that the package expects of one.
+
+    On a tiny backbone of each family, over random placements of our kinds and the part: text and
+    JSON are read as they are written; params and MACs in closed form equal those of both referees;
+    weights cut out of a shared network give its logits; a run can be resumed after every layer
+    with what `takes` and `leaves` say is held; a tree of placements gives each one's logits; every
+    parameter of the part's own gets a gradient.
+
+    Args:
+        part: a registered branch or gate.
+        backbones: base names of families in `sharedattn.testing.tiny_backbones.TINY`.
+        num_placements: with the part, on each backbone.
+        seed: of the placements, weights and images.
+
+    Raises:
+        AssertionError: the part breaks the contract; says where.
+    """
+    checks: tuple[Callable[[BackboneSpec, list[Placement]], None], ...] = (
+        check_forms,
+        check_costs,
+        check_extraction,
+        check_resuming,
+        check_tree,
+    )
+    reached = False
+    for name in backbones:
+        backbone = tiny_backbone(name)
+        placements = _placements_with(part, backbone, num_placements, seed)
+        if len(placements) < 2:
+            continue
+        reached = True
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for check in checks:
+                check(backbone, placements)
+            check_own_gradients(part, backbone, placements)
+    assert reached, f"{part.title} fits none of the backbones {', '.join(backbones)}"
+
+
+def check_forms(backbone: BackboneSpec, placements: list[Placement]) -> None:
+    """Text and JSON of specs are read as they are written, and equal specs have one key."""
+    for placement in placements:
+        spec = NetworkSpec(backbone, placement)
+        document = json.loads(json.dumps(spec.to_json()))
+        for other in (NetworkSpec.parse(str(spec)), NetworkSpec.from_json(document)):
+            assert other == spec and other.key == spec.key, f"{spec} is read as {other}"
+
+
+def check_costs(backbone: BackboneSpec, placements: list[Placement]) -> None:
+    """Closed-form params and MACs equal both referees' on built networks."""
+    model = CostModel(backbone)
+    for placement in placements:
+        network = build(NetworkSpec(backbone, placement))
+        cost = model.cost(placement)
+        counted = {
+            "params": (cost.params, sum(p.numel() for p in network.parameters())),
+            "macs": (cost.macs, fvcore_macs(network)),
+            "matmul_macs": (cost.matmul_macs, matmul_macs(network)),
+        }
+        for name, (stated, found) in counted.items():
+            assert stated == found, (
+                f"{NetworkSpec(backbone, placement)} states {name} {stated:,}, and the network "
+                f"that is built has {found:,}"
+            )
+
+
+def check_extraction(backbone: BackboneSpec, placements: list[Placement]) -> None:
+    """Shared and extracted weights give equal logits."""
+    shared, x = shared_network(backbone, placements).float(), random_images(backbone).float()
+    with torch.no_grad():
+        for placement in placements:
+            alone = extract(shared, placement)
+            difference = (alone(x) - shared(x, placement)).abs().max().item()
+            assert difference <= 1e-5, (
+                f"{placement} cut out of a shared network gives logits {difference:.1e} off"
+            )
+
+
+def check_resuming(backbone: BackboneSpec, placements: list[Placement]) -> None:
+    """A run resumed after each layer, with what is held there alone, gives the whole run's."""
+    network, x = shared_network(backbone, placements), random_images(backbone)
+    with torch.no_grad():
+        for placement in placements:
+            tokens, state = network.begin(x)
+            for stage, choices in enumerate(placement.stages):
+                for index, choice in enumerate(choices):
+                    before = [t.clone() for t in state.tensors()]
+                    after = network.run_layer(stage, index, tokens, state, choice)
+                    kept = zip(before, state.tensors(), strict=True)
+                    assert all(torch.equal(a, b) for a, b in kept), (
+                        f"layer {choice} of {placement} changes the state that it is handed"
+                    )
+                    tokens, state = after
+                    state = state.keeping(network.held_after(stage, choices, index))
+            assert torch.equal(network.finish(tokens), network(x, placement)), (
+                f"{placement} resumed layer by layer gives other logits"
+            )
+
+
+def check_tree(backbone: BackboneSpec, placements: list[Placement]) -> None:
+    """Placements walked as a tree of shared prefixes give what each gives alone."""
+    network, x = shared_network(backbone, placements), random_images(backbone)
+    tree = PlacementTree(placements)
+    held = held_after_steps(network, tree)
+    with torch.no_grad():
+        alone = {placement: network(x, placement) for placement in placements}
+        waiting: list[tuple[Step, Any]] = [(tree.root, x)]
+        while waiting:
+            step, taken = waiting.pop()
+            if step.next:
+                given = compute(network, step, taken, held)
+                waiting += [(following, given) for following in step.next]
+                continue
+            logits = network.finish(taken[0])
+            for placement in step.placements:
+                assert torch.equal(logits, alone[placement]), (
+                    f"{placement} gives other logits in a tree of shared prefixes"
+                )
+
+
+def check_own_gradients(
+    part: Branch | Gate, backbone: BackboneSpec, placements: list[Placement]
+) -> None:
+    """Each parameter of the part's own modules gets a gradient in some layer or cell."""
+    network, x = shared_network(backbone, placements), random_images(backbone)
+    for placement in placements:
+        (network(x, placement) ** 2).sum().backward()
+    reached: dict[str, bool] = {}
+    for name, p in network.named_parameters():
+        if _is_of(part, name):
+            # By what the parameter is, wherever it stands: a cell of one layer hands nothing on.
+            what = re.sub(r"\.\d+(?=\.)", "", name)
+            reached.setdefault(what, False)
+            reached[what] |= p.grad is not None and bool(p.grad.abs().gt(0).any())
+    without = [what for what, found in reached.items() if not found]
+    assert not without, f"parameters of {part.title} get no gradient: {', '.join(without)}"
+
+
+def shared_network(backbone: BackboneSpec, placements: list[Placement]) -> Network:
+    """A network of all placements, float64, in eval mode, whose weights make every part matter."""
+    return randomised(build_network(backbone, Envelope.of(*placements)))
+
+
+def randomised(network: Network) -> Network:
+    """The network in float64, in eval mode, with weights that make every part matter."""
+    network = network.double().eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def random_images(backbone: BackboneSpec, batch_size: int = 3) -> Tensor:
+    """Images (B, C, Y, X) in float64."""
+    size = describe(backbone).image_size
+    return torch.randn(batch_size, backbone.in_chans, size, size, dtype=torch.float64)
+
+
+def _placements_with(
+    part: Branch | Gate, backbone: BackboneSpec, num: int, seed: int
+) -> list[Placement]:
+    """All-vanilla, and placements with the part, one of them everywhere; the first alone where
+    it fits nowhere."""
+    parts = (*OURS, *([] if part in OURS else [part]))
+    shape = describe(backbone)
+    found = [Placement.all_vanilla([stage.max_depth for stage in shape.stages])]
+    with suppress(InputError):
+        everywhere = Placement(tuple(map(_with_part(part), found[0].stages)))
+        check_placement(shape, backbone.options, everywhere)
+        found.append(everywhere)
+    for placement in random_placements(backbone, seed, 20 * num, parts)[1:]:
+        if len(found) > num:
+            break
+        if any(_has(part, layer.kind, layer.gate) for layer in placement.layers):
+            found.append(placement)
+    return list(dict.fromkeys(found))
+
+
+def _with_part(
+    part: Branch | Gate,
+) -> Callable[[tuple[LayerChoice, ...]], tuple[LayerChoice, ...]]:
+    """Puts a gate on every layer of a stage, or a branch in every layer but the first."""
+
+    def put(layers: tuple[LayerChoice, ...]) -> tuple[LayerChoice, ...]:
+        if isinstance(part, Gate):
+            return tuple(replace(layer, gate=GateCell(part.name, 0)) for layer in layers)
+        return (layers[0], *(LayerChoice.of(part.letter) for _ in layers[1:]))
+
+    return put
+
+
+def _has(part: Branch | Gate, kind: str, gate: tuple[str, int] | None) -> bool:
+    if isinstance(part, Branch):
+        return kind == part.letter
+    return gate is not None and gate[0] == part.name
+
+
+def _is_of(part: Branch | Gate, name: str) -> bool:
+    """Whether a parameter's name is one of the part's own modules."""
+    if isinstance(part, Gate):
+        return name.startswith(f"{part.name}_cells.")
+    pieces = itertools.chain.from_iterable(piece.split("_")[:1] for piece in name.split("."))
+    return part.name in pieces

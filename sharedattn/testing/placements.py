@@ -1,0 +1,101 @@
+"""Random placements that a backbone can carry, of every kind, option, gate and depth."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sharedattn.backbones import describe
+from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import Branch, Gate, NumberOption, Option, OptionValue
+from sharedattn.mechanisms.registry import OURS, registry
+from sharedattn.networks.legality import canonical_placement, check_placement
+from sharedattn.placement import (
+    BackboneSpec,
+    GateCell,
+    LayerChoice,
+    MechanismOptions,
+    Placement,
+)
+from sharedattn.shape import BackboneShape, StageShape
+
+NUMBERS = (3, 7, 13)
+"""What number options are drawn from, within their range; primes, so that swapped axes fail."""
+
+MAX_DRAWS = 1000
+
+
+def random_placements(
+    backbone: BackboneSpec, seed: int, num: int, parts: Sequence[Branch | Gate] = OURS
+) -> list[Placement]:
+    """So many placements, the first all-vanilla and of full depth; each stage of any depth.
+
+    Args:
+        backbone: what carries them.
+        seed: of the draws.
+        num: how many, repeats among them.
+        parts: the kinds and gates that layers are drawn from.
+
+    Raises:
+        AssertionError: no placement of these parts fits the backbone.
+    """
+    shape, rng = describe(backbone), random.Random(seed)
+    drawn = [random_placement(rng, shape, backbone.options, parts) for _ in range(num)]
+    full = Placement.all_vanilla([stage.max_depth for stage in shape.stages])
+    return [full, *drawn[1:]]
+
+
+def random_placement(
+    rng: random.Random,
+    shape: BackboneShape,
+    options: MechanismOptions,
+    parts: Sequence[Branch | Gate] = OURS,
+) -> Placement:
+    """A placement that is legal on a backbone, canonical; each stage of any depth."""
+    stages = tuple(_random_stage(rng, shape, stage, options, parts) for stage in shape.stages)
+    return canonical_placement(shape, Placement(stages))
+
+
+def random_choice(rng: random.Random, parts: Sequence[Branch | Gate] = OURS) -> LayerChoice:
+    """One layer, whether or not it fits anywhere."""
+    branch = rng.choice([part for part in parts if isinstance(part, Branch)])
+    drawn = ((option.name, _random_value(rng, option)) for option in branch.options)
+    said = tuple((name, value) for name, value in drawn if value is not None)
+    cells = [
+        GateCell(part.name, cell) for part in parts if isinstance(part, Gate) for cell in (0, 1)
+    ]
+    return LayerChoice(branch.letter, said, rng.choice([None, *cells]), rng.random() < 0.5)
+
+
+def all_parts() -> tuple[Branch | Gate, ...]:
+    """Every kind and gate that is registered."""
+    return (*registry().branches.values(), *registry().gates.values())
+
+
+def _random_value(rng: random.Random, option: Option) -> OptionValue | None:
+    if isinstance(option, NumberOption):
+        return rng.choice(
+            [n for n in NUMBERS if option.least <= n <= option.most] or [option.default]
+        )
+    # A form's number, such as a rank, is small enough for the least of the tiny backbones.
+    forms = [f"{code}{'2' if pattern else ''}" for code, pattern in option.codes.items()]
+    return rng.choice([None, *forms])
+
+
+def _random_stage(
+    rng: random.Random,
+    shape: BackboneShape,
+    stage: StageShape,
+    options: MechanismOptions,
+    parts: Sequence[Branch | Gate],
+) -> tuple[LayerChoice, ...]:
+    for _ in range(MAX_DRAWS):
+        layers = tuple(random_choice(rng, parts) for _ in range(rng.randint(1, stage.max_depth)))
+        try:
+            placement = Placement((layers,))
+            check_placement(replace(shape, stages=(stage,)), options, placement)
+        except InputError:
+            continue
+        return placement.stages[0]
+    raise AssertionError(f"no legal stage in {MAX_DRAWS} draws")

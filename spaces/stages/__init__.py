@@ -1,0 +1,23 @@
+"""What one stage may be, as counts of kinds or as choices layer by layer, and its language."""
+
+from __future__ import annotations
+
+from sharedattn.spaces.stages.counted_language import StageGroups
+from sharedattn.spaces.stages.counted_stage import CountedStage, LastLayers
+from sharedattn.spaces.stages.language import StageLanguage, Symbol, symbol_key
+from sharedattn.spaces.stages.listed_stage import ListedStage
+from sharedattn.spaces.stages.reading import Stage, read_stage
+from sharedattn.spaces.stages.score_reuse import HandOver
+
+__all__ = [
+    "CountedStage",
+    "HandOver",
+    "LastLayers",
+    "ListedStage",
+    "Stage",
+    "StageGroups",
+    "StageLanguage",
+    "Symbol",
+    "read_stage",
+    "symbol_key",
+]

@@ -1,0 +1,1 @@
+"""Mechanisms from outside, one a file."""

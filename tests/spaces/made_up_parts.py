@@ -1,0 +1,103 @@
+"""Branches and gates of another distribution, as a test registers them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sharedattn.mechanisms.interface import (
+    OUTPUT,
+    Branch,
+    BranchCall,
+    BranchResult,
+    Colors,
+    FormOption,
+    Gate,
+    NumberOption,
+    Options,
+    PartCost,
+)
+from sharedattn.mechanisms.options import MechanismOptions
+from sharedattn.shape import StageShape
+
+GREY = Colors(fill="#777", ink="#fff", dark_fill="#888", dark_ink="#000")
+
+
+class _NeverRun(Branch):
+    colors = GREY
+
+    def run(self, call: BranchCall) -> BranchResult:
+        raise NotImplementedError
+
+    def cost(
+        self,
+        options: Options,
+        stage: StageShape,
+        network_options: MechanismOptions,
+        *,
+        has_bias: bool,
+    ) -> PartCost:
+        return PartCost(params=37, macs=401)
+
+
+class Mixer(_NeverRun):
+    """Mixes tokens; has two numbers, and forms."""
+
+    letter = "M"
+    name = "mixer"
+    title = "made-up mixing"
+    rank = 15
+    options = (
+        NumberOption(name="width", key="mixer_width", code="w", default=3, most=9),
+        NumberOption(name="reach", key="mixer_reach", code="h", default=1),
+        FormOption(key="mixer_form", codes={"wide": "", "deep": r"[1-9]"}),
+    )
+
+
+class Keeper(_NeverRun):
+    """Gives what the layer before it gave."""
+
+    letter = "K"
+    name = "keeper"
+    title = "made-up keeping"
+    rank = 45
+    takes = (OUTPUT,)
+
+
+class Passer(_NeverRun):
+    """Does nothing at all."""
+
+    letter = "P"
+    name = "passer"
+    title = "made-up passing"
+    rank = 5
+    attends = False
+    feeds_forward = False
+    leaves = ()
+
+
+class Squeeze(Gate):
+    """A gate that comes before ours."""
+
+    name = "squeeze"
+    code = "sq"
+    cell_code = "q"
+    title = "made-up squeezing"
+    rank = 5
+    colors = GREY
+
+    def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> nn.Module:
+        return nn.Identity()
+
+    def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
+        raise NotImplementedError
+
+    def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
+        return 22
+
+    def macs(self, stage: StageShape, network_options: MechanismOptions) -> int:
+        return 3
+
+
+PARTS = (Mixer(), Keeper(), Passer(), Squeeze())
