@@ -46,7 +46,7 @@ from sharedattn.search.evaluators.table import TableEvaluator  # noqa: E402
 from sharedattn.search.executors import Event, Executor, Reported, advance  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.search.pruners import EarlyStopping, RungPoint, default_rungs  # noqa: E402
-from sharedattn.search.pruners.mo_asha import NUM_BANDS, REDUCTION_FACTOR, MoAsha  # noqa: E402
+from sharedattn.search.pruners.mo_asha import REDUCTION_FACTOR, MoAsha  # noqa: E402
 from sharedattn.search.run import REFERENCE_FACTOR  # noqa: E402
 from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher  # noqa: E402
 from sharedattn.search.study.loop import StudyLoop  # noqa: E402
@@ -313,7 +313,7 @@ def replay_document(tables: dict[int, Table]) -> dict[str, Any]:
     """Every policy on every seed, and their means."""
     space = embedded_space()
     rules: dict[str, Callable[[], MoAsha | RayAsha]] = {
-        "mo-asha": lambda: MoAsha(macs_range=space.macs_range, rungs=default_rungs(EPOCHS)),
+        "mo-asha": lambda: MoAsha(rungs=default_rungs(EPOCHS)),
         "ray-asha": lambda: RayAsha(RAY_REDUCTION_FACTOR),
     }
     by_seed = [replay_seed(space, table, seed, rules) for seed, table in tables.items()]
@@ -335,7 +335,6 @@ def replay_document(tables: dict[int, Table]) -> dict[str, Any]:
         "epochs": EPOCHS,
         "rungs": list(default_rungs(EPOCHS)),
         "reduction_factor": REDUCTION_FACTOR,
-        "num_bands": NUM_BANDS,
         "trials": curves.shape[1],
         "kendall_tau_by_epoch": np.mean(taus, axis=0).tolist(),
         "totals": totals,
@@ -352,13 +351,8 @@ def constants_rows(tables: dict[int, Table], num_placements: int) -> list[dict[s
         for seed, table in tables.items()
     }
     rows = []
-    for reduction_factor, num_bands in itertools.product((2, 2.25, 2.5, 3, 4), (1, 2)):
-        rule = MoAsha(
-            macs_range=space.macs_range,
-            rungs=default_rungs(EPOCHS),
-            reduction_factor=reduction_factor,
-            num_bands=num_bands,
-        )
+    for reduction_factor in (2, 2.25, 2.5, 3, 4):
+        rule = MoAsha(rungs=default_rungs(EPOCHS), reduction_factor=reduction_factor)
         found = [
             figures
             for replay in replays.values()
@@ -368,7 +362,6 @@ def constants_rows(tables: dict[int, Table], num_placements: int) -> list[dict[s
         rows.append(
             {
                 "reduction_factor": reduction_factor,
-                "num_bands": num_bands,
                 "times_less_compute": 1 / share,
                 "regret": regret,
                 "random_regret": random_regret,
@@ -382,7 +375,7 @@ def print_constants(document: dict[str, Any]) -> None:
     print(f"the first {document['trials']} placements, {NUM_ORDERS} orders on each seed")
     for row in document["rows"]:
         print(
-            f"eta {row['reduction_factor']:g}, {row['num_bands']} bands: "
+            f"eta {row['reduction_factor']:g}: "
             f"{row['times_less_compute']:.2f} times less compute in MACs, regret "
             f"{row['regret']:.5f}, {row['regret_to_random']:.2f} of random stopping's"
         )
@@ -391,7 +384,7 @@ def print_constants(document: dict[str, Any]) -> None:
 def print_replay(document: dict[str, Any]) -> None:
     print(
         f"{document['trials']} trials of {document['epochs']} epochs, rungs {document['rungs']}, "
-        f"eta {document['reduction_factor']:g}, {document['num_bands']} bands"
+        f"eta {document['reduction_factor']:g}"
     )
     taus = document["kendall_tau_by_epoch"][:-1]
     print("Kendall tau with the final accuracy, after each epoch:", *(f"{t:+.2f}" for t in taus))

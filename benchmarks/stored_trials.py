@@ -132,7 +132,6 @@ def fill(url: str, num_trials: int, seed: int = 0) -> None:
                 "device": "cpu",
                 "threads": 1,
                 "versions": {"torch": "2.14.1", "timm": "1.0.31"},
-                "metrics": {},
                 "learning_curve": [{"epoch": e, "top1": 0.5, "loss": 0.7} for e in range(12)],
             }
         )
@@ -150,7 +149,6 @@ def fill(url: str, num_trials: int, seed: int = 0) -> None:
                 "proposed": parameters,
                 "repaired": parameters,
                 "sampler_attributes": {},
-                "learning_curve": [],
             }
         )
     engine = open_engine(url, create=False, read_only=False)

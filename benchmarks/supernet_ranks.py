@@ -27,6 +27,13 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 import numpy as np  # noqa: E402 (the warning is timm's, at import)
 import torch  # noqa: E402
+from rank_correlation import (  # noqa: E402
+    Estimate,
+    Floats,
+    estimate_tau,
+    estimate_tau_difference,
+    kendall_tau,
+)
 from trained_table import (  # noqa: E402
     RECIPE,
     SEEDS,
@@ -38,13 +45,6 @@ from sharedattn.costs.model import CostModel  # noqa: E402
 from sharedattn.placement import Placement  # noqa: E402
 from sharedattn.results.artifacts.blobs import BlobStore  # noqa: E402
 from sharedattn.results.artifacts.weights import WeightsStore  # noqa: E402
-from sharedattn.results.front.rank_correlation import (  # noqa: E402
-    Estimate,
-    Floats,
-    estimate_tau,
-    estimate_tau_difference,
-    kendall_tau,
-)
 from sharedattn.search.data_plan import data_for  # noqa: E402
 from sharedattn.search.evaluators import measure  # noqa: E402
 from sharedattn.search.evaluators.scratch import ScratchEvaluator  # noqa: E402

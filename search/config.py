@@ -68,7 +68,6 @@ class SearchConfig:
             from; None: from its initialisation.
         front_training: how the members of a supernet's front are trained by themselves:
             fine-tune, each from its share of the supernet's weights; or retrain, from scratch.
-        tree_memory: bytes that are kept at most while many placements are scored; None: no bound.
         table: the table's file.
         num_trials: search trials, a total; None: 24, or as many as a supernet scores.
         confirm_seeds: seeds of each front member, a total; 1: none is confirmed; 0, with a
@@ -111,7 +110,6 @@ class SearchConfig:
     supernet_epochs: int | None = None
     weights: str | None = None
     front_training: Literal["fine-tune", "retrain"] = "fine-tune"
-    tree_memory: int | None = None
     table: Path | None = None
     num_trials: int | None = None
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
@@ -139,7 +137,6 @@ class SearchConfig:
             ("--trials", self.num_trials, 1, MAX_COUNT),
             ("--confirm-seeds", self.confirm_seeds, least_seeds, MAX_COUNT),
             ("--supernet-epochs", self.supernet_epochs, 1, MAX_COUNT),
-            ("--tree-memory", self.tree_memory, 1, MAX_SEED),
             ("--latency-batch-size", self.latency_batch_size, 1, MAX_COUNT),
             ("--workers", self.num_workers, 1, MAX_WORKERS),
             ("--cpus-per-trial", self.cpus_per_trial, 1, MAX_WORKERS),
@@ -220,7 +217,6 @@ class SearchConfig:
             "--supernet-epochs": self.supernet_epochs is not None,
             "--weights": self.weights is not None,
             "--front-training": self.front_training != "fine-tune",
-            "--tree-memory": self.tree_memory is not None,
         }
         of_scratch = {"--front-training retrain": self.front_training == "retrain"}
         of_trials = {"--early-stopping": self.early_stopping is not None}

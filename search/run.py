@@ -22,7 +22,6 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.database.writer import StudyWriter
 from sharedattn.results.records.records import (
     Document,
-    LatencySource,
     Study,
     StudyRecord,
     TrialRole,
@@ -47,9 +46,14 @@ from sharedattn.search.provenance import provenance
 from sharedattn.search.pruners import STOPPINGS, EarlyStopping, default_rungs
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.status import Progress
-from sharedattn.search.study.latency import Latencies, check_setting, known_parts, with_latencies
+from sharedattn.search.study.latency import Latencies, check_setting, with_latencies
 from sharedattn.search.study.loop import StudyLoop
-from sharedattn.search.study.supernet_loop import SharedExecutors, SupernetLoop, default_num_trials
+from sharedattn.search.study.supernet_loop import (
+    SharedExecutors,
+    SupernetLoop,
+    check_goes_on,
+    default_num_trials,
+)
 from sharedattn.search.study_name import check_folder, made_name
 from sharedattn.search.training_inputs import Start, load_recipe, load_supernet_recipe
 from sharedattn.spaces.budget import BudgetedSpace
@@ -201,7 +205,6 @@ def prepare(
                 pretrained_sha256=None
                 if config.weights is None
                 else weights_digest(load_pretrained(config.weights, backbone)),
-                tree_bytes=config.tree_memory,
             )
             evaluator = in_processes(shared, num_processes)
         described = data_document(data, source)
@@ -218,10 +221,13 @@ def prepare(
         )
     if shared is not None:
         training_processes = _supernet_processes(shared, config, slots)
-        shared.check_tree_memory()
     if config.executor == "ray":
         check_cluster(data, None if weights is None else weights.blobs)
-    stopping = _stopping(config, counted, evaluator)
+    stopping = (
+        None
+        if config.early_stopping is None
+        else STOPPINGS[config.early_stopping](rungs=evaluator.rungs)
+    )
     fingerprint = {
         "space": space.to_document(),
         "data": evaluator.data_fingerprint,
@@ -231,7 +237,7 @@ def prepare(
         **config.budget.to_document(),
         "searcher": config.searcher,
         "seed": config.seed,
-        "early_stopping": None if stopping is None else stopping.document(),
+        "early_stopping": None if stopping is None else _stopping_document(stopping, counted),
         **({} if shared is None else {"supernet": shared.recipe.key}),
         **(
             {}
@@ -353,16 +359,18 @@ def _rungs(config: SearchConfig, own: tuple[int, ...], epochs: int) -> tuple[int
     return config.rungs or own or default_rungs(epochs)
 
 
-def _stopping(
-    config: SearchConfig, space: BudgetedSpace, evaluator: Evaluator
-) -> EarlyStopping | None:
-    if config.early_stopping is None:
-        return None
-    # Not the exact range in the budget: this one stands in the fingerprints of stored studies.
+def _stopping_document(stopping: EarlyStopping, space: BudgetedSpace) -> Document:
+    """What judgements depend on, as fingerprints have it since trials competed in bands of MACs.
+
+    There is one band, of all MACs inside the budget; its place stays, so that stored studies keep
+    their fingerprints.
+    """
     least, most = space.macs_range
-    return STOPPINGS[config.early_stopping](
-        macs_range=(least, min(most, config.budget.max_macs or most)), rungs=evaluator.rungs
-    )
+    return {
+        **stopping.document(),
+        "macs_range": [least, min(most, space.budget.max_macs or most)],
+        "num_bands": 1,
+    }
 
 
 def run_search(
@@ -409,26 +417,26 @@ def _study(
 ) -> Study:
     """The study, made if need be; latencies that a new one needs are measured before."""
     config, record = prepared.config, prepared.record
+    stored = store.find_study(record.name)
+    if stored is not None:
+        check_goes_on(store, stored)
     if not config.measures_latency:
         return store.get_or_create_study(record)
     setting = LatencySetting.here(prepared.slots.device, config.latency_batch_size)
-    if store.find_study(record.name) is None:
+    if stored is None:
         if on_latency is not None:
             on_latency(setting)
         record = with_latencies(
             record,
             prepared.space,
             setting,
-            known=known_parts(store, prepared.space.space.backbone, setting),
             reference_factor=REFERENCE_FACTOR,
         )
         return store.get_or_create_study(record)
     study = store.get_or_create_study(record)
     num_begun = sum(store.counts(study, TrialRole.SEARCH).values())
     if num_begun < record.num_trials and study.record.latency is not None:
-        # A table is asked anywhere: what it says stays of its own device.
-        if study.record.latency["source"] == LatencySource.NETWORK:
-            check_setting(study.record.latency, setting)
+        check_setting(study.record.latency, setting)
     return study
 
 

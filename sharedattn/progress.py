@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -43,24 +43,6 @@ class TrainingProgress:
     loss: float | None
     left_s: float | None
     is_validating: bool = False
-
-    def as_part(self, epochs_before: int, epochs: int) -> TrainingProgress:
-        """The progress of a longer training, of which this one is a part.
-
-        Args:
-            epochs_before: epochs of the parts before this one.
-            epochs: epochs of all parts.
-        """
-        done = (self.epoch - 1) * self.steps + self.step
-        own_rest = self.epochs * self.steps - done
-        rest = (epochs - epochs_before) * self.steps - done
-        left_s = None if self.left_s is None or not own_rest else self.left_s * rest / own_rest
-        return replace(
-            self,
-            epoch=epochs_before + self.epoch,
-            epochs=epochs,
-            left_s=0.0 if not rest else left_s,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,7 +144,8 @@ class Evaluation(Base):
     weights_sha256: Mapped[str | None] = mapped_column(Sha256)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     versions: Mapped[dict[str, Any]]
-    metrics: Mapped[dict[str, Any]]
+    # Nothing is in it, and nothing reads it; without it readers would refuse older databases.
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     learning_curve: Mapped[list[Any]]
 
 
@@ -191,7 +192,8 @@ class Trial(Base):
     proposed: Mapped[dict[str, Any]]
     repaired: Mapped[dict[str, Any]]
     sampler_attributes: Mapped[dict[str, Any]]
-    learning_curve: Mapped[list[Any]]
+    # As `Evaluation.metrics`.
+    learning_curve: Mapped[list[Any]] = mapped_column(default=list)
 
 
 class Attempt(Base):

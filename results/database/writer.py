@@ -176,7 +176,6 @@ class StudyWriter:
                     "proposed": proposed or {},
                     "repaired": repaired or {},
                     "sampler_attributes": sampler_attributes or {},
-                    "learning_curve": [],
                 },
             ).scalar_one()
             connection.execute(_INSERT_ATTEMPT, {"trial_id": trial_id, "number": 1})
@@ -237,8 +236,7 @@ class StudyWriter:
         """
         if not report.goes_on:
             raise ValueError(
-                f"`a trial that is stopped is pruned` must hold, but got {report}; "
-                f"hand it to prune_trial"
+                f"`report` says that the trial is stopped: {report}; hand it to prune_trial"
             )
 
         def write(connection: Connection) -> None:
@@ -253,8 +251,6 @@ class StudyWriter:
         evaluation: EvaluationRecord,
         *,
         attempt: int,
-        sampler_attributes: Document | None = None,
-        searcher_attributes: Mapping[str, Any] | None = None,
         snapshot: FrontSnapshot | None = None,
     ) -> None:
         """Write an evaluation and complete its trial with it.
@@ -267,8 +263,6 @@ class StudyWriter:
             trial_id: a RUNNING trial.
             evaluation: what was measured; its spec is the trial's.
             attempt: number of the attempt that measured it.
-            sampler_attributes: the searcher's notes on this trial; None: as they were.
-            searcher_attributes: the notes on the study that were added or changed.
             snapshot: the front that this trial has changed, kept in place of one with as many
                 complete trials; None: it has not.
 
@@ -289,8 +283,6 @@ class StudyWriter:
                 connection,
                 trial_id,
                 TrialState.COMPLETE,
-                sampler_attributes,
-                searcher_attributes,
                 evaluation_id=evaluation_id,
                 reused=is_there,
             )
@@ -304,8 +296,6 @@ class StudyWriter:
         evaluation: StoredEvaluation,
         *,
         attempt: int,
-        sampler_attributes: Document | None = None,
-        searcher_attributes: Mapping[str, Any] | None = None,
         snapshot: FrontSnapshot | None = None,
     ) -> None:
         """Complete a trial with an evaluation that is there already.
@@ -314,8 +304,6 @@ class StudyWriter:
             trial_id: a RUNNING trial.
             evaluation: from `Store.find_evaluation`, of the trial's spec.
             attempt: number of the open attempt.
-            sampler_attributes: as in `finish_trial`.
-            searcher_attributes: as in `finish_trial`.
             snapshot: as in `finish_trial`.
 
         Raises:
@@ -334,8 +322,6 @@ class StudyWriter:
                 connection,
                 trial_id,
                 TrialState.COMPLETE,
-                sampler_attributes,
-                searcher_attributes,
                 evaluation_id=evaluation.id,
                 reused=True,
             )
@@ -346,43 +332,27 @@ class StudyWriter:
     def prune_trial(
         self,
         trial_id: int,
-        learning_curve: Sequence[Mapping[str, float]],
+        report: RungReport,
         *,
         attempt: int,
-        report: RungReport | None = None,
-        sampler_attributes: Document | None = None,
-        searcher_attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """End a trial that was stopped early; what it measured is kept beside it, as partial.
+        """End a trial that was stopped early.
 
         Args:
             trial_id: a RUNNING trial.
-            learning_curve: one document per epoch that was run.
+            report: of the rung at which it was stopped.
             attempt: number of the attempt that was stopped.
-            report: of the rung at which it was stopped; None: at none.
-            sampler_attributes: as in `finish_trial`.
-            searcher_attributes: as in `finish_trial`.
 
         Raises:
             StaleAttemptError: that attempt is not the open one.
         """
-        if report is not None and report.goes_on:
-            raise ValueError(
-                f"`a trial that is pruned does not go on` must hold, but got {report}"
-            )
+        if report.goes_on:
+            raise ValueError(f"`report` says that the trial goes on: {report}")
 
         def write(connection: Connection) -> None:
             self._close_attempt(connection, trial_id, attempt, AttemptOutcome.PRUNED)
-            if report is not None:
-                _save_rung(connection, trial_id, report)
-            self._end_trial(
-                connection,
-                trial_id,
-                TrialState.PRUNED,
-                sampler_attributes,
-                searcher_attributes,
-                learning_curve=[dict(epoch) for epoch in learning_curve],
-            )
+            _save_rung(connection, trial_id, report)
+            self._end_trial(connection, trial_id, TrialState.PRUNED)
 
         self._write(write)
 
@@ -393,8 +363,6 @@ class StudyWriter:
         *,
         attempt: int,
         outcome: AttemptOutcome = AttemptOutcome.FAILED,
-        sampler_attributes: Document | None = None,
-        searcher_attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """End a trial that raised, or that lost its slot once too often, with its traceback.
 
@@ -403,8 +371,6 @@ class StudyWriter:
             traceback: whole; the line that says why becomes the trial's error, see `reason_of`.
             attempt: number of its last attempt.
             outcome: how that one ended: FAILED, LOST or PREEMPTED.
-            sampler_attributes: as in `finish_trial`.
-            searcher_attributes: as in `finish_trial`.
 
         Raises:
             StaleAttemptError: that attempt is not the open one.
@@ -419,8 +385,6 @@ class StudyWriter:
                 connection,
                 trial_id,
                 TrialState.FAILED,
-                sampler_attributes,
-                searcher_attributes,
                 error=error,
             )
 
@@ -460,7 +424,6 @@ class StudyWriter:
                         "proposed": trial.proposed,
                         "repaired": trial.repaired,
                         "sampler_attributes": trial.sampler_attributes,
-                        "learning_curve": [],
                     }
                 )
             if rows:
@@ -493,7 +456,7 @@ class StudyWriter:
 
         Args:
             spec: written unless its key is there; it need not become a trial.
-            latency: what was measured or predicted.
+            latency: what was measured.
         """
 
         def write(connection: Connection) -> None:
@@ -619,17 +582,12 @@ class StudyWriter:
         connection: Connection,
         trial_id: int,
         state: TrialState,
-        sampler_attributes: Document | None,
-        searcher_attributes: Mapping[str, Any] | None,
         **columns: Any,
     ) -> None:
-        if sampler_attributes is not None:
-            columns["sampler_attributes"] = sampler_attributes
         connection.execute(
             _UPDATE_TRIAL,
             {"b_trial_id": trial_id, "state": state, "finished_at": utc_now(), **columns},
         )
-        self._save_searcher_attributes(connection, searcher_attributes)
 
     def _save_searcher_attributes(
         self, connection: Connection, attributes: Mapping[str, Any] | None
@@ -689,7 +647,6 @@ def _save_evaluation(
         "device": evaluation.device,
         "threads": evaluation.threads,
         "versions": dict(evaluation.versions),
-        "metrics": dict(evaluation.metrics),
         "learning_curve": [dict(epoch) for epoch in evaluation.learning_curve],
         "weights_sha256": evaluation.weights_sha256,
         "created_at": utc_now(),

@@ -388,7 +388,7 @@ def _evaluation(document: Document, spec: NetworkSpec) -> EvaluationRecord:
             spec_key=spec.key,
             recipe_key=measured["recipe_key"],
             data_fingerprint=measured["data_fingerprint"],
-            fidelity=Fidelity(**measured["fidelity"]),
+            fidelity=Fidelity.from_json(measured["fidelity"]),
             seed=measured["seed"],
         ),
         split=measured["split"],

@@ -202,13 +202,7 @@ class StudySummary:
             LatencySource.TABLE: "summed from parts",
             LatencySource.NETWORK: "each network measured whole",
         }[LatencySource(found["source"])]
-        checked = (
-            ""
-            if found["worst_error"] is None
-            else f" (sums of parts erred by up to {found['worst_error']:.1%} on "
-            f"{len(found['checks'])} whole networks)"
-        )
-        return f"{how}{checked}; {found['where']}"
+        return f"{how}; {found['where']}"
 
     @cached_property
     def wall_time_s(self) -> float:
@@ -325,7 +319,10 @@ def front_document(
 
 
 def _latency_document(study: Study) -> Document | None:
-    """How latencies were obtained, without the times of the parts; None where there are none."""
+    """How latencies were obtained; None where there are none.
+
+    Left out are the times of layers that studies of earlier versions have.
+    """
     found = study.record.latency
     if found is None:
         return None

@@ -39,7 +39,7 @@ class TrialRole(StrEnum):
 
 
 class LatencySource(StrEnum):
-    """How a latency is known."""
+    """How a latency is known; what was summed from a table is of earlier versions."""
 
     TABLE = "table"
     NETWORK = "network"
@@ -85,14 +85,12 @@ class Fidelity:
 
     Attributes:
         epochs: passes over the training data; > 0.
-        data_fraction: share of the training data used, in (0, 1].
         image_size: pixels on a side.
         weights: trained for this placement alone, or inherited from a shared network.
     """
 
     epochs: int
     image_size: int
-    data_fraction: float = 1.0
     weights: Literal["trained", "inherited"] = "trained"
 
     def __post_init__(self) -> None:
@@ -101,18 +99,32 @@ class Fidelity:
             or type(self.image_size) is not int
             or self.epochs < 1
             or self.image_size < 1
-            or not 0 < self.data_fraction <= 1
             or self.weights not in ("trained", "inherited")
         ):
             raise InputError(
-                "`a fidelity has whole epochs >= 1 and image_size >= 1, a data_fraction in "
-                f"(0, 1], weights trained or inherited` must hold, but got {self}"
+                f"`fidelity` has `epochs` and `image_size`, whole numbers from 1, and `weights`, "
+                f"trained or inherited, but got {self}"
             )
-        object.__setattr__(self, "data_fraction", float(self.data_fraction))
 
     def to_json(self) -> Document:
-        """Every field by name."""
-        return asdict(self)
+        """Every field by name, and the share of the training data that keys have: all of it."""
+        return {**asdict(self), "data_fraction": 1.0}
+
+    @classmethod
+    def from_json(cls, document: Document) -> Fidelity:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: a field out of its range, or a share of the training data.
+            TypeError: missing fields, or others.
+        """
+        fields = dict(document)
+        if fields.pop("data_fraction", 1.0) != 1.0:
+            raise InputError(
+                f"`fidelity` is of {document['data_fraction']} of the training data, and only "
+                f"evaluations of all of it are read"
+            )
+        return cls(**fields)
 
     @property
     def key(self) -> str:
@@ -123,12 +135,12 @@ class Fidelity:
     @lru_cache(maxsize=256)
     def from_key(cls, key: str) -> Fidelity:
         """The inverse of `key`; cached, since a study of 50,000 trials has a handful."""
-        return cls(**json.loads(key))
+        return cls.from_json(json.loads(key))
 
     @property
-    def rank(self) -> tuple[bool, float, int, int]:
+    def rank(self) -> tuple[bool, int, int]:
         """Sorts from the cheapest fidelity to the most faithful one."""
-        return (self.weights == "trained", self.data_fraction, self.image_size, self.epochs)
+        return (self.weights == "trained", self.image_size, self.epochs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +151,7 @@ class EvaluationIdentity:
         spec_key: sha256 of the network spec.
         recipe_key: sha256 of the training recipe.
         data_fingerprint: sha256 over data, split and evaluation transform.
-        fidelity: epochs, share of data, image size, provenance of weights.
+        fidelity: epochs, image size, provenance of weights.
         seed: the training seed itself, not the replicate's number.
     """
 
@@ -152,7 +164,7 @@ class EvaluationIdentity:
     @property
     def key(self) -> str:
         """sha256 in hexadecimal: unique in the database, and the name of the weights' file."""
-        return document_key(asdict(self))
+        return document_key({**asdict(self), "fidelity": self.fidelity.to_json()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +177,6 @@ class EvaluationRecord:
         top1: accuracy, a fraction.
         loss: mean cross-entropy, nats.
         num_images: images in the split.
-        metrics: further metrics by name.
         learning_curve: one document per epoch.
         wall_time_s: seconds of training and evaluation.
         device: such as "cpu".
@@ -187,19 +198,14 @@ class EvaluationRecord:
     device: str
     threads: int
     versions: Mapping[str, str]
-    metrics: Mapping[str, float] = field(default_factory=dict)
     learning_curve: Sequence[Mapping[str, Any]] = ()
     weights_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        finite = all(
-            math.isfinite(value) for value in (self.top1, self.loss, *self.metrics.values())
-        )
-        if not finite or not 0 <= self.top1 <= 1:
+        if not (0 <= self.top1 <= 1 and math.isfinite(self.loss)):
             raise ValueError(
-                "`metrics are finite and 0 <= top1 <= 1` must hold, but got "
-                f"top1={self.top1}, loss={self.loss}, metrics={dict(self.metrics)}; "
-                f"record the trial as failed"
+                f"`top1` is from 0 to 1 and `loss` finite, but got top1={self.top1}, "
+                f"loss={self.loss}; record the trial as failed"
             )
 
 
@@ -281,7 +287,8 @@ class LatencyRecord:
 
     Attributes:
         latency_ms: milliseconds of one forward of a batch.
-        latency_source: summed from a table of parts, or measured on the whole network.
+        latency_source: measured on the whole network, or, by earlier versions, summed from a
+            table of parts.
         repeats: timed calls that the median is of.
         device: the device's name, with its threads where it is a CPU.
         batch_size: images of the batch.
@@ -347,8 +354,8 @@ class StudyRecord:
         num_trials: search trials asked for, a total; may change from run to run.
         confirm_seeds: seeds per front member, a total; may change from run to run.
         weights_dir: folder of the weights that its first run has named; None: not known.
-        latency: how latencies are obtained, as it was measured before the first trial: `source`,
-            `where`, `worst_error` and `checks`, beside what its owner needs; None: there are none.
+        latency: where latencies are measured: `source`, `where`, `setting` and `backbone`; None:
+            there are none.
     """
 
     name: str
@@ -465,7 +472,6 @@ class TrialParameters:
         proposed: the searcher's parameters.
         repaired: the parameters of the placement that was evaluated, told back to the searcher.
         sampler_attributes: the searcher's own notes on this trial.
-        learning_curve: what a stopped trial measured; empty for others.
         spec_document: the spec as JSON.
         spec_key: sha256 of the spec.
         top1: of a COMPLETE trial, None of others.
@@ -481,7 +487,6 @@ class TrialParameters:
     proposed: Document
     repaired: Document
     sampler_attributes: Document
-    learning_curve: list[Document]
     spec_document: Document
     spec_key: str
     top1: float | None

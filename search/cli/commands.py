@@ -42,12 +42,10 @@ from sharedattn.search.cli.tables import (
     economics_text,
     front_table,
     papers_tables,
-    proxies_table,
 )
 from sharedattn.search.cluster.resources import processes_here, resolve_device
 from sharedattn.search.config import (
     DEFAULT_DATA,
-    DEFAULT_SPACE,
     MAX_SEED,
     MAX_WORKERS,
     SearchConfig,
@@ -391,46 +389,6 @@ def analyze(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(line)
     console.print(f"analysis {folder}")
     return {**document, "folder": str(folder)}
-
-
-def proxies(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn proxies`: what zero-cost proxies are worth on this very space."""
-    check_whole("--seed", arguments.seed, 0, MAX_SEED)
-    # Imported here: no other command asks an untrained network.
-    from sharedattn.search.jobs.proxies import (
-        proxies_document,
-        score_proxies,
-        trained_of_study,
-        trained_of_table,
-    )
-
-    of_table = {name: getattr(arguments, name) for name in ("space", "data", "data_root")}
-    if arguments.study is not None and arguments.study.endswith(".json"):
-        trained = trained_of_table(
-            Path(arguments.study),
-            Space.load(arguments.space or DEFAULT_SPACE).backbone,
-            arguments.data or DEFAULT_DATA,
-            arguments.data_root,
-        )
-    else:
-        given = [f"--{name.replace('_', '-')}" for name, value in of_table.items() if value]
-        if given:
-            raise InputError(
-                f"`{', '.join(given)} is of a table` must hold, but a study has its own; leave it "
-                f"out, or give a file whose name ends with .json"
-            )
-        with _open(arguments) as store:
-            trained = trained_of_study(store, _study(store, arguments.study))
-    options = {"num_images": arguments.images, "seed": arguments.seed}
-    scored = score_proxies(trained, **options, device=resolve_device(arguments.device))
-    document = proxies_document(trained, scored, **options)
-    console.print(f"{trained.source}: {len(trained.specs)} placements", style="bold")
-    console.print(proxies_table(document))
-    recommended = ", ".join(document["recommended"])
-    console.print(
-        f"better than params and MACs by more than the interval: {recommended or 'none'}"
-    )
-    return document
 
 
 def doctor(arguments: argparse.Namespace, console: Console) -> Document:

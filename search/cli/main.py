@@ -26,6 +26,7 @@ from sharedattn.objectives import cost_objectives
 from sharedattn.results.database.errors import StorageError
 from sharedattn.results.redaction import masked_message
 from sharedattn.search.cli.output import ClosedOutputError, ReaderGoneError, StandardOutput
+from sharedattn.search.cli.removed import check_removed
 from sharedattn.search.errors import ClusterLostError, SharedWorkError
 from sharedattn.units import parse_quantity
 
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = StandardOutput()
     try:
         _check_text(given)
+        check_removed(given)
         parsed = _parser().parse_args([_at_home(argument) for argument in given])
         # Not after hours: and a file that is opened next would take its number.
         output.check_open()
@@ -207,21 +209,6 @@ def _parser() -> _Parser:
     analyze.add_argument("--out", type=Path, metavar="DIR", help="(default: CONFIG/analysis)")
     _add_device(analyze)
 
-    proxies = add("proxies", "how zero-cost proxies rank what a study or a table has trained")
-    proxies.add_argument(
-        "study",
-        metavar="STUDY|TABLE.json",
-        nargs="?",
-        help="a study's name (default: the latest), or a JSON file of placement: top1",
-    )
-    _add_storage(proxies)
-    proxies.add_argument("--space", metavar="SPACE", help="whose backbone a table is of")
-    proxies.add_argument("--data", metavar="NAME|DIR", help="what a table was trained on")
-    proxies.add_argument("--data-root", metavar="DIR")
-    proxies.add_argument("--images", type=int, default=64, help="of the batch (default: 64)")
-    proxies.add_argument("--seed", type=int, default=0)
-    _add_device(proxies)
-
     doctor = add("doctor", "whether this machine, or a cluster, is ready for a search")
     doctor.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto")
     doctor.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
@@ -275,9 +262,6 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         "--front-training",
         choices=("fine-tune", "retrain"),
         help="from the supernet's weights, or from scratch (default: fine-tune)",
-    )
-    search.add_argument(
-        "--tree-memory", type=_quantity, metavar="N", help="bytes kept in scoring, such as 2G"
     )
     search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")
     search.add_argument("--executor", choices=("local", "ray"), default="local")

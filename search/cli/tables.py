@@ -15,7 +15,6 @@ from sharedattn.costs.model import Cost
 from sharedattn.objectives import Objective, shown_costs
 from sharedattn.papers import Row
 from sharedattn.results.front.confirmation import Candidate, Front
-from sharedattn.results.front.rank_correlation import Estimate
 from sharedattn.units import format_fraction, format_quantity
 
 _RIGHT: JustifyMethod = "right"
@@ -205,34 +204,6 @@ def _control_text(figure: Mapping[str, Any]) -> str:
 
 def _number_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
-
-
-def proxies_table(document: Mapping[str, Any]) -> Table:
-    """Kendall's tau of both bars and every proxy, and by how much each beats the bars."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("figure")
-    for name in ("tau", "over params", "over MACs"):
-        table.add_column(name, justify="right")
-    table.add_column("", no_wrap=True)
-    for bar in document["bars"]:
-        table.add_row(bar["name"], _estimate_text(bar["tau"]), "", "", "bar")
-    for proxy in document["proxies"]:
-        table.add_row(
-            proxy["name"],
-            _estimate_text(proxy["tau"]),
-            *(_estimate_text(proxy["over"].get(bar)) for bar in ("params", "macs")),
-            "on"
-            if proxy["on"]
-            else f"off: undefined for {proxy['undefined']}"
-            if proxy["undefined"]
-            else "off",
-            style=None if proxy["on"] else "dim",
-        )
-    return table
-
-
-def _estimate_text(estimate: Mapping[str, float] | None) -> str:
-    return "-" if estimate is None else str(Estimate(**estimate))
 
 
 def economics_text(economics: LessAttentionEconomics) -> str:

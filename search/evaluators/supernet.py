@@ -6,25 +6,22 @@ weights, or to train one placement by itself.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from sharedattn.backbones import build_network, describe, resolve
-from sharedattn.costs.model import CostModel
+from sharedattn.backbones import describe, resolve
 from sharedattn.data import open_data
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.networks.batch_norms import statistics_of
 from sharedattn.networks.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
-from sharedattn.progress import OnProgress, ScoringMeter, TrainingProgress, WorkProgress
+from sharedattn.progress import OnProgress, ScoringMeter
 from sharedattn.recipe import Recipe
 from sharedattn.results.records.records import (
     EvaluationIdentity,
@@ -39,8 +36,6 @@ from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.spaces.stratified import StratifiedSampler
 from sharedattn.supernet.trainer import (
-    Group,
-    GroupSampler,
     SupernetRecipe,
     SupernetTrainer,
     check_supernet_weights,
@@ -48,13 +43,14 @@ from sharedattn.supernet.trainer import (
     supernet_network,
 )
 from sharedattn.supernet.tree_evaluation import TreeEvaluation
-from sharedattn.training.trainer import Metrics, Training
+from sharedattn.training.trainer import Metrics
 from sharedattn.weights.branch_fit import fit_branches
 from sharedattn.weights.extract import extract
 from sharedattn.weights.pretrained import load_pretrained, start_from, weights_digest
 
 FITTED_IMAGES = 256  # of training, to which external memories are fitted
-GROUP_DRAWS = 500  # placements among which each group that there is shows itself
+# Of the weights' names and the checkpoint's, since supernets could have several networks.
+_ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +109,6 @@ class SupernetEvaluator(RankedEvaluator):
         pretrained: file, folder or `timm`, whose weights the supernet starts from; None: it starts
             from its initialisation.
         pretrained_sha256: of those weights, see `weights_digest`.
-        tree_bytes: the most that a walk over the placements' tree may keep; None: no bound.
         rank: which of the processes this is that train together.
     """
 
@@ -125,7 +120,6 @@ class SupernetEvaluator(RankedEvaluator):
     fine_tunes: bool = True
     pretrained: str | None = None
     pretrained_sha256: str | None = None
-    tree_bytes: int | None = None
     rank: Rank = ALONE
 
     def __post_init__(self) -> None:
@@ -237,27 +231,11 @@ class SupernetEvaluator(RankedEvaluator):
 
     def member(self, placement: Placement, weights_sha256: str) -> Network:
         """A placement's own network with its share of the supernet's weights, to be trained."""
-        networks = self._trained_networks(weights_sha256)
         return extract(
-            self._network_of(networks, Group.of(placement, self.recipe)),
+            self._trained_network(weights_sha256),
             placement,
             drop_path_rate=self.scratch.recipe.drop_path_rate,
         )
-
-    def check_tree_memory(self) -> None:
-        """Refuse, before anything is trained, a bound that scoring could not keep.
-
-        Raises:
-            InputError: some layer takes and gives more than `tree_bytes`.
-        """
-        if self.tree_bytes is None:
-            return
-        with torch.device("meta"):
-            network = build_network(
-                shared_backbone(self.space.backbone, self.recipe), self.envelope
-            )
-        # Together they have every choice of every layer.
-        self._tree(network, map(self.space.automaton.placement, self.space.automaton.cover()))
 
     @property
     def _spec_of_largest(self) -> NetworkSpec:
@@ -276,20 +254,9 @@ class SupernetEvaluator(RankedEvaluator):
         own = replace(self.scratch, rank=self.rank)
         return (yield from own.train(task, network, on_progress=on_progress))
 
-    @cached_property
-    def groups(self) -> tuple[Group, ...]:
-        """The groups that the recipe parts the space's placements into."""
-        rng, sampler = random.Random(0), self._sampler
-        drawn = {Group.of(sampler.sample(rng), self.recipe) for _ in range(GROUP_DRAWS)}
-        return tuple(group for group in Group if group in drawn)
-
-    @property
-    def _sampler(self) -> StratifiedSampler:
-        return StratifiedSampler(self.counted, self.recipe.strata)
-
-    def checkpoints_of(self, checkpoint: str) -> frozenset[str]:
-        """Names of all checkpoints of a supernet's training, one a group."""
-        return frozenset(f"{checkpoint}-{group}" for group in Group)
+    def checkpoint_of(self, checkpoint: str) -> str:
+        """Name of the checkpoint of a supernet's training."""
+        return f"{checkpoint}-{_ALL}"
 
     def _train(
         self, task: SupernetTask, on_progress: OnProgress | None
@@ -301,92 +268,55 @@ class SupernetEvaluator(RankedEvaluator):
             rank=self.rank,
             every_s=self.scratch.checkpoint_every_s,
         )
-        # For whoever watches; nothing is judged there.
-        epochs, step = self.recipe.training.epochs, max(1, self.recipe.training.epochs // 8)
-        trainings: list[Training] = []
-        state: dict[str, Tensor] = {}
-        for group in self.groups:
-            before = len(trainings) * epochs
-            tell = None if on_progress is None else self._as_part(on_progress, before)
-            trainer = self._trainer(group, task.seed, tell)
-            own = task
-            if task.checkpoint is not None:
-                own = replace(task, checkpoint=f"{task.checkpoint}-{group}")
-            for report in checkpointed.run(trainer, own, tuple(range(step, epochs, step))):
-                yield replace(report, epoch=before + report.epoch)
-            trainings.append(trainer.result())
-            own_state = trainer.trained().state_dict()
-            state |= {f"{group}.{name}": tensor for name, tensor in own_state.items()}
-        first = trainings[0]
-        return Measurement(
-            split="validation",
-            top1=first.metrics.top1,
-            loss=first.metrics.loss,
-            num_images=first.metrics.num_images,
-            wall_time_s=sum(training.wall_time_s for training in trainings),
-            device=self.shown_device,
-            learning_curve=tuple(epoch.to_json() for epoch in first.curve),
-            weights_sha256=weights.save(task.identity.key, state) if self.rank.is_first else None,
-        )
-
-    def _as_part(self, on_progress: OnProgress, epochs_before: int) -> OnProgress:
-        """Tells of a group's training as a part of the whole supernet's."""
-        epochs = self.recipe.training.epochs * len(self.groups)
-
-        def tell(progress: WorkProgress) -> None:
-            assert isinstance(progress, TrainingProgress)
-            on_progress(progress.as_part(epochs_before, epochs))
-
-        return tell
-
-    def _trainer(
-        self, group: Group, seed: int, on_progress: OnProgress | None = None
-    ) -> SupernetTrainer:
-        """The training of a group's network, at its start."""
-        sampler = GroupSampler(self._sampler, group, self.recipe)
-        return SupernetTrainer(
-            self._started_network(group),
+        trainer = SupernetTrainer(
+            self._started_network(),
             self.scratch.opened(),
             self.recipe,
-            largest=group.largest(self.envelope),
-            smallest=self._smallest(group, sampler),
-            sampler=sampler,
-            seed=seed,
+            largest=self.largest,
+            smallest=self.counted.cheapest,
+            sampler=StratifiedSampler(self.counted, self.recipe.strata),
+            seed=task.seed,
             device=self.device,
             rank=self.rank,
             on_progress=on_progress,
         )
-
-    def _smallest(self, group: Group, sampler: GroupSampler) -> Placement:
-        """The placement of fewest MACs, of a group that lacks it that of some draws."""
-        if Group.of(self.counted.cheapest, self.recipe) is group:
-            return self.counted.cheapest
-        rng = random.Random(0)
-        drawn = {sampler.sample(rng) for _ in range(GROUP_DRAWS)}
-        return min(
-            drawn, key=lambda placement: (self._costs.totals(placement).macs, str(placement))
+        own = task
+        if task.checkpoint is not None:
+            own = replace(task, checkpoint=self.checkpoint_of(task.checkpoint))
+        # For whoever watches; nothing is judged there.
+        epochs, step = self.recipe.training.epochs, max(1, self.recipe.training.epochs // 8)
+        yield from checkpointed.run(trainer, own, tuple(range(step, epochs, step)))
+        training = trainer.result()
+        state = {f"{_ALL}.{n}": tensor for n, tensor in trainer.trained().state_dict().items()}
+        return Measurement(
+            split="validation",
+            top1=training.metrics.top1,
+            loss=training.metrics.loss,
+            num_images=training.metrics.num_images,
+            wall_time_s=training.wall_time_s,
+            device=self.shown_device,
+            learning_curve=tuple(epoch.to_json() for epoch in training.curve),
+            weights_sha256=weights.save(task.identity.key, state) if self.rank.is_first else None,
         )
-
-    @cached_property
-    def _costs(self) -> CostModel:
-        return CostModel(self.space.backbone)
 
     def _score(self, task: ScoreTask, on_progress: OnProgress | None) -> Scores:
         started = time.perf_counter()
-        networks = self._trained_networks(task.weights_sha256)
         total = len(task.placements)
         meter = None if on_progress is None else ScoringMeter(on_progress, placements=total)
-        found: dict[Placement, Metrics] = {}
-        for group in Group:
-            placements = [p for p in task.placements if Group.of(p, self.recipe) is group]
-            if not placements:
-                continue
-
-            def tell(share: float, before: int = len(found), own: int = len(placements)) -> None:
-                if meter is not None:
-                    meter.tell((before + share * own) / total)
-
-            found |= self._tree(self._network_of(networks, group), placements).run(tell)
+        network = self._trained_network(task.weights_sha256)
+        tree = TreeEvaluation(
+            network,
+            task.placements,
+            self.scratch.opened(),
+            "validation",
+            # Nothing is kept for a backward pass.
+            batch_size=2 * self.recipe.training.batch_size,
+            device=self.device,
+            num_images=self.recipe.scored_images,
+            calibration=self.recipe.calibration_batches if statistics_of(network) else None,
+            calibration_seed=self.seed,
+        )
+        found = tree.run(None if meter is None else meter.tell)
         metrics = tuple(found[placement] for placement in task.placements)
         best = max(metrics, key=lambda one: one.top1)
         return Scores(
@@ -399,29 +329,12 @@ class SupernetEvaluator(RankedEvaluator):
             metrics=metrics,
         )
 
-    def _tree(self, network: Network, placements: Iterable[Placement]) -> TreeEvaluation:
-        return TreeEvaluation(
-            network,
-            placements,
-            self.scratch.opened(),
-            "validation",
-            # Nothing is kept for a backward pass.
-            batch_size=2 * self.recipe.training.batch_size,
-            device=self.device,
-            memory_bytes=self.tree_bytes,
-            num_images=self.recipe.scored_images,
-            calibration=self.recipe.calibration_batches if statistics_of(network) else None,
-            calibration_seed=self.seed,
-        )
+    def _fresh_network(self) -> Network:
+        return supernet_network(self.space.backbone, self.envelope, self.recipe, seed=self.seed)
 
-    def _fresh_network(self, group: Group) -> Network:
-        return supernet_network(
-            self.space.backbone, group.envelope(self.envelope), self.recipe, seed=self.seed
-        )
-
-    def _started_network(self, group: Group) -> Network:
-        """A group's network as its training begins."""
-        network = self._fresh_network(group)
+    def _started_network(self) -> Network:
+        """The network as its training begins."""
+        network = self._fresh_network()
         if self.pretrained is None:
             return network
         state = load_pretrained(self.pretrained, network.backbone)
@@ -438,31 +351,19 @@ class SupernetEvaluator(RankedEvaluator):
         fit_branches(network, images, seed=self.seed)
         return network
 
-    def _trained_networks(self, sha256: str) -> dict[Group, Network]:
-        """The networks of all groups with their weights; a worker loads them once."""
+    def _trained_network(self, sha256: str) -> Network:
+        """The network with its weights; a worker loads them once."""
         if sha256 not in self._networks:
             assert self.scratch.weights is not None
             state = self.scratch.weights.load(self.supernet_identity.key, sha256)
-            networks = {}
-            for group in self.groups:
-                prefix = f"{group}."
-                own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-                network = self._fresh_network(group)
-                check_supernet_weights(network, own)
-                network.load_state_dict(own)
-                networks[group] = network.to(self.device).eval()
+            state = {name.removeprefix(f"{_ALL}."): tensor for name, tensor in state.items()}
+            network = self._fresh_network()
+            check_supernet_weights(network, state)
+            network.load_state_dict(state)
             self._networks.clear()
-            self._networks[sha256] = networks
+            self._networks[sha256] = network.to(self.device).eval()
         return self._networks[sha256]
 
-    def _network_of(self, networks: Mapping[Group, Network], group: Group) -> Network:
-        if group not in networks:
-            raise InputError(
-                f"`every group of placements is trained` must hold, but {GROUP_DRAWS} draws met "
-                f"none of the {group} group, of which there are some; set split_by to none"
-            )
-        return networks[group]
-
     @cached_property
-    def _networks(self) -> dict[str, dict[Group, Network]]:
+    def _networks(self) -> dict[str, Network]:
         return {}

@@ -8,11 +8,9 @@ before it, and then trains on or ends. So the first at a rung always goes on, an
 go on altogether, the fewer trials the more so.
 
 Where it departs from Syne Tune's: trials of one rank are ordered by crowding distance (Deb et al.
-2002, NSGA-II) rather than by an epsilon-net; and a trial competes with those of its band of MACs
-alone, where there are several bands, so that each part of the front keeps its share of the
-training. The most accurate and the cheapest of a band have no trial before them, whatever they
-lack in the other objective: ends of a front are most of its hypervolume. Each band has two ends,
-which is why more bands save less; docs/early_stopping.md has how the constants were chosen.
+2002, NSGA-II) rather than by an epsilon-net. The most accurate and the cheapest have no trial
+before them, whatever they lack in the other objective: ends of a front are most of its
+hypervolume. docs/early_stopping.md has how the constants were chosen.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ from sharedattn.results.front.pareto import FloatArray, non_dominated
 from sharedattn.search.pruners.base import EarlyStopping, RungPoint
 
 REDUCTION_FACTOR = 2.25
-NUM_BANDS = 1
 RUNG_RATIO = 3
 
 
@@ -47,24 +44,19 @@ def default_rungs(epochs: int, ratio: float = RUNG_RATIO) -> tuple[int, ...]:
     rungs = tuple(sorted({round(epochs / ratio**power) for power in (1, 2)} - {0, epochs}))
     if not rungs:
         raise InputError(
-            f"`early stopping needs epochs to stop at` must hold, but got {epochs} epochs; train "
-            f"for more, or leave early stopping out"
+            f"early stopping has no epoch to judge trials at in {epochs} epochs; train for more, "
+            f"or leave --early-stopping out"
         )
     return rungs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoAsha(EarlyStopping):
-    """Stops trials that are not among the best 1/eta of their band at a rung.
-
-    Bands are of equal width in MACs over the range of legal placements: every part of the front is
-    as long as another, however many placements lie above it.
+    """Stops trials that are not among the best 1/eta at a rung.
 
     Attributes:
-        macs_range: fewest and most MACs of a legal placement inside the budget.
         rungs: epochs at which trials are judged; ascending.
-        reduction_factor: eta; the best 1/eta of a band go on from each rung.
-        num_bands: bands of MACs.
+        reduction_factor: eta; the best 1/eta go on from each rung.
 
     Raises:
         InputError: a value out of its range.
@@ -72,49 +64,25 @@ class MoAsha(EarlyStopping):
 
     name: ClassVar[str] = "mo-asha"
 
-    macs_range: tuple[int, int]
     rungs: tuple[int, ...]
     reduction_factor: float = REDUCTION_FACTOR
-    num_bands: int = NUM_BANDS
 
     def __post_init__(self) -> None:
-        least, most = self.macs_range
-        if not 0 < least <= most:
-            raise InputError(
-                f"`0 < fewest MACs <= most MACs` must hold, but got a range of {least} to {most}"
-            )
         if not self.rungs:
-            raise InputError(
-                "`early stopping judges trials at rungs` must hold, but there are none; name the "
-                "epochs to judge trials at"
-            )
+            raise InputError("`rungs` is empty; name the epochs to judge trials at")
         if self.reduction_factor <= 1:
-            raise InputError(
-                f"`reduction factor > 1` must hold, but got {self.reduction_factor:g}"
-            )
-        if self.num_bands < 1:
-            raise InputError(f"`bands >= 1` must hold, but got {self.num_bands}")
+            raise InputError(f"`reduction_factor` is {self.reduction_factor:g}; give one above 1")
 
     def document(self) -> dict[str, Any]:
         """All that a judgement depends on, for the study's fingerprint."""
         return {
             "name": self.name,
-            "macs_range": list(self.macs_range),
             "rungs": list(self.rungs),
             "reduction_factor": self.reduction_factor,
-            "num_bands": self.num_bands,
         }
 
-    def band(self, macs: int) -> int:
-        """The band of a number of MACs, from 0; numbers beyond the range are in the outer ones."""
-        least, most = self.macs_range
-        band = (macs - least) * self.num_bands // max(1, most - least)
-        return min(max(band, 0), self.num_bands - 1)
-
     def goes_on(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
-        band = self.band(trial.macs)
-        rivals = [peer for peer in peers if self.band(peer.macs) == band]
-        return num_better(trial, rivals) < (1 + len(rivals)) / self.reduction_factor
+        return num_better(trial, peers) < (1 + len(peers)) / self.reduction_factor
 
 
 def num_better(trial: RungPoint, rivals: Sequence[RungPoint]) -> int:

@@ -528,13 +528,9 @@ class StudyLoop:
             searcher_attributes=searcher_attributes,
         )
         task = self._task(spec, replicate, role, number)
-        # Where networks are timed one by one, trials begin in rounds: all slots' placements are
-        # timed while none runs.
-        is_held = (
-            role is TrialRole.SEARCH
-            and self._latencies is not None
-            and self._latencies.measures_whole
-        )
+        # Trials begin in rounds where networks are timed: all slots' placements are timed while
+        # none runs.
+        is_held = role is TrialRole.SEARCH and self._latencies is not None
         self._reuse_or_fly(Flight(trial_id, 1, role, number, task), is_held=is_held)
 
     def _reuse_or_fly(self, flight: Flight, *, is_held: bool = False) -> None:
@@ -690,7 +686,7 @@ class StudyLoop:
             self._driver.report_rung(flight.trial_id, judged, attempt=flight.attempt)
         else:
             judged = replace(judged, goes_on=False)
-            self._driver.prune_trial(flight.trial_id, [], attempt=flight.attempt, report=judged)
+            self._driver.prune_trial(flight.trial_id, judged, attempt=flight.attempt)
         self._note_rung(flight.number, macs, judged)
         return judged.goes_on
 

@@ -18,12 +18,14 @@ from typing import Any
 from sharedattn.backbones import resolve
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec, Placement
+from sharedattn.results.database.store import Store
 from sharedattn.results.front.confirmation import next_confirmations
 from sharedattn.results.records.records import (
     Document,
     EvaluationRecord,
     ScoredTrial,
     SpecRecord,
+    Study,
     StudyRecord,
     TrialParameters,
     TrialRole,
@@ -39,7 +41,7 @@ from sharedattn.search.status import Running
 from sharedattn.search.study.loop import Flight, StudyLoop, placement_of
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
-from sharedattn.supernet.trainer import SupernetRecipe
+from sharedattn.supernet.trainer import SupernetRecipe, check_no_groups
 from sharedattn.training.trainer import Metrics
 
 SUPERNET_NOTE = "sharedattn:supernet"
@@ -52,6 +54,26 @@ TASKS_PER_SLOT = 4  # of scoring: fewer share more, more waste less at the end
 def default_num_trials(space: BudgetedSpace) -> int:
     """Placements that are scored where no number is asked for."""
     return space.in_budget if space.in_budget <= MAX_EXHAUSTIVE else LARGE_SPACE_TRIALS
+
+
+def check_goes_on(store: Store, study: Study) -> None:
+    """Refuse to go on with a study whose supernet cannot be trained or asked any more.
+
+    Args:
+        store: the database.
+        study: one of a supernet, or of none.
+
+    Raises:
+        InputError: its supernet was of several networks.
+    """
+    note = store.searcher_attributes(study).get(SUPERNET_NOTE, {})
+    try:
+        check_no_groups(note.get("recipe", {}))
+    except InputError as error:
+        raise InputError(
+            f"study {study.record.name!r} is shown, reported and exported, and does not go on: "
+            f"{error}; begin another with --study"
+        ) from error
 
 
 def evaluator_of(
@@ -149,7 +171,7 @@ class SupernetLoop(StudyLoop):
 
     @property
     def _shared_checkpoints(self) -> frozenset[str]:
-        return self._shared.checkpoints_of(self._supernet_checkpoint)
+        return frozenset({self._shared.checkpoint_of(self._supernet_checkpoint)})
 
     @property
     def _supernet_checkpoint(self) -> str:

@@ -234,18 +234,6 @@ class Network(nn.Module, ABC):
         """
         if index == 0 and stage > 0:
             tokens, state = self.enter(stage, tokens, state)
-        return self.run_block(stage, index, tokens, state, choice, recorder)
-
-    def run_block(
-        self,
-        stage: int,
-        index: int,
-        tokens: Tensor,
-        state: State,
-        choice: LayerChoice,
-        recorder: Recorder | None = None,
-    ) -> tuple[Tensor, State]:
-        """`run_layer` of a stage that has been entered."""
         # The module is called, rather than its two halves, so that hooks see it.
         after: tuple[Tensor, State] = self.block(stage, index)(
             tokens,

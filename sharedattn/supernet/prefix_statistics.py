@@ -28,9 +28,6 @@ class PrefixStatistics:
     Args:
         network: holds the placements.
         tree: the placements' tree.
-
-    Attributes:
-        num_bytes: what the statistics of all steps take.
     """
 
     def __init__(self, network: Network, tree: PlacementTree) -> None:
@@ -46,9 +43,6 @@ class PrefixStatistics:
             for norm, _, _ in statistics_of(network.block(stage, index))
         }
         self._of_stem = [own for own in statistics_of(network) if own[0] not in in_blocks]
-        self.num_bytes = sum(
-            buffer.nbytes for step in tree.depth_first() for _, _, buffer in self._own(step)
-        )
         self._counted: dict[int, list[Tensor]] = {}
         self._last_batch: dict[int, int] = {}
 

@@ -16,8 +16,7 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.joint import join_joint_maps, joint_name, split_joint_maps
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
+from sharedattn.placement import BackboneSpec, Envelope, Placement
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import RECIPES, Recipe, load_named
 from sharedattn.seeds import derived_seed
@@ -36,7 +35,12 @@ from sharedattn.training.trainer import EpochTrainer, autocast, initialise, trai
 
 # Kept apart from the seeds of epochs, which have fewer numbers.
 _SAMPLING = 1
-_MAX_DRAWS = 10_000  # for one placement of a group
+# Recipes had this field, and keys of those of one network for all have its default.
+_REMOVED_FIELDS = {"split_by": "none"}
+_WHY_REMOVED = (
+    "one network for all placements, trained twice as long, ranks as well at the same cost; leave "
+    "it out and raise the epochs"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +57,6 @@ class SupernetRecipe:
         alone_epochs: epochs, the first ones, in which what the all-vanilla placement uses stays
             as it is: for a start from trained weights, whose new parts learn by themselves first.
         micro_batches: parts that a batch is run in, one after the other, their gradients summed.
-        split_by: which placements share no weights: `none`: all share; `dia`: those with DIA units
-            share among themselves, and those without, each group in a network of its own that is
-            trained by this recipe (few-shot NAS, Zhao et al., ICML 2021, arXiv:2006.06863).
         neutral_gates: whether DIA cells are shared in the form that starts at exactly 1
             (`dia_start=one`). The published gate starts near a quarter, so that one MLP would have
             to serve gated layers at four times the weights of others; scaled, it serves both. What
@@ -78,7 +79,6 @@ class SupernetRecipe:
     strata: int = 8
     alone_epochs: int = 0
     micro_batches: int = 1
-    split_by: Literal["none", "dia"] = "none"
     neutral_gates: bool = True
     separate_norms: bool = False
     scored_images: int | None = None
@@ -108,10 +108,6 @@ class SupernetRecipe:
                     f"`{name}` of a supernet's recipe is true or false, but got "
                     f"{getattr(self, name)!r}"
                 )
-        if self.split_by not in ("none", "dia"):
-            raise InputError(
-                f"`split_by` of a supernet's recipe is none or dia, but got {self.split_by!r}"
-            )
         if type(self.distillation) not in (int, float) or not 0.0 <= self.distillation <= 1.0:
             raise InputError(
                 f"`0 <= distillation <= 1` must hold in a supernet's recipe, but got "
@@ -139,21 +135,33 @@ class SupernetRecipe:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
+        """A plain dictionary of every field, and of the removed ones that keys still have."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "training"}
-        return {"training": self.training.to_json(), **own}
+        return {"training": self.training.to_json(), **own, **_REMOVED_FIELDS}
 
     @classmethod
     def from_json(cls, document: Any) -> SupernetRecipe:
         """The inverse of `to_json`; fields left out take their defaults.
 
         Raises:
-            InputError: an unknown field, no `training`, or a value out of its range.
+            InputError: an unknown field, a removed one that is used, no `training`, or a value out
+                of its range.
         """
+        if isinstance(document, dict):
+            check_no_groups(document)
+            document = {k: v for k, v in document.items() if k not in _REMOVED_FIELDS}
+        return cls._of_fields(document)
+
+    @classmethod
+    def _of_fields(cls, document: Any) -> SupernetRecipe:
         known = {f.name for f in fields(cls)}
         if not isinstance(document, dict):
             raise InputError(
                 f"a supernet's recipe is a mapping of its fields, but got {document!r}"
+            )
+        if "split_by" in document:
+            raise InputError(
+                f"a supernet's recipe has `split_by`, which was removed: {_WHY_REMOVED}"
             )
         if unknown := [key for key in document if key not in known]:
             raise InputError(
@@ -175,7 +183,7 @@ class SupernetRecipe:
         Raises:
             InputError: no such recipe or file, or a file that holds none.
         """
-        return load_named(name, SUPERNET_RECIPES, "a supernet's recipe", cls.from_json)
+        return load_named(name, SUPERNET_RECIPES, "a supernet's recipe", cls._of_fields)
 
     def with_epochs(self, epochs: int) -> SupernetRecipe:
         """The recipe with so many epochs; warm-up shrinks with fewer."""
@@ -200,74 +208,20 @@ class PlacementSampler(Protocol):
         """A placement of the supernet's space."""
 
 
-class Group(StrEnum):
-    """Placements that share weights where not all do."""
-
-    ALL = "all"
-    PLAIN = "plain"
-    GATED = "gated"
-
-    @classmethod
-    def of(cls, placement: Placement, recipe: SupernetRecipe) -> Group:
-        """The group of a placement."""
-        if recipe.split_by == "none":
-            return cls.ALL
-        return cls.GATED if any(c.gate is not None for c in placement.layers) else cls.PLAIN
-
-    def envelope(self, whole: Envelope) -> Envelope:
-        """What the group's network must be able to do, of what all placements together need."""
-        if self is not Group.PLAIN:
-            return whole
-        return Envelope(
-            tuple(
-                tuple(replace(position, cells=frozenset()) for position in positions)
-                for positions in whole.stages
-            )
-        )
-
-    def largest(self, whole: Envelope) -> Placement:
-        """All-vanilla of full depth, in the gated group with the first cell of each layer."""
-        return Placement(
-            tuple(
-                tuple(
-                    LayerChoice(
-                        "V",
-                        gate=min(position.cells, default=None) if self is Group.GATED else None,
-                    )
-                    for position in positions
-                )
-                for positions in whole.stages
-            )
-        )
-
-
-class GroupSampler:
-    """Draws the placements of one group from those of all.
+def check_no_groups(document: Mapping[str, Any]) -> None:
+    """Refuse the recipe of a supernet of several networks, as earlier versions trained.
 
     Args:
-        sampler: draws from all.
-        group: whose placements are meant.
-        recipe: says which they are.
+        document: a recipe's.
+
+    Raises:
+        InputError: its placements are split.
     """
-
-    def __init__(self, sampler: PlacementSampler, group: Group, recipe: SupernetRecipe) -> None:
-        self._sampler = sampler
-        self._group = group
-        self._recipe = recipe
-
-    def sample(self, rng: random.Random) -> Placement:
-        """A placement of the group.
-
-        Raises:
-            RuntimeError: none was found among many draws.
-        """
-        for _ in range(_MAX_DRAWS):
-            placement = self._sampler.sample(rng)
-            if Group.of(placement, self._recipe) is self._group:
-                return placement
-        raise RuntimeError(
-            f"`a group of placements is drawn from` must hold, but {_MAX_DRAWS} draws gave none "
-            f"of the {self._group} group; set split_by to none"
+    split_by = document.get("split_by", "none")
+    if split_by != "none":
+        raise InputError(
+            f"the supernet has a network for each group of placements (`split_by: {split_by}`), "
+            f"which was removed: {_WHY_REMOVED}"
         )
 
 
@@ -453,11 +407,10 @@ def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> Non
 SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
     # Chosen for how well it ranks placements as trainings from scratch do (docs/supernet.md).
     "digit-pairs": SupernetRecipe(
-        training=replace(RECIPES["digit-pairs"], epochs=12, warmup_epochs=0.3),
+        training=replace(RECIPES["digit-pairs"], epochs=24, warmup_epochs=0.3),
         sampled_per_step=4,
         sandwich=False,
         distillation=0.0,
-        split_by="dia",
         neutral_gates=False,
         scored_images=1000,
     ),

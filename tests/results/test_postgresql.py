@@ -245,7 +245,7 @@ class TestLostConnections:
                 "begin": lambda _: begin(),
                 "finish": finish,
                 "report": lambda trial: driver.report_rung(trial, on, attempt=1),
-                "prune": lambda trial: driver.prune_trial(trial, [], attempt=1, report=off),
+                "prune": lambda trial: driver.prune_trial(trial, off, attempt=1),
                 "fail": lambda trial: driver.fail_trial(trial, "no", attempt=1),
                 "restart": lambda trial: driver.restart_trial(trial, attempt=1),
                 "totals": lambda _: driver.set_totals(num_trials=48, confirm_seeds=1),

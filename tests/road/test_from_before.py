@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import RECIPES, Recipe
+from sharedattn.results.records.records import document_key
 from sharedattn.search.cli.main import main
 from sharedattn.search.config import SearchConfig
 from sharedattn.search.run import prepare
@@ -52,7 +54,9 @@ def test_specs_recipes_and_the_embedded_data_keep_their_keys():
     assert {n: RECIPES[n].key for n in KEYS["recipes"]} == KEYS["recipes"]
     assert Recipe.load(str(BEFORE / "recipe.yaml")).key == KEYS["recipe_file"]
     supernets = {n: SUPERNET_RECIPES[n].key for n in KEYS["supernet_recipes"]}
-    assert supernets == KEYS["supernet_recipes"]
+    # It had a network for placements with DIA units and one for those without.
+    assert supernets.pop("digit-pairs") != KEYS["supernet_recipes"]["digit-pairs"]
+    assert supernets.items() < KEYS["supernet_recipes"].items()
     assert open_data(DataConfig(name="digit-pairs")).fingerprint == KEYS["digit_pairs"]
 
 
@@ -77,7 +81,15 @@ def test_the_main_jobs_keep_their_fingerprints(tmp_path):
     main_job = SearchConfig(out=tmp_path, num_workers=1)
     supernet = SearchConfig(out=tmp_path, num_workers=1, evaluator="supernet")
     assert prepare(main_job).record.fingerprint == KEYS["studies"]["main job"]
-    assert prepare(supernet).record.fingerprint == KEYS["studies"]["main job, supernet"]
+    # Its recipe is another since then; with the old one's key everything else is as it was.
+    prepared = prepare(supernet)
+    document = prepared.record.fingerprint_document
+    recipe_key = KEYS["supernet_recipes"]["digit-pairs"]
+    identity = prepared.shared.supernet_identity
+    fidelity = replace(identity.fidelity, epochs=12)
+    starts_from = replace(identity, recipe_key=recipe_key, fidelity=fidelity).key
+    as_before = {**document, "supernet": recipe_key, "starts_from": starts_from}
+    assert document_key(as_before) == KEYS["studies"]["main job, supernet"]
 
 
 @pytest.mark.slow

@@ -24,6 +24,13 @@ of_one_optuna = pytest.mark.skipif(
 )
 
 
+# Studies by the supernet recipe of the embedded data.
+OF_ANOTHER_RECIPE = {
+    "main job, supernet",
+    *(f"kinds, supernet{of}" for of in ("", ", epochs", ", retrain", ", max_macs")),
+}
+
+
 @pytest.fixture
 def before(tmp_path, monkeypatch):
     """A folder as that of the commands that made the fixtures, with what they left behind."""
@@ -70,7 +77,12 @@ def test_a_network_keeps_its_key_and_its_cost(text):
 
 def test_recipes_keep_their_keys():
     assert make_keys.recipes() == KEYS["recipes"]
-    assert make_keys.supernet_recipes() == KEYS["supernet_recipes"]
+    found, known = make_keys.supernet_recipes(), dict(KEYS["supernet_recipes"])
+    # It had two networks for 12 epochs, and has one for 24; recipes of several are refused.
+    assert found.pop("digit-pairs") != known.pop("digit-pairs")
+    assert found.pop("digit-pairs, 2") != known.pop("digit-pairs, 2")
+    del known["plain, split"]
+    assert found == known
 
 
 def test_data_keeps_its_fingerprint(before):
@@ -79,8 +91,12 @@ def test_data_keeps_its_fingerprint(before):
 
 @pytest.mark.parametrize("name", make_keys.STUDIES)
 def test_a_study_keeps_its_fingerprint(before, name):
-    found = make_keys.of_study(name, before / "new")
-    assert json.loads(json.dumps(found)) == KEYS["studies"][name]
+    found = json.loads(json.dumps(make_keys.of_study(name, before / "new")))
+    if name in OF_ANOTHER_RECIPE:
+        differing = {key for key in found if found[key] != KEYS["studies"][name][key]}
+        assert differing == {"name", "fingerprint"}
+    else:
+        assert found == KEYS["studies"][name]
 
 
 @pytest.mark.parametrize("name", make_draws.SPACES)
@@ -103,9 +119,8 @@ def test_a_study_goes_as_it_did(searcher, stopped, num_slots):
     assert make_draws.of_loop(searcher, stopped, num_slots) == DRAWS["loops"][key]
 
 
-@pytest.mark.parametrize("split", ["none"])
-def test_a_supernet_runs_the_placements_that_it_did(split):
-    assert make_draws.updates(split) == DRAWS["updates"][split]
+def test_a_supernet_runs_the_placements_that_it_did():
+    assert make_draws.updates() == DRAWS["updates"]["none"]
 
 
 EXPORTS = {

@@ -53,7 +53,6 @@ class SupernetLab:
         self.training = replace(TRAINING, batch_size=batch_size)
         self.space = BudgetedSpace(Space.from_document(SPACE), budget or Budget())
         self.executors = []
-        self.split_by = "none"
         self.fine_tunes = False
         self.neutral_gates = True
 
@@ -71,7 +70,6 @@ class SupernetLab:
             recipe=SupernetRecipe(
                 training=self.training,
                 scored_images=97,
-                split_by=self.split_by,
                 neutral_gates=self.neutral_gates,
             ),
             seed=3,

@@ -200,7 +200,6 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
             {"evaluator": "scratch"},
             "they are of --evaluator supernet: leave out --supernet-epochs",
         ),
-        ({"tree_memory": 100}, "memory"),
         ({"supernet_recipe": "nothing"}, "a supernet's recipe is one of"),
         ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
         (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from shades import RECIPE, SPEC, Shades
 
-from sharedattn.progress import ScoringMeter, ScoringProgress, TrainingMeter, TrainingProgress
+from sharedattn.progress import ScoringMeter, ScoringProgress, TrainingMeter
 from sharedattn.training.trainer import Trainer
 
 
@@ -52,19 +52,6 @@ def test_an_evaluation_is_said_and_takes_no_speed_from_the_training(clock):
     assert {p.images_per_s for p in told} == {10.0}
     assert told[-1].left_s == 0.0
     assert told[2].left_s == pytest.approx(2.0)
-
-
-def test_a_part_of_a_longer_training():
-    part = TrainingProgress(
-        epoch=2, epochs=3, step=4, steps=10, images_per_s=5.0, loss=1.0, left_s=32.0
-    )
-    # 16 steps of this part and 30 of the last one are left.
-    whole = part.as_part(epochs_before=3, epochs=9)
-    assert (whole.epoch, whole.epochs, whole.step) == (5, 9, 4)
-    assert whole.left_s == pytest.approx(2.0 * 46)
-    done = replace(part, epoch=3, step=10, left_s=0.0)
-    assert done.as_part(6, 9).left_s == 0.0
-    assert done.as_part(3, 9).left_s is None
 
 
 def test_a_scoring_is_told_of_once_a_second(clock):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event as Record
-from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar, text
 
 from sharedattn.search.evaluators import Task
@@ -19,8 +16,8 @@ from sharedattn.search.executors.base import Event, Finished, Reported
 class TensorBoardLog:
     """Writes event files that `tensorboard --logdir folder` shows while the search runs.
 
-    A trial that is started again by another run writes a second file into its folder; TensorBoard
-    joins them.
+    Each event is a file of its own in its trial's folder, which TensorBoard joins: so nothing is
+    left open, however a trial ends.
 
     Args:
         folder: gets one folder a trial.
@@ -28,7 +25,6 @@ class TensorBoardLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._file_name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
 
     def write(self, task: Task, event: Event) -> None:
         """Write what an event says of a task, if it says any.
@@ -44,17 +40,19 @@ class TensorBoardLog:
             top1, loss = event.measurement.top1, event.measurement.loss
         else:
             return
-        path = self.folder / trial_name(task) / self._file_name
-        records = [
-            Record(summary=scalar(metric, value), step=epoch, wall_time=time.time())
-            for metric, value in (("top1", top1), ("loss", loss))
-        ]
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            records[:0] = _beginning(task)
-        # Not by tensorboardX's writers: they keep files open, and sync each to the disk twice.
-        with path.open("ab") as file:
-            file.write(b"".join(map(_framed, records)))
+        folder = self.folder / trial_name(task)
+        summaries = [(epoch, scalar("top1", top1)), (epoch, scalar("loss", loss))]
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            summaries.insert(0, (0, text("network", str(task.spec))))
+        # Not `SummaryWriter`, whose thread would swallow what a full disk raises. Names tell the
+        # time by the second alone.
+        writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+        try:
+            for step, summary in summaries:
+                writer.write_event(Record(summary=summary, step=step, wall_time=time.time()))
+        finally:
+            writer.close()
 
 
 def trial_name(task: Task) -> str:
@@ -62,22 +60,3 @@ def trial_name(task: Task) -> str:
     if task.checkpoint is not None:
         return PurePosixPath(task.checkpoint).name
     return task.identity.key[:16]
-
-
-def _beginning(task: Task) -> Iterator[Record]:
-    yield Record(file_version="brain.Event:2", wall_time=time.time())
-    yield Record(summary=text("network", str(task.spec)), step=0, wall_time=time.time())
-
-
-def _framed(record: Record) -> bytes:
-    """A record of a TFRecord file: length and content, each with its checksum."""
-    content = record.SerializeToString()
-    length = struct.pack("<Q", len(content))
-    return b"".join(
-        (
-            length,
-            struct.pack("<I", masked_crc32c(length)),
-            content,
-            struct.pack("<I", masked_crc32c(content)),
-        )
-    )

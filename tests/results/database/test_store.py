@@ -33,6 +33,7 @@ from sharedattn.results.records.records import (
     TrialState,
 )
 
+OFF = RungReport(1, 0.25, 1.5, goes_on=False)
 SERVER = (pytest.mark.slow, pytest.mark.xdist_group("postgresql"))
 
 
@@ -152,7 +153,7 @@ class TestTrials:
         assert parameters.spec_document == spec.document
         assert parameters.num_attempts == 1
 
-        driver.finish_trial(trial_id, evaluation, attempt=1, sampler_attributes={"generation": 1})
+        driver.finish_trial(trial_id, evaluation, attempt=1)
         (row,) = store.trials(study, TrialRole.SEARCH)
         assert row.state is TrialState.COMPLETE and row.role is TrialRole.SEARCH
         assert (row.number, row.replicate, row.reused, row.error) == (0, 0, False, None)
@@ -165,7 +166,7 @@ class TestTrials:
         assert row.weights_sha256 == "a" * 64
         assert row.finished_at is not None and row.finished_at >= row.created_at
         (parameters,) = store.trial_parameters(study)
-        assert parameters.sampler_attributes == {"generation": 1}
+        assert parameters.sampler_attributes == {"generation": 0}
         assert parameters.top1 == 0.875
         assert store.trial_parameters(study, states=[TrialState.RUNNING]) == []
         (attempt,) = store.attempts(trial_id)
@@ -190,11 +191,10 @@ class TestTrials:
         self, store: Store, study: Study, driver: StudyWriter, spec: SpecRecord
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
-        driver.prune_trial(trial_id, [{"epoch": 1, "top1": 0.25}], attempt=1)
+        driver.prune_trial(trial_id, RungReport(1, 0.25, 1.5, goes_on=False), attempt=1)
         (row,) = store.trials(study)
         assert (row.state, row.top1, row.evaluation_key) == (TrialState.PRUNED, None, None)
-        (parameters,) = store.trial_parameters(study)
-        assert parameters.learning_curve == [{"epoch": 1, "top1": 0.25}]
+        assert [report.top1 for report in store.rung_reports(study)] == [0.25]
 
     def test_rungs_are_kept_in_the_order_of_their_decisions(
         self,
@@ -213,7 +213,7 @@ class TestTrials:
         driver.report_rung(first, on, attempt=1)
         driver.report_rung(other, on, attempt=1)
         stop = RungReport(epoch=3, top1=0.5, loss=0.75, goes_on=False)
-        driver.prune_trial(second, [{"epoch": 3}], attempt=1, report=stop)
+        driver.prune_trial(second, stop, attempt=1)
         assert store.rung_reports(study) == [
             RungRow(1, 1, 0.25, 1.5, 5, 7, True),
             RungRow(0, 1, 0.25, 1.5, 11, 13, True),
@@ -236,18 +236,16 @@ class TestTrials:
         assert (row.top1, row.loss, row.goes_on) == (0.25, 1.5, True)
         stop = RungReport(1, 0.125, 2.0, goes_on=False)
         with pytest.raises(ValueError, match="a trial is judged once at a rung.*on at epoch 1"):
-            driver.prune_trial(trial_id, [], attempt=2, report=stop)
+            driver.prune_trial(trial_id, stop, attempt=2)
         assert store.rung_reports(study) == [row]
         assert store.trials(study)[0].state is TrialState.RUNNING
 
     def test_a_trial_goes_on_or_is_pruned(self, driver: StudyWriter, spec: SpecRecord) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
-        with pytest.raises(ValueError, match="a trial that is stopped is pruned.*prune_trial"):
+        with pytest.raises(ValueError, match="says that the trial is stopped.*prune_trial"):
             driver.report_rung(trial_id, RungReport(1, 0.5, 1.0, goes_on=False), attempt=1)
-        with pytest.raises(ValueError, match="a trial that is pruned does not go on"):
-            driver.prune_trial(
-                trial_id, [], attempt=1, report=RungReport(1, 0.5, 1.0, goes_on=True)
-            )
+        with pytest.raises(ValueError, match="`report` says that the trial goes on"):
+            driver.prune_trial(trial_id, RungReport(1, 0.5, 1.0, goes_on=True), attempt=1)
 
     def test_a_trial_whose_worker_died_is_started_again(
         self,
@@ -277,7 +275,7 @@ class TestTrials:
         driver.finish_trial(trial_id, evaluation, attempt=1)
         endings: list[Callable[[], object]] = [
             lambda: driver.finish_trial(trial_id, evaluation, attempt=1),
-            lambda: driver.prune_trial(trial_id, [], attempt=1),
+            lambda: driver.prune_trial(trial_id, OFF, attempt=1),
             lambda: driver.fail_trial(trial_id, "late", attempt=1),
             lambda: driver.restart_trial(trial_id, attempt=1),
         ]
@@ -304,7 +302,7 @@ class TestTrials:
             late: list[Callable[[], object]] = [
                 lambda: driver.finish_trial(trial_id, evaluation, attempt=attempt),  # noqa: B023
                 lambda: driver.reuse_evaluation(trial_id, known, attempt=attempt),  # noqa: B023
-                lambda: driver.prune_trial(trial_id, [], attempt=attempt),  # noqa: B023
+                lambda: driver.prune_trial(trial_id, OFF, attempt=attempt),  # noqa: B023
                 lambda: driver.fail_trial(trial_id, "late", attempt=attempt),  # noqa: B023
                 lambda: driver.restart_trial(trial_id, attempt=attempt),  # noqa: B023
                 lambda: driver.report_rung(trial_id, report, attempt=attempt),  # noqa: B023
@@ -496,9 +494,8 @@ class TestStudyMarks:
         trial_id = driver.begin_trial(
             number=0, spec=spec, searcher_attributes={"parent:0": [1, 2], "seed": 3}
         )
-        driver.fail_trial(
-            trial_id, "no", attempt=1, searcher_attributes={"parent:1": [4], "seed": None}
-        )
+        driver.fail_trial(trial_id, "no", attempt=1)
+        driver.save_searcher_attributes({"parent:1": [4], "seed": None})
         attributes = {"parent:0": [1, 2], "parent:1": [4], "seed": None}
         assert store.searcher_attributes(study) == attributes
 
@@ -729,7 +726,7 @@ with Store.open(sys.argv[1], create=True) as store:
                 fidelity=Fidelity(epochs=1, image_size=8), seed=number)
             driver.finish_trial(trial_id, EvaluationRecord(identity=identity, split="validation",
                 top1=0.5, loss=0.5, num_images=8, wall_time_s=0, device="cpu", threads=1,
-                versions={}), attempt=1, searcher_attributes={"ended": number})
+                versions={}), attempt=1)
             print("ended", number, flush=True)
 """
 

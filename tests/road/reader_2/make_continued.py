@@ -23,7 +23,7 @@ STUDIES = {
     ),
     "kinds-digit-pairs-27eba0": (
         *("kinds.yaml", "--evaluator", "supernet", "--supernet-recipe", "supernet.yaml"),
-        *("--epochs", 1, "--confirm-seeds", 1, "--tree-memory", "2M", "--max-macs", "16k"),
+        *("--epochs", 1, "--confirm-seeds", 1, "--max-macs", "16k"),
     ),
     "tiny-digit-pairs-4402ab": (
         *("tiny.yaml", "--early-stopping", "mo-asha", "--rungs", "1,2", "--epochs", 3),

@@ -20,9 +20,9 @@ from sharedattn.backbones import resolve
 from sharedattn.costs.model import CostModel
 from sharedattn.data import DataConfig, open_data
 from sharedattn.objectives import parse_objectives
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.recipe import Recipe
-from sharedattn.search.pruners import MoAsha
+from sharedattn.search.pruners.mo_asha import MoAsha
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.searchers.base import PastTrial
 from sharedattn.spaces.budget import Budget, BudgetedSpace
@@ -32,8 +32,6 @@ from sharedattn.spaces.stratified import StratifiedSampler
 from sharedattn.spaces.variation import Variation
 from sharedattn.supernet.placement_tree import PlacementTree
 from sharedattn.supernet.trainer import (
-    Group,
-    GroupSampler,
     SupernetRecipe,
     SupernetTrainer,
     supernet_network,
@@ -233,9 +231,7 @@ def of_loop(searcher: str, stopped: bool, num_slots: int) -> list[str]:
     """The trials of a whole study: role, number, replicate, state, placement and accuracy."""
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(Path(folder), BudgetedSpace(load("loop")))
-        stopping = (
-            MoAsha(macs_range=lab.space.macs_range, rungs=(1, 2), num_bands=1) if stopped else None
-        )
+        stopping = MoAsha(rungs=(1, 2)) if stopped else None
         evaluator = Staged() if stopped else Fake()
         executor = Inline(evaluator, num_slots=num_slots, rng=random.Random(1))
         summary = lab.run(
@@ -260,15 +256,12 @@ LOOPS = [
 ]
 
 
-def updates(split: str) -> list[list[str]]:
+def updates() -> list[list[str]]:
     """The placements that a supernet's updates run."""
     counted = BudgetedSpace(load("shared"))
-    recipe = SupernetRecipe(
-        training=Recipe(epochs=1, batch_size=16, init="torch"), strata=4, split_by=split
-    )
-    group = Group.ALL if split == "none" else Group.GATED
-    envelope = group.envelope(counted.space.envelope())
-    largest = group.largest(envelope)
+    recipe = SupernetRecipe(training=Recipe(epochs=1, batch_size=16, init="torch"), strata=4)
+    envelope = counted.space.envelope()
+    largest = Placement.all_vanilla([len(positions) for positions in envelope.stages])
     network = supernet_network(counted.space.backbone, envelope, recipe, seed=3)
     trainer = SupernetTrainer(
         network,
@@ -276,7 +269,7 @@ def updates(split: str) -> list[list[str]]:
         recipe,
         largest=largest,
         smallest=counted.cheapest,
-        sampler=GroupSampler(StratifiedSampler(counted, recipe.strata), group, recipe),
+        sampler=StratifiedSampler(counted, recipe.strata),
         seed=3,
     )
     return [[str(placement) for placement in trainer.placements_of(i)] for i in range(10)]
@@ -305,6 +298,6 @@ if __name__ == "__main__":
             )
             for searcher, stopped, slots in LOOPS
         },
-        "updates": {"none": updates("none")},
+        "updates": {"none": updates()},
     }
     print(json.dumps(found, indent=0))

@@ -87,7 +87,6 @@ SUPERNET_CHANGES = {
     "sampling": {"sampled_per_step": 1, "strata": 1, "distillation": 0.25},
     "uniform": {"sandwich": False, "distillation": 0.0},
     "alone": {"alone_epochs": 1, "micro_batches": 2},
-    "split": {"split_by": "dia", "neutral_gates": False, "separate_norms": True},
     "scores": {"scored_images": 97, "calibration_batches": 9},
 }
 DATA = {

@@ -1,6 +1,5 @@
 """MO-ASHA: hand-solved judgements, what holds of all of them, and whole searches with it."""
 
-import dataclasses
 import itertools
 import random
 
@@ -11,17 +10,15 @@ from lab import SPACE, Lab
 from sharedattn.errors import InputError
 from sharedattn.results.database.store import Store
 from sharedattn.results.records.records import TrialRole, TrialState
-from sharedattn.search.pruners import STOPPINGS, RungPoint, default_rungs
+from sharedattn.search.pruners import RungPoint, default_rungs
 from sharedattn.search.pruners.mo_asha import MoAsha, num_better
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
 
-RANGE = (100, 500)  # four bands: from 100, 200, 300 and 400 MACs
-
 
 def rule(**changes):
-    return MoAsha(**{"macs_range": RANGE, "rungs": (1, 2), "reduction_factor": 3, **changes})
+    return MoAsha(**{"rungs": (1, 2), "reduction_factor": 3, **changes})
 
 
 def points(*values):
@@ -34,10 +31,6 @@ def goes_on(stopping, *values):
     return stopping.goes_on(trial, 1, peers)
 
 
-def test_the_registry_knows_it_by_name():
-    assert STOPPINGS == {"mo-asha": MoAsha}
-
-
 @pytest.mark.parametrize(
     ("epochs", "ratio", "rungs"),
     [(2, 3, (1,)), (4, 3, (1,)), (6, 3, (1, 2)), (9, 3, (1, 3)), (300, 3, (33, 100)),
@@ -48,18 +41,15 @@ def test_default_rungs_stand_at_a_ratio_and_its_square(epochs, ratio, rungs):
 
 
 def test_one_epoch_has_no_rung():
-    with pytest.raises(InputError, match="needs epochs to stop at.* but got 1 epochs"):
+    with pytest.raises(InputError, match="no epoch to judge trials at in 1 epochs"):
         default_rungs(1)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"macs_range": (5, 4)}, "fewest MACs <= most MACs.* 5 to 4"),
-        ({"macs_range": (0, 4)}, "0 < fewest MACs.* 0 to 4"),
-        ({"rungs": ()}, "judges trials at rungs.* there are none"),
-        ({"reduction_factor": 1}, "reduction factor > 1.* got 1"),
-        ({"num_bands": 0}, "bands >= 1.* got 0"),
+        ({"rungs": ()}, "`rungs` is empty"),
+        ({"reduction_factor": 1}, "`reduction_factor` is 1; give one above 1"),
     ],
 )
 def test_values_out_of_range_are_refused(changes, message):
@@ -67,33 +57,9 @@ def test_values_out_of_range_are_refused(changes, message):
         rule(**changes)
 
 
-def test_the_document_holds_every_constant():
-    document = rule(num_bands=5).document()
-    assert document.pop("name") == "mo-asha"
-    fields = {field.name for field in dataclasses.fields(MoAsha)}
-    assert fields == set(document)
-    assert document == {
-        "macs_range": [100, 500], "rungs": [1, 2], "reduction_factor": 3, "num_bands": 5,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("macs", "band"),
-    [(100, 0), (199, 0), (200, 1), (299, 1), (300, 2), (400, 3), (500, 3), (50, 0), (900, 3)],
-)
-def test_bands_are_of_equal_width(macs, band):
-    assert rule(num_bands=4).band(macs) == band
-
-
-def test_a_range_of_one_number_is_one_band():
-    assert rule(macs_range=(7, 7)).band(7) == 0
-
-
-def test_the_first_of_a_band_goes_on_and_so_do_the_best_third():
-    stopping = rule(num_bands=4)
+def test_the_first_goes_on_and_so_do_the_best_third():
+    stopping = rule()
     assert goes_on(stopping, (0.5, 150))
-    # Others are in other bands: it is the first of its own.
-    assert goes_on(stopping, (0.9, 220), (0.9, 320), (0.9, 420), (0.5, 150))
     # Second of two and second of three are not among the best third, second of four is.
     assert not goes_on(stopping, (0.9, 150), (0.5, 150))
     assert not goes_on(stopping, (0.9, 150), (0.1, 150), (0.5, 150))
@@ -139,20 +105,18 @@ def test_who_dominates_goes_on_where_the_dominated_does(seed):
     rng = random.Random(seed)
     num_pairs = 0
     for _ in range(20):
-        stopping = rule(num_bands=rng.randint(1, 4), reduction_factor=rng.choice([2, 3, 4]))
+        stopping = rule(reduction_factor=rng.choice([2, 3, 4]))
         everybody = random_points(rng)
         judged = {
             point: stopping.goes_on(point, 1, [p for p in everybody if p is not point])
             for point in everybody
         }
         for one, other in itertools.permutations(everybody, 2):
-            if stopping.band(one.macs) == stopping.band(other.macs) and dominates(one, other):
+            if dominates(one, other):
                 assert judged[one] >= judged[other]
                 num_pairs += 1
-        for band in range(stopping.num_bands):
-            ours = [judged[point] for point in everybody if stopping.band(point.macs) == band]
-            # Judged by all of its band, at least the best part goes on, rounded up.
-            assert sum(ours) >= -(-len(ours) // stopping.reduction_factor)
+        # Judged by all others, at least the best part goes on, rounded up.
+        assert sum(judged.values()) >= -(-len(judged) // stopping.reduction_factor)
     assert num_pairs > 100
 
 
@@ -160,7 +124,7 @@ def test_who_dominates_goes_on_where_the_dominated_does(seed):
 def test_a_judgement_is_one_of_values_and_not_of_their_order(seed):
     rng = random.Random(seed)
     trial, *peers = random_points(rng)
-    stopping = rule(num_bands=2)
+    stopping = rule()
     found = stopping.goes_on(trial, 1, peers)
     for _ in range(10):
         rng.shuffle(peers)
@@ -182,8 +146,8 @@ def lab(tmp_path, space):
 
 
 @pytest.fixture
-def stopping(space):
-    return rule(macs_range=space.macs_range, num_bands=2)
+def stopping():
+    return rule()
 
 
 def reports(lab, name="study"):
@@ -203,7 +167,7 @@ def test_a_search_ends_with_all_its_trials_and_a_front_of_complete_ones(lab, sea
     stopped = {report.number for report in reports(lab) if not report.goes_on}
     assert stopped == {n for n, state in states.items() if state is TrialState.PRUNED}
     assert not stopped & {member.number for member in summary.front.members}
-    # A third of 60 at most goes on from the second rung but for the first ones of each band.
+    # A third of 60 at most goes on from the second rung but for the first ones.
     assert 5 <= sum(state is TrialState.COMPLETE for state in states.values()) <= 20
     # The judgements are those of the rule, each by what was there before it.
     seen = {1: [], 2: []}

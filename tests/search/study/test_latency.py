@@ -8,8 +8,7 @@ import pytest
 from fakes import DriverKilledError, Fake, Inline
 from lab import SPACE, Lab
 
-from sharedattn.backbones import describe
-from sharedattn.costs.latency import LatencyCheck, LatencySetting, LatencyTable, part_names
+from sharedattn.costs.latency import LatencySetting
 from sharedattn.costs.model import CostModel
 from sharedattn.costs.timing import Timing
 from sharedattn.errors import InputError
@@ -18,7 +17,7 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.records.records import LatencySource
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.study import latency
-from sharedattn.search.study.latency import check_setting, known_parts, with_latencies
+from sharedattn.search.study.latency import check_setting, with_latencies
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 
@@ -36,17 +35,11 @@ def made_up_ms(placement):
 
 
 def document(source="network", **changes):
-    names = {name for p in COUNTED.enumerate() for name in part_names(describe(BACKBONE), p)}
     return {
         "source": source,
         "where": str(SETTING),
         "setting": SETTING.to_json(),
         "backbone": BACKBONE.to_json(),
-        "repeats": 93,
-        "factor": 0.5,
-        "worst_error": 0.125,
-        "checks": [{"placement": "V1", "predicted_ms": 9.0, "measured_ms": [8.0]}],
-        "parts": {name: float(len(name)) for name in sorted(names)},
         **changes,
     }
 
@@ -181,94 +174,33 @@ def test_a_bound_that_few_meet_ends_the_search(lab, measured):
     assert set(measured.values()) == {1}
 
 
-def test_a_trusted_table_measures_nothing(lab, measured):
-    executor = Inline(Fake(), num_slots=3, rng=random.Random(7))
-    summary = lab.run(
-        num_trials=15, executor=executor, objectives=OBJECTIVES, latency=document("table")
-    )
-    assert not measured
-    for row in summary.rows:
-        names = part_names(describe(BACKBONE), Placement.parse(row.placement))
-        assert row.costs["latency_ms"] == 0.5 * sum(map(len, names))
-        assert row.latency_source is LatencySource.TABLE
-    (record, *_) = latencies(lab).values()
-    assert (record.repeats, record.batch_size) == (93, 1)
-    assert record.device == SETTING.device_text
-
-
-def test_a_part_that_the_table_lacks_is_measured_with_its_network(lab, measured):
-    full = document("table")
-    parts = {name: ms for name, ms in full["parts"].items() if " E" not in name}
-    executor = Inline(Fake(), num_slots=3, rng=random.Random(7))
-    measured.must_rest = executor
-    summary = lab.run(
-        num_trials=30, executor=executor, objectives=OBJECTIVES, latency=full | {"parts": parts}
-    )
-    whole = {r.placement for r in summary.rows if r.latency_source is LatencySource.NETWORK}
-    assert whole == {row.placement for row in summary.rows if "E" in row.placement} != set()
-    assert measured.keys() == whole
-
-
 def test_latencies_of_another_device_do_not_mix(lab, measured):
     setting = replace(SETTING, device_name="another processor", threads=7)
     elsewhere = document(setting=setting.to_json(), where=str(setting))
-    with pytest.raises(InputError, match="of one device` must hold.*another processor, 7 threads"):
+    with pytest.raises(InputError, match="latencies are of another processor, 7 threads"):
         lab.run(objectives=OBJECTIVES, latency=elsewhere)
     assert not measured
     check_setting(document(), SETTING)
 
 
+def test_a_study_of_summed_latencies_does_not_go_on(lab, measured):
+    """As earlier versions wrote it, with the times of layers and what came of them."""
+    summed = document("table", repeats=93, factor=0.5, worst_error=0.03, checks=[], parts={"V": 1})
+    with pytest.raises(InputError, match="summed from the times of layers, which was removed"):
+        lab.run(objectives=OBJECTIVES, latency=summed)
+    assert not measured
+    assert lab.summary().latency_text == f"summed from parts; {SETTING}"
+
+
 # Before the first trial
 
 
-@pytest.fixture
-def table(monkeypatch, measured):
-    """A table whose one check is wrong by what `asked` says; and what was asked for it."""
-    asked = {"measured_ms": 10.0}
-
-    def measure_table(backbone, setting, *, hosts, scale, checked, known):
-        asked.update(hosts=hosts, scale=scale, checked=checked, known=known)
-        return LatencyTable(
-            backbone=backbone,
-            setting=setting,
-            shape=describe(backbone),
-            parts={"stem": 1.5},
-            factor=0.75,
-            repeats=93,
-            checks=(
-                LatencyCheck(
-                    placement="V1", predicted_ms=10.0, measured_ms=(10.0, asked["measured_ms"])
-                ),
-            ),
-        )
-
-    monkeypatch.setattr(latency, "measure_table", measure_table)
-    return asked
-
-
-@pytest.mark.parametrize(("measured_ms", "source"), [(9.6, "table"), (9.4, "network")])
-def test_a_table_is_used_where_its_checks_hold(lab, table, measured_ms, source):
-    table["measured_ms"] = measured_ms
+def test_a_new_study_measures_its_reference(lab, measured):
     new = lab.record("new", "random", 3, 1, 5)
-    record = with_latencies(new, COUNTED, SETTING, known={"head": 2.0}, reference_factor=1.1)
-    assert record.latency["source"] == source
-    assert record.latency["worst_error"] == pytest.approx((10 - measured_ms) / measured_ms)
-    # The reference is measured, also where the table would be used.
+    record = with_latencies(new, COUNTED, SETTING, reference_factor=1.1)
+    assert record.latency == document()
     expected = 1.1 * made_up_ms(COUNTED.dearest)
     assert record.reference_point["latency_ms"] == pytest.approx(expected)
+    assert record.reference_point["macs"] == new.reference_point["macs"]
     assert record.fingerprint == new.fingerprint
-    assert str(table["scale"]) == "V4"
-    assert len(set(table["checked"])) == latency.NUM_CHECKED
-    assert table["known"] == {"head": 2.0}
-    shape = describe(BACKBONE)
-    covered = {name for host in table["hosts"] for name in part_names(shape, host)}
-    assert covered == set(document()["parts"])
-
-
-def test_parts_of_an_earlier_study_are_known(lab, measured):
-    lab.run("one", num_trials=1, latency=document(parts={"stem": 1.25}))
-    lab.run("two", num_trials=1)
-    with Store.open(lab.url) as store:
-        assert known_parts(store, BACKBONE, SETTING) == {"stem": 1.25}
-        assert known_parts(store, BACKBONE, replace(SETTING, batch_size=7)) == {}
-        assert known_parts(store, replace(BACKBONE, num_classes=7), SETTING) == {}
+    assert measured == {str(COUNTED.dearest): 1}

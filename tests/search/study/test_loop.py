@@ -195,7 +195,7 @@ def test_a_trial_that_fails_is_stored_with_its_traceback_and_the_search_goes_on(
     for row in failed:
         (attempt,) = attempts[TrialRole.SEARCH, row.number]
         assert attempt.outcome is AttemptOutcome.FAILED
-        assert ("metrics are finite" if nan else "MemoryError") in attempt.traceback
+        assert ("`loss` finite" if nan else "MemoryError") in attempt.traceback
         assert row.top1 is None
 
 

@@ -9,17 +9,22 @@ from supernet_lab import SPACE, SupernetLab
 from sharedattn.data import open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import Placement
-from sharedattn.results.front.summary import front_document
+from sharedattn.results.database.store import Store
+from sharedattn.results.front.summary import StudySummary, front_document
 from sharedattn.results.records.records import TrialRole, TrialState, fine_tuning_key
 from sharedattn.search.errors import SharedWorkError
 from sharedattn.search.evaluators import measure
 from sharedattn.search.evaluators.supernet import SupernetTask
 from sharedattn.search.executors import Lost, Preempted
-from sharedattn.search.study.supernet_loop import MAX_EXHAUSTIVE, default_num_trials
+from sharedattn.search.study.supernet_loop import (
+    MAX_EXHAUSTIVE,
+    SUPERNET_NOTE,
+    check_goes_on,
+    default_num_trials,
+)
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet import trainer as supernet
-from sharedattn.supernet.trainer import Group
 from sharedattn.training.trainer import evaluate
 from sharedattn.weights.extract import extract
 
@@ -43,7 +48,7 @@ def test_a_small_space_is_scored_whole_by_weights_that_were_trained_once(lab):
     training, scoring, _ = lab.executors
     assert len(training.evaluated) == 1
     evaluator = lab.evaluator
-    [network] = evaluator._trained_networks(lab.note()["sha256"]).values()
+    network = evaluator._trained_network(lab.note()["sha256"])
     data = open_data(evaluator.scratch.data)
     for text in list(found)[::11]:
         alone = evaluate(
@@ -182,12 +187,6 @@ def test_a_killed_training_goes_on_from_its_checkpoint(lab, monkeypatch):
     assert resumed.weights_sha256 == whole.weights_sha256
 
 
-def test_a_bound_that_no_path_fits_is_refused_before_anything_is_trained(lab):
-    with pytest.raises(InputError, match="memory"):
-        replace(lab.evaluator, tree_bytes=100).check_tree_memory()
-    replace(lab.evaluator, tree_bytes=10**7).check_tree_memory()
-
-
 def test_weights_of_another_space_are_refused(lab):
     lab.run()
     weights = lab.evaluator.scratch.weights
@@ -198,34 +197,21 @@ def test_weights_of_another_space_are_refused(lab):
     state = weights.load(key, lab.note()["sha256"])
     sha256 = weights.save(other.supernet_identity.key, state)
     with pytest.raises(InputError, match="of its own space and backbone"):
-        other._trained_networks(sha256)
+        other._trained_network(sha256)
 
 
-def test_groups_that_share_no_weights_are_trained_one_after_the_other_and_scored_each_by_its_own(
-    lab, monkeypatch
-):
-    monkeypatch.setattr(lab, "split_by", "dia")
-    summary = lab.run("split", confirm_seeds=1)
-    evaluator = lab.evaluator
-    networks = evaluator._trained_networks(lab.note("split")["sha256"])
-    assert list(networks) == [Group.PLAIN, Group.GATED]
-    data = open_data(evaluator.scratch.data)
-    found = scores(summary)
-    assert len(found) == lab.space.in_budget
-    for text in list(found)[::7]:
-        placement = Placement.parse(text)
-        network = networks[Group.of(placement, evaluator.recipe)]
-        alone = evaluate(
-            network, data, "validation", placement=placement, batch_size=32, num_images=97
-        )
-        assert found[text] == alone.top1
-    assert not any("dia_cells" in name for name in networks[Group.PLAIN].state_dict())
-    # Its checkpoints have gone, one of each group.
-    names = evaluator.scratch.checkpoints.blobs.names()
-    assert not [name for name in names if "supernet-" in name]
-    with pytest.raises(DriverKilledError):
-        lab.run("killed", die_after=(2, None, None))
-    assert scores(lab.run("killed")) == found
+def test_a_study_of_several_networks_does_not_go_on(lab):
+    summary = lab.run("split")
+    recipe = {**lab.evaluator.recipe.to_json(), "split_by": "dia"}
+    with Store.open(f"sqlite:///{lab.folder / 'lab.db'}") as store:
+        study = store.study("split")
+        check_goes_on(store, study)
+        with store.drive(study) as driver:
+            note = {**store.searcher_attributes(study)[SUPERNET_NOTE], "recipe": recipe}
+            driver.save_searcher_attributes({SUPERNET_NOTE: note})
+        with pytest.raises(InputError, match="'split' is shown.*does not go on.*split_by: dia"):
+            check_goes_on(store, study)
+        assert scores(StudySummary.read(store, study)) == scores(summary)
 
 
 def test_a_study_may_be_asked_for_the_whole_space_after_a_part_and_keeps_what_it_has(lab):

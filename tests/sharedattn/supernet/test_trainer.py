@@ -1,7 +1,6 @@
 """The supernet's training: what each update runs, what it leaves alone, and that it goes on."""
 
 import itertools
-import random
 from dataclasses import replace
 
 import pytest
@@ -16,8 +15,6 @@ from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.recipe import RECIPES
 from sharedattn.supernet.trainer import (
     SUPERNET_RECIPES,
-    Group,
-    GroupSampler,
     SupernetRecipe,
     SupernetTrainer,
     check_supernet_weights,
@@ -224,7 +221,6 @@ def test_recipes_are_read_and_written_and_their_keys_tell_them_apart(tmp_path):
         ({"micro_batches": 2}, "micro_batches divides batch_size"),
         ({"alone_epochs": 4}, "alone_epochs <= epochs"),
         ({"scored_images": 0}, "scored_images >= 1"),
-        ({"split_by": "depth"}, "split_by` of a supernet's recipe is none or dia"),
         ({"separate_norms": 0}, "separate_norms` of a supernet's recipe is true or false"),
         ({"neutral_gates": 0}, "neutral_gates` of a supernet's recipe is true or false"),
         ({"training": replace(RECIPE, rungs=(1,))}, "not stopped at rungs"),
@@ -248,6 +244,19 @@ def test_documents_that_are_no_recipe_are_refused(tmp_path):
         SupernetRecipe.load(str(path))
 
 
+def test_groups_were_removed_and_keys_still_say_that_there_are_none(tmp_path):
+    document = SUPERNET.to_json()
+    assert document["split_by"] == "none"
+    assert SupernetRecipe.from_json(document) == SUPERNET
+    with pytest.raises(InputError, match="`split_by: dia`.*was removed: one network for all"):
+        SupernetRecipe.from_json({**document, "split_by": "dia"})
+    path = tmp_path / "split.yaml"
+    for value in ("none", "dia"):
+        path.write_text(f"training: digit-pairs\nsplit_by: {value}\n")
+        with pytest.raises(InputError, match="has `split_by`, which was removed: one network"):
+            SupernetRecipe.load(str(path))
+
+
 def test_weights_of_another_space_are_refused_by_name():
     network = supernet_network(SPEC.backbone, ENVELOPE, SUPERNET, seed=0)
     check_supernet_weights(network, network.state_dict())
@@ -269,37 +278,6 @@ def test_envelopes_are_joined_position_by_position():
     assert one.union(one) == one
     with pytest.raises(InputError, match="equally many stages"):
         one.union(Envelope.of(Placement.parse("V1 | V1")))
-
-
-def test_groups_part_the_placements_and_have_networks_of_their_own():
-    split = replace(SUPERNET, split_by="dia")
-    gated = [placement for placement in OTHERS if "dia" in str(placement)]
-    assert [Group.of(p, split) for p in OTHERS] == [
-        Group.GATED if p in gated else Group.PLAIN for p in OTHERS
-    ]
-    assert {Group.of(p, SUPERNET) for p in OTHERS} == {Group.ALL}
-    plain = Group.PLAIN.envelope(ENVELOPE)
-    plain.check(Placement.parse("V1L1"))
-    with pytest.raises(InputError, match="outside the network's envelope"):
-        plain.check(Placement.parse("V1L1/dia1"))
-    assert Group.GATED.envelope(ENVELOPE) == Group.ALL.envelope(ENVELOPE) == ENVELOPE
-    assert Group.GATED.largest(ENVELOPE) == Placement.parse("V2/dia1")
-    assert Group.PLAIN.largest(ENVELOPE) == Group.ALL.largest(ENVELOPE) == LARGEST
-    rng = random.Random(0)
-    sampler = GroupSampler(Listed(), Group.GATED, split)
-    assert {sampler.sample(rng) for _ in range(20)} == set(gated)
-    with pytest.raises(RuntimeError, match="none of the gated group"):
-        GroupSampler(Listed(OTHERS[:1]), Group.GATED, split).sample(rng)
-
-
-def test_cells_of_the_gated_group_learn_alone_too():
-    recipe = replace(SUPERNET, alone_epochs=2)
-    training = trainer(recipe, largest=Group.GATED.largest(ENVELOPE))
-    before = {n: p.detach().clone() for n, p in training.network.named_parameters()}
-    training.run_epoch()
-    moved = {n for n, p in training.network.named_parameters() if not torch.equal(p, before[n])}
-    assert any(name.startswith("dia_cells.") for name in moved)
-    assert not any(".norm2." in name or ".mlp." in name for name in moved)
 
 
 SEPARATE = replace(SUPERNET, separate_norms=True)

@@ -1,4 +1,4 @@
-"""Walked as a tree, placements give what each gives alone, within a bound on the memory."""
+"""Walked as a tree, placements give what each gives alone, and keep one path at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.networks.legality import check_placement
 from sharedattn.networks.network import Network
-from sharedattn.networks.state import StartedLayer
+from sharedattn.networks.state import StartedLayer, State
 from sharedattn.placement import BackboneSpec, Envelope, GateCell, LayerChoice, Placement
 from sharedattn.supernet import tree_evaluation
 from sharedattn.supernet.tree_evaluation import Carried, TreeEvaluation, compute
@@ -58,6 +58,10 @@ def alone(network: Network, placements: list[Placement]) -> dict[Placement, Metr
     return {p: evaluate(network, DATA, "validation", placement=p, **SIZES) for p in placements}
 
 
+def held_by(state: State) -> list[Tensor | None]:
+    return list(state.tensors())
+
+
 class LiveBytes:
     """Bytes of all that steps have given and that is still alive, each storage once.
 
@@ -73,9 +77,9 @@ class LiveBytes:
     def _compute(self, *arguments: Any) -> Carried:
         given = compute(*arguments)
         if isinstance(given, StartedLayer):
-            own = [given.tokens, given.branch, given.passed_by, *given.state.tensors()]
+            own = [given.tokens, given.branch, given.passed_by, *held_by(given.state)]
         else:
-            own = [given[0], *given[1].tensors()]
+            own = [given[0], *held_by(given[1])]
         self._tensors += [weakref.ref(tensor) for tensor in own if tensor is not None]
         alive = [tensor for ref in self._tensors if (tensor := ref()) is not None]
         self._tensors = [weakref.ref(tensor) for tensor in alive]
@@ -85,29 +89,16 @@ class LiveBytes:
 
 
 @pytest.mark.parametrize(("family", "options"), CASES)
-@pytest.mark.parametrize("is_bounded", [False, True])
-def test_the_tree_gives_what_each_placement_gives_alone(
-    family: str, options: str, is_bounded: bool
-) -> None:
+def test_the_tree_gives_what_each_placement_gives_alone(family: str, options: str) -> None:
     backbone = tiny_backbone(family, options)
     placements = with_variants(backbone, 3)
     network = shared(backbone, placements)
-    whole = TreeEvaluation(network, placements, DATA, "validation", **SIZES)
-    assert whole.tree.parts < whole.tree.prefixes < whole.tree.evaluations
-    bounded = TreeEvaluation(
-        network, placements, DATA, "validation", memory_bytes=whole.least_bytes, **SIZES
-    )
-    evaluation = bounded if is_bounded else whole
+    evaluation = TreeEvaluation(network, placements, DATA, "validation", **SIZES)
+    assert evaluation.tree.parts < evaluation.tree.prefixes < evaluation.tree.evaluations
     found = evaluation.run()
     assert found == alone(network, placements)
     assert list(found) == placements
     assert len({metrics.loss for metrics in found.values()}) > len(placements) / 2
-    if is_bounded:
-        assert evaluation.peak_bytes <= evaluation.least_bytes
-        assert evaluation.num_again > 0
-    else:
-        assert evaluation.peak_bytes > evaluation.least_bytes
-        assert evaluation.num_again == 0
 
 
 def with_and_without_cb(depth: int) -> list[Placement]:
@@ -123,84 +114,15 @@ DEEP = BackboneSpec.parse(
 )
 
 
-def test_memory_is_of_tokens_and_branches_by_closed_form() -> None:
+def test_what_is_kept_is_tokens_and_branches_of_one_path(monkeypatch: pytest.MonkeyPatch) -> None:
     placements = with_and_without_cb(6)
     network = shared(DEEP, placements)
     evaluation = TreeEvaluation(network, placements, DATA, "validation", **SIZES)
-    # 7 images of 16 tokens of 14 channels: between halves of a layer tokens and branch.
-    tokens = 7 * 16 * 14 * 4
-    assert evaluation.least_bytes == 3 * tokens
-    evaluation.run()
-    # Each layer's halves are kept for its other choice, but the last takes its tokens along.
-    assert evaluation.peak_bytes == (6 * 2 + 1) * tokens
-
-
-@pytest.mark.parametrize("factor", [1, 1.5, 2, 3, 4])
-def test_what_is_alive_stays_within_the_bound(
-    factor: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    placements = with_and_without_cb(6)
-    network = shared(DEEP, placements)
-    whole = TreeEvaluation(network, placements, DATA, "validation", **SIZES)
-    bound = int(factor * whole.least_bytes)
-    evaluation = TreeEvaluation(
-        network, placements, DATA, "validation", memory_bytes=bound, **SIZES
-    )
     live = LiveBytes(monkeypatch)
-    found = evaluation.run()
-    assert 0.6 * bound <= live.peak == evaluation.peak_bytes <= bound
-    assert found == whole.run()
-    # Two steps a layer and one image batch each, of two batches; none is a step too many.
-    one_at_a_time = 2 * 64 * (2 * 6 + 1)
-    by_tree = 2 * (1 + whole.tree.parts + whole.tree.prefixes)
-    assert evaluation.num_again <= one_at_a_time - by_tree
-    assert whole.peak_bytes > 4 * whole.least_bytes
-
-
-def test_less_memory_costs_more_steps() -> None:
-    placements = with_and_without_cb(6)
-    network = shared(DEEP, placements)
-    again = []
-    for tokens in (13, 9, 7, 5, 3):
-        evaluation = TreeEvaluation(
-            network,
-            placements,
-            DATA,
-            "validation",
-            memory_bytes=tokens * 7 * 16 * 14 * 4,
-            **SIZES,
-        )
-        evaluation.run()
-        again.append(evaluation.num_again)
-    assert again[0] == 0
-    assert again == sorted(again) and len(set(again)) == 5
-
-
-@pytest.mark.parametrize(("family", "options"), CASES)
-def test_sizes_are_known_before_in_every_family(
-    family: str, options: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = tiny_backbone(family, options)
-    placements = random_placements(backbone, 13, 5)
-    network = shared(backbone, placements)
-    for placement in placements:
-        with monkeypatch.context() as patch:
-            evaluation = TreeEvaluation(network, [placement], DATA, "validation", **SIZES)
-            live = LiveBytes(patch)
-            evaluation.run()
-        # Alone, nothing is kept but what a step takes and gives.
-        assert evaluation.peak_bytes == evaluation.least_bytes, str(placement)
-        assert live.peak == evaluation.peak_bytes, str(placement)
-
-
-def test_a_bound_too_small_says_the_least() -> None:
-    placements = with_and_without_cb(3)
-    network = shared(DEEP, placements)
-    least = 3 * 7 * 16 * 14 * 4
-    with pytest.raises(
-        InputError, match=f"memory_bytes=18,815 where.*give at least {least:,}, or"
-    ):
-        TreeEvaluation(network, placements, DATA, "validation", memory_bytes=least - 1, **SIZES)
+    evaluation.run()
+    # 7 images of 16 tokens of 14 channels. Each layer's halves, tokens and branch, are kept for
+    # its other choice, but the last takes its tokens along.
+    assert live.peak == (6 * 2 + 1) * 7 * 16 * 14 * 4
 
 
 def test_a_placement_that_the_network_cannot_run() -> None:

@@ -139,7 +139,7 @@ def test_a_database_of_each_version_comes_up_to_date_and_keeps_its_rows(
         study = store.study("digits")
         (row,) = store.trials(study)
         assert (row.state, row.top1, row.placement) == (TrialState.COMPLETE, 0.875, "V2L1")
-        assert (row.params, row.macs, row.seed, row.loss) == (101, 1009, 5, 0.25)
+        assert (row.costs["params"], row.costs["macs"], row.seed, row.loss) == (101, 1009, 5, 0.25)
         assert row.evaluation_key is not None
         assert store.find_evaluation(row.evaluation_key) is not None
         with store.drive(study) as driver:
@@ -171,7 +171,7 @@ def test_latencies_of_version_0005_are_read_and_added_to(
             "max_ms": 4.5,
         }
         (row,) = store.trials(study)
-        assert (row.top1, row.latency_ms) == (0.875, 2.5)
+        assert (row.top1, row.costs["latency_ms"]) == (0.875, 2.5)
         ((key, latency),) = store.latencies(study).items()
         assert key == row.spec_key == make_spec("V2L1").key
         assert (latency.latency_ms, latency.latency_source.value) == (2.5, "network")

@@ -240,10 +240,10 @@ def test_a_worker_is_kept_through_ends_of_every_kind(crew):
     assert {*crew.processes(1), *crew.processes(2), *crew.processes(4)} == {int(worker.split()[1])}
 
     # TensorBoard finds a folder a trial beside Tune's own files.
-    (path,) = crew.folder.glob("tune/search-3/events.out.tfevents.*")
-    assert (1, "top1", 0.25) in scalars(path)
-    assert (1, "top1", went_on.measurement.top1) in scalars(path)
-    assert read_events(path)[1].summary.value[0].tag == "network/text_summary"
+    folder = crew.folder / "tune/search-3"
+    assert (1, "top1", 0.25) in scalars(folder)
+    assert (1, "top1", went_on.measurement.top1) in scalars(folder)
+    assert read_events(folder)[1].summary.value[0].tag == "network/text_summary"
 
 
 @clustered
@@ -365,7 +365,7 @@ def test_one_slot_gives_the_study_of_any_other_executor(cluster, tmp_path, space
         "searcher": "tpe",
         "num_trials": 20,
         "confirm_seeds": 2,
-        "stopping": MoAsha(macs_range=space.macs_range, rungs=evaluator.rungs),
+        "stopping": MoAsha(rungs=evaluator.rungs),
     }
     summary = here.run(executor=Inline(evaluator), **options)
     on_ray = there.run(executor=executor_of(evaluator, tmp_path, num_slots=1), **options)

@@ -5,7 +5,7 @@ from fakes import Staged
 
 pytest.importorskip("tensorboardX")
 
-from event_files import crc32c, read_events, scalars
+from event_files import read_events, scalars
 
 from sharedattn.placement import NetworkSpec
 from sharedattn.search.evaluators import Report, measure
@@ -18,23 +18,28 @@ SPEC = NetworkSpec.parse(
 )
 
 
-def test_the_checksum_is_the_standards():
-    assert crc32c(b"123456789") == 0xE3069283
-
-
 def test_reports_and_the_end_of_a_trial_are_points_of_its_curve(tmp_path):
     task = EVALUATOR.task(SPEC, 0, checkpoint="a-study/search-12")
     log = TensorBoardLog(tmp_path)
     log.write(task, Reported(Report(epoch=1, top1=0.25, loss=1.5)))
-    (path,) = tmp_path.glob("search-12/events.out.tfevents.*")
+    folder = tmp_path / "search-12"
     # Seen while the trial runs.
-    assert scalars(path) == [(1, "top1", 0.25), (1, "loss", 1.5)]
+    assert scalars(folder) == [(1, "top1", 0.25), (1, "loss", 1.5)]
     measured = measure(EVALUATOR, task)
     log.write(task, Finished(measured, threads=1))
-    assert scalars(path)[2:] == [(3, "top1", measured.top1), (3, "loss", measured.loss)]
-    version, network = read_events(path)[:2]
+    assert scalars(folder)[2:] == [(3, "top1", measured.top1), (3, "loss", measured.loss)]
+    version, network, *later = read_events(folder)
     assert version.file_version == "brain.Event:2"
     assert network.summary.value[0].tensor.string_val == [str(SPEC).encode()]
+    assert [event.file_version for event in later if event.file_version] == ["brain.Event:2"]
+    assert len(later) == 2 + 1 + 2
+
+
+def test_what_the_disk_refuses_is_raised(tmp_path):
+    (tmp_path / "search-12").write_bytes(b"a file where the folder should be")
+    task = EVALUATOR.task(SPEC, 0, checkpoint="a-study/search-12")
+    with pytest.raises(OSError):
+        TensorBoardLog(tmp_path).write(task, Reported(Report(epoch=1, top1=0.25, loss=1.5)))
 
 
 def test_trials_have_folders_of_their_own_and_ones_without_values_none(tmp_path):
@@ -45,5 +50,4 @@ def test_trials_have_folders_of_their_own_and_ones_without_values_none(tmp_path)
     log.write(tasks[2], Lost("died"))
     assert {path.name for path in tmp_path.iterdir()} == {trial_name(task) for task in tasks[:2]}
     for task, top1 in zip(tasks[:2], (0.1, 0.2), strict=True):
-        (path,) = (tmp_path / trial_name(task)).iterdir()
-        assert (1, "top1", top1) in scalars(path)
+        assert (1, "top1", top1) in scalars(tmp_path / trial_name(task))

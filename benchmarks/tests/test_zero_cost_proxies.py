@@ -7,17 +7,17 @@ import math
 
 import pytest
 import torch
-from contract import random_placements
+import zero_cost_proxies as proxies
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zero_cost_proxies import PROXIES, proxy_values
 
-from sharedattn import proxies
 from sharedattn.backbones import build
 from sharedattn.data import DataConfig, open_data
 from sharedattn.networks.measures import row_entropy
 from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec, Placement
-from sharedattn.proxies import PROXIES, proxy_values
+from sharedattn.testing.placements import random_placements
 from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 
 DATA = open_data(DataConfig(name="digit-pairs"))

@@ -20,6 +20,8 @@ accuracies and front equal to those of a search that nothing struck.
 This page is printed by `{command}`;
 commit {commit}, Python {python}, torch {torch}, {machine}.
 
+The campaign and its judge have a suite of their own: `python -m pytest benchmarks/faults/tests`.
+
 The cluster is of two Ray nodes on one machine, one CPU each; PostgreSQL is reached through a line
 that can be cut. Proposals are random ones, two trials at a time, `--deterministic`. The evaluator
 sleeps where others train; its checkpoints and weights are real. Of each kind of fault every fifth
@@ -54,7 +56,7 @@ def page(findings: Findings) -> str:
         num_runs=len(records),
         num_good=sum(not record.violations for record in records),
         trials=findings.asked["trials"],
-        command=f"python benchmarks/fault_campaign.py --runs {len(records)} --seed {seed}",
+        command=f"python benchmarks/faults/fault_campaign.py --runs {len(records)} --seed {seed}",
         commit=made["commit"],
         machine=f"{machine['cores']} cores of {machine['processor']}",
         python=versions["python"],

@@ -1,6 +1,7 @@
 """Kill a search at random moments, run it again, and compare with one that was never stopped.
 
-    python benchmarks/kill_resume.py [--kills 5] [--trials 12] [--searcher nsga2 ...] [--json]
+    python benchmarks/faults/kill_resume.py [--kills 5] [--trials 12] [--searcher nsga2 ...]
+        [--json]
 
 Each searcher runs `sharedattn search` as a process of its own, one slot, one epoch a trial; the
 process group gets SIGKILL at a random moment, as often as asked, and is started again each time.

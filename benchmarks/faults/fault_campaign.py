@@ -1,7 +1,7 @@
 """Strike searches on a cluster with faults at random moments; nothing may be lost or done twice.
 
-    python benchmarks/fault_campaign.py [--runs 50] [--kinds driver worker ...] [--trials 14]
-        [--seed 0] [--results FILE] [--json]
+    python benchmarks/faults/fault_campaign.py [--runs 50] [--kinds driver worker ...]
+        [--trials 14] [--seed 0] [--results FILE] [--json]
 
 It starts a PostgreSQL server and a Ray cluster of two nodes on loopback, searches once
 undisturbed, and then once for each fault: two slots, the random searcher, `--deterministic`, an
@@ -36,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 warnings.filterwarnings("ignore", message=".*torch.jit.*")
+# The PostgreSQL server and its line are shared with the benchmarks beside this folder.
+sys.path.append(str(Path(__file__).parents[1]))
 
 from cutting_proxy import CuttingProxy  # noqa: E402 (the warning is timm's, at import)
 from epoch_evaluator import EpochEvaluator, FillableBlobs, Journal  # noqa: E402

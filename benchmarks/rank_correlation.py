@@ -1,0 +1,130 @@
+"""How well one figure ranks placements as another does: Kendall's tau-b, with its interval.
+
+Intervals are percentiles over bootstrap resamples of the placements, all by scipy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats  # type: ignore[import-untyped]
+
+from sharedattn.errors import InputError
+
+NUM_RESAMPLES = 1000
+LEVEL = 0.95
+
+Floats = Sequence[float] | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its interval.
+
+    Attributes:
+        value: on all placements.
+        low: lower end of the interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of every field."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def kendall_tau(one: Floats, other: Floats) -> float:
+    """Tau-b of two figures; 0 where one of them is constant and so ranks nothing.
+
+    Args:
+        one: a value a placement.
+        other: another figure of the same placements.
+
+    Raises:
+        InputError: fewer than two placements, different numbers of them, or values that are not
+            finite.
+    """
+    if len(one) != len(other) or len(one) < 2:
+        raise InputError(
+            f"Kendall's tau compares two figures of the same two or more placements, but got "
+            f"{len(one)} and {len(other)} values"
+        )
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise InputError("Kendall's tau is of finite values; leave out what has none")
+    tau = float(stats.kendalltau(one, other).statistic)
+    return 0.0 if np.isnan(tau) else tau
+
+
+def estimate_tau(
+    one: Floats, other: Floats, rng: np.random.Generator, *, num_resamples: int = NUM_RESAMPLES
+) -> Estimate:
+    """Tau-b with its interval; arguments and errors as `kendall_tau`.
+
+    Args:
+        one: a value a placement.
+        other: another figure of the same placements.
+        rng: draws the resamples.
+        num_resamples: how many.
+    """
+    return _estimate(kendall_tau, (one, other), rng, num_resamples)
+
+
+def estimate_tau_difference(
+    one: Floats,
+    other: Floats,
+    truth: Floats,
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Estimate:
+    """By how much `one` ranks as `truth` does better than `other`, with the interval.
+
+    Both taus are taken of the same resamples, so that a draw of placements that suits both makes
+    no difference.
+
+    Args:
+        one: a value a placement.
+        other: another figure of the same placements.
+        truth: what both are to rank as.
+        rng: draws the resamples.
+        num_resamples: how many.
+
+    Raises:
+        InputError: as `kendall_tau`.
+    """
+
+    def difference(one: Floats, other: Floats, truth: Floats) -> float:
+        return kendall_tau(one, truth) - kendall_tau(other, truth)
+
+    return _estimate(difference, (one, other, truth), rng, num_resamples)
+
+
+def _estimate(
+    statistic: Callable[..., float],
+    figures: tuple[Floats, ...],
+    rng: np.random.Generator,
+    num_resamples: int,
+) -> Estimate:
+    value = statistic(*figures)
+    found = stats.bootstrap(
+        figures,
+        statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=num_resamples,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=rng,
+    )
+    low, high = found.confidence_interval
+    return Estimate(value, float(low), float(high))

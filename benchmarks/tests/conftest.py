@@ -1,0 +1,7 @@
+"""Tests of the benchmarks' own modules; they share the tiny networks of the main suite."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("sharedattn", "search")]
