@@ -397,7 +397,7 @@ def doctor(arguments: argparse.Namespace, console: Console) -> Document:
     from sharedattn.search.cluster.doctor import diagnose
 
     config = _config(arguments, executor="local" if arguments.address is None else "ray")
-    document = verify_document(list(diagnose(config)))
+    document = verify_document(list(diagnose(config, contracts=arguments.plugins)))
     console.print(checks_table(document["checks"]))
     console.print("ready" if document["ok"] else "not ready", style="bold")
     return document

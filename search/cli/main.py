@@ -217,6 +217,9 @@ def _parser() -> _Parser:
     doctor.add_argument("--weights-dir", metavar="DIR|URL", help="of weights and checkpoints")
     _add_resources(doctor)
     _add_device(doctor)
+    doctor.add_argument(
+        "--plugins", action="store_true", help="hold what plug-ins add to its contract"
+    )
     return parser
 
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.interface import Branch, Gate
 from sharedattn.mechanisms.registry import registry
 from sharedattn.plugins import installed
 from sharedattn.results.artifacts.blobs import BlobStore
@@ -36,15 +38,19 @@ _GIB = 2**30
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def diagnose(config: SearchConfig) -> Iterator[Check]:
+def diagnose(config: SearchConfig, *, contracts: bool = False) -> Iterator[Check]:
     """What a search would find, one thing after the other.
 
     Args:
         config: of the search; with the executor `ray` every node of its cluster is asked as well.
+        contracts: whether the mechanisms of plug-ins are held to their contract, which takes some
+            seconds for each.
     """
     data = DataConfig(name=config.data, root=config.data_root)
     yield from _library_checks()
     yield from _plugin_checks()
+    if contracts:
+        yield from _contract_checks()
     yield _check("processor", _ANY, _processor)
     yield _check("memory", _ANY, _memory)
     for index in range(torch.cuda.device_count()):
@@ -94,6 +100,28 @@ def _plugin_checks() -> Iterator[Check]:
 def _mechanisms() -> str:
     known = registry()
     return ", ".join((*known.branches, *known.gates))
+
+
+def _contract_checks() -> Iterator[Check]:
+    """Whether each mechanism of a plug-in keeps the contract of mechanisms."""
+    # Imported here: contracts are for who asks for them, and stand above the search.
+    check_mechanism = import_module("sharedattn.testing").check_mechanism
+    try:
+        known = registry()
+    except InputError:
+        return  # told among the plug-ins
+    for name in known.plugins:
+        what, key = name.split(" ")
+        part = known.branches[key] if what == "branch" else known.gates[key]
+
+        def find(part: Branch | Gate = part) -> str:
+            try:
+                check_mechanism(part)
+            except AssertionError as error:
+                raise InputError(f"{part.title}: {error}") from error
+            return part.title
+
+        yield _check(f"contract of {name}", "kept", find)
 
 
 def _wanted() -> dict[str, SpecifierSet]:

@@ -8,6 +8,7 @@ from sharedattn.backbones.registry import (
     build_network,
     canonical,
     describe,
+    families,
     resolve,
     timm_weights,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "build_network",
     "canonical",
     "describe",
+    "families",
     "resolve",
     "timm_weights",
 ]

@@ -1,6 +1,7 @@
 """Backbones: which timm models are understood, their sizes, and networks built from them.
 
-A family is one file; a new one is that file and its place in `FAMILIES`.
+A family is one file; a new one is that file and its place in `FAMILIES`, or a plug-in's entry
+point.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ from sharedattn.placement import (
     NetworkSpec,
     Placement,
 )
+from sharedattn.plugins import load
 from sharedattn.shape import BackboneShape
 
+# Ours; those of plug-ins come after them, see `families`.
 FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
 
 
@@ -287,10 +290,35 @@ def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:
     return _constructor(backbone.name)(**arguments)
 
 
+@cache
+def families() -> tuple[Family, ...]:
+    """Every family: ours, and those of entry points of the group `sharedattn.backbones`.
+
+    Raises:
+        InputError: a plug-in that cannot be imported, names no family, or takes another's name.
+    """
+    found = list(FAMILIES)
+    for plugin, loaded in load("sharedattn.backbones"):
+        if not isinstance(loaded, Family):
+            raise InputError(
+                f"the plug-in {plugin} registers {loaded!r} as a backbone; its entry point names "
+                f"a `sharedattn.backbones.family.Family`"
+            )
+        taken = {name for family in found for name in (family.base_name, *family.names)}
+        for name in (loaded.base_name, *loaded.names):
+            if name in taken:
+                raise InputError(
+                    f"the plug-in {plugin} takes the name {name}, which another backbone has; "
+                    f"give it another, or uninstall {plugin.name}"
+                )
+        found.append(loaded)
+    return tuple(found)
+
+
 def _own_names() -> dict[str, Callable[..., Any]]:
     """The names that are not timm's, each with what builds its model."""
     names: dict[str, Callable[..., Any]] = {}
-    for family in FAMILIES:
+    for family in families():
         names |= {family.base_name: family.model_class, **family.names}
     return names
 
@@ -340,14 +368,14 @@ def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
     with without_storage():
         # Some of timm's names have no classifier of their own; every network here has one.
         model = constructor(num_classes=1)
-    for family in FAMILIES:
+    for family in families():
         if type(model) is family.model_class:
             _, values = _read_as(name, family, model, None)
             return family, values
     raise InputError(
         f"`a backbone is of a family that is understood` must hold, but {name!r} is a "
         f"{type(model).__name__}; understood are "
-        + ", ".join(f"{f.model_class.__name__} ({f.base_name})" for f in FAMILIES)
+        + ", ".join(f"{f.model_class.__name__} ({f.base_name})" for f in families())
     )
 
 

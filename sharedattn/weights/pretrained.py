@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharedattn.backbones import FAMILIES, build_network, canonical, describe, timm_weights
+from sharedattn.backbones import build_network, canonical, describe, families, timm_weights
 from sharedattn.backbones.meta import without_storage
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
@@ -330,7 +330,7 @@ def _other_family_of(found: Shapes, wanted: Shapes) -> str | None:
     if names <= own:
         return None
     alike: dict[str | None, float] = {None: len(names & own) / len(names | own)}
-    for family in FAMILIES:
+    for family in families():
         theirs = {_unnumbered(name) for name in _shapes_of(BackboneSpec(name=family.base_name))}
         alike[family.base_name] = len(names & theirs) / len(names | theirs)
     # Of equal ones the first, which is that of the wanted names.

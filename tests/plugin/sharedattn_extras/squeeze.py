@@ -27,7 +27,7 @@ class SharedSqueeze(Gate):
     name = "squeeze"
     code = "xse"
     cell_code = "x"
-    title = "shared squeeze-and-excitation"
+    title = "squeeze-and-excitation"
     rank = 50
     colors = Colors(fill="#f0e442", ink="#2b2800", dark_fill="#f0e442", dark_ink="#2b2800")
 

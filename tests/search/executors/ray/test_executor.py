@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from building import Building
 from fakes import (
     Fake,
     Inline,
@@ -387,6 +388,24 @@ def test_two_slots_give_equal_studies_where_the_order_of_ends_must_not_matter(
     slow = executor_of(Slow(noise=0.3), tmp_path, num_slots=2)
     there.run(executor=slow, **options)
     assert there.history() == here.history()
+
+
+SKIPPING = {
+    **SPACE,
+    "name": "skipping",
+    "stages": [{"depth": [2, 3], "counts": {"V": [1], "S": [1, 2]}, "xse": [0, 1]}],
+}
+
+
+@clustered
+def test_nodes_know_the_mechanisms_of_plug_ins(cluster, tmp_path):
+    here, there = labs(tmp_path, BudgetedSpace(Space.from_document(SKIPPING)), "here", "there")
+    options = {"searcher": "random", "num_trials": 4, "deterministic": True}
+    summary = here.run(executor=Inline(Building(), 2, random.Random(0)), **options)
+    there.run(executor=executor_of(Building(), tmp_path, num_slots=2), **options)
+    assert there.history() == here.history()
+    assert summary.count(TrialRole.SEARCH)["complete"] == 4
+    assert all("S" in member.placement for member in summary.front.members)
 
 
 @clustered
