@@ -1,6 +1,6 @@
 """Spaces: what may be chosen, declared in YAML, exact over distinct placements.
 
-The format is described with examples in docs/spaces.md.
+The format is described with examples in docs/reference/spaces.md.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ again.
 Each search must end with the asked number of finished trials, none running, none begun again once
 it had finished, each that was seen finished before the fault unchanged, and trials and front equal
 to the undisturbed search's. Results are kept in FILE as they come: the same command goes on from
-there, and prints docs/fault_campaign.md once all runs are done.
+there, and prints docs/measurements/fault_campaign.md once all runs are done.
 """
 
 from __future__ import annotations

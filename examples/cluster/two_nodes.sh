@@ -3,7 +3,7 @@
 #
 #     examples/cluster/two_nodes.sh [arguments of sharedattn search]
 #
-# What it starts ends with it. To start a cluster by hand that stays, see docs/clusters.md.
+# What it starts ends with it. To start a cluster by hand that stays, see docs/guide/clusters.md.
 set -euo pipefail
 
 port=${PORT:-6399}

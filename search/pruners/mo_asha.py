@@ -10,7 +10,7 @@ go on altogether, the fewer trials the more so.
 Where it departs from Syne Tune's: trials of one rank are ordered by crowding distance (Deb et al.
 2002, NSGA-II) rather than by an epsilon-net. The most accurate and the cheapest have no trial
 before them, whatever they lack in the other objective: ends of a front are most of its
-hypervolume. docs/early_stopping.md has how the constants were chosen.
+hypervolume. docs/guide/early_stopping.md has how the constants were chosen.
 """
 
 from __future__ import annotations

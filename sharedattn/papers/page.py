@@ -14,8 +14,8 @@ from sharedattn.papers.figures import RULE, Row
 _HEAD = """\
 # What the papers printed, beside what we compute
 
-Made by `sharedattn papers --to docs/papers.md`, from closed forms alone; do not edit. The same
-rows as JSON: `sharedattn papers --json`.
+Made by `sharedattn papers --to docs/measurements/papers.md`, from closed forms alone; do not edit.
+The same rows as JSON: `sharedattn papers --json`.
 
 Here are the figures of four papers that can be held to their word without training on ImageNet:
 parameters, multiply-accumulates, and reductions in per cent. Accuracies and throughputs are not

@@ -405,7 +405,8 @@ def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> Non
 
 
 SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
-    # Chosen for how well it ranks placements as trainings from scratch do (docs/supernet.md).
+    # Chosen for how well it ranks placements as trainings from scratch do: see
+    # docs/guide/supernet.md.
     "digit-pairs": SupernetRecipe(
         training=replace(RECIPES["digit-pairs"], epochs=24, warmup_epochs=0.3),
         sampled_per_step=4,

@@ -21,7 +21,7 @@ from sharedattn.papers import Row, detectors, implicit_attention, rows
 from sharedattn.papers.counting import WHOLE, Convention, late_less
 from sharedattn.papers.page import page
 
-DOC = Path(__file__).parents[3] / "docs" / "papers.md"
+DOC = Path(__file__).parents[3] / "docs" / "measurements" / "papers.md"
 
 # Host, MACs before and after in G, reduction in %: the plug-in table, as it was printed.
 PLUG_IN = """\
@@ -321,5 +321,5 @@ def test_the_plain_network_of_resnet_20_by_hand() -> None:
 
 def test_the_page_in_the_docs_is_the_table(table: list[Row]) -> None:
     assert DOC.read_text(encoding="utf-8") == page(table), (
-        "run: sharedattn papers --to docs/papers.md"
+        "run: sharedattn papers --to docs/measurements/papers.md"
     )
