@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted((DOCS / "guide").glob("add_a*.md"))
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?:python|\{ \.python [^}]*\})\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INCLUDED = re.compile(r'^--8<-- "(.+)"\n', re.MULTILINE)
 MACHINE = re.compile(r"/(?:tmp|work|home|root)/\w")
 ELSEWHERE = re.compile(

@@ -14,7 +14,7 @@ from sharedattn.search.cli.main import _parser
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "cluster"
-PAGE = ROOT / "docs" / "clusters.md"
+PAGE = ROOT / "docs" / "guide" / "clusters.md"
 SCRIPTS = sorted(FOLDER.glob("*.sh"))
 
 # Of the custom resource definition of RayJob, ray.io/v1, in KubeRay at commit feeaf72.

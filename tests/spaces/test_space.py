@@ -37,7 +37,7 @@ Small = tuple[Space, set[Placement]]
 Choices = Callable[..., tuple[LayerChoice, ...]]
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-DOCS = (REPOSITORY / "docs" / "spaces.md").read_text(encoding="utf-8")
+DOCS = (REPOSITORY / "docs" / "reference" / "spaces.md").read_text(encoding="utf-8")
 PRESETS = {
     path.stem: path.read_text(encoding="utf-8")
     for path in (REPOSITORY / "spaces" / "presets").glob("*.yaml")
