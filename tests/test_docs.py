@@ -20,6 +20,8 @@ ELSEWHERE = re.compile(
     r"""(?:<script[^>]*\ssrc|<link[^>]*\shref|<img[^>]*\ssrc)=["']?(?:https?:)?//"""
 )
 
+built = pytest.mark.xdist_group("docs")  # by one process, so once
+
 
 def blocks(page: Path) -> list[tuple[int, str]]:
     """A page's Python blocks, with what they include, and the line that each begins at."""
@@ -41,6 +43,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@built
+@pytest.mark.slow
 def test_the_site_has_every_page(site: Path) -> None:
     for page in DOCS.rglob("*.md"):
         place = page.relative_to(DOCS).with_suffix("")
@@ -49,6 +53,8 @@ def test_the_site_has_every_page(site: Path) -> None:
     assert not (site / "site").exists()
 
 
+@built
+@pytest.mark.slow
 def test_the_reference_has_the_rooms_inside_the_package(site: Path) -> None:
     page = (site / "reference" / "api" / "index.html").read_text(encoding="utf-8")
     for name in (
@@ -60,6 +66,8 @@ def test_the_reference_has_the_rooms_inside_the_package(site: Path) -> None:
         assert f'id="{name}"' in page, f"{name} is not in the reference"
 
 
+@built
+@pytest.mark.slow
 def test_the_site_reads_nothing_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         assert not ELSEWHERE.search(page.read_text(encoding="utf-8")), page.name

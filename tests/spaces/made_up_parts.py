@@ -80,7 +80,7 @@ class Passer(_NeverRun):
 class Squeeze(Gate):
     """A gate that comes before ours."""
 
-    name = "squeeze"
+    name = "shrink"
     code = "sq"
     cell_code = "q"
     title = "made-up squeezing"
