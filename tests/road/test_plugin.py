@@ -47,9 +47,7 @@ SUPERNET_RECIPE = "training: {epochs: 1, batch_size: 32}\nscored_images: 50\n"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder to search in, with small embedded data in this process."""
-    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 128)
-    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 100)
+    """A folder to search in."""
     monkeypatch.chdir(tmp_path)
     for name, text in (
         ("space.yaml", SPACE),
@@ -58,6 +56,13 @@ def folder(tmp_path, monkeypatch):
     ):
         (tmp_path / name).write_text(text)
     return tmp_path
+
+
+@pytest.fixture
+def few_pairs(monkeypatch):
+    """Small embedded data, in this process alone."""
+    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 128)
+    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 100)
 
 
 def run(capsys, *arguments):
@@ -138,11 +143,11 @@ def test_placements_that_mean_nothing(text, message):
 @pytest.mark.slow
 def test_a_search_on_two_workers_is_shown_exported_and_verified(folder, capsys):
     found = run(
-        capsys, "search", "space.yaml", "--recipe", "recipe.yaml", "--trials", 8,
+        capsys, "search", "space.yaml", "--recipe", "recipe.yaml", "--trials", 4,
         "--confirm-seeds", 1, "--workers", 2, "--json",
     )  # fmt: skip
     placements = [member["placement"] for member in found["front"]]
-    assert found["trials"]["complete"] == 8 and placements
+    assert found["trials"]["complete"] == 4 and placements
     page = (folder / found["report"]).read_text()
     assert "#cc79a7" in page and "skipat" in page
     out = "sharedattn-out"
@@ -156,7 +161,7 @@ def test_a_search_on_two_workers_is_shown_exported_and_verified(folder, capsys):
 
 
 @pytest.mark.slow
-def test_a_network_with_the_kind_is_trained_exported_and_verified(folder, capsys):
+def test_a_network_with_the_kind_is_trained_exported_and_verified(folder, few_pairs, capsys):
     run(
         capsys, "train", f"{BACKBONE}: V1S1N1/xse1", "--recipe", "recipe.yaml", "--to", "net",
         "--json",
@@ -167,7 +172,7 @@ def test_a_network_with_the_kind_is_trained_exported_and_verified(folder, capsys
 
 
 @pytest.mark.slow
-def test_a_supernet_scores_placements_of_the_kind_as_a_tree(folder, capsys):
+def test_a_supernet_scores_placements_of_the_kind_as_a_tree(folder, few_pairs, capsys):
     found = run(
         capsys, "search", "space.yaml", "--evaluator", "supernet", "--supernet-recipe",
         "supernet.yaml", "--recipe", "recipe.yaml", "--trials", 12, "--workers", 1,
