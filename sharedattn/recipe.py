@@ -126,8 +126,8 @@ class Recipe:
         check_rungs(self.rungs, self.epochs)
         if self.warmup_epochs > self.epochs:
             raise InputError(
-                f"`warmup_epochs <= epochs` must hold in a recipe, but got "
-                f"{self.warmup_epochs:g} and {self.epochs}"
+                f"`warmup_epochs` of a recipe is {self.warmup_epochs:g}, more than "
+                f"`epochs`={self.epochs}; lower warmup_epochs"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -237,8 +237,8 @@ def check_rungs(rungs: tuple[int, ...], epochs: int) -> None:
         low < high for low, high in pairwise((0, *rungs, epochs))
     ):
         raise InputError(
-            f"`0 < rungs < epochs, ascending whole numbers` must hold, but got rungs "
-            f"{list(rungs)} and {epochs} epochs"
+            f"`rungs` is {list(rungs)}; write ascending whole numbers above 0 and below the "
+            f"{epochs} epochs of the training"
         )
 
 

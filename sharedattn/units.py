@@ -25,12 +25,11 @@ def parse_quantity(text: str) -> int:
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise InputError(
-            f"`a quantity is a number and k, M, G or T` must hold, but got {text!r}; "
-            f"write for example 1.3G"
+            f"{text!r} is no quantity; write a number, with k, M, G or T after it, such as 1.3G"
         )
     value = Decimal(match[1]) * _FACTORS["k" if match[2] == "K" else match[2]]
     if value != value.to_integral_value():
-        raise InputError(f"`a quantity is a whole count` must hold, but got {text!r} = {value}")
+        raise InputError(f"{text!r} is {value}, not a whole count; round it")
     return int(value)
 
 

@@ -119,16 +119,16 @@ def read_yaml(text: str, lines: dict[DocumentPath, int], *, number_keys: bool = 
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise DocumentError((), "`the document has content` must hold, but it is empty")
+            raise DocumentError((), "the document is empty; write one")
         keys = (str, int) if number_keys else (str,)
         return _plain(loader, root, (), root.start_mark.line + 1, lines, keys)
     except yaml.YAMLError as error:
         raise InputError(
-            f"`the document is YAML of plain values` must hold, but {' '.join(str(error).split())}"
+            f"the document is not YAML of plain values: {' '.join(str(error).split())}"
         ) from error
     except RecursionError as error:
         raise InputError(
-            f"`the document nests at most {_MAX_NESTING} levels` must hold, but it nests deeper"
+            f"the document nests deeper than {_MAX_NESTING} levels; flatten it"
         ) from error
 
 
@@ -144,18 +144,18 @@ def _plain(
     if len(lines) > _MAX_NODES or len(path) > _MAX_NESTING:
         raise DocumentError(
             path[:3],
-            f"`a document has at most {_MAX_NODES} values, nested at most {_MAX_NESTING} levels` "
-            f"must hold, but this one has more; look for an alias inside itself",
+            f"the document has more than {_MAX_NODES} values, or nests deeper than {_MAX_NESTING} "
+            f"levels; look for an alias inside itself",
         )
     if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTION_TAGS:
-        raise DocumentError(path, f"this is a plain value, but it has the tag {node.tag}")
+        raise DocumentError(path, f"this value has the tag {node.tag}; write a plain value")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str | int, Any] = {}
         for key_node, value_node in node.value:
             key_line = key_node.start_mark.line + 1
             key = _plain(loader, key_node, path, key_line, {}, keys)
             if type(key) not in keys:
-                raise DocumentError(path, f"`keys are text` must hold, but got {key!r}")
+                raise DocumentError(path, f"the key {key!r} is no text; write text")
             if key in mapping:
                 lines[(*path, key)] = key_line
                 raise DocumentError((*path, key), "this key stands here twice; leave one out")
@@ -175,4 +175,4 @@ def _plain(
     try:
         return loader.construct_object(node)
     except ValueError as error:
-        raise DocumentError(path, f"`this is a plain value` must hold, but {error}") from error
+        raise DocumentError(path, f"this is not a plain value: {error}") from error

@@ -121,7 +121,7 @@ class BlobStore:
             StorageError: the folder cannot be read; one that is absent has no names.
         """
         if not _PREFIX.fullmatch(prefix):
-            raise ValueError(f"`a prefix begins names of files` must hold, but got {prefix!r}")
+            raise ValueError(f"`prefix`={prefix!r} begins no file's name")
         folder = prefix[: prefix.rfind("/") + 1]
         with self._kept():
             found = self._files.names(folder)
@@ -152,8 +152,7 @@ class BlobStore:
             self._files.probe(temporary_name("probe"))
         except OSError as error:
             raise InputError(
-                f"`files can be written there` must hold, but {self.shown()}: "
-                f"{error.strerror or error}"
+                f"files cannot be written to {self.shown()}: {error.strerror or error}"
             ) from error
 
     @contextmanager
@@ -163,7 +162,7 @@ class BlobStore:
             yield
         except OSError as error:
             raise StorageError(
-                f"`files can be listed and deleted` must hold, but {self.shown()}: "
+                f"files cannot be listed or deleted in {self.shown()}: "
                 f"{error.strerror or error}; run the same command again, nothing is lost"
             ) from error
 
@@ -299,7 +298,7 @@ class _RemoteFiles:
             return use(files, f"{root.rstrip('/')}/{name}")
         except ImportError as error:
             raise InputError(
-                f"`the protocol's package is installed` must hold, but {store.shown()}: {error}"
+                f"the package for the protocol of {store.shown()} is not installed: {error}"
             ) from error
         except FileNotFoundError:
             shown = store.shown(name)
@@ -327,14 +326,14 @@ def _check_url(url: str) -> None:
     if folder is not None:
         if not url or (url.startswith("file://") and not folder.is_absolute()):
             raise InputError(
-                f"`files are in a folder or at a URL` must hold, but got {url!r}; "
+                f"{url!r} is neither a folder nor a URL; "
                 f"write for example /data/weights or file:///data/weights"
             )
         return
     protocol = url.partition("://")[0]
     if protocol not in available_protocols():
         raise InputError(
-            f"`fsspec knows the protocol of a URL of files` must hold, but got {protocol}://; "
+            f"fsspec does not know the protocol {protocol}://; "
             f"write for example s3://bucket/weights"
         )
     try:
@@ -362,8 +361,8 @@ def _check_url(url: str) -> None:
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"`a file's name is letters, digits, _ - . and /, no part begins with . or -` "
-            f"must hold, but got {name!r}"
+            f"`name`={name!r} is no file's name; write letters, digits, _ - . and /, and begin no "
+            f"part with . or -"
         )
     return name
 

@@ -121,6 +121,6 @@ def _check_plain(value: Any, where: str) -> None:
             _check_plain(item, f"{where}[{index}]")
     elif not isinstance(value, torch.Tensor) and type(value) not in _PLAIN:
         raise TypeError(
-            f"`a checkpoint holds tensors, numbers and strings` must hold, but {where} is a "
-            f"{type(value).__name__}"
+            f"a checkpoint holds tensors, numbers and strings only, but {where} is a "
+            f"{type(value).__name__}; convert it"
         )

@@ -29,15 +29,15 @@ def check_replaceable(folder: Path, what: str, is_one: Callable[[Path], bool]) -
         folder.is_dir() and (is_one(folder) or not any(folder.iterdir()))
     ):
         raise InputError(
-            f"`{what} replaces {what} or an empty folder` must hold, but {folder} holds "
-            f"something else; name another folder"
+            f"{folder} is neither {what} nor an empty folder, and is not replaced; name another "
+            f"folder"
         )
     place = _place_of(folder)
     above = next(parent for parent in place.parents if os.path.lexists(parent))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise InputError(
-            f"`the folder can be written` must hold, but nothing can be made in {above}; "
-            f"name another folder than {folder}"
+            f"the folder {folder} cannot be written: nothing can be made in {above}; name another "
+            f"folder"
         )
 
 
@@ -68,9 +68,7 @@ def folder_in_place_of(folder: Path) -> Iterator[Path]:
         yield temporary
         _replace(place, temporary)
     except OSError as error:
-        raise InputError(
-            f"`the folder can be written` must hold, but {folder}: {error.strerror}"
-        ) from error
+        raise InputError(f"the folder {folder} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -155,20 +155,15 @@ def _tensors(content: bytes, sha256: str, shown: str) -> dict[str, torch.Tensor]
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise InputError(
-            f"`the weights are the recorded ones` must hold, but {shown} has sha256 {found} and "
-            f"the record {sha256}; the file was changed"
+            f"the file {shown} was changed: its sha256 is {found}, but the record has {sha256}"
         )
     try:
         tensors = load(content)
     except SafetensorError as error:
-        raise InputError(
-            f"`weights are a safetensors file` must hold, but {shown}: {error}"
-        ) from error
+        raise InputError(f"the file {shown} is not a safetensors file: {error}") from error
     check_finite(tensors, shown)
     return tensors
 
 
 def _unreadable(shown: str, error: OSError) -> InputError:
-    return InputError(
-        f"`the weights are on the disk` must hold, but {shown}: {error.strerror or error}"
-    )
+    return InputError(f"the weights {shown} cannot be read: {error.strerror or error}")

@@ -222,8 +222,8 @@ def look_at(url: str) -> Schema:
         folder = next(folder for folder in file.absolute().parents if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise InputError(
-                f"`the database's folder can be made` must hold, but nothing can be made in "
-                f"{folder}"
+                f"the database's folder cannot be made in {folder}; name another, or make that "
+                f"one writable"
             )
         return Schema.EMPTY
     try:
@@ -302,27 +302,26 @@ def _opening(engine: Engine) -> Iterator[None]:
 
 
 def _cannot_open(shown: str, error: DBAPIError) -> InputError:
-    return InputError(f"`the database can be opened` must hold, but {shown} says: {reason(error)}")
+    return InputError(f"the database {shown} cannot be opened: {reason(error)}")
 
 
 def _prepare_new_file(file: Path, create: bool) -> None:
     if not create:
         raise InputError(
-            f"`the database exists` must hold, but there is no file {file}; "
-            f"name the one a search has written"
+            f"there is no database file {file}; name the one that a search has written"
         )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"`the database's folder can be made` must hold, but {file.parent}: {error.strerror}"
+            f"the database's folder {file.parent} cannot be made: {error.strerror}"
         ) from error
 
 
 def _look_at_file(file: Path, url: URL, read_only: bool) -> Schema:
     """The schema of an SQLite file, found without writing to it."""
     if not file.is_file():
-        raise InputError(f"`the database is a file` must hold, but {file} is something else")
+        raise InputError(f"the database {file} is not a file; name another path")
     if file.stat().st_size == 0:
         # What a process killed while it made the database leaves behind.
         return Schema.EMPTY
@@ -343,8 +342,8 @@ def _look_at(engine: Engine, shown: str) -> Schema:
             return Schema.EMPTY
         if migrations.VERSION_TABLE not in tables:
             raise InputError(
-                f"`the database is one of sharedattn's, or empty` must hold, but {shown} "
-                f"holds the tables {', '.join(sorted(tables)[:5])}; name another file"
+                f"the database {shown} is not one of sharedattn's: it has the tables "
+                f"{', '.join(sorted(tables)[:5])}; name another"
             )
         revision = connection.execute(
             text(f"SELECT version_num FROM {migrations.VERSION_TABLE}")
@@ -353,28 +352,25 @@ def _look_at(engine: Engine, shown: str) -> Schema:
         missing = set(Base.metadata.tables) - tables
         if missing:
             raise InputError(
-                f"`a database of schema {revision} has all its tables` must hold, but "
-                f"{shown} lacks {', '.join(sorted(missing))}; restore it from a copy"
+                f"the database {shown} has schema {revision} but lacks the tables "
+                f"{', '.join(sorted(missing))}; restore it from a copy"
             )
         return Schema.CURRENT
     if revision in migrations.known_revisions():
         return Schema.OLDER
     raise InputError(
-        f"`the database is not newer than sharedattn` must hold, but {shown} has schema "
-        f"{revision} and this version knows up to {migrations.HEAD}; upgrade sharedattn"
+        f"the database {shown} has schema {revision}, newer than the {migrations.HEAD} that this "
+        f"version of sharedattn knows; upgrade sharedattn"
     )
 
 
 def _upgrade(engine: Engine, schema: Schema, shown: str, *, create: bool, read_only: bool) -> None:
     if schema is Schema.EMPTY and (read_only or not create):
-        raise InputError(
-            f"`the database holds studies` must hold, but {shown} is empty; "
-            f"name the one a search has written"
-        )
+        raise InputError(f"the database {shown} is empty; name the one that a search has written")
     if read_only:
         raise InputError(
-            f"`the database has schema {migrations.HEAD}` must hold, but {shown} is older "
-            f"and opened for reading only; run its search again, which upgrades it"
+            f"the database {shown} has an older schema than {migrations.HEAD}, and is opened for "
+            f"reading only; run its search again, which upgrades it"
         )
     with engine.execution_options(write=True).begin() as connection:
         if engine.dialect.name == "postgresql":
@@ -393,14 +389,14 @@ def _check_rights(engine: Engine, schema: Schema, shown: str, *, read_only: bool
                     "it is a standby server" if standby else "default_transaction_read_only is on"
                 )
                 raise InputError(
-                    f"`the database can be written` must hold, but {shown} is read-only: {why}; "
-                    f"name the primary server, or a user who may write"
+                    f"the database {shown} is read-only: {why}; name the primary server, or a "
+                    f"user who may write"
                 )
         if schema is Schema.EMPTY:
             if not read_only and not connection.execute(_SELECT_MAY_CREATE).scalar():
                 raise InputError(
-                    f"`the user may make tables in an empty database` must hold, but {shown} "
-                    f"does not grant CREATE on a schema in the user's search_path"
+                    f"the user may not make tables in the empty database {shown}: it does not "
+                    f"grant CREATE on a schema in the user's search_path; grant it"
                 )
             return
         needed = ["SELECT"] if read_only else ["SELECT", "INSERT", "UPDATE"]
@@ -411,8 +407,8 @@ def _check_rights(engine: Engine, schema: Schema, shown: str, *, read_only: bool
             ", ".join(sorted(set(names))) for names in zip(*missing, strict=True)
         )
         raise InputError(
-            f"`the user may {'read' if read_only else 'write'} the database` must hold, but "
-            f"{shown} does not grant {privileges} on {tables}"
+            f"the user may not {'read' if read_only else 'write'} the database: {shown} does not "
+            f"grant {privileges} on {tables}; grant it"
         )
 
 
@@ -422,10 +418,7 @@ def _check_pages(engine: Engine, shown: str) -> None:
         finding = connection.execute(text("PRAGMA quick_check(1)")).scalar()
     if finding != "ok":
         what = " ".join(str(finding).split())
-        raise InputError(
-            f"`the database is sound` must hold, but {shown} is damaged: {what}; "
-            f"restore it from a copy"
-        )
+        raise InputError(f"the database {shown} is damaged: {what}; restore it from a copy")
 
 
 def _sqlite_engine(file: Path, url: URL, *, read_only: bool) -> Engine:
@@ -474,6 +467,6 @@ def _server_engine(url: URL, *, read_only: bool) -> Engine:
         )
     except ModuleNotFoundError as error:
         raise InputError(
-            "`PostgreSQL needs the extra postgres` must hold, but psycopg is not installed; "
+            "PostgreSQL requires psycopg, which is not installed; "
             "run: pip install 'sharedattn[postgres]'"
         ) from error

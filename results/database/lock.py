@@ -48,7 +48,7 @@ def file_lock(database: Path, study_name: str) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise InputError(
-            f"`the database's folder can be written` must hold, but {path}: {error.strerror}"
+            f"the lock file {path} cannot be written: {error.strerror}; make the folder writable"
         ) from error
     try:
         if not _taken(descriptor):
@@ -266,6 +266,6 @@ class ServerLock:
 
 def _second_driver(study_name: str, holder: str) -> str:
     return (
-        f"`a study has one driver` must hold, but {study_name!r} is being searched by {holder}; "
+        f"the study {study_name!r} is being searched by {holder}; "
         f"wait for it, or search under another --study name"
     )

@@ -207,10 +207,7 @@ class Store:
         found = self.find_study(name)
         if found is None:
             names = ", ".join(repr(study.record.name) for study in self.studies()) or "none"
-            raise InputError(
-                f"`the study is in the database` must hold, but {self.url} has no {name!r}; "
-                f"it has {names}"
-            )
+            raise InputError(f"the database {self.url} has no study {name!r}; it has {names}")
         return found
 
     def get_or_create_study(self, record: StudyRecord) -> Study:
@@ -253,8 +250,8 @@ class Store:
                 study.record.fingerprint_document, record.fingerprint_document
             )
             raise InputError(
-                f"`a study keeps what it was made of` must hold, but {record.name!r} was made "
-                f"with other choices: {'; '.join(differences)}; choose another --study name"
+                f"the study {record.name!r} was made with other choices: "
+                f"{'; '.join(differences)}; choose another --study name"
             )
         return study
 
@@ -410,7 +407,7 @@ class Store:
         """
         rows = self._rows(select(models.Spec.__table__).where(models.Spec.key == key))
         if not rows:
-            raise InputError(f"`the spec is in the database` must hold, but {key} is not")
+            raise InputError(f"the database has no spec {key}")
         columns = rows[0]._mapping
         return SpecRecord(**{name: value for name, value in columns.items() if name != "id"})
 

@@ -515,8 +515,8 @@ class StudyWriter:
                     return write(connection)
                 if connection.execute(_SELECT_EPOCH, self._bound).scalar_one() != self._epoch:
                     raise StorageError(
-                        "`a study has one driver` must hold, but another process has begun to "
-                        "drive this study since; this one stops, what it committed is kept"
+                        "another process has begun to drive this study; this one stops, and what "
+                        "it committed is kept"
                     )
                 return find(connection)
 
@@ -527,18 +527,13 @@ class StudyWriter:
         bound = {**self._bound, "b_trial_id": trial_id}
         row = connection.execute(_SELECT_OPEN_ATTEMPT, bound).first()
         if row is None:
-            raise ValueError(
-                f"`a driver writes to its own study` must hold, but trial id {trial_id} is not "
-                f"of this study"
-            )
+            raise ValueError(f"`trial_id`={trial_id} is not a trial of this study")
         if row.state is not TrialState.RUNNING:
-            raise StaleAttemptError(
-                f"`a trial ends once` must hold, but trial id {trial_id} is {row.state.value}"
-            )
+            raise StaleAttemptError(f"trial id {trial_id} has ended already, as {row.state.value}")
         if row.number != attempt:
             raise StaleAttemptError(
-                f"`a result is of the open attempt` must hold, but trial id {trial_id} is at "
-                f"attempt {row.number} and this is of attempt {attempt}"
+                f"trial id {trial_id} is at attempt {row.number}, but the result is of attempt "
+                f"{attempt}"
             )
 
     def _close_attempt(
@@ -572,8 +567,8 @@ class StudyWriter:
             raise AssertionError("an attempt that is open can be closed")
         if spec_key not in (None, row.spec_key):
             raise ValueError(
-                f"`an evaluation is of its trial's spec` must hold, but trial id {trial_id} is "
-                f"of {row.spec_key} and the evaluation of {spec_key}"
+                f"trial id {trial_id} has the spec {row.spec_key}, but the evaluation is of "
+                f"{spec_key}"
             )
         return int(row.spec_id)
 
@@ -613,7 +608,7 @@ class StudyWriter:
 def _check_unfinished(outcome: AttemptOutcome) -> None:
     if outcome not in _UNFINISHED:
         raise ValueError(
-            f"`an attempt without a result is {', '.join(_UNFINISHED)}` must hold, "
+            f"`outcome` of an attempt without a result is one of {', '.join(_UNFINISHED)}, "
             f"but got {outcome}"
         )
 
@@ -684,6 +679,6 @@ def _save_rung(connection: Connection, trial_id: int, report: RungReport) -> Non
     )
     if is_there and not report.goes_on:
         raise ValueError(
-            f"`a trial is judged once at a rung` must hold, but trial id {trial_id} had been let "
-            f"on at epoch {report.epoch}; what was decided then stands"
+            f"trial id {trial_id} was let on at epoch {report.epoch} and cannot be stopped there "
+            f"now; the first decision stands"
         )

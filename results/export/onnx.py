@@ -34,8 +34,8 @@ def check_extra() -> None:
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            f"`ONNX needs the extra onnx` must hold, but {', '.join(missing)} is not installed; "
-            f"run: pip install 'sharedattn[onnx]'"
+            f"ONNX files require {', '.join(missing)}, which is not installed; run: pip install "
+            f"'sharedattn[onnx]'"
         )
 
 

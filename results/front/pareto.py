@@ -130,15 +130,15 @@ def _unit_box(
     for objective in objectives:
         if objective.name not in reference_point:
             raise InputError(
-                f"`the reference point has every objective` must hold, but {objective.name} is "
-                f"missing in {dict(reference_point)}"
+                f"`reference_point` {dict(reference_point)} lacks {objective.name}; give a value "
+                f"for each objective"
             )
     ideal = to_losses(np.array([[o.ideal for o in objectives]]), objectives)[0]
     reference = to_losses(np.array([[reference_point[o.name] for o in objectives]]), objectives)[0]
     if not np.all(ideal < reference):
         raise InputError(
-            f"`the reference point is worse than the ideal` must hold, but got "
-            f"{dict(reference_point)} with ideal { ({o.name: o.ideal for o in objectives}) }"
+            f"`reference_point` {dict(reference_point)} is not worse than the ideal "
+            f"{ ({o.name: o.ideal for o in objectives}) } in each objective; worsen it"
         )
     unit = (to_losses(values, objectives) - ideal) / (reference - ideal)
     return unit, np.ones(len(objectives))
@@ -185,7 +185,7 @@ def knee(values: FloatArray, objectives: Sequence[Objective]) -> int:
     """
     losses = to_losses(values, objectives)
     if not len(losses):
-        raise InputError("`a knee needs a front` must hold, but the front is empty")
+        raise InputError("`values` is an empty front, which has no knee")
     spread = np.ptp(losses, axis=0)
     unit = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0)
     # Rounding keeps a tie a tie: sums of scaled values differ in their last bits.

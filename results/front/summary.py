@@ -243,8 +243,8 @@ class StudySummary:
         if re.fullmatch(r"#?\d+", text):
             return self._pick_number(int(text.removeprefix("#")))
         raise InputError(
-            f'`a pick is knee, best, an id, or a limit such as "macs<1.2G"` must hold, '
-            f"but got {expression!r}"
+            f"the pick {expression!r} is unknown; "
+            f'write knee, best, an id, or a limit such as "macs<1.2G"'
         )
 
     def _pick_within(self, cost: Objective, inclusive: bool, bound: float) -> Candidate:
@@ -280,8 +280,9 @@ class StudySummary:
             if candidate.spec_key in spec_keys:
                 return candidate
         raise InputError(
-            f"`the id is of a complete search trial` must hold, but trial {number} of study "
-            f"{self.study.record.name!r} is {'not complete' if spec_keys else 'not there'}"
+            f"trial {number} of study {self.study.record.name!r} is "
+            f"{'not complete' if spec_keys else 'not there'}; give the id of a complete search "
+            f"trial"
         )
 
 

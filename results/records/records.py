@@ -307,9 +307,7 @@ class LatencyRecord:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
-            raise ValueError(
-                f"`a latency is finite and above 0` must hold, but got {self.latency_ms} ms"
-            )
+            raise ValueError(f"`latency_ms`={self.latency_ms} is not a finite number above 0")
 
     def to_json(self) -> Document:
         """A plain dictionary of every field."""
@@ -535,8 +533,8 @@ class RungReport:
     def __post_init__(self) -> None:
         if self.epoch < 1 or not math.isfinite(self.loss) or not 0 <= self.top1 <= 1:
             raise ValueError(
-                "`a rung has an epoch >= 1, a top1 in [0, 1] and a finite loss` must hold, but "
-                f"got epoch={self.epoch}, top1={self.top1}, loss={self.loss}; record the trial "
+                "a rung needs an `epoch` >= 1, a `top1` from 0 to 1 and a finite `loss`, but got "
+                f" epoch={self.epoch}, top1={self.top1}, loss={self.loss}; record the trial "
                 "as failed"
             )
 

@@ -100,9 +100,9 @@ def _numbers_of_stages(value: float | str, *, whole: bool, most: int) -> tuple[f
             number = 0
         if not 0 < number < math.inf:
             kind = "whole number" if whole else "number"
-            raise ValueError(f"`one {kind} > 0 a stage, such as 2-2-6-2` must hold, got {value!r}")
+            raise ValueError(f"{value!r} is not one {kind} above 0 per stage, such as 2-2-6-2")
         if number > most:
-            raise ValueError(f"`each number <= {most:,}` must hold, got {value!r}")
+            raise ValueError(f"{value!r} has a number above {most:,}; lower it")
         numbers.append(number)
     return tuple(numbers)
 

@@ -68,15 +68,16 @@ class HierarchicalViT(ViTParts):
         N = self.patch_embed.num_patches
         if (depth - 1) % pool_block_width == 0:
             raise ValueError(
-                f"`a block follows each pooling` must hold, but got depth={depth} with a pooling "
-                f"after block 1 and after every {pool_block_width} more; change one of the two"
+                f"`depth`={depth} ends with a pooling, since there is one after block 1 and after "
+                f"every {pool_block_width} more; change depth or pool_block_width"
             )
         self.stage_pos_embeds = nn.ParameterList()
         for _ in self.stage_depths[1:]:
             if N < POOL_SIZE:
                 raise ValueError(
-                    f"`a pooling takes {POOL_SIZE} tokens or more` must hold, but got {N} left "
-                    f"after {len(self.stage_pos_embeds)}; raise pool_block_width or the image size"
+                    f"a pooling takes {POOL_SIZE} tokens or more, but {N} are left after "
+                    f"{len(self.stage_pos_embeds)} poolings; raise `pool_block_width` or the "
+                    f"image size"
                 )
             N = (N - POOL_SIZE) // POOL_STRIDE + 1
             self.stage_pos_embeds.append(torch.empty(1, N, self.embed_dim))

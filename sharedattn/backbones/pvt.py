@@ -151,8 +151,8 @@ class PyramidVisionTransformer(nn.Module):
         super().__init__()
         if sr_ratios[-1] != 1:
             raise ValueError(
-                f"`the last stage has sr_ratio 1` must hold, its class token having no place on "
-                f"the grid, but got {sr_ratios[-1]}"
+                f"`sr_ratios` ends in {sr_ratios[-1]}, but the class token of the last stage has "
+                f"no place on a grid to reduce; end it in 1"
             )
         self.img_size = img_size
         self.grids: list[tuple[int, int]] = []
@@ -164,8 +164,8 @@ class PyramidVisionTransformer(nn.Module):
             grid, channels = conv_grid(grid, patch_embed.proj), D
             if not grid[0]:
                 raise ValueError(
-                    f"`every stage has patches` must hold, but {img_size} pixels leave none in "
-                    f"stage {i + 1}; raise the image size"
+                    f"an image of {img_size} pixels leaves no patch in stage {i + 1}; raise the "
+                    f"image size"
                 )
             num_tokens = grid[0] * grid[1] + (i == len(depths) - 1)
             blocks = nn.ModuleList(

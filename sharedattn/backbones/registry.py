@@ -217,14 +217,14 @@ def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
         config = timm.models.get_pretrained_cfg(backbone.name, allow_unregistered=False)
     if config is None or not config.has_weights:
         raise InputError(
-            f"`timm has weights of the backbone` must hold, but it has none of {backbone.name!r}; "
-            f"name a file in place of timm, or a backbone of timm's with weights"
+            f"timm has no weights of {backbone.name!r}; name a file in place of timm, or a timm "
+            f"backbone that has weights"
         )
     if config.num_classes != backbone.num_classes:
         raise InputError(
-            f"`the weights have a head of the network's classes` must hold, but timm's of "
-            f"{backbone.name} have {config.num_classes} and the network {backbone.num_classes}; "
-            f"write num_classes={config.num_classes}, or train them on your classes first"
+            f"timm's weights of {backbone.name} have {config.num_classes} classes, but the "
+            f"network has {backbone.num_classes}; write num_classes={config.num_classes}, or "
+            f"train them on your classes first"
         )
     try:
         with torch.device("cpu"):
@@ -233,8 +233,8 @@ def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         why = " ".join(str(error).split())
         raise InputError(
-            f"`timm's weights of {backbone} can be had` must hold, but {why}; where they cannot "
-            f"be downloaded name a file in place of timm"
+            f"timm's weights of {backbone} cannot be loaded: {why}; if they cannot be downloaded, "
+            f"name a file in place of timm"
         ) from error
     state: dict[str, Tensor] = model.state_dict()
     return state
@@ -246,16 +246,16 @@ def _check_depths(
     largest = tuple(stage.max_depth for stage in shape.stages)
     if len(depths) != len(largest):
         raise InputError(
-            f"`as many stages as the backbone` must hold, but {what} has {len(depths)} and "
-            f"{backbone.name} has {len(largest)}"
+            f"{what} has {len(depths)} stages, but {backbone.name} has {len(largest)}; write one "
+            f"part per stage"
         )
     for stage, (depth, most) in enumerate(zip(depths, largest, strict=True)):
         if depth > most:
             deeper = _deeper(backbone, tuple(map(max, depths, largest)))
             raise InputError(
-                f"`layers of a stage <= the backbone's` must hold, but stage {stage + 1} of "
-                f"{what} has {depth} and {backbone.name} has {most}; use fewer layers, or a "
-                f"deeper backbone" + ("" if deeper is None else f" such as {deeper}")
+                f"stage {stage + 1} of {what} has {depth} layers, more than the {most} of "
+                f"{backbone.name}; use fewer layers, or a deeper backbone"
+                + ("" if deeper is None else f" such as {deeper}")
             )
 
 
@@ -337,8 +337,8 @@ def _constructor(name: str) -> Callable[..., Any]:
         return partial(timm.create_model, name)
     near = difflib.get_close_matches(name, [*own, *timm.list_models()])
     raise InputError(
-        f"`a backbone is {', '.join(own)} or a name of timm's` must "
-        f"hold, but got {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
+        f"there is no backbone {name!r}; write {', '.join(own)} or a name of timm's"
+        + (f"; did you mean {' or '.join(near)}?" if near else "")
     )
 
 
@@ -373,8 +373,8 @@ def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
             _, values = _read_as(name, family, model, None)
             return family, values
     raise InputError(
-        f"`a backbone is of a family that is understood` must hold, but {name!r} is a "
-        f"{type(model).__name__}; understood are "
+        f"the backbone {name!r} is a {type(model).__name__}, of no family that is known "
+        f"here; name one of "
         + ", ".join(f"{f.model_class.__name__} ({f.base_name})" for f in families())
     )
 
@@ -461,10 +461,7 @@ def _check_ratios(backbone: BackboneSpec, family: Family, values: dict[str, Keyw
     for key, value in backbone.keywords:
         pairs = zip(_numbers(family, key, value), _numbers(family, key, values[key]), strict=True)
         if any(asked < 1 <= built for asked, built in pairs):
-            raise InputError(
-                f"`{key} leaves a channel` must hold, but got {key}={value}, of which nothing is "
-                f"left; raise it"
-            )
+            raise InputError(f"`{key}`={value} leaves no channel; raise it")
 
 
 def _numbers(family: Family, key: str, value: Keyword) -> list[float]:
@@ -489,8 +486,8 @@ def _check_keywords(
             depths = dict(backbone.keywords).get("depths", own_values["depths"])
             if isinstance(value, bool) or _num_stages(value) != _num_stages(depths):
                 raise InputError(
-                    f"`one number a stage, such as 2-2-6-2` must hold, but got {key}={value} with "
-                    f"depths={depths}; write as many numbers as depths has"
+                    f"`{key}`={value} is not one number per stage, such as 2-2-6-2; write as many "
+                    f"numbers as depths={depths} has"
                 )
         else:
             kind = type(own_values[key])
@@ -498,8 +495,8 @@ def _check_keywords(
                 raise InputError(f"`{key}` is of type {kind.__name__}, but got {value!r}")
         if not isinstance(value, bool | str):
             if not (value > 0 or (value == 0 and rule.may_be_zero)):
-                least = ">= 0" if rule.may_be_zero else "> 0"
-                raise InputError(f"`{key} {least}` must hold, but got {key}={value}")
+                least = "of 0 or more" if rule.may_be_zero else "above 0"
+                raise InputError(f"`{key}`={value} is not a number {least}; raise it")
             _check_most(key, value, rule.most)
     _check_most("in_chans", backbone.in_chans, MAX_NUMBER)
     _check_most("num_classes", backbone.num_classes, MAX_NUMBER)
@@ -508,7 +505,7 @@ def _check_keywords(
 
 def _check_most(key: str, value: float, most: int) -> None:
     if value > most:
-        raise InputError(f"`{key} <= {most:,}` must hold, but got {key}={value}")
+        raise InputError(f"`{key}`={value} is more than {most:,}; lower it")
 
 
 def _num_stages(value: Keyword) -> int:

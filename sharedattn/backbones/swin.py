@@ -198,8 +198,8 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     embed = model.patch_embed
     if not embed.num_patches:
         raise InputError(
-            f"`a network has patches` must hold, but an image of {embed.img_size[0]} pixels has "
-            f"none of {embed.patch_size[0]}; raise the image size"
+            f"an image of {embed.img_size[0]} pixels has no patch of {embed.patch_size[0]} "
+            f"pixels; raise the image size"
         )
     require_type("the patch embedding", embed, PatchEmbed)
     require_norm("the patch embedding's norm", embed.norm, nn.LayerNorm)

@@ -301,8 +301,8 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     grid = module.grids[-1]
     if not len(model.blocks) or not math.prod(grid):
         raise InputError(
-            f"`a network has blocks and patches` must hold, but got {len(model.blocks)} blocks "
-            f"at {module.img_size} px; raise the depth, or the image size to 3 at least"
+            f"the network has {len(model.blocks)} blocks at {module.img_size} px, but needs a "
+            f"block and a patch; raise the depth, or the image size to 3 at least"
         )
     block = model.blocks[0]
     N, D = model.pos_embed.shape[1:]

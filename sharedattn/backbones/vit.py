@@ -214,8 +214,8 @@ def vit_stage(model: Any) -> StageShape:
     """
     if len(model.blocks) == 0 or not model.patch_embed.num_patches:
         raise InputError(
-            f"`a network has blocks and patches` must hold, but got {len(model.blocks)} blocks "
-            f"and {model.patch_embed.num_patches} patches; raise the depth or the image size"
+            f"the network has {len(model.blocks)} blocks and {model.patch_embed.num_patches} "
+            f"patches, but needs one of each; raise the depth or the image size"
         )
     block, grid = model.blocks[0], model.patch_embed.grid_size
     N, D = model.patch_embed.num_patches + model.num_prefix_tokens, model.embed_dim

@@ -127,8 +127,8 @@ def attention_shape(
     M = key_grid[0] * key_grid[1]
     if M == 0:
         raise InputError(
-            f"`spatial reduction leaves keys` must hold, but a ratio of {R} leaves none of a grid "
-            f"of {Y} x {X}; lower sr_ratios or raise the image size"
+            f"a spatial reduction ratio of {R} leaves no keys on a grid of {Y} x {X}; lower "
+            f"`sr_ratios` or raise the image size"
         )
     norm_macs = layer_norm_macs(M, D)
     return AttentionShape(

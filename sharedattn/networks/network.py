@@ -167,10 +167,9 @@ class Network(nn.Module, ABC):
             InputError: a weight that cannot be resampled.
         """
         raise InputError(
-            f"`what follows the image size can be resampled` must hold, but {name} is "
-            f"{tuple(weight.shape)} at {self.shape.image_size} px and "
-            f"{tuple(target.state_dict()[name].shape)} at {target.shape.image_size} px; choose a "
-            f"size at which it keeps its shape"
+            f"the weight {name} cannot be resampled from {tuple(weight.shape)} at "
+            f"{self.shape.image_size} px to {tuple(target.state_dict()[name].shape)} at "
+            f"{target.shape.image_size} px; choose a size at which it keeps its shape"
         )
 
     @abstractmethod
@@ -203,9 +202,8 @@ class Network(nn.Module, ABC):
         size = self.shape.image_size
         if images_BCYX.shape[-2:] != (size, size):
             raise InputError(
-                f"`images have the size that the network is for` must hold, but got "
-                f"{' x '.join(map(str, images_BCYX.shape[-2:]))} and the network is for {size} x "
-                f"{size}; resize them, or the network by "
+                f"`images_BCYX` has {' x '.join(map(str, images_BCYX.shape[-2:]))} pixels, but "
+                f"the network takes {size} x {size}; resize the images, or the network by "
                 f"sharedattn.weights.interpolate.at_image_size"
             )
         return self.embed_images(images_BCYX), State()
@@ -361,8 +359,8 @@ class Network(nn.Module, ABC):
             placement = self.only_placement
             if placement is None:
                 raise InputError(
-                    "`a network over an envelope is told which placement to run` must hold, "
-                    "but got none; pass placement="
+                    "`placement` is missing, and a network built for an envelope has none of its "
+                    "own; pass placement="
                 )
         else:
             placement = self.accepted(placement)

@@ -65,8 +65,7 @@ class Printed:
         match = _PRINTED.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"`a printed figure is digits, and k, M, G or % after a space` must hold, but got "
-                f"{text!r}"
+                f"{text!r} is no printed figure; write digits, with k, M, G or % after a space"
             )
         unit, decimals = _UNITS[match[3]], len(match[2] or "")
         value = Fraction(match[1].replace(",", "")) * unit

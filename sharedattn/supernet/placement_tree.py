@@ -73,8 +73,8 @@ class PlacementTree:
         self.placements = tuple(dict.fromkeys(placements))
         if len({len(placement.stages) for placement in self.placements}) != 1:
             raise InputError(
-                "`a tree is over placements of equally many stages` must hold, but got "
-                + (", ".join(repr(str(p)) for p in self.placements[:3]) or "none")
+                "`placements` needs one placement or more, all with the same number of stages, "
+                "but got " + (", ".join(repr(str(p)) for p in self.placements[:3]) or "none")
             )
         self.root = Step(Act.BEGIN)
         # Of each step those that follow, by what tells them apart.

@@ -99,8 +99,8 @@ class SupernetRecipe:
                 continue
             if type(value) is not int or value < least:
                 raise InputError(
-                    f"`{name} >= {least}` must hold in a supernet's recipe, as a whole number, "
-                    f"but got {value!r}"
+                    f"`{name}` of a supernet's recipe is a whole number >= {least}, but got "
+                    f"{value!r}"
                 )
         for name in ("sandwich", "neutral_gates", "separate_norms"):
             if type(getattr(self, name)) is not bool:
@@ -110,28 +110,28 @@ class SupernetRecipe:
                 )
         if type(self.distillation) not in (int, float) or not 0.0 <= self.distillation <= 1.0:
             raise InputError(
-                f"`0 <= distillation <= 1` must hold in a supernet's recipe, but got "
+                f"`distillation` of a supernet's recipe is a number from 0 to 1, but got "
                 f"{self.distillation!r}"
             )
         if self.distillation and not self.sandwich:
             raise InputError(
-                "`distillation learns from the largest placement, which the sandwich runs` must "
-                "hold in a supernet's recipe, but got sandwich=false; set distillation to 0"
+                "`distillation` of a supernet's recipe learns from the largest placement, which "
+                "is not run under sandwich=false; set distillation to 0 or sandwich to true"
             )
         if self.training.batch_size % self.micro_batches:
             raise InputError(
-                f"`micro_batches divides batch_size` must hold in a supernet's recipe, but got "
-                f"{self.micro_batches} and {self.training.batch_size}"
+                f"`micro_batches` of a supernet's recipe is {self.micro_batches}, which does not "
+                f"divide batch_size={self.training.batch_size}; change one of the two"
             )
         if self.training.rungs:
             raise InputError(
-                f"`a supernet's training is not stopped at rungs` must hold, but got rungs "
-                f"{list(self.training.rungs)}; leave them out"
+                f"`rungs` of a supernet's recipe is {list(self.training.rungs)}, but its training "
+                f"is not stopped at rungs; leave them out"
             )
         if self.alone_epochs > self.training.epochs:
             raise InputError(
-                f"`alone_epochs <= epochs` must hold in a supernet's recipe, but got "
-                f"{self.alone_epochs} and {self.training.epochs}"
+                f"`alone_epochs` of a supernet's recipe is {self.alone_epochs}, more than "
+                f"`epochs`={self.training.epochs}; lower alone_epochs"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -398,9 +398,9 @@ def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> Non
         )
         name = differing[0]
         raise InputError(
-            f"`weights of a supernet are of its own space and backbone` must hold, but "
-            f"{len(differing)} weights differ: {name} is {theirs.get(name, 'missing')} and the "
-            f"space asks for {own.get(name, 'no such weight')}; train the supernet of this space"
+            f"the weights are of another space or backbone: {len(differing)} of them differ, of "
+            f"which {name} is {theirs.get(name, 'missing')} where the space needs "
+            f"{own.get(name, 'no such weight')}; train the supernet of this space"
         )
 
 

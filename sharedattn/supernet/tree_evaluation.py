@@ -171,8 +171,8 @@ def _check_calibration(data: DataSource, num_batches: int, batch_size: int) -> N
     most = data.num_images("train") // batch_size
     if not 1 <= num_batches <= most:
         raise InputError(
-            f"`1 <= calibration batches <= batches of training images` must hold, but got "
-            f"calibration={num_batches} where {data.name} has {most} of {batch_size} images"
+            f"`calibration`={num_batches} is not from 1 to {most}, the number of batches of "
+            f"{batch_size} training images that {data.name} has; change it"
         )
 
 

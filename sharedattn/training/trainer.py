@@ -82,7 +82,7 @@ class MetricAccumulator:
         correct, loss_sum, num_images = self._sums.tolist()
         loss = loss_sum / num_images
         if not math.isfinite(loss):
-            raise FloatingPointError(f"`the {what} loss is finite` must hold, but it is {loss}")
+            raise FloatingPointError(f"the {what} loss is {loss}, not a finite number")
         return Metrics(correct / num_images, loss, int(num_images))
 
 
@@ -253,7 +253,7 @@ class EpochTrainer(ABC):
         train_loss = self._train_epoch()
         if not math.isfinite(train_loss):
             raise FloatingPointError(
-                f"`the training loss is finite` must hold, but it is {train_loss} after epoch "
+                f"the training loss is {train_loss}, not a finite number, after epoch "
                 f"{self.epoch + 1}; lower the learning rate or clip the gradient"
             )
         validates = validate or self.epoch + 1 == self._recipe.epochs
@@ -538,9 +538,9 @@ def _check_batch_norms(network: Network, num_processes: int, device: torch.devic
     has_batch_norms = any(isinstance(module, _BatchNorm) for module in network.modules())
     if num_processes > 1 and has_batch_norms and device.type != "cuda":
         raise InputError(
-            f"`batch norms are shared among processes on GPUs alone` must hold, but networks of "
-            f"{network.backbone.name} have some, and {num_processes} processes are to train one "
-            f"on {device.type}; train it by one process"
+            f"networks of {network.backbone.name} have batch norms, which processes share on GPUs "
+            f"only, but {num_processes} processes would train one on {device.type}; train it by "
+            f"one process"
         )
 
 
@@ -554,14 +554,14 @@ def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> in
         )
     if recipe.batch_size % num_processes:
         raise InputError(
-            f"`the processes of a trial divide the batch size` must hold, but got {num_processes} "
-            f"processes and batch_size {recipe.batch_size}"
+            f"`batch_size` of the recipe is {recipe.batch_size}, which the {num_processes} "
+            f"processes of a trial do not divide; change one of the two"
         )
     share = recipe.batch_size // num_processes
     if (recipe.mixup or recipe.cutmix) and share % 2:
         raise InputError(
-            f"`mixup and cutmix pair a process's images of a batch, so their number is even` must "
-            f"hold, but got {share}; change batch_size"
+            f"`mixup` and `cutmix` pair the images that a process has of a batch, but "
+            f"`batch_size` gives each {share}, an odd number; change batch_size"
         )
     return steps
 
@@ -576,8 +576,8 @@ def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
         ours, theirs = getattr(backbone, name), getattr(data, name)
         if ours != theirs:
             raise InputError(
-                f"`{name} of the network and of the data agree` must hold, but the network has "
-                f"{ours} and {data.name} has {theirs}"
+                f"`{name}` of the network is {ours}, but {data.name} has {theirs}; write "
+                f"{name}={theirs} into the backbone"
             )
 
 
@@ -641,8 +641,8 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return optimizer
     except (ValueError, TypeError, AssertionError) as error:
         raise InputError(
-            f"`the recipe's optimiser is timm's and takes its options` must hold, but "
-            f"{recipe.optimizer!r} with {dict(recipe.optimizer_options)} is refused: {error}"
+            f"timm refuses the recipe's `optimizer` {recipe.optimizer!r} with `optimizer_options` "
+            f"{dict(recipe.optimizer_options)}: {error}"
         ) from error
 
 
@@ -694,12 +694,12 @@ def _timm_schedule(
         )
     except (ValueError, AssertionError) as error:
         raise InputError(
-            f"`the recipe's schedule is timm's` must hold, but {recipe.schedule!r} is refused: "
-            f"{error}"
+            f"timm refuses the recipe's `schedule` {recipe.schedule!r}: {error}; try cosine or "
+            f"constant"
         ) from error
     if scheduler is None:
         raise InputError(
-            f"`the recipe's schedule is timm's` must hold, but got {recipe.schedule!r}; "
-            f"try cosine or constant"
+            f"timm has none for the recipe's `schedule` {recipe.schedule!r}; try cosine or "
+            f"constant"
         )
     return scheduler

@@ -111,10 +111,10 @@ def _check_pooling(old: BackboneShape, new: BackboneShape) -> None:
     for i, (of_old, of_new) in enumerate(zip(*ratios, strict=True)):
         if of_old != of_new:
             raise InputError(
-                f"`the attention residual pools queries and keys alike at both sizes` must hold, "
-                f"but into stage {i + 2} by {of_old[0]} and {of_old[1]} at {old.image_size} px, "
-                f"and by {of_new[0]} and {of_new[1]} at {new.image_size} px; choose a size at "
-                f"which the grids of all stages keep their ratios"
+                f"the attention residual pools queries and keys into stage {i + 2} by {of_old[0]} "
+                f"and {of_old[1]} at {old.image_size} px, but by {of_new[0]} and {of_new[1]} at "
+                f"{new.image_size} px; choose a size at which the grids of all stages keep their "
+                f"ratios"
             )
 
 

@@ -187,19 +187,19 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
                 f"weights itself, such as {files[0]}"
             ) from error
         raise InputError(
-            f"`a folder of weights is an export, with {CONFIG_NAME} and {WEIGHTS_NAME}` must "
-            f"hold, but {folder}: {type(error).__name__}: {error}"
+            f"the folder {folder} cannot be read as an export ({type(error).__name__}: {error}); "
+            f"name one with {CONFIG_NAME} and {WEIGHTS_NAME}"
         ) from error
     if sha256 != recorded:
         raise InputError(
-            f"`the weights are the recorded ones` must hold, but {folder / WEIGHTS_NAME} has "
-            f"sha256 {sha256} and {CONFIG_NAME} says {recorded}; the file was changed"
+            f"the file {folder / WEIGHTS_NAME} was changed: its sha256 is {sha256}, but "
+            f"{CONFIG_NAME} says {recorded}; export the network again"
         )
     vanilla = _all_vanilla(spec.backbone)
     if spec.placement != vanilla:
         raise InputError(
-            f"`an export to start from is the all-vanilla network` must hold, but {folder} is "
-            f"{str(spec.placement)!r} and that is {str(vanilla)!r}"
+            f"the export {folder} is the network {str(spec.placement)!r}, but a training starts "
+            f"from the all-vanilla network {str(vanilla)!r}; name an export of that"
         )
     stored, wanted = (
         canonical(replace(b, image_size=None, options=MechanismOptions()))
@@ -207,8 +207,8 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
     )
     if stored != wanted:
         raise InputError(
-            f"`the weights are of the network's backbone` must hold, but {folder} is of {stored} "
-            f"and the network of {wanted}"
+            f"the export {folder} has the backbone {stored}, but the network has {wanted}; name "
+            f"an export of that backbone"
         )
     shapes = _shapes_of(spec.backbone)
     state = _of_file(folder / WEIGHTS_NAME, shapes)
@@ -285,9 +285,9 @@ def _check_classes(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source
         num_classes = found[name][0]
         if num_classes and _shapes_of(replace(backbone, num_classes=num_classes)) == found:
             raise InputError(
-                f"`the weights have a head of the network's classes` must hold, but {source} has "
-                f"{num_classes} and the network {backbone.num_classes}; train the model on your "
-                f"classes first, or use the data it was trained on"
+                f"the head of {source} has {num_classes} classes, but the network has "
+                f"{backbone.num_classes}; train the model on your classes first, or "
+                f"use the data it was trained on"
             )
 
 

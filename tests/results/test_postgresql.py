@@ -161,7 +161,7 @@ class TestDrivers:
         with store.drive(study) as driver:
             assert end_sessions(postgresql_server, "sharedattn digits") == 1
             driver.begin_trial(number=0, spec=make_spec())
-            with pytest.raises(InputError, match="a study has one driver"):
+            with pytest.raises(InputError, match="is being searched by"):
                 with store.drive(study):
                     pass
         assert [row.number for row in store.trials(study)] == [0]
@@ -479,17 +479,17 @@ class TestBadInput:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             elsewhere = postgresql_server.url("postgres", port=free.getsockname()[1])
-            self.refused(elsewhere, "can be opened.*onnection refused")
+            self.refused(elsewhere, "cannot be opened.*onnection refused")
         nowhere = elsewhere.replace("127.0.0.1", "nowhere.invalid")
-        self.refused(nowhere, r"can be opened.*postgres:\*\*\*@nowhere.invalid.*says:")
+        self.refused(nowhere, r"postgres:\*\*\*@nowhere.invalid.* cannot be opened:")
         absent = postgresql_server.url("absent")
-        self.refused(absent, 'can be opened.*database "absent" does not exist')
+        self.refused(absent, 'cannot be opened.*database "absent" does not exist')
         stranger = postgresql_server.url("postgres", user="stranger")
-        self.refused(stranger, 'can be opened.*authentication failed for user "stranger"')
+        self.refused(stranger, 'cannot be opened.*authentication failed for user "stranger"')
         wrong = postgresql_server.url("postgres", password=f"not-{PASSWORD}")
-        self.refused(wrong, 'can be opened.*password authentication failed for user "postgres"')
-        self.refused(f"{postgresql_url}?sslmode=oops", "can be opened.*invalid sslmode")
-        self.refused(f"{postgresql_url}?oops={PASSWORD}", 'can be opened.*option "oops"')
+        self.refused(wrong, 'cannot be opened.*password authentication failed for user "postgres"')
+        self.refused(f"{postgresql_url}?sslmode=oops", "cannot be opened.*invalid sslmode")
+        self.refused(f"{postgresql_url}?oops={PASSWORD}", 'cannot be opened.*option "oops"')
 
     def test_a_url_that_is_refused_does_not_show_its_password(self) -> None:
         for url, message in (
@@ -522,7 +522,7 @@ class TestBadInput:
         self, postgresql_url: str, postgresql_server: PostgreSQLServer
     ) -> None:
         for options in ({"create": False}, {"read_only": True}):
-            self.refused(postgresql_url, "the database holds studies.*is empty", **options)
+            self.refused(postgresql_url, "is empty; name the one", **options)
         assert tables_of(postgresql_server, postgresql_url) == set()
 
     def test_a_user_without_rights(
@@ -531,7 +531,7 @@ class TestBadInput:
         name = str(parse_url(postgresql_url).database)
         with make_role(postgresql_server, name, "SELECT") as role:
             url = postgresql_server.url(name, user=role, password="x")
-            self.refused(url, "the user may write.*does not grant INSERT, UPDATE on attempts")
+            self.refused(url, "the user may not write.*does not grant INSERT, UPDATE on attempts")
             with Store.open(url, read_only=True) as reader:
                 assert reader.trials(study) == []
                 with pytest.raises(StorageError, match="read-only transaction"):
@@ -541,11 +541,11 @@ class TestBadInput:
             with Store.open(url) as writer, writer.drive(study) as driver:
                 driver.finish_study()
             postgresql_server.execute(f"REVOKE ALL ON SEQUENCE trials_id_seq FROM {role}", name)
-            self.refused(url, "the user may write.*does not grant USAGE on trials_id_seq")
+            self.refused(url, "the user may not write.*does not grant USAGE on trials_id_seq")
             Store.open(url, read_only=True).close()
         with make_role(postgresql_server, name) as role:
             url = postgresql_server.url(name, user=role, password="x")
-            self.refused(url, "can be opened.*permission denied", read_only=True)
+            self.refused(url, "cannot be opened.*permission denied", read_only=True)
 
     def test_a_user_who_may_not_upgrade(
         self, postgresql_url: str, postgresql_server: PostgreSQLServer
@@ -558,7 +558,7 @@ class TestBadInput:
         name = str(parse_url(postgresql_url).database)
         with make_role(postgresql_server, name, "SELECT, INSERT, UPDATE") as role:
             url = postgresql_server.url(name, user=role, password="x")
-            self.refused(url, "can be opened.*must be owner of table studies")
+            self.refused(url, "cannot be opened.*must be owner of table studies")
         assert tables_of(postgresql_server, postgresql_url) == before
 
     def test_a_user_who_may_make_no_tables(
@@ -574,7 +574,7 @@ class TestBadInput:
     ) -> None:
         name = parse_url(postgresql_url).database
         postgresql_server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        self.refused(postgresql_url, "can be written.*default_transaction_read_only is on")
+        self.refused(postgresql_url, "is read-only: default_transaction_read_only is on")
         with Store.open(postgresql_url, read_only=True) as reader:
             assert reader.study("digits") == study
 
@@ -586,7 +586,7 @@ class TestBadInput:
         signal.touch()
         postgresql_server.start()
         try:
-            self.refused(postgresql_url, "can be written.*it is a standby server")
+            self.refused(postgresql_url, "is read-only: it is a standby server")
             with Store.open(postgresql_url, read_only=True) as reader:
                 assert StudySummary.read(reader, study).study == study
         finally:
@@ -628,7 +628,7 @@ class TestSecrets:
         tmp_path: Path,
     ) -> None:
         without = postgresql_url.replace(f":{PASSWORD}", "")
-        with pytest.raises(InputError, match="can be opened.*no password supplied"):
+        with pytest.raises(InputError, match="cannot be opened.*no password supplied"):
             Store.open(without)
         monkeypatch.setenv("PGPASSWORD", PASSWORD)
         Store.open(without).close()

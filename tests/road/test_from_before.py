@@ -130,7 +130,7 @@ def test_a_study_of_embedded_data_goes_on_and_one_of_a_folder_does_not(capsys, b
         "--out", "out", "--study", "shapes-shapes-33251c",
     )  # fmt: skip
     assert code == 2
-    assert "a study keeps what it was made of" in " ".join(err.split())
+    assert "was made with other choices" in " ".join(err.split())
 
 
 def test_a_folder_from_before_whose_classes_tied_is_refused(before):

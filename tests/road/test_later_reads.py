@@ -109,7 +109,7 @@ def test_a_study_goes_on_with_its_own_data_alone(capsys, study, data):
         capsys, "search", "space.yaml", "--data", "data", "--recipe", "recipe.yaml",
         "--study", "colours", *TRIALS[2:], "--trials", 4,
     )  # fmt: skip
-    assert "a study keeps what it was made of" in said
+    assert "was made with other choices" in said
 
 
 def test_a_new_study_says_that_the_folder_is_another_than_before(capsys, study, data):

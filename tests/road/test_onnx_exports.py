@@ -384,5 +384,5 @@ def test_the_cards_commands_work_in_the_exports_own_folder_and_elsewhere(
 
 def test_the_extra_is_asked_for_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="ONNX needs the extra onnx"):
+    with pytest.raises(InputError, match="ONNX files require"):
         onnx_export.check_extra()

@@ -32,7 +32,7 @@ def test_weights_lie_beside_the_database_or_in_the_output(
 
 
 def test_a_url_that_means_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="fsspec knows the protocol of a URL of files"):
+    with pytest.raises(InputError, match="fsspec does not know the protocol"):
         weights_store("s4://bucket", SERVER, Path("out"))
-    with pytest.raises(InputError, match="files are in a folder or at a URL"):
+    with pytest.raises(InputError, match="is neither a folder nor a URL"):
         weights_store("file://data", SERVER, Path("out"))

@@ -42,16 +42,16 @@ def test_yaml_aliases_are_written_out() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "`the document has content` must hold, but it is empty"),
-        ("a: [", "`the document is YAML of plain values` must hold"),
-        ("a: 1\n---\nb: 2\n", "`the document is YAML of plain values` must hold"),
+        ("", "the document is empty"),
+        ("a: [", "the document is not YAML of plain values"),
+        ("a: 1\n---\nb: 2\n", "the document is not YAML of plain values"),
         ("a: !!python/name:os.system", "could not determine a constructor"),
         ("a: 1\nb: {c: 1, c: 2}\n", r"b\.c: this key stands here twice"),
-        ("1: a\n", "`keys are text` must hold, but got 1"),
-        ("a:\n  ? [b]\n  : c\n", r"a: `keys are text` must hold, but got \['b'\]"),
-        ("a: 2021-99-99\n", "a: `this is a plain value` must hold, but month must be in"),
-        ("a: &a [*a]\n", "nested at most 30 levels` must hold, but this one has more"),
-        ("- " * 3000, "`the document nests at most 30 levels` must hold"),
+        ("1: a\n", "the key 1 is no text"),
+        ("a:\n  ? [b]\n  : c\n", r"a: the key \['b'\] is no text"),
+        ("a: 2021-99-99\n", "a: this is not a plain value: month must be in"),
+        ("a: &a [*a]\n", "nests deeper than 30 levels; look for an alias"),
+        ("- " * 3000, "the document nests deeper than 30 levels"),
     ],
 )
 def test_yaml_that_is_no_document_is_refused(text: str, message: str) -> None:
@@ -63,7 +63,7 @@ def test_aliases_cannot_blow_a_small_file_up() -> None:
     text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     for i in range(1, 9):
         text += f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n"
-    with pytest.raises(DocumentError, match="at most 100000 values"):
+    with pytest.raises(DocumentError, match="more than 100000 values"):
         read_yaml(text, {})
 
 

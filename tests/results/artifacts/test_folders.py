@@ -31,7 +31,7 @@ def test_a_crash_leaves_the_older_one_and_nothing_else(tmp_path: Path) -> None:
         write_text(made / "mark", "half")
         raise KeyError("crash")
     with (
-        pytest.raises(InputError, match="the folder can be written.*No space"),
+        pytest.raises(InputError, match="cannot be written.*No space"),
         folder_in_place_of(place),
     ):
         raise OSError(28, "No space left on device")
@@ -49,7 +49,7 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "work").touch()
     for name in ("theirs", "theirs/work"):
-        with pytest.raises(InputError, match="a show replaces a show or an empty folder"):
+        with pytest.raises(InputError, match="neither a show nor an empty folder"):
             check_replaceable(tmp_path / name, "a show", is_ours)
     with pytest.raises(InputError, match="nothing can be made in"):
         check_replaceable(tmp_path / "theirs" / "work" / "below", "a show", is_ours)

@@ -74,6 +74,6 @@ def test_an_error_inside_frees_the_lock(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the database's folder can be written.*No such file"):
+    with pytest.raises(InputError, match="the lock file .* cannot be written: No such file"):
         with file_lock(tmp_path / "nowhere" / "study.db", "digits"):
             pass

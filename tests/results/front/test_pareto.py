@@ -133,7 +133,7 @@ def test_points_outside_the_box_add_nothing() -> None:
 
 
 def test_a_reference_point_that_means_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="has every objective.*macs is missing"):
+    with pytest.raises(InputError, match="lacks macs; give a value"):
         hypervolume(np.array([[0.5, 1]]), TOP1_MACS, {"top1": 0.1})
     for reference in ({"top1": 1.0, "macs": 3.0}, {"top1": 0.5, "macs": 0.0}):
         with pytest.raises(InputError, match="worse than the ideal"):
@@ -182,7 +182,7 @@ def test_the_knee_of_three_objectives_has_the_smallest_scaled_sum() -> None:
 
 
 def test_an_empty_front_has_no_knee() -> None:
-    with pytest.raises(InputError, match="a knee needs a front"):
+    with pytest.raises(InputError, match="an empty front, which has no knee"):
         knee(np.empty((0, 2)), TOP1_MACS)
 
 

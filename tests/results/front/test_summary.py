@@ -114,11 +114,11 @@ def test_pick(summary: StudySummary, expression: str, placement: str) -> None:
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("nicest", 'a pick is knee, best, an id, or a limit such as "macs<1.2G"'),
+        ("nicest", 'write knee, best, an id, or a limit such as "macs<1.2G"'),
         ("top1<0.5", "'top1' is no cost; name one of macs, params"),
-        ("macs<much", "a quantity is a number"),
+        ("macs<much", "is no quantity"),
         ("macs<100", "no member of the front has macs below 100; the least is 100"),
-        ("4", "id is of a complete search trial.*trial 4 of study 'digits' is not complete"),
+        ("4", "trial 4 of study 'digits' is not complete; give the id"),
         ("99", "trial 99 of study 'digits' is not there"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_metric_that_is_no_number_is_no_evaluation(
 def test_a_latency_is_a_time(
     latency_ms: float, make_latency: Callable[..., LatencyRecord]
 ) -> None:
-    with pytest.raises(ValueError, match="a latency is finite and above 0"):
+    with pytest.raises(ValueError, match="`latency_ms`=.* is not a finite number above 0"):
         make_latency(latency_ms=latency_ms)
 
 
@@ -147,5 +147,7 @@ def test_totals_are_no_part_of_a_study_s_fingerprint(
 def test_a_rung_s_metrics_are_numbers(changes: dict[str, float]) -> None:
     fields: dict[str, Any] = {"epoch": 3, "top1": 0.5, "loss": 0.75, "goes_on": True}
     assert RungReport(**fields) == RungReport(3, 0.5, 0.75, True)
-    with pytest.raises(ValueError, match="a rung has an epoch >= 1.*record the trial as failed"):
+    with pytest.raises(
+        ValueError, match="a rung needs an `epoch` >= 1.*record the trial as failed"
+    ):
         RungReport(**{**fields, **changes})

@@ -65,7 +65,7 @@ def test_a_placement_that_is_not_there_fails():
 
 @pytest.mark.parametrize("rungs", [(0,), (3,), (2, 1)])
 def test_rungs_that_do_not_part_the_curves_are_refused(rungs):
-    with pytest.raises(InputError, match="0 < rungs < epochs.* and 3 epochs"):
+    with pytest.raises(InputError, match="`rungs` is .* 3 epochs"):
         TableEvaluator(CURVES, 16, rungs=rungs)
 
 

@@ -141,12 +141,12 @@ def test_targets_are_checked_before_anything_is_trained(
     monkeypatch.setattr(ScratchEvaluator, "evaluate", never)
     (tmp_path / "file").write_text("work")
     elsewhere = WeightsStore(BlobStore(str(tmp_path / "elsewhere")))
-    with pytest.raises(InputError, match="replaces an export or an empty folder"):
+    with pytest.raises(InputError, match="neither an export nor an empty folder"):
         lab.export(tmp_path / "file", elsewhere)
     with pytest.raises(InputError, match="nothing can be made in"):
         train_placement(SPEC, DATA, RECIPE, tmp_path / "file" / "x", seed=SEED, device="cpu")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="ONNX needs the extra onnx"):
+    with pytest.raises(InputError, match="ONNX files require"):
         train_placement(SPEC, DATA, RECIPE, tmp_path / "x", seed=SEED, device="cpu", onnx=True)
 
 

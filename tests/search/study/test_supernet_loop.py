@@ -196,7 +196,7 @@ def test_weights_of_another_space_are_refused(lab):
     assert other.supernet_identity.key != key
     state = weights.load(key, lab.note()["sha256"])
     sha256 = weights.save(other.supernet_identity.key, state)
-    with pytest.raises(InputError, match="of its own space and backbone"):
+    with pytest.raises(InputError, match="of another space or backbone"):
         other._trained_network(sha256)
 
 

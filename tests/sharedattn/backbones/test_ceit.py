@@ -181,7 +181,9 @@ def test_the_grid_of_any_image_size(size: int, side: int) -> None:
 
 
 def test_an_image_without_patches_is_refused() -> None:
-    with pytest.raises(InputError, match="has blocks and patches.* 0 patches; raise the depth or"):
+    with pytest.raises(
+        InputError, match="and 0 patches, but needs one of each; raise the depth or"
+    ):
         describe(BackboneSpec.parse(f"{TINY[:-2]}4"))
 
 

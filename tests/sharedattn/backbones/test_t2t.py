@@ -210,7 +210,7 @@ def test_interleaved_runs() -> None:
 
 
 def test_a_size_without_tokens_is_refused() -> None:
-    with pytest.raises(InputError, match="has blocks and patches.* 5 blocks at 2 px"):
+    with pytest.raises(InputError, match="has 5 blocks at 2 px, but needs"):
         describe(BackboneSpec.parse(TINY.replace("@45", "@2")))
 
 

@@ -94,6 +94,6 @@ def test_nothing_is_reduced_by_a_ratio_of_one() -> None:
 
 
 def test_a_grid_below_the_ratio_is_refused() -> None:
-    message = "`spatial reduction leaves keys` must hold, but a ratio of 6 .* 5 x 7; lower"
+    message = "ratio of 6 leaves no keys on a grid of 5 x 7; lower"
     with pytest.raises(InputError, match=message):
         attention_shape(GRID, 0, D, 6)

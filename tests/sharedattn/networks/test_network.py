@@ -196,7 +196,7 @@ def test_a_network_of_several_placements_is_told_which(
     tiny: BackboneSpec, texts: tuple[str, str]
 ) -> None:
     network = build_network(tiny, Envelope.of(*map(Placement.parse, texts)))
-    with pytest.raises(InputError, match="told which placement to run.* pass placement="):
+    with pytest.raises(InputError, match="`placement` is missing.* pass placement="):
         network(images(tiny).float())
 
 
@@ -214,7 +214,7 @@ def test_only_what_is_built_for_a_placement_has_one(tiny: BackboneSpec, text: st
 def test_a_placement_that_the_backbone_cannot_carry_is_not_built(tiny: BackboneSpec) -> None:
     with pytest.raises(InputError, match="has a higher rank.*that fits is /lowrank10"):
         build_network(tiny, Placement.parse("V1L1/lowrank11"))
-    with pytest.raises(InputError, match="stage 1 of V6 has 6 and vit has 5"):
+    with pytest.raises(InputError, match="stage 1 of V6 has 6 layers, more than the 5 of vit"):
         build_network(tiny, Placement.parse("V6"))
 
 

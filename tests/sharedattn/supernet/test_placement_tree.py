@@ -108,7 +108,7 @@ def test_depth_first_is_each_step_once_and_parents_first() -> None:
 
 
 def test_placements_that_make_no_tree() -> None:
-    with pytest.raises(InputError, match="equally many stages.*but got none"):
+    with pytest.raises(InputError, match="the same number of stages.*but got none"):
         PlacementTree([])
-    with pytest.raises(InputError, match="equally many stages.*'V1', 'V1 . V1'"):
+    with pytest.raises(InputError, match="the same number of stages.*'V1', 'V1 . V1'"):
         PlacementTree(map(Placement.parse, ("V1", "V1 | V1")))

@@ -185,22 +185,22 @@ def test_each_descent_has_its_share_of_the_warm_up():
 
 
 def test_a_loss_that_is_not_finite_raises():
-    with pytest.raises(FloatingPointError, match="the training loss is finite"):
+    with pytest.raises(FloatingPointError, match="the training loss is nan"):
         train(SPEC, Shades(poison=True), RECIPE, seed=0)
     network = build(SPEC)
     nn.init.constant_(network.head.bias, torch.nan)
-    with pytest.raises(FloatingPointError, match="the validation loss is finite"):
+    with pytest.raises(FloatingPointError, match="the validation loss is nan"):
         evaluate(network, Shades(), "validation", batch_size=7)
 
 
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"optimizer": "no-such"}, "the recipe's optimiser is timm's"),
-        ({"optimizer_options": (("speed", 1),)}, "the recipe's optimiser is timm's"),
-        ({"schedule": "no-such"}, "the recipe's schedule is timm's"),
+        ({"optimizer": "no-such"}, "timm refuses the recipe's `optimizer`"),
+        ({"optimizer_options": (("speed", 1),)}, "timm refuses the recipe's `optimizer`"),
+        ({"schedule": "no-such"}, "the recipe's `schedule` 'no-such'"),
         ({"batch_size": 36}, "`batch_size` of the recipe is 36, more than the"),
-        ({"mixup": 0.5}, "mixup and cutmix pair a process's images of a batch"),
+        ({"mixup": 0.5}, "`mixup` and `cutmix` pair the images that a process has"),
     ],
 )
 def test_recipes_that_cannot_be_trained(changes, rule):
@@ -216,13 +216,17 @@ CEIT = resolve(NetworkSpec.parse(f"{TINY['ceit']},in_chans=1,num_classes=3)@16: 
 @pytest.mark.parametrize(
     ("spec", "changes", "rule"),
     [
-        (SPEC, {"batch_size": 9}, "divide the batch size.* 2 processes and batch_size 9"),
+        (SPEC, {"batch_size": 9}, "`batch_size` of the recipe is 9, which the 2 processes"),
         (
             SPEC,
             {"batch_size": 10, "cutmix": 0.5},
-            "pair a process's images of a batch, so their number is even` must hold, but got 5;",
+            "`batch_size` gives each 5, an odd number;",
         ),
-        (CEIT, {"batch_size": 10}, "on GPUs alone` must hold, but networks of ceit have some"),
+        (
+            CEIT,
+            {"batch_size": 10},
+            "networks of ceit have batch norms, which processes share on GPUs only",
+        ),
     ],
 )
 def test_trainings_that_processes_cannot_share(spec, changes, rule):
@@ -245,7 +249,7 @@ def test_batch_norms_of_any_placement_of_a_search_are_seen():
     recipe = replace(RECIPE, batch_size=10)
     check_recipe(external, Shades(), recipe, num_processes=2)
     envelope = Envelope.of(external.placement, vanilla.placement)
-    with pytest.raises(InputError, match="networks of deepvit have some"):
+    with pytest.raises(InputError, match="networks of deepvit have batch norms"):
         check_recipe(external, Shades(), recipe, envelope, num_processes=2)
 
 
@@ -258,5 +262,5 @@ def test_checking_a_recipe_draws_nothing():
 @pytest.mark.parametrize(("name", "value"), [("num_classes", 5), ("in_chans", 3)])
 def test_data_that_does_not_fit(name, value):
     spec = NetworkSpec(replace(SPEC.backbone, **{name: value}), SPEC.placement)
-    with pytest.raises(InputError, match=f"{name} of the network and of the data agree"):
+    with pytest.raises(InputError, match=f"`{name}` of the network is"):
         check_fit(spec.backbone, Shades())

@@ -197,7 +197,7 @@ def test_what_cannot_be_fitted(trained: Network) -> None:
         fit_branches(network, images_of(3), numbers=(0, 13))
     with pytest.raises(InputError, match="`images_BCYX` holds no image"):
         branch_errors(network, images_of(3)[:0])
-    with pytest.raises(InputError, match="images have the size that the network is for"):
+    with pytest.raises(InputError, match="`images_BCYX` has"):
         fit_branches(network, torch.zeros(1, 1, 8, 8))
     alone = build_network(BACKBONE, Placement.parse("V1E1/s7"))
     with pytest.raises(InputError, match="every layer can be vanilla.*layer 2 of .* with 'V2'"):

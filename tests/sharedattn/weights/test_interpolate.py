@@ -244,7 +244,7 @@ def test_there_and_back_is_near_where_it_began() -> None:
 def test_images_of_another_size_are_refused(image_size: int) -> None:
     network = network_at_15("V1L1")
     images = torch.randn(1, 3, image_size, 15, dtype=torch.float64)
-    with pytest.raises(InputError, match=f"got {image_size} x 15 and the network is for 15 x 15"):
+    with pytest.raises(InputError, match=f"has {image_size} x 15 pixels, but .* takes 15 x 15"):
         network(images)
 
 
@@ -257,7 +257,9 @@ def test_a_size_at_which_windows_are_shifted_and_less_attention_has_no_scores() 
 
 def test_pooled_tokens_without_a_grid_are_refused() -> None:
     text = "hvt(depth=4,embed_dim=14,num_heads=2,patch_size=4,pool_block_width=2)@16: V1 | V1 | V1"
-    with pytest.raises(InputError, match=r"but stage_pos_embeds.0 is \(1, 7, 14\) at 16 px and"):
+    with pytest.raises(
+        InputError, match=r"stage_pos_embeds.0 cannot be resampled from \(1, 7, 14\) at 16 px to"
+    ):
         at_image_size(build(NetworkSpec.parse(text)), 32)
 
 
@@ -271,13 +273,13 @@ RESIDUAL = "attention_residual=true,depths=1-1,embed_dims=4-8,mlp_ratios=1-1,num
         (
             f"pvt_v2({RESIDUAL},sr_ratios=3-2)@24: V1|V1",
             32,
-            "into stage 2 by 2 and 2 at 24 px, and by 2 and 1 at 32 px; choose a size at which",
+            "into stage 2 by 2 and 2 at 24 px, but by 2 and 1 at 32 px; choose a size at which",
         ),
         # Tokens on 2 x 2 and 1 x 1, then on 3 x 3 and 1 x 1: a larger kernel.
         (
             f"pvt({RESIDUAL},sr_ratios=1-1)@8: V1|V1",
             12,
-            "into stage 2 by 2 and 2 at 8 px, and by 3 and 3 at 12 px; choose a size at which",
+            "into stage 2 by 2 and 2 at 8 px, but by 3 and 3 at 12 px; choose a size at which",
         ),
     ],
 )
@@ -300,7 +302,7 @@ def test_an_attention_residual_at_a_size_of_equal_ratios() -> None:
 def test_a_weight_that_cannot_be_resampled() -> None:
     text = "vit(embed_dim=22,depth=1,num_heads=2)@{}: V1"
     network, larger = (build(NetworkSpec.parse(text.format(size))) for size in (32, 64))
-    rule = r"pos_embed is \(1, 5, 22\) at 32 px and \(1, 17, 22\) at 64 px; choose a size at which"
+    rule = r"pos_embed .* from \(1, 5, 22\) at 32 px to \(1, 17, 22\) at 64 px; choose a size"
     with pytest.raises(InputError, match=rule):
         Network.resample_position(network, "pos_embed", network.pos_embed, larger)
 
