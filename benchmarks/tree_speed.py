@@ -151,7 +151,7 @@ def peak_bytes(network: Network, placements: Sequence[Placement], num_images: in
     def tensors(given: Carried) -> Iterator[torch.Tensor | None]:
         state = given.state if isinstance(given, StartedLayer) else given[1]
         if isinstance(given, StartedLayer):
-            yield from (given.tokens, given.branch, given.passed_by)
+            yield from (given.tokens, given.branch, given.passthrough_tokens)
         else:
             yield given[0]
         for scores in state.scores.values():

@@ -1,1 +1,1 @@
-"""What is known: the database, the Pareto front, the report, export and verify."""
+"""The study database, its Pareto front, the report, exports and their verification."""

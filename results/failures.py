@@ -1,4 +1,4 @@
-"""Why trials failed, in one line each, for people: no traceback, and no secret."""
+"""Summarise why trials failed, in one line each, without tracebacks and secrets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sharedattn.results.records.records import Document, TrialRole, TrialRow, TrialState
-from sharedattn.results.redaction import masked
+from sharedattn.results.redaction import redacted
 
 MAX_LENGTH = 400  # characters of a reason
 MAX_SHOWN = 10  # reasons that people are shown at once
@@ -57,7 +57,7 @@ def reason_of(traceback: str) -> str:
 
 def shown_reason(text: str) -> str:
     """A reason as it may stand on a terminal: one line, without secrets or control characters."""
-    line = "".join(c if c.isprintable() else " " for c in masked(text))
+    line = "".join(c if c.isprintable() else " " for c in redacted(text))
     return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 3]}..."
 
 

@@ -1,8 +1,8 @@
-"""Keeping secrets out of what is printed and stored.
+"""Redact secrets from what is printed and stored.
 
 A password may hold any character: those that a URL should have in percent are often written as
-they are. So whatever stands where a password could is masked as far as it could reach, rather too
-much than too little.
+they are. So whatever stands where a password could is redacted as far as it could reach, rather
+too much than too little.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _END_IN_MESSAGE = re.compile(r"[\s'\"]")
 _MIN_PART = 3  # letters; shorter parts of a password would be found everywhere
 
 
-def masked(text: str) -> str:
+def redacted(text: str) -> str:
     """A URL, or a command's argument with one in it, without what may be a password.
 
     It need not be well-formed: a URL that is refused is shown in a message too.
@@ -42,29 +42,29 @@ def masked(text: str) -> str:
     return _SETTING_TO_THE_END.sub(rf"\g<1>{MASK}", _without_userinfo(text, whole=True))
 
 
-def masked_message(message: str, arguments: Iterable[str] = ()) -> str:
+def redacted_message(message: str, arguments: Iterable[str] = ()) -> str:
     """A sentence without what may be a password in it.
 
     Args:
         message: the sentence.
-        arguments: of the command line. A password that one of them holds is masked wherever the
+        arguments: of the command line. A password that one of them holds is redacted wherever the
             sentence repeats it or a word of it, since it may have been taken apart as a list.
     """
     for argument in arguments:
-        shown = masked(argument)
+        shown = redacted(argument)
         if shown == argument:
             continue
         for text in (argument, argument.partition("=")[2]):
             if text:
-                message = message.replace(repr(text)[1:-1], masked(text))
-                message = message.replace(text, masked(text))
+                message = message.replace(repr(text)[1:-1], redacted(text))
+                message = message.replace(text, redacted(text))
         for part in _secret_parts(argument, shown):
             message = message.replace(part, MASK)
     return _SETTING.sub(rf"\g<1>{MASK}", _without_userinfo(message, whole=False))
 
 
 def _secret_parts(argument: str, shown: str) -> list[str]:
-    """What `masked` took out of an argument, and the words of it, the longest first."""
+    """What `redacted` took out of an argument, and the words of it, the longest first."""
     head, _, tail = shown.partition(MASK)
     secret = argument[len(head) : len(argument) - len(tail)]
     parts = {secret, repr(secret)[1:-1], *re.split(r"[\W_]+", secret)}
@@ -105,7 +105,7 @@ def _last_at(rest: str) -> int:
 
 
 def _password_colon(rest: str, at: int) -> int | None:
-    """The colon before what may be a password in a URL behind its scheme; None: there is none.
+    """Find the colon before a possible password in a URL behind its scheme, or None.
 
     Args:
         rest: what follows the scheme.

@@ -14,7 +14,7 @@ from typing import Any
 
 from sharedattn.costs.timing import device_name
 from sharedattn.plugins import installed
-from sharedattn.results.redaction import masked
+from sharedattn.results.redaction import redacted
 
 LIBRARIES = ("sharedattn", "torch", "torchvision", "timm", "numpy", "optuna", "scikit-learn")
 NOT_INSTALLED = "not installed"
@@ -40,7 +40,7 @@ def provenance() -> dict[str, Any]:
     """
     plugins = {plugin.name: plugin.version for plugin in installed()}
     return {
-        "command": " ".join(["sharedattn", *map(masked, sys.argv[1:])]),
+        "command": " ".join(["sharedattn", *map(redacted, sys.argv[1:])]),
         "commit": _commit(),
         "versions": library_versions(),
         **({"plugins": plugins} if plugins else {}),

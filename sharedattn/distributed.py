@@ -1,7 +1,8 @@
-"""Several processes of one machine that train one network: each one's part, and sums over all.
+"""Share one network's training among the processes of one machine.
 
-Every process takes the same share of each batch, and the mean of their gradients is the gradient
-of the whole batch. Alone, a process is rank 0 of 1, and all of this does nothing.
+Every process takes an equally large shard of each batch, and the mean of their gradients is the
+gradient of the whole batch. A process alone is rank 0 of a world of size 1, where all of this does
+nothing.
 """
 
 from __future__ import annotations
@@ -22,42 +23,42 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """One of the processes that train a network together.
+    """The rank of one process among those that train a network together.
 
     Attributes:
-        index: from 0.
-        of: processes; more than one are torch's default process group.
+        index: the process's number, from 0 to `world_size` - 1.
+        world_size: number of processes; more than one form torch's default process group.
     """
 
     index: int = 0
-    of: int = 1
+    world_size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes, where one is enough."""
+        """Whether this is the process that writes files for all."""
         return self.index == 0
 
-    def positions(self, batch_size: int) -> list[int]:
-        """Its images of a training batch, by position, ascending; each process has as many.
+    def shard_positions(self, batch_size: int) -> list[int]:
+        """Return the positions of this process's shard of a training batch, in ascending order.
 
         Positions go in pairs from the batch's ends inward: the first with the last, and so on. So
-        timm's mixup and cutmix pair them, which mix a batch with itself in reverse order; a share
+        timm's mixup and cutmix pair them, which mix a batch with itself in reverse order; a shard
         is mixed by itself as it is in the whole batch, and no process needs another's images.
 
         Args:
-            batch_size: images of the whole batch; a multiple of the processes.
+            batch_size: images of the whole batch; a multiple of `world_size`.
         """
-        size = batch_size // self.of
+        size = batch_size // self.world_size
         inward = sorted(range(batch_size), key=lambda i: min(i, batch_size - 1 - i))
         return sorted(inward[self.index * size : (self.index + 1) * size])
 
-    def turns(self, batches: Sequence[T]) -> Sequence[T]:
-        """Its batches of an evaluation: the processes take turns."""
-        return batches[self.index :: self.of]
+    def shard_batches(self, batches: Sequence[T]) -> Sequence[T]:
+        """Return this process's shard of an evaluation's batches: every `world_size`-th one."""
+        return batches[self.index :: self.world_size]
 
     def sum_(self, tensor: Tensor) -> None:
         """Sum a tensor over all processes, in place; each gets the same bits."""
-        if self.of > 1:
+        if self.world_size > 1:
             dist.all_reduce(tensor)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -68,7 +69,7 @@ class Rank:
         first step; with three processes or more the layout decides in which order each sum is
         taken, and a training that goes on from a checkpoint is another from its first step on.
         """
-        if self.of == 1:
+        if self.world_size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
@@ -76,14 +77,14 @@ class Rank:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        flat /= self.of
+        flat /= self.world_size
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def share_batch_norms(self, network: nn.Module) -> None:
-        """Let batch norms take the statistics of whole batches, in place; on GPUs alone."""
-        if self.of > 1:
+        """Make batch norms take the statistics of whole batches, in place; works on GPUs only."""
+        if self.world_size > 1:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
 
 
@@ -114,9 +115,9 @@ def join(rank: Rank, port: int, device: str) -> None:
     """Make this process one of its group, which is torch's default one from now on.
 
     Args:
-        rank: which of how many.
-        port: of the group's `Rendezvous`.
-        device: `cuda`: of the visible GPUs, that of the rank's index becomes the current one.
+        rank: the rank of this process.
+        port: port of the group's `Rendezvous`.
+        device: the device type; with `cuda`, the visible GPU of the rank's index becomes current.
     """
     # Traffic stays on this machine, wherever its name points to.
     interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
@@ -126,4 +127,4 @@ def join(rank: Rank, port: int, device: str) -> None:
     if device == "cuda":
         backend = "nccl"
         torch.cuda.set_device(rank.index)
-    dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.of)
+    dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.world_size)

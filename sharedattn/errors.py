@@ -1,4 +1,4 @@
-"""The one error that means: the input is at fault, nothing was begun."""
+"""The one error for faulty input, raised before any work begins."""
 
 
 class InputError(ValueError):

@@ -1,4 +1,4 @@
-"""What a search compares: every objective is described here, once.
+"""Describe every objective that a search compares, in one registry.
 
 Fronts, hypervolumes, bounds, tables, reports and documents ask this registry; a new objective is
 one more entry, made by `register`. Accuracy (`top1`) is the one objective that is averaged over

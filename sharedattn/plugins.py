@@ -1,4 +1,4 @@
-"""Entry points: what other distributions add."""
+"""Load the entry points by which other distributions add parts."""
 
 from __future__ import annotations
 

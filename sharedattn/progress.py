@@ -1,4 +1,4 @@
-"""How far a training or a scoring is, said about once a second to whoever watches.
+"""Report the progress of a training or a scoring, about once a second.
 
 Watching costs nothing and changes nothing: between two messages only a clock is read, the device
 is asked for the loss when a message is due, and no random number is drawn. A message that gets

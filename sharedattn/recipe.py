@@ -1,4 +1,4 @@
-"""How a network is trained: one frozen document, hashed into the identity of every evaluation.
+"""Training recipes: frozen documents that are hashed into the identity of evaluations.
 
 Optimisers, schedules, augmentation, mixup and EMA are timm's, under timm's names.
 """
@@ -38,16 +38,16 @@ class Recipe:
         schedule: timm's name of the schedule (`cosine`, `constant`, ...), stepped every update.
         warmup_epochs: epochs of linear warm-up, inside the schedule.
         min_lr: learning rate at the end.
-        clip_grad_norm: bound on the gradient's norm; None: none.
+        clip_grad_norm: bound on the gradient's norm, or None for no bound.
         drop_path_rate: stochastic depth of the last layer, growing linearly with depth.
         label_smoothing: of the cross entropy.
         diagonality_weight: weight of the less-attention diagonality term; 0: off.
-        ema_decay: decay of the averaged weights that are evaluated; None: the last weights.
+        ema_decay: decay of the averaged weights that are evaluated; None evaluates the last ones.
         amp: precision of forward passes in training on an accelerator: `none` or `bfloat16`.
         hflip: probability of a horizontal flip.
         crop_scale_min: least share of the image's area in a random crop; 1: no random crop.
         color_jitter: strength.
-        auto_augment: timm's policy text, such as `rand-m9-mstd0.5-inc1`; None: none.
+        auto_augment: timm's policy text, such as `rand-m9-mstd0.5-inc1`, or None.
         random_erasing: probability.
         mixup: alpha of mixup; 0: off.
         cutmix: alpha of cutmix; 0: off.
@@ -228,7 +228,7 @@ def check_rungs(rungs: tuple[int, ...], epochs: int) -> None:
 
     Args:
         rungs: epochs after which a trial is evaluated and may be stopped.
-        epochs: of the whole training.
+        epochs: epochs of the whole training.
 
     Raises:
         InputError: rungs that are not ascending whole numbers between 0 and `epochs`.

@@ -1,4 +1,4 @@
-"""What the papers measured, measured on an export."""
+"""Measure on an export what the papers measured on their networks."""
 
 from __future__ import annotations
 

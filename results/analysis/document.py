@@ -1,4 +1,4 @@
-"""An analysis as one JSON document: figures with their controls, and what each of them means."""
+"""Write an analysis as one JSON document: each figure with its control and its meaning."""
 
 from __future__ import annotations
 

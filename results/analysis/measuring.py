@@ -1,4 +1,4 @@
-"""What one network does on images, as means of named values over images.
+"""Measure one network on images: means of named values over images.
 
 Names are tuples: a measure, and the layers it is of, numbered from 0 through the whole network.
 
@@ -43,7 +43,7 @@ class Layer:
         index: its number in the stage, from 0.
         choice: what it does.
         sizes: of its stage.
-        maps: sizes of its attention maps for one image; None: it has none.
+        maps: sizes of its attention maps for one image, or None without maps.
         frame: layers of one stage and one frame attend from the same queries to the same keys.
     """
 
@@ -141,7 +141,7 @@ def share_unit(one: Layer, other: Layer) -> bool:
 
 
 def batch_size_for(layers: Sequence[Layer], most: int) -> int:
-    """As many images at once as `MAX_MAP_BYTES` allows in float32, but at most `most`."""
+    """Return the batch size that `MAX_MAP_BYTES` allows in float32, at most `most`."""
     elements = sum(layer.maps.num_elements for layer in layers if layer.maps is not None)
     return max(1, min(most, MAX_MAP_BYTES // (4 * elements))) if elements else most
 
@@ -151,7 +151,7 @@ class Mean:
     """A mean over images.
 
     Attributes:
-        value: the mean of the values that are defined; None: none is.
+        value: the mean of the defined values, or None if none is defined.
         num_defined: how many are.
         num_undefined: how many are NaN, and left out.
     """

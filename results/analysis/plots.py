@@ -1,4 +1,4 @@
-"""The plots of an analysis, as SVG files: the network in colour, its control in grey beside it."""
+"""Draw the plots of an analysis as SVG files: the network in colour, its control in grey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the papers measured, on one network, with a control of random initialisations beside it.
+"""Run the papers' measurements on one network and on randomly initialised controls.
 
 A figure by itself says little: attention over 16 keys is nearly uniform before any training, and
 maps without negative weights look alike. So every figure stands beside the same one of networks
@@ -50,10 +50,10 @@ class Figure:
     """One measured value beside its control.
 
     Attributes:
-        value: of the network; None: undefined on every image.
+        value: the network's value, or None if it is undefined on every image.
         num_undefined: values left out of it since they were NaN.
-        control_mean: mean over randomly initialised networks; None: undefined in all.
-        control_sd: their standard deviation (n - 1); None: fewer than two are defined.
+        control_mean: mean over randomly initialised networks, or None if undefined in all.
+        control_sd: their standard deviation (n - 1), or None with fewer than two.
     """
 
     value: float | None
@@ -155,7 +155,7 @@ def analyse(
 
     Args:
         spec: the network, resolved.
-        state_dict: its weights; None: it is randomly initialised itself.
+        state_dict: its weights, or None for one that is randomly initialised itself.
         images: what to measure on, on `device`.
         init: how the controls are initialised, see `sharedattn.training.trainer.initialise`.
         seed: of the network's own initialisation, where it has no weights.

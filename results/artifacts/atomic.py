@@ -1,4 +1,4 @@
-"""Files and folders that are made beside their place and then renamed, and what kills leave.
+"""Write files and folders atomically: make them beside their place, then rename them.
 
 A temporary's name says who makes it and since when: several hosts may write to one folder, and
 each can tell which of its own writers are dead.

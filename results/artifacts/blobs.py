@@ -1,4 +1,4 @@
-"""Files by URL: named byte strings in a folder of this machine, or of anything fsspec opens.
+"""Store named byte strings at a URL: in a local folder, or in any storage that fsspec opens.
 
 A file is whole or absent. It is written under a temporary name beside its place and then moved:
 
@@ -34,7 +34,7 @@ from fsspec.core import url_to_fs
 from sharedattn.errors import InputError
 from sharedattn.results.artifacts.atomic import atomic_write, is_orphan, temporary_name
 from sharedattn.results.database.errors import StorageError
-from sharedattn.results.redaction import MASK, masked
+from sharedattn.results.redaction import MASK, redacted
 
 RETRY_DELAYS_S = (0.5, 2.0)  # after a server's first and second failure
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
@@ -48,7 +48,7 @@ def shown_url(url: str) -> str:
     if _local_folder(url) is not None or (parts := urlsplit(url)).password is None:
         return url
     _, _, host = parts.netloc.rpartition("@")
-    return masked(parts._replace(netloc=f"{parts.username}@{host}").geturl())
+    return redacted(parts._replace(netloc=f"{parts.username}@{host}").geturl())
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,13 +71,13 @@ class BlobStore:
         return f"BlobStore({self.shown()!r})"
 
     def shown(self, name: str = "") -> str:
-        """Where the folder or a file of it is, for messages."""
+        """Return where the folder or a file of it is, for messages."""
         folder = shown_url(self.url)
         return f"{folder.removesuffix('/')}/{name}" if name else folder
 
     @property
     def folder(self) -> Path | None:
-        """The folder on this machine; None: it is a server's."""
+        """The folder on this machine, or None for a server's."""
         return _local_folder(self.url)
 
     def write(self, name: str, content: bytes) -> None:
@@ -173,7 +173,7 @@ class BlobStore:
 
 
 class _Files(Protocol):
-    """What a kind of storage does with files, by names that were checked."""
+    """The operations of one kind of storage, on names that were checked."""
 
     def write(self, name: str, content: bytes) -> None: ...
 
@@ -349,7 +349,7 @@ def _check_url(url: str) -> None:
             f"a URL of files has none of ? # * [ and ::, but that of {protocol}:// has; options "
             f"of a protocol are variables, such as FSSPEC_S3_ENDPOINT_URL"
         )
-    if ":" in (parts := urlsplit(url)).netloc and parts.password is None and masked(url) != url:
+    if ":" in (parts := urlsplit(url)).netloc and parts.password is None and redacted(url) != url:
         # Read by the letter, it would have no password, and all of it would be shown.
         raise InputError(
             f"a URL of files is PROTOCOL://[USER[:PASSWORD]@]HOST[:PORT]/FOLDER, but that of "

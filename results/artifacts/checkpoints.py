@@ -1,4 +1,4 @@
-"""Checkpoints of trials in flight: where a retry goes on from.
+"""Keep checkpoints of running trials, from which a retry continues.
 
 One a trial, replaced at each rung and deleted when the trial ends, so that they never fill a disk.
 They are kept beside the weights: `checkpoints/<study>/<role>-<number>.pt`.
@@ -67,7 +67,7 @@ class CheckpointStore:
             name: the trial's.
 
         Returns:
-            What was saved; None: there is none.
+            The saved value, or None if there is none.
 
         Raises:
             OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Folders that appear whole: made beside their place, and renamed to it."""
+"""Replace whole folders atomically: make them beside their place, then rename them."""
 
 from __future__ import annotations
 

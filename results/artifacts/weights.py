@@ -1,4 +1,4 @@
-"""Weights of evaluations: safetensors files, named by the evaluation's key and their contents.
+"""Store the weights of evaluations as safetensors files, named by evaluation key and contents.
 
 A file appears whole or not at all. The database keeps its sha256, and says that weights are gone
 before they are deleted. Training on a GPU is not bit-repeatable, and an attempt that was given up
@@ -77,7 +77,7 @@ class WeightsStore:
     blobs: BlobStore
 
     def shown(self, evaluation_key: str, sha256: str) -> str:
-        """Where weights are, or would be, for messages."""
+        """Return where weights are, or would be, for messages."""
         return self.blobs.shown(_name(evaluation_key, sha256))
 
     def has(self, evaluation_key: str, sha256: str | None = None) -> bool:
@@ -85,7 +85,7 @@ class WeightsStore:
 
         Args:
             evaluation_key: the evaluation's.
-            sha256: of the weights meant; None: of any attempt.
+            sha256: sha256 of the weights; None accepts those of any attempt.
         """
         prefix = f"{evaluation_key}." if sha256 is None else _name(evaluation_key, sha256)
         return bool(self.blobs.names(prefix))
@@ -130,7 +130,7 @@ class WeightsStore:
 
         Args:
             evaluation_key: the evaluation's.
-            but: sha256 of the recorded ones, which stay; None: all go.
+            but: sha256 of the weights to keep; None deletes all.
         """
         kept = None if but is None else _name(evaluation_key, but)
         for name in self.blobs.names(f"{evaluation_key}."):

@@ -1,4 +1,4 @@
-"""Making many small records at once."""
+"""Pause the garbage collector while many small records are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The costs of stored trials: those that have a column, and the study's others in closed form."""
+"""Compute the costs of stored trials: from their columns, or in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a database: which one it is, whether it is ours, and at the current schema.
+"""Open a database, check that it is one of ours, and migrate it to the current schema.
 
 SQLite runs in WAL mode with `synchronous = NORMAL`: a commit is handed to the operating system
 before it returns, so it survives the death of the process by any signal, and readers never wait
@@ -36,7 +36,7 @@ from sharedattn.results.database import migrations
 from sharedattn.results.database.errors import ConnectionLostError
 from sharedattn.results.database.models import Base
 from sharedattn.results.database.retry import is_restarting, reason, retry_on_lost_connection
-from sharedattn.results.redaction import masked
+from sharedattn.results.redaction import redacted
 
 BUSY_TIMEOUT_S = 30.0
 # So that a line that is cut is noticed within a minute; a URL may say otherwise.
@@ -76,7 +76,7 @@ _SQLITE = re.compile(r"sqlite(\+pysqlite)?:///(?P<path>.*)", re.DOTALL)
 
 
 class Schema(Enum):
-    """What tables a database has."""
+    """Which of our tables a database has."""
 
     EMPTY = auto()
     CURRENT = auto()
@@ -117,17 +117,17 @@ def parse_url(url: str) -> URL:
         # Not chained: the error may hold the password.
         raise InputError(
             f"`storage` is a URL such as sqlite:///study.db or postgresql://HOST/DATABASE, but "
-            f"got {masked(url)!r}"
+            f"got {redacted(url)!r}"
         ) from None
     if parsed.drivername.partition("+")[0] != "postgresql":
         raise InputError(
-            f"`storage` is sqlite:///FILE or postgresql://HOST/DATABASE, but got {masked(url)!r}"
+            f"`storage` is sqlite:///FILE or postgresql://HOST/DATABASE, but got {redacted(url)!r}"
         )
     num_at_signs = url.partition("?")[0].count("@")
     if num_at_signs > 1 or (num_at_signs and parsed.username is None):
         raise InputError(
             f"`storage` has more than one @, or a user with other characters than letters and "
-            f"digits: {masked(url)!r}; write @ as %40, / as %2F, : as %3A, # as %23 and ? as %3F"
+            f"digits: {redacted(url)!r}; write @ as %40, / as %2F, : as %3A, # as %23 and ? as %3F"
         )
     return parsed.set(drivername="postgresql+psycopg")
 
@@ -142,7 +142,7 @@ def _parse_sqlite(url: str) -> URL:
     if match is None:
         raise InputError(
             f"`storage` of SQLite is sqlite:///FILE with three slashes, or four before a path "
-            f"from the root, but got {masked(url)!r}"
+            f"from the root, but got {redacted(url)!r}"
         )
     if "?" in match["path"]:
         raise InputError(
@@ -171,7 +171,7 @@ def _parse_sqlite(url: str) -> URL:
 
 def shown_url(url: URL) -> str:
     """The URL as messages show it: without its password, and without options, which may be one."""
-    return masked(url.set(query={}).render_as_string(hide_password=True))
+    return redacted(url.set(query={}).render_as_string(hide_password=True))
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -205,7 +205,7 @@ def open_engine(url: str, *, create: bool, read_only: bool) -> Engine:
 
 
 def look_at(url: str) -> Schema:
-    """What a search would find at a URL; nothing is made, upgraded or written.
+    """Return the schema that a search would find at a URL, without writing anything there.
 
     Args:
         url: see `parse_url`.

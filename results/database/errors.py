@@ -1,4 +1,4 @@
-"""Errors of the storage and of those who write to it."""
+"""The errors that the database and its writers raise."""
 
 
 class StorageError(RuntimeError):

@@ -1,4 +1,4 @@
-"""One driver a study: a lock that is freed when its holder dies."""
+"""Give each study one driver, by a lock that is freed when its holder dies."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _taken(descriptor: int) -> bool:
 
 
 def holder_of_file(database: Path, study_name: str) -> str | None:
-    """Who drives a study of an SQLite database, for messages; None: nobody does."""
+    """Describe who drives a study of an SQLite database, for messages, or None if nobody does."""
     try:
         descriptor = os.open(lock_file(database, study_name), os.O_RDONLY)
     except FileNotFoundError:
@@ -132,7 +132,7 @@ _SELECT_HOLDER = text(
 
 
 def holder_on_server(connection: Connection, study_name: str) -> str | None:
-    """Who drives a study of a server's database, for messages; None: nobody does."""
+    """Describe who drives a study of a server's database, for messages, or None if nobody does."""
     holder = _find_holder(connection, _key(study_name))
     return None if holder is None else _described(holder)
 

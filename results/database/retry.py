@@ -1,4 +1,4 @@
-"""Outlasting a server that is away for a while: a restart, a cut line."""
+"""Retry database operations on lost connections."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _PASSING = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
 def is_passing(error: DBAPIError) -> bool:
     """Whether the same operation may succeed later, on another connection.
 
-    True of what PostgreSQL says while it restarts, and of a connection that was cut or refused,
-    which comes without a state of the server's. SQLite is never away.
+    True for errors that PostgreSQL raises while it restarts, and for connections that were cut or
+    refused, whose errors carry no SQLSTATE. SQLite never loses a connection.
     """
     if error.connection_invalidated:
         return True
@@ -34,30 +34,29 @@ def is_passing(error: DBAPIError) -> bool:
 
 
 def is_restarting(error: DBAPIError) -> bool:
-    """Whether a server is there, but not yet or no longer at work.
+    """Whether a server answers but is starting up or shutting down.
 
-    To those who would connect it says so in words alone, which are its administrator's language
-    and are known here in English.
+    It tells new connections so in its message only, of which the English wording is known here.
     """
     return error.connection_invalidated or "the database system is " in str(error.orig)
 
 
 def reason(error: DBAPIError) -> str:
-    """What the database says, in one line."""
+    """Return the database's own message, in one line."""
     return " ".join(str(error.orig).split())
 
 
 @contextmanager
 def storage_errors(shown_url: str) -> Iterator[None]:
-    """Turn what the database says inside the block into errors of the storage.
+    """Convert the database's errors inside the block into errors of the storage.
 
     Args:
         shown_url: the database, without its password.
 
     Raises:
-        ConnectionLostError: for now; the block may be run again.
-        StorageError: for good.
-        IntegrityError: as it is: a row that is there already.
+        ConnectionLostError: the connection was lost; the block may be run again.
+        StorageError: the database failed; the same block would fail again.
+        IntegrityError: the row exists already; raised unchanged.
     """
     try:
         yield
@@ -77,13 +76,13 @@ def storage_errors(shown_url: str) -> Iterator[None]:
 
 
 def retry_on_lost_connection(operation: Callable[[], _T]) -> _T:
-    """Run an operation, and again for two minutes while the database is away.
+    """Run an operation, and retry it for `PATIENCE_S` while the connection is lost.
 
     Args:
-        operation: may be run again after a `ConnectionLostError`.
+        operation: a callable that may be run again after a `ConnectionLostError`.
 
     Raises:
-        ConnectionLostError: the last one.
+        ConnectionLostError: the connection was still lost after that time.
     """
     deadline, pause_s = None, 0.0
     while True:

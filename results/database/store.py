@@ -1,4 +1,4 @@
-"""The database as the rest of the program sees it: reading, and the way to a study's driver.
+"""Read studies from the database, and open the writer of a study's driver.
 
 Everything may be read by any process at any time; a study is written through the `StudyWriter`
 that `Store.drive` hands to one process at a time. Each method is one transaction.
@@ -271,7 +271,7 @@ class Store:
                 yield StudyWriter(partial(self._transaction, self._writer), study.id)
 
     def driver_of(self, study: Study) -> str | None:
-        """Who drives a study, for messages; None: nobody does."""
+        """Describe who drives a study, for messages, or None if nobody does."""
         database, name = sqlite_file(self._engine.url), study.record.name
         if database is None:
             return self._run(self._reader, partial(holder_on_server, study_name=name))
@@ -291,7 +291,7 @@ class Store:
 
         Args:
             study: whose trials.
-            role: of this role only; None: search trials, then confirmations.
+            role: the only role to read; None reads search trials, then confirmations.
 
         Returns:
             Ordered by role and number.
@@ -313,7 +313,7 @@ class Store:
 
         Args:
             study: whose trials.
-            role: of this role only; None: search trials, then confirmations.
+            role: the only role to read; None reads search trials, then confirmations.
             states: of these states only; RUNNING finds the trials in flight at a kill.
 
         Returns:

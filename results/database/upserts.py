@@ -1,4 +1,4 @@
-"""Rows of which one is to be there, whoever writes it first: found, or put in its place."""
+"""Upsert helpers for SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ _REPLACEMENTS = {
 
 
 def insert_or_find(connection: Connection, table: str, **columns: Any) -> tuple[int, bool]:
-    """Write a row unless one of its name or key is there; several drivers may do so at once.
+    """Insert a row, or find the row of the same name or key; several drivers may do so at once.
 
     Args:
-        connection: in a writing transaction.
+        connection: a connection inside a writing transaction.
         table: `studies`, `specs`, `evaluations`, `latencies` or `rung_reports`.
-        columns: the row's.
+        columns: values by column name.
 
     Returns:
-        The row's id, and whether it was there already.
+        The row's id, and whether it existed already.
     """
     written = connection.execute(_INSERTS[connection.dialect.name, table], columns).scalar()
     if written is not None:
@@ -76,11 +76,11 @@ def insert_or_find(connection: Connection, table: str, **columns: Any) -> tuple[
 
 
 def insert_or_replace(connection: Connection, table: str, **columns: Any) -> None:
-    """Write a row, in place of one of its key where there is one.
+    """Insert a row, or replace the row of the same key.
 
     Args:
-        connection: in a writing transaction.
+        connection: a connection inside a writing transaction.
         table: `searcher_attributes` or `front_snapshots`.
-        columns: the row's.
+        columns: values by column name.
     """
     connection.execute(_REPLACEMENTS[connection.dialect.name, table], columns)

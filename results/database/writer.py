@@ -1,4 +1,4 @@
-"""The writing half of the database: what the one driver of a study commits.
+"""Write a study's trials and results, each transaction fenced to the study's one driver.
 
 Each method is one transaction, so a driver killed at any moment leaves whole rows: a trial is
 RUNNING with an open attempt, or it is finished with its evaluation, its attempt closed and its

@@ -1,1 +1,1 @@
-"""Exports: a network as a folder that anyone can rebuild and verify."""
+"""Export a network as a folder that anyone can rebuild and verify."""

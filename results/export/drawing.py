@@ -1,4 +1,4 @@
-"""A placement as a model card has it: columns of text, and what their letters mean."""
+"""Draw a placement for a model card: columns of text, and a legend of their letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One placement as a folder: config.yaml, model.safetensors, a model card, and ONNX if asked.
+"""Export one placement as config.yaml, model.safetensors, a model card and optionally ONNX.
 
 The folder rebuilds to exactly the network that was measured, and
 `sharedattn.results.export.verify` checks that. It appears whole: it is made beside its place and
@@ -58,7 +58,7 @@ _EVALUATION_TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:
-    """What config.yaml says of an exported network.
+    """The content of an exported network's config.yaml.
 
     Attributes:
         spec: the network.
@@ -71,11 +71,11 @@ class ExportRecord:
             None: the data has no test split.
         num_test_images: images in that split.
         top1_by_seed: accuracy of every seed of this placement, this run's among them.
-        study: name of the study it comes from; None: it was trained alone.
-        trial: number of the search trial; None: likewise.
+        study: name of the study it comes from, or None if it was trained alone.
+        trial: number of the search trial, or None if it was trained alone.
         starts_from: sha256 of the supernet's weights that the training began with; None: it began
             from its initialisation.
-        latency: how long a forward took on the study's device; None: it was not measured.
+        latency: latency on the study's device, or None if it was not measured.
     """
 
     spec: NetworkSpec
@@ -256,7 +256,7 @@ def export(
 
 
 def read_export(folder: Path) -> ExportRecord:
-    """What an exported folder, or its config.yaml by itself, says.
+    """Read an exported folder, or its config.yaml alone.
 
     Args:
         folder: the folder, or the file.
@@ -318,7 +318,7 @@ def recorded_pixels(data: Document) -> Document | None:
 
 
 def recorded_classes(data: Document) -> list[str] | None:
-    """The names of an export's classes, by number; None: they have none, or none recorded.
+    """Return the names of an export's classes, by number, or None if none are recorded.
 
     Folders that are called by WordNet's numbers, as ImageNet's are, have the names of WordNet.
     """

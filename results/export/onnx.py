@@ -1,4 +1,4 @@
-"""A network as ONNX; needs the extra `onnx`.
+"""Export a network as ONNX; requires the extra `onnx`.
 
 The file says in its metadata what its input is: how an image file becomes pixels, and what the
 outputs are called. `examples/onnx_predict.py` reads nothing else.
@@ -49,7 +49,7 @@ def onnx_metadata(
     top1: float,
     test_top1: float | None = None,
 ) -> dict[str, str]:
-    """What `write_onnx` writes into a file beside the network.
+    """Collect the metadata that `write_onnx` writes into a file beside the network.
 
     Args:
         network: the network as text.
@@ -58,9 +58,9 @@ def onnx_metadata(
         pixels: `mean` and `std` of channels scaled to 0..1, one number a channel, `interpolation`,
             `crop_pct` and `crop_mode`, by timm's words; None: the data has no image files, and
             its pixels are taken as they are.
-        class_names: names of the outputs, in their order; None: they have none.
+        class_names: names of the outputs, in their order, or None.
         top1: accuracy on the split that the search chose by, a fraction.
-        test_top1: accuracy on the test split; None: there is no such split.
+        test_top1: accuracy on the test split, or None without such a split.
 
     Returns:
         Texts by name; lists and numbers as JSON. Of `None` there is no entry.
@@ -101,7 +101,7 @@ def write_onnx(
         path: the file.
         network: a network of one placement, in eval mode on the CPU.
         image_size: pixels on a side.
-        metadata: what the file says beside it, as of `onnx_metadata`; None: nothing.
+        metadata: entries to write beside it, see `onnx_metadata`, or None.
 
     Raises:
         InputError: the extra `onnx` is not installed, or logits that are not finite.

@@ -1,4 +1,4 @@
-"""Whether an exported folder is what it says: rebuilt, counted and measured again."""
+"""Verify an exported folder: rebuild the network, count it and measure it again."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TOLERANCE_IMAGES = 2  # right answers more or less, on another machine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remeasured:
-    """What the injected evaluation measured on the rebuilt network.
+    """The injected evaluation's measurements on the rebuilt network.
 
     Attributes:
         top1: accuracy on the recorded split, a fraction.
         num_images: images in the split.
-        test_top1: accuracy on the test split, a fraction; None: the data has no such split.
+        test_top1: accuracy on the test split, a fraction, or None without such a split.
         num_test_images: images in that split.
         recipe_key: of the recorded recipe's document.
         device: such as "cpu".
@@ -65,7 +65,7 @@ class OpenedData:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was compared.
+    """One comparison and its outcome.
 
     Attributes:
         name: what.

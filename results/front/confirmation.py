@@ -1,4 +1,4 @@
-"""Fronts of equals: one fidelity, then enough seeds for every member.
+"""Compute fronts at one fidelity, and the runs that confirm each member with enough seeds.
 
 A front over many single runs flatters itself, since its members are those that were lucky. So
 its members are run again with other seeds and the front is taken anew on means, until what is on
@@ -42,9 +42,9 @@ class Candidate:
     """A placement with its complete evaluations of one fidelity.
 
     Attributes:
-        number: of the first search trial that evaluated it; its id in every document.
-        runs: the complete trial of each replicate, ascending; the search's own is replicate 0,
-            unless that was of inherited weights and these are trained.
+        number: number of the first search trial that evaluated it; its id in every document.
+        runs: the complete trials, one per replicate, in ascending order. Replicate 0 is the search
+            trial, except where that used inherited weights and these runs are trained.
     """
 
     number: int
@@ -91,28 +91,28 @@ class Candidate:
 
     @property
     def latency_source(self) -> LatencySource | None:
-        """How the latency is known; None where the study measures none."""
+        """How the latency was obtained, or None where the study measures none."""
         return self.runs[0].latency_source
 
     @property
     def is_reused(self) -> bool:
-        """Whether the search's own run was there before this study asked for it."""
+        """Whether the search trial's evaluation existed before this study asked for it."""
         return self.runs[0].reused
 
     @property
     def best_run(self) -> TrialRow:
-        """The run of best accuracy, the earliest replicate of several: what is exported."""
+        """The run that is exported: the most accurate one, of equals the earliest replicate."""
         return max(self.runs, key=lambda run: (run.top1 or 0.0, -run.replicate))
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """One run that the front still asks for.
+    """One run that the front still needs.
 
     Attributes:
-        number: the candidate's search trial.
-        spec_key: sha256 of its spec.
-        placement: its text.
+        number: number of the candidate's search trial.
+        spec_key: sha256 of the candidate's spec.
+        placement: text of the candidate's placement.
         replicate: r from 1; the training seed is the study's seed + r.
     """
 
@@ -127,9 +127,9 @@ class Front:
     """The front of a study at one moment.
 
     Attributes:
-        members: from the cheapest to the dearest.
+        members: from the cheapest to the most expensive.
         is_confirmed: whether every member has all its seeds and nothing is left to confirm.
-        fidelity: of every evaluation here; None of an empty front.
+        fidelity: the fidelity of all its evaluations, or None for an empty front.
     """
 
     members: tuple[Candidate, ...]
@@ -138,12 +138,12 @@ class Front:
 
 
 def search_fidelity(rows: Iterable[TrialRow]) -> Fidelity | None:
-    """The most faithful fidelity among complete search trials."""
+    """Return the highest fidelity among complete search trials."""
     return _highest(row for row in rows if row.role is TrialRole.SEARCH)
 
 
 def retrained_fidelity(rows: Sequence[TrialRow]) -> Fidelity | None:
-    """That of placements trained by themselves after a search by inherited weights; else None."""
+    """Return the fidelity of stand-alone trainings after a supernet search, or None elsewhere."""
     searched = search_fidelity(rows)
     if searched is None or searched.weights != "inherited":
         return None
@@ -157,26 +157,26 @@ def _highest(rows: Iterable[TrialRow]) -> Fidelity | None:
 
 
 def candidates(rows: Sequence[TrialRow], num_seeds: int) -> list[Candidate]:
-    """Every placement with a complete search trial, evaluated at the highest fidelity of those.
+    """Return every placement with a complete search trial, at the highest fidelity of those.
 
     Args:
         rows: trials of one study, of both roles.
-        num_seeds: K; replicates from K on are left out, so that means are over equal seeds.
+        num_seeds: K; replicates from K on are left out, so that all means use the same seeds.
 
     Returns:
-        Ordered by number; a placement that was proposed twice stands once.
+        Candidates ordered by number, without duplicates of a placement.
     """
     fidelity = search_fidelity(rows)
     return [] if fidelity is None else candidates_at(rows, fidelity, num_seeds)
 
 
 def candidates_at(rows: Sequence[TrialRow], fidelity: Fidelity, num_seeds: int) -> list[Candidate]:
-    """Every placement with a complete search trial that has evaluations of a fidelity.
+    """Return every placement with a complete search trial and evaluations at a fidelity.
 
     Args:
-        rows: as of `candidates`, as is `num_seeds`.
-        fidelity: of the evaluations.
-        num_seeds: K.
+        rows: trials of one study, of both roles.
+        fidelity: the fidelity of the evaluations.
+        num_seeds: K, as in `candidates`.
     """
     key = fidelity.key
     numbers: dict[str, int] = {}
@@ -211,13 +211,13 @@ def objective_values(
     objectives: Sequence[Objective],
     averaged: Collection[str] | None = None,
 ) -> FloatArray:
-    """Values of candidates, ready for `sharedattn.results.front.pareto`.
+    """Return the objective values of candidates, for `sharedattn.results.front.pareto`.
 
     Args:
         pool: n candidates.
         objectives: m objectives.
-        averaged: spec keys whose mean over all runs is meant, while the others are taken by
-            their first run alone; None: all of them.
+        averaged: spec keys of the candidates whose accuracy is the mean over all runs; the
+            others take that of their first run. None averages all of them.
 
     Returns:
         (n, m).
@@ -250,7 +250,7 @@ def pareto_members(
     objectives: Sequence[Objective],
     averaged: Collection[str] | None = None,
 ) -> tuple[Candidate, ...]:
-    """The non-dominated candidates, ties kept, from the cheapest to the dearest.
+    """The non-dominated candidates, ties kept, from the cheapest to the most expensive.
 
     Args:
         pool: candidates.
@@ -286,15 +286,16 @@ def to_retrain(
     """The placements that are trained by themselves after a search by inherited weights.
 
     All members of the inherited front up to `MAX_RETRAINED`, else as many, spread evenly over it
-    from the cheapest to the dearest: neighbours differ by less than shared weights can tell apart.
+    from the cheapest to the most expensive: neighbours differ by less than shared weights can tell
+    apart.
     Of members that are alike in every objective the first is trained: often they compute the same,
     as context broadcasting before a mean over all tokens changes nothing. And the baseline, which
     tells what a placement saves.
 
     Args:
-        members: from the cheapest to the dearest.
+        members: from the cheapest to the most expensive.
         objectives: what they are alike in.
-        baseline: trained as well, as the last; None: there is none.
+        baseline: a candidate that is trained as well, as the last, or None.
     """
     values = map(tuple, objective_values(members, objectives).tolist())
     firsts: dict[tuple[float, ...], Candidate] = {}

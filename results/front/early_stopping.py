@@ -1,4 +1,4 @@
-"""What early stopping has come to in a study: who was stopped where, and what that saved."""
+"""Summarise early stopping in a study: which trials stopped at which rung, and what it saved."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Stopping:
 def stopping_of(
     rows: Iterable[TrialRow], reports: Iterable[RungRow], epochs: int | None
 ) -> Stopping | None:
-    """How a study's search trials were stopped; None where none was.
+    """Summarise how a study's search trials were stopped, or return None if none was.
 
     Args:
         rows: the study's trials.
         reports: its rung reports.
-        epochs: of a whole training; None: not known yet.
+        epochs: the epochs of a whole training, or None if not known yet.
     """
     reports = list(reports)
     stopped_at = {report.number: report.epoch for report in reports if not report.goes_on}

@@ -1,4 +1,4 @@
-"""Whether accuracies are above what guessing gets, by more than the noise of the images."""
+"""Test whether accuracies exceed those of guessing by more than the noise of the images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Guessing:
 
     @property
     def text(self) -> str:
-        """What the bar is, for people."""
+        """Describe the bar, for people."""
         tries = f", the best of {self.num_tries:,} trainings" if self.num_tries > 1 else ""
         how = (
             f"chance among {self.num_classes} classes"
@@ -59,13 +59,13 @@ class Guessing:
 
 
 def known_class_counts(data: Document) -> Sequence[int] | None:
-    """Validation images of each class, from the document of a study's data; None: not known."""
+    """Return the validation images of each class, from a study's data document, or None."""
     counts: Sequence[int] | None = data.get("class_counts", {}).get("validation")
     return counts
 
 
 def remedy(epochs: int, option: str = "--epochs") -> str:
-    """What to raise where nothing is learnt."""
+    """Name the settings to raise where nothing is learnt."""
     return (
         f"train for more than {epochs} epoch{'s' if epochs != 1 else ''} ({option}), on more "
         f"images, or with another learning rate (lr in --recipe)"
@@ -73,7 +73,7 @@ def remedy(epochs: int, option: str = "--epochs") -> str:
 
 
 def guessing_warnings(front: Front, members: Sequence[Candidate], guessing: Guessing) -> list[str]:
-    """What people should know of a front that has members no better than guessing.
+    """Warn of a front that has members no better than guessing.
 
     Args:
         front: the front.

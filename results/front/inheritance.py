@@ -1,4 +1,4 @@
-"""What shared weights said of placements, beside what those came to when they were trained."""
+"""Compare supernet scores of placements with their stand-alone accuracies."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sharedattn.results.records.records import Document, Fidelity, TrialRow
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A placement by shared weights and by its own.
+    """A placement's supernet score and its stand-alone accuracy.
 
     Attributes:
-        inherited: with the shared weights.
-        trained: with weights of its own.
+        inherited: the placement evaluated with shared weights.
+        trained: the same placement trained by itself.
     """
 
     inherited: Candidate
@@ -40,17 +40,17 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """A search by shared weights: its front, and how far that was from the truth.
+    """The front of a supernet search, and its gap to stand-alone accuracies.
 
     Attributes:
-        fidelity: of the shared weights.
-        num_scored: placements that they have scored.
-        front: of inherited accuracies, from the cheapest member to the dearest.
-        hypervolume: of that front.
-        fine_tuned: whether placements are trained by themselves from their share of the shared
-            weights, or from scratch.
-        gaps: of the placements that have been trained since, in the front's order.
-        objectives: what is compared.
+        fidelity: the fidelity of the supernet scores.
+        num_scored: number of placements that the supernet scored.
+        front: the front of supernet scores, from the cheapest member to the most expensive.
+        hypervolume: the hypervolume of that front.
+        fine_tuned: whether stand-alone trainings start from the supernet's weights, rather than
+            from scratch.
+        gaps: one for each placement trained since, in the front's order.
+        objectives: the objectives of the study.
     """
 
     fidelity: Fidelity
@@ -63,7 +63,7 @@ class Inheritance:
 
     @property
     def mean_gap(self) -> float | None:
-        """Mean of trained minus inherited accuracy; None: nothing has been trained yet."""
+        """Mean of trained minus inherited accuracy, or None before anything was trained."""
         return mean(gap.top1 for gap in self.gaps) if self.gaps else None
 
     @property
@@ -84,7 +84,7 @@ class Inheritance:
         )
 
     def to_json(self) -> Document:
-        """As `search --json` has it under `inherited`."""
+        """Return the document that `search --json` prints under `inherited`."""
         return {
             "fidelity": self.fidelity.to_json(),
             "scored": self.num_scored,
@@ -124,14 +124,14 @@ def inheritance_of(
     *,
     fine_tuned: bool,
 ) -> Inheritance | None:
-    """What shared weights gave; None where the search trained its placements.
+    """Compare scores and accuracies, or return None where the search trained its placements.
 
     Args:
         rows: trials of one study, of both roles.
-        objectives: what is compared.
-        num_seeds: K, trainings of a placement that count.
-        reference_point: of the hypervolume.
-        fine_tuned: as of `Inheritance`.
+        objectives: the objectives of the study.
+        num_seeds: K, the number of trainings of a placement that count.
+        reference_point: the reference point of the hypervolume, by objective.
+        fine_tuned: whether stand-alone trainings start from the supernet's weights.
     """
     if not is_inherited(rows):
         return None

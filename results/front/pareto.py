@@ -1,4 +1,4 @@
-"""Pareto fronts, hypervolume and the knee, over arrays of objective values.
+"""Compute Pareto fronts, hypervolumes and the knee of arrays of objective values.
 
 Values are arrays of shape (n, m): n points, m objectives in the order of `objectives`. A point
 dominates another where it is no worse in every objective and better in one. Equal points do not

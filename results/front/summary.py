@@ -1,4 +1,4 @@
-"""What a study has come to: read once, then shown, drawn, picked from and exported."""
+"""Summarise a study: its front, warnings and counts, read from the database once."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class StudySummary:
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
-        """What is compared."""
+        """The study's objectives."""
         return parse_objectives(self.study.record.objectives)
 
     @cached_property
@@ -92,7 +92,7 @@ class StudySummary:
 
     @cached_property
     def stopping(self) -> Stopping | None:
-        """How search trials were stopped early; None where none was."""
+        """How search trials were stopped early, or None if none was."""
         fidelity = self.front.fidelity
         return stopping_of(
             self.rows, self.rung_reports, None if fidelity is None else fidelity.epochs
@@ -100,7 +100,7 @@ class StudySummary:
 
     @cached_property
     def inheritance(self) -> Inheritance | None:
-        """What shared weights said of placements; None where none were shared."""
+        """Supernet scores beside stand-alone accuracies, or None without a supernet."""
         record = self.study.record
         return inheritance_of(
             self.rows,
@@ -122,7 +122,7 @@ class StudySummary:
 
     @cached_property
     def guessing(self) -> Guessing | None:
-        """What guessing gets on the front's images; None where nobody has looked at any."""
+        """The accuracy of guessing on the front's images, or None before any evaluation."""
         counts = known_class_counts(self.study.record.data)
         chance = self.study.record.reference_point.get("top1", 0.0)
         num_classes = len(counts) if counts else round(1.0 / chance) if chance > 0 else 0
@@ -147,7 +147,7 @@ class StudySummary:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What people should know before they believe the front; one sentence each."""
+        """Warnings about the front, one sentence each."""
         data = self.study.record.data
         balance = imbalance_warnings(known_class_counts(data) or (), data.get("classes") or ())
         if self.guessing is None:
@@ -156,7 +156,7 @@ class StudySummary:
 
     @cached_property
     def hypervolume(self) -> float:
-        """Of the front, a fraction of the box to the reference point."""
+        """Hypervolume of the front, a fraction of the box to the reference point."""
         values = objective_values(self.front.members, self.objectives)
         return hypervolume(values, self.objectives, self.study.record.reference_point)
 
@@ -194,7 +194,7 @@ class StudySummary:
 
     @cached_property
     def latency_text(self) -> str | None:
-        """How latencies were obtained, for people; None where there are none."""
+        """How latencies were obtained, for people, or None where there are none."""
         found = self.study.record.latency
         if found is None:
             return None
@@ -294,7 +294,7 @@ def front_document(
     Args:
         summary: the study.
         report: where its report is, if there is one.
-        wall_time_s: of this run; None: of the study as a whole.
+        wall_time_s: wall time of this run; None takes that of the whole study.
     """
     front = summary.front
     return {

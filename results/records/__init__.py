@@ -1,1 +1,1 @@
-"""Records: what is stored, as values."""
+"""The records that are stored, as frozen values."""

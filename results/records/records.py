@@ -1,4 +1,4 @@
-"""What is written to and read from the database: plain frozen records, without a session.
+"""Frozen records that are written to and read from the database, without a session.
 
 The ORM classes in `sharedattn.results.database.models` stay inside the store; everything
 else sees these.
@@ -182,7 +182,7 @@ class EvaluationRecord:
         device: such as "cpu".
         threads: torch threads of the worker.
         versions: versions of the libraries, by name.
-        weights_sha256: of the stored weights' file; None: no weights are kept.
+        weights_sha256: sha256 of the stored weights' file, or None if none are kept.
 
     Raises:
         ValueError: a metric that is not finite or out of range, which is a failed trial and no
@@ -269,7 +269,7 @@ class ScoredTrial:
         spec: the network.
         evaluation: what shared weights gave.
         proposed: the searcher's parameters; empty where the space was listed.
-        repaired: the parameters of the placement; likewise.
+        repaired: the parameters of the placement, or None.
         sampler_attributes: the searcher's notes on the trial.
     """
 
@@ -292,7 +292,7 @@ class LatencyRecord:
         repeats: timed calls that the median is of.
         device: the device's name, with its threads where it is a CPU.
         batch_size: images of the batch.
-        peak_bytes: the most memory on a CUDA device; None: it was not counted.
+        peak_bytes: peak memory on a CUDA device, or None where it was not counted.
 
     Raises:
         ValueError: no time at all, or none that is finite.
@@ -351,7 +351,7 @@ class StudyRecord:
         provenance: command line, versions and machine of the first run.
         num_trials: search trials asked for, a total; may change from run to run.
         confirm_seeds: seeds per front member, a total; may change from run to run.
-        weights_dir: folder of the weights that its first run has named; None: not known.
+        weights_dir: the weights folder that its first run named, or None if unknown.
         latency: where latencies are measured: `source`, `where`, `setting` and `backbone`; None:
             there are none.
     """
@@ -390,7 +390,7 @@ class Study:
         id: its row.
         record: what it was made of, with the current totals.
         created_at: naive UTC.
-        finished_at: naive UTC; None: trials or confirmations are missing.
+        finished_at: naive UTC, or None while trials or confirmations are missing.
     """
 
     id: int

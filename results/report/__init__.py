@@ -1,4 +1,4 @@
-"""The report: one page of HTML that shows a study."""
+"""Write a study's report: one page of HTML."""
 
 from __future__ import annotations
 

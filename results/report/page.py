@@ -1,4 +1,4 @@
-"""A study as one self-contained HTML file: it opens from a mail, and asks nobody for anything."""
+"""Write a study as one self-contained HTML file that requests nothing from the network."""
 
 from __future__ import annotations
 

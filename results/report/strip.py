@@ -1,4 +1,4 @@
-"""A placement drawn as a strip: one cell a layer, its kind by letter and colour.
+"""Draw a placement as a strip: one cell per layer, with a letter and a colour for its branch.
 
 A number under the letter is the first number option of the layer's branch, such as memory slots; a
 dot in the corner context broadcasting; a band under the cells the cell of a gate, with its number
@@ -27,7 +27,7 @@ _MOST_LAYERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """What is drawn of a layer."""
+    """The drawing of one layer."""
 
     kind: str
     number: int | None = None
@@ -41,7 +41,7 @@ class Parts:
 
     Attributes:
         branches: all of ours, then others of its layers, as they are registered.
-        gates: likewise.
+        gates: the gates that occur in them.
         missing: letters of kinds, and `/code` of options and gates, that stand in its placements
             and that nothing here registers.
     """
@@ -100,7 +100,7 @@ def parts_of(texts: Iterable[str]) -> Parts:
 
 
 def number_option(branch: Branch) -> NumberOption | None:
-    """The option whose value stands under the letter; None: the branch has no number option."""
+    """The option whose value stands under the letter, or None without a number option."""
     numbers = (option for option in branch.options if isinstance(option, NumberOption))
     return next(numbers, None)
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from sharedattn.errors import InputError
 from sharedattn.objectives import cost_objectives
 from sharedattn.results.database.errors import StorageError
-from sharedattn.results.redaction import masked_message
+from sharedattn.results.redaction import redacted_message
 from sharedattn.search.cli.output import ClosedOutputError, ReaderGoneError, StandardOutput
 from sharedattn.search.cli.removed import check_removed
 from sharedattn.search.errors import ClusterLostError, SharedWorkError
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def fail(message: str, exit_code: int) -> int:
         # Whatever the message is made of, such as an argument out of place.
         with suppress(OSError):  # nobody can be told then but by the exit code
-            errors.print(f"sharedattn: {masked_message(message, given)}", style="red")
+            errors.print(f"sharedattn: {redacted_message(message, given)}", style="red")
         return exit_code
 
     output = StandardOutput()

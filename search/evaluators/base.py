@@ -146,7 +146,9 @@ class RankedEvaluator(Evaluator):
     @property
     def shown_device(self) -> str:
         """The device, and by how many processes it is used."""
-        return self.device if self.rank.of == 1 else f"{self.device} x{self.rank.of}"
+        return (
+            self.device if self.rank.world_size == 1 else f"{self.device} x{self.rank.world_size}"
+        )
 
 
 def measure(

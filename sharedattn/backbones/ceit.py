@@ -232,7 +232,7 @@ class CeiTBlock(GridBlock):
         """As `Block` has it, of tokens (B, N + layers before, D)."""
         N = self.num_tokens
         started = super().start(x_BND[:, :N], state, choice, index, recorder)
-        return replace(started, passed_by=x_BND[:, N:])
+        return replace(started, passthrough_tokens=x_BND[:, N:])
 
     def complete(
         self,
@@ -243,8 +243,8 @@ class CeiTBlock(GridBlock):
     ) -> tuple[Tensor, State]:
         """As `Block` has it, giving tokens (B, N + layers, D)."""
         x_BND, state = super().complete(started, choice, cell, recorder)
-        assert started.passed_by is not None
-        return torch.cat([x_BND, started.passed_by, x_BND[:, :1]], dim=1), state
+        assert started.passthrough_tokens is not None
+        return torch.cat([x_BND, started.passthrough_tokens, x_BND[:, :1]], dim=1), state
 
 
 class CeiTNetwork(ViTNetwork):

@@ -1,4 +1,4 @@
-"""What a backbone family tells the registry: its timm class, and how to read and run it."""
+"""Describe a backbone family to the registry: its timm class, and how to read and run it."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def num_params(*modules: nn.Module) -> int:
 
 
 def norm_macs(norm: Any, num_tokens: int) -> int:
-    """What a norm over so many tokens counts; 0 for the identity."""
+    """Count the MACs of a norm over a number of tokens; 0 for the identity."""
     return 0 if isinstance(norm, nn.Identity) else layer_norm_macs(num_tokens, norm.weight.numel())
 
 

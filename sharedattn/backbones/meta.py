@@ -1,4 +1,4 @@
-"""Builds without storage, of which sizes can be read."""
+"""Build models without storage, to read their sizes."""
 
 from __future__ import annotations
 

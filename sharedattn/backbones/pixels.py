@@ -1,4 +1,4 @@
-"""The pixels that timm records with its weights, by name and tag."""
+"""Read the pixel settings that timm records with its weights, by name and tag."""
 
 from __future__ import annotations
 

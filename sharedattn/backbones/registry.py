@@ -1,4 +1,4 @@
-"""Backbones: which timm models are understood, their sizes, and networks built from them.
+"""Resolve timm names to backbones, read their sizes, and build networks from them.
 
 A family is one file; a new one is that file and its place in `FAMILIES`, or a plug-in's entry
 point.
@@ -260,7 +260,7 @@ def _check_depths(
 
 
 def _deeper(backbone: BackboneSpec, depths: tuple[int, ...]) -> BackboneSpec | None:
-    """The backbone with so many layers in each stage, where its keywords can say it."""
+    """Return the backbone with these depths, or None if its keywords cannot say them."""
     family, _ = _plain(backbone.name)
     keywords = dict(backbone.keywords)
     if "depths" in family.keywords:
@@ -324,7 +324,7 @@ def _own_names() -> dict[str, Callable[..., Any]]:
 
 
 def _constructor(name: str) -> Callable[..., Any]:
-    """What builds the model called `name`: a family's class, or timm's registry.
+    """Return the constructor of the model `name`: a family's class, or timm's registry.
 
     Raises:
         InputError: an unknown name.

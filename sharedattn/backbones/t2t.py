@@ -101,7 +101,7 @@ class TokenTransformer(nn.Module):
         return out_BND
 
     def norm_macs(self, num_tokens: int) -> int:
-        """What the norms count for so many tokens."""
+        """Count the MACs of the norms for a number of tokens."""
         return norm_macs(self.norm1, num_tokens) + norm_macs(self.norm2, num_tokens)
 
 
@@ -139,7 +139,7 @@ class TokensToToken(nn.Module):
         return x_BND
 
     def norm_macs(self) -> int:
-        """What the norms count for one image."""
+        """Count the MACs of the norms for one image."""
         first, second, _ = map(math.prod, self.grids)
         return self.attention1.norm_macs(first) + self.attention2.norm_macs(second)
 

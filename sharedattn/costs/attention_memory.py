@@ -1,4 +1,4 @@
-"""A bound on the attention memory of every layer, as a rule that reads a stage layer by layer.
+"""Bound the attention memory of each layer, by a rule that reads a stage layer by layer.
 
 What is alive while a layer attends depends on later layers: what it left, such as scores, is held
 for them, see `CostModel.attention_bytes`. So the rule keeps, of each layer read, which later

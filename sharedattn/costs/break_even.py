@@ -1,4 +1,4 @@
-"""What a less-attention layer saves or loses against the vanilla layer that it replaces."""
+"""Compute what a less-attention layer saves against the vanilla layer that it replaces."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _break_even_tokens(
     mixing_macs: int = 0,
     num_bias_heads: int = 0,
 ) -> int | None:
-    """The least number of queries at which a layer no longer saves; None: there is none.
+    """Return the least number of queries at which a layer no longer saves, or None.
 
     The ratio n / m = p / q, in least terms, and the number of windows W are kept. In each window a
     layer saves (n + m) D^2 of projections, and n m c where vanilla layers mix maps over heads. It

@@ -1,4 +1,4 @@
-"""What a network counts by conventions other than ours, to hold against published figures.
+"""Count networks by the conventions of publications, to compare with their figures.
 
 Our own convention is `sharedattn.costs.model.CONVENTION`, with the maps of less attention as they
 run, factored. Publications count otherwise, often without saying how; each way that explains a

@@ -1,4 +1,4 @@
-"""Two counters that judge the closed-form cost on built networks, neither of them ours.
+"""Check the closed-form cost on built networks with two independent counters.
 
 fvcore counts a traced network by operator, with handlers for fused attention and for a batched
 product with a sum, which it does not know. torch's FlopCounterMode counts matrix products and

@@ -1,4 +1,4 @@
-"""Latency of placements on a device: forwards of the stand-alone network, timed whole.
+"""Measure the latency of placements on a device, by forwards of the stand-alone network.
 
 A latency is never summed from the times of layers: such sums erred by more than 5 % on every
 machine that they were tried on.

@@ -1,4 +1,4 @@
-"""What a placement costs, in closed form: params, MACs, attention memory.
+"""Compute the cost of a placement in closed form: params, MACs, attention memory.
 
 Each mechanism states its own cost beside its module; this module adds them up, layer by layer. The
 figures are exact: `sharedattn.costs.flop_counters` counts the same on the built networks.
@@ -207,7 +207,7 @@ class CostModel:
         )
 
     def attention_bytes(self, placement: Placement) -> int:
-        """Memory of the dearest layer's attention: float32, one image, inference, no fused kernel.
+        """Attention memory of the most expensive layer: float32, one image, inference, not fused.
 
         While a layer attends there are alive
 

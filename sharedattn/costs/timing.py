@@ -1,4 +1,4 @@
-"""How long a call takes on a device, and how much of its memory: the one place that times.
+"""Time calls on a device, and measure their memory.
 
 A figure is the median of repeats after a warm-up, each of them waited for until the device has
 done it. It is of this process alone: whoever times sees to it that nothing else runs.
@@ -22,7 +22,7 @@ REPEATS = 31  # odd, so that the median is one of them
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a call took.
+    """The time and memory of a call.
 
     Attributes:
         median_ms: milliseconds, the median of the repeats.
@@ -93,7 +93,7 @@ def device_name(device: str) -> str:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Run with so many torch threads, and with as many as before afterwards.
+    """Set the number of torch threads inside the block, and restore it afterwards.
 
     Args:
         count: threads; > 0.

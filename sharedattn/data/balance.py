@@ -1,4 +1,4 @@
-"""What the sizes of classes say of a split, before anything is trained on it."""
+"""Warn of class sizes that make a split hard to train on or to measure with."""
 
 from __future__ import annotations
 

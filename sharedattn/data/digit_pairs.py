@@ -165,7 +165,7 @@ class DigitPairs(DataSource):
         rng = np.random.default_rng((seed, epoch))
         images, labels = draw_pairs("train", PAIRS_PER_EPOCH, rng)
         images, labels = images.to(device), labels.to(device)
-        share = torch.tensor(rank.positions(recipe.batch_size), device=device)
+        share = torch.tensor(rank.shard_positions(recipe.batch_size), device=device)
         for start in range(0, PAIRS_PER_EPOCH - recipe.batch_size + 1, recipe.batch_size):
             yield images[start + share], labels[start + share]
 
@@ -183,7 +183,7 @@ class DigitPairs(DataSource):
             self._eval[split] = draw_pairs(split, EVAL_PAIRS, rng)
         images, labels = self._eval[split]
         chosen = torch.tensor(spread(EVAL_PAIRS, at_most))
-        for part in rank.turns(torch.split(chosen, batch_size)):
+        for part in rank.shard_batches(torch.split(chosen, batch_size)):
             yield images[part].to(device), labels[part].to(device)
 
 

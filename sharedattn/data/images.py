@@ -214,7 +214,7 @@ class ImageData(DataSource):
         if split not in self._parts:
             return
         chosen = spread(len(self._parts[split]), at_most)
-        batches = rank.turns(
+        batches = rank.shard_batches(
             [list(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)]
         )
         items = [[Item(split, index) for index in batch] for batch in batches]
@@ -229,7 +229,7 @@ class ImageData(DataSource):
         """The images of each batch of an epoch, those of one process, with what seeds them."""
         total = len(self._parts["train"])
         order = np.random.default_rng(derived_seed(seed, epoch, _ORDER)).permutation(total)
-        share = rank.positions(batch_size)
+        share = rank.shard_positions(batch_size)
         for start in range(0, total - batch_size + 1, batch_size):
             batch = order[start : start + batch_size][share].tolist()
             yield [Item("train", i, (seed, epoch, _AUGMENTATION, i)) for i in batch]

@@ -1,4 +1,4 @@
-"""Batches of images by worker processes that last for a whole training, at timm's speed.
+"""Load batches of images by worker processes that last for a whole training.
 
 Workers decode and augment, and hand over 8-bit pixels, a quarter of the bytes; the process that
 trains normalises them, on its device. They stay from epoch to epoch, and begin with the next epoch

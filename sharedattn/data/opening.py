@@ -1,4 +1,4 @@
-"""Opening data: the embedded data, a data set of torchvision, or a folder of images."""
+"""Open data: the embedded data, a data set of torchvision, or a folder of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images with labels, wherever they lie, and the splits that are made of them."""
+"""Labelled images, wherever they are stored, and the splits that are made of them."""
 
 from __future__ import annotations
 

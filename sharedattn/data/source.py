@@ -1,4 +1,4 @@
-"""What a data set must give to training, evaluation and the database."""
+"""The interface of a data set towards training, evaluation and the database."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ class DataSource(ABC):
             split: which one.
             batch_size: images of a batch; the last may have fewer.
             device: where the batches are put.
-            at_most: so many images, spread evenly over the split; None: all of them.
+            at_most: number of images, spread evenly over the split; None takes all of them.
             rank: whose batches are given out.
 
         Yields:
@@ -275,7 +275,7 @@ class DataSource(ABC):
 
 
 def spread(total: int, at_most: int | None) -> Sequence[int]:
-    """Numbers below `total`, at most so many, evenly spread: files often lie sorted by class."""
+    """Return at most a number of evenly spread indices below `total`; files are often sorted."""
     count = total if at_most is None else min(at_most, total)
     return range(total) if count == total else [i * total // count for i in range(count)]
 

@@ -1,4 +1,4 @@
-"""Memories of external attention, fitted to the vanilla attention that they take the place of.
+"""Fit memories of external attention to the vanilla attention that they replace.
 
 Of a layer's keys k on calibration images and the output y of its vanilla branch, the external
 branch of that layer begins as

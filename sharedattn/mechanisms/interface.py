@@ -1,4 +1,4 @@
-"""What a mechanism says of itself: the interface of branches and gates.
+"""The interface of mechanisms: branches and gates.
 
 A layer of a network is a *branch* (what stands in the place of its attention), then its MLP, whose
 branch may broadcast context and may end with a *gate*. Everything that placements, costs, spaces,

@@ -103,7 +103,7 @@ class TokenMaps(ScoreMaps):
     def __init__(
         self, num_queries: int, num_keys: int | None = None, *, keys_alone: bool = False
     ) -> None:
-        """Maps over so many queries and keys, as many of both unless told; they fit no others."""
+        """Make maps for these numbers of queries and keys, by default equal; they fit no other."""
         super().__init__()
         M = num_queries if num_keys is None else num_keys
         psi = None if keys_alone else nn.Parameter(torch.empty(num_queries, num_queries))
@@ -143,7 +143,7 @@ class LowRankMaps(ScoreMaps):
     """
 
     def __init__(self, num_queries: int, num_keys: int, rank: int) -> None:
-        """Maps over so many queries and keys; they fit no others."""
+        """Make maps for these numbers of queries and keys; they fit no others."""
         super().__init__()
         self.psi_down = nn.Parameter(torch.empty(rank, num_queries))
         self.psi_up = nn.Parameter(torch.empty(num_queries, rank))

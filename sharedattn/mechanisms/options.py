@@ -1,4 +1,4 @@
-"""Forms of the mechanisms that hold for a whole network."""
+"""Options of the mechanisms that apply to a whole network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mechanisms that there are: ours, and those of other distributions.
+"""Register the mechanisms: ours, and those of other distributions.
 
 Another distribution adds its own by an entry point of the group `sharedattn.mechanisms`, whose
 object is a `Branch`, a `Gate`, or a list of them. They are read when a mechanism is first asked

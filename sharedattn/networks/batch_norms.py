@@ -1,4 +1,4 @@
-"""Statistics of batch norms, put in place of a network's own while something is computed."""
+"""Replace the statistics of a network's batch norms while a block of code runs."""
 
 from __future__ import annotations
 

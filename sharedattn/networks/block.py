@@ -1,4 +1,4 @@
-"""The block that every family is made of: a pre-norm transformer block that can do every choice.
+"""The pre-norm transformer block that every family uses; it runs every layer choice.
 
 A family hands over its backbone's own norms, attention and MLP, and overrides what differs.
 

@@ -1,4 +1,4 @@
-"""What a backbone's sizes let a placement be, beyond what makes any placement valid."""
+"""Check which placements a backbone's sizes admit."""
 
 from __future__ import annotations
 

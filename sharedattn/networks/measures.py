@@ -1,4 +1,4 @@
-"""What the papers measured on attention maps and gates: functions of tensors, one value an image.
+"""Measure attention maps and gates as the papers did: tensor functions, one value an image.
 
 Values are float64. Where a measure has no meaning for an image, such as a correlation with a
 constant, its value is NaN: nothing is added to a denominator to hide it, and whoever averages

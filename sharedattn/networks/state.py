@@ -1,4 +1,4 @@
-"""What a run carries from layer to layer, and what it collects.
+"""The state that a run carries from layer to layer, and the values that it collects.
 
 Shape letters: B batch, N queries, M keys, D embed_dim, H heads.
 """
@@ -47,7 +47,7 @@ class State:
         values: by channel and group, what the group's last layer left; by gate and cell, what the
             cell's last layer left.
         residual: (B, H, N, M), what the stage before adds to the scores of this stage's layers
-            that make their own; None: nothing.
+            that make their own, or None.
     """
 
     values: Mapping[Key, Any] = field(default_factory=dict)
@@ -93,14 +93,14 @@ class StartedLayer:
         branch: (B, N, D), the output of its last branch, as a rule the MLP's; None: it has none.
         state: after the attention branch.
         maps: of the attention, where they are collected.
-        passed_by: tokens (B, ..., D) that the layer hands on as they are; None: none.
+        passthrough_tokens: (B, ..., D), which the layer hands on unchanged, or None.
     """
 
     tokens: Tensor
     branch: Tensor | None
     state: State
     maps: Tensor | None = None
-    passed_by: Tensor | None = None
+    passthrough_tokens: Tensor | None = None
 
 
 class Recorder:

@@ -1,4 +1,4 @@
-"""What the papers printed, beside what this library computes: one paper a file."""
+"""Compare what the papers printed with what this library computes, one paper a file."""
 
 from __future__ import annotations
 

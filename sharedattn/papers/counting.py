@@ -218,7 +218,7 @@ def savings(backbone: str, convention: Convention) -> tuple[Saving, ...]:
 
 
 def late_less(backbone: str, num_less: Sequence[int], kind: str = "V") -> str:
-    """A network of full depth whose stages end with so many less layers each.
+    """Build a network of full depth whose stages end with these numbers of less layers.
 
     Args:
         backbone: as text.

@@ -1,4 +1,4 @@
-"""The table of papers as a page of Markdown, and what its columns mean."""
+"""Write the table of papers as a page of Markdown."""
 
 from __future__ import annotations
 

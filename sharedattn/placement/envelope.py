@@ -1,4 +1,4 @@
-"""What one network must be able to do, layer position by layer position."""
+"""Envelopes: what each layer position of a network must be able to run."""
 
 from __future__ import annotations
 

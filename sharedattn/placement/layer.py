@@ -1,4 +1,4 @@
-"""What one layer does: a branch with its options, a gate, context broadcasting."""
+"""Layer choices: a branch with its options, a gate, context broadcasting."""
 
 from __future__ import annotations
 

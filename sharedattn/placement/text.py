@@ -1,4 +1,4 @@
-"""The text form of a stage, read and written.
+"""Parse and write the text form of a stage.
 
 Layers in order, run-length (`E1V2L3N1`), then options that expand to the layers: those of
 branches, such as `/s16` memory slots and `/mea` the multi-head form of external attention, and

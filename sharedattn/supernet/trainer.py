@@ -53,7 +53,7 @@ class SupernetRecipe:
         sandwich: whether the largest and the smallest placement run at every update.
         distillation: share of the loss of all placements but the largest that is taken to the
             largest one's probabilities in place of the labels; 0: off.
-        strata: bands of MACs that sampling takes equally often; 1: uniform over placements.
+        strata: MACs bins that are sampled equally often; 1 samples placements uniformly.
         alone_epochs: epochs, the first ones, in which what the all-vanilla placement uses stays
             as it is: for a start from trained weights, whose new parts learn by themselves first.
         micro_batches: parts that a batch is run in, one after the other, their gradients summed.
@@ -186,7 +186,7 @@ class SupernetRecipe:
         return load_named(name, SUPERNET_RECIPES, "a supernet's recipe", cls._of_fields)
 
     def with_epochs(self, epochs: int) -> SupernetRecipe:
-        """The recipe with so many epochs; warm-up shrinks with fewer."""
+        """Return the recipe with another number of epochs; fewer of them shorten the warm-up."""
         return replace(
             self,
             training=self.training.with_changes(epochs=epochs),

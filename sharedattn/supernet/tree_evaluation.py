@@ -51,7 +51,7 @@ class TreeEvaluation:
         split: which one.
         batch_size: images of a batch.
         device: where the network is.
-        num_images: so many images, spread evenly over the split; None: all of them.
+        num_images: number of images, spread evenly over the split; None takes all of them.
         calibration: batches of training images, without augmentation, on which statistics of batch
             norms are recalibrated for each prefix; None: the network's own.
         calibration_seed: of the choice of these images.

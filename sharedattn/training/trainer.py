@@ -34,7 +34,7 @@ from sharedattn.seeds import derived_seed
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
         top1: share of images whose class is the first guess, 0 to 1.
@@ -69,11 +69,11 @@ class MetricAccumulator:
         self._sums[2] += len(labels_B)
 
     def metrics(self, what: str, rank: Rank = ALONE) -> Metrics:
-        """What all batches give, those of every process together.
+        """Return the metrics over all batches of all processes.
 
         Args:
-            what: whose loss it is, for a message.
-            rank: which of the processes this is that share the batches.
+            what: name of the split, for the error's message.
+            rank: the rank of this process among those that share the batches.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -169,7 +169,7 @@ class EpochTrainer(ABC):
         seed: of the order of images, augmentation and dropout.
         device: where to train.
         rank: which of the processes this is that train the network.
-        on_progress: told about once a second how far the training is; None: nobody is.
+        on_progress: called about once a second with the training's progress, or None.
 
     Attributes:
         network: what is trained.
@@ -200,11 +200,11 @@ class EpochTrainer(ABC):
         self._device = torch.device(device)
         self._rank = rank
         self.network = network
-        _check_batch_norms(self.network, rank.of, self._device)
+        _check_batch_norms(self.network, rank.world_size, self._device)
         rank.share_batch_norms(self.network)
         self.network.to(self._device).train()
         self.network.grad_checkpointing = recipe.grad_checkpointing
-        self._steps_per_epoch = _steps_per_epoch(data, recipe, rank.of)
+        self._steps_per_epoch = _steps_per_epoch(data, recipe, rank.world_size)
         self._optimizer = _optimizer(self.network, recipe)
         self._schedule = Schedule(self._optimizer, recipe, self._steps_per_epoch)
         self._ema = (
@@ -303,7 +303,7 @@ class EpochTrainer(ABC):
     @property
     @abstractmethod
     def _validated(self) -> Placement | None:
-        """The placement that is validated; None: the network's only one."""
+        """The placement to validate; None validates the network's only one."""
 
     @abstractmethod
     def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
@@ -346,7 +346,7 @@ class EpochTrainer(ABC):
             if self._meter is not None:
                 self._meter.count_step(loss_sum)
         self._rank.sum_(loss_sum)
-        return loss_sum.item() / (self._steps_per_epoch * self._rank.of)
+        return loss_sum.item() / (self._steps_per_epoch * self._rank.world_size)
 
 
 class Trainer(EpochTrainer):
@@ -453,7 +453,7 @@ def evaluate(
         batch_size: images of a batch.
         device: where the network is.
         placement: what each layer does; may be left out where the network was built for one.
-        num_images: so many images, spread evenly over the split; None: all of them.
+        num_images: number of images, spread evenly over the split; None takes all of them.
         rank: which of the processes this is.
 
     Raises:
@@ -598,8 +598,8 @@ def training_loss(
         images: (B, C, Y, X).
         labels: (B,), or (B, classes) where mixed.
         recipe: gives label smoothing and the weight of the diagonality term.
-        placement: what is run; None: the network's only one.
-        teacher_BC: (B, classes), logits of a teacher; None: there is none.
+        placement: the placement to run; None runs the network's only one.
+        teacher_BC: (B, classes), logits of a teacher, or None.
         distillation: share of the cross entropy that is taken to the teacher's probabilities in
             place of the labels.
 

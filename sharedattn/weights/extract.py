@@ -1,4 +1,4 @@
-"""A placement's own weights, cut out of the shared ones of a network over a larger envelope."""
+"""Extract a placement's weights from the shared weights of a network over an envelope."""
 
 from __future__ import annotations
 

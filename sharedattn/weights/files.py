@@ -1,4 +1,4 @@
-"""State dicts in files of other people's trainings: which mapping is it, and what are its names.
+"""Read state dicts from checkpoint files of other trainings: find the mapping and its names.
 
 A training saves its model's state dict by itself or below some key, beside optimisers and
 counters, and under the names of whatever wrapped the model: DDP, torch.compile, averaging, a

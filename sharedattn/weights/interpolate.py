@@ -1,4 +1,4 @@
-"""Networks at another image size: what was learned for one grid of tokens, resampled to another.
+"""Resize networks to another image size: resample what was learned for a grid of tokens.
 
 Less attention's maps over tokens fit one image size, as position embeddings do. A map acts on
 tokens that are samples of the image, so its difference from the identity becomes

@@ -1,4 +1,4 @@
-"""Starting from a trained model: its weights, checked, put under a network over an envelope.
+"""Start from a trained model: check its weights and load them into a network.
 
 The weights are those of the backbone as it was published, which is the all-vanilla placement of
 every network over it: a plain state dict of timm's model, timm's own pretrained weights, or an

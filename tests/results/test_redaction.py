@@ -1,6 +1,6 @@
 import pytest
 
-from sharedattn.results.redaction import masked
+from sharedattn.results.redaction import redacted
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ from sharedattn.results.redaction import masked
     ],
 )
 def test_what_may_be_a_password_is_not_shown(text: str, shown: str) -> None:
-    assert masked(text) == shown
-    assert masked(shown) == shown
+    assert redacted(text) == shown
+    assert redacted(shown) == shown
     assert "secret" not in shown
 
 
@@ -51,4 +51,4 @@ def test_what_may_be_a_password_is_not_shown(text: str, shown: str) -> None:
     ],
 )
 def test_everything_else_is_shown_as_it_is(text: str) -> None:
-    assert masked(text) == text
+    assert redacted(text) == text

@@ -13,7 +13,7 @@ from sharedattn.errors import InputError
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.artifacts.blobs import shown_url as shown_files
 from sharedattn.results.database.engine import parse_url, shown_url
-from sharedattn.results.redaction import masked, masked_message
+from sharedattn.results.redaction import redacted, redacted_message
 from sharedattn.search.provenance import provenance
 
 PRINTABLE = "".join(c for c in string.printable if c.isprintable()) + "äß²€"
@@ -43,10 +43,10 @@ def odd(test):
 def test_nothing_of_a_password_before_a_host_is_shown(scheme, password) -> None:
     url = f"{scheme}://me:{password}@host/db"
     shown = f"{scheme}://me:***@host/db"
-    assert masked(url) == shown
-    assert masked(shown) == shown
-    assert masked(f"--storage={url}") == f"--storage={shown}"
-    said = masked_message(f"got {url!r}; see there", ["search", url])
+    assert redacted(url) == shown
+    assert redacted(shown) == shown
+    assert redacted(f"--storage={url}") == f"--storage={shown}"
+    said = redacted_message(f"got {url!r}; see there", ["search", url])
     assert said.replace('"', "'") == f"got {shown!r}; see there"
 
 
@@ -58,20 +58,20 @@ def test_nothing_of_a_password_without_a_host_is_shown(scheme, password) -> None
     port = port.rstrip(" '\"`)") or port
     assume(not (port[:5].isdecimal() and port.isascii()) or "@" in password)
     url = f"{scheme}://me:{password}"
-    shown = masked(url)
+    shown = redacted(url)
     if "@" in password:
         # What follows the last @ may as well be the host.
         assert shown == f"{scheme}://me:***@{password.rpartition('@')[2]}"
     else:
         assert shown == f"{scheme}://me:***"
-    assert masked(shown) == shown
+    assert redacted(shown) == shown
 
 
 @given(password=PASSWORDS)
 def test_nothing_of_a_password_among_options_is_shown(password) -> None:
     url = f"postgresql://host/db?user=me&password={password}"
     assume("@" not in password)
-    assert masked(url) == "postgresql://host/db?user=me&password=***"
+    assert redacted(url) == "postgresql://host/db?user=me&password=***"
 
 
 @given(password=PASSWORDS)

@@ -150,7 +150,7 @@ class Ranked(Staged):
             file.write(str(os.getpid()))
         if task.seed == self.RAISING and self.rank.index == 1:
             threads = torch.get_num_threads()
-            raise ArithmeticError(f"in process 1 of {self.rank.of}, on {threads} threads")
+            raise ArithmeticError(f"in process 1 of {self.rank.world_size}, on {threads} threads")
         self.rank.sum_(torch.zeros(1))
         return (yield from super().evaluate(task))
 

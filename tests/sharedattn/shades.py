@@ -44,7 +44,7 @@ class Shades(DataSource):
     def train_batches(self, recipe, *, seed, epoch, device, rank=ALONE):
         self.opened.append(("train", epoch))
         images, labels = self.draw(35, 1000 * seed + epoch)
-        share = torch.tensor(rank.positions(recipe.batch_size))
+        share = torch.tensor(rank.shard_positions(recipe.batch_size))
         for start in range(0, 35 - recipe.batch_size + 1, recipe.batch_size):
             yield images[start + share], labels[start + share]
 
@@ -54,4 +54,4 @@ class Shades(DataSource):
         chosen = torch.tensor(spread(len(labels), at_most))
         images, labels = images[chosen], labels[chosen]
         batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        yield from rank.turns(list(batches))
+        yield from rank.shard_batches(list(batches))

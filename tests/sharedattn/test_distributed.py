@@ -30,7 +30,7 @@ DROPPING = replace(RECIPE, optimizer="adamw", lr=5e-3, drop_path_rate=0.5, rungs
 @pytest.mark.parametrize(("batch_size", "num_processes"), [(12, 1), (12, 2), (12, 3), (14, 7)])
 def test_shares_are_equal_parts_of_a_batch_that_mix_by_themselves(batch_size, num_processes):
     ranks = [Rank(index, num_processes) for index in range(num_processes)]
-    shares = [rank.positions(batch_size) for rank in ranks]
+    shares = [rank.shard_positions(batch_size) for rank in ranks]
     assert sorted(sum(shares, [])) == list(range(batch_size))
     for share in shares:
         assert len(share) == batch_size // num_processes
@@ -40,12 +40,12 @@ def test_shares_are_equal_parts_of_a_batch_that_mix_by_themselves(batch_size, nu
 
 
 def test_odd_shares_are_equal_parts_too():
-    assert [Rank(index, 2).positions(6) for index in range(2)] == [[0, 1, 5], [2, 3, 4]]
-    assert ALONE.positions(5) == [0, 1, 2, 3, 4]
+    assert [Rank(index, 2).shard_positions(6) for index in range(2)] == [[0, 1, 5], [2, 3, 4]]
+    assert ALONE.shard_positions(5) == [0, 1, 2, 3, 4]
 
 
 def test_processes_take_turns_at_batches():
-    assert [list(Rank(index, 3).turns("abcdefg")) for index in range(3)] == [
+    assert [list(Rank(index, 3).shard_batches("abcdefg")) for index in range(3)] == [
         ["a", "d", "g"],
         ["b", "e"],
         ["c", "f"],

@@ -1,4 +1,4 @@
-"""Versions of the database's schema, applied by the package itself (no alembic.ini needed).
+"""Migrate the database's schema from within the package (no alembic.ini needed).
 
 A new version: change `sharedattn.results.database.models`, add `versions/v000N_<what>.py` after
 its predecessor (or let Alembic draft it, `alembic.command.revision(alembic_config(),

@@ -1,4 +1,4 @@
-"""What the classes of ImageNet are called, by the order of a head's outputs or by their folders.
+"""Name the classes of ImageNet, by the order of a head's outputs or by their folders.
 
 The lists are timm's (`timm.data.ImageNetInfo`): WordNet's noun synsets, by number (`n01440764`),
 with their lemmas ("tench, Tinca tinca").

@@ -1,4 +1,4 @@
-"""Splits cut from the training images: seeded, and of every class its share."""
+"""Cut splits from the training images: seeded, with each class in proportion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an image file to pixels of one mode, the same way whoever reads it.
+"""Decode an image file to pixels of one mode, the same way for every reader.
 
 Three things are settled here that Pillow's `convert` leaves to the caller: the orientation that a
 camera wrote into the file is applied, what is transparent stands on white, and grey values of 16

@@ -1,4 +1,4 @@
-"""A folder of images as splits of labelled files: listed whole, in one order on every disk.
+"""List a folder of images as splits of labelled files, in one order on every disk.
 
 A split is a folder named as one (`train`, `Val`, `Testing`), whatever its case; below it each
 folder is a class, with all images below that. Where no folder is named as a split, the folders at

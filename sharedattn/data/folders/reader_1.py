@@ -1,4 +1,4 @@
-"""Reader 1: data as it was read before our own scan, for verifying what was made then.
+"""Reader 1: read folders as before our own scan, to verify older evaluations.
 
 timm lists the folders, validation is cut without regard to classes, of two splits the held-out
 one is the test split, and files are converted as Pillow does by itself. Where that depended on the

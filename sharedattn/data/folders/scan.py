@@ -1,4 +1,4 @@
-"""Every image file opened and decoded once, before anything depends on it.
+"""Decode every image file once before anything depends on it.
 
 What was found is remembered by size and time, so that a second look at 50,000 files reads none of
 them again. Where it is kept is the caller's affair.

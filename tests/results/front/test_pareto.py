@@ -59,7 +59,7 @@ def test_losses_are_turned_so_that_less_is_better() -> None:
 
 
 def test_a_front_by_hand() -> None:
-    #  top1, macs: b is dominated by a, d by c; e repeats c; f is dearest and best.
+    #  top1, macs: b is dominated by a, d by c; e repeats c; f is most expensive and best.
     values = np.array([[0.7, 3], [0.6, 5], [0.8, 7], [0.8, 8], [0.8, 7], [0.9, 11], [0.7, 3.5]])
     members = non_dominated(to_losses(values, TOP1_MACS))
     assert members.tolist() == [True, False, True, False, True, True, False]

@@ -242,7 +242,7 @@ def bad(capsys, tmp_path, *arguments):
         (("front", "--out", "no-such-folder"), "there is no database file"),
         (("verify", "no-such-folder"), "there is no config.yaml to read"),
         (("train", f"vit(depth=2)@16: {'V1' * 200}", "--to", "x"), "layers, more than the"),
-        (("train", "vit(in_chans=1)@16: V1", "--to", "x"), "num_classes of the network and of"),
+        (("train", "vit(in_chans=1)@16: V1", "--to", "x"), "`num_classes` of the network is"),
     ],
 )
 def test_bad_input(capsys, tmp_path, monkeypatch, arguments, rule):

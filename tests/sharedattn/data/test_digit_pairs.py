@@ -125,7 +125,7 @@ def test_processes_share_the_very_batches_of_one(data):
     for rank in ranks:
         for batch, part in zip(whole, train(rank), strict=True):
             for every, own in zip(batch, part, strict=True):
-                assert torch.equal(own, every[rank.positions(RECIPE.batch_size)])
+                assert torch.equal(own, every[rank.shard_positions(RECIPE.batch_size)])
         turns = evaluated_whole[rank.index :: 2]
         for batch, own_batch in zip(turns, evaluated(rank), strict=True):
             assert all(map(torch.equal, batch, own_batch))

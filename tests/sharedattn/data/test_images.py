@@ -270,7 +270,7 @@ def test_processes_share_the_very_batches_of_one(folder, mixing):
     for rank, share in zip(ranks, shares, strict=True):
         for batch, part in zip(whole, share, strict=True):
             for every, own in zip(batch, part, strict=True):
-                assert torch.equal(own, every[rank.positions(8)])
+                assert torch.equal(own, every[rank.shard_positions(8)])
 
     def evaluated(rank):
         return list(data.eval_batches("validation", batch_size=2, device=CPU, rank=rank))

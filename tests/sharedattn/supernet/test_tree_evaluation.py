@@ -77,7 +77,7 @@ class LiveBytes:
     def _compute(self, *arguments: Any) -> Carried:
         given = compute(*arguments)
         if isinstance(given, StartedLayer):
-            own = [given.tokens, given.branch, given.passed_by, *held_by(given.state)]
+            own = [given.tokens, given.branch, given.passthrough_tokens, *held_by(given.state)]
         else:
             own = [given[0], *held_by(given[1])]
         self._tensors += [weakref.ref(tensor) for tensor in own if tensor is not None]
