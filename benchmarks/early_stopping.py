@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +45,7 @@ from sharedattn.search.evaluators import Measurement, Report, Task  # noqa: E402
 from sharedattn.search.evaluators.table import TableEvaluator  # noqa: E402
 from sharedattn.search.executors import Event, Executor, Reported, advance  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
-from sharedattn.search.pruners import EarlyStopping, RungPoint, default_rungs  # noqa: E402
+from sharedattn.search.pruners import Pruner, RungPoint, default_rungs  # noqa: E402
 from sharedattn.search.pruners.mo_asha import REDUCTION_FACTOR, MoAsha  # noqa: E402
 from sharedattn.search.run import REFERENCE_FACTOR  # noqa: E402
 from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher  # noqa: E402
@@ -105,7 +105,7 @@ class InProcess(Executor):
         self._held = None
 
 
-class RayAsha(EarlyStopping):
+class RayAsha(Pruner):
     """Ray's own scheduler, asked report by report; one of its brackets holds every trial.
 
     Its rungs stand at the powers of the reduction factor.
@@ -130,13 +130,13 @@ class RayAsha(EarlyStopping):
     def document(self) -> dict[str, Any]:
         return {"name": self.name}
 
-    def goes_on(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
+    def should_prune(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
         if trial.number not in self._trials:
             self._trials[trial.number] = SimpleNamespace(trial_id=str(trial.number))
             self._scheduler.on_trial_add(None, self._trials[trial.number])
         result = {"epoch": epoch, "top1": trial.top1}
         answer = self._scheduler.on_trial_result(None, self._trials[trial.number], result)
-        return bool(answer == self._scheduler.CONTINUE)
+        return bool(answer != self._scheduler.CONTINUE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +163,13 @@ class ListedSearcher(Searcher):
         )
         self._placements = placements
 
-    def propose(self, number: int, attempt: int) -> Proposal:
+    def ask(self, number: int, attempt: int) -> Proposal:
         return Proposal(placement=self._placements[number])
 
-    def begin(self, trial: PastTrial) -> None:
+    def accept(self, trial: PastTrial, parameters: Mapping[str, Any] | None = None) -> None:
         pass
 
-    def finish(self, trial: PastTrial) -> None:
+    def tell(self, trial: PastTrial) -> None:
         pass
 
 
@@ -196,7 +196,7 @@ class Replay:
         self.macs = np.array([costs.totals(p).macs for p in self._placements])
         self.top1 = np.array([table[str(p)][-1] for p in self._placements])
 
-    def run(self, stopping: EarlyStopping | None, rungs: tuple[int, ...] = ()) -> Outcome:
+    def run(self, stopping: Pruner | None, rungs: tuple[int, ...] = ()) -> Outcome:
         """A whole search under a policy."""
         evaluator = replace(self._evaluator, rungs=rungs)
         record = StudyRecord(
@@ -229,7 +229,7 @@ class Replay:
                     searcher=ListedSearcher(self._space, self._placements, self._seed),
                     executor=executor,
                     deterministic=False,
-                    stopping=stopping,
+                    pruner=stopping,
                 ).run()
             summary = StudySummary.read(store, study)
             stopped = {r.number: r.epoch for r in store.rung_reports(study) if not r.goes_on}
@@ -267,9 +267,9 @@ class Replay:
             curve = self._evaluator.curves[str(self._placements[number])]
             for rung in rule.rungs:
                 point = RungPoint(number, curve[rung - 1], int(self.macs[number]))
-                goes_on = rule.goes_on(point, rung, seen[rung])
+                is_pruned = rule.should_prune(point, rung, seen[rung])
                 seen[rung].append(point)
-                if not goes_on:
+                if is_pruned:
                     epochs[number] = rung
                     break
         return epochs

@@ -112,15 +112,15 @@ def population(space: Space, num_images: int) -> tuple[Network, list[Placement]]
     while len(proposed) < NUM_PROPOSALS:
         generation: list[tuple[int, Proposal]] = []
         for number in range(len(proposed), len(proposed) + POPULATION):
-            proposal = searcher.propose(number, 0)
+            proposal = searcher.ask(number, 0)
             generation.append((number, proposal))
-            searcher.begin(_trial(number, proposal))
+            searcher.accept(_trial(number, proposal))
             proposed.append(proposal.placement)
         found = tree_of(network, [p.placement for _, p in generation], num_images).run()
         for number, proposal in generation:
             macs = model.cost(proposal.placement).macs
             values = found[proposal.placement].top1, float(macs)
-            searcher.finish(_trial(number, proposal, values))
+            searcher.tell(_trial(number, proposal, values))
     distinct = list(dict.fromkeys(reversed(proposed)))
     return network, distinct[:100]
 

@@ -11,7 +11,7 @@ from typing import Literal
 from sharedattn.errors import InputError
 from sharedattn.search.data_plan import DataOptions
 from sharedattn.search.executors.base import TrialResources
-from sharedattn.search.pruners import STOPPINGS
+from sharedattn.search.pruners import PRUNERS
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.study_name import check_name
 from sharedattn.spaces.budget import Budget
@@ -164,7 +164,7 @@ class SearchConfig:
             )
         for what, chosen, known in (
             ("a searcher", self.searcher, list(SEARCHERS)),
-            ("early stopping", self.early_stopping, list(STOPPINGS)),
+            ("early stopping", self.early_stopping, list(PRUNERS)),
         ):
             if chosen is not None and chosen not in known:
                 raise InputError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sharedattn.backbones import describe, resolve
 from sharedattn.costs.latency import LatencySetting
@@ -43,14 +42,15 @@ from sharedattn.search.jobs.export import data_document
 from sharedattn.search.paths import scans_folder, storage_url, weights_store
 from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements
 from sharedattn.search.provenance import provenance
-from sharedattn.search.pruners import STOPPINGS, EarlyStopping, default_rungs
+from sharedattn.search.pruners import PRUNERS, Pruner, default_rungs
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.status import Progress
 from sharedattn.search.study.latency import Latencies, check_setting, with_latencies
 from sharedattn.search.study.loop import StudyLoop
-from sharedattn.search.study.supernet_loop import (
+from sharedattn.search.study.strategies import SearchStrategy
+from sharedattn.search.study.strategies.supernet import (
     SharedExecutors,
-    SupernetLoop,
+    SupernetSearch,
     check_goes_on,
     default_num_trials,
 )
@@ -93,7 +93,7 @@ class Prepared:
     recipe: Recipe | None
     weights: WeightsStore | None
     checkpoints: CheckpointStore | None
-    stopping: EarlyStopping | None
+    stopping: Pruner | None
     slots: Slots
     shared: SupernetEvaluator | None
     training_processes: int
@@ -226,7 +226,7 @@ def prepare(
     stopping = (
         None
         if config.early_stopping is None
-        else STOPPINGS[config.early_stopping](rungs=evaluator.rungs)
+        else PRUNERS[config.early_stopping](rungs=evaluator.rungs)
     )
     fingerprint = {
         "space": space.to_document(),
@@ -359,7 +359,7 @@ def _rungs(config: SearchConfig, own: tuple[int, ...], epochs: int) -> tuple[int
     return config.rungs or own or default_rungs(epochs)
 
 
-def _stopping_document(stopping: EarlyStopping, space: BudgetedSpace) -> Document:
+def _stopping_document(stopping: Pruner, space: BudgetedSpace) -> Document:
     """What judgements depend on, as fingerprints have it since trials competed in bands of MACs.
 
     There is one band, of all MACs inside the budget; its place stays, so that stored studies keep
@@ -456,41 +456,40 @@ def _drive(
         num_trials=prepared.record.num_trials,
         study_attributes=store.searcher_attributes(study),
     )
+    latencies = None
+    if prepared.config.measures_latency:
+        latencies = Latencies(store, driver, study, prepared.config.max_latency_ms)
     with _executor(prepared) as executor:
-        arguments: dict[str, Any] = {
-            "store": store,
-            "driver": driver,
-            "study": study,
-            "space": prepared.space,
-            "objectives": prepared.objectives,
-            "searcher": searcher,
-            "executor": executor,
-            "deterministic": prepared.config.deterministic,
-            "weights": prepared.weights,
-            "checkpoints": prepared.checkpoints,
-            "on_progress": on_progress,
-        }
-        if prepared.shared is None:
-            loop = StudyLoop(
-                evaluator=prepared.evaluator,
-                stopping=prepared.stopping,
-                latencies=(
-                    Latencies(store, driver, study, prepared.config.max_latency_ms)
-                    if prepared.config.measures_latency
-                    else None
-                ),
-                **arguments,
-            )
-        else:
-            loop = SupernetLoop(
-                shared=prepared.shared,
-                executors=SharedExecutors(
-                    training=lambda: _training_executor(prepared),
-                    scoring=lambda: _executor(prepared, "scoring"),
-                ),
-                **arguments,
-            )
-        loop.run()
+        StudyLoop(
+            store=store,
+            driver=driver,
+            study=study,
+            space=prepared.space,
+            objectives=prepared.objectives,
+            evaluator=prepared.shared or prepared.evaluator,
+            searcher=searcher,
+            executor=executor,
+            deterministic=prepared.config.deterministic,
+            strategy=_supernet_strategy(prepared),
+            pruner=prepared.stopping,
+            weights=prepared.weights,
+            checkpoints=prepared.checkpoints,
+            latencies=latencies,
+            on_progress=on_progress,
+        ).run()
+
+
+def _supernet_strategy(prepared: Prepared) -> SearchStrategy | None:
+    """The search of a supernet; None: trials are evaluated one by one."""
+    if prepared.shared is None:
+        return None
+    return SupernetSearch(
+        prepared.shared,
+        SharedExecutors(
+            training=lambda: _training_executor(prepared),
+            scoring=lambda: _executor(prepared, "scoring"),
+        ),
+    )
 
 
 def _executor(prepared: Prepared, what: str = "") -> Executor:

@@ -36,7 +36,7 @@ from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.executors.process_group import in_processes
 from sharedattn.search.provenance import library_versions
-from sharedattn.search.study.supernet_loop import SUPERNET_NOTE, evaluator_of
+from sharedattn.search.study.strategies.supernet import SUPERNET_NOTE, evaluator_of
 from sharedattn.training.trainer import Metrics, check_recipe, evaluate
 
 

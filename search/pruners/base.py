@@ -1,7 +1,7 @@
-"""What early stopping is: a rule that says at each rung whether a trial goes on.
+"""What a pruner is: a rule that says at each rung whether a trial is stopped.
 
-Trials only stop, none waits: the rule judges a trial when it reaches a rung, by those of its peers
-that were there before it, and never takes a judgement back.
+Trials only stop, none waits: the pruner judges a trial when it reaches a rung, by those of its
+peers that were there before it, and never takes a judgement back.
 """
 
 from __future__ import annotations
@@ -27,18 +27,25 @@ class RungPoint:
     macs: int
 
 
-class EarlyStopping(ABC):
-    """Judges trials at rungs; holds nothing that the database does not."""
+class Pruner(ABC):
+    """Judges trials at rungs; holds nothing that the database does not.
+
+    Args:
+        rungs: epochs at which trials are judged; ascending.
+    """
 
     name: ClassVar[str]
+
+    def __init__(self, *, rungs: tuple[int, ...]) -> None:
+        self.rungs = rungs
 
     @abstractmethod
     def document(self) -> dict[str, Any]:
         """All that a judgement depends on, for the study's fingerprint."""
 
     @abstractmethod
-    def goes_on(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
-        """Whether a trial goes on from a rung.
+    def should_prune(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
+        """Whether a trial ends at a rung.
 
         Args:
             trial: the trial at this rung.

@@ -23,7 +23,7 @@ import numpy as np
 
 from sharedattn.errors import InputError
 from sharedattn.results.front.pareto import FloatArray, non_dominated
-from sharedattn.search.pruners.base import EarlyStopping, RungPoint
+from sharedattn.search.pruners.base import Pruner, RungPoint
 
 REDUCTION_FACTOR = 2.25
 RUNG_RATIO = 3
@@ -51,7 +51,7 @@ def default_rungs(epochs: int, ratio: float = RUNG_RATIO) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoAsha(EarlyStopping):
+class MoAsha(Pruner):
     """Stops trials that are not among the best 1/eta at a rung.
 
     Attributes:
@@ -81,8 +81,8 @@ class MoAsha(EarlyStopping):
             "reduction_factor": self.reduction_factor,
         }
 
-    def goes_on(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
-        return num_better(trial, peers) < (1 + len(peers)) / self.reduction_factor
+    def should_prune(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
+        return num_better(trial, peers) >= (1 + len(peers)) / self.reduction_factor
 
 
 def num_better(trial: RungPoint, rivals: Sequence[RungPoint]) -> int:

@@ -1,4 +1,4 @@
-"""What a searcher is: it proposes, and is told what became of its proposals.
+"""What a searcher is: it is asked for proposals, and told what became of them.
 
 A searcher holds nothing that the database does not: fed the same trials in the same order, a new
 one proposes what the old one would have. Each proposal draws from generators made anew from (study
@@ -60,9 +60,9 @@ class PastTrial:
 class Searcher(ABC):
     """Proposes placements of a space inside its budget.
 
-    The caller numbers trials from 0 and, for each, calls `propose` once or more, then `begin` with
-    the placement it took; later `finish`. On a resumed study it calls `begin` and `finish` for
-    what the database holds, in the order of numbers.
+    The caller numbers trials from 0. For each it calls `ask` once or more, then `accept` with the
+    placement it took, and `tell` when the trial has ended. On a resumed study it calls `accept`
+    and `tell` for what the database holds, in the order of numbers.
 
     Args:
         space: the legal placements.
@@ -92,8 +92,8 @@ class Searcher(ABC):
         self.encoding = Encoding(space)
 
     @abstractmethod
-    def propose(self, number: int, attempt: int) -> Proposal:
-        """A proposal for trial `number`, which comes after all begun trials.
+    def ask(self, number: int, attempt: int) -> Proposal:
+        """A proposal for trial `number`, which comes after all accepted trials.
 
         Args:
             number: the trial's number.
@@ -101,12 +101,17 @@ class Searcher(ABC):
         """
 
     @abstractmethod
-    def begin(self, trial: PastTrial) -> None:
-        """Trial `trial.number` now runs; its values, if it has any, are for `finish`."""
+    def accept(self, trial: PastTrial, parameters: Mapping[str, Any] | None = None) -> None:
+        """Take note that a trial runs; its values, if it has any, are for `tell`.
+
+        Args:
+            trial: the trial.
+            parameters: of its placement, by `encoding`; None: the searcher encodes it if need be.
+        """
 
     @abstractmethod
-    def finish(self, trial: PastTrial) -> None:
-        """Trial `trial.number`, which was begun, ended as `trial` says."""
+    def tell(self, trial: PastTrial) -> None:
+        """Take note that an accepted trial has ended as `trial` says."""
 
     def generator(self, number: int, attempt: int) -> random.Random:
         """The generator of one proposal."""

@@ -110,7 +110,7 @@ class OptunaSearcher(Searcher):
         for key, value in attributes.items():
             self._storage.set_study_system_attr(self._study_id, key, value)
         self._placements: list[Placement] = []  # by trial number
-        # Optuna's trial of the proposal in the making: attempts share it, `begin` fills it.
+        # Optuna's trial of the proposal in the making: attempts share it, `accept` fills it.
         self._open_trial_id: int | None = None
 
     @property
@@ -122,7 +122,7 @@ class OptunaSearcher(Searcher):
     def make_sampler(self, seed: int) -> BaseSampler:
         """Optuna's sampler for one attempt at a proposal."""
 
-    def propose(self, number: int, attempt: int) -> Proposal:
+    def ask(self, number: int, attempt: int) -> Proposal:
         sampler = _WholeSpace(
             self.make_sampler(self.seed_of(number, attempt)), self._distributions
         )
@@ -158,14 +158,15 @@ class OptunaSearcher(Searcher):
         """A placement of the start-up phase: trial after trial from the next bin of MACs."""
         return self._first_bins.sample_from(self.generator(number, attempt), number - 1)
 
-    def begin(self, trial: PastTrial) -> None:
+    def accept(self, trial: PastTrial, parameters: Mapping[str, Any] | None = None) -> None:
         self._placements.append(trial.placement)
-        parameters = self.encoding.encode(trial.placement)
+        if parameters is None:
+            parameters = self.encoding.encode(trial.placement)
         if self._open_trial_id is None:
             self._study.add_trial(
                 create_trial(
                     state=TrialState.RUNNING,
-                    params=parameters,
+                    params=dict(parameters),
                     distributions=self._distributions,
                     system_attrs=dict(trial.attributes),
                 )
@@ -178,7 +179,7 @@ class OptunaSearcher(Searcher):
             )
         self._open_trial_id = None
 
-    def finish(self, trial: PastTrial) -> None:
+    def tell(self, trial: PastTrial) -> None:
         if trial.failed:
             self._study.tell(trial.number, state=TrialState.FAIL)
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
 
@@ -12,11 +13,11 @@ class RandomSearcher(Searcher):
 
     name: ClassVar[str] = "random"
 
-    def propose(self, number: int, attempt: int) -> Proposal:
+    def ask(self, number: int, attempt: int) -> Proposal:
         return Proposal(placement=self.space.sample(self.generator(number, attempt)))
 
-    def begin(self, trial: PastTrial) -> None:
+    def accept(self, trial: PastTrial, parameters: Mapping[str, Any] | None = None) -> None:
         pass
 
-    def finish(self, trial: PastTrial) -> None:
+    def tell(self, trial: PastTrial) -> None:
         pass

@@ -74,7 +74,7 @@ class Lab:
         executor=None,
         deterministic=False,
         space=None,
-        stopping=None,
+        pruner=None,
         weights=None,
         objectives=("top1", "macs"),
         latency=None,
@@ -105,7 +105,7 @@ class Lab:
                     ),
                     executor=executor,
                     deterministic=deterministic,
-                    stopping=stopping,
+                    pruner=pruner,
                     weights=weights,
                     latencies=(
                         Latencies(store, driver, study, max_latency_ms) if latency else None

@@ -16,10 +16,11 @@ from sharedattn.results.records.records import StudyRecord
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.searchers import SEARCHERS
-from sharedattn.search.study.supernet_loop import (
+from sharedattn.search.study.loop import StudyLoop
+from sharedattn.search.study.strategies.supernet import (
     SUPERNET_NOTE,
     SharedExecutors,
-    SupernetLoop,
+    SupernetSearch,
     default_num_trials,
 )
 from sharedattn.spaces.budget import Budget, BudgetedSpace
@@ -112,9 +113,12 @@ class SupernetLab:
             with store.drive(study) as driver, retraining:
                 driver.set_totals(num_trials=record.num_trials, confirm_seeds=confirm_seeds)
                 study = store.study(name)
-                SupernetLoop(
-                    shared=shared,
-                    executors=SharedExecutors(training=lambda: training, scoring=lambda: scoring),
+                strategy = SupernetSearch(
+                    shared, SharedExecutors(training=lambda: training, scoring=lambda: scoring)
+                )
+                StudyLoop(
+                    evaluator=shared,
+                    strategy=strategy,
                     store=store,
                     driver=driver,
                     study=study,

@@ -24,7 +24,7 @@ from sharedattn.search.cli.main import main
 from sharedattn.search.config import SearchConfig
 from sharedattn.search.jobs.export import export_placement, verify_folder
 from sharedattn.search.run import prepare, run_search
-from sharedattn.search.study.supernet_loop import SUPERNET_NOTE
+from sharedattn.search.study.strategies.supernet import SUPERNET_NOTE
 from sharedattn.spaces.budget import Budget
 from sharedattn.training.trainer import evaluate, train
 

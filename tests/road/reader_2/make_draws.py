@@ -203,21 +203,21 @@ def proposals(searcher: str, name: str) -> dict[str, object]:
     )
     placements, proposed = [], []
     for number in range(NUM_PROPOSALS):
-        proposal = told.propose(number, 0)
+        proposal = told.ask(number, 0)
         if number % 5 == 4:
-            proposal = told.propose(number, 1)
+            proposal = told.ask(number, 1)
         trial = {
             "number": number,
             "placement": proposal.placement,
             "attributes": dict(proposal.attributes),
         }
-        told.begin(PastTrial(**trial))
+        told.accept(PastTrial(**trial))
         if number % 7 == 6:
-            told.finish(PastTrial(**trial, failed=True))
+            told.tell(PastTrial(**trial, failed=True))
         else:
             macs = costs.totals(proposal.placement).macs
             values = (_accuracy(str(proposal.placement)), float(macs))
-            told.finish(PastTrial(**trial, values=values))
+            told.tell(PastTrial(**trial, values=values))
         placements.append(str(proposal.placement))
         proposed.append(dict(proposal.proposed))
     return {"placements": placements, "proposed": digest(proposed)}

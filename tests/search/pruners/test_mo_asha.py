@@ -25,10 +25,10 @@ def points(*values):
     return [RungPoint(number, top1, macs) for number, (top1, macs) in enumerate(values)]
 
 
-def goes_on(stopping, *values):
+def goes_on(pruner, *values):
     """Whether the last of some trials goes on, judged by those before it."""
     *peers, trial = points(*values)
-    return stopping.goes_on(trial, 1, peers)
+    return not pruner.should_prune(trial, 1, peers)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_values_out_of_range_are_refused(changes, message):
 
 
 def test_the_first_goes_on_and_so_do_the_best_third():
-    stopping = rule()
-    assert goes_on(stopping, (0.5, 150))
+    pruner = rule()
+    assert goes_on(pruner, (0.5, 150))
     # Second of two and second of three are not among the best third, second of four is.
-    assert not goes_on(stopping, (0.9, 150), (0.5, 150))
-    assert not goes_on(stopping, (0.9, 150), (0.1, 150), (0.5, 150))
-    assert goes_on(stopping, (0.9, 150), (0.1, 150), (0.2, 150), (0.5, 150))
-    assert goes_on(stopping, (0.8, 150), (0.1, 150), (0.9, 150))
+    assert not goes_on(pruner, (0.9, 150), (0.5, 150))
+    assert not goes_on(pruner, (0.9, 150), (0.1, 150), (0.5, 150))
+    assert goes_on(pruner, (0.9, 150), (0.1, 150), (0.2, 150), (0.5, 150))
+    assert goes_on(pruner, (0.8, 150), (0.1, 150), (0.9, 150))
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_who_dominates_goes_on_where_the_dominated_does(seed):
     rng = random.Random(seed)
     num_pairs = 0
     for _ in range(20):
-        stopping = rule(reduction_factor=rng.choice([2, 3, 4]))
+        pruner = rule(reduction_factor=rng.choice([2, 3, 4]))
         everybody = random_points(rng)
         judged = {
-            point: stopping.goes_on(point, 1, [p for p in everybody if p is not point])
+            point: not pruner.should_prune(point, 1, [p for p in everybody if p is not point])
             for point in everybody
         }
         for one, other in itertools.permutations(everybody, 2):
@@ -116,7 +116,7 @@ def test_who_dominates_goes_on_where_the_dominated_does(seed):
                 assert judged[one] >= judged[other]
                 num_pairs += 1
         # Judged by all others, at least the best part goes on, rounded up.
-        assert sum(judged.values()) >= -(-len(judged) // stopping.reduction_factor)
+        assert sum(judged.values()) >= -(-len(judged) // pruner.reduction_factor)
     assert num_pairs > 100
 
 
@@ -124,12 +124,12 @@ def test_who_dominates_goes_on_where_the_dominated_does(seed):
 def test_a_judgement_is_one_of_values_and_not_of_their_order(seed):
     rng = random.Random(seed)
     trial, *peers = random_points(rng)
-    stopping = rule()
-    found = stopping.goes_on(trial, 1, peers)
+    pruner = rule()
+    found = pruner.should_prune(trial, 1, peers)
     for _ in range(10):
         rng.shuffle(peers)
-        assert stopping.goes_on(trial, 1, peers) is found
-        assert stopping.goes_on(trial, 2, tuple(peers)) is found
+        assert pruner.should_prune(trial, 1, peers) is found
+        assert pruner.should_prune(trial, 2, tuple(peers)) is found
 
 
 # Whole searches
@@ -146,7 +146,7 @@ def lab(tmp_path, space):
 
 
 @pytest.fixture
-def stopping():
+def pruner():
     return rule()
 
 
@@ -156,9 +156,9 @@ def reports(lab, name="study"):
 
 
 @pytest.mark.parametrize("searcher", ["nsga2", "random"])
-def test_a_search_ends_with_all_its_trials_and_a_front_of_complete_ones(lab, searcher, stopping):
+def test_a_search_ends_with_all_its_trials_and_a_front_of_complete_ones(lab, searcher, pruner):
     summary = lab.run(
-        searcher=searcher, num_trials=60, executor=Inline(Staged(noise=0.3)), stopping=stopping
+        searcher=searcher, num_trials=60, executor=Inline(Staged(noise=0.3)), pruner=pruner
     )
     search = [row for row in summary.rows if row.role is TrialRole.SEARCH]
     assert [row.number for row in search] == list(range(60))
@@ -173,14 +173,14 @@ def test_a_search_ends_with_all_its_trials_and_a_front_of_complete_ones(lab, sea
     seen = {1: [], 2: []}
     for report in reports(lab):
         point = RungPoint(report.number, report.top1, report.macs)
-        assert report.goes_on is stopping.goes_on(point, report.epoch, seen[report.epoch])
+        assert report.goes_on is not pruner.should_prune(point, report.epoch, seen[report.epoch])
         seen[report.epoch].append(point)
     assert len(seen[1]) == 60
 
 
-def test_the_searcher_learns_from_stopped_trials(lab, stopping, space):
+def test_the_searcher_learns_from_stopped_trials(lab, pruner, space):
     executor = Inline(Staged(noise=0.3))
-    summary = lab.run(searcher="nsga2", num_trials=60, executor=executor, stopping=stopping)
+    summary = lab.run(searcher="nsga2", num_trials=60, executor=executor, pruner=pruner)
     generations = {
         attribute
         for trial in lab.history()
@@ -191,13 +191,13 @@ def test_the_searcher_learns_from_stopped_trials(lab, stopping, space):
     assert max(value for _, value in generations) >= 4
     placements = [row.placement for row in summary.rows if row.role is TrialRole.SEARCH]
     searcher = SEARCHERS["random"](space, (), seed=3, num_trials=60, study_attributes={})
-    at_random = [str(searcher.propose(number, 0).placement) for number in range(1, 60)]
+    at_random = [str(searcher.ask(number, 0).placement) for number in range(1, 60)]
     assert placements[12:] != at_random[11:]
 
 
 @pytest.mark.parametrize("searcher", ["nsga2", "random"])
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
-    tmp_path, space, lab, searcher, stopping
+    tmp_path, space, lab, searcher, pruner
 ):
     def ended(lab):
         return (
@@ -208,7 +208,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
 
     (tmp_path / "other").mkdir()
     other = Lab(tmp_path / "other", space)
-    options = {"searcher": searcher, "num_trials": 18, "confirm_seeds": 2, "stopping": stopping}
+    options = {"searcher": searcher, "num_trials": 18, "confirm_seeds": 2, "pruner": pruner}
     other.run(**options, executor=Inline(Staged(noise=0.3)))
     for kill_after in (1, 8, 25):
         with pytest.raises(DriverKilledError):

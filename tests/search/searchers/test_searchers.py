@@ -32,9 +32,9 @@ def macs_of(space, placement):
 
 def tell(searcher, space, number, proposal, top1):
     trial = PastTrial(number=number, placement=proposal.placement, attributes=proposal.attributes)
-    searcher.begin(trial)
+    searcher.accept(trial)
     values = (top1, float(macs_of(space, proposal.placement)))
-    searcher.finish(
+    searcher.tell(
         PastTrial(
             number=number,
             placement=proposal.placement,
@@ -52,7 +52,7 @@ def attending(placement):
 def test_proposals_are_legal_and_attempts_differ(space, name):
     searcher = make(name, space)
     for number in range(30):
-        proposals = [searcher.propose(number, attempt) for attempt in range(4)]
+        proposals = [searcher.ask(number, attempt) for attempt in range(4)]
         assert all(proposal.placement in space for proposal in proposals)
         assert len({proposal.placement for proposal in proposals}) > 1
         tell(searcher, space, number, proposals[-1], attending(proposals[-1].placement))
@@ -63,8 +63,8 @@ def test_refused_attempts_leave_no_trace(space, name):
     patient, hasty = make(name, space), make(name, space)
     for number in range(30):
         for attempt in range(3):
-            patient.propose(number, attempt)
-        one, other = patient.propose(number, 7), hasty.propose(number, 7)
+            patient.ask(number, attempt)
+        one, other = patient.ask(number, 7), hasty.ask(number, 7)
         assert one.placement == other.placement
         assert one.attributes == other.attributes
         for searcher, proposal in ((patient, one), (hasty, other)):
@@ -78,7 +78,7 @@ def test_the_first_proposals_span_the_costs(space, name):
     least, most = space.macs_range[0], 1_900_000
     width = (most - least) / num_bands
     for number in range(searcher.num_first_trials):
-        proposal = searcher.propose(number, 0)
+        proposal = searcher.ask(number, 0)
         macs = macs_of(space, proposal.placement)
         if number:
             band = number - 1
@@ -96,7 +96,7 @@ def test_the_population_fits_the_number_of_trials(space, num_trials, population)
 @pytest.mark.parametrize("name", MODEL_BASED)
 def test_sizes_stay_when_more_trials_are_asked_for(space, name):
     first = make(name, space, num_trials=24)
-    attributes = first.propose(0, 0).study_attributes
+    attributes = first.ask(0, 0).study_attributes
     again = make(name, space, num_trials=500, **attributes)
     assert again.num_first_trials == first.num_first_trials
 
@@ -107,7 +107,7 @@ def test_a_model_learns_what_random_search_does_not(space, name):
         """Share of late proposals that are accurate and cheap, in a toy with a known answer."""
         good = 0
         for number in range(60):
-            proposal = searcher.propose(number, 0)
+            proposal = searcher.ask(number, 0)
             # Broadcasting in the first layer is worth everything, and nothing else is.
             top1 = 0.9 if proposal.placement.layers[0].cb else 0.5
             tell(searcher, space, number, proposal, top1)
@@ -123,7 +123,7 @@ def test_a_model_learns_what_random_search_does_not(space, name):
 def test_nsga2_keeps_its_parents_in_study_attributes(space):
     searcher = make("nsga2", space, num_trials=24)
     for number in range(searcher.num_first_trials + 1):
-        proposal = searcher.propose(number, 0)
+        proposal = searcher.ask(number, 0)
         tell(searcher, space, number, proposal, attending(proposal.placement))
     assert any("parent" in key for key in proposal.study_attributes)
     generations = [value for key, value in proposal.attributes.items() if "generation" in key]
@@ -141,9 +141,9 @@ def test_a_bin_without_members_falls_back_to_the_whole_space():
     counted = BudgetedSpace(two)
     searcher = make("nsga2", counted, num_trials=100)
     for number, attempt in itertools.product(range(10), range(3)):
-        assert searcher.propose(number, attempt).placement in counted
+        assert searcher.ask(number, attempt).placement in counted
         if attempt == 2:
-            proposal = searcher.propose(number, 3)
+            proposal = searcher.ask(number, 3)
             tell(searcher, counted, number, proposal, 0.5)
 
 
@@ -168,7 +168,7 @@ def test_first_draws_without_a_bound_on_params_are_as_ever(name, bound):
     space = BudgetedSpace(Space.load("digit-pairs-vit"), Budget(max_macs=bound))
     searcher = make(name, space, seed=3)
     for number in range(searcher.num_first_trials):
-        proposal = searcher.propose(number, 0)
+        proposal = searcher.ask(number, 0)
         assert proposal.placement == first_placement_of_old(space, searcher, number)
         tell(searcher, space, number, proposal, 0.5)
 
@@ -188,7 +188,7 @@ def test_the_first_generation_is_spread_over_bins_within_a_bound_on_params(monke
     monkeypatch.setattr(space, "sample", no_uniform_draw)
     bins = []
     for number in range(12):
-        proposal = searcher.propose(number, 0)
+        proposal = searcher.ask(number, 0)
         tell(searcher, space, number, proposal, 0.5)
         bins.append((macs_of(space, proposal.placement) - low) * 11 / (high - low))
     # The first trial draws from the last bin; neighbours share the value at their edge.

@@ -19,7 +19,7 @@ from sharedattn.search.evaluators import Report
 from sharedattn.search.executors import Lost, Preempted
 from sharedattn.search.executors.local import LocalExecutor
 from sharedattn.search.executors.retries import MAX_DEATHS, MAX_PREEMPTIONS
-from sharedattn.search.pruners import EarlyStopping
+from sharedattn.search.pruners import Pruner
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
@@ -247,7 +247,7 @@ def test_a_machine_that_takes_every_slot_away_is_given_up(lab):
     assert {attempt.outcome for attempt in attempts} == {AttemptOutcome.PREEMPTED}
 
 
-class Best(EarlyStopping):
+class Best(Pruner):
     """A trial goes on unless one of its peers was better at this rung."""
 
     name = "best"
@@ -255,8 +255,8 @@ class Best(EarlyStopping):
     def document(self):
         return {"name": self.name}
 
-    def goes_on(self, trial, epoch, peers):
-        return all(peer.top1 <= trial.top1 for peer in peers)
+    def should_prune(self, trial, epoch, peers):
+        return any(peer.top1 > trial.top1 for peer in peers)
 
 
 def rungs_of(lab, name="study"):
@@ -270,7 +270,9 @@ def rungs_of(lab, name="study"):
 @pytest.mark.parametrize("searcher", sorted(SEARCHERS))
 def test_trials_are_judged_at_rungs_by_those_before_them(lab, searcher):
     executor = Inline(Staged(noise=0.3))
-    summary = lab.run(searcher=searcher, num_trials=20, executor=executor, stopping=Best())
+    summary = lab.run(
+        searcher=searcher, num_trials=20, executor=executor, pruner=Best(rungs=(1, 2))
+    )
     states = {row.number: row.state for row in summary.rows}
     finals = {
         row.number: Staged(noise=0.3).measure(executor.evaluator.task(spec_of(row), 3)).top1
@@ -319,7 +321,7 @@ def test_a_search_with_rungs_that_is_killed_goes_on_to_the_same_trials(
             num_trials=25,
             deterministic=True,
             executor=executor,
-            stopping=Best(),
+            pruner=Best(rungs=(1, 2)),
         )
 
     run(lab, 1)
@@ -334,7 +336,10 @@ def test_a_search_with_rungs_that_is_killed_goes_on_to_the_same_trials(
 def test_the_searcher_learns_from_stopped_trials(lab, other_lab):
     """NSGA-II's population is 7 for 24 trials: complete trials alone would never fill it."""
     counts = lab.run(
-        searcher="nsga2", num_trials=24, executor=Inline(Staged(noise=0.3)), stopping=Best()
+        searcher="nsga2",
+        num_trials=24,
+        executor=Inline(Staged(noise=0.3)),
+        pruner=Best(rungs=(1, 2)),
     ).count(TrialRole.SEARCH)
     assert counts["complete"] < 7 < counts["pruned"]
     generations = [
@@ -346,7 +351,7 @@ def test_the_searcher_learns_from_stopped_trials(lab, other_lab):
 def test_an_evaluation_that_is_there_passes_its_rungs(lab):
     first = lab.run("one", num_trials=20, executor=Inline(Staged(noise=0.3)))
     executor = Inline(Staged(noise=0.3))
-    second = lab.run("two", num_trials=20, executor=executor, stopping=Best())
+    second = lab.run("two", num_trials=20, executor=executor, pruner=Best(rungs=(1, 2)))
     assert executor.evaluated == [] and executor.stopped == []
     assert [row.top1 for row in second.rows] == [row.top1 for row in first.rows]
     assert rungs_of(lab, "two") == rungs_of(lab, "one")
@@ -361,7 +366,7 @@ class NanAtRung(Staged):
 
 def test_a_rung_that_is_no_number_makes_a_failed_trial(lab):
     executor = Inline(NanAtRung())
-    summary = lab.run(num_trials=3, executor=executor, stopping=Best())
+    summary = lab.run(num_trials=3, executor=executor, pruner=Best(rungs=(1, 2)))
     assert [row.state for row in summary.rows] == [TrialState.FAILED] * 3
     assert len(executor.stopped) == 3 and rungs_of(lab) == []
 

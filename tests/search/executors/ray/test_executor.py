@@ -366,7 +366,7 @@ def test_one_slot_gives_the_study_of_any_other_executor(cluster, tmp_path, space
         "searcher": "tpe",
         "num_trials": 20,
         "confirm_seeds": 2,
-        "stopping": MoAsha(rungs=evaluator.rungs),
+        "pruner": MoAsha(rungs=evaluator.rungs),
     }
     summary = here.run(executor=Inline(evaluator), **options)
     on_ray = there.run(executor=executor_of(evaluator, tmp_path, num_slots=1), **options)

@@ -16,7 +16,7 @@ from sharedattn.search.errors import SharedWorkError
 from sharedattn.search.evaluators import measure
 from sharedattn.search.evaluators.supernet import SupernetTask
 from sharedattn.search.executors import Lost, Preempted
-from sharedattn.search.study.supernet_loop import (
+from sharedattn.search.study.strategies.supernet import (
     MAX_EXHAUSTIVE,
     SUPERNET_NOTE,
     check_goes_on,
@@ -32,7 +32,7 @@ from sharedattn.weights.extract import extract
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 64)
-    monkeypatch.setattr("sharedattn.search.study.supernet_loop.GENERATION", 11)
+    monkeypatch.setattr("sharedattn.search.study.strategies.supernet.GENERATION", 11)
     return SupernetLab(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_a_search_that_was_killed_comes_to_the_same_end(lab, tmp_path, die_after
 
 
 def test_a_larger_space_is_searched_by_generations(lab, monkeypatch):
-    monkeypatch.setattr("sharedattn.search.study.supernet_loop.GENERATION", 7)
+    monkeypatch.setattr("sharedattn.search.study.strategies.supernet.GENERATION", 7)
     summary = lab.run("some", num_trials=19)
     rows = [row for row in summary.rows if row.role is TrialRole.SEARCH]
     assert [row.number for row in rows] == list(range(19))
@@ -272,7 +272,7 @@ def test_other_weights_never_stand_in_for_those_that_scored(tuning, monkeypatch)
         next(network.parameters()).data.mul_(1.001)
 
     monkeypatch.setattr(supernet, "initialise", otherwise)
-    with pytest.raises(InputError, match="are of one supernet.*put them back there"):
+    with pytest.raises(InputError, match="scored 36 placements are not at .*put them back there"):
         tuning.run(confirm_seeds=1)
     assert not tuning.summary("study").count(TrialRole.CONFIRM)["failed"]
 

@@ -1,0 +1,59 @@
+"""The confirmation: the members of the front are run with further seeds."""
+
+from __future__ import annotations
+
+from sharedattn.placement import Placement
+from sharedattn.results.front.confirmation import next_confirmations, study_front
+from sharedattn.results.records.records import TrialRole
+from sharedattn.search.study.context import StudyContext
+from sharedattn.search.study.recording import StudyFiles
+from sharedattn.search.study.running import TrialRunner, TrialStarter
+
+
+class Confirmer:
+    """Confirms a study's front, and then keeps the weights of its members alone.
+
+    Args:
+        context: the study.
+        starter: begins the runs.
+        runner: runs them.
+        files: the study's.
+    """
+
+    def __init__(
+        self,
+        context: StudyContext,
+        starter: TrialStarter,
+        runner: TrialRunner,
+        files: StudyFiles,
+    ) -> None:
+        self._context = context
+        self._starter = starter
+        self._runner = runner
+        self._files = files
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the front, as it stands, asks for a run."""
+        rows = self._context.store.trials(self._context.study)
+        seeds = self._context.study.record.confirm_seeds
+        return bool(next_confirmations(rows, self._context.objectives, seeds))
+
+    def run(self) -> None:
+        """Run what the front asks for until every member has all its seeds."""
+        context = self._context
+        seeds = context.study.record.confirm_seeds
+        while True:
+            rows = context.store.trials(context.study)
+            due = next_confirmations(rows, context.objectives, seeds)
+            if not due and self._runner.is_idle:
+                break
+            first = sum(row.role is TrialRole.CONFIRM for row in rows)
+            for number, confirmation in enumerate(due, first):
+                self._runner.wait_for_slot(TrialRole.CONFIRM)
+                self._starter.begin_confirmation(
+                    number, Placement.parse(confirmation.placement), confirmation.replicate
+                )
+            self._runner.wait_until_idle(TrialRole.CONFIRM)
+        front = study_front(rows, context.objectives, seeds)
+        self._files.keep_weights_of({member.spec_key for member in front.members}, rows)

@@ -1,0 +1,124 @@
+"""What all parts of a study's loop share: the study, its database, its space, its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sharedattn.backbones import resolve
+from sharedattn.costs.model import CostModel
+from sharedattn.objectives import ACCURACY, Objective, costs_of
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
+from sharedattn.results.database.store import Store
+from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.records.records import SpecRecord, Study, TrialParameters
+from sharedattn.search.evaluators import Evaluator
+from sharedattn.spaces.budget import BudgetedSpace
+
+
+@dataclass(kw_only=True)
+class StudyContext:
+    """One study, the right to write to it, and what its placements cost.
+
+    Attributes:
+        store: the database.
+        driver: the right to write to the study.
+        study: the study.
+        space: the legal placements inside the budget.
+        objectives: what is optimised.
+        evaluator: measures placements; also names evaluations.
+        notes: the searcher's notes on the study, by key, as the database has them.
+        latency_ms: latencies of placements, as far as they are known; milliseconds.
+    """
+
+    store: Store
+    driver: StudyWriter
+    study: Study
+    space: BudgetedSpace
+    objectives: tuple[Objective, ...]
+    evaluator: Evaluator
+    notes: dict[str, Any] = field(init=False)
+    latency_ms: dict[Placement, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.notes = self.store.searcher_attributes(self.study)
+
+    @cached_property
+    def backbone(self) -> BackboneSpec:
+        """The backbone that placements are of."""
+        return self.space.space.backbone
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """Costs of placements."""
+        return CostModel(self.backbone)
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.record.name
+
+    def resolved(self, placement: Placement) -> NetworkSpec:
+        """The network of a placement, resolved."""
+        return resolve(NetworkSpec(self.backbone, placement))
+
+    def spec_record(self, spec: NetworkSpec, placement: Placement) -> SpecRecord:
+        """What the database keeps of a placement's network.
+
+        Args:
+            spec: the network, resolved.
+            placement: the placement as it was proposed.
+        """
+        cost = self.costs.cost(placement)
+        return SpecRecord.of(
+            spec, params=cost.params, macs=cost.macs, attention_bytes=cost.attention_bytes
+        )
+
+    def costs_of(self, placement: Placement) -> dict[str, float]:
+        """The costs of a placement that the study compares, by name."""
+        costs = costs_of(self.costs, placement, self.objectives)
+        if placement in self.latency_ms:
+            costs["latency_ms"] = self.latency_ms[placement]
+        return costs
+
+    def values(self, top1: float, costs: Mapping[str, float]) -> tuple[float, ...]:
+        """A trial's values in the order of the objectives.
+
+        Args:
+            top1: accuracy, a fraction.
+            costs: by name.
+        """
+        by_name = {**costs, ACCURACY: top1}
+        return tuple(float(by_name[objective.name]) for objective in self.objectives)
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Which trials a trial may know of.
+
+    With one slot, all before it. With `deterministic` on W slots, trial i knows the results of
+    trials up to i - 2W, those after it stand as running: two rounds of slack keep every slot busy
+    while the order of completion cannot matter. Else whatever has finished.
+
+    Attributes:
+        waits: whether a trial waits until those that it is to know have ended.
+        lag: trial i knows of trials up to i - `lag`.
+    """
+
+    waits: bool
+    lag: int
+
+    @classmethod
+    def of(cls, *, deterministic: bool, num_slots: int) -> Visibility:
+        """That of a search on `num_slots` slots."""
+        return cls(
+            waits=deterministic or num_slots == 1,
+            lag=2 * num_slots if deterministic and num_slots > 1 else 1,
+        )
+
+
+def placement_of(row: TrialParameters) -> Placement:
+    """The placement of a stored trial."""
+    return NetworkSpec.from_json(row.spec_document).placement

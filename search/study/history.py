@@ -1,0 +1,103 @@
+"""The search trials so far, and what the searcher has been told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sharedattn.placement import Placement
+from sharedattn.search.searchers import PastTrial, Searcher
+from sharedattn.search.study.context import Visibility
+
+
+class SearchHistory:
+    """Keeps the search trials by number, and tells the searcher of each when it may know.
+
+    Args:
+        searcher: new, as it is fed here.
+        visibility: which trials a proposal may know of.
+
+    Attributes:
+        trials: by number.
+        seen: placements that are not to be proposed again.
+    """
+
+    def __init__(self, searcher: Searcher, visibility: Visibility) -> None:
+        self.trials: list[PastTrial] = []
+        self.seen: set[Placement] = set()
+        self._searcher = searcher
+        self._visibility = visibility
+        self._unfinished: set[int] = set()
+        self._pending_tells: list[int] = []  # ended trials that the searcher has not heard of
+
+    @property
+    def num_ended(self) -> int:
+        """Trials that are complete, pruned or failed."""
+        return len(self.trials) - len(self._unfinished)
+
+    def may_start(self, number: int) -> bool:
+        """Whether all trials have ended that the proposal of trial `number` is to know."""
+        visibility = self._visibility
+        return not visibility.waits or (
+            min(self._unfinished, default=number) > number - visibility.lag
+        )
+
+    def restore(self, trial: PastTrial, *, has_ended: bool) -> None:
+        """Add the next stored trial; the searcher hears of it by `replay`."""
+        self.trials.append(trial)
+        self.seen.add(trial.placement)
+        if has_ended:
+            self._pending_tells.append(trial.number)
+        else:
+            self._unfinished.add(trial.number)
+
+    def replay(self) -> None:
+        """Feed the searcher with the restored trials, each after what it had heard of."""
+        for trial in self.trials:
+            self.tell_before(trial.number)
+            self._searcher.accept(trial)
+
+    def replay_at_once(self) -> None:
+        """Feed the searcher with the restored trials, before it hears how any has ended."""
+        for trial in self.trials:
+            self._searcher.accept(trial)
+
+    def start(self, trial: PastTrial, parameters: Mapping[str, Any]) -> None:
+        """Add the next trial, which runs now.
+
+        Args:
+            trial: the trial.
+            parameters: of its placement, by the searcher's encoding.
+        """
+        self.trials.append(trial)
+        self.seen.add(trial.placement)
+        self._unfinished.add(trial.number)
+        self._searcher.accept(trial, parameters)
+
+    def end(self, number: int, values: tuple[float, ...] | None, *, failed: bool = False) -> None:
+        """Take note of how a trial has ended.
+
+        Args:
+            number: the trial's number.
+            values: what the searcher is to hear, one value an objective; None where it failed.
+            failed: whether it did.
+        """
+        self.trials[number] = replace(self.trials[number], values=values, failed=failed)
+        self._unfinished.discard(number)
+        self._pending_tells.append(number)
+
+    def tell_before(self, number: int) -> None:
+        """Tell the searcher what the proposal of trial `number` may know, by number."""
+        newest = number - self._visibility.lag
+        self._tell(sorted(n for n in self._pending_tells if n <= newest))
+        self._pending_tells = [n for n in self._pending_tells if n > newest]
+
+    def tell_all(self) -> None:
+        """Tell the searcher of every trial that has ended, in the order of their ends."""
+        self._tell(self._pending_tells)
+        self._pending_tells = []
+
+    def _tell(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._searcher.tell(self.trials[number])

@@ -1,0 +1,280 @@
+"""Trials in slots: begun, launched, judged at rungs, recorded at their ends, run again."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from sharedattn.placement import NetworkSpec, Placement
+from sharedattn.results.records.records import AttemptOutcome, TrialParameters, TrialRole
+from sharedattn.search.evaluators import Report, Task
+from sharedattn.search.executors import (
+    Event,
+    Executor,
+    Finished,
+    Lost,
+    Preempted,
+    Progressed,
+    Raised,
+    Reported,
+)
+from sharedattn.search.executors.retries import TICK_S, check_room
+from sharedattn.search.status import Running
+from sharedattn.search.study.context import StudyContext, placement_of
+from sharedattn.search.study.judging import RungJudge
+from sharedattn.search.study.progress_board import ProgressBoard
+from sharedattn.search.study.proposing import AcceptedProposal
+from sharedattn.search.study.recording import RunningTrial, TrialRecorder
+
+
+class TrialRunner:
+    """Runs trials in an executor's slots.
+
+    Args:
+        context: the study.
+        executor: runs evaluations.
+        judge: judges search trials at rungs.
+        recorder: commits what becomes of trials.
+        board: is told what runs.
+
+    Attributes:
+        deferred: trials that begin once `launch_deferred` is called.
+    """
+
+    def __init__(
+        self,
+        context: StudyContext,
+        executor: Executor,
+        judge: RungJudge,
+        recorder: TrialRecorder,
+        board: ProgressBoard,
+    ) -> None:
+        self.deferred: list[RunningTrial] = []
+        self._context = context
+        self._executor = executor
+        self._judge = judge
+        self._recorder = recorder
+        self._board = board
+        self._tickets = itertools.count()
+        self._in_slots: dict[int, RunningTrial] = {}  # by ticket
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no trial is in a slot."""
+        return not self._in_slots
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free that no deferred trial will take."""
+        return self._executor.num_free > len(self.deferred)
+
+    def start(self, trial: RunningTrial, *, is_deferred: bool = False) -> None:
+        """Take a trial's evaluation from the database, or have it made, now or later."""
+        known = self._context.store.find_evaluation(trial.task.identity)
+        if known is not None:
+            self._recorder.reuse(trial, known)
+        elif is_deferred:
+            self.deferred.append(trial)
+        else:
+            self._launch(trial)
+
+    def launch_deferred(self) -> None:
+        """Put the deferred trials into slots."""
+        while self.deferred:
+            self._launch(self.deferred.pop(0))
+
+    def wait_for_slot(self, phase: TrialRole) -> None:
+        """Return once a slot is free."""
+        while not self._executor.num_free:
+            self.collect(phase)
+
+    def wait_until_idle(self, phase: TrialRole) -> None:
+        """Return once no trial is in a slot."""
+        while self._in_slots:
+            self.collect(phase)
+
+    def collect(self, phase: TrialRole) -> None:
+        """Wait until something happens to a trial, and record it.
+
+        What trials say of their progress ends no wait: whether they do makes no difference to
+        what is proposed when.
+
+        Args:
+            phase: what the study is at, for whoever watches.
+
+        Raises:
+            StorageError: the database failed, or there is no room for what a trial writes.
+        """
+        waits = True
+        while waits:
+            for ticket, event in self._executor.wait(TICK_S):
+                if isinstance(event, Progressed):
+                    self._board.progressed(ticket, event.progress)
+                    continue
+                waits = False
+                if isinstance(event, Reported):
+                    self._board.reported(ticket, event.report.top1)
+                    self._at_rung(ticket, event.report)
+                else:
+                    has_ended = not isinstance(event, Lost | Preempted)
+                    self._record(self._take_out(ticket, has_ended=has_ended), event)
+            self._board.show(phase)
+
+    def _launch(self, trial: RunningTrial) -> None:
+        self.wait_for_slot(trial.role)
+        ticket = next(self._tickets)
+        self._in_slots[ticket] = trial
+        self._board.launched(
+            ticket,
+            Running(
+                name=trial.name,
+                placement=str(trial.task.spec.placement),
+                role=trial.role,
+                number=trial.number,
+                started_at=time.monotonic(),
+            ),
+        )
+        self._executor.submit(ticket, trial.task)
+        self._board.show(trial.role)
+
+    def _take_out(self, ticket: int, *, has_ended: bool = True) -> RunningTrial:
+        self._board.left_slot(ticket, has_ended=has_ended)
+        return self._in_slots.pop(ticket)
+
+    def _record(self, trial: RunningTrial, event: Event) -> None:
+        # With room again a trial that had none is run under its number: it stays as running.
+        check_room(event)
+        if isinstance(event, Lost | Preempted):
+            self._launch_again(trial, event)
+        elif isinstance(event, Raised):
+            self._recorder.fail(trial, event.traceback)
+        else:
+            assert isinstance(event, Finished)
+            self._recorder.finish(trial, event)
+
+    def _launch_again(self, trial: RunningTrial, event: Lost | Preempted) -> None:
+        """Begin the next attempt at a trial that lost its worker, or give it up."""
+        lost = isinstance(event, Lost)
+        outcome = AttemptOutcome.LOST if lost else AttemptOutcome.PREEMPTED
+        again = replace(trial, retries=trial.retries.after(event))
+        if again.retries.exhausted:
+            self._recorder.fail(trial, event.reason, outcome)
+            return
+        attempt = self._context.driver.restart_trial(
+            trial.trial_id, attempt=trial.attempt, outcome=outcome, traceback=event.reason
+        )
+        self._launch(replace(again, attempt=attempt))
+
+    def _at_rung(self, ticket: int, report: Report) -> None:
+        """Let a trial that has reached a rung go on, or stop it for good."""
+        trial = self._in_slots[ticket]
+        try:
+            goes_on = trial.role is TrialRole.CONFIRM or self._judge.lets_on(
+                trial.number,
+                trial.task.spec.placement,
+                report,
+                trial_id=trial.trial_id,
+                attempt=trial.attempt,
+            )
+        except ValueError as error:
+            # As at the end: a rung without a number makes the trial a failed one.
+            self._take_out(ticket)
+            self._executor.stop(ticket)
+            self._recorder.fail(trial, f"ValueError: {error}")
+            return
+        if goes_on:
+            self._executor.go_on(ticket)
+            return
+        # Its end is in the database by now: what ends it afterwards cannot make it complete.
+        self._take_out(ticket)
+        self._executor.stop(ticket)
+        self._recorder.prune(trial)
+
+
+class TrialStarter:
+    """Makes rows of trials, and begins them.
+
+    Args:
+        context: the study.
+        runner: runs them.
+        adapt: makes of a task of the evaluator what is run; their seeds and checkpoints agree.
+    """
+
+    def __init__(
+        self, context: StudyContext, runner: TrialRunner, adapt: Callable[[Task], Task]
+    ) -> None:
+        self._context = context
+        self._runner = runner
+        self._adapt = adapt
+
+    def begin_search(self, proposal: AcceptedProposal, *, is_deferred: bool) -> None:
+        """Record the next search trial as running, and start it."""
+        self._begin(
+            TrialRole.SEARCH,
+            proposal.number,
+            proposal.placement,
+            is_deferred=is_deferred,
+            proposed=dict(proposal.proposed),
+            repaired=dict(proposal.parameters),
+            sampler_attributes=dict(proposal.attributes),
+            searcher_attributes=dict(proposal.changed_notes),
+        )
+
+    def begin_confirmation(self, number: int, placement: Placement, replicate: int) -> None:
+        """Record a run with another seed as running, and start it.
+
+        Args:
+            number: its number among the confirmations.
+            placement: what is run.
+            replicate: r from 1; the training seed is the study's seed + r.
+        """
+        self._begin(TrialRole.CONFIRM, number, placement, replicate=replicate)
+
+    def restart(self, row: TrialParameters) -> RunningTrial:
+        """A trial that ran when the driver went away, under its next attempt; not begun yet."""
+        attempt = self._context.driver.restart_trial(
+            row.id, attempt=row.num_attempts, traceback="the driver went away"
+        )
+        spec = self._context.resolved(placement_of(row))
+        task = self._task(spec, row.replicate, row.role, row.number)
+        return RunningTrial(row.id, attempt, row.role, row.number, task)
+
+    def _begin(
+        self,
+        role: TrialRole,
+        number: int,
+        placement: Placement,
+        *,
+        replicate: int = 0,
+        is_deferred: bool = False,
+        proposed: dict[str, Any] | None = None,
+        repaired: dict[str, Any] | None = None,
+        sampler_attributes: dict[str, Any] | None = None,
+        searcher_attributes: dict[str, Any] | None = None,
+    ) -> None:
+        spec = self._context.resolved(placement)
+        trial_id = self._context.driver.begin_trial(
+            number=number,
+            spec=self._context.spec_record(spec, placement),
+            role=role,
+            replicate=replicate,
+            proposed=proposed,
+            repaired=repaired,
+            sampler_attributes=sampler_attributes,
+            searcher_attributes=searcher_attributes,
+        )
+        task = self._task(spec, replicate, role, number)
+        trial = RunningTrial(trial_id, 1, role, number, task)
+        self._runner.start(trial, is_deferred=is_deferred)
+
+    def _task(self, spec: NetworkSpec, replicate: int, role: TrialRole, number: int) -> Task:
+        return self._adapt(
+            self._context.evaluator.task(
+                spec,
+                self._context.study.record.seed + replicate,
+                checkpoint=f"{self._context.name}/{role.value}-{number}",
+            )
+        )

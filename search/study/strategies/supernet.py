@@ -1,0 +1,406 @@
+"""The search of a supernet: train once, score placements by its weights, train the front.
+
+Search trials are scores: placements that have the shared weights' accuracy from the moment they
+are written. A space that is small enough is scored whole, so that its front of inherited
+accuracies is exact; of a larger one the searcher proposes generations, each scored at once. The
+front's members are then trained by themselves, as further runs of the study, by the same rules and
+in the same slots as any trial.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sharedattn.errors import InputError
+from sharedattn.placement import Placement
+from sharedattn.results.database.store import Store
+from sharedattn.results.records.records import (
+    Document,
+    EvaluationRecord,
+    ScoredTrial,
+    Study,
+    StudyRecord,
+    TrialParameters,
+    TrialRole,
+)
+from sharedattn.search.evaluators import Measurement, Task
+from sharedattn.search.evaluators.scratch import ScratchEvaluator
+from sharedattn.search.evaluators.supernet import Scores, ScoreTask, SupernetEvaluator
+from sharedattn.search.executors import Executor
+from sharedattn.search.executors.retries import run_tasks
+from sharedattn.search.provenance import library_versions
+from sharedattn.search.searchers import PastTrial
+from sharedattn.search.status import Running
+from sharedattn.search.study.context import StudyContext, placement_of
+from sharedattn.search.study.progress_board import ProgressBoard, SearchCounts
+from sharedattn.search.study.proposing import AcceptedProposal
+from sharedattn.search.study.recording import RunningTrial
+from sharedattn.search.study.strategies.base import SearchStrategy, StudyParts
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.space import Space
+from sharedattn.supernet.trainer import SupernetRecipe, check_no_groups
+from sharedattn.training.trainer import Metrics
+
+SUPERNET_NOTE = "sharedattn:supernet"
+MAX_EXHAUSTIVE = 20_000  # placements of a space that is scored whole, unless fewer are asked for
+LARGE_SPACE_TRIALS = 2_000  # placements scored of a larger one, where no number is asked for
+GENERATION = 100  # proposals that are scored at once
+TASKS_PER_SLOT = 4  # of scoring: fewer share more, more waste less at the end
+
+
+def default_num_trials(space: BudgetedSpace) -> int:
+    """Placements that are scored where no number is asked for."""
+    return space.in_budget if space.in_budget <= MAX_EXHAUSTIVE else LARGE_SPACE_TRIALS
+
+
+def check_goes_on(store: Store, study: Study) -> None:
+    """Refuse to go on with a study whose supernet cannot be trained or asked any more.
+
+    Args:
+        store: the database.
+        study: one of a supernet, or of none.
+
+    Raises:
+        InputError: its supernet was of several networks.
+    """
+    note = store.searcher_attributes(study).get(SUPERNET_NOTE, {})
+    try:
+        check_no_groups(note.get("recipe", {}))
+    except InputError as error:
+        raise InputError(
+            f"study {study.record.name!r} is shown, reported and exported, and does not go on: "
+            f"{error}; begin another with --study"
+        ) from error
+
+
+def evaluator_of(
+    study: StudyRecord, note: Document, scratch: ScratchEvaluator
+) -> SupernetEvaluator:
+    """The evaluator of a study whose supernet has been trained, for its members.
+
+    Args:
+        study: the study.
+        note: what it keeps under `SUPERNET_NOTE`.
+        scratch: trains placements by themselves; its weights' store has the supernet's.
+    """
+    asked = study.fingerprint_document
+    return SupernetEvaluator(
+        scratch=scratch,
+        space=Space.from_document(study.space),
+        budget=Budget.from_document(asked),
+        recipe=SupernetRecipe.from_json(note["recipe"]),
+        seed=study.seed,
+        pretrained_sha256=note["pretrained_sha256"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SharedExecutors:
+    """What runs the work that all placements share; each is opened when it is needed.
+
+    Attributes:
+        training: one slot, for the supernet's training.
+        scoring: slots for the scores.
+    """
+
+    training: Callable[[], AbstractContextManager[Executor]]
+    scoring: Callable[[], AbstractContextManager[Executor]]
+
+
+class SupernetSearch(SearchStrategy):
+    """Scores placements by a supernet; the loop's evaluator trains the front.
+
+    Args:
+        shared: trains the supernet and scores placements.
+        executors: what runs the shared work.
+    """
+
+    def __init__(self, shared: SupernetEvaluator, executors: SharedExecutors) -> None:
+        self._shared = shared
+        self._executors = executors
+        self._numbers: set[int] = set()  # of what is scored
+        self._scores_all = False  # what is scored was not proposed by the searcher
+
+    def restore(self, parts: StudyParts) -> list[TrialParameters]:
+        """Feed the searcher from the scores; none of them is ever left running."""
+        context = parts.context
+        rows = context.store.trial_parameters(context.study, TrialRole.SEARCH)
+        self._numbers = {row.number for row in rows}
+        self._scores_all = any(not row.repaired for row in rows)
+        for row in rows:
+            assert row.top1 is not None
+            trial = PastTrial(
+                number=row.number,
+                placement=placement_of(row),
+                attributes=row.sampler_attributes,
+                values=context.values(row.top1, row.costs),
+            )
+            parts.history.restore(trial, has_ended=True)
+        if not self._is_exhaustive(context):
+            parts.history.replay_at_once()
+        return []
+
+    def search(
+        self, parts: StudyParts, restarted: Sequence[RunningTrial]
+    ) -> Sequence[RunningTrial]:
+        context, seen = parts.context, parts.history.seen
+        in_budget = context.space.in_budget
+        is_exhaustive = self._is_exhaustive(context)
+        total = in_budget if is_exhaustive else context.study.record.num_trials
+        if len(seen) < min(total, in_budget):
+            sha256 = self._supernet(parts).trained_sha256()
+            with self._executors.scoring() as executor:
+                scorer = Scorer(self._shared, parts, executor, sha256)
+                if is_exhaustive:
+                    self._score_all(parts, scorer)
+                else:
+                    _score_generations(parts, scorer)
+        # After the search: another executor's work would wait for slots that these hold.
+        return restarted
+
+    def counts(self, parts: StudyParts) -> SearchCounts:
+        # What is scored takes other times than the supernet's training.
+        return SearchCounts(num_ended=len(parts.history.seen), num_left=None)
+
+    def adapt(self, task: Task, context: StudyContext) -> Task:
+        if not self._shared.fine_tunes:
+            return task
+        return self._shared.fine_tuning_task(task, context.notes[SUPERNET_NOTE]["sha256"])
+
+    def shared_checkpoints(self, context: StudyContext) -> frozenset[str]:
+        return frozenset({self._shared.checkpoint_of(_supernet_checkpoint(context))})
+
+    def prepare_confirmation(self, parts: StudyParts, left: Sequence[RunningTrial]) -> None:
+        """Have the supernet's weights at hand where the front is fine-tuned from them."""
+        if self._shared.fine_tunes and (left or parts.confirmer.is_due):
+            self._supernet(parts).trained_sha256()
+
+    def _supernet(self, parts: StudyParts) -> SupernetWeights:
+        return SupernetWeights(self._shared, self._executors.training, parts)
+
+    def _is_exhaustive(self, context: StudyContext) -> bool:
+        # A space that was begun to be scored whole is, whatever number is asked for since.
+        return self._scores_all or context.study.record.num_trials >= context.space.in_budget
+
+    def _score_all(self, parts: StudyParts, scorer: Scorer) -> None:
+        """Score what has not been scored of the whole space.
+
+        Numbers follow the space's order, after those that the searcher has proposed if a part was
+        asked for first.
+        """
+        seen = parts.history.seen
+        free = (number for number in itertools.count() if number not in self._numbers)
+        rest = (p for p in parts.context.space.enumerate() if p not in seen)
+        missing = dict(zip(free, rest, strict=False))
+        for trials in scorer.scored(missing):
+            parts.context.driver.record_scored(trials)
+            seen |= {missing[trial.number] for trial in trials}
+
+
+def _score_generations(parts: StudyParts, scorer: Scorer) -> None:
+    """Have the searcher propose generations, and score each at once."""
+    context, history = parts.context, parts.history
+    total = min(context.study.record.num_trials, context.space.in_budget)
+    while len(history.trials) < total:
+        history.tell_all()
+        proposals: dict[int, AcceptedProposal] = {}
+        changed: dict[str, Any] = {}
+        for _ in range(min(GENERATION, total - len(history.trials))):
+            proposal = parts.proposer.accept_next()
+            # None is for a bound on latency, which scores do not go with.
+            assert proposal is not None
+            changed |= proposal.changed_notes
+            proposals[proposal.number] = proposal
+        placements = {number: proposal.placement for number, proposal in proposals.items()}
+        trials = [trial for part in scorer.scored(placements, proposals) for trial in part]
+        trials.sort(key=lambda trial: trial.number)
+        # A generation is written whole: half of one would not be proposed again.
+        context.driver.record_scored(trials, searcher_attributes=changed)
+        for trial in trials:
+            costs = context.costs_of(placements[trial.number])
+            history.end(trial.number, context.values(trial.evaluation.top1, costs))
+
+
+def _supernet_checkpoint(context: StudyContext) -> str:
+    return f"{context.name}/supernet"
+
+
+class SupernetWeights:
+    """The supernet's weights of one study: stored, or trained and then stored.
+
+    Args:
+        shared: trains the supernet.
+        training: opens what runs the training.
+        parts: the loop's.
+    """
+
+    def __init__(
+        self,
+        shared: SupernetEvaluator,
+        training: Callable[[], AbstractContextManager[Executor]],
+        parts: StudyParts,
+    ) -> None:
+        self._shared = shared
+        self._training = training
+        self._parts = parts
+
+    def trained_sha256(self) -> str:
+        """sha256 of the supernet's weights, which are trained unless they are there.
+
+        Raises:
+            InputError: those that the study's scores are of have gone, and come out otherwise.
+        """
+        context, seen = self._parts.context, self._parts.history.seen
+        weights = self._shared.scratch.weights
+        assert weights is not None
+        key = self._shared.supernet_identity.key
+        note = context.notes.get(SUPERNET_NOTE)
+        if note is not None and note["key"] == key and weights.has(key, note["sha256"]):
+            return str(note["sha256"])
+        measured, threads = self._train()
+        assert measured.weights_sha256 is not None
+        if note is not None and seen and note["sha256"] != measured.weights_sha256:
+            # Another try, where they come out right, must not go on from these.
+            self._forget_checkpoint()
+            raise InputError(
+                f"the weights that scored {len(seen)} placements are not at "
+                f"{weights.shown(key, note['sha256'])}, and training again gave others; put them "
+                f"back there, or begin another study with --study"
+            )
+        note = {
+            "key": key,
+            "recipe": self._shared.recipe.to_json(),
+            "pretrained_sha256": self._shared.pretrained_sha256,
+            "sha256": measured.weights_sha256,
+            "top1": measured.top1,
+            "wall_time_s": measured.wall_time_s,
+            "device": measured.device,
+            "threads": threads,
+        }
+        context.driver.save_searcher_attributes({SUPERNET_NOTE: note})
+        context.notes[SUPERNET_NOTE] = note
+        self._forget_checkpoint()
+        return measured.weights_sha256
+
+    def _train(self) -> tuple[Measurement, int]:
+        """What the training measured, and the torch threads of its worker."""
+        task = self._shared.supernet_task(_supernet_checkpoint(self._parts.context))
+        with self._training() as executor:
+            [(_, measured, threads)] = run_tasks(
+                executor, [task], name="supernet", on_running=_shown_by(self._parts.board)
+            )
+        return measured, threads
+
+    def _forget_checkpoint(self) -> None:
+        name = self._shared.checkpoint_of(_supernet_checkpoint(self._parts.context))
+        self._parts.files.forget_checkpoint(name)
+
+
+class Scorer:
+    """Scores placements by the trained supernet.
+
+    Args:
+        shared: scores.
+        parts: the loop's.
+        executor: runs the scores.
+        sha256: of the supernet's weights.
+    """
+
+    def __init__(
+        self, shared: SupernetEvaluator, parts: StudyParts, executor: Executor, sha256: str
+    ) -> None:
+        self._shared = shared
+        self._context = parts.context
+        self._board = parts.board
+        self._executor = executor
+        self._sha256 = sha256
+
+    def scored(
+        self,
+        placements: Mapping[int, Placement],
+        proposals: Mapping[int, AcceptedProposal] | None = None,
+    ) -> Iterator[list[ScoredTrial]]:
+        """Scores of placements, part by part as they come.
+
+        Args:
+            placements: by trial number.
+            proposals: those that they are of, by trial number; None: the searcher made none.
+        """
+        number_of = {placement: number for number, placement in placements.items()}
+        tasks = [self._shared.score_task(p, self._sha256) for p in self._parts_of(placements)]
+        for task, measured, threads in run_tasks(
+            self._executor, tasks, name="scoring", on_running=_shown_by(self._board)
+        ):
+            assert isinstance(task, ScoreTask)
+            assert isinstance(measured, Scores)
+            yield [
+                self._scored_trial(
+                    number_of[placement],
+                    placement,
+                    measured,
+                    metrics,
+                    threads=threads,
+                    proposal=None if proposals is None else proposals[number_of[placement]],
+                )
+                for placement, metrics in zip(task.placements, measured.metrics, strict=True)
+            ]
+
+    def _parts_of(self, placements: Mapping[int, Placement]) -> list[list[Placement]]:
+        """The placements of each task, those that begin alike together."""
+        numbers = sorted(placements, key=lambda number: _in_tree_order(placements[number]))
+        most = TASKS_PER_SLOT * self._executor.num_slots
+        num_parts = max(1, min(len(numbers) // GENERATION, most))
+        bounds = [i * len(numbers) // num_parts for i in range(num_parts + 1)]
+        return [
+            [placements[number] for number in numbers[low:high]]
+            for low, high in itertools.pairwise(bounds)
+            if low < high
+        ]
+
+    def _scored_trial(
+        self,
+        number: int,
+        placement: Placement,
+        measured: Scores,
+        metrics: Metrics,
+        *,
+        threads: int,
+        proposal: AcceptedProposal | None,
+    ) -> ScoredTrial:
+        spec = self._context.resolved(placement)
+        record = self._context.spec_record(spec, placement)
+        evaluation = EvaluationRecord(
+            identity=self._shared.scored_identity(spec, self._sha256),
+            split="validation",
+            top1=metrics.top1,
+            loss=metrics.loss,
+            num_images=metrics.num_images,
+            wall_time_s=measured.wall_time_s / len(measured.metrics),
+            device=measured.device,
+            threads=threads,
+            versions=library_versions(),
+        )
+        if proposal is None:
+            return ScoredTrial(number=number, spec=record, evaluation=evaluation)
+        return ScoredTrial(
+            number=number,
+            spec=record,
+            evaluation=evaluation,
+            proposed=dict(proposal.proposed),
+            repaired=dict(proposal.parameters),
+            sampler_attributes=dict(proposal.attributes),
+        )
+
+
+def _shown_by(board: ProgressBoard) -> Callable[[tuple[Running, ...]], None]:
+    return partial(board.show, TrialRole.SEARCH)
+
+
+def _in_tree_order(placement: Placement) -> tuple[tuple[str, ...], ...]:
+    """Sorts placements so that those that begin alike stand together."""
+    return tuple(tuple(map(str, stage)) for stage in placement.stages)
