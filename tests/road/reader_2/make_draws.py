@@ -239,7 +239,7 @@ def of_loop(searcher: str, stopped: bool, num_slots: int) -> list[str]:
             num_trials=NUM_PROPOSALS,
             confirm_seeds=2,
             executor=executor,
-            stopping=stopping,
+            pruner=stopping,
         )
         return [
             f"{row.role.value} {row.number}.{row.replicate} {row.state.value} {row.placement} "
