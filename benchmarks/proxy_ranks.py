@@ -39,8 +39,8 @@ from sharedattn.data import DataSource, open_data  # noqa: E402
 from sharedattn.errors import InputError  # noqa: E402
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement  # noqa: E402
 from sharedattn.recipe import Recipe  # noqa: E402
-from sharedattn.search.config import DEFAULT_DATA, DEFAULT_SPACE  # noqa: E402
-from sharedattn.search.data_plan import data_for  # noqa: E402
+from sharedattn.search.config import DEFAULT_SPACE  # noqa: E402
+from sharedattn.search.data_plan import DEFAULT_DATA, data_for  # noqa: E402
 from sharedattn.search.evaluators.table import TableEvaluator  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.search.training_inputs import load_recipe  # noqa: E402

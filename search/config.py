@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sharedattn.errors import InputError
-from sharedattn.search.data_plan import DataOptions
+from sharedattn.search.data_plan import DEFAULT_DATA, DataOptions
+from sharedattn.search.evaluation import EVALUATIONS, Evaluation
+from sharedattn.search.evaluators.base import Evaluator
 from sharedattn.search.executors.base import TrialResources
 from sharedattn.search.pruners import PRUNERS
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.study_name import check_name
 from sharedattn.spaces.budget import Budget
+from sharedattn.spaces.space import Space
 
 DEFAULT_SPACE = "digit-pairs-vit"
-DEFAULT_DATA = "digit-pairs"
 DEFAULT_TRIALS = 24
 DEFAULT_CONFIRM_SEEDS = 3
 MAX_COUNT = 2**31 - 1
@@ -49,7 +51,7 @@ class SearchConfig:
     """Everything that a search is asked to do.
 
     Attributes:
-        space: a preset's name or a YAML file.
+        space: a preset's name, a YAML file, or a space.
         data: `digit-pairs`, a folder, or a name that timm opens.
         data_root: folder that holds a named data set.
         data_options: what else is asked of data on disk.
@@ -60,8 +62,8 @@ class SearchConfig:
         latency_batch_size: images of the forward whose time is the latency.
         objectives: names, top1 among them.
         searcher: nsga2, tpe or random.
-        evaluator: scratch, supernet to score placements by shared weights, or table for a
-            simulated search.
+        evaluator: scratch, supernet to score placements by shared weights, table for a
+            simulated search, or callable for a function.
         supernet_recipe: a supernet's recipe's name or a YAML file; None: the data's own.
         supernet_epochs: epochs of the supernet in place of its recipe's.
         weights: file or exported folder of a trained model, or `timm`, which a supernet starts
@@ -69,6 +71,7 @@ class SearchConfig:
         front_training: how the members of a supernet's front are trained by themselves:
             fine-tune, each from its share of the supernet's weights; or retrain, from scratch.
         table: the table's file.
+        function: what a callable evaluator calls, see `FromCallable`.
         num_trials: search trials, a total; None: 24, or as many as a supernet scores.
         confirm_seeds: seeds of each front member, a total; 1: none is confirmed; 0, with a
             supernet alone: none is trained.
@@ -76,7 +79,8 @@ class SearchConfig:
             None: a tenth.
         seed: of proposals and trainings.
         num_workers: trials at once; None: as many as fit the machine or the cluster.
-        executor: local, worker processes of this machine; or ray, a cluster.
+        executor: local, worker processes of this machine; in-process, one trial at a time in this
+            process; or ray, a cluster.
         address: of the Ray cluster; None: one is started on this machine.
         cpus_per_trial: cores and torch threads of a trial; None: this machine's shared among the
             workers, or one on a cluster.
@@ -94,7 +98,7 @@ class SearchConfig:
         weights_dir: folder or URL of weights and checkpoints; None: beside the database.
     """
 
-    space: str = DEFAULT_SPACE
+    space: str | Space = DEFAULT_SPACE
     data: str = DEFAULT_DATA
     data_root: str | None = None
     data_options: DataOptions = field(default_factory=DataOptions)
@@ -105,18 +109,19 @@ class SearchConfig:
     latency_batch_size: int = 1
     objectives: tuple[str, ...] = ("top1", "macs")
     searcher: str = "nsga2"
-    evaluator: Literal["scratch", "supernet", "table"] = "scratch"
+    evaluator: Literal["scratch", "supernet", "table", "callable"] = "scratch"
     supernet_recipe: str | None = None
     supernet_epochs: int | None = None
     weights: str | None = None
     front_training: Literal["fine-tune", "retrain"] = "fine-tune"
     table: Path | None = None
+    function: Callable[..., Any] | Evaluator | None = None
     num_trials: int | None = None
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
     val_fraction: float | None = None
     seed: int = 0
     num_workers: int | None = None
-    executor: Literal["local", "ray"] = "local"
+    executor: Literal["local", "in-process", "ray"] = "local"
     address: str | None = None
     cpus_per_trial: int | None = None
     gpus_per_trial: float | None = None
@@ -132,10 +137,10 @@ class SearchConfig:
     weights_dir: str | None = None
 
     def __post_init__(self) -> None:
-        least_seeds = 0 if self.evaluator == "supernet" else 1
+        evaluation = self.evaluation
         for option, value, least, most in (
             ("--trials", self.num_trials, 1, MAX_COUNT),
-            ("--confirm-seeds", self.confirm_seeds, least_seeds, MAX_COUNT),
+            ("--confirm-seeds", self.confirm_seeds, evaluation.least_seeds, MAX_COUNT),
             ("--supernet-epochs", self.supernet_epochs, 1, MAX_COUNT),
             ("--latency-batch-size", self.latency_batch_size, 1, MAX_COUNT),
             ("--workers", self.num_workers, 1, MAX_WORKERS),
@@ -148,20 +153,11 @@ class SearchConfig:
             TrialResources(gpus=self.gpus_per_trial or 0.0, custom=self.resources_per_trial)
         # Its confirmations have the seeds that follow.
         check_whole("--seed", self.seed, 0, MAX_SEED - self.confirm_seeds)
-        if (self.evaluator == "table") != (self.table is not None):
-            raise InputError(
-                "`--table and --evaluator table go together` must hold, but got "
-                f"--evaluator {self.evaluator} and table {self.table}"
-            )
         if self.study is not None:
             check_name(self.study)
         self._check_options_apply()
         self._check_latency()
-        if self.evaluator == "supernet" and self.budget.uncounted:
-            raise InputError(
-                f"--evaluator supernet scores whole spaces, and no space counts with a bound on "
-                f"{self.budget.uncounted[0][0].name}; leave the bound out"
-            )
+        evaluation.check(self)
         for what, chosen, known in (
             ("a searcher", self.searcher, list(SEARCHERS)),
             ("early stopping", self.early_stopping, list(PRUNERS)),
@@ -172,6 +168,11 @@ class SearchConfig:
                 )
 
     @property
+    def evaluation(self) -> Evaluation:
+        """The way of evaluating that the options describe."""
+        return EVALUATIONS[self.evaluator].of(self)
+
+    @property
     def measures_latency(self) -> bool:
         """Whether latencies are an objective, or bounded."""
         return "latency_ms" in self.objectives or self.max_latency_ms is not None
@@ -180,68 +181,75 @@ class SearchConfig:
         bound = self.max_latency_ms
         if bound is not None and not (math.isfinite(bound) and bound > 0):
             raise InputError(f"`--max-latency-ms > 0` must hold, but got {bound:g}")
-        for excluded, option, why in (
-            (self.executor == "ray", "--executor ray", "its trials never leave a device in peace"),
-            (self.evaluator == "table", "--evaluator table", "a table has no network to time"),
+        if not self.measures_latency:
+            return
+        for option, why in (
             (
-                self.evaluator == "supernet",
-                "--evaluator supernet",
-                "it scores more placements than could be timed",
+                "--executor ray",
+                "its trials never leave a device in peace" if self.executor == "ray" else None,
             ),
+            (f"--evaluator {self.evaluator}", self.evaluation.no_latency),
         ):
-            if self.measures_latency and excluded:
+            if why is not None:
                 raise InputError(
-                    f"`latencies are measured where trials run, while none does` must hold, but "
-                    f"got {option}, and {why}; leave it out, or latency_ms and --max-latency-ms"
+                    f"{option} excludes latencies, since {why}; leave it out, or latency_ms and "
+                    f"--max-latency-ms"
                 )
 
     def _check_options_apply(self) -> None:
         """Refuse options that the other options leave without a meaning."""
-        of_training = {
-            "--data": self.data != DEFAULT_DATA,
-            "--data-root": self.data_root is not None,
-            "--recipe": self.recipe is not None,
-            "--epochs": self.epochs is not None,
-            "--val-fraction": self.val_fraction is not None,
-            **{name: True for name in self.data_options.given()},
-            "--weights-dir": self.weights_dir is not None,
-            "--processes-per-trial": self.processes_per_trial is not None,
-        }
-        of_named_data = {name: of_training[name] for name in ("--data-root", "--val-fraction")}
-        of_cluster = {
-            "--address": self.address is not None,
-            "--resources-per-trial": bool(self.resources_per_trial),
-        }
-        of_supernet = {
-            "--supernet-recipe": self.supernet_recipe is not None,
-            "--supernet-epochs": self.supernet_epochs is not None,
-            "--weights": self.weights is not None,
-            "--front-training": self.front_training != "fine-tune",
-        }
-        of_scratch = {"--front-training retrain": self.front_training == "retrain"}
-        of_trials = {"--early-stopping": self.early_stopping is not None}
-        for excluded, given, why in (
-            (self.evaluator != "supernet", of_supernet, "they are of --evaluator supernet"),
-            (self.evaluator == "supernet", of_trials, "a supernet's scores are not trained for"),
-            (self.weights is not None, of_scratch, "what starts from --weights is fine-tuned"),
-            (self.evaluator == "table", of_training, "a table trains nothing"),
-            (self.data == DEFAULT_DATA, of_named_data, "digit-pairs has its own splits"),
-            (self.executor == "local", of_cluster, "they are of a cluster, see --executor ray"),
-            (
-                not self.measures_latency,
-                {"--latency-batch-size": self.latency_batch_size != 1},
-                "no latency is measured",
-            ),
-            (self.early_stopping is None, {"--rungs": bool(self.rungs)}, "nothing is stopped"),
-            (
-                self.device == "cpu",
-                {"--gpus-per-trial": bool(self.gpus_per_trial)},
-                "trials are to run on CPUs",
-            ),
-        ):
-            useless = [name for name, is_given in given.items() if is_given]
-            if excluded and useless:
+        for kind in EVALUATIONS.values():
+            foreign = set(kind.options()) - set(self.evaluation.options())
+            if useless := self._given(foreign):
+                owners = [k.name for k in EVALUATIONS.values() if set(k.options()) & foreign]
                 raise InputError(
-                    f"`options do not exclude each other` must hold, but {why}: "
-                    f"leave out {', '.join(useless)}"
+                    f"{', '.join(useless)} requires --evaluator {' or '.join(owners)}, but got "
+                    f"--evaluator {self.evaluator}; leave it out"
                 )
+        for name, why in self.evaluation.refuses.items():
+            if self._given([name]):
+                raise InputError(
+                    f"--evaluator {self.evaluator} excludes {_option(name)}, since {why}; leave "
+                    f"it out"
+                )
+        for names, required, is_met in (
+            (("data_root", "val_fraction"), "--data", self.data != DEFAULT_DATA),
+            (("address", "resources_per_trial"), "--executor ray", self.executor == "ray"),
+            (
+                ("latency_batch_size",),
+                "--objectives with latency_ms, or --max-latency-ms",
+                self.measures_latency,
+            ),
+            (("rungs",), "--early-stopping", self.early_stopping is not None),
+            (("gpus_per_trial",), "--device other than cpu", self.device != "cpu"),
+        ):
+            useless = [] if is_met else self._given(names)
+            if useless:
+                raise InputError(
+                    f"{', '.join(useless)} requires {required}; leave out {', '.join(useless)}"
+                )
+        if self.executor == "in-process" and self.num_workers not in (None, 1):
+            raise InputError(
+                f"`workers` is {self.num_workers}, but one trial at a time runs in this process; "
+                f"leave `executor` out for worker processes"
+            )
+
+    def _given(self, names: Iterable[str]) -> list[str]:
+        """Those of some fields that are not at their defaults, as the command line has them."""
+        defaults = {f.name: f for f in fields(self)}
+        given = []
+        for name in sorted(names):
+            value, default = getattr(self, name), defaults[name].default
+            if default is MISSING:
+                factory = defaults[name].default_factory
+                assert factory is not MISSING
+                default = factory()
+            if isinstance(value, DataOptions):
+                given += value.given()
+            elif value != default and not (name == "gpus_per_trial" and not value):
+                given.append(_option(name))
+        return given
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -26,6 +26,7 @@ from sharedattn.yaml_text import read_yaml
 
 PIXEL_OPTIONS = "--pixels TAG, or --mean, --std, --interpolation, --crop-pct and --crop-mode"
 MAX_CLASSES_FILE_BYTES = 2**24
+DEFAULT_DATA = "digit-pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

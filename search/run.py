@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
-from sharedattn.backbones import describe, resolve
 from sharedattn.costs.latency import LatencySetting
-from sharedattn.data import EMBEDDED, DataConfig, open_data
-from sharedattn.errors import InputError
+from sharedattn.data import DataConfig, open_data
 from sharedattn.mechanisms.registry import plugins_of, registry
 from sharedattn.objectives import ACCURACY, Objective, parse_objectives, shown_costs
-from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
@@ -29,20 +27,18 @@ from sharedattn.results.records.records import (
 from sharedattn.search.cluster.node_checks import check_cluster
 from sharedattn.search.cluster.resources import Slots, find_slots
 from sharedattn.search.config import DEFAULT_TRIALS, SearchConfig
-from sharedattn.search.data_plan import data_for, look_at, open_checked
+from sharedattn.search.evaluation import Setup
 from sharedattn.search.evaluators.base import Evaluator
-from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
-from sharedattn.search.evaluators.table import TableEvaluator
 from sharedattn.search.executors import Executor, TrialResources
+from sharedattn.search.executors.in_process import InProcessExecutor
 from sharedattn.search.executors.local import LocalExecutor
-from sharedattn.search.executors.process_group import in_processes, processes_per_trial
+from sharedattn.search.executors.process_group import in_processes
 from sharedattn.search.executors.worker_process import end_while_main_is_imported
-from sharedattn.search.jobs.export import data_document
-from sharedattn.search.paths import scans_folder, storage_url, weights_store
+from sharedattn.search.paths import storage_url
 from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements
 from sharedattn.search.provenance import provenance
-from sharedattn.search.pruners import PRUNERS, Pruner, default_rungs
+from sharedattn.search.pruners import PRUNERS, Pruner
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.status import Progress
 from sharedattn.search.study.latency import Latencies, check_setting, with_latencies
@@ -55,12 +51,8 @@ from sharedattn.search.study.strategies.supernet import (
     default_num_trials,
 )
 from sharedattn.search.study_name import check_folder, made_name
-from sharedattn.search.training_inputs import Start, load_recipe, load_supernet_recipe
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
-from sharedattn.supernet.trainer import shared_backbone
-from sharedattn.training.trainer import check_recipe
-from sharedattn.weights.pretrained import load_pretrained, weights_digest
 
 REFERENCE_FACTOR = 1.1  # of the space's largest cost
 
@@ -124,112 +116,47 @@ def prepare(
     """
     end_while_main_is_imported()
     objectives = parse_objectives(config.objectives)
-    space = Space.load(config.space)
+    space = config.space if isinstance(config.space, Space) else Space.load(config.space)
     slots = find_slots(config)
-    data, recipe, weights, checkpoints = None, None, None, None
-    num_processes = 1
-    shared: SupernetEvaluator | None = None
-    training_processes = 1
-    evaluator: Evaluator
-    if config.table is not None:
-        table = TableEvaluator.load(config.table, describe(space.backbone))
-        evaluator = replace(table, rungs=_rungs(config, (), table.fidelity.epochs))
-        described: Document = {"name": config.table.stem}
-    else:
-        from_weights = config.weights is not None
-        fine_tunes = config.evaluator == "supernet" and config.front_training == "fine-tune"
-        start: Start = "weights" if from_weights else "scratch"
-        recipe = load_recipe(
-            config.recipe,
-            config.data,
-            config.epochs,
-            start="supernet" if fine_tunes and not from_weights else start,
-        )
-        recipe = recipe.with_changes(rungs=_rungs(config, recipe.rungs, recipe.epochs))
-        data = data_for(
-            space.backbone,
-            config.data,
-            config.data_root,
-            config.val_fraction,
-            config.data_options,
-            weights=config.weights,
-            recipe=recipe,
-        )
-        data = look_at(
-            data,
-            config.data_options,
-            scans_folder(config.storage, config.out),
-            remember=remember,
-            on_progress=on_scan,
-        )
-        source = open_checked(data, config.val_fraction)
-        backbone = replace(space.backbone, num_classes=source.num_classes)
-        supernet_recipe = load_supernet_recipe(
-            config.supernet_recipe,
-            config.data,
-            config.supernet_epochs,
-            start=start,
-        )
-        if from_weights:
-            # Gates that start at 1 leave the trained model as it is.
-            backbone = replace(backbone, options=replace(backbone.options, dia_start="one"))
-        elif fine_tunes:
-            backbone = shared_backbone(backbone, supernet_recipe)
-        space = replace(space, backbone=backbone)
-        storage = storage_url(config.storage, config.out)
-        weights = weights_store(config.weights_dir, storage, config.out)
-        weights.blobs.check_writable()
-        checkpoints = CheckpointStore(weights.blobs)
-        num_processes = processes_per_trial(
-            config.processes_per_trial, slots.resources, slots.device
-        )
-        scratch = ScratchEvaluator(
-            data=data,
-            recipe=recipe,
-            weights=weights,
-            checkpoints=checkpoints,
-            device=slots.device,
-            # Embedded data does not change.
-            data_digest=None if data.name == EMBEDDED else source.digest,
-        )
-        evaluator = in_processes(scratch, num_processes)
-        if config.evaluator == "supernet":
-            shared = SupernetEvaluator(
-                scratch=scratch,
-                space=space,
-                budget=config.budget,
-                recipe=supernet_recipe,
-                seed=config.seed,
-                fine_tunes=fine_tunes,
-                pretrained=config.weights,
-                pretrained_sha256=None
-                if config.weights is None
-                else weights_digest(load_pretrained(config.weights, backbone)),
-            )
-            evaluator = in_processes(shared, num_processes)
-        described = data_document(data, source)
-    counted = BudgetedSpace(space, config.budget)
-    if recipe is not None and data is not None:
-        cheapest = resolve(NetworkSpec(space.backbone, counted.cheapest))
-        check_recipe(
-            cheapest,
-            open_data(data),
-            recipe,
-            space.envelope(),
-            device=slots.device,
-            num_processes=num_processes,
-        )
-    if shared is not None:
-        training_processes = _supernet_processes(shared, config, slots)
+    setup = config.evaluation.prepare(config, space, slots, on_scan=on_scan, remember=remember)
+    weights = setup.weights
     if config.executor == "ray":
-        check_cluster(data, None if weights is None else weights.blobs)
+        check_cluster(setup.data, None if weights is None else weights.blobs)
     stopping = (
         None
         if config.early_stopping is None
-        else PRUNERS[config.early_stopping](rungs=evaluator.rungs)
+        else PRUNERS[config.early_stopping](rungs=setup.evaluator.rungs)
     )
+    record = _record(config, setup, objectives, _fingerprint(config, setup, stopping, slots))
+    check_folder(
+        config.out / record.name,
+        sqlite_file(parse_url(storage_url(config.storage, config.out))),
+        None if weights is None else weights.blobs.folder,
+    )
+    return Prepared(
+        config=config,
+        space=setup.space,
+        objectives=objectives,
+        evaluator=setup.evaluator,
+        data=setup.data,
+        recipe=setup.recipe,
+        weights=weights,
+        checkpoints=setup.checkpoints,
+        stopping=stopping,
+        slots=slots,
+        shared=setup.shared,
+        training_processes=setup.training_processes,
+        record=record,
+    )
+
+
+def _fingerprint(
+    config: SearchConfig, setup: Setup, stopping: Pruner | None, slots: Slots
+) -> Document:
+    """Every choice that makes a study this study."""
+    space, evaluator = setup.space, setup.evaluator
     fingerprint = {
-        "space": space.to_document(),
+        "space": space.space.to_document(),
         "data": evaluator.data_fingerprint,
         "recipe": evaluator.recipe_key,
         "evaluator": config.evaluator,
@@ -237,13 +164,8 @@ def prepare(
         **config.budget.to_document(),
         "searcher": config.searcher,
         "seed": config.seed,
-        "early_stopping": None if stopping is None else _stopping_document(stopping, counted),
-        **({} if shared is None else {"supernet": shared.recipe.key}),
-        **(
-            {}
-            if shared is None or not shared.fine_tunes
-            else {"starts_from": shared.supernet_identity.key}
-        ),
+        "early_stopping": None if stopping is None else _stopping_document(stopping, space),
+        **setup.fingerprint,
         "deterministic": config.deterministic,
         "workers": slots.num_slots if config.deterministic else None,
     }
@@ -253,44 +175,37 @@ def prepare(
             "max_ms": config.max_latency_ms,
             "batch_size": config.latency_batch_size,
         }
-    if plugins := _plugins_of(space):
+    if plugins := _plugins_of(space.space):
         fingerprint["plugins"] = plugins
-    name = config.study or made_name(space.name, described["name"], document_key(fingerprint)[:6])
-    check_folder(
-        config.out / name,
-        sqlite_file(parse_url(storage_url(config.storage, config.out))),
-        None if weights is None else weights.blobs.folder,
+    return fingerprint
+
+
+def _record(
+    config: SearchConfig,
+    setup: Setup,
+    objectives: tuple[Objective, ...],
+    fingerprint: Document,
+) -> StudyRecord:
+    """The study as it will stand in the database."""
+    space, described, weights = setup.space, setup.data_document, setup.weights
+    name = config.study or made_name(
+        space.space.name, described["name"], document_key(fingerprint)[:6]
     )
-    record = StudyRecord(
+    default_trials = DEFAULT_TRIALS if setup.shared is None else default_num_trials(space)
+    return StudyRecord(
         name=name,
         fingerprint_document=fingerprint,
-        space=space.to_document(),
+        space=space.space.to_document(),
         data=described,
-        recipe=recipe.to_json() if recipe is not None else {},
+        recipe={} if setup.recipe is None else setup.recipe.to_json(),
         objectives=config.objectives,
         searcher=config.searcher,
         seed=config.seed,
-        reference_point=_reference_point(objectives, counted),
+        reference_point=_reference_point(objectives, space),
         provenance=provenance(),
-        num_trials=config.num_trials
-        or (DEFAULT_TRIALS if shared is None else default_num_trials(counted)),
+        num_trials=config.num_trials or default_trials,
         confirm_seeds=config.confirm_seeds,
         weights_dir=None if weights is None else weights.blobs.shown(),
-    )
-    return Prepared(
-        config=config,
-        space=counted,
-        objectives=objectives,
-        evaluator=evaluator,
-        data=data,
-        recipe=recipe,
-        weights=weights,
-        checkpoints=checkpoints,
-        stopping=stopping,
-        slots=slots,
-        shared=shared,
-        training_processes=training_processes,
-        record=record,
     )
 
 
@@ -350,13 +265,6 @@ def _reference_point(objectives: Sequence[Objective], space: BudgetedSpace) -> d
             if cost.value_of is not None
         },
     }
-
-
-def _rungs(config: SearchConfig, own: tuple[int, ...], epochs: int) -> tuple[int, ...]:
-    """Epochs at which trials report: those asked for, else the recipe's own, else the rule's."""
-    if config.early_stopping is None:
-        return own
-    return config.rungs or own or default_rungs(epochs)
 
 
 def _stopping_document(stopping: Pruner, space: BudgetedSpace) -> Document:
@@ -543,38 +451,8 @@ def _make_executor(
             / prepared.record.name
             / "-".join(("tune", *filter(None, (what,)))),
         )
+    if prepared.config.executor == "in-process":
+        return InProcessExecutor(evaluator)
     return LocalExecutor(
         evaluator, num_slots=num_slots, threads=resources.cpus, gpus=resources.gpus
     )
-
-
-def _supernet_processes(shared: SupernetEvaluator, config: SearchConfig, slots: Slots) -> int:
-    """Processes that train the supernet together: as many as it can be shared among.
-
-    Raises:
-        InputError: the recipe cannot be trained on this data, by however few processes.
-    """
-    resources = slots.resources
-    if slots.device == "cuda" or config.executor == "ray":
-        most = processes_per_trial(config.processes_per_trial, resources, slots.device)
-        if config.executor == "local" and resources.gpus >= 1:
-            most = int(slots.num_slots * resources.gpus)
-    else:
-        most = slots.num_slots * resources.cpus
-    for num_processes in range(most, 0, -1):
-        try:
-            check_recipe(
-                resolve(NetworkSpec(shared.space.backbone, shared.largest)),
-                open_data(shared.scratch.data),
-                shared.recipe.training,
-                shared.envelope,
-                device=slots.device,
-                num_processes=num_processes,
-            )
-        except InputError:
-            # Batches that cannot be cut so, or batch norms that processes cannot share here.
-            if num_processes == 1:
-                raise
-        else:
-            return num_processes
-    raise AssertionError("one process was tried")

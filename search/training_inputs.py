@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sharedattn.recipe import Recipe
-from sharedattn.search.config import DEFAULT_DATA
+from sharedattn.search.data_plan import DEFAULT_DATA
 from sharedattn.supernet.trainer import SupernetRecipe
 
 GENERAL_RECIPE = "deit"

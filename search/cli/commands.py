@@ -44,14 +44,9 @@ from sharedattn.search.cli.tables import (
     papers_tables,
 )
 from sharedattn.search.cluster.resources import processes_here, resolve_device
-from sharedattn.search.config import (
-    DEFAULT_DATA,
-    MAX_SEED,
-    MAX_WORKERS,
-    SearchConfig,
-    check_whole,
-)
+from sharedattn.search.config import MAX_SEED, MAX_WORKERS, SearchConfig, check_whole
 from sharedattn.search.data_plan import (
+    DEFAULT_DATA,
     DataOptions,
     content_differences,
     data_for,

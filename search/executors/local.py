@@ -12,6 +12,8 @@ import pickle
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
+import cloudpickle
+
 from sharedattn.progress import WorkProgress
 from sharedattn.search.evaluators.base import Evaluator, Task
 from sharedattn.search.executors.base import (
@@ -59,7 +61,8 @@ class LocalExecutor(Executor):
         self.num_slots = num_slots
         self.threads = threads or default_threads(num_slots)
         self._gpus = gpus
-        self._evaluator = pickle.dumps(evaluator)
+        # As Ray does: what was defined in a script or a notebook goes by value.
+        self._evaluator: bytes = cloudpickle.dumps(evaluator)
         self._slots: list[_Slot | None] = [None] * num_slots
 
     @property

@@ -21,8 +21,8 @@ from sharedattn.results.analysis.plots import write_plots
 from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
 from sharedattn.results.export.folder import exported_weights, read_export
 from sharedattn.results.records.records import Document
-from sharedattn.search.config import DEFAULT_DATA, MAX_COUNT, check_whole
-from sharedattn.search.data_plan import data_for
+from sharedattn.search.config import MAX_COUNT, check_whole
+from sharedattn.search.data_plan import DEFAULT_DATA, data_for
 from sharedattn.search.jobs.export import open_recorded
 from sharedattn.search.provenance import library_versions
 from sharedattn.search.training_inputs import load_recipe

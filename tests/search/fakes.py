@@ -16,7 +16,8 @@ from sharedattn.errors import InputError
 from sharedattn.progress import TrainingProgress
 from sharedattn.results.records.records import Fidelity
 from sharedattn.search.evaluators import Evaluator, Measurement, Report
-from sharedattn.search.executors import Executor, Lost, Preempted, Reported, advance
+from sharedattn.search.executors import Lost, Preempted, Reported, advance
+from sharedattn.search.executors.in_process import InProcessExecutor
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ class Obedient(Fake):
         return replace(self.measure(task), device=f"process {os.getpid()}")
 
 
-class Inline(Executor):
+class Inline(InProcessExecutor):
     """Runs tasks in this process, and ends them in an order of its own.
 
     Args:
@@ -243,52 +244,33 @@ class Inline(Executor):
     """
 
     def __init__(self, evaluator, num_slots=1, rng=None, die_after=None, deaths=()):
-        self.evaluator = evaluator
-        self.num_slots = num_slots
+        super().__init__(evaluator, num_slots)
         self.rng = rng
         self.die_after = die_after
         self.deaths = list(deaths)
-        self.held = {}  # ticket: task and its evaluation
-        self.waiting = set()  # tickets at a rung
         self.num_events = 0
         self.evaluated = []
         self.stopped = []
-
-    @property
-    def num_free(self):
-        return self.num_slots - len(self.held)
-
-    def submit(self, ticket, task):
-        assert self.num_free
-        self.held[ticket] = task, self.evaluator.evaluate(task)
 
     def wait(self, timeout_s=None):
         if self.die_after is not None and self.num_events >= self.die_after:
             raise DriverKilledError
         self.num_events += 1
-        assert not self.waiting, "an evaluation at a rung must be answered"
-        ticket = next(iter(self.held)) if self.rng is None else self.rng.choice(list(self.held))
+        return super().wait(timeout_s)
+
+    def next_ticket(self):
+        return super().next_ticket() if self.rng is None else self.rng.choice(list(self.held))
+
+    def step(self, ticket):
         task, evaluation = self.held[ticket]
         event = self.deaths.pop(0) if self.deaths else advance(evaluation, 1)
-        if isinstance(event, Reported):
-            self.waiting.add(ticket)
-        else:
-            del self.held[ticket]
-            if not isinstance(event, Lost | Preempted):
-                self.evaluated.append(task.identity.key)
-        return [(ticket, event)]
-
-    def go_on(self, ticket):
-        self.waiting.remove(ticket)
+        if not isinstance(event, Reported | Lost | Preempted):
+            self.evaluated.append(task.identity.key)
+        return event
 
     def stop(self, ticket):
-        self.waiting.remove(ticket)
-        task, evaluation = self.held.pop(ticket)
-        evaluation.close()
-        self.stopped.append(task.identity.key)
-
-    def close(self):
-        self.held.clear()
+        self.stopped.append(self.held[ticket][0].identity.key)
+        super().stop(ticket)
 
 
 class DriverKilledError(BaseException):

@@ -18,10 +18,33 @@ from sharedattn.search.errors import ClusterLostError
             {"early_stopping": "asha"},
             "early stopping is one of mo-asha` must hold, but got 'asha'",
         ),
-        ({"rungs": (1,)}, "nothing is stopped: leave out --rungs"),
-        ({"address": "127.0.0.1:6379"}, "see --executor ray: leave out --address"),
-        ({"resources_per_trial": {"tpu": 1.0}}, "leave out --resources-per-trial"),
-        ({"device": "cpu", "gpus_per_trial": 0.5}, "on CPUs: leave out --gpus-per-trial"),
+        ({"rungs": (1,)}, "--rungs requires --early-stopping"),
+        ({"address": "127.0.0.1:6379"}, "--address requires --executor ray; leave"),
+        ({"resources_per_trial": {"tpu": 1.0}}, "--resources-per-trial requires --executor ray"),
+        (
+            {"device": "cpu", "gpus_per_trial": 0.5},
+            "--gpus-per-trial requires --device",
+        ),
+        (
+            {"supernet_epochs": 3},
+            "--supernet-epochs requires --evaluator supernet, but got --evaluator scratch",
+        ),
+        (
+            {"evaluator": "table", "table": "t.json", "epochs": 3, "weights_dir": "w"},
+            "--epochs, --weights-dir requires --evaluator scratch or supernet, but",
+        ),
+        ({"table": "t.json"}, "--table requires --evaluator table, but got --evaluator scratch"),
+        (
+            {"evaluator": "supernet", "early_stopping": "mo-asha"},
+            "--evaluator supernet excludes --early-stopping, since",
+        ),
+        (
+            {"evaluator": "supernet", "weights": "w", "front_training": "retrain"},
+            "--front-training retrain excludes --weights",
+        ),
+        ({"val_fraction": 0.2}, "--val-fraction requires --data; leave out"),
+        ({"latency_batch_size": 8}, "--latency-batch-size requires --objectives with"),
+        ({"executor": "in-process", "num_workers": 2}, "one trial at a time runs in this process"),
         ({"study": "a/b"}, "`--study` names a folder.*; got 'a/b'"),
     ],
 )

@@ -198,13 +198,13 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
         ({"early_stopping": "mo-asha"}, "a supernet's scores are not trained for"),
         (
             {"evaluator": "scratch"},
-            "they are of --evaluator supernet: leave out --supernet-epochs",
+            "--supernet-epochs requires --evaluator supernet",
         ),
         ({"supernet_recipe": "nothing"}, "a supernet's recipe is one of"),
         ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
         (
             {"weights": "model.safetensors", "front_training": "retrain"},
-            "what starts from --weights is fine-tuned: leave out --front-training retrain",
+            "--front-training retrain excludes --weights",
         ),
         ({"confirm_seeds": -1}, "`--confirm-seeds` is a whole number from 0"),
         ({"supernet_epochs": 0}, "`--supernet-epochs` is a whole number from 1"),

@@ -223,18 +223,27 @@ def bad(capsys, tmp_path, *arguments):
         (("search", "--max-latency-ms", "0"), "--max-latency-ms > 0"),
         (("search", "--max-latency-ms", "nan"), "--max-latency-ms > 0"),
         (("search", "--max-latency-ms", "fast"), "invalid float value: 'fast'"),
-        (("search", "--max-latency-ms", "3", "--executor", "ray"), "but got --executor ray"),
-        (("search", "--objectives", "top1,latency_ms", "--executor", "ray"), "while none does"),
+        (
+            ("search", "--max-latency-ms", "3", "--executor", "ray"),
+            "--executor ray excludes latencies",
+        ),
+        (
+            ("search", "--objectives", "top1,latency_ms", "--executor", "ray"),
+            "excludes latencies",
+        ),
         (
             ("search", "--objectives", "top1,latency_ms", "--evaluator", "table", "--table", "t"),
-            "but got --evaluator table, and a table has no network to time",
+            "--evaluator table excludes latencies, since a table has no network to time",
         ),
-        (("search", "--latency-batch-size", "3"), "no latency is measured"),
+        (
+            ("search", "--latency-batch-size", "3"),
+            "--latency-batch-size requires --objectives",
+        ),
         (
             ("search", "--max-latency-ms", "3", "--latency-batch-size", "0"),
             "`--latency-batch-size` is a whole number from 1",
         ),
-        (("search", "--evaluator", "table"), "--table and --evaluator table go together"),
+        (("search", "--evaluator", "table"), "--evaluator table requires --table FILE"),
         (("search", "--recipe", "no-such"), "a recipe is one of digit-pairs, deit"),
         (("search", "--epochs", "0"), "`epochs` of a recipe is a number from 1"),
         (("search", "--storage", "mysql://localhost/x"), "`storage` is sqlite:///FILE"),

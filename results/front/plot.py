@@ -1,0 +1,62 @@
+"""A study's front as a figure: accuracy against its first cost."""
+
+from __future__ import annotations
+
+import io
+
+from matplotlib.figure import Figure
+
+from sharedattn.objectives import ACCURACY
+from sharedattn.results.front.summary import StudySummary
+
+_FRONT, _OTHERS = "#0072B2", "#999999"
+
+
+class FrontFigure(Figure):
+    """A figure that a notebook shows, whether matplotlib's own display was set up or not."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=120)
+        return file.getvalue()
+
+
+def plot_front(summary: StudySummary) -> Figure:
+    """Draw the front over all placements of its study.
+
+    Args:
+        summary: the study.
+
+    Returns:
+        A figure with one axes: the first cost of the objectives to the right, top1 upwards, and
+        the standard error of members with several seeds.
+    """
+    cost = next(o for o in summary.objectives if o.name != ACCURACY)
+    figure = FrontFigure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    members = summary.front.members
+    numbers = {member.number for member in members}
+    others = [c for c in summary.candidates if c.number not in numbers and cost.name in c.costs]
+    axes.scatter(
+        [one.costs[cost.name] for one in others],
+        [one.top1 for one in others],
+        s=14,
+        color=_OTHERS,
+        label="other placements",
+    )
+    axes.errorbar(
+        [one.costs[cost.name] for one in members],
+        [one.top1 for one in members],
+        yerr=[one.top1_standard_error or 0.0 for one in members],
+        fmt="o-",
+        markersize=5,
+        linewidth=1.2,
+        color=_FRONT,
+        label="front",
+    )
+    axes.set_xlabel(cost.label)
+    axes.set_ylabel("top1")
+    axes.set_title(summary.study.record.name, loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    return figure

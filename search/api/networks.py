@@ -1,0 +1,64 @@
+"""One network at a time: its cost, the network itself, and an exported one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sharedattn.backbones import build as build_resolved
+from sharedattn.backbones import resolve
+from sharedattn.costs.model import Cost, CostModel
+from sharedattn.networks.network import Network
+from sharedattn.placement import NetworkSpec
+from sharedattn.results.export.folder import load_network
+
+
+def spec_of(network: NetworkSpec | str) -> NetworkSpec:
+    """A network spec, resolved: canonical, and checked.
+
+    Args:
+        network: the spec, or its text, such as `deit_tiny_patch16_224: V6L6/cb`.
+
+    Raises:
+        InputError: no spec, or a placement that the backbone cannot carry.
+    """
+    return resolve(NetworkSpec.parse(network) if isinstance(network, str) else network)
+
+
+def cost(network: NetworkSpec | str) -> Cost:
+    """Params, MACs and attention memory of one network, in closed form for one image.
+
+    Args:
+        network: the spec, or its text, such as `deit_tiny_patch16_224: V6L6/cb`.
+
+    Raises:
+        InputError: no spec, or a placement that the backbone cannot carry.
+    """
+    spec = spec_of(network)
+    return CostModel(spec.backbone).cost(spec.placement)
+
+
+def build(network: NetworkSpec | str, *, drop_path_rate: float = 0.0) -> Network:
+    """One network, newly initialised from torch's generator, in training mode.
+
+    It maps images (B, C, H, W) to logits (B, classes).
+
+    Args:
+        network: the spec, or its text, such as `deit_tiny_patch16_224: V6L6/cb`.
+        drop_path_rate: stochastic depth of the last block, a fraction.
+
+    Raises:
+        InputError: no spec, or a placement that the backbone cannot carry.
+    """
+    return build_resolved(spec_of(network), drop_path_rate=drop_path_rate)
+
+
+def load(folder: str | Path) -> Network:
+    """An exported network with its weights, in eval mode on the CPU.
+
+    Args:
+        folder: an exported folder.
+
+    Raises:
+        InputError: no export, or weights that are not the recorded ones.
+    """
+    return load_network(folder)

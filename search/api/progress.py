@@ -1,0 +1,112 @@
+"""What a study's run shows: in a notebook a bar, else what the command line shows."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from html import escape
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+
+from sharedattn.search.cli.progress import StudyDisplay, about, clock
+from sharedattn.search.run import Prepared
+from sharedattn.search.status import Progress
+
+_EVERY_S = 0.5
+
+
+class Watcher(Protocol):
+    """Is told how far a study is."""
+
+    def update(self, progress: Progress) -> None:
+        """Take in how far it is."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def update(self, progress: Progress) -> None:
+        """Take in how far it is."""
+
+
+class NotebookDisplay:
+    """A bar below a notebook's cell, drawn anew in its place.
+
+    Args:
+        name: of the study.
+        num_trials: asked for.
+    """
+
+    def __init__(self, name: str, num_trials: int) -> None:
+        self._name = name
+        self._num_trials = num_trials
+        self._handle: Any = None
+        self._drawn_at = 0.0
+        self._newest: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._newest is not None:
+            self._draw(self._newest)
+
+    def update(self, progress: Progress) -> None:
+        """Take in how far the study is."""
+        self._newest = progress
+        if time.monotonic() - self._drawn_at >= _EVERY_S:
+            self._draw(progress)
+
+    def _draw(self, progress: Progress) -> None:
+        from IPython.display import HTML, display
+
+        self._drawn_at = time.monotonic()
+        picture = HTML(self.html(progress))
+        if self._handle is None:
+            self._handle = display(picture, display_id=True)
+        else:
+            self._handle.update(picture)
+
+    def html(self, progress: Progress) -> str:
+        """The bar with its texts."""
+        texts = [
+            f"{progress.num_ended:,} of {self._num_trials:,} trials",
+            clock(progress.wall_time_s),
+        ]
+        if progress.search_left_s is not None:
+            texts.append(f"{about(progress.search_left_s)} left")
+        if progress.num_confirmed:
+            texts.append(f"{progress.num_confirmed} confirmations")
+        if progress.failed:
+            last = progress.failed[-1]
+            texts.append(f"{len(progress.failed)} failed, the last by {last.reason}")
+        return (
+            f"<b>{escape(self._name)}</b> "
+            f'<progress value="{progress.num_ended}" max="{self._num_trials}"></progress> '
+            f"{escape('; '.join(texts))}"
+        )
+
+
+def watcher(prepared: Prepared, shows: bool) -> AbstractContextManager[Watcher]:
+    """What is told how far a study is; its picture stands while the context lasts."""
+    if not shows:
+        return nullcontext(Silent())
+    if _is_notebook():
+        return NotebookDisplay(prepared.record.name, prepared.record.num_trials)
+    console = Console(stderr=True, soft_wrap=True)
+    return StudyDisplay(console, prepared.record, prepared.objectives)
+
+
+def _is_notebook() -> bool:
+    # Who runs in a notebook has imported IPython already.
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return hasattr(shell, "kernel")

@@ -1,0 +1,133 @@
+"""A space of placements, perhaps inside a budget, for scripts and notebooks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from sharedattn.errors import InputError
+from sharedattn.objectives import cost_objective
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
+from sharedattn.search.api.networks import spec_of
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.space import Space as DeclaredSpace
+from sharedattn.units import format_quantity
+
+
+class Space:
+    """The legal placements on one backbone, counted exactly.
+
+    Attributes:
+        declared: the space as it was declared.
+        budget: what a placement may cost.
+    """
+
+    def __init__(self, declared: DeclaredSpace, budget: Budget | None = None) -> None:
+        self.declared = declared
+        self.budget = budget or Budget()
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Space:
+        """A preset by its name, or a space from a YAML file.
+
+        Raises:
+            InputError: neither, or a document that breaks a rule; the message has the line.
+        """
+        return cls(DeclaredSpace.load(name_or_path))
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Space:
+        """A space from plain dictionaries and lists, with the keys of the YAML format.
+
+        Raises:
+            InputError: a key or value that means nothing.
+        """
+        return cls(DeclaredSpace.from_document(document))
+
+    def within(self, **bounds: float | str) -> Space:
+        """The members inside a budget, beside bounds that this space already has.
+
+        Args:
+            **bounds: `max_` and the name of a cost, such as max_macs="1.1G", max_params=3e6 or
+                max_attention_bytes="64M"; K, M and G are powers of 1000.
+
+        Raises:
+            InputError: an unknown cost, or a bound that means nothing.
+        """
+        own = dict(self.budget.bounds)
+        for argument, bound in bounds.items():
+            prefix, _, name = argument.partition("_")
+            if prefix != "max":
+                raise InputError(f"`{argument}` is no bound; write max_macs, max_params, ...")
+            unit = cost_objective(name).unit
+            value = unit.parse(bound) if isinstance(bound, str) else bound
+            own[name] = min(value, own.get(name, value))
+        return Space(self.declared, Budget(bounds=own))
+
+    @property
+    def name(self) -> str:
+        """Of the declared space."""
+        return self.declared.name
+
+    @property
+    def backbone(self) -> BackboneSpec:
+        """The network whose layers are chosen."""
+        return self.declared.backbone
+
+    @property
+    def size(self) -> int:
+        """Distinct placements inside the budget."""
+        return self._counted.in_budget
+
+    def members(self) -> Iterator[Placement]:
+        """All placements inside the budget, in a fixed order."""
+        return self._counted.enumerate()
+
+    def sample(self, n: int = 1, seed: int = 0) -> list[Placement]:
+        """`n` placements that all differ, uniform over those inside the budget.
+
+        Raises:
+            InputError: the budget has fewer than `n`.
+        """
+        return self._counted.sample_many(random.Random(seed), n)
+
+    def network(self, placement: Placement | str) -> NetworkSpec:
+        """The network of a placement on this space's backbone, for `cost` and `build`.
+
+        Raises:
+            InputError: no placement, or one that the backbone cannot carry.
+        """
+        if isinstance(placement, str):
+            placement = Placement.parse(placement)
+        return spec_of(NetworkSpec(self.backbone, placement))
+
+    def __contains__(self, placement: object) -> bool:
+        return isinstance(placement, Placement) and placement in self._counted
+
+    @cached_property
+    def _counted(self) -> BudgetedSpace:
+        if self.budget.uncounted:
+            raise InputError(
+                f"no space counts with a bound on {self.budget.uncounted[0][0].name}: a search "
+                f"checks it once a placement was drawn; leave it out"
+            )
+        return BudgetedSpace(self.declared, self.budget)
+
+    def __repr__(self) -> str:
+        return f"<Space {self.name} on {self.backbone}, {self.budget}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"backbone": str(self.backbone), "budget": str(self.budget)}
+        if not self.budget.uncounted:
+            counted = self._counted
+            macs = " to ".join(map(format_quantity, counted.macs_range_in_budget))
+            rows |= {"placements": f"{counted.in_budget:,} of {counted.size:,}", "MACs": macs}
+        cells = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
+            for name, text in rows.items()
+        )
+        return f"<b>{escape(self.name)}</b><table>{cells}</table>"

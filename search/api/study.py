@@ -1,0 +1,246 @@
+"""A study: run, taken up again, read, for scripts and notebooks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.figure import Figure
+
+from sharedattn.costs.model import CONVENTION
+from sharedattn.errors import InputError
+from sharedattn.results.database.engine import parse_url, sqlite_file, sqlite_url
+from sharedattn.results.database.store import Store
+from sharedattn.results.front.plot import plot_front
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records.records import TrialRole
+from sharedattn.results.report import write_report
+from sharedattn.search.api.front import Front, Member, Stored
+from sharedattn.search.api.places import InProcess, Place, WorkerProcesses
+from sharedattn.search.api.progress import watcher
+from sharedattn.search.api.space import Space
+from sharedattn.search.config import DEFAULT_CONFIRM_SEEDS, SearchConfig
+from sharedattn.search.evaluation import Evaluation, FromCallable, FromScratch
+from sharedattn.search.evaluators.base import Evaluator
+from sharedattn.search.paths import storage_url, weights_store
+from sharedattn.search.run import Prepared, prepare, run_search
+from sharedattn.spaces.space import Space as DeclaredSpace
+
+DEFAULT_FOLDER = "sharedattn-out"
+
+
+class Study:
+    """One search over one space, in a database: what is stored there is not run again.
+
+    Args:
+        space: what is searched; a `Space`, a preset's name or a YAML file.
+        evaluator: how placements are evaluated: `FromScratch`, `FromSupernet`, `FromTable`; or a
+            callable that gets the built network, or, where its parameter is named `placement`,
+            the placement, and returns metrics by name, such as {"top1": 0.7}.
+        searcher: nsga2, tpe or random.
+        storage: the database: a file's path, or a URL; None: a file in `out`.
+        name: the study's name; None: made of space, data and what else makes it this study.
+        objectives: names, top1 among them.
+        seed: of proposals and trainings.
+        confirm_seeds: seeds of each front member.
+        early_stopping: rule by which trials are stopped at rungs; None: none is.
+        rungs: epochs at which trials are judged; empty: the recipe's, else the rule's own.
+        max_latency_ms: milliseconds that a forward of a placement may take; None: no bound.
+        latency_batch_size: images of that forward.
+        deterministic: whether the order of completion must not matter.
+        device: cpu, cuda, or auto.
+        out: folder of reports; None: the database's, if that is a file, else `sharedattn-out`.
+
+    Raises:
+        InputError: an argument that means nothing, or two that do not go together.
+    """
+
+    def __init__(
+        self,
+        space: Space | DeclaredSpace | str | Path,
+        evaluator: Evaluation | Evaluator | Callable[..., Any] | None = None,
+        *,
+        searcher: str = "nsga2",
+        storage: str | Path | None = None,
+        name: str | None = None,
+        objectives: Sequence[str] = ("top1", "macs"),
+        seed: int = 0,
+        confirm_seeds: int = DEFAULT_CONFIRM_SEEDS,
+        early_stopping: str | None = None,
+        rungs: Sequence[int] = (),
+        max_latency_ms: float | None = None,
+        latency_batch_size: int = 1,
+        deterministic: bool = False,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        out: str | Path | None = None,
+    ) -> None:
+        self.space = _space(space)
+        evaluation = evaluator
+        if evaluation is None:
+            evaluation = FromScratch()
+        elif not isinstance(evaluation, Evaluation):
+            evaluation = FromCallable(evaluation)
+        url, folder = _places(storage, out)
+        self._config = SearchConfig(
+            **evaluation.as_options(),
+            space=self.space.declared,
+            budget=self.space.budget,
+            searcher=searcher,
+            storage=url,
+            study=name,
+            objectives=tuple(objectives),
+            seed=seed,
+            confirm_seeds=confirm_seeds,
+            early_stopping=early_stopping,
+            rungs=tuple(rungs),
+            max_latency_ms=max_latency_ms,
+            latency_batch_size=latency_batch_size,
+            deterministic=deterministic,
+            device=device,
+            out=folder,
+            executor="in-process",
+        )
+        self._name = name
+
+    @property
+    def storage(self) -> str:
+        """URL of the database."""
+        return storage_url(self._config.storage, self._config.out)
+
+    @property
+    def name(self) -> str:
+        """The study's name; where none was given, finding it opens the data."""
+        if self._name is None:
+            self._name = prepare(self._config).record.name
+        return self._name
+
+    def run(
+        self,
+        trials: int | None = None,
+        *,
+        workers: int = 1,
+        executor: Place | None = None,
+        progress: bool = True,
+    ) -> Study:
+        """Run until the study has so many trials and its front is confirmed.
+
+        Args:
+            trials: search trials, a total over all runs; None: 24, or as many as a supernet
+                scores.
+            workers: trials at once. One runs in this process; more are processes, and a script
+                that asks for them does so under `if __name__ == "__main__":`.
+            executor: where trials run; None: as `workers` says.
+            progress: whether to show how far it is.
+
+        Returns:
+            The study itself.
+
+        Raises:
+            InputError: what is wrong with data, recipe or space; or another process runs this
+                study; or its name belongs to another one.
+            StorageError: the database failed; what it had committed is kept.
+        """
+        if executor is None:
+            executor = InProcess() if workers == 1 else WorkerProcesses()
+        if not isinstance(executor, Place):
+            raise InputError(
+                f"`executor` is InProcess(), WorkerProcesses() or RayCluster(), but got "
+                f"{executor!r}"
+            )
+        config = replace(
+            self._config, num_trials=trials, num_workers=workers, **executor.options()
+        )
+        prepared = prepare(config)
+        self._name = prepared.record.name
+        with Store.open(prepared.storage, create=True) as store:
+            self._run(prepared, store, progress)
+        return self
+
+    def _run(self, prepared: Prepared, store: Store, progress: bool) -> None:
+        with watcher(prepared, progress) as display:
+            run_search(prepared, store, on_progress=display.update)
+
+    def front(self) -> Front:
+        """The front as it stands in the database.
+
+        Raises:
+            InputError: the study is not there.
+        """
+        return Front(self._stored())
+
+    def pick(self, which: str | int = "knee") -> Member:
+        """One placement of the study.
+
+        Args:
+            which: knee, best, the id of a search trial, or a limit such as "macs<1.2G".
+
+        Raises:
+            InputError: it means nothing, or there is none.
+        """
+        stored = self._stored()
+        return Member(stored, stored.summary.pick(str(which)))
+
+    def plot_front(self) -> Figure:
+        """A figure of accuracy against the first cost: the front over all placements."""
+        return plot_front(self._stored().summary)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report, one self-contained HTML file.
+
+        Args:
+            path: the file; None: `report.html` in the study's folder.
+        """
+        summary = self._stored().summary
+        file = Path(path) if path is not None else self._config.out / self.name / "report.html"
+        write_report(file, summary, convention=CONVENTION)
+        return file
+
+    def _stored(self) -> Stored:
+        with Store.open(self.storage, read_only=True) as store:
+            summary = StudySummary.read(store, store.study(self.name))
+        record, config = summary.study.record, self._config
+        weights = None
+        if record.recipe:
+            folder = config.weights_dir or record.weights_dir
+            weights = weights_store(folder, self.storage, config.out)
+        return Stored(self.storage, summary, weights)
+
+    def __repr__(self) -> str:
+        return f"<Study {self._name or 'not named yet'} of {self.space!r}>"
+
+    def _repr_html_(self) -> str:
+        if self._name is None:
+            # Its name would need the data, which to show it opens no one asked for.
+            return f"<b>Study</b>, not run yet{self.space._repr_html_()}"
+        try:
+            stored = self._stored()
+        except InputError:
+            return f"<b>{escape(self._name)}</b>, not run yet{self.space._repr_html_()}"
+        counts = stored.summary.count(TrialRole.SEARCH)
+        texts = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+        return (
+            f"<b>{escape(self._name)}</b>: trials {escape(texts) or 'none'}"
+            f"{Front(stored)._repr_html_()}"
+        )
+
+
+def _space(space: Space | DeclaredSpace | str | Path) -> Space:
+    if isinstance(space, Space):
+        return space
+    return Space(space) if isinstance(space, DeclaredSpace) else Space.load(space)
+
+
+def _places(storage: str | Path | None, out: str | Path | None) -> tuple[str | None, Path]:
+    """The database's URL, None for a file in the folder; and the folder."""
+    if storage is None:
+        return None, Path(os.path.abspath(out or DEFAULT_FOLDER))
+    text = os.fspath(storage)
+    url = text if "://" in text else sqlite_url(Path(os.path.abspath(os.path.expanduser(text))))
+    if out is not None:
+        return url, Path(os.path.abspath(out))
+    file = sqlite_file(parse_url(url))
+    return url, Path(os.path.abspath(DEFAULT_FOLDER if file is None else file.parent))

@@ -1,0 +1,67 @@
+"""A user's own evaluator: a function from a network, or from a placement, to metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sharedattn.backbones import describe
+from sharedattn.errors import InputError
+from sharedattn.search.evaluation.base import Evaluation, Setup
+from sharedattn.search.evaluators.base import Evaluator
+from sharedattn.search.evaluators.function import FunctionEvaluator
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space
+
+if TYPE_CHECKING:
+    from sharedattn.search.cluster.resources import Slots
+    from sharedattn.search.config import SearchConfig
+
+
+@dataclass(frozen=True)
+class FromCallable(Evaluation):
+    """Calls a function for each placement.
+
+    Attributes:
+        function: gets the built network, or, where its parameter is named `placement`, the
+            placement; returns metrics by name, `top1` among them. Or an `Evaluator`.
+    """
+
+    name: ClassVar[str] = "callable"
+
+    function: Callable[..., Any] | Evaluator | None = None
+
+    def check(self, config: SearchConfig) -> None:
+        if self.function is None:
+            raise InputError("`evaluator` is a callable, but got None")
+        if config.early_stopping is not None and not isinstance(self.function, Evaluator):
+            raise InputError(
+                "`early_stopping` requires an evaluator that reports at rungs, and a function "
+                "does not; leave it out"
+            )
+
+    def prepare(
+        self,
+        config: SearchConfig,
+        space: Space,
+        slots: Slots,
+        *,
+        on_scan: Callable[[int, int], None] | None = None,
+        remember: bool = True,
+    ) -> Setup:
+        function = self.function
+        assert function is not None
+        evaluator = (
+            function
+            if isinstance(function, Evaluator)
+            else FunctionEvaluator.of(
+                function, image_size=describe(space.backbone).image_size, device=slots.device
+            )
+        )
+        name = getattr(function, "__name__", type(function).__name__).strip("<>")
+        return Setup(
+            space=BudgetedSpace(space, config.budget),
+            evaluator=evaluator,
+            data_document={"name": name},
+        )

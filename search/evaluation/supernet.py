@@ -1,0 +1,183 @@
+"""Scoring by shared weights: one supernet is trained, and its front is trained by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from sharedattn.backbones import resolve
+from sharedattn.data import open_data
+from sharedattn.errors import InputError
+from sharedattn.placement import BackboneSpec, NetworkSpec
+from sharedattn.results.records.records import Document
+from sharedattn.search.evaluation.base import Setup
+from sharedattn.search.evaluation.scratch import FromScratch
+from sharedattn.search.evaluation.training import open_training
+from sharedattn.search.evaluators.supernet import SupernetEvaluator
+from sharedattn.search.executors.process_group import in_processes, processes_per_trial
+from sharedattn.search.jobs.export import data_document
+from sharedattn.search.training_inputs import Start, load_supernet_recipe
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space
+from sharedattn.supernet.trainer import SupernetRecipe, shared_backbone
+from sharedattn.training.trainer import check_recipe
+from sharedattn.weights.pretrained import load_pretrained, weights_digest
+
+if TYPE_CHECKING:
+    from sharedattn.search.cluster.resources import Slots
+    from sharedattn.search.config import SearchConfig
+
+
+@dataclass(frozen=True)
+class FromSupernet(FromScratch):
+    """Scores placements by the weights of one supernet; the front's members are then trained.
+
+    Attributes:
+        supernet_epochs: in place of the supernet's recipe's; None: the recipe's.
+        supernet_recipe: a supernet's recipe's name or a YAML file; None: the data's own.
+        weights: file or exported folder of a trained model, or `timm`, which the supernet starts
+            from; None: its initialisation.
+        front_training: fine-tune members, each from its share of the supernet's weights, or
+            retrain them from scratch.
+
+    The other attributes are those of `FromScratch`, for the training of the front's members.
+    """
+
+    name = "supernet"
+    refuses = {"early_stopping": "a supernet's scores are not trained for"}
+    least_seeds = 0
+    no_latency = "it scores more placements than could be timed"
+
+    supernet_epochs: int | None = None
+    supernet_recipe: str | None = None
+    weights: str | None = None
+    front_training: Literal["fine-tune", "retrain"] = "fine-tune"
+
+    def __post_init__(self) -> None:
+        # `super()` does not find its class in a dataclass with slots; this one has none.
+        super().__post_init__()
+        for name in ("supernet_recipe", "weights"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else os.fspath(value))
+
+    def check(self, config: SearchConfig) -> None:
+        if self.front_training == "retrain" and self.weights is not None:
+            raise InputError(
+                "--front-training retrain excludes --weights: what starts from trained weights is "
+                "fine-tuned; leave one of them out"
+            )
+        if config.budget.uncounted:
+            raise InputError(
+                f"--evaluator supernet scores whole spaces, and no space counts with a bound on "
+                f"{config.budget.uncounted[0][0].name}; leave the bound out"
+            )
+
+    @property
+    def _fine_tunes(self) -> bool:
+        return self.front_training == "fine-tune"
+
+    def _start(self) -> Start:
+        """What the members of the front start from."""
+        if self.weights is not None:
+            return "weights"
+        return "supernet" if self._fine_tunes else "scratch"
+
+    def prepare(
+        self,
+        config: SearchConfig,
+        space: Space,
+        slots: Slots,
+        *,
+        on_scan: Callable[[int, int], None] | None = None,
+        remember: bool = True,
+    ) -> Setup:
+        training = open_training(
+            config,
+            space.backbone,
+            slots,
+            start=self._start(),
+            on_scan=on_scan,
+            remember=remember,
+        )
+        recipe = load_supernet_recipe(
+            self.supernet_recipe,
+            self.data,
+            self.supernet_epochs,
+            start="scratch" if self.weights is None else "weights",
+        )
+        space = replace(space, backbone=self._backbone(training.backbone, recipe))
+        shared = SupernetEvaluator(
+            scratch=training.scratch,
+            space=space,
+            budget=config.budget,
+            recipe=recipe,
+            seed=config.seed,
+            fine_tunes=self._fine_tunes,
+            pretrained=self.weights,
+            pretrained_sha256=self._digest(space.backbone),
+        )
+        counted = BudgetedSpace(space, config.budget)
+        training.check(counted, slots.device)
+        fingerprint: Document = {"supernet": recipe.key}
+        if shared.fine_tunes:
+            fingerprint["starts_from"] = shared.supernet_identity.key
+        return Setup(
+            space=counted,
+            evaluator=in_processes(shared, training.num_processes),
+            data_document=data_document(training.data, training.source),
+            data=training.data,
+            recipe=training.recipe,
+            weights=training.scratch.weights,
+            checkpoints=training.scratch.checkpoints,
+            shared=shared,
+            training_processes=_training_processes(shared, config, slots),
+            fingerprint=fingerprint,
+        )
+
+    def _backbone(self, backbone: BackboneSpec, recipe: SupernetRecipe) -> BackboneSpec:
+        """The backbone with the gates that the supernet's weights are shared in."""
+        if self.weights is not None:
+            # Gates that start at 1 leave the trained model as it is.
+            return replace(backbone, options=replace(backbone.options, dia_start="one"))
+        return shared_backbone(backbone, recipe) if self._fine_tunes else backbone
+
+    def _digest(self, backbone: BackboneSpec) -> str | None:
+        if self.weights is None:
+            return None
+        return weights_digest(load_pretrained(self.weights, backbone))
+
+
+def _training_processes(shared: SupernetEvaluator, config: SearchConfig, slots: Slots) -> int:
+    """Processes that train the supernet together: as many as it can be shared among.
+
+    Raises:
+        InputError: the recipe cannot be trained on this data, by however few processes.
+    """
+    resources = slots.resources
+    if config.executor == "in-process":
+        most = 1
+    elif slots.device == "cuda" or config.executor == "ray":
+        most = processes_per_trial(config.processes_per_trial, resources, slots.device)
+        if config.executor == "local" and resources.gpus >= 1:
+            most = int(slots.num_slots * resources.gpus)
+    else:
+        most = slots.num_slots * resources.cpus
+    for num_processes in range(most, 0, -1):
+        try:
+            check_recipe(
+                resolve(NetworkSpec(shared.space.backbone, shared.largest)),
+                open_data(shared.scratch.data),
+                shared.recipe.training,
+                shared.envelope,
+                device=slots.device,
+                num_processes=num_processes,
+            )
+        except InputError:
+            # Batches that cannot be cut so, or batch norms that processes cannot share here.
+            if num_processes == 1:
+                raise
+        else:
+            return num_processes
+    raise AssertionError("one process was tried")

@@ -1,0 +1,230 @@
+"""A function as an evaluator, with an identity that follows what the function computes.
+
+A program on standard input has no source, so the identity is made of code objects: bytecode,
+constants and names, the values that a closure holds, and the plain values and functions of its
+own module that it reads. Another Python version has another bytecode, and so another identity:
+where results are to be reused beyond that, give the function an `identity`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import cloudpickle
+import torch
+
+from sharedattn.backbones import build
+from sharedattn.errors import InputError
+from sharedattn.progress import OnProgress
+from sharedattn.results.records.records import Fidelity, document_key
+from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
+
+STORED = ("top1", "loss", "num_images", "wall_time_s")
+"""Metrics that the database has a place for."""
+
+
+@dataclass(frozen=True)
+class FunctionEvaluator(Evaluator):
+    """Calls a function for each placement.
+
+    Attributes:
+        function: gets a network or a placement, returns metrics by name.
+        identity: names what it computes.
+        takes: what it gets: network or placement.
+        image_size: pixels on a side.
+        device: where the network is put.
+    """
+
+    function: Callable[..., Any]
+    identity: str
+    takes: str
+    image_size: int
+    device: str = "cpu"
+
+    @classmethod
+    def of(
+        cls, function: Callable[..., Any], *, image_size: int, device: str = "cpu"
+    ) -> FunctionEvaluator:
+        """The evaluator of a function.
+
+        Args:
+            function: with one parameter, named `placement` where it gets that.
+            image_size: pixels on a side.
+            device: where its network is put.
+
+        Raises:
+            InputError: no callable of one argument, or one without an identity.
+        """
+        if not callable(function):
+            raise InputError(f"`evaluator` is a callable, but got {function!r}")
+        return cls(function, identity_of(function), _takes(function), image_size, device)
+
+    @property
+    def recipe_key(self) -> str:
+        return document_key({"evaluator": self.identity})
+
+    @property
+    def data_fingerprint(self) -> str:
+        return document_key({"data of evaluator": self.identity})
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return Fidelity(epochs=1, image_size=self.image_size)
+
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[Report, None, Measurement]:
+        yield from ()
+        begun = time.perf_counter()
+        # What the caller draws after it must not depend on where its trials ran.
+        with torch.random.fork_rng():
+            torch.manual_seed(task.seed)
+            if self.takes == "placement":
+                returned = self.function(task.spec.placement)
+            else:
+                returned = self.function(build(task.spec).to(self.device))
+        metrics = _checked(returned)
+        return Measurement(
+            split="evaluator",
+            top1=metrics["top1"],
+            loss=metrics.get("loss", 0.0),
+            num_images=int(metrics.get("num_images", 0)),
+            wall_time_s=metrics.get("wall_time_s", time.perf_counter() - begun),
+            device=self.device,
+        )
+
+
+def _takes(function: Callable[..., Any]) -> str:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"`evaluator` has no signature that can be read: {error}") from error
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
+    first = next(iter(parameters), None)
+    if first is None or len(needed) > 1 or first.kind is first.KEYWORD_ONLY:
+        raise InputError(
+            f"`evaluator` takes one argument, the network or `placement`, but its signature is "
+            f"{inspect.signature(function)}"
+        )
+    return "placement" if first.name == "placement" else "network"
+
+
+def _checked(returned: Any) -> dict[str, float]:
+    """The metrics that a function has returned, as numbers.
+
+    Raises:
+        InputError: no metrics by name, none named top1, or one that there is no place for.
+    """
+    if not isinstance(returned, Mapping) or "top1" not in returned:
+        raise InputError(
+            f'the evaluator returns metrics by name, such as {{"top1": 0.7}}, but got {returned!r}'
+        )
+    unknown = [str(name) for name in returned if name not in STORED]
+    if unknown:
+        raise InputError(
+            f"the evaluator returned {', '.join(unknown)}, and there is no place for it; return "
+            f"of {', '.join(STORED)}"
+        )
+    try:
+        return {name: float(value) for name, value in returned.items()}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the evaluator returned a metric that is no number: {error}") from error
+
+
+def identity_of(function: Callable[..., Any]) -> str:
+    """What names a function: its `identity`, else a hash of what it computes.
+
+    Raises:
+        InputError: an `identity` that is no text, or a value in its closure that has no hash.
+    """
+    own = getattr(function, "identity", None)
+    if own is not None:
+        if not isinstance(own, str) or not own:
+            raise InputError(f"`evaluator.identity` is a text, but got {own!r}")
+        return own
+    return hashlib.sha256(_described(function, ()).encode()).hexdigest()
+
+
+def _described(value: Any, seen: tuple[int, ...]) -> str:
+    """A text that equal values share, in any process of one Python version."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return f"{type(value).__name__}:{value!r}"
+    if id(value) in seen:
+        return f"again:{seen.index(id(value))}"
+    seen = (*seen, id(value))
+    if isinstance(value, CodeType):
+        return _described_code(value, seen)
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__}({','.join(_described(v, seen) for v in value)})"
+    if isinstance(value, set | frozenset):
+        return f"set({','.join(sorted(_described(v, seen) for v in value))})"
+    if isinstance(value, Mapping):
+        pairs = (f"{_described(k, seen)}={_described(v, seen)}" for k, v in value.items())
+        return f"mapping({','.join(sorted(pairs))})"
+    if isinstance(value, torch.Tensor):
+        return f"tensor({hashlib.sha256(cloudpickle.dumps(value.cpu().numpy())).hexdigest()})"
+    if isinstance(value, ModuleType):
+        return f"module:{value.__name__}"
+    return _described_object(value, seen)
+
+
+def _described_object(value: Any, seen: tuple[int, ...]) -> str:
+    if isinstance(value, FunctionType):
+        return _described_function(value, seen)
+    if isinstance(value, MethodType):
+        return f"method({_described(value.__func__, seen)},{_described(value.__self__, seen)})"
+    if isinstance(value, partial):
+        parts = (value.func, value.args, value.keywords)
+        return f"partial{_described(parts, seen)}"
+    if isinstance(value, type | BuiltinFunctionType):
+        name = f"{value.__module__}.{value.__qualname__}"
+        if isinstance(value, type) and value.__module__ == "__main__":
+            methods = {n: m for n, m in vars(value).items() if isinstance(m, FunctionType)}
+            return f"class:{name}{_described(methods, seen)}"
+        return f"named:{name}"
+    call = getattr(type(value), "__call__", None)  # noqa: B004 (its code, not whether it has one)
+    if isinstance(call, FunctionType) and hasattr(value, "__dict__"):
+        return f"callable({_described(call, seen)},{_described(vars(value), seen)})"
+    try:
+        return f"pickle({hashlib.sha256(cloudpickle.dumps(value)).hexdigest()})"
+    except Exception as error:
+        raise InputError(
+            f"`evaluator` holds a {type(value).__name__}, which has no hash ({error}); give the "
+            f"evaluator an `identity`, a text that names what it computes"
+        ) from error
+
+
+def _described_function(function: FunctionType, seen: tuple[int, ...]) -> str:
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells)
+    return f"function({_described(parts, seen)},{_described(_read_globals(function), seen)})"
+
+
+def _read_globals(function: FunctionType) -> dict[str, Any]:
+    """The module's values that a function reads: plain ones, and functions of the same module."""
+    found = {}
+    for name in _names(function.__code__):
+        value = function.__globals__.get(name)
+        is_own = isinstance(value, FunctionType) and value.__module__ == function.__module__
+        if is_own or isinstance(value, bool | int | float | str | bytes):
+            found[name] = value
+    return found
+
+
+def _names(code: CodeType) -> set[str]:
+    """Names that a code object and those inside it look up."""
+    inner = (_names(const) for const in code.co_consts if isinstance(const, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _described_code(code: CodeType, seen: tuple[int, ...]) -> str:
+    # Line numbers and the file's name stay out: where it stands is not what it computes.
+    parts = (code.co_code, code.co_consts, code.co_names, code.co_freevars, code.co_varnames)
+    return f"code{_described(parts, seen)}"
