@@ -52,10 +52,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "Front",
     "FromScratch",
     "FromSupernet",
     "FromTable",
+    "Front",
     "InProcess",
     "InputError",
     "Member",

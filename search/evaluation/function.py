@@ -35,7 +35,11 @@ class FromCallable(Evaluation):
     def check(self, config: SearchConfig) -> None:
         if self.function is None:
             raise InputError("`evaluator` is a callable, but got None")
-        if config.early_stopping is not None and not isinstance(self.function, Evaluator):
+        if isinstance(self.function, Evaluator):
+            return
+        # Refuses what is no function of one argument, or has no identity.
+        FunctionEvaluator.of(self.function, image_size=1)
+        if config.early_stopping is not None:
             raise InputError(
                 "`early_stopping` requires an evaluator that reports at rungs, and a function "
                 "does not; leave it out"

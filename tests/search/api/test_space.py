@@ -1,0 +1,43 @@
+"""Spaces of the front door: counted, listed, drawn, bounded."""
+
+import pytest
+
+import sharedattn as sa
+
+
+def test_a_space_is_counted_listed_and_drawn(space):
+    members = list(space.members())
+    assert space.size == len(members) == len(set(members))
+    drawn = space.sample(5, seed=1)
+    assert drawn == space.sample(5, seed=1) != space.sample(5, seed=2)
+    assert set(drawn) <= set(members) and len(set(drawn)) == 5
+    assert drawn[0] in space and "V4" not in space
+
+
+def test_bounds_are_numbers_or_texts_and_add_up(space):
+    inside = space.within(max_macs="50k")
+    assert inside.size == space.within(max_macs=50_000).size < space.size
+    assert all(sa.cost(inside.network(p)).macs <= 50_000 for p in inside.sample(20))
+    # The narrower one of two bounds counts.
+    assert inside.within(max_macs="1M").budget == inside.budget
+    both = inside.within(max_params=1500)
+    assert dict(both.budget.bounds) == {"macs": 50_000, "params": 1500}
+    assert repr(both).endswith("macs <= 50000 and params <= 1500>")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "rule"),
+    [
+        ({"min_macs": 3}, "`min_macs` is no bound"),
+        ({"max_joules": 3}, "joules"),
+        ({"max_macs": "much"}, "much"),
+        ({"max_macs": 0}, "the bound on macs is 0"),
+    ],
+)
+def test_bounds_are_checked(space, bounds, rule):
+    with pytest.raises(sa.InputError, match=rule):
+        space.within(**bounds)
+
+
+def test_a_preset_by_name():
+    assert sa.Space.load("digit-pairs-vit").size == 6039
