@@ -17,56 +17,55 @@ import argparse
 import json
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from sharedattn.search.provenance import provenance
+warnings.filterwarnings("ignore", message=".*torch.jit.*")
+
+import sharedattn as sa  # noqa: E402 (the warning is timm's, at import)
+from sharedattn.search.provenance import provenance  # noqa: E402
 
 Document = dict[str, Any]
-COMMAND = (sys.executable, "-m", "sharedattn", "search", "--json")
+SPACE = "digit-pairs-vit"
 NEVER = 10_000  # trials: more than the time is enough for
 
 
-def by_supernet(seed: int, out: Path, front_training: str) -> Document:
+class TimeIsUpError(Exception):
+    """Ends a search where it stands; what it has committed is kept."""
+
+
+def by_supernet(seed: int, out: Path, front_training: Any) -> Document:
     started = time.monotonic()
-    how = ["--evaluator", "supernet", "--front-training", front_training]
-    document = _document([*COMMAND, *how, *_common(seed, out)])
+    evaluator = sa.FromSupernet(front_training=front_training)
+    study = sa.Study(SPACE, evaluator, seed=seed, out=out)
+    study.run(workers=None, progress=False)
+    document: Document = study.front().to_document()
     document["measured_s"] = time.monotonic() - started
     return document
 
 
 def from_scratch(seed: int, out: Path, epochs: int, seconds: float) -> Document:
     """A search that is interrupted after some seconds, and its front confirmed after that."""
-    arguments = [*COMMAND, *_common(seed, out), "--epochs", str(epochs), "--study", "scratch"]
-    process = subprocess.Popen(
-        [*arguments, "--trials", str(NEVER)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # A shell's background jobs are told to ignore it, and so would be what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    study = sa.Study(SPACE, sa.FromScratch(epochs=epochs), seed=seed, out=out, name="scratch")
+
+    def stop(*_: object) -> NoReturn:
+        raise TimeIsUpError
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        process.wait(timeout=seconds)
+        study.run(trials=NEVER, workers=None, progress=False)
         raise RuntimeError("a search from scratch has ended before its time")
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-    front = [sys.executable, "-m", "sharedattn", "front", "scratch", "--out", str(out), "--json"]
-    complete = _document(front)["trials"]["complete"]
-    return _document([*arguments, "--trials", str(complete)])
-
-
-def _common(seed: int, out: Path) -> list[str]:
-    return ["--seed", str(seed), "--out", str(out)]
-
-
-def _document(command: list[str]) -> Document:
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    document: Document = json.loads(done.stdout)
+    except TimeIsUpError:
+        complete = study.front().to_document()["trials"]["complete"]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    study.run(trials=complete, workers=None, progress=False)
+    document: Document = study.front().to_document()
     return document
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -16,20 +17,6 @@ from sharedattn.search.run import Prepared
 from sharedattn.search.status import Progress
 
 _EVERY_S = 0.5
-
-
-class Watcher(Protocol):
-    """Is told how far a study is."""
-
-    def update(self, progress: Progress) -> None:
-        """Take in how far it is."""
-
-
-class Silent:
-    """Shows nothing."""
-
-    def update(self, progress: Progress) -> None:
-        """Take in how far it is."""
 
 
 class NotebookDisplay:
@@ -95,14 +82,20 @@ class NotebookDisplay:
         )
 
 
-def watcher(prepared: Prepared, shows: bool) -> AbstractContextManager[Watcher]:
-    """What is told how far a study is; its picture stands while the context lasts."""
+@contextmanager
+def watcher(prepared: Prepared, shows: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """What is to be told how far a study is, None for nothing; its picture stands meanwhile."""
     if not shows:
-        return nullcontext(Silent())
+        yield None
+        return
+    display: NotebookDisplay | StudyDisplay
     if _is_notebook():
-        return NotebookDisplay(prepared.record.name, prepared.record.num_trials)
-    console = Console(stderr=True, soft_wrap=True)
-    return StudyDisplay(console, prepared.record, prepared.objectives)
+        display = NotebookDisplay(prepared.record.name, prepared.record.num_trials)
+    else:
+        console = Console(stderr=True, soft_wrap=True)
+        display = StudyDisplay(console, prepared.record, prepared.objectives)
+    with display:
+        yield display.update
 
 
 def _is_notebook() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -27,7 +28,8 @@ from sharedattn.search.config import DEFAULT_CONFIRM_SEEDS, SearchConfig
 from sharedattn.search.evaluation import Evaluation, FromCallable, FromScratch
 from sharedattn.search.evaluators.base import Evaluator
 from sharedattn.search.paths import storage_url, weights_store
-from sharedattn.search.run import Prepared, prepare, run_search
+from sharedattn.search.run import prepare, run_search
+from sharedattn.search.status import Progress
 from sharedattn.spaces.space import Space as DeclaredSpace
 
 DEFAULT_FOLDER = "sharedattn-out"
@@ -122,9 +124,9 @@ class Study:
         self,
         trials: int | None = None,
         *,
-        workers: int = 1,
+        workers: int | None = 1,
         executor: Place | None = None,
-        progress: bool = True,
+        progress: bool | Callable[[Progress], None] = True,
     ) -> Study:
         """Run until the study has so many trials and its front is confirmed.
 
@@ -132,9 +134,10 @@ class Study:
             trials: search trials, a total over all runs; None: 24, or as many as a supernet
                 scores.
             workers: trials at once. One runs in this process; more are processes, and a script
-                that asks for them does so under `if __name__ == "__main__":`.
+                that asks for them does so under `if __name__ == "__main__":`. None: as many
+                processes as fit.
             executor: where trials run; None: as `workers` says.
-            progress: whether to show how far it is.
+            progress: whether to show how far it is; or what is told of it instead.
 
         Returns:
             The study itself.
@@ -156,13 +159,12 @@ class Study:
         )
         prepared = prepare(config)
         self._name = prepared.record.name
-        with Store.open(prepared.storage, create=True) as store:
-            self._run(prepared, store, progress)
+        shown = (
+            watcher(prepared, progress) if isinstance(progress, bool) else nullcontext(progress)
+        )
+        with Store.open(prepared.storage, create=True) as store, shown as tell:
+            run_search(prepared, store, on_progress=tell)
         return self
-
-    def _run(self, prepared: Prepared, store: Store, progress: bool) -> None:
-        with watcher(prepared, progress) as display:
-            run_search(prepared, store, on_progress=display.update)
 
     def front(self) -> Front:
         """The front as it stands in the database.
