@@ -6,7 +6,7 @@
 Alternating blocks of three kinds on one local Ray cluster of one slot, each after its worker has
 started and run its first trials:
 
-- ours: a study on SQLite by `RayTuneExecutor`; the time spent in the database is taken out of the
+- ours: a study on SQLite by `sharedattn.Study`; the time spent in the database is taken out of the
   total and shown apart.
 - plain: `ray.tune.Tuner` with a class Trainable, `reuse_actors` and as many reports a trial, as it
   comes.
@@ -16,12 +16,16 @@ started and run its first trials:
 from __future__ import annotations
 
 import argparse
+import functools
+import inspect
 import json
 import os
 import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +35,13 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 from free_evaluator import FreeEvaluator  # noqa: E402 (the warning is timm's, at import)
 from ray import tune  # noqa: E402
 
-from sharedattn.objectives import parse_objectives  # noqa: E402
+import sharedattn as sa  # noqa: E402
 from sharedattn.results.database.store import Store  # noqa: E402
-from sharedattn.results.records.records import StudyRecord  # noqa: E402
-from sharedattn.search.executors import TrialResources  # noqa: E402
+from sharedattn.results.database.writer import StudyWriter  # noqa: E402
 from sharedattn.search.executors.ray import executor as ray_tune  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.search.searchers import SEARCHERS  # noqa: E402
 from sharedattn.search.status import Progress  # noqa: E402
-from sharedattn.search.study.loop import StudyLoop  # noqa: E402
-from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
-from sharedattn.spaces.space import Space  # noqa: E402
 
 WARM_UP = 10  # trials of each block that are not counted
 SPACE = "digit-pairs-vit"
@@ -61,28 +61,6 @@ class FreeTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         done = self.iteration + 1 == self.num_reports
         return {"top1": self.top1, "loss": 0.5, "epoch": self.iteration + 1, "done": done}
-
-
-class Timed:
-    """An object the time in whose methods is the database's."""
-
-    def __init__(self, timed: Any, clock: Clock) -> None:
-        self._timed = timed
-        self._clock = clock
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._timed, name)
-        if not callable(attribute):
-            return attribute
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            begun = time.perf_counter()
-            try:
-                return attribute(*args, **kwargs)
-            finally:
-                self._clock.database_s += time.perf_counter() - begun
-
-        return timed
 
 
 @dataclass
@@ -107,53 +85,55 @@ class Clock:
         return 1e3 * seconds / (num_trials - WARM_UP)
 
 
+@contextmanager
+def timed_database(clock: Clock) -> Iterator[None]:
+    """Count the time in every public method of the store and of its writer, once where nested."""
+    is_inside = False
+
+    def timed(method: Any) -> Any:
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal is_inside
+            if is_inside:
+                return method(*args, **kwargs)
+            begun, is_inside = time.perf_counter(), True
+            try:
+                return method(*args, **kwargs)
+            finally:
+                is_inside = False
+                clock.database_s += time.perf_counter() - begun
+
+        return call
+
+    plain = {
+        (owner, name): method
+        for owner in (Store, StudyWriter)
+        for name, method in vars(owner).items()
+        if inspect.isfunction(method) and not name.startswith("_") and name != "drive"
+    }
+    for (owner, name), method in plain.items():
+        setattr(owner, name, timed(method))
+    try:
+        yield
+    finally:
+        for (owner, name), method in plain.items():
+            setattr(owner, name, method)
+
+
 def run_ours(
     folder: Path, searcher_name: str, num_trials: int, num_reports: int
 ) -> tuple[float, float]:
     """One study; milliseconds a trial without the database, and in the database."""
-    space = BudgetedSpace(Space.load(SPACE))
-    objectives = parse_objectives(("top1", "macs"))
     clock = Clock()
-    record = StudyRecord(
-        name="overhead",
-        fingerprint_document={},
-        space={},
-        data={},
-        recipe={},
-        objectives=("top1", "macs"),
-        searcher=searcher_name,
-        seed=0,
-        reference_point={"top1": 0.1, "macs": 1.1 * space.macs_range[1]},
-        provenance={},
-        num_trials=num_trials,
-        confirm_seeds=1,
-    )
 
     def on_progress(progress: Progress) -> None:
         clock.trial_ended(progress.num_ended, num_trials)
 
-    with Store.open(f"sqlite:///{folder / 'overhead.db'}", create=True) as store:
-        study = store.get_or_create_study(record)
-        searcher = SEARCHERS[searcher_name](
-            space, objectives, seed=0, num_trials=num_trials, study_attributes={}
-        )
-        evaluator = FreeEvaluator(num_reports)
-        executor = ray_tune.RayTuneExecutor(
-            evaluator, num_slots=1, resources=TrialResources(), folder=folder / "overhead" / "tune"
-        )
-        with store.drive(study) as driver, executor:
-            StudyLoop(
-                store=Timed(store, clock),  # type: ignore[arg-type]
-                driver=Timed(driver, clock),  # type: ignore[arg-type]
-                study=study,
-                space=space,
-                objectives=objectives,
-                evaluator=evaluator,
-                searcher=searcher,
-                executor=executor,
-                deterministic=False,
-                on_progress=on_progress,
-            ).run()
+    study = sa.Study(
+        SPACE, FreeEvaluator(num_reports), searcher=searcher_name, confirm_seeds=1, out=folder
+    )
+    with timed_database(clock):
+        study.run(trials=num_trials, executor=sa.RayCluster(), progress=on_progress)
     return clock.ms_per_trial(num_trials), 1e3 * clock.database_s / (num_trials - WARM_UP)
 
 
