@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sharedattn.costs.latency import LatencySetting
 from sharedattn.data import DataConfig, open_data
