@@ -14,7 +14,7 @@ from sharedattn.search.evaluation import EVALUATIONS, Evaluation
 from sharedattn.search.evaluators.base import Evaluator
 from sharedattn.search.executors.base import TrialResources
 from sharedattn.search.pruners import PRUNERS
-from sharedattn.search.searchers import SEARCHERS
+from sharedattn.search.searchers import searchers
 from sharedattn.search.study_name import check_name
 from sharedattn.spaces.budget import Budget
 from sharedattn.spaces.space import Space
@@ -159,7 +159,7 @@ class SearchConfig:
         self._check_latency()
         evaluation.check(self)
         for what, chosen, known in (
-            ("a searcher", self.searcher, list(SEARCHERS)),
+            ("a searcher", self.searcher, list(searchers())),
             ("early stopping", self.early_stopping, list(PRUNERS)),
         ):
             if chosen is not None and chosen not in known:

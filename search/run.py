@@ -38,7 +38,7 @@ from sharedattn.search.paths import storage_url
 from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements
 from sharedattn.search.provenance import provenance
 from sharedattn.search.pruners import PRUNERS, Pruner
-from sharedattn.search.searchers import SEARCHERS
+from sharedattn.search.searchers import searchers
 from sharedattn.search.status import Progress
 from sharedattn.search.study.latency import Latencies, check_setting, with_latencies
 from sharedattn.search.study.loop import StudyLoop
@@ -356,7 +356,7 @@ def _drive(
 ) -> None:
     if prepared.weights is not None:
         prepared.weights.sweep()
-    searcher = SEARCHERS[prepared.config.searcher](
+    searcher = searchers()[prepared.config.searcher](
         prepared.space,
         prepared.objectives,
         seed=prepared.config.seed,

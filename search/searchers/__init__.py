@@ -1,13 +1,8 @@
-"""Searchers: random, NSGA-II and TPE behind one interface."""
+"""Searchers: random, NSGA-II, TPE, and those of plug-ins, behind one interface."""
 
 from __future__ import annotations
 
 from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
-from sharedattn.search.searchers.optuna_search import NSGA2Searcher, TPESearcher
-from sharedattn.search.searchers.random_search import RandomSearcher
+from sharedattn.search.searchers.registry import SEARCHERS, searchers
 
-__all__ = ["SEARCHERS", "PastTrial", "Proposal", "Searcher"]
-
-SEARCHERS: dict[str, type[Searcher]] = {
-    searcher.name: searcher for searcher in (NSGA2Searcher, TPESearcher, RandomSearcher)
-}
+__all__ = ["SEARCHERS", "PastTrial", "Proposal", "Searcher", "searchers"]
