@@ -94,14 +94,14 @@ def run_tasks(
     """
     tickets = itertools.count()
     waiting = [(task, Retries()) for task in reversed(tasks)]
-    flights: dict[int, tuple[Task, Retries]] = {}
+    in_slots: dict[int, tuple[Task, Retries]] = {}
     running: dict[int, Running] = {}
-    while waiting or flights:
+    while waiting or in_slots:
         while waiting and executor.num_free:
             ticket = next(tickets)
-            flights[ticket] = waiting.pop()
+            in_slots[ticket] = waiting.pop()
             running[ticket] = Running(name=name, started_at=time.monotonic())
-            executor.submit(ticket, flights[ticket][0])
+            executor.submit(ticket, in_slots[ticket][0])
         on_running(tuple(running.values()))
         for ticket, event in executor.wait(TICK_S):
             if isinstance(event, Progressed):
@@ -112,7 +112,7 @@ def run_tasks(
                 running[ticket] = replace(running[ticket], top1=event.report.top1)
                 executor.go_on(ticket)
                 continue
-            task, retries = flights.pop(ticket)
+            task, retries = in_slots.pop(ticket)
             del running[ticket]
             if isinstance(event, Finished):
                 yield task, event.measurement, event.threads

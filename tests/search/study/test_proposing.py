@@ -24,7 +24,7 @@ OTHERS = [placement for placement in ALL if placement != V4]
 
 
 class Scripted:
-    """A searcher that proposes one of a list by number and attempt, and counts the questions."""
+    """A searcher that proposes by a script, and keeps what it was asked."""
 
     def __init__(self, script, notes=None):
         self.script = script
