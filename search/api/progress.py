@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,12 +54,12 @@ class NotebookDisplay:
             self._draw(progress)
 
     def _draw(self, progress: Progress) -> None:
-        from IPython.display import HTML, display
-
+        # No dependency: who is shown this runs in it.
+        notebook: Any = import_module("IPython.display")
         self._drawn_at = time.monotonic()
-        picture = HTML(self.html(progress))
+        picture = notebook.HTML(self.html(progress))
         if self._handle is None:
-            self._handle = display(picture, display_id=True)
+            self._handle = notebook.display(picture, display_id=True)
         else:
             self._handle.update(picture)
 
