@@ -159,13 +159,11 @@ class SearchConfig:
         self._check_latency()
         evaluation.check(self)
         for what, chosen, known in (
-            ("a searcher", self.searcher, list(searchers())),
-            ("early stopping", self.early_stopping, list(PRUNERS)),
+            ("--searcher", self.searcher, list(searchers())),
+            ("--early-stopping", self.early_stopping, list(STOPPINGS)),
         ):
             if chosen is not None and chosen not in known:
-                raise InputError(
-                    f"`{what} is one of {', '.join(known)}` must hold, but got {chosen!r}"
-                )
+                raise InputError(f"`{what}` is one of {', '.join(known)}, but got {chosen!r}")
 
     @property
     def evaluation(self) -> Evaluation:
@@ -180,7 +178,7 @@ class SearchConfig:
     def _check_latency(self) -> None:
         bound = self.max_latency_ms
         if bound is not None and not (math.isfinite(bound) and bound > 0):
-            raise InputError(f"`--max-latency-ms > 0` must hold, but got {bound:g}")
+            raise InputError(f"`--max-latency-ms` is a number above 0, but got {bound:g}")
         if not self.measures_latency:
             return
         for option, why in (

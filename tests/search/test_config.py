@@ -13,10 +13,10 @@ from sharedattn.search.errors import ClusterLostError
     [
         ({"num_trials": 0}, "`--trials` is a whole number from 1 to 2147483647, but got 0"),
         ({"num_workers": 0}, "`--workers` is a whole number from 1 to .*, but got 0"),
-        ({"searcher": "guess"}, "a searcher is one of .*random.* must hold, but got 'guess'"),
+        ({"searcher": "guess"}, "`--searcher` is one of .*random.*, but got 'guess'"),
         (
             {"early_stopping": "asha"},
-            "early stopping is one of mo-asha` must hold, but got 'asha'",
+            "`--early-stopping` is one of mo-asha, but got 'asha'",
         ),
         ({"rungs": (1,)}, "--rungs requires --early-stopping"),
         ({"address": "127.0.0.1:6379"}, "--address requires --executor ray; leave"),

@@ -133,7 +133,7 @@ def test_what_an_evaluator_returns_is_checked(space, tmp_path, returned, why):
         ({"evaluator": lambda a, b: {}}, "`evaluator` takes one argument"),
         ({"early_stopping": "mo-asha"}, "`early_stopping` requires an evaluator that reports"),
         ({"evaluator": sa.FromTable()}, "--evaluator table requires --table FILE"),
-        ({"searcher": "guess"}, "a searcher is one of"),
+        ({"searcher": "guess"}, "`--searcher` is one of"),
         ({"storage": "mysql://localhost/x"}, "`storage` is sqlite:///FILE"),
     ],
 )
