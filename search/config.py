@@ -160,7 +160,7 @@ class SearchConfig:
         evaluation.check(self)
         for what, chosen, known in (
             ("--searcher", self.searcher, list(searchers())),
-            ("--early-stopping", self.early_stopping, list(STOPPINGS)),
+            ("--early-stopping", self.early_stopping, list(PRUNERS)),
         ):
             if chosen is not None and chosen not in known:
                 raise InputError(f"`{what}` is one of {', '.join(known)}, but got {chosen!r}")
