@@ -39,6 +39,12 @@ def load(group: str) -> Iterator[tuple[Plugin, Any]]:
     Raises:
         InputError: an entry point that cannot be loaded.
     """
+    for plugin, _, loaded in load_named(group):
+        yield plugin, loaded
+
+
+def load_named(group: str) -> Iterator[tuple[Plugin, str, Any]]:
+    """As `load`, with the names of the entry points."""
     for plugin, point in _points(group):
         try:
             loaded = point.load()
@@ -48,7 +54,7 @@ def load(group: str) -> Iterator[tuple[Plugin, Any]]:
                 f"the plug-in {plugin} cannot be imported: its entry point {point.name} = "
                 f"{point.value} of {group} raised {why}; mend it, or uninstall {plugin.name}"
             ) from error
-        yield plugin, loaded
+        yield plugin, point.name, loaded
 
 
 def installed() -> tuple[Plugin, ...]:

@@ -53,6 +53,7 @@ from sharedattn.search.data_plan import (
     look_at,
     open_checked,
 )
+from sharedattn.search.evaluation import EVALUATIONS, functions_of_plugins
 from sharedattn.search.jobs.export import (
     export_placement,
     open_recorded,
@@ -430,7 +431,22 @@ def _config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:
         for name, value in vars(arguments).items()
         if name in names and value is not None
     }
+    given |= _of_plugin(given.get("evaluator", "scratch"))
     return SearchConfig(**{**given, **changes})
+
+
+def _of_plugin(evaluator: str) -> dict[str, Any]:
+    """What the name of a plug-in's evaluator stands for; nothing where it is one of ours."""
+    ours = [name for name in EVALUATIONS if name != "callable"]
+    if evaluator in ours:
+        return {}
+    known = functions_of_plugins()
+    if evaluator not in known:
+        raise InputError(
+            f"--evaluator is {evaluator!r}, and one of {', '.join((*ours, *known))}; if a plug-in "
+            f"adds it, install that plug-in"
+        )
+    return {"evaluator": "callable", "function": known[evaluator]}
 
 
 def _training(

@@ -255,7 +255,11 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         "--latency-batch-size", type=int, metavar="N", help="images of that forward (default: 1)"
     )
     search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
-    search.add_argument("--evaluator", choices=("scratch", "supernet", "table"), default="scratch")
+    search.add_argument(
+        "--evaluator",
+        default="scratch",
+        help="scratch, supernet, table, or one that a plug-in adds (default: scratch)",
+    )
     search.add_argument("--supernet-recipe", metavar="NAME|FILE", help="how to train it")
     search.add_argument("--supernet-epochs", type=int, help="in place of its recipe's")
     search.add_argument(

@@ -1,0 +1,76 @@
+"""Evaluators of other distributions are chosen by their entry point's name."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from sharedattn.errors import InputError
+from sharedattn.search.cli.main import main
+from sharedattn.search.evaluation import functions_of_plugins
+
+SPACE = """\
+name: tiny
+backbone: vit(depth=2,embed_dim=12,in_chans=1,num_classes=2,num_heads=2,patch_size=8)@16
+order: any
+stages:
+  - depth: 1..2
+    counts: {V: 0..2, N: 0..1}
+"""
+
+
+def by_depth(placement):
+    """The deeper, the better."""
+    return {"top1": len(placement.layers) / 3}
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Lets one distribution register one evaluator."""
+
+    def register(loaded, name="by-depth"):
+        point = SimpleNamespace(
+            name=name,
+            value="it:IT",
+            load=lambda: loaded,
+            dist=SimpleNamespace(name="outside", version="2"),
+        )
+        monkeypatch.setattr(
+            "sharedattn.plugins.entry_points",
+            lambda group: [point] if group == "sharedattn.evaluators" else [],
+        )
+        functions_of_plugins.cache_clear()
+
+    yield register
+    functions_of_plugins.cache_clear()
+
+
+def test_a_search_by_an_evaluator_from_outside(registered, tmp_path, monkeypatch, capsys):
+    registered(by_depth)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    code = main(["search", "space.yaml", "--evaluator", "by-depth", "--workers", "1", "--json"])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    front = json.loads(captured.out)["front"]
+    assert max(member["top1"] for member in front) == pytest.approx(2 / 3)
+
+
+def test_an_unknown_name_says_which_there_are(registered, capsys):
+    registered(by_depth)
+    assert main(["search", "--evaluator", "nothing"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "--evaluator is 'nothing', and one of scratch, supernet, table, by-depth" in error
+
+
+@pytest.mark.parametrize(
+    ("loaded", "name", "message"),
+    [
+        (7, "seven", "outside 2 registers 7 as an evaluator"),
+        (by_depth, "table", "outside 2 takes the name table, which another evaluator has"),
+    ],
+)
+def test_clashes_are_named(registered, loaded, name, message):
+    registered(loaded, name)
+    with pytest.raises(InputError, match=message):
+        functions_of_plugins()
