@@ -102,24 +102,31 @@ def open_training(
         on_progress=on_scan,
     )
     source = open_checked(data, config.val_fraction)
-    storage = storage_url(config.storage, config.out)
-    weights = weights_store(config.weights_dir, storage, config.out)
-    weights.blobs.check_writable()
     return Training(
         backbone=replace(backbone, num_classes=source.num_classes),
         data=data,
         source=source,
         recipe=recipe,
-        scratch=ScratchEvaluator(
-            data=data,
-            recipe=recipe,
-            weights=weights,
-            checkpoints=CheckpointStore(weights.blobs),
-            device=slots.device,
-            # Embedded data does not change.
-            data_digest=None if data.name == EMBEDDED else source.digest,
-        ),
+        scratch=_scratch(config, data, source, recipe, slots.device),
         num_processes=processes_per_trial(
             config.processes_per_trial, slots.resources, slots.device
         ),
+    )
+
+
+def _scratch(
+    config: SearchConfig, data: DataConfig, source: DataSource, recipe: Recipe, device: str
+) -> ScratchEvaluator:
+    """Trains a placement, and keeps its weights where they can be written."""
+    storage = storage_url(config.storage, config.out)
+    weights = weights_store(config.weights_dir, storage, config.out)
+    weights.blobs.check_writable()
+    return ScratchEvaluator(
+        data=data,
+        recipe=recipe,
+        weights=weights,
+        checkpoints=CheckpointStore(weights.blobs),
+        device=device,
+        # Embedded data does not change.
+        data_digest=None if data.name == EMBEDDED else source.digest,
     )
