@@ -238,8 +238,8 @@ class BudgetedSpace:
         """
         if not 0 <= count <= self.in_budget:
             raise InputError(
-                f"`0 <= count <= members inside the budget` must hold, but got count={count} and "
-                f"{self.in_budget} members"
+                f"`count` is {count}, and {self.in_budget} members are inside the budget; ask for "
+                f"as many at most"
             )
         return [self[number] for number in _distinct_numbers(rng, self.in_budget, count)]
 
@@ -298,8 +298,7 @@ class BudgetedSpace:
                 f"at least {macs} macs, members within max_macs at least {params} params"
             ]
         return (
-            f"`some member of the space lies inside the budget` must hold, but got {budget} for "
-            f"{self.space.name}; {', '.join(beyond)}"
+            f"no member of {self.space.name} lies inside the budget {budget}; {', '.join(beyond)}"
         )
 
     def _fewest(self, budget: Budget) -> tuple[int, int]:

@@ -308,7 +308,9 @@ class RankedMembers:
             IndexError: the number is not from 0 to `size` - 1.
         """
         if not 0 <= number < self.size:
-            raise IndexError(f"`0 <= number < {self.size}` must hold, but got {number}")
+            raise IndexError(
+                f"`number` is {number}; members are numbered from 0 to {self.size - 1}"
+            )
         tables = self._tables
         pair = bisect_right(self._ends, number)
         state, prefix_cost, num_suffixes = self._pairs[pair]

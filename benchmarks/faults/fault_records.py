@@ -141,8 +141,7 @@ class Findings:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["asked"] != asked:
             raise ValueError(
-                f"`a file holds one campaign` must hold, but {path} is of {document['asked']}; "
-                f"name another --results"
+                f"{path} holds another campaign, of {document['asked']}; name another --results"
             )
         undisturbed = document["undisturbed"]
         result = Result(**undisturbed.pop("result"))

@@ -241,9 +241,7 @@ def papers(arguments: argparse.Namespace, console: Console) -> Document:
         try:
             arguments.to.write_text(page(table), encoding="utf-8")
         except OSError as error:
-            raise InputError(
-                f"`--to is a file that can be written` must hold, but got {error}"
-            ) from error
+            raise InputError(f"`--to` cannot be written: {error}; name another file") from error
     for renderable in papers_tables(table):
         console.print(renderable)
     console.print(f"{RULE}\n{convention_text()}", style="dim")
@@ -614,10 +612,7 @@ def _study(store: Store, name: str | None) -> Study:
         return store.study(name)
     studies = store.studies()
     if not studies:
-        raise InputError(
-            f"`the database has a study` must hold, but {store.url} has none; "
-            f"run sharedattn search first"
-        )
+        raise InputError(f"the database {store.url} has no study; run sharedattn search first")
     return studies[-1]
 
 

@@ -408,7 +408,7 @@ def _epochs(text: str) -> tuple[int, ...]:
         return tuple(int(epoch) for epoch in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"`rungs are whole numbers between commas` must hold, but got {text!r}"
+            f"`--rungs` is {text!r}; write whole numbers between commas, such as 1,3"
         ) from error
 
 

@@ -40,7 +40,7 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("`--device cuda needs a CUDA device` must hold, but torch finds none")
+        raise InputError("`--device cuda` requires a CUDA device, and torch finds none")
     return device
 
 
@@ -69,8 +69,8 @@ def _slots_here(config: SearchConfig) -> Slots:
         num_fitting = int(torch.cuda.device_count() / gpus)
         if not num_fitting:
             raise InputError(
-                f"`the machine has the GPUs of a trial` must hold, but it has "
-                f"{torch.cuda.device_count()} and --gpus-per-trial is {gpus:g}"
+                f"`--gpus-per-trial` is {gpus:g}, and this machine has "
+                f"{torch.cuda.device_count()} GPUs; lower it"
             )
     num_slots = config.num_workers or max(1, num_fitting)
     cpus = config.cpus_per_trial or default_threads(num_slots)
@@ -111,8 +111,8 @@ def processes_here(asked: int | None, device: str) -> int:
     num_processes = processes_per_trial(asked, TrialResources(gpus=max(1, asked or 1)), device)
     if device == "cuda" and torch.cuda.device_count() < num_processes:
         raise InputError(
-            f"`the machine has a GPU for each process` must hold, but it has "
-            f"{torch.cuda.device_count()} and --processes-per-trial is {num_processes}"
+            f"`--processes-per-trial` is {num_processes}, and this machine has "
+            f"{torch.cuda.device_count()} GPUs, one a process; lower it"
         )
     return num_processes
 

@@ -126,8 +126,8 @@ class SupernetEvaluator(RankedEvaluator):
         backbone = self.space.backbone
         if self.fine_tunes and shared_backbone(backbone, self.recipe) != backbone:
             raise ValueError(
-                "`what is fine-tuned has the gates of its supernet` must hold, but the recipe has "
-                "neutral gates, and the backbone dia_start=paper"
+                "the supernet's recipe has neutral gates, and the backbone dia_start=paper; what "
+                "is fine-tuned has the gates of its supernet, so give the backbone dia_start=one"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -340,8 +340,8 @@ class SupernetEvaluator(RankedEvaluator):
         state = load_pretrained(self.pretrained, network.backbone)
         if weights_digest(state) != self.pretrained_sha256:
             raise InputError(
-                f"`the weights are those that the search began with` must hold, but "
-                f"{self.pretrained} holds others now; begin another study with them"
+                f"{self.pretrained} holds other weights than those that the search began with; "
+                f"begin another study with them"
             )
         start_from(network, state)
         data = self.scratch.opened()

@@ -87,8 +87,8 @@ class TableEvaluator(Evaluator):
         lengths = sorted({len(curve) for curve in curves.values()})
         if len(lengths) > 1:
             raise InputError(
-                f"`all learning curves of a table have as many epochs` must hold, but {path} has "
-                f"some of {lengths[0]} and some of {lengths[-1]}"
+                f"{path} has learning curves of {lengths[0]} and of {lengths[-1]} epochs; all of "
+                f"a table have as many"
             )
         return cls(curves, shape.image_size)
 

@@ -103,7 +103,7 @@ class TrialResources:
 
     def __post_init__(self) -> None:
         if self.cpus < 1:
-            raise InputError(f"`cpus per trial >= 1` must hold, but got {self.cpus}")
+            raise InputError(f"`--cpus-per-trial` is {self.cpus}; it is at least 1")
         if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise InputError(
                 f"`--gpus-per-trial` is a fraction up to 1, or a whole number, but got "

@@ -56,7 +56,7 @@ class LocalExecutor(Executor):
     ) -> None:
         if num_slots < 1 or (threads is not None and threads < 1):
             raise ValueError(
-                f"`num_slots >= 1 and threads >= 1` must hold, but got {num_slots} and {threads}"
+                f"`num_slots` is {num_slots} and `threads` {threads}; each is at least 1"
             )
         self.num_slots = num_slots
         self.threads = threads or default_threads(num_slots)

@@ -98,14 +98,14 @@ def processes_per_trial(asked: int | None, resources: TrialResources, device: st
         InputError: none, or on GPUs other than one for each.
     """
     if asked is not None and asked < 1:
-        raise InputError(f"`processes per trial >= 1` must hold, but got {asked}")
+        raise InputError(f"`--processes-per-trial` is {asked}; it is at least 1")
     if device != "cuda":
         return asked or 1
     num_gpus = max(1, int(resources.gpus))
     if asked not in (None, num_gpus):
         raise InputError(
-            f"`a trial has a GPU for each of its processes` must hold, but it has {asked} "
-            f"processes and {resources.gpus:g} GPUs; leave out --processes-per-trial"
+            f"`--processes-per-trial` is {asked}, and a trial has {resources.gpus:g} GPUs; each "
+            f"process has a GPU of its own, so leave out --processes-per-trial"
         )
     return num_gpus
 

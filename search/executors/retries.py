@@ -65,8 +65,8 @@ def check_room(event: Event) -> None:
     """
     if isinstance(event, DiskFull):
         raise StorageError(
-            f"`there is room for weights and checkpoints` must hold, but {event.reason}; free "
-            f"some and run the same command again, all finished trials are kept"
+            f"there is no room for weights and checkpoints: {event.reason}; free some and run the "
+            f"same command again, all finished trials are kept"
         )
 
 

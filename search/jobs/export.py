@@ -83,8 +83,8 @@ def export_placement(
     candidate = summary.pick(pick)
     if not study.recipe:
         raise InputError(
-            f"`an export has trained weights` must hold, but study {study.name!r} read its "
-            f"accuracies from a table"
+            f"study {study.name!r} read its accuracies from a table, so there are no weights to "
+            f"export; train the placement with sharedattn train"
         )
     stored = store.find_evaluation(candidate.best_run.evaluation_key or "")
     assert stored is not None
@@ -113,8 +113,8 @@ def export_placement(
         note = store.searcher_attributes(summary.study)[SUPERNET_NOTE]
         if "recipe" not in note:
             raise InputError(
-                f"`a study of fine-tuned placements names their supernet's recipe` must hold, but "
-                f"{study.name!r} was made by an earlier version; search again by another --study"
+                f"study {study.name!r} was made by an earlier version, which did not store its "
+                f"supernet's recipe; search again by another --study"
             )
         starts_from = str(note["sha256"])
         if missing is not None:

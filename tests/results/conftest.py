@@ -25,7 +25,7 @@ from sharedattn.mechanisms.interface import (
 )
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.mechanisms.registry import registry
-from sharedattn.placement import NetworkSpec, layer
+from sharedattn.placement import NetworkSpec
 from sharedattn.plugins import Plugin
 from sharedattn.results.artifacts.atomic import temporary_name
 from sharedattn.results.database.store import Store
@@ -42,6 +42,7 @@ from sharedattn.results.records.records import (
     TrialState,
 )
 from sharedattn.shape import StageShape
+from sharedattn.testing import registered
 
 FIDELITY = Fidelity(epochs=7, image_size=16)
 
@@ -207,10 +208,10 @@ class Pooling(Branch):
         return PartCost(0, 0)
 
 
-class Squeeze(Gate):
+class Shrink(Gate):
     """A made-up gate: one number a channel."""
 
-    name, code, cell_code, title, rank = "squeeze", "sq", "q", "squeeze gate", 20
+    name, code, cell_code, title, rank = "shrink", "sq", "q", "shrink gate", 20
     colors = Colors(fill="#882255", ink="#ffffff", dark_fill="#dd88bb", dark_ink="#000000")
 
     def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> nn.Module:
@@ -228,19 +229,14 @@ class Squeeze(Gate):
 
 @contextmanager
 def plugged_in() -> Iterator[None]:
-    """`Pooling` and `Squeeze` registered, as of a plug-in `poolers 1.2`, until the end."""
-    known, plugin = registry(), Plugin("poolers", "1.2")
-    known.branches["P"], known.gates["squeeze"] = Pooling(), Squeeze()
-    known.plugins.update({"branch P": plugin, "gate squeeze": plugin})
-    try:
+    """`Pooling` and `Shrink` registered, as of a plug-in `poolers 1.2`, until the end."""
+    plugin = Plugin("poolers", "1.2")
+    with registered(Pooling(), Shrink()):
+        registry().plugins.update({"branch P": plugin, "gate shrink": plugin})
         yield
-    finally:
-        del known.branches["P"], known.gates["squeeze"]
-        del known.plugins["branch P"], known.plugins["gate squeeze"]
-        layer._canonical_options.cache_clear()
 
 
 @pytest.fixture(name="plugged_in")
 def _plugged_in() -> Callable[[], AbstractContextManager[None]]:
-    """Registers a made-up kind P and gate squeeze of a plug-in `poolers 1.2`."""
+    """Registers a made-up kind P and gate shrink of a plug-in `poolers 1.2`."""
     return plugged_in

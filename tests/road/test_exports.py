@@ -81,7 +81,7 @@ def test_a_link_to_no_folder_is_refused(lab, target) -> None:
     Path("file").write_text("mine")
     Path("here").symlink_to(target)
     said = lab.refused("train", f"{BACKBONE}: V2", "--to", "here", "--epochs", 1)
-    assert "here holds something else" in said
+    assert "here is neither an export nor an empty folder" in said
     assert os.readlink("here") == target
 
 

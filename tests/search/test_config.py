@@ -56,7 +56,7 @@ def test_options_are_checked(options, rule):
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        (("--rungs", "1;2"), "rungs are whole numbers between commas` must hold, but got '1;2'"),
+        (("--rungs", "1;2"), "`--rungs` is '1;2'; write whole numbers between commas"),
         (
             ("--resources-per-trial", "tpu"),
             "resources are NAME=AMOUNT between commas, but got 'tpu'",

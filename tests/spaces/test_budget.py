@@ -101,7 +101,7 @@ def test_many_samples_differ(small: Small, costs: Any) -> None:
     everything = counted.sample_many(random.Random(3), counted.in_budget)
     assert len(set(everything)) == counted.in_budget
     assert len(set(counted.sample_many(random.Random(3), 5))) == 5
-    with pytest.raises(InputError, match="`0 <= count <= members inside the budget` must hold"):
+    with pytest.raises(InputError, match="`count` is .* members are inside the budget"):
         counted.sample_many(random.Random(3), counted.in_budget + 1)
 
 

@@ -191,7 +191,7 @@ def test_a_campaign_goes_on_from_its_file(findings, tmp_path):
     assert Findings.load(path, findings.asked, {}) == Findings(findings.asked, {}, None, [])
     findings.save(path)
     assert Findings.load(path, findings.asked, {}) == findings
-    with pytest.raises(ValueError, match="`a file holds one campaign` must hold, but .*'seed': 7"):
+    with pytest.raises(ValueError, match="holds another campaign, of .*'seed': 7"):
         Findings.load(path, {"trials": 5, "seed": 8}, {})
 
 

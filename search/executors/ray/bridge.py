@@ -68,8 +68,8 @@ class Handover:
         with self._condition:
             if self._unanswered is not None:
                 raise RuntimeError(
-                    f"`a report is answered before the next wait` must hold, but ticket "
-                    f"{self._unanswered} waits"
+                    f"the report of ticket {self._unanswered} has no answer; answer it before "
+                    f"the next wait"
                 )
             if not self._events:
                 if not self._in_flight:

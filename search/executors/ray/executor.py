@@ -48,8 +48,7 @@ try:
     from sharedattn.search.executors.ray.tensorboard import TensorBoardLog
 except ImportError as error:
     raise InputError(
-        f"`--executor ray needs Ray Tune` must hold, but {error}; "
-        f"install it by pip install 'sharedattn[ray]'"
+        f"`--executor ray` requires Ray Tune: {error}; install it by pip install 'sharedattn[ray]'"
     ) from error
 
 CONNECT_TIMEOUT_S = 5.0
@@ -97,7 +96,7 @@ class RayTuneExecutor(Executor):
         folder: Path,
     ) -> None:
         if num_slots < 1:
-            raise ValueError(f"`num_slots >= 1` must hold, but got {num_slots}")
+            raise ValueError(f"`num_slots` is {num_slots}; it is at least 1")
         self.num_slots = num_slots
         self.resources = resources
         self.folder = folder.absolute()
@@ -512,8 +511,8 @@ def _check_is_cluster(address: str) -> None:
                 raise ValueError("something else answers there")
     except (OSError, ValueError, OverflowError) as error:
         raise InputError(
-            f"`--address is auto, or host:port of a Ray cluster's head` must hold, but no "
-            f"cluster answers at {address!r}: {error}"
+            f"`--address` is {address!r}, where no cluster answers: {error}; give auto, or "
+            f"host:port of a Ray cluster's head"
         ) from error
 
 
@@ -551,8 +550,8 @@ def trial_slots(resources: TrialResources, num_workers: int | None) -> int:
             for node, total in totals.items()
         )
         raise InputError(
-            f"`a node of the cluster has what a trial asks for` must hold, but a trial asks for "
-            f"{_listed(bundle)}, and {had}"
+            f"no node of the cluster has what a trial asks for: it asks for {_listed(bundle)}, "
+            f"and {had}"
         )
     return num_workers or fitting
 

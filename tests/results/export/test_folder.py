@@ -283,7 +283,7 @@ def test_an_export_names_its_plug_ins_and_misses_them(
         assert ExportRecord.from_json(document).spec == spec
         assert document["plugins"] == {
             "branch P": {"name": "poolers", "version": "1.2"},
-            "gate squeeze": {"name": "poolers", "version": "1.2"},
+            "gate shrink": {"name": "poolers", "version": "1.2"},
         }
         other = document | {"plugins": {"branch P": {"name": "pools", "version": "9"}}}
         with pytest.raises(InputError, match="of kind P from the plug-in pools 9, which is not"):
@@ -298,8 +298,8 @@ def test_an_export_names_its_plug_ins_and_misses_them(
         r"installed; pip install poolers$",
     ):
         ExportRecord.from_json(document)
-    gate_alone = document | {"plugins": {"gate squeeze": document["plugins"]["gate squeeze"]}}
-    with pytest.raises(InputError, match="a layer with the gate squeeze from the plug-in poolers"):
+    gate_alone = document | {"plugins": {"gate shrink": document["plugins"]["gate shrink"]}}
+    with pytest.raises(InputError, match="a layer with the gate shrink from the plug-in poolers"):
         ExportRecord.from_json(gate_alone)
 
 

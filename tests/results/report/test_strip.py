@@ -84,18 +84,18 @@ def test_a_kind_and_a_gate_of_a_plug_in_look_as_they_say(plugged_in: Plugged) ->
     step = CELL + GAP
     bands = {
         name: [(int(b.get("x", "")), int(b.get("width", ""))) for b in of_class(svg, name)]
-        for name in ("gate-squeeze", "gate-dia")
+        for name in ("gate-shrink", "gate-dia")
     }
     # Cells of two gates are no one band, though both are the first of their gate.
-    assert bands == {"gate-squeeze": [(0, CELL), (CELL, step)], "gate-dia": [(2 * step, CELL)]}
+    assert bands == {"gate-shrink": [(0, CELL), (CELL, step)], "gate-dia": [(2 * step, CELL)]}
     assert [branch.letter for branch in parts.branches] == ["V", "L", "E", "N", "P"]
-    assert [gate.title for gate in parts.gates] == ["DIA unit", "squeeze gate"]
+    assert [gate.title for gate in parts.gates] == ["DIA unit", "shrink gate"]
     assert parts.missing == ()
     light, dark = style.split("@media")
     assert "--P: #cc79a7; --on-P: #111111;" in light
-    assert "--gate-squeeze: #882255; --on-gate-squeeze: #ffffff;" in light
+    assert "--gate-shrink: #882255; --on-gate-shrink: #ffffff;" in light
     assert "--P: #aa5588; --on-P: #eeeeee;" in dark
-    assert "--gate-squeeze: #dd88bb; --on-gate-squeeze: #000000;" in dark
+    assert "--gate-shrink: #dd88bb; --on-gate-shrink: #000000;" in dark
 
 
 def test_the_page_has_colours_of_ours_and_of_what_it_draws(plugged_in: Plugged) -> None:

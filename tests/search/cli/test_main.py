@@ -205,7 +205,7 @@ def bad(capsys, tmp_path, *arguments):
         (("cost", "resnet50: V12"), "resnet50"),
         (("cost", "vit_small_plus_patch16_dinov3: V12"), "vit_small_plus_patch16_dinov3"),
         (("cost", "V12"), "it is neither `backbone: placement` nor"),
-        (("papers", "--to", "no-such-folder/papers.md"), "--to is a file that can be written"),
+        (("papers", "--to", "no-such-folder/papers.md"), "`--to` cannot be written"),
         (("space", "no-such-space"), "is neither a preset nor a YAML file"),
         (("search", "no-such-space"), "is neither a preset nor a YAML file"),
         (("search", "--data", "no-such-data"), "is no folder here; give digit-pairs"),

@@ -149,7 +149,7 @@ def test_a_worker_that_is_asked_to_end_was_pre_empted():
 @pytest.mark.parametrize(
     ("resources", "rule"),
     [
-        ({"cpus": 0}, "cpus per trial >= 1` must hold, but got 0"),
+        ({"cpus": 0}, "cpus-per-trial` is 0; it is at least 1"),
         ({"gpus": -1}, "`--gpus-per-trial` is a fraction up to 1, or a whole number.* -1"),
         ({"gpus": 1.5}, "`--gpus-per-trial` is a fraction up to 1, or a whole number.* 1.5"),
         (
@@ -191,9 +191,9 @@ if __name__ == "__main__":
 
 
 def test_slots_and_threads_are_positive():
-    with pytest.raises(ValueError, match="num_slots >= 1 and threads >= 1"):
+    with pytest.raises(ValueError, match="`num_slots` is .* each is at least 1"):
         LocalExecutor(Fake(), num_slots=0)
-    with pytest.raises(ValueError, match="num_slots >= 1 and threads >= 1"):
+    with pytest.raises(ValueError, match="`num_slots` is .* each is at least 1"):
         LocalExecutor(Fake(), num_slots=1, threads=0)
 
 

@@ -156,9 +156,9 @@ def test_a_trial_has_a_process_for_each_gpu(asked, gpus, device, processes):
 @pytest.mark.parametrize(
     ("asked", "gpus", "device", "rule"),
     [
-        (0, 0, "cpu", "processes per trial >= 1` must hold, but got 0"),
-        (2, 0.5, "cuda", "a GPU for each of its processes` must hold, but it has 2 .* 0.5 GPUs"),
-        (1, 2, "cuda", "a GPU for each of its processes` must hold, but it has 1 .* 2 GPUs"),
+        (0, 0, "cpu", "processes-per-trial` is 0; it is at least 1"),
+        (2, 0.5, "cuda", "processes-per-trial` is 2, and a trial has 0.5 GPUs"),
+        (1, 2, "cuda", "processes-per-trial` is 1, and a trial has 2 GPUs"),
     ],
 )
 def test_processes_that_a_trial_cannot_have(asked, gpus, device, rule):
@@ -175,7 +175,7 @@ def test_a_training_has_no_more_processes_than_the_machine_has_gpus(monkeypatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert processes_here(None, "cpu") == processes_here(None, "cuda") == 1
     assert processes_here(5, "cpu") == 5 and processes_here(2, "cuda") == 2
-    with pytest.raises(InputError, match="a GPU for each process` must hold.* it has 2 and .* 3"):
+    with pytest.raises(InputError, match="processes-per-trial` is 3, and this machine has 2 GPUs"):
         processes_here(3, "cuda")
 
 
@@ -192,5 +192,7 @@ def test_processes_that_do_not_divide_the_batch_are_refused(
 ):
     monkeypatch.chdir(tmp_path)
     assert main([*command, "--device", "cpu", "--processes-per-trial", "3"]) == 2
-    assert "divide the batch size" in " ".join(capsys.readouterr().err.split())
+    assert "which the 3 processes of a trial do not divide" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert list(tmp_path.rglob("*.safetensors")) == [] and not (tmp_path / "trained").exists()

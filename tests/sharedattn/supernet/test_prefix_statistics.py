@@ -129,7 +129,7 @@ def test_a_family_without_batch_norms_has_nothing_to_calibrate() -> None:
 
 @pytest.mark.parametrize("calibration", [0, 641])
 def test_as_many_batches_as_there_are(calibration: int) -> None:
-    with pytest.raises(InputError, match=f"calibration={calibration} where digit-pairs has 640"):
+    with pytest.raises(InputError, match=f"`calibration`={calibration} is not from 1 to 640"):
         TreeEvaluation(
             shared("ceit"), PLACEMENTS, DATA, "validation", calibration=calibration, **SIZES
         )
