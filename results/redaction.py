@@ -24,7 +24,11 @@ _HOSTS_WITH_PORTS = re.compile(rf"{_HOST}:\d{{1,5}}(?:,{_HOST}:\d{{1,5}})*(?=[/?
 _HOST_ALONE = re.compile(rf"{_HOST}(?=[/?]|$)")
 # `password=...` in a URL's options or in a connection string, quoted or not.
 _SETTING = re.compile(r"(\w*(?:password|passwd|secret)\s*=\s*)('[^']*'|[^\s&#'\"]+)", re.I)
-_SETTING_TO_THE_END = re.compile(r"(\w*(?:password|passwd|secret)\s*=).+", re.I | re.DOTALL)
+_SETTING_TO_THE_END = re.compile(
+    # In a URL's options a space after the sign is the password's own.
+    r"([?&]\w*(?:password|passwd|secret)=|\w*(?:password|passwd|secret)\s*=\s*).+",
+    re.I | re.DOTALL,
+)
 # In a sentence: the @ of a URL, and where a URL without one ends.
 _AT_IN_MESSAGE = re.compile(r"(?<=\S)@(?=[\w\[])")
 _END_IN_MESSAGE = re.compile(r"[\s'\"]")

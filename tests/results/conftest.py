@@ -211,7 +211,7 @@ class Pooling(Branch):
 class Shrink(Gate):
     """A made-up gate: one number a channel."""
 
-    name, code, cell_code, title, rank = "shrink", "sq", "q", "shrink gate", 20
+    name, code, cell_code, title, rank = "shrink", "sq", "q", "squeeze gate", 20
     colors = Colors(fill="#882255", ink="#ffffff", dark_fill="#dd88bb", dark_ink="#000000")
 
     def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> nn.Module:

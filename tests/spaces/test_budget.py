@@ -132,7 +132,7 @@ def test_an_infeasible_budget_names_the_nearest(small: Small, costs: Any) -> Non
     macs, params = (min(t.macs for t in totals), min(t.params for t in totals))
     with pytest.raises(
         InputError,
-        match=f"got macs <= {macs - 1} for made-up; the fewest macs of any member are {macs}$",
+        match=f"the budget macs <= {macs - 1}; the fewest macs of any member are {macs}$",
     ):
         BudgetedSpace(small[0], Budget(max_macs=macs - 1), costs=costs)
     with pytest.raises(InputError, match=f"the fewest params of any member are {params}$"):

@@ -24,12 +24,12 @@ def test_the_drawing_of_a_plug_ins_kinds_and_gates(plugged_in: Plugged) -> None:
             "  slots          .  . 16  .\n"
             "  width          7  .  .  .\n"
             "  DIA unit       .  .  1  .\n"
-            "  shrink gate    1  1  .  .\n"
+            "  squeeze gate   1  1  .  .\n"
             "stage 2          E\n"
             "  slots         64"
         )
         assert " ".join(drawing_key(spec).split()) == (
             "V vanilla attention, E external attention, P token pooling; slots: memory slots of "
             "external attention; width: width of token pooling; DIA unit: layers of one number "
-            "share a cell; shrink gate: layers of one number share a cell."
+            "share a cell; squeeze gate: layers of one number share a cell."
         )

@@ -208,7 +208,7 @@ def test_a_study_whose_plug_in_is_gone_is_shown_and_says_so(
         rows = [make_row(0, "P1V1/w7/sq1", 0.85, 1_000), make_row(1, "V2", 0.8, 900)]
         study = Study(id=1, record=record, created_at=datetime(2026, 11, 21), finished_at=None)
         there = Page(render_report(StudySummary(study, rows), convention=""))
-    assert "P pooling" in there.text and "shared shrink gate" in there.text
+    assert "P pooling" in there.text and "shared squeeze gate" in there.text
     assert "Pn width" in there.text and "Not installed" not in there.text
     gone = Page(render_report(StudySummary(study, rows), convention=""))
     assert (

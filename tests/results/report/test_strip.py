@@ -89,7 +89,7 @@ def test_a_kind_and_a_gate_of_a_plug_in_look_as_they_say(plugged_in: Plugged) ->
     # Cells of two gates are no one band, though both are the first of their gate.
     assert bands == {"gate-shrink": [(0, CELL), (CELL, step)], "gate-dia": [(2 * step, CELL)]}
     assert [branch.letter for branch in parts.branches] == ["V", "L", "E", "N", "P"]
-    assert [gate.title for gate in parts.gates] == ["DIA unit", "shrink gate"]
+    assert [gate.title for gate in parts.gates] == ["DIA unit", "squeeze gate"]
     assert parts.missing == ()
     light, dark = style.split("@media")
     assert "--P: #cc79a7; --on-P: #111111;" in light

@@ -76,13 +76,13 @@ def test_a_part_that_takes_what_is_taken_is_refused() -> None:
         letter = "Q"
         name = "taker"
         rank = 17
-        options = (NumberOption(name="slots", key="slots", code="x", default=3),)
+        options = (NumberOption(name="slots", key="slots", code="z", default=3),)
 
     class Reserved(Mixer):
-        options = (NumberOption(name="cb", key="own_cb", code="x", default=3),)
+        options = (NumberOption(name="cb", key="own_cb", code="z", default=3),)
 
     class Keyed(Mixer):
-        options = (NumberOption(name="own", key="counts", code="x", default=3),)
+        options = (NumberOption(name="own", key="counts", code="z", default=3),)
 
     before = entries()
     for part, message in (
