@@ -180,7 +180,7 @@ class TestDrivers:
                     driver.begin_trial(number=0, spec=make_spec())
                 successor.begin_trial(number=0, spec=make_spec())
             # The lock is free again, but what this driver knows of the study is out of date.
-            with pytest.raises(StorageError, match="has begun to drive this study since"):
+            with pytest.raises(StorageError, match="has begun to drive this study"):
                 driver.begin_trial(number=1, spec=make_spec())
         assert [row.number for row in store.trials(study)] == [0]
 
@@ -204,7 +204,7 @@ class TestDrivers:
 
             assert driver._commit(write, lambda _: 0) == 7
             thread.join()
-            with pytest.raises(StorageError, match="has begun to drive this study since"):
+            with pytest.raises(StorageError, match="has begun to drive this study"):
                 driver.finish_study()
             successors[0].finish_study()
 
@@ -509,14 +509,10 @@ class TestBadInput:
         table = migrations.VERSION_TABLE
         postgresql_server.execute(f"UPDATE {table} SET version_num = '9999'", name)
         for read_only in (False, True):
-            self.refused(
-                postgresql_url, "not newer than sharedattn.*schema 9999", read_only=read_only
-            )
+            self.refused(postgresql_url, "has schema 9999, newer than", read_only=read_only)
         postgresql_server.execute(f"DROP TABLE {table}", name)
         for read_only in (False, True):
-            self.refused(
-                postgresql_url, "one of sharedattn's, or empty.*attempts", read_only=read_only
-            )
+            self.refused(postgresql_url, "not one of sharedattn's.*attempts", read_only=read_only)
 
     def test_an_empty_database_is_not_filled_by_readers(
         self, postgresql_url: str, postgresql_server: PostgreSQLServer
@@ -567,7 +563,7 @@ class TestBadInput:
         name = str(parse_url(postgresql_url).database)
         with make_role(postgresql_server, name) as role:
             url = postgresql_server.url(name, user=role, password="x")
-            self.refused(url, "may make tables in an empty database.*does not grant CREATE")
+            self.refused(url, "may not make tables in the empty database.*not grant CREATE")
 
     def test_a_database_that_is_read_only(
         self, store: Store, study: Study, postgresql_url: str, postgresql_server: PostgreSQLServer
