@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -55,6 +55,52 @@ def load_named(group: str) -> Iterator[tuple[Plugin, str, Any]]:
                 f"{point.value} of {group} raised {why}; mend it, or uninstall {plugin.name}"
             ) from error
         yield plugin, point.name, loaded
+
+
+def added(
+    group: str,
+    taken: Iterable[str],
+    *,
+    what: str,
+    wanted: str,
+    fits: Callable[[Any], bool],
+    names_of: Callable[[str, Any], Sequence[str]],
+) -> list[tuple[str, Any]]:
+    """What plug-ins add to a list of ours whose entries go by name.
+
+    Args:
+        group: of the entry points.
+        taken: names of ours.
+        what: an entry, for messages, such as "a searcher".
+        wanted: what an entry point is to name, for messages.
+        fits: whether an object is such.
+        names_of: the names that it takes, its own first, from the entry point's name and the
+            object.
+
+    Returns:
+        The first name of each and the object.
+
+    Raises:
+        InputError: a plug-in that cannot be imported, names something else, or takes a name that
+            another has.
+    """
+    names, found = set(taken), []
+    for plugin, point, loaded in load_named(group):
+        if not fits(loaded):
+            raise InputError(
+                f"the plug-in {plugin} registers {loaded!r} as {what}; its entry point names "
+                f"{wanted}"
+            )
+        own = names_of(point, loaded)
+        for name in own:
+            if name in names:
+                raise InputError(
+                    f"the plug-in {plugin} takes the name {name}, which another "
+                    f"{what.partition(' ')[2]} has; give it another, or uninstall {plugin.name}"
+                )
+        names.update(own)
+        found.append((own[0], loaded))
+    return found
 
 
 def installed() -> tuple[Plugin, ...]:

@@ -6,7 +6,8 @@ And a PostgreSQL server, started for the first test that asks for one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,6 +35,28 @@ def data_is_opened_anew(request: pytest.FixtureRequest) -> Iterator[None]:
     open_data.cache_clear()
     yield
     open_data.cache_clear()
+
+
+@pytest.fixture
+def entry_point(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets one entry point of a distribution `outside 2` stand for all that are installed.
+
+    Its arguments: the group, the name, and the object that it loads, or the error that it raises.
+    What remembers plug-ins is to be cleared by who asks.
+    """
+
+    def install(group: str, name: str, loaded: object) -> None:
+        def load() -> object:
+            if isinstance(loaded, Exception):
+                raise loaded
+            return loaded
+
+        dist = SimpleNamespace(name="outside", version="2")
+        point = SimpleNamespace(name=name, value=f"outside:{name}", load=load, dist=dist)
+        found = {group: [point]}
+        monkeypatch.setattr("sharedattn.plugins.entry_points", lambda group: found.get(group, []))
+
+    return install
 
 
 @pytest.fixture(scope="session")

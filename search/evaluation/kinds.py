@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from sharedattn.errors import InputError
-from sharedattn.plugins import load_named
+from sharedattn.plugins import added
 from sharedattn.search.evaluation.base import Evaluation
 from sharedattn.search.evaluation.function import FromCallable
 from sharedattn.search.evaluation.scratch import FromScratch
@@ -28,17 +27,13 @@ def functions_of_plugins() -> dict[str, Callable[..., Any]]:
     Raises:
         InputError: a plug-in that cannot be imported, names no function, or takes another's name.
     """
-    found: dict[str, Callable[..., Any]] = {}
-    for plugin, name, loaded in load_named("sharedattn.evaluators"):
-        if not callable(loaded):
-            raise InputError(
-                f"the plug-in {plugin} registers {loaded!r} as an evaluator; its entry point "
-                f"names a function from a network or a placement to metrics"
-            )
-        if name in found or name in EVALUATIONS:
-            raise InputError(
-                f"the plug-in {plugin} takes the name {name}, which another evaluator has; give "
-                f"it another, or uninstall {plugin.name}"
-            )
-        found[name] = loaded
-    return found
+    return dict(
+        added(
+            "sharedattn.evaluators",
+            EVALUATIONS,
+            what="an evaluator",
+            wanted="a function from a network or a placement to metrics",
+            fits=callable,
+            names_of=lambda point, _: [point],
+        )
+    )

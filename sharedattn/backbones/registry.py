@@ -44,7 +44,7 @@ from sharedattn.placement import (
     NetworkSpec,
     Placement,
 )
-from sharedattn.plugins import load
+from sharedattn.plugins import added
 from sharedattn.shape import BackboneShape
 
 # Ours; those of plug-ins come after them, see `families`.
@@ -297,22 +297,15 @@ def families() -> tuple[Family, ...]:
     Raises:
         InputError: a plug-in that cannot be imported, names no family, or takes another's name.
     """
-    found = list(FAMILIES)
-    for plugin, loaded in load("sharedattn.backbones"):
-        if not isinstance(loaded, Family):
-            raise InputError(
-                f"the plug-in {plugin} registers {loaded!r} as a backbone; its entry point names "
-                f"a `sharedattn.backbones.family.Family`"
-            )
-        taken = {name for family in found for name in (family.base_name, *family.names)}
-        for name in (loaded.base_name, *loaded.names):
-            if name in taken:
-                raise InputError(
-                    f"the plug-in {plugin} takes the name {name}, which another backbone has; "
-                    f"give it another, or uninstall {plugin.name}"
-                )
-        found.append(loaded)
-    return tuple(found)
+    others = added(
+        "sharedattn.backbones",
+        (name for family in FAMILIES for name in (family.base_name, *family.names)),
+        what="a backbone",
+        wanted="a `sharedattn.backbones.family.Family`",
+        fits=lambda loaded: isinstance(loaded, Family),
+        names_of=lambda _, family: [family.base_name, *family.names],
+    )
+    return (*FAMILIES, *(family for _, family in others))
 
 
 def _own_names() -> dict[str, Callable[..., Any]]:

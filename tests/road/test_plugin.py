@@ -7,7 +7,7 @@ under the letter S, and a squeeze-and-excitation gate shared by groups of layers
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+import random
 
 import pytest
 import torch
@@ -197,8 +197,6 @@ def test_nothing_changes_where_it_is_installed_and_not_used(monkeypatch):
     def draws():
         registry_module.clear_registry_caches()
         space = BudgetedSpace(Space.load("deit-tiny-any"))
-        import random
-
         drawn = space.sample_many(random.Random(3), 20)
         encoding = Encoding(space)
         return [
@@ -221,37 +219,33 @@ def test_the_plug_in_is_known_by_name_and_version():
     assert registry().plugins["branch S"] == Plugin("sharedattn-extras", "0.3.1")
 
 
-def points(monkeypatch, loaded):
-    """Lets one entry point stand for all, which loads as told."""
-    point = SimpleNamespace(
-        name="broken",
-        value="broken:PART",
-        load=loaded,
-        dist=SimpleNamespace(name="broken-plugin", version="7"),
-    )
-    monkeypatch.setattr("sharedattn.plugins.entry_points", lambda group: [point])
-    monkeypatch.setattr(registry_module, "_registry", None)
+@pytest.fixture
+def mechanism_from_outside(entry_point, monkeypatch):
+    """Lets one mechanism stand for all plug-ins; its argument as the last of `entry_point`."""
+
+    def install(loaded):
+        entry_point("sharedattn.mechanisms", "broken", loaded)
+        monkeypatch.setattr(registry_module, "_registry", None)
+
+    return install
 
 
-def test_a_plug_in_that_fails_to_import_is_named(monkeypatch, capsys):
-    def fail():
-        raise ModuleNotFoundError("No module named 'nowhere'")
-
-    points(monkeypatch, fail)
+def test_a_plug_in_that_fails_to_import_is_named(mechanism_from_outside, capsys):
+    mechanism_from_outside(ModuleNotFoundError("No module named 'nowhere'"))
     assert main(["cost", "vit: V2"]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "the plug-in broken-plugin 7 cannot be imported" in error
-    assert "No module named 'nowhere'" in error and "uninstall broken-plugin" in error
+    assert "the plug-in outside 2 cannot be imported: its entry point broken" in error
+    assert "No module named 'nowhere'" in error and "uninstall outside" in error
 
 
-def test_a_plug_in_that_takes_a_letter_or_a_code_is_named(monkeypatch, capsys):
+def test_a_plug_in_that_takes_a_letter_or_a_code_is_named(mechanism_from_outside, capsys):
     class Again(type(SKIPAT)):
         letter = "V"
         name = "again"
         rank = 77
 
-    points(monkeypatch, Again)
-    with pytest.raises(InputError, match="broken-plugin 7 takes the letter V, which branch V of"):
+    mechanism_from_outside(Again())
+    with pytest.raises(InputError, match="outside 2 takes the letter V, which branch V of"):
         registry()
 
     class Coded(SharedSqueeze):
@@ -259,7 +253,7 @@ def test_a_plug_in_that_takes_a_letter_or_a_code_is_named(monkeypatch, capsys):
         code = "keys"
         rank = 77
 
-    points(monkeypatch, Coded)
+    mechanism_from_outside(Coded())
     assert main(["cost", "vit: V2"]) == 2
     assert "takes the code /keys, which branch L of" in " ".join(capsys.readouterr().err.split())
 

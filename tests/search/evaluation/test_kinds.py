@@ -1,7 +1,6 @@
 """Evaluators of other distributions are chosen by their entry point's name."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +8,7 @@ from sharedattn.errors import InputError
 from sharedattn.search.cli.main import main
 from sharedattn.search.evaluation import functions_of_plugins
 
+GROUP = "sharedattn.evaluators"
 SPACE = """\
 name: tiny
 backbone: vit(depth=2,embed_dim=12,in_chans=1,num_classes=2,num_heads=2,patch_size=8)@16
@@ -24,29 +24,15 @@ def by_depth(placement):
     return {"top1": len(placement.layers) / 3}
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """Lets one distribution register one evaluator."""
-
-    def register(loaded, name="by-depth"):
-        point = SimpleNamespace(
-            name=name,
-            value="it:IT",
-            load=lambda: loaded,
-            dist=SimpleNamespace(name="outside", version="2"),
-        )
-        monkeypatch.setattr(
-            "sharedattn.plugins.entry_points",
-            lambda group: [point] if group == "sharedattn.evaluators" else [],
-        )
-        functions_of_plugins.cache_clear()
-
-    yield register
+@pytest.fixture(autouse=True)
+def asked_anew():
+    functions_of_plugins.cache_clear()
+    yield
     functions_of_plugins.cache_clear()
 
 
-def test_a_search_by_an_evaluator_from_outside(registered, tmp_path, monkeypatch, capsys):
-    registered(by_depth)
+def test_a_search_by_an_evaluator_from_outside(entry_point, tmp_path, monkeypatch, capsys):
+    entry_point(GROUP, "by-depth", by_depth)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     code = main(["search", "space.yaml", "--evaluator", "by-depth", "--workers", "1", "--json"])
@@ -56,8 +42,8 @@ def test_a_search_by_an_evaluator_from_outside(registered, tmp_path, monkeypatch
     assert max(member["top1"] for member in front) == pytest.approx(2 / 3)
 
 
-def test_an_unknown_name_says_which_there_are(registered, capsys):
-    registered(by_depth)
+def test_an_unknown_name_says_which_there_are(entry_point, capsys):
+    entry_point(GROUP, "by-depth", by_depth)
     assert main(["search", "--evaluator", "nothing"]) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "--evaluator is 'nothing', and one of scratch, supernet, table, by-depth" in error
@@ -70,7 +56,7 @@ def test_an_unknown_name_says_which_there_are(registered, capsys):
         (by_depth, "table", "outside 2 takes the name table, which another evaluator has"),
     ],
 )
-def test_clashes_are_named(registered, loaded, name, message):
-    registered(loaded, name)
+def test_clashes_are_named(entry_point, loaded, name, message):
+    entry_point(GROUP, name, loaded)
     with pytest.raises(InputError, match=message):
         functions_of_plugins()

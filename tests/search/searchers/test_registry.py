@@ -1,7 +1,5 @@
 """Searchers from outside are found by their entry point, and refused where they clash."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from sharedattn.errors import InputError
@@ -9,31 +7,22 @@ from sharedattn.search.config import SearchConfig
 from sharedattn.search.searchers import SEARCHERS, searchers
 from sharedattn.search.searchers.random_search import RandomSearcher
 
+GROUP = "sharedattn.searchers"
+
 
 class Other(RandomSearcher):
     name = "other"
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """Lets one distribution register one searcher."""
-
-    def register(loaded):
-        point = SimpleNamespace(
-            name="it",
-            value="it:IT",
-            load=lambda: loaded,
-            dist=SimpleNamespace(name="outside", version="2"),
-        )
-        monkeypatch.setattr("sharedattn.plugins.entry_points", lambda group: [point])
-        searchers.cache_clear()
-
-    yield register
+@pytest.fixture(autouse=True)
+def asked_anew():
+    searchers.cache_clear()
+    yield
     searchers.cache_clear()
 
 
-def test_a_searcher_from_outside_may_be_chosen(registered):
-    registered(Other)
+def test_a_searcher_from_outside_may_be_chosen(entry_point):
+    entry_point(GROUP, "it", Other)
     assert searchers() == {**SEARCHERS, "other": Other}
     assert SearchConfig(searcher="other").searcher == "other"
 
@@ -48,10 +37,10 @@ def test_ours_alone_where_nothing_is_installed():
     ("loaded", "message"),
     [
         (RandomSearcher, "outside 2 takes the name random, which another searcher has"),
-        (7, "outside 2 registers 7 as a searcher"),
+        (7, "outside 2 registers 7 as a searcher; its entry point names a subclass of"),
     ],
 )
-def test_clashes_are_named(registered, loaded, message):
-    registered(loaded)
+def test_clashes_are_named(entry_point, loaded, message):
+    entry_point(GROUP, "it", loaded)
     with pytest.raises(InputError, match=message):
         searchers()
