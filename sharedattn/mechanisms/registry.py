@@ -31,7 +31,9 @@ OURS: tuple[Branch | Gate, ...] = (VANILLA, LESS, EXTERNAL, NOTHING, DIA_GATE)
 
 _RESERVED_CODES = frozenset({"cb", "cbs"})
 _RESERVED_LETTERS = frozenset("XWA")
-_RESERVED_NAMES = frozenset({"kind", "options", "gate", "dia", "cb"})
+_RESERVED_NAMES = frozenset({"kind", "options", "gate", "cb"})
+# Of the table of costs, and of what a block and a network hold beside mechanisms.
+_RESERVED_PARTS = frozenset({"broadcasting", "rest", "attn", "mlp", "stage", "grid"})
 _RESERVED_KEYS = frozenset({"counts", "layers", "depth", "cb"})
 _LETTER = re.compile(r"[A-Z]")
 _WORD = re.compile(r"[a-z]+")
@@ -42,8 +44,8 @@ class Registry:
     """What is registered.
 
     Attributes:
-        branches: by letter, ours first, then by letter.
-        gates: by name, ours first.
+        branches: by letter, ours first, then by distribution and entry point.
+        gates: by name, in the same order.
         plugins: by `branch LETTER` or `gate NAME`, the distribution that another's comes from.
         channels: by name, what branches leave for later layers.
     """
@@ -165,13 +167,15 @@ def _check_branch(found: Registry, part: Branch, plugin: Plugin | None) -> None:
     if part.letter in _RESERVED_LETTERS:
         raise _refused(plugin, f"takes the letter {part.letter}, which is reserved")
     for other in found.branches.values():
-        for key in ("letter", "name", "rank"):
+        for key in ("letter", "rank"):
             if getattr(part, key) == getattr(other, key):
                 raise _taken(found, plugin, key, getattr(part, key), f"branch {other.letter}")
+    _check_name(found, plugin, part.name)
     codes = [code for option in part.options for code in option.codes]
     _check_codes(found, plugin, codes)
     for option in part.options:
-        if option.name in _RESERVED_NAMES:
+        # A layer is made by the names of its options and of its gate.
+        if option.name in _RESERVED_NAMES or option.name in found.gates:
             raise _refused(plugin, f"names an option {option.name!r}, which is reserved")
     _check_keys(found, plugin, [option.key for option in part.options])
 
@@ -183,12 +187,25 @@ def _check_gate(found: Registry, part: Gate, plugin: Plugin | None) -> None:
             f"has the name {part.name!r} and the codes {part.code!r} and {part.cell_code!r}; each "
             f"is a word in lower case",
         )
+    options = {option.name for branch in found.branches.values() for option in branch.options}
+    if part.name in _RESERVED_NAMES or part.name in options:
+        raise _refused(plugin, f"names a gate {part.name!r}, which is reserved")
+    _check_name(found, plugin, part.name)
     for other in found.gates.values():
-        for key in ("name", "rank"):
-            if getattr(part, key) == getattr(other, key):
-                raise _taken(found, plugin, key, getattr(part, key), f"gate {other.name}")
+        if part.rank == other.rank:
+            raise _taken(found, plugin, "rank", part.rank, f"gate {other.name}")
     _check_codes(found, plugin, list(dict.fromkeys((part.code, part.cell_code))))
     _check_keys(found, plugin, [part.code])
+
+
+def _check_name(found: Registry, plugin: Plugin | None, name: str) -> None:
+    """Refuse a name under which costs or weights of something else stand."""
+    if name in _RESERVED_PARTS:
+        raise _refused(plugin, f"has the name {name!r}, which is reserved; give it another")
+    taken = {branch.name: f"branch {branch.letter}" for branch in found.branches.values()}
+    taken |= {gate.name: f"gate {gate.name}" for gate in found.gates.values()}
+    if name in taken:
+        raise _taken(found, plugin, "name", name, taken[name])
 
 
 def _check_codes(found: Registry, plugin: Plugin | None, codes: list[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import SCORES, Channel
-from sharedattn.mechanisms.registry import gate_of
+from sharedattn.mechanisms.registry import gate_of, registry
 from sharedattn.mechanisms.residual import pooling_ratios
 from sharedattn.networks.state import Held, Key
 from sharedattn.placement import (
@@ -178,9 +178,10 @@ def check_placement(shape: BackboneShape, options: MechanismOptions, placement: 
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
         if options.attention_residual and not any(c.branch.adds_residual for c in choices):
+            takers = [b.letter for b in registry().branches.values() if b.adds_residual]
             raise InputError(
-                f"stage {i + 1} of {str(placement)!r} has no V, which `attention_residual` adds "
-                f"the scores of the stage before to; put one there"
+                f"stage {i + 1} of {str(placement)!r} has no {' or '.join(takers)}, which "
+                f"`attention_residual` adds the scores of the stage before to; put one there"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, NumberOption, Options, OptionValue
@@ -58,26 +58,30 @@ class LayerChoice:
         kind: str,
         *,
         cb: bool = False,
-        gate: tuple[str, int] | None = None,
-        dia: int | None = None,
-        **options: OptionValue | None,
+        **named: OptionValue | None,
     ) -> LayerChoice:
         """A layer by names: `LayerChoice.of("E", slots=16, dia=0, cb=True)`.
 
         Args:
             kind: letter of the branch.
             cb: as the attribute.
-            gate: name and cell.
-            dia: the cell of a DIA unit, short for `gate=("dia", cell)`.
-            options: of the branch; a number that is left out is its default.
+            named: options of the branch, of which a number that is left out is its default; and
+                under a gate's name the layer's cell of it. None: not said.
+
+        Raises:
+            InputError: cells of two gates, or as the class has it.
         """
-        if dia is not None:
-            gate = ("dia", dia)
-        said = {name: value for name, value in options.items() if value is not None}
+        said = {name: value for name, value in named.items() if value is not None}
+        gates = [name for name in registry().gates if name in said]
+        cells = [GateCell(name, cast(int, said.pop(name))) for name in gates]
+        if len(cells) > 1:
+            raise InputError(
+                f"{' and '.join(cell.gate for cell in cells)} are gates; a layer has one at most"
+            )
         for option in branch_of(kind).options:
             if isinstance(option, NumberOption):
                 said.setdefault(option.name, option.default)
-        return cls(kind, tuple(said.items()), None if gate is None else GateCell(*gate), cb)
+        return cls(kind, tuple(said.items()), cells[0] if cells else None, cb)
 
     @property
     def branch(self) -> Branch:

@@ -15,6 +15,7 @@ from typing import Any
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, Channel
 from sharedattn.mechanisms.registry import branch_of, registry, registry_cache
+from sharedattn.mechanisms.vanilla import VANILLA
 from sharedattn.placement.layer import LayerChoice, numbered_cells
 from sharedattn.placement.text import parse_stage, stage_text
 
@@ -76,7 +77,7 @@ class Placement:
     @classmethod
     def all_vanilla(cls, depths: Sequence[int]) -> Placement:
         """The backbone's own attention in every layer: the backbone as it was published."""
-        return cls(tuple((LayerChoice("V"),) * depth for depth in depths))
+        return cls(tuple((LayerChoice(VANILLA.letter),) * depth for depth in depths))
 
     def to_json(self) -> list[list[list[Any]]]:
         """Stages of layers, each layer as `LayerChoice.to_json` has it."""

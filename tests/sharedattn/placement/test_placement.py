@@ -158,6 +158,15 @@ def test_options_expand_to_layers() -> None:
     )
 
 
+def test_a_layer_by_names() -> None:
+    assert LayerChoice.of("E", dia=0) == parse_layer("E/s64/d0")
+    assert LayerChoice.of("L", form="keys", dia=None, cb=True) == parse_layer("L/keys/cb")
+    with pytest.raises(InputError, match="dia and squeeze are gates; a layer has one at most"):
+        LayerChoice.of("V", dia=0, squeeze=1)
+    with pytest.raises(InputError, match="`slots` is 3 in a layer of kind V"):
+        LayerChoice.of("V", slots=3)
+
+
 def test_order_matters() -> None:
     assert Placement.parse("V1E1") != Placement.parse("E1V1")
 
@@ -202,7 +211,7 @@ def test_dia_runs_are_contiguous_and_longer_first(num_layers: int, data: st.Data
         ("V2/cb3", "fewer than /cb3 says"),
         ("V2/cb/cb1", "repeats /cb"),
         ("V,V/d0/d1", "repeats /d"),
-        ("V2/foo", "`/foo` .* is no option here; known: /s, /mea, .*/dia, /cb"),
+        ("V2/foo", "`/foo` .* is no option here; known: /s, /mea, .*/dia, .*/cb"),
         ("V2/dia", "`/dia` .* stands with another number"),
         ("V2/s" + "9" * 10, "stands with another number"),
         ("V,V/cb2", "`/cb2` .* stands without a number"),

@@ -27,10 +27,10 @@ class Mixer(Branch):
     leaves = (Channel("mixed", lambda stage, has_bias: 1),)
 
     def run(self, call: BranchCall) -> BranchResult:
-        raise NotImplementedError
+        raise AssertionError("no test here runs it")
 
     def cost(self, *arguments: Any, **keywords: Any) -> PartCost:
-        raise NotImplementedError
+        raise AssertionError("no test here asks for it")
 
 
 class Wider(Mixer):
@@ -84,8 +84,20 @@ def test_a_part_that_takes_what_is_taken_is_refused() -> None:
     class Keyed(Mixer):
         options = (NumberOption(name="own", key="counts", code="z", default=3),)
 
+    class Named(Mixer):
+        name = "dia"
+
+    class Mlp(Mixer):
+        name = "mlp"
+
+    class Gated(Mixer):
+        options = (NumberOption(name="dia", key="own_dia", code="z", default=3),)
+
     before = entries()
     for part, message in (
+        (Named(), "takes the name dia, which gate dia of sharedattn has"),
+        (Mlp(), "has the name 'mlp', which is reserved"),
+        (Gated(), "names an option 'dia', which is reserved"),
         (Taking(), "takes the key slots, which branch E of sharedattn has"),
         (Reserved(), "names an option 'cb', which is reserved"),
         (Keyed(), "registers the key counts, which is reserved"),
