@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
@@ -104,8 +103,9 @@ def _mechanisms() -> str:
 
 def _contract_checks() -> Iterator[Check]:
     """Whether each mechanism of a plug-in keeps the contract of mechanisms."""
-    # Imported here: contracts are for who asks for them, and stand above the search.
-    check_mechanism = import_module("sharedattn.testing").check_mechanism
+    # Imported here: it loads the counters of fvcore, which nothing else here asks for.
+    from sharedattn.testing import check_mechanism
+
     try:
         known = registry()
     except InputError:

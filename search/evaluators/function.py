@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from inspect import Parameter
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -106,7 +107,8 @@ def _takes(function: Callable[..., Any]) -> str:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
         raise InputError(f"`evaluator` has no signature that can be read: {error}") from error
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
+    variadic = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in variadic]
     first = next(iter(parameters), None)
     if first is None or len(needed) > 1 or first.kind is first.KEYWORD_ONLY:
         raise InputError(

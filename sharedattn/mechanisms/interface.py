@@ -433,8 +433,13 @@ class Branch(ABC):
             example: of the layer.
             used: the options of layers that it is to serve, the largest numbers first.
             generator: on the CPU, for whatever is drawn.
+
+        Raises:
+            NotImplementedError: `can_be_fitted` says that a form can be, and this is not
+                overridden.
         """
-        raise NotImplementedError(f"{self.title} is not fitted")
+        # Nobody calls it for a branch of which no form can be fitted, so it is not abstract.
+        raise NotImplementedError(f"{self.title} says that it can be fitted, and does not say how")
 
     @property
     def num_norms(self) -> int:

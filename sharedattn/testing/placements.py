@@ -9,7 +9,7 @@ from dataclasses import replace
 from sharedattn.backbones import describe
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, Gate, NumberOption, Option, OptionValue
-from sharedattn.mechanisms.registry import OURS, registry
+from sharedattn.mechanisms.registry import OURS
 from sharedattn.networks.legality import canonical_placement, check_placement
 from sharedattn.placement import (
     BackboneSpec,
@@ -66,11 +66,6 @@ def random_choice(rng: random.Random, parts: Sequence[Branch | Gate] = OURS) -> 
         GateCell(part.name, cell) for part in parts if isinstance(part, Gate) for cell in (0, 1)
     ]
     return LayerChoice(branch.letter, said, rng.choice([None, *cells]), rng.random() < 0.5)
-
-
-def all_parts() -> tuple[Branch | Gate, ...]:
-    """Every kind and gate that is registered."""
-    return (*registry().branches.values(), *registry().gates.values())
 
 
 def _random_value(rng: random.Random, option: Option) -> OptionValue | None:

@@ -28,7 +28,7 @@ class _NeverRun(Branch):
     colors = GREY
 
     def run(self, call: BranchCall) -> BranchResult:
-        raise NotImplementedError
+        raise AssertionError("spaces are counted and drawn from, and run nothing")
 
     def cost(
         self,
@@ -91,7 +91,7 @@ class Squeeze(Gate):
         return nn.Identity()
 
     def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        raise NotImplementedError
+        raise AssertionError("spaces are counted and drawn from, and run nothing")
 
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
         return 22
