@@ -13,12 +13,11 @@ from functools import partial
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import FormOption, NumberOption, OptionValue
-from sharedattn.mechanisms.registry import registry
+from sharedattn.mechanisms.registry import is_ours, registry
 from sharedattn.placement import LayerChoice, Placement, numbered_cells
 from sharedattn.spaces.automaton import pad
 from sharedattn.spaces.encoding import Encoding, Layers, groups_of, with_options
 from sharedattn.spaces.stages import ListedStage, StageGroups, Symbol
-from sharedattn.spaces.stages.parts import is_always_named
 
 _Edit = Callable[[int, Layers], Iterator[Layers]]
 """Gives changed layers of a stage, members or not, from its index and its layers."""
@@ -184,7 +183,7 @@ class Variation:
         kinds = {symbol.kind for stage in stages for symbol in self._symbols(stage)}
         for branch in registry().by_rank:
             for option in branch.options:
-                is_known = is_always_named(branch) or branch.letter in kinds
+                is_known = is_ours(branch) or branch.letter in kinds
                 if isinstance(option, NumberOption) and is_known:
                     yield branch.letter, option.name
 

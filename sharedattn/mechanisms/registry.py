@@ -92,6 +92,16 @@ def _read() -> Registry:
     return found
 
 
+def is_ours(part: Branch | Gate) -> bool:
+    """Whether the part is of this package.
+
+    Documents and tables of costs name ours even where nothing uses them: they did before others
+    could be, and documents are part of fingerprints. Another's part that is installed and not used
+    changes none.
+    """
+    return any(part is own for own in OURS)
+
+
 def branch_of(letter: str) -> Branch:
     """The branch of a letter.
 

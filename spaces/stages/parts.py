@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sharedattn.mechanisms.interface import Branch, Gate, NumberOption, Option, OptionValue
-from sharedattn.mechanisms.registry import OURS, registry
+from sharedattn.mechanisms.registry import registry
 from sharedattn.spaces.document import read_list, read_numbers, read_text
 from sharedattn.yaml_text import DocumentPath, located
 
 Value = int | str
 Values = tuple[OptionValue | None, ...]
-
-
-def is_always_named(part: Branch | Gate) -> bool:
-    """Whether documents name the part even where a stage does not use it.
-
-    They name ours, which were there before others could be: documents are part of fingerprints,
-    and another's part that is installed and not used changes none.
-    """
-    return any(part is own for own in OURS)
 
 
 def option_owners() -> dict[str, tuple[Branch, Option]]:
