@@ -1,5 +1,7 @@
 """Evaluators of other distributions are chosen by their entry point's name."""
 
+import importlib
+import inspect
 import json
 
 import pytest
@@ -32,7 +34,11 @@ def asked_anew():
 
 
 def test_a_search_by_an_evaluator_from_outside(entry_point, tmp_path, monkeypatch, capsys):
-    entry_point(GROUP, "by-depth", by_depth)
+    # A module that spawned workers can import, as one of a plug-in is; this one they cannot.
+    (tmp_path / "evaluators_of_outside.py").write_text(inspect.getsource(by_depth))
+    monkeypatch.syspath_prepend(tmp_path)
+    function = importlib.import_module("evaluators_of_outside").by_depth
+    entry_point(GROUP, "by-depth", function)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.yaml").write_text(SPACE)
     code = main(["search", "space.yaml", "--evaluator", "by-depth", "--workers", "1", "--json"])
