@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
+from sharedattn.hashing import document_key
 from sharedattn.placement import LayerChoice, Placement
 from sharedattn.results.database.engine import open_engine
 from sharedattn.results.database.models import Base, utc_now
@@ -33,7 +34,6 @@ from sharedattn.results.records.records import (
     StudyRecord,
     TrialRole,
     TrialState,
-    document_key,
 )
 from sharedattn.results.report import write_report
 

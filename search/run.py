@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sharedattn.costs.latency import LatencySetting
 from sharedattn.data import DataConfig, open_data
+from sharedattn.hashing import document_key
 from sharedattn.mechanisms.registry import plugins_of, registry
 from sharedattn.objectives import ACCURACY, Objective, parse_objectives, shown_costs
 from sharedattn.recipe import Recipe
@@ -21,7 +22,6 @@ from sharedattn.results.records.records import (
     Study,
     StudyRecord,
     TrialRole,
-    document_key,
 )
 from sharedattn.search.cluster.node_checks import check_cluster
 from sharedattn.search.cluster.resources import Slots, find_slots

@@ -5,8 +5,6 @@ Optimisers, schedules, augmentation, mixup and EMA are timm's, under timm's name
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
+from sharedattn.hashing import document_key
 from sharedattn.yaml_text import read_document
 
 _R = TypeVar("_R")
@@ -193,9 +192,7 @@ class Recipe:
     @property
     def key(self) -> str:
         """sha256 of the canonical JSON; what does not change the result is left out."""
-        document = {k: v for k, v in self.to_json().items() if k not in _WITHOUT_EFFECT}
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return document_key({k: v for k, v in self.to_json().items() if k not in _WITHOUT_EFFECT})
 
 
 def load_named(

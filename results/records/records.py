@@ -6,7 +6,6 @@ else sees these.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from sharedattn.errors import InputError
+from sharedattn.hashing import canonical_json, document_key
 from sharedattn.placement import NetworkSpec
 
 Document = dict[str, Any]
@@ -57,16 +57,6 @@ class AttemptOutcome(StrEnum):
     FAILED = "FAILED"
     LOST = "LOST"
     PREEMPTED = "PREEMPTED"
-
-
-def canonical_json(document: Any) -> str:
-    """JSON that is equal for equal documents: sorted keys, no spaces."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def document_key(document: Any) -> str:
-    """sha256 of a document's canonical JSON, in hexadecimal."""
-    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
 
 
 def fine_tuning_key(recipe_key: str, starts_from: str) -> str:

@@ -18,6 +18,7 @@ from sharedattn.backbones import describe, resolve
 from sharedattn.data import open_data
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
+from sharedattn.hashing import document_key
 from sharedattn.networks.batch_norms import statistics_of
 from sharedattn.networks.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
@@ -26,7 +27,6 @@ from sharedattn.recipe import Recipe
 from sharedattn.results.records.records import (
     EvaluationIdentity,
     Fidelity,
-    document_key,
     fine_tuning_key,
 )
 from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Report, Task

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 
 from sharedattn.errors import InputError
+from sharedattn.hashing import document_key
 from sharedattn.networks.legality import canonical_placement
 from sharedattn.placement import Placement
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import check_rungs
-from sharedattn.results.records.records import Fidelity, document_key
+from sharedattn.results.records.records import Fidelity
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
 from sharedattn.shape import BackboneShape
 from sharedattn.training.trainer import Epoch, Metrics

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from sharedattn.hashing import derived_seed
 from sharedattn.objectives import Objective
 from sharedattn.placement import Placement
-from sharedattn.seeds import derived_seed
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.encoding import Encoding
 

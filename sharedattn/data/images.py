@@ -35,8 +35,8 @@ from sharedattn.data.samples import FileSamples, Opened, Part
 from sharedattn.data.source import Batch, DataConfig, DataSource, Split, SplitName, spread
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
+from sharedattn.hashing import derived_seed
 from sharedattn.recipe import Recipe
-from sharedattn.seeds import derived_seed
 
 DEFAULT_IMAGE_SIZE = 224
 _ORDER, _AUGMENTATION, _MIXUP = range(3)  # what is drawn for an epoch, each from its own seeds

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from sharedattn.data.folders.decode import ImageReadError
 from sharedattn.data.pixels import Pixels
 from sharedattn.data.source import SplitName
-from sharedattn.seeds import derived_seed
+from sharedattn.hashing import derived_seed
 
 K = TypeVar("K")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import torch
 from sharedattn.data.pixels import PixelChanges, Pixels
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
+from sharedattn.hashing import document_key
 
 if TYPE_CHECKING:
     from sharedattn.recipe import Recipe
@@ -178,8 +178,7 @@ class DataSource(ABC):
     @property
     def fingerprint(self) -> str:
         """sha256 of `identity`, in hexadecimal."""
-        canonical = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return document_key(self.identity)
 
     @property
     def digest(self) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sharedattn.errors import InputError
+from sharedattn.hashing import document_key
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.placement.named import LAVIT_LIKE
 from sharedattn.placement.placement import Placement
@@ -218,8 +217,7 @@ class NetworkSpec:
     @property
     def key(self) -> str:
         """sha256 of the canonical JSON, in hexadecimal."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return document_key(self.to_json())
 
     def __str__(self) -> str:
         return f"{self.backbone}: {self.placement}"

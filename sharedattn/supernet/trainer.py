@@ -11,8 +11,6 @@ Shape letters: B batch, C channels, Y x X grid.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -25,12 +23,12 @@ from sharedattn.backbones import build_network
 from sharedattn.data import DataSource
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
+from sharedattn.hashing import derived_seed, document_key
 from sharedattn.mechanisms.joint import join_joint_maps, joint_name, split_joint_maps
 from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, Placement
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import RECIPES, Recipe, load_named
-from sharedattn.seeds import derived_seed
 from sharedattn.training.trainer import EpochTrainer, autocast, initialise, training_loss
 
 # Kept apart from the seeds of epochs, which have fewer numbers.
@@ -196,9 +194,7 @@ class SupernetRecipe:
     @property
     def key(self) -> str:
         """sha256 of the canonical JSON; what does not change the result is left out."""
-        document = {**self.to_json(), "training": self.training.key}
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return document_key({**self.to_json(), "training": self.training.key})
 
 
 class PlacementSampler(Protocol):

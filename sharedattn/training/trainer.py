@@ -24,12 +24,12 @@ from sharedattn.backbones import build, build_network, describe
 from sharedattn.data import DataSource, Split
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
+from sharedattn.hashing import derived_seed
 from sharedattn.networks.legality import check_diagonality
 from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 from sharedattn.progress import OnProgress, TrainingMeter
 from sharedattn.recipe import Recipe
-from sharedattn.seeds import derived_seed
 
 
 @dataclass(frozen=True, slots=True)

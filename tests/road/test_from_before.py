@@ -12,9 +12,9 @@ import pytest
 from sharedattn.backbones import resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
+from sharedattn.hashing import document_key
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import RECIPES, Recipe
-from sharedattn.results.records.records import document_key
 from sharedattn.search.cli.main import main
 from sharedattn.search.config import SearchConfig
 from sharedattn.search.run import prepare
