@@ -40,7 +40,7 @@ from sharedattn.placement import Placement  # noqa: E402
 from sharedattn.results.database.store import Store  # noqa: E402
 from sharedattn.results.front.pareto import FloatArray, hypervolume  # noqa: E402
 from sharedattn.results.front.summary import StudySummary  # noqa: E402
-from sharedattn.results.records.records import StudyRecord, TrialRole, TrialState  # noqa: E402
+from sharedattn.results.records import StudyRecord, TrialRole, TrialState  # noqa: E402
 from sharedattn.search.evaluators import Measurement, Report, Task  # noqa: E402
 from sharedattn.search.evaluators.table import TableEvaluator  # noqa: E402
 from sharedattn.search.executors import Event, Executor, Reported, advance  # noqa: E402

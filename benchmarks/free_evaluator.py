@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from sharedattn.progress import OnProgress
-from sharedattn.results.records.records import Fidelity
+from sharedattn.results.records import Fidelity
 from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
 
 

@@ -32,7 +32,7 @@ from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writer import StudyWriter
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     EvaluationIdentity,
     EvaluationRecord,
     Fidelity,

@@ -28,7 +28,7 @@ from sharedattn.results.database.engine import open_engine
 from sharedattn.results.database.models import Base, utc_now
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.summary import StudySummary, front_document
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     EvaluationIdentity,
     Fidelity,
     StudyRecord,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sharedattn.results.records.records import Document, TrialRole, TrialRow, TrialState
+from sharedattn.results.records import Document, TrialRole, TrialRow, TrialState
 from sharedattn.results.redaction import redacted
 
 MAX_LENGTH = 400  # characters of a reason

@@ -19,7 +19,7 @@ from sharedattn.data.balance import imbalance_warnings
 from sharedattn.data.source import SplitName
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
-from sharedattn.results.records.records import Document
+from sharedattn.results.records import Document
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.training.trainer import training_loss
 from sharedattn.units import format_quantity

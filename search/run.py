@@ -17,7 +17,7 @@ from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.engine import parse_url, sqlite_file
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writer import StudyWriter
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Document,
     Study,
     StudyRecord,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sharedattn.progress import WorkProgress
-from sharedattn.results.records.records import TrialRole, TrialRow
+from sharedattn.results.records import TrialRole, TrialRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from sharedattn.progress import OnProgress
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
-from sharedattn.results.records.records import Fidelity
+from sharedattn.results.records import Fidelity
 from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
 
 

@@ -54,7 +54,7 @@ from sharedattn.results.artifacts.weights import WeightsStore  # noqa: E402
 from sharedattn.results.database.errors import StorageError  # noqa: E402
 from sharedattn.results.database.store import Store  # noqa: E402
 from sharedattn.results.front.summary import StudySummary  # noqa: E402
-from sharedattn.results.records.records import TrialRow  # noqa: E402
+from sharedattn.results.records import TrialRow  # noqa: E402
 from sharedattn.search.config import SearchConfig  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.search.run import Prepared, prepare, run_search  # noqa: E402

@@ -11,7 +11,7 @@ from typing import Any
 from epoch_evaluator import Entry
 
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import TrialRow, TrialState
+from sharedattn.results.records import TrialRow, TrialState
 
 # Of a finished trial, what nothing that comes after may change.
 _LASTING = ("placement", "state", "created_at", "finished_at", "evaluation_key", "seed", "top1")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import TrialRole, TrialRow
+from sharedattn.results.records import TrialRole, TrialRow
 from sharedattn.search.provenance import provenance
 
 

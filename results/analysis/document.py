@@ -14,7 +14,7 @@ from sharedattn.results.analysis.measuring import (
     gate_pairs,
     share_unit,
 )
-from sharedattn.results.records.records import Document
+from sharedattn.results.records import Document
 
 ANALYSIS_FORMAT = 1
 

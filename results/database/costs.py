@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from sharedattn.objectives import costs_of, parse_objectives
 from sharedattn.placement import BackboneSpec, Placement
 from sharedattn.results.database import models
-from sharedattn.results.records.records import Study
+from sharedattn.results.records import Study
 
 COST_COLUMNS = {
     "macs": models.Spec.macs,

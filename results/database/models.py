@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sharedattn.results.records.records import AttemptOutcome, LatencySource, TrialRole, TrialState
+from sharedattn.results.records import AttemptOutcome, LatencySource, TrialRole, TrialState
 
 Sha256 = String(64)
 

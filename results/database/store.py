@@ -29,7 +29,7 @@ from sharedattn.results.database.lock import (
 from sharedattn.results.database.retry import retry_on_lost_connection, storage_errors
 from sharedattn.results.database.upserts import insert_or_find
 from sharedattn.results.database.writer import StudyWriter
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Attempt,
     Document,
     EvaluationIdentity,

@@ -24,7 +24,7 @@ from sharedattn.results.database.models import Base, utc_now
 from sharedattn.results.database.retry import retry_on_lost_connection
 from sharedattn.results.database.upserts import insert_or_find, insert_or_replace
 from sharedattn.results.failures import reason_of, shown_reason
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     AttemptOutcome,
     Document,
     EvaluationRecord,

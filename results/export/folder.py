@@ -29,7 +29,7 @@ from sharedattn.results.artifacts.folders import check_replaceable, folder_in_pl
 from sharedattn.results.artifacts.weights import read_weights, write_weights
 from sharedattn.results.export.drawing import drawing_key, placement_drawing
 from sharedattn.results.export.onnx import check_extra, onnx_metadata, write_onnx
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Document,
     EvaluationIdentity,
     EvaluationRecord,

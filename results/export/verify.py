@@ -19,7 +19,7 @@ from sharedattn.results.export.folder import (
     read_export,
     rebuild,
 )
-from sharedattn.results.records.records import Document, EvaluationRecord
+from sharedattn.results.records import Document, EvaluationRecord
 from sharedattn.weights.pretrained import WEIGHTS_NAME
 
 TOLERANCE_IMAGES = 2  # right answers more or less, on another machine

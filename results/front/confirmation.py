@@ -24,7 +24,7 @@ from sharedattn.errors import InputError
 from sharedattn.objectives import ACCURACY, Objective
 from sharedattn.results.database.bulk import gc_paused
 from sharedattn.results.front.pareto import FloatArray, non_dominated, to_losses
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Fidelity,
     LatencySource,
     TrialRole,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sharedattn.results.records.records import Document, RungRow, TrialRole, TrialRow, TrialState
+from sharedattn.results.records import Document, RungRow, TrialRole, TrialRow, TrialState
 
 
 @dataclass(frozen=True, slots=True)

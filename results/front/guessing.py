@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from sharedattn.results.front.confirmation import Candidate, Front
-from sharedattn.results.records.records import Document
+from sharedattn.results.records import Document
 from sharedattn.units import format_fraction
 
 CONFIDENCE = 0.95

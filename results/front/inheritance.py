@@ -17,7 +17,7 @@ from sharedattn.results.front.confirmation import (
 )
 from sharedattn.results.front.confirmation import objective_values as values_of
 from sharedattn.results.front.pareto import hypervolume
-from sharedattn.results.records.records import Document, Fidelity, TrialRow
+from sharedattn.results.records import Document, Fidelity, TrialRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from sharedattn.results.front.early_stopping import Stopping, stopping_of
 from sharedattn.results.front.guessing import Guessing, guessing_warnings, known_class_counts
 from sharedattn.results.front.inheritance import Inheritance, inheritance_of
 from sharedattn.results.front.pareto import hypervolume, hypervolume_history, knee
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Document,
     LatencySource,
     RungRow,

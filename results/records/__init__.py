@@ -1,1 +1,51 @@
-"""The records that are stored, as frozen values."""
+"""Frozen records that are written to and read from the database, without a session.
+
+The ORM classes in `sharedattn.results.database.models` stay inside the store; everything
+else sees these.
+"""
+
+from sharedattn.results.records.document import Document
+from sharedattn.results.records.evaluation import (
+    EvaluationIdentity,
+    EvaluationRecord,
+    Fidelity,
+    StoredEvaluation,
+    fine_tuning_key,
+)
+from sharedattn.results.records.spec import LatencyRecord, LatencySource, SpecRecord
+from sharedattn.results.records.study import FrontSnapshot, Study, StudyRecord
+from sharedattn.results.records.trial import (
+    Attempt,
+    AttemptOutcome,
+    RungReport,
+    RungRow,
+    ScoredTrial,
+    TrialParameters,
+    TrialRole,
+    TrialRow,
+    TrialState,
+)
+
+__all__ = [
+    "Attempt",
+    "AttemptOutcome",
+    "Document",
+    "EvaluationIdentity",
+    "EvaluationRecord",
+    "Fidelity",
+    "FrontSnapshot",
+    "LatencyRecord",
+    "LatencySource",
+    "RungReport",
+    "RungRow",
+    "ScoredTrial",
+    "SpecRecord",
+    "StoredEvaluation",
+    "Study",
+    "StudyRecord",
+    "TrialParameters",
+    "TrialRole",
+    "TrialRow",
+    "TrialState",
+    "fine_tuning_key",
+]

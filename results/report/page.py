@@ -19,7 +19,7 @@ from sharedattn.results.database.models import utc_now
 from sharedattn.results.failures import shown_reason
 from sharedattn.results.front.confirmation import Candidate
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import Document, StudyRecord, TrialRole, TrialState
+from sharedattn.results.records import Document, StudyRecord, TrialRole, TrialState
 from sharedattn.results.report.strip import (
     Parts,
     number_option,

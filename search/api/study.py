@@ -18,7 +18,7 @@ from sharedattn.results.database.engine import parse_url, sqlite_file, sqlite_ur
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.plot import plot_front
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import TrialRole
+from sharedattn.results.records import TrialRole
 from sharedattn.results.report import write_report
 from sharedattn.search.api.front import Front, Member, Stored
 from sharedattn.search.api.places import InProcess, Place, WorkerProcesses

@@ -31,7 +31,7 @@ from sharedattn.results.export.verify import verify_document
 from sharedattn.results.front.confirmation import Candidate
 from sharedattn.results.front.guessing import Guessing, known_class_counts, remedy
 from sharedattn.results.front.summary import StudySummary, front_document
-from sharedattn.results.records.records import Fidelity, Study, TrialRole
+from sharedattn.results.records import Fidelity, Study, TrialRole
 from sharedattn.results.report import write_report
 from sharedattn.search.cli.progress import StudyDisplay, TrainingDisplay
 from sharedattn.search.cli.tables import (

@@ -24,7 +24,7 @@ from sharedattn.objectives import Objective
 from sharedattn.progress import ScoringProgress, TrainingProgress, WorkProgress
 from sharedattn.results.failures import MAX_SHOWN
 from sharedattn.results.front.confirmation import Candidate, study_front
-from sharedattn.results.records.records import StudyRecord, TrialRole
+from sharedattn.results.records import StudyRecord, TrialRole
 from sharedattn.search.cli.tables import members_table
 from sharedattn.search.status import Failed, Progress, Running
 

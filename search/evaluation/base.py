@@ -15,7 +15,7 @@ from sharedattn.data import DataConfig
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
-from sharedattn.results.records.records import Document
+from sharedattn.results.records import Document
 from sharedattn.search.evaluators.base import Evaluator
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.pruners import default_rungs

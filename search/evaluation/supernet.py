@@ -11,7 +11,7 @@ from sharedattn.backbones import resolve
 from sharedattn.data import open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec
-from sharedattn.results.records.records import Document
+from sharedattn.results.records import Document
 from sharedattn.search.evaluation.base import Setup
 from sharedattn.search.evaluation.scratch import FromScratch
 from sharedattn.search.evaluation.training import open_training

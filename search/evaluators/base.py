@@ -10,7 +10,7 @@ from typing import Any
 from sharedattn.distributed import Rank
 from sharedattn.placement import NetworkSpec
 from sharedattn.progress import OnProgress
-from sharedattn.results.records.records import EvaluationIdentity, EvaluationRecord, Fidelity
+from sharedattn.results.records import EvaluationIdentity, EvaluationRecord, Fidelity
 from sharedattn.search.provenance import library_versions
 
 

@@ -25,7 +25,7 @@ from sharedattn.backbones import build
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.progress import OnProgress
-from sharedattn.results.records.records import Fidelity
+from sharedattn.results.records import Fidelity
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
 
 STORED = ("top1", "loss", "num_images", "wall_time_s")

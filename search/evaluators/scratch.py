@@ -14,7 +14,7 @@ from sharedattn.progress import OnProgress
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
-from sharedattn.results.records.records import Fidelity
+from sharedattn.results.records import Fidelity
 from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Report, Task
 from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.training.trainer import Trainer

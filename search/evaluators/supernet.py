@@ -24,7 +24,7 @@ from sharedattn.networks.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.progress import OnProgress, ScoringMeter
 from sharedattn.recipe import Recipe
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     EvaluationIdentity,
     Fidelity,
     fine_tuning_key,

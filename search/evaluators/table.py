@@ -18,7 +18,7 @@ from sharedattn.networks.legality import canonical_placement
 from sharedattn.placement import Placement
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import check_rungs
-from sharedattn.results.records.records import Fidelity
+from sharedattn.results.records import Fidelity
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
 from sharedattn.shape import BackboneShape
 from sharedattn.training.trainer import Epoch, Metrics

@@ -15,7 +15,7 @@ import torch
 from sharedattn.distributed import Rank, Rendezvous, join
 from sharedattn.errors import InputError
 from sharedattn.progress import OnProgress, WorkProgress
-from sharedattn.results.records.records import Fidelity
+from sharedattn.results.records import Fidelity
 from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
 from sharedattn.search.evaluators.base import RankedEvaluator
 from sharedattn.search.executors import (

@@ -20,7 +20,7 @@ from sharedattn.results.analysis.document import ANALYSIS_FORMAT, analysis_docum
 from sharedattn.results.analysis.plots import write_plots
 from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
 from sharedattn.results.export.folder import exported_weights, read_export
-from sharedattn.results.records.records import Document
+from sharedattn.results.records import Document
 from sharedattn.search.config import MAX_COUNT, check_whole
 from sharedattn.search.data_plan import DEFAULT_DATA, data_for
 from sharedattn.search.jobs.export import open_recorded

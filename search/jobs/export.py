@@ -24,7 +24,7 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import ExportRecord, check_target, export, rebuild
 from sharedattn.results.export.verify import OpenedData, Remeasured, verify, verify_document
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Document,
     EvaluationRecord,
     LatencyRecord,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sharedattn.placement import Placement
 from sharedattn.results.front.confirmation import next_confirmations, study_front
-from sharedattn.results.records.records import TrialRole
+from sharedattn.results.records import TrialRole
 from sharedattn.search.study.context import StudyContext
 from sharedattn.search.study.recording import StudyFiles
 from sharedattn.search.study.running import TrialRunner, TrialStarter

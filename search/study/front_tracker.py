@@ -10,7 +10,7 @@ import numpy as np
 
 from sharedattn.objectives import Objective
 from sharedattn.results.front.pareto import hypervolume, non_dominated, to_losses
-from sharedattn.results.records.records import FrontSnapshot
+from sharedattn.results.records import FrontSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

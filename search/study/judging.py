@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from sharedattn.placement import Placement
-from sharedattn.results.records.records import EvaluationRecord, RungReport, TrialState
+from sharedattn.results.records import EvaluationRecord, RungReport, TrialState
 from sharedattn.search.evaluators import Report
 from sharedattn.search.pruners import Pruner, RungPoint
 from sharedattn.search.study.context import StudyContext, Visibility

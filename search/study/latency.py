@@ -16,7 +16,7 @@ from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writer import StudyWriter
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Document,
     LatencyRecord,
     LatencySource,

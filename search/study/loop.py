@@ -16,7 +16,7 @@ from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writer import StudyWriter
-from sharedattn.results.records.records import Study, TrialRole, TrialState
+from sharedattn.results.records import Study, TrialRole, TrialState
 from sharedattn.search.evaluators import Evaluator
 from sharedattn.search.executors import Executor
 from sharedattn.search.pruners import Pruner

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sharedattn.progress import WorkProgress
-from sharedattn.results.records.records import TrialRole
+from sharedattn.results.records import TrialRole
 from sharedattn.search.status import Failed, Progress, Running
 from sharedattn.search.study.context import StudyContext
 

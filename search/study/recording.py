@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.failures import reason_of, shown_reason
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     AttemptOutcome,
     StoredEvaluation,
     TrialRole,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from sharedattn.placement import NetworkSpec, Placement
-from sharedattn.results.records.records import AttemptOutcome, TrialParameters, TrialRole
+from sharedattn.results.records import AttemptOutcome, TrialParameters, TrialRole
 from sharedattn.search.evaluators import Report, Task
 from sharedattn.search.executors import (
     Event,

@@ -29,7 +29,7 @@ from sharedattn.placement import NetworkSpec
 from sharedattn.plugins import Plugin
 from sharedattn.results.artifacts.atomic import temporary_name
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     EvaluationIdentity,
     EvaluationRecord,
     Fidelity,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from sharedattn.results.failures import failure_lines, failures_of, reason_of, shown_reason
-from sharedattn.results.records.records import TrialRow, TrialState
+from sharedattn.results.records import TrialRow, TrialState
 
 Row = Callable[..., TrialRow]
 

@@ -34,7 +34,7 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.database.upserts import insert_or_find
 from sharedattn.results.database.writer import StudyWriter
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     AttemptOutcome,
     EvaluationRecord,
     FrontSnapshot,

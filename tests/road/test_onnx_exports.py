@@ -29,7 +29,7 @@ from sharedattn.placement import NetworkSpec
 from sharedattn.results.export import onnx as onnx_export
 from sharedattn.results.export.folder import ExportRecord, export, load_network, model_card
 from sharedattn.results.export.onnx import onnx_metadata, write_onnx
-from sharedattn.results.records.records import EvaluationIdentity, EvaluationRecord, Fidelity
+from sharedattn.results.records import EvaluationIdentity, EvaluationRecord, Fidelity
 from sharedattn.search.cli.main import main
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"

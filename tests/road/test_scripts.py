@@ -9,7 +9,7 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import TrialState
+from sharedattn.results.records import TrialState
 from sharedattn.search import provenance
 from sharedattn.search.executors import worker_process as children
 

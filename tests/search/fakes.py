@@ -14,7 +14,7 @@ import torch
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.progress import TrainingProgress
-from sharedattn.results.records.records import Fidelity
+from sharedattn.results.records import Fidelity
 from sharedattn.search.evaluators import Evaluator, Measurement, Report
 from sharedattn.search.executors import Lost, Preempted, Reported, advance
 from sharedattn.search.executors.in_process import InProcessExecutor

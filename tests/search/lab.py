@@ -5,7 +5,7 @@ from fakes import Fake, Inline
 from sharedattn.objectives import parse_objectives
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import StudyRecord, TrialRole
+from sharedattn.results.records import StudyRecord, TrialRole
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.study.latency import Latencies
 from sharedattn.search.study.loop import StudyLoop

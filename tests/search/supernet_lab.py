@@ -12,7 +12,7 @@ from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import StudyRecord
+from sharedattn.results.records import StudyRecord
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.searchers import SEARCHERS

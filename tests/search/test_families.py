@@ -12,7 +12,7 @@ from sharedattn.backbones import FAMILIES
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import read_export
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import TrialState
+from sharedattn.results.records import TrialState
 from sharedattn.search.config import SearchConfig
 from sharedattn.search.jobs.export import export_placement, verify_folder
 from sharedattn.search.run import prepare, run_search

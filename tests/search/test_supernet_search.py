@@ -18,7 +18,7 @@ from sharedattn.recipe import RECIPES, Recipe
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import read_export
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import TrialRole
+from sharedattn.results.records import TrialRole
 from sharedattn.results.report import render_report
 from sharedattn.search.cli.main import main
 from sharedattn.search.config import SearchConfig

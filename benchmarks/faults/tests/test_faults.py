@@ -16,7 +16,7 @@ from lab import SPACE, Lab
 
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import TrialState
+from sharedattn.results.records import TrialState
 from sharedattn.search.provenance import provenance
 from sharedattn.search.run import run_search
 from sharedattn.spaces.budget import BudgetedSpace

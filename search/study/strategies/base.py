@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharedattn.results.records.records import TrialParameters
+from sharedattn.results.records import TrialParameters
 from sharedattn.search.evaluators import Task
 from sharedattn.search.study.confirming import Confirmer
 from sharedattn.search.study.context import StudyContext

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sharedattn.results.records.records import TrialParameters, TrialRole, TrialState
+from sharedattn.results.records import TrialParameters, TrialRole, TrialState
 from sharedattn.search.searchers import PastTrial
 from sharedattn.search.study.context import StudyContext, placement_of
 from sharedattn.search.study.front_tracker import CompleteTrial

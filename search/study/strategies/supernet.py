@@ -19,7 +19,7 @@ from typing import Any
 from sharedattn.errors import InputError
 from sharedattn.placement import Placement
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Document,
     EvaluationRecord,
     ScoredTrial,

@@ -14,7 +14,7 @@ from sharedattn.results.database import engine as database
 from sharedattn.results.database import migrations
 from sharedattn.results.database.engine import Schema, look_at, parse_url, shown_url
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import SpecRecord, StudyRecord
+from sharedattn.results.records import SpecRecord, StudyRecord
 
 
 def file_url(path: Path) -> str:

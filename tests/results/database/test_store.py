@@ -18,7 +18,7 @@ from sharedattn.errors import InputError
 from sharedattn.results.database.errors import StaleAttemptError, StorageError
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writer import StudyWriter
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     AttemptOutcome,
     EvaluationRecord,
     FrontSnapshot,
@@ -706,7 +706,7 @@ class TestOnSQLite:
 
 _WRITER = """
 import sys
-from sharedattn.results.records.records import *
+from sharedattn.results.records import *
 from sharedattn.results.database.store import Store
 from sharedattn.placement import NetworkSpec
 

@@ -25,7 +25,7 @@ from sharedattn.results.export.folder import (
     model_card,
     read_export,
 )
-from sharedattn.results.records.records import EvaluationRecord, LatencyRecord, SpecRecord
+from sharedattn.results.records import EvaluationRecord, LatencyRecord, SpecRecord
 from sharedattn.weights.interpolate import at_image_size
 
 Plugged = Callable[[], AbstractContextManager[None]]

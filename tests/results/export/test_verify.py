@@ -16,7 +16,7 @@ from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.export.folder import ExportRecord, export
 from sharedattn.results.export.verify import OpenedData, Remeasured, verify, verify_document
-from sharedattn.results.records.records import EvaluationRecord, SpecRecord
+from sharedattn.results.records import EvaluationRecord, SpecRecord
 
 SPEC = resolve(
     NetworkSpec.parse(

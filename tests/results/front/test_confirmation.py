@@ -18,7 +18,7 @@ from sharedattn.results.front.confirmation import (
     study_front,
     to_retrain,
 )
-from sharedattn.results.records.records import Fidelity, TrialRole, TrialRow, TrialState
+from sharedattn.results.records import Fidelity, TrialRole, TrialRow, TrialState
 
 OBJECTIVES = parse_objectives(["top1", "macs"])
 Row = Callable[..., TrialRow]

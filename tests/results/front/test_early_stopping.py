@@ -5,7 +5,7 @@ import pytest
 
 from sharedattn.results.front.early_stopping import Stopping, stopping_of
 from sharedattn.results.front.summary import StudySummary, front_document
-from sharedattn.results.records.records import RungRow, Study, StudyRecord, TrialRow, TrialState
+from sharedattn.results.records import RungRow, Study, StudyRecord, TrialRow, TrialState
 from sharedattn.results.report import render_report
 
 Row = Callable[..., TrialRow]

@@ -10,7 +10,7 @@ from sharedattn.objectives import parse_objectives
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.pareto import hypervolume
 from sharedattn.results.front.summary import StudySummary, front_document
-from sharedattn.results.records.records import (
+from sharedattn.results.records import (
     Document,
     EvaluationRecord,
     LatencySource,

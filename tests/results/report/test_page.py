@@ -14,7 +14,7 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import Study, StudyRecord, TrialRow, TrialState
+from sharedattn.results.records import Study, StudyRecord, TrialRow, TrialState
 from sharedattn.results.report import embedded_json, render_report, write_report
 
 Row = Callable[..., TrialRow]

@@ -9,7 +9,7 @@ from fakes import progress_at
 from rich.console import Console
 
 from sharedattn.progress import ScoringProgress
-from sharedattn.results.records.records import TrialRole
+from sharedattn.results.records import TrialRole
 from sharedattn.search.cli.progress import (
     StudyDisplay,
     TrainingDisplay,

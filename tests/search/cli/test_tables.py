@@ -2,7 +2,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sharedattn.results.front.confirmation import Candidate, Front
-from sharedattn.results.records.records import TrialRow
+from sharedattn.results.records import TrialRow
 from sharedattn.search.cli.tables import checks_table, front_table
 
 

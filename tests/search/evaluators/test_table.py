@@ -7,7 +7,7 @@ import pytest
 from sharedattn.backbones import describe
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
-from sharedattn.results.records.records import Fidelity
+from sharedattn.results.records import Fidelity
 from sharedattn.search.evaluators import Report, measure
 from sharedattn.search.evaluators.table import TableEvaluator
 from sharedattn.training.trainer import Epoch

@@ -19,7 +19,7 @@ from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import ExportRecord, exported_weights, read_export
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records.records import SpecRecord, StudyRecord
+from sharedattn.results.records import SpecRecord, StudyRecord
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.jobs.export import (
     data_document,

@@ -9,7 +9,7 @@ from lab import SPACE, Lab
 
 from sharedattn.errors import InputError
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import TrialRole, TrialState
+from sharedattn.results.records import TrialRole, TrialState
 from sharedattn.search.pruners import RungPoint, default_rungs
 from sharedattn.search.pruners.mo_asha import MoAsha, num_better
 from sharedattn.search.searchers import SEARCHERS

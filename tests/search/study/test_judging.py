@@ -8,7 +8,7 @@ from lab import SPACE
 
 from sharedattn.costs.model import CostModel
 from sharedattn.placement import Placement
-from sharedattn.results.records.records import RungReport, RungRow, TrialState
+from sharedattn.results.records import RungReport, RungRow, TrialState
 from sharedattn.search.evaluators import Report
 from sharedattn.search.pruners import Pruner
 from sharedattn.search.study.context import Visibility

@@ -14,7 +14,7 @@ from sharedattn.costs.timing import Timing
 from sharedattn.errors import InputError
 from sharedattn.placement import Placement
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import LatencySource
+from sharedattn.results.records import LatencySource
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.study import latency
 from sharedattn.search.study.latency import check_setting, with_latencies

@@ -14,7 +14,7 @@ from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.errors import StorageError
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import AttemptOutcome, TrialRole, TrialState
+from sharedattn.results.records import AttemptOutcome, TrialRole, TrialState
 from sharedattn.search.evaluators import Report
 from sharedattn.search.executors import Lost, Preempted
 from sharedattn.search.executors.local import LocalExecutor

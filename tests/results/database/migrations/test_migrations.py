@@ -21,7 +21,7 @@ from sharedattn.results.database import migrations
 from sharedattn.results.database.engine import parse_url
 from sharedattn.results.database.models import Base
 from sharedattn.results.database.store import Store
-from sharedattn.results.records.records import LatencyRecord, RungReport, SpecRecord, TrialState
+from sharedattn.results.records import LatencyRecord, RungReport, SpecRecord, TrialState
 
 SCHEMAS = Path(__file__).parent / "schemas"
 

@@ -36,7 +36,7 @@ from supernet_lab import SupernetLab
 
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
-from sharedattn.results.records.records import TrialRole
+from sharedattn.results.records import TrialRole
 from sharedattn.search.errors import ClusterLostError
 from sharedattn.search.evaluators import Report
 from sharedattn.search.executors import (

@@ -11,7 +11,7 @@ from sharedattn.errors import InputError
 from sharedattn.placement import Placement
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.summary import StudySummary, front_document
-from sharedattn.results.records.records import TrialRole, TrialState, fine_tuning_key
+from sharedattn.results.records import TrialRole, TrialState, fine_tuning_key
 from sharedattn.search.errors import SharedWorkError
 from sharedattn.search.evaluators import measure
 from sharedattn.search.evaluators.supernet import SupernetTask

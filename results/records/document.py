@@ -1,0 +1,5 @@
+"""Documents: what is written to JSON."""
+
+from typing import Any
+
+Document = dict[str, Any]
