@@ -232,7 +232,9 @@ class Replay:
                     pruner=stopping,
                 ).run()
             summary = StudySummary.read(store, study)
-            stopped = {r.number: r.epoch for r in store.rung_reports(study) if not r.goes_on}
+            stopped = {
+                r.number: r.epoch for r in store.trials.rung_reports(study) if not r.goes_on
+            }
         rows = [row for row in summary.rows if row.role is TrialRole.SEARCH]
         assert all(row.state is not TrialState.FAILED for row in rows)
         assert [row.macs for row in rows] == self.macs.tolist()

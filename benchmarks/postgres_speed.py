@@ -30,7 +30,7 @@ from stored_trials import DEPTH, random_placement
 
 from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.results.database.store import Store
-from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import (
     EvaluationIdentity,
@@ -185,7 +185,7 @@ def measure(url: str, num_trials: int) -> dict[str, Any]:
                     seconds.append(search(store, driver, first, part))
         ends.set()
         reader.join()
-        assert len(store.trials(study)) == num_trials
+        assert len(store.trials.of(study)) == num_trials
     alone = [s for block, s in enumerate(seconds) if is_alone(block)]
     beside = [s for block, s in enumerate(seconds) if not is_alone(block)]
     # Of four blocks in a row two are alone, so that a study that grows slows both alike; the

@@ -37,7 +37,7 @@ from ray import tune  # noqa: E402
 
 import sharedattn as sa  # noqa: E402
 from sharedattn.results.database.store import Store  # noqa: E402
-from sharedattn.results.database.writer import StudyWriter  # noqa: E402
+from sharedattn.results.database.writing import StudyWriter  # noqa: E402
 from sharedattn.search.executors.ray import executor as ray_tune  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.search.searchers import SEARCHERS  # noqa: E402

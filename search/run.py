@@ -16,7 +16,7 @@ from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.engine import parse_url, sqlite_file
 from sharedattn.results.database.store import Store
-from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import (
     Document,
     Study,
@@ -341,7 +341,7 @@ def _study(
         )
         return store.get_or_create_study(record)
     study = store.get_or_create_study(record)
-    num_begun = sum(store.counts(study, TrialRole.SEARCH).values())
+    num_begun = sum(store.trials.counts(study, TrialRole.SEARCH).values())
     if num_begun < record.num_trials and study.record.latency is not None:
         check_setting(study.record.latency, setting)
     return study

@@ -196,7 +196,7 @@ class Search:
         try:
             with Store.open(self.database, read_only=True) as store:
                 study = store.find_study(STUDY)
-                rows = [] if study is None else store.trials(study)
+                rows = [] if study is None else store.trials.of(study)
         except InputError:  # no tables yet
             rows = []
         return {row.number: row for row in rows if row.finished_at is not None}
@@ -209,8 +209,8 @@ class Search:
     def attempts(self) -> dict[str, int]:
         """Attempts at all trials by outcome, OPEN where there is none yet."""
         with Store.open(self.database, read_only=True) as store:
-            rows = store.trials(store.study(STUDY))
-            attempts = [attempt for row in rows for attempt in store.attempts(row.id)]
+            rows = store.trials.of(store.study(STUDY))
+            attempts = [attempt for row in rows for attempt in store.trials.attempts(row.id)]
         return dict(Counter("OPEN" if a.outcome is None else a.outcome.value for a in attempts))
 
     def files_left(self, summary: StudySummary) -> int:

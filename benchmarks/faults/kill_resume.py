@@ -72,7 +72,7 @@ def rows_of(out: Path) -> list[TrialRow]:
         return []
     with Store.open(f"sqlite:///{out / 'sharedattn.db'}", create=True) as store:
         study = store.find_study("killed")
-        return [] if study is None else store.trials(study, TrialRole.SEARCH)
+        return [] if study is None else store.trials.of(study, TrialRole.SEARCH)
 
 
 def outcomes_of(rows: list[TrialRow]) -> list[tuple[Any, ...]]:

@@ -161,7 +161,7 @@ class ServerLock:
     (a restart of the server, a cut line) notices at its next write, and takes the lock again
     before it. Another driver may have begun and ended meanwhile, or begin on a server that knows
     nothing of this lock (after a failover): therefore each write checks the driver's epoch as
-    well, see `StudyWriter`.
+    well, see `Fence`.
 
     A connection pooler must hand out whole sessions, not transactions.
 

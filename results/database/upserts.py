@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Table, and_, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from sharedattn.results.database.models import Base
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # Columns that make a row of these tables the same row.
 _UNIQUE = {
@@ -55,6 +59,11 @@ _REPLACEMENTS = {
     for dialect, insert in _DIALECTS
     for name in _REPLACED
 }
+
+
+def columns_of(record: DataclassInstance) -> dict[str, Any]:
+    """The fields of a record whose names are those of columns, as they are."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def insert_or_find(connection: Connection, table: str, **columns: Any) -> tuple[int, bool]:

@@ -68,9 +68,11 @@ class StudySummary:
         """Read a study with its trials, all as it stood at one moment, from the database."""
 
         def read_once() -> StudySummary:
-            with store.consistent():
+            with store.database.consistent():
                 return cls(
-                    store.study(study.record.name), store.trials(study), store.rung_reports(study)
+                    store.study(study.record.name),
+                    store.trials.of(study),
+                    store.trials.rung_reports(study),
                 )
 
         return retry_on_lost_connection(read_once)

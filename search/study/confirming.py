@@ -35,7 +35,7 @@ class Confirmer:
     @property
     def is_due(self) -> bool:
         """Whether the front, as it stands, asks for a run."""
-        rows = self._context.store.trials(self._context.study)
+        rows = self._context.store.trials.of(self._context.study)
         seeds = self._context.study.record.confirm_seeds
         return bool(next_confirmations(rows, self._context.objectives, seeds))
 
@@ -44,7 +44,7 @@ class Confirmer:
         context = self._context
         seeds = context.study.record.confirm_seeds
         while True:
-            rows = context.store.trials(context.study)
+            rows = context.store.trials.of(context.study)
             due = next_confirmations(rows, context.objectives, seeds)
             if not due and self._runner.is_idle:
                 break

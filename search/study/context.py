@@ -12,7 +12,7 @@ from sharedattn.costs.model import CostModel
 from sharedattn.objectives import ACCURACY, Objective, costs_of
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.results.database.store import Store
-from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import SpecRecord, Study, TrialParameters
 from sharedattn.search.evaluators import Evaluator
 from sharedattn.spaces.budget import BudgetedSpace

@@ -41,7 +41,7 @@ class RungJudge:
 
     def restore(self) -> None:
         """Read the judgements that are stored."""
-        for row in self._context.store.rung_reports(self._context.study):
+        for row in self._context.store.trials.rung_reports(self._context.study):
             report = RungReport(row.epoch, row.top1, row.loss, row.goes_on)
             self._note(RungPoint(row.number, row.top1, row.macs), report)
 

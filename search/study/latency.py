@@ -15,7 +15,7 @@ from sharedattn.costs.latency import LatencySetting, measure_network
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.database.store import Store
-from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import (
     Document,
     LatencyRecord,

@@ -15,7 +15,7 @@ from sharedattn.objectives import Objective
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.store import Store
-from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import Study, TrialRole, TrialState
 from sharedattn.search.evaluators import Evaluator
 from sharedattn.search.executors import Executor
@@ -134,10 +134,10 @@ class StudyLoop:
         """Feed the parts from the database; the trials that ran, under their next attempts."""
         parts, context = self._parts, self._parts.context
         rows = self._strategy.restore(parts)
-        rows += context.store.trial_parameters(
+        rows += context.store.trials.parameters(
             context.study, TrialRole.CONFIRM, [TrialState.RUNNING]
         )
-        counts = context.store.counts(context.study, TrialRole.CONFIRM)
+        counts = context.store.trials.counts(context.study, TrialRole.CONFIRM)
         parts.board.num_confirmed = sum(counts.values()) - counts[TrialState.RUNNING]
         restarted = [parts.starter.restart(row) for row in rows]
         kept = {t.task.checkpoint for t in restarted if t.task.checkpoint is not None}

@@ -101,7 +101,7 @@ class ProgressBoard:
                     if phase is not TrialRole.SEARCH or counts.num_left is None
                     else self._search_left_s(counts.num_left)
                 ),
-                load_rows=lambda: self._context.store.trials(self._context.study),
+                load_rows=lambda: self._context.store.trials.of(self._context.study),
                 wall_time_s=time.monotonic() - self._started,
             )
         )

@@ -10,6 +10,7 @@ from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.failures import reason_of, shown_reason
 from sharedattn.results.records import (
     AttemptOutcome,
+    EvaluationRecord,
     StoredEvaluation,
     TrialRole,
     TrialRow,
@@ -157,14 +158,7 @@ class TrialRecorder:
             self.fail(trial, f"ValueError: {error}")
             self._files.drop_weights(trial.task.identity.key)
             return
-        change = self._end(trial, TrialState.COMPLETE, evaluation.top1)
-        self._driver.finish_trial(
-            trial.trial_id,
-            evaluation,
-            attempt=trial.attempt,
-            snapshot=None if change is None else change.snapshot,
-        )
-        self._forget_after(trial, change)
+        self._complete(trial, evaluation, evaluation.top1)
 
     def reuse(self, trial: RunningTrial, known: StoredEvaluation) -> None:
         """Complete a trial with an evaluation that is in the database."""
@@ -176,10 +170,15 @@ class TrialRecorder:
                 trial_id=trial.trial_id,
                 attempt=trial.attempt,
             )
-        change = self._end(trial, TrialState.COMPLETE, known.record.top1)
-        self._driver.reuse_evaluation(
+        self._complete(trial, known, known.record.top1)
+
+    def _complete(
+        self, trial: RunningTrial, evaluation: EvaluationRecord | StoredEvaluation, top1: float
+    ) -> None:
+        change = self._end(trial, TrialState.COMPLETE, top1)
+        self._driver.finish_trial(
             trial.trial_id,
-            known,
+            evaluation,
             attempt=trial.attempt,
             snapshot=None if change is None else change.snapshot,
         )

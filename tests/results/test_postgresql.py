@@ -32,7 +32,7 @@ from sharedattn.results.database.engine import parse_url
 from sharedattn.results.database.errors import StorageError
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.upserts import insert_or_find
-from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import (
     AttemptOutcome,
@@ -102,7 +102,7 @@ class TestDrivers:
             with pytest.raises(InputError, match=f"'digits' is being searched by {holder}; wait"):
                 with second.drive(study):
                     pass
-            assert second.trials(study) == []
+            assert second.trials.of(study) == []
         with store.drive(study):
             pass
 
@@ -135,7 +135,7 @@ class TestDrivers:
             thread = threading.Thread(
                 target=lambda: begun.append(second.begin_trial(number=0, spec=spec))
             )
-            with store._writer.begin() as connection:
+            with store.database.writing() as connection:
                 columns = {name: getattr(spec, name) for name in SpecRecord.__dataclass_fields__}
                 _, was_there = insert_or_find(connection, "specs", **columns)
                 thread.start()
@@ -147,7 +147,7 @@ class TestDrivers:
             first.fail_trial(first_id, "no", attempt=1)
             again = replace(evaluation, top1=0.75)
             first.finish_trial(first.begin_trial(number=1, spec=spec), again, attempt=1)
-        rows = [store.trials(study)[-1] for study in studies]
+        rows = [store.trials.of(study)[-1] for study in studies]
         assert [(row.reused, row.top1) for row in rows] == [(True, 0.75), (False, 0.75)]
         assert store.other_studies_with(evaluation.identity.key, studies[0])
 
@@ -164,7 +164,7 @@ class TestDrivers:
             with pytest.raises(InputError, match="is being searched by"):
                 with store.drive(study):
                     pass
-        assert [row.number for row in store.trials(study)] == [0]
+        assert [row.number for row in store.trials.of(study)] == [0]
 
     def test_a_driver_that_was_cut_off_names_the_one_that_has_begun_since(
         self,
@@ -182,7 +182,7 @@ class TestDrivers:
             # The lock is free again, but what this driver knows of the study is out of date.
             with pytest.raises(StorageError, match="has begun to drive this study"):
                 driver.begin_trial(number=1, spec=make_spec())
-        assert [row.number for row in store.trials(study)] == [0]
+        assert [row.number for row in store.trials.of(study)] == [0]
 
     def test_another_driver_cannot_begin_while_a_write_is_on_its_way(
         self, store: Store, study: Study, make_spec: Callable[..., SpecRecord]
@@ -192,7 +192,7 @@ class TestDrivers:
             successors: list[StudyWriter] = []
 
             def take_over() -> None:
-                successors.append(StudyWriter(lambda: store._transaction(store._writer), study.id))
+                successors.append(StudyWriter(store.database.writing, study.id))
 
             thread = threading.Thread(target=take_over)
 
@@ -202,7 +202,7 @@ class TestDrivers:
                 assert thread.is_alive() and not successors
                 return 7
 
-            assert driver._commit(write, lambda _: 0) == 7
+            assert driver._fence.commit(write, lambda _: 0) == 7
             thread.join()
             with pytest.raises(StorageError, match="has begun to drive this study"):
                 driver.finish_study()
@@ -265,7 +265,7 @@ class TestLostConnections:
                 done[trial_id] = name, write(trial_id)
                 assert proxy.cut_message
 
-        rows = {row.id: row for row in proxied.trials(study)}
+        rows = {row.id: row for row in proxied.trials.of(study)}
         assert [row.number for row in rows.values()] == list(range(next(numbers)))
         states = {
             "begin": TrialState.RUNNING,
@@ -276,13 +276,13 @@ class TestLostConnections:
             "restart": TrialState.RUNNING,
             "totals": TrialState.RUNNING,
         }
-        rungs = {row.number: row.goes_on for row in proxied.rung_reports(study)}
+        rungs = {row.number: row.goes_on for row in proxied.trials.rung_reports(study)}
         for trial_id, (name, returned) in done.items():
             row = rows[trial_id]
             assert row.state is states[name]
             assert (row.top1 == 0.875) == (name == "finish") and not row.reused
             assert rungs.get(row.number) == {"report": True, "prune": False}.get(name)
-            outcomes = [attempt.outcome for attempt in proxied.attempts(trial_id)]
+            outcomes = [attempt.outcome for attempt in proxied.trials.attempts(trial_id)]
             if name == "restart":
                 assert returned == 2 and outcomes == [AttemptOutcome.LOST, None]
             else:
@@ -312,7 +312,7 @@ class TestLostConnections:
             # The last one, and such as were cut before they had a name or the lock.
             assert end_sessions(postgresql_server, "sharedattn digits") >= 1
         assert message > 9
-        assert [row.number for row in proxied.trials(study)] == list(range(next(numbers)))
+        assert [row.number for row in proxied.trials.of(study)] == list(range(next(numbers)))
 
     def test_reads_are_made_again_and_blocks_of_reads_as_a_whole(
         self,
@@ -327,11 +327,11 @@ class TestLostConnections:
         reads: list[Callable[[], object]] = [
             proxied.studies,
             lambda: proxied.study("digits"),
-            lambda: proxied.trials(study),
-            lambda: proxied.trial_parameters(study),
-            lambda: proxied.rung_reports(study),
-            lambda: proxied.counts(study, TrialRole.SEARCH),
-            lambda: proxied.attempts(trial_id),
+            lambda: proxied.trials.of(study),
+            lambda: proxied.trials.parameters(study),
+            lambda: proxied.trials.rung_reports(study),
+            lambda: proxied.trials.counts(study, TrialRole.SEARCH),
+            lambda: proxied.trials.attempts(trial_id),
             lambda: proxied.snapshots(study),
             lambda: proxied.searcher_attributes(study),
             lambda: proxied.find_evaluation("e" * 64),
@@ -346,18 +346,18 @@ class TestLostConnections:
             assert read() == expected and proxy.cut_message
         # At its second message a summary is in the midst of its block.
         proxy.cut(2, "after")
-        assert StudySummary.read(proxied, study).rows == proxied.trials(study)
+        assert StudySummary.read(proxied, study).rows == proxied.trials.of(study)
         assert proxy.cut_message
 
     def test_a_block_of_reads_that_loses_its_connection_is_an_error(
         self, proxied: Store, proxy: CuttingProxy, study: Study
     ) -> None:
         with pytest.raises(StorageError, match="cannot be reached.*run the same command again"):
-            with proxied.consistent():
-                proxied.trials(study)
+            with proxied.database.consistent():
+                proxied.trials.of(study)
                 proxy.cut(1, "before")
-                proxied.trials(study)
-        assert proxied.trials(study) == []
+                proxied.trials.of(study)
+        assert proxied.trials.of(study) == []
 
     def test_a_server_that_stays_away_is_an_error_that_says_what_to_do(
         self,
@@ -373,14 +373,14 @@ class TestLostConnections:
             try:
                 with monkeypatch.context() as patch:
                     patch.setattr(reconnecting, "PATIENCE_S", 0.5)
-                    for access in (lambda: driver.finish_study(), lambda: store.trials(study)):
+                    for access in (lambda: driver.finish_study(), lambda: store.trials.of(study)):
                         with pytest.raises(StorageError, match=message) as caught:
                             access()
                         assert "s3cret" not in str(caught.value)
             finally:
                 postgresql_server.start()
             driver.begin_trial(number=0, spec=make_spec())
-        assert len(store.trials(study)) == 1
+        assert len(store.trials.of(study)) == 1
 
     def test_a_server_that_restarts_under_a_search_loses_no_trial(
         self,
@@ -430,12 +430,12 @@ class TestLostConnections:
         is_over.set()
         thread.join(60)
         assert not thread.is_alive() and failures == [] and num_ended == 3
-        rows = store.trials(study)
+        rows = store.trials.of(study)
         assert [row.number for row in rows] == list(range(len(begun))) and len(rows) >= 18
         assert [row.id for row in rows] == list(begun.values())
         assert {row.state for row in rows} == {TrialState.COMPLETE}
         assert not any(row.reused for row in rows)
-        assert all(len(store.attempts(row.id)) == 1 for row in rows)
+        assert all(len(store.trials.attempts(row.id)) == 1 for row in rows)
         assert store.searcher_attributes(study) == {"begun": len(rows) - 1}
 
     def test_a_server_that_is_starting_is_waited_for(
@@ -529,7 +529,7 @@ class TestBadInput:
             url = postgresql_server.url(name, user=role, password="x")
             self.refused(url, "the user may not write.*does not grant INSERT, UPDATE on attempts")
             with Store.open(url, read_only=True) as reader:
-                assert reader.trials(study) == []
+                assert reader.trials.of(study) == []
                 with pytest.raises(StorageError, match="read-only transaction"):
                     reader.get_or_create_study(study.record)
         with make_role(postgresql_server, name, "SELECT, INSERT, UPDATE") as role:
@@ -611,7 +611,7 @@ class TestSecrets:
         write_report(path, StudySummary.read(store, study), convention="none")
         assert "postgresql://postgres:***@" in path.read_text(encoding="utf-8")
         assert PASSWORD not in path.read_text(encoding="utf-8")
-        assert PASSWORD not in repr(store._engine) and PASSWORD not in repr(store)
+        assert PASSWORD not in repr(store.database.engine) and PASSWORD not in repr(store)
         name = str(parse_url(postgresql_url).database)
         for table in tables_of(postgresql_server, postgresql_url):
             assert PASSWORD not in str(postgresql_server.execute(f"SELECT * FROM {table}", name))

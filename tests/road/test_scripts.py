@@ -62,14 +62,14 @@ def test_a_search_without_its_guard_is_one_clear_error_and_fails_no_trial(lab) -
     database = "sqlite:///sharedattn-out/sharedattn.db"
     with Store.open(database, read_only=True) as store:
         (study,) = store.studies()
-        assert {row.state for row in store.trials(study)} <= {TrialState.RUNNING}
+        assert {row.state for row in store.trials.of(study)} <= {TrialState.RUNNING}
     # With its guard it takes up what the other has left.
     head, _, body = SEARCH.partition("print")
     lines = "".join(f"    {line}\n" for line in f"print{body}".splitlines())
     done = script(f'{head}if __name__ == "__main__":\n{lines}')
     assert (done.returncode, done.stderr) == (0, "")
     with Store.open(database, read_only=True) as store:
-        rows = store.trials(study)
+        rows = store.trials.of(study)
     assert {row.state for row in rows} == {TrialState.COMPLETE}
 
 

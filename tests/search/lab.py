@@ -130,10 +130,10 @@ class Lab:
                     t.sampler_attributes,
                     t.top1,
                 )
-                for t in store.trial_parameters(store.study(name), TrialRole.SEARCH)
+                for t in store.trials.parameters(store.study(name), TrialRole.SEARCH)
             ]
 
     def attempts(self, name="study"):
         with Store.open(self.url) as store:
-            rows = store.trials(store.study(name))
-            return {(row.role, row.number): store.attempts(row.id) for row in rows}
+            rows = store.trials.of(store.study(name))
+            return {(row.role, row.number): store.trials.attempts(row.id) for row in rows}

@@ -146,7 +146,7 @@ class SupernetLab:
     def evaluations(self, weights, name="study"):
         """Identities of a study's evaluations by `trained` or by `inherited` weights."""
         with Store.open(f"sqlite:///{self.folder / 'lab.db'}") as store:
-            keys = {row.evaluation_key for row in store.trials(store.study(name))}
+            keys = {row.evaluation_key for row in store.trials.of(store.study(name))}
             found = [store.find_evaluation(key).record.identity for key in sorted(keys)]
         return [identity for identity in found if identity.fidelity.weights == weights]
 

@@ -28,7 +28,7 @@ class OneByOne(SearchStrategy):
         context = parts.context
         parts.judge.restore()
         running = []
-        for row in context.store.trial_parameters(context.study, TrialRole.SEARCH):
+        for row in context.store.trials.parameters(context.study, TrialRole.SEARCH):
             parts.history.restore(
                 _past_trial(parts, row), has_ended=row.state is not TrialState.RUNNING
             )
@@ -84,7 +84,7 @@ def _past_trial(parts: StudyParts, row: TrialParameters) -> PastTrial:
 
 def _complete_trials(context: StudyContext) -> list[CompleteTrial]:
     found = []
-    for row in context.store.trials(context.study, TrialRole.SEARCH):
+    for row in context.store.trials.of(context.study, TrialRole.SEARCH):
         if row.state is TrialState.COMPLETE:
             assert row.evaluation_key is not None
             assert row.top1 is not None

@@ -129,7 +129,7 @@ class SupernetSearch(SearchStrategy):
     def restore(self, parts: StudyParts) -> list[TrialParameters]:
         """Feed the searcher from the scores; none of them is ever left running."""
         context = parts.context
-        rows = context.store.trial_parameters(context.study, TrialRole.SEARCH)
+        rows = context.store.trials.parameters(context.study, TrialRole.SEARCH)
         self._numbers = {row.number for row in rows}
         self._scores_all = any(not row.repaired for row in rows)
         for row in rows:

@@ -35,7 +35,7 @@ def test_a_database_is_made_with_its_folders_and_opened_again(
 
 
 def test_commits_go_through_the_log_and_survive_the_process(url: str) -> None:
-    with Store.open(url, create=True) as store, store._engine.connect() as connection:
+    with Store.open(url, create=True) as store, store.database.engine.connect() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")

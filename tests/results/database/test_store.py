@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sharedattn.errors import InputError
 from sharedattn.results.database.errors import StaleAttemptError, StorageError
 from sharedattn.results.database.store import Store
-from sharedattn.results.database.writer import StudyWriter
+from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import (
     AttemptOutcome,
     EvaluationRecord,
@@ -145,16 +145,16 @@ class TestTrials:
             repaired={"a": 2},
             sampler_attributes={"generation": 0},
         )
-        (begun,) = store.trials(study)
+        (begun,) = store.trials.of(study)
         assert (begun.state, begun.finished_at, begun.top1) == (TrialState.RUNNING, None, None)
         assert begun.fidelity_key is None
-        (parameters,) = store.trial_parameters(study, states=[TrialState.RUNNING])
+        (parameters,) = store.trials.parameters(study, states=[TrialState.RUNNING])
         assert (parameters.proposed, parameters.repaired) == ({"a": 1}, {"a": 2})
         assert parameters.spec_document == spec.document
         assert parameters.num_attempts == 1
 
         driver.finish_trial(trial_id, evaluation, attempt=1)
-        (row,) = store.trials(study, TrialRole.SEARCH)
+        (row,) = store.trials.of(study, TrialRole.SEARCH)
         assert row.state is TrialState.COMPLETE and row.role is TrialRole.SEARCH
         assert (row.number, row.replicate, row.reused, row.error) == (0, 0, False, None)
         assert (row.spec_key, row.placement) == (spec.key, "V2L1")
@@ -165,11 +165,11 @@ class TestTrials:
         assert row.fidelity_key == evaluation.identity.fidelity.key
         assert row.weights_sha256 == "a" * 64
         assert row.finished_at is not None and row.finished_at >= row.created_at
-        (parameters,) = store.trial_parameters(study)
+        (parameters,) = store.trials.parameters(study)
         assert parameters.sampler_attributes == {"generation": 0}
         assert parameters.top1 == 0.875
-        assert store.trial_parameters(study, states=[TrialState.RUNNING]) == []
-        (attempt,) = store.attempts(trial_id)
+        assert store.trials.parameters(study, states=[TrialState.RUNNING]) == []
+        (attempt,) = store.trials.attempts(trial_id)
         assert (attempt.number, attempt.outcome) == (1, AttemptOutcome.COMPLETE)
         assert store.spec(spec.key) == spec
 
@@ -178,23 +178,23 @@ class TestTrials:
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
         driver.fail_trial(trial_id, "Traceback:\n  here\nRuntimeError: out of memory\n", attempt=1)
-        (row,) = store.trials(study)
+        (row,) = store.trials.of(study)
         assert row.state is TrialState.FAILED
         assert row.error == "RuntimeError: out of memory"
-        (attempt,) = store.attempts(trial_id)
+        (attempt,) = store.trials.attempts(trial_id)
         assert attempt.traceback == "Traceback:\n  here\nRuntimeError: out of memory\n"
         silent = driver.begin_trial(number=1, spec=spec)
         driver.fail_trial(silent, "", attempt=1)
-        assert store.trials(study)[1].error == "unknown error"
+        assert store.trials.of(study)[1].error == "unknown error"
 
     def test_a_stopped_trial_is_pruned_with_what_it_measured(
         self, store: Store, study: Study, driver: StudyWriter, spec: SpecRecord
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
         driver.prune_trial(trial_id, RungReport(1, 0.25, 1.5, goes_on=False), attempt=1)
-        (row,) = store.trials(study)
+        (row,) = store.trials.of(study)
         assert (row.state, row.top1, row.evaluation_key) == (TrialState.PRUNED, None, None)
-        assert [report.top1 for report in store.rung_reports(study)] == [0.25]
+        assert [report.top1 for report in store.trials.rung_reports(study)] == [0.25]
 
     def test_rungs_are_kept_in_the_order_of_their_decisions(
         self,
@@ -214,16 +214,16 @@ class TestTrials:
         driver.report_rung(other, on, attempt=1)
         stop = RungReport(epoch=3, top1=0.5, loss=0.75, goes_on=False)
         driver.prune_trial(second, stop, attempt=1)
-        assert store.rung_reports(study) == [
+        assert store.trials.rung_reports(study) == [
             RungRow(1, 1, 0.25, 1.5, 5, 7, True),
             RungRow(0, 1, 0.25, 1.5, 11, 13, True),
             RungRow(1, 3, 0.5, 0.75, 5, 7, False),
         ]
-        assert [row.state for row in store.trials(study, TrialRole.SEARCH)] == [
+        assert [row.state for row in store.trials.of(study, TrialRole.SEARCH)] == [
             TrialState.RUNNING,
             TrialState.PRUNED,
         ]
-        assert [a.outcome for a in store.attempts(second)] == [AttemptOutcome.PRUNED]
+        assert [a.outcome for a in store.trials.attempts(second)] == [AttemptOutcome.PRUNED]
 
     def test_a_rung_that_is_passed_again_keeps_what_was_decided(
         self, store: Store, study: Study, driver: StudyWriter, spec: SpecRecord
@@ -232,13 +232,13 @@ class TestTrials:
         driver.report_rung(trial_id, RungReport(1, 0.25, 1.5, goes_on=True), attempt=1)
         driver.restart_trial(trial_id, attempt=1)
         driver.report_rung(trial_id, RungReport(1, 0.5, 1.25, goes_on=True), attempt=2)
-        (row,) = store.rung_reports(study)
+        (row,) = store.trials.rung_reports(study)
         assert (row.top1, row.loss, row.goes_on) == (0.25, 1.5, True)
         stop = RungReport(1, 0.125, 2.0, goes_on=False)
         with pytest.raises(ValueError, match="was let on at epoch 1 and cannot be stopped"):
             driver.prune_trial(trial_id, stop, attempt=2)
-        assert store.rung_reports(study) == [row]
-        assert store.trials(study)[0].state is TrialState.RUNNING
+        assert store.trials.rung_reports(study) == [row]
+        assert store.trials.of(study)[0].state is TrialState.RUNNING
 
     def test_a_trial_goes_on_or_is_pruned(self, driver: StudyWriter, spec: SpecRecord) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
@@ -257,10 +257,10 @@ class TestTrials:
     ) -> None:
         trial_id = driver.begin_trial(number=3, spec=spec)
         assert driver.restart_trial(trial_id, attempt=1, traceback="killed by signal 9") == 2
-        (parameters,) = store.trial_parameters(study, states=[TrialState.RUNNING])
+        (parameters,) = store.trials.parameters(study, states=[TrialState.RUNNING])
         assert (parameters.number, parameters.num_attempts) == (3, 2)
         driver.finish_trial(trial_id, evaluation, attempt=2)
-        attempts = store.attempts(trial_id)
+        attempts = store.trials.attempts(trial_id)
         assert [(a.number, a.outcome) for a in attempts] == [
             (1, AttemptOutcome.LOST),
             (2, AttemptOutcome.COMPLETE),
@@ -301,7 +301,7 @@ class TestTrials:
         for attempt in (1, 3):
             late: list[Callable[[], object]] = [
                 lambda: driver.finish_trial(trial_id, evaluation, attempt=attempt),  # noqa: B023
-                lambda: driver.reuse_evaluation(trial_id, known, attempt=attempt),  # noqa: B023
+                lambda: driver.finish_trial(trial_id, known, attempt=attempt),  # noqa: B023
                 lambda: driver.prune_trial(trial_id, OFF, attempt=attempt),  # noqa: B023
                 lambda: driver.fail_trial(trial_id, "late", attempt=attempt),  # noqa: B023
                 lambda: driver.restart_trial(trial_id, attempt=attempt),  # noqa: B023
@@ -310,14 +310,14 @@ class TestTrials:
             for answer in late:
                 with pytest.raises(StaleAttemptError, match=f"{message} {attempt}"):
                     answer()
-        assert store.rung_reports(study) == []
-        assert [row.state for row in store.trials(study)] == [
+        assert store.trials.rung_reports(study) == []
+        assert [row.state for row in store.trials.of(study)] == [
             TrialState.COMPLETE,
             TrialState.RUNNING,
         ]
-        assert [a.outcome for a in store.attempts(trial_id)] == [AttemptOutcome.LOST, None]
+        assert [a.outcome for a in store.trials.attempts(trial_id)] == [AttemptOutcome.LOST, None]
         driver.finish_trial(trial_id, evaluation, attempt=2)
-        assert store.counts(study, TrialRole.SEARCH)[TrialState.COMPLETE] == 2
+        assert store.trials.counts(study, TrialRole.SEARCH)[TrialState.COMPLETE] == 2
 
     def test_an_attempt_without_a_result_says_how_it_ended(
         self, store: Store, study: Study, driver: StudyWriter, spec: SpecRecord
@@ -333,8 +333,8 @@ class TestTrials:
         with pytest.raises(ValueError, match="but got COMPLETE"):
             driver.fail_trial(trial_id, "no", attempt=3, outcome=AttemptOutcome.COMPLETE)
         driver.fail_trial(trial_id, "no", attempt=3, outcome=AttemptOutcome.LOST)
-        assert store.trials(study)[0].state is TrialState.FAILED
-        assert [a.outcome for a in store.attempts(trial_id)] == [
+        assert store.trials.of(study)[0].state is TrialState.FAILED
+        assert [a.outcome for a in store.trials.attempts(trial_id)] == [
             AttemptOutcome.PREEMPTED,
             AttemptOutcome.FAILED,
             AttemptOutcome.LOST,
@@ -365,7 +365,7 @@ class TestTrials:
         trial_id = driver.begin_trial(number=0, spec=make_spec("V1"))
         with pytest.raises(ValueError, match="but the evaluation is of"):
             driver.finish_trial(trial_id, evaluation, attempt=1)
-        assert store.trials(study)[0].state is TrialState.RUNNING
+        assert store.trials.of(study)[0].state is TrialState.RUNNING
 
     def test_a_number_is_taken_once_in_its_role(
         self, store: Store, study: Study, driver: StudyWriter, spec: SpecRecord
@@ -376,7 +376,7 @@ class TestTrials:
         driver.begin_trial(number=0, spec=spec, role=TrialRole.CONFIRM, replicate=1)
         # The refused trial left nothing behind.
         assert store.searcher_attributes(study) == {"kept": 1}
-        roles = [(row.role, row.number, row.replicate) for row in store.trials(study)]
+        roles = [(row.role, row.number, row.replicate) for row in store.trials.of(study)]
         assert roles == [(TrialRole.SEARCH, 0, 0), (TrialRole.CONFIRM, 0, 1)]
 
     def test_trials_come_by_role_and_number_and_are_counted(
@@ -387,10 +387,10 @@ class TestTrials:
             if number:
                 driver.fail_trial(trial_id, "no", attempt=1)
         driver.begin_trial(number=0, spec=spec, role=TrialRole.CONFIRM, replicate=1)
-        numbers = [(row.role.value, row.number) for row in store.trials(study)]
+        numbers = [(row.role.value, row.number) for row in store.trials.of(study)]
         assert numbers == [("search", 0), ("search", 1), ("search", 2), ("confirm", 0)]
-        assert len(store.trials(study, TrialRole.CONFIRM)) == 1
-        assert store.counts(study, TrialRole.SEARCH) == {
+        assert len(store.trials.of(study, TrialRole.CONFIRM)) == 1
+        assert store.trials.counts(study, TrialRole.SEARCH) == {
             TrialState.RUNNING: 1,
             TrialState.COMPLETE: 0,
             TrialState.PRUNED: 0,
@@ -418,8 +418,8 @@ class TestEvaluations:
         other = store.get_or_create_study(make_study(name="flowers"))
         with store.drive(other) as other_driver:
             trial_id = other_driver.begin_trial(number=0, spec=spec)
-            other_driver.reuse_evaluation(trial_id, found, attempt=1)
-        (row,) = store.trials(other)
+            other_driver.finish_trial(trial_id, found, attempt=1)
+        (row,) = store.trials.of(other)
         assert (row.state, row.reused, row.top1) == (TrialState.COMPLETE, True, 0.875)
 
     def test_a_measurement_stands_with_its_own_weights(
@@ -437,7 +437,7 @@ class TestEvaluations:
             spec, top1=0.75, loss=0.5, threads=2, versions={"torch": "3"}, weights_sha256="b" * 64
         )
         driver.finish_trial(driver.begin_trial(number=1, spec=spec), again, attempt=1)
-        rows = store.trials(study)
+        rows = store.trials.of(study)
         assert [(row.top1, row.reused) for row in rows] == [(0.75, False), (0.75, True)]
         found = store.find_evaluation(evaluation.identity)
         assert found is not None and found.record == again
@@ -445,7 +445,7 @@ class TestEvaluations:
         without = make_evaluation(spec, top1=0.5, weights_sha256=None)
         driver.finish_trial(driver.begin_trial(number=2, spec=spec), without, attempt=1)
         assert store.find_evaluation(evaluation.identity) == found
-        assert [row.reused for row in store.trials(study)] == [False, True, True]
+        assert [row.reused for row in store.trials.of(study)] == [False, True, True]
 
     def test_other_studies_of_an_evaluation_are_found(
         self,
@@ -466,7 +466,7 @@ class TestEvaluations:
         with store.drive(other) as other_driver:
             trial_id = other_driver.begin_trial(number=0, spec=spec)
             assert not store.other_studies_with(key, study)
-            other_driver.reuse_evaluation(trial_id, found, attempt=1)
+            other_driver.finish_trial(trial_id, found, attempt=1)
         assert store.other_studies_with(key, study)
         assert not store.other_studies_with("e" * 64, study)
 
@@ -480,9 +480,9 @@ class TestEvaluations:
     ) -> None:
         driver.finish_trial(driver.begin_trial(number=0, spec=spec), evaluation, attempt=1)
         driver.record_weights(evaluation.identity.key, None)
-        assert store.trials(study)[0].weights_sha256 is None
+        assert store.trials.of(study)[0].weights_sha256 is None
         driver.record_weights(evaluation.identity.key, "c" * 64)
-        assert store.trials(study)[0].weights_sha256 == "c" * 64
+        assert store.trials.of(study)[0].weights_sha256 == "c" * 64
 
     def test_a_spec_that_is_not_there(self, store: Store) -> None:
         with pytest.raises(InputError, match="the database has no spec abc"):
@@ -519,12 +519,12 @@ class TestStudyMarks:
         driver.begin_trial(number=0, spec=spec)
         driver.begin_trial(number=1, spec=make_spec("V1"))
         assert [
-            (row.costs.get("latency_ms"), row.latency_source) for row in store.trials(study)
+            (row.costs.get("latency_ms"), row.latency_source) for row in store.trials.of(study)
         ] == [
             (1.5, LatencySource.NETWORK),
             (None, None),
         ]
-        assert [row.costs.get("latency_ms") for row in store.trial_parameters(study)] == [
+        assert [row.costs.get("latency_ms") for row in store.trials.parameters(study)] == [
             1.5,
             None,
         ]
@@ -532,7 +532,7 @@ class TestStudyMarks:
         with store.drive(other) as other_driver:
             other_driver.begin_trial(number=0, spec=spec)
         assert store.latencies(other) == {}
-        assert [row.costs.get("latency_ms") for row in store.trials(other)] == [None]
+        assert [row.costs.get("latency_ms") for row in store.trials.of(other)] == [None]
 
     def test_how_latencies_are_obtained_stands_as_it_was_first_written(
         self, store: Store, make_study: Callable[..., StudyRecord]
@@ -568,12 +568,12 @@ class TestStudyMarks:
         again_id = driver.begin_trial(number=1, spec=spec)
         unwritable = replace(second, hypervolume=None)  # type: ignore[arg-type]
         with pytest.raises(IntegrityError, match="(?i)not.null constraint"):
-            driver.reuse_evaluation(again_id, known, attempt=1, snapshot=unwritable)
-        assert [row.state for row in store.trials(study)] == [
+            driver.finish_trial(again_id, known, attempt=1, snapshot=unwritable)
+        assert [row.state for row in store.trials.of(study)] == [
             TrialState.COMPLETE,
             TrialState.RUNNING,
         ]
-        driver.reuse_evaluation(again_id, known, attempt=1, snapshot=second)
+        driver.finish_trial(again_id, known, attempt=1, snapshot=second)
         assert store.snapshots(study) == [first, second]
         # One of as many complete trials is replaced, as where a search goes on after a kill.
         third = replace(second, hypervolume=0.75)
@@ -594,21 +594,21 @@ class TestReading:
     ) -> None:
         driver.begin_trial(number=0, spec=spec)
         with Store.open(url, read_only=True) as reader:
-            with reader.consistent():
-                assert len(reader.trials(study)) == 1
+            with reader.database.consistent():
+                assert len(reader.trials.of(study)) == 1
                 driver.begin_trial(number=1, spec=spec)
                 driver.set_totals(num_trials=48, confirm_seeds=3)
-                with reader.consistent():
-                    assert len(reader.trials(study)) == 1
-                assert reader.counts(study, TrialRole.SEARCH)[TrialState.RUNNING] == 1
+                with reader.database.consistent():
+                    assert len(reader.trials.of(study)) == 1
+                assert reader.trials.counts(study, TrialRole.SEARCH)[TrialState.RUNNING] == 1
                 assert reader.study("digits") == study
-                assert len(store.trials(study)) == 2
-            assert len(reader.trials(study)) == 2
+                assert len(store.trials.of(study)) == 2
+            assert len(reader.trials.of(study)) == 2
             assert reader.study("digits").record.num_trials == 48
 
     def test_a_consistent_block_ends_with_its_error(self, store: Store, study: Study) -> None:
-        with pytest.raises(KeyError), store.consistent():
-            store.trials(study)
+        with pytest.raises(KeyError), store.database.consistent():
+            store.trials.of(study)
             raise KeyError
         store.get_or_create_study(study.record)
 
@@ -622,10 +622,11 @@ class TestOnSQLite:
         self, store: Store, study: Study
     ) -> None:
         asked: list[tuple[str, Any]] = []
-        event.listen(store._engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])))
+        engine = store.database.engine
+        event.listen(engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])))
         store.other_studies_with("e" * 64, study)
         query, parameters = asked[-1]
-        with store._engine.connect() as connection:
+        with store.database.engine.connect() as connection:
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", parameters).all()
         assert "SEARCH trials USING INDEX ix_trials_evaluation_id" in str(plan)
 
@@ -633,7 +634,7 @@ class TestOnSQLite:
         self, store: Store, study: Study, driver: StudyWriter, url: str
     ) -> None:
         with Store.open(url, read_only=True) as reader:
-            assert reader.trials(study) == []
+            assert reader.trials.of(study) == []
         message = f"'digits' is being searched by process {os.getpid()}"
         with Store.open(url) as second, pytest.raises(InputError, match=message):
             with second.drive(study):
@@ -664,7 +665,7 @@ class TestOnSQLite:
             ):
                 driver.begin_trial(number=0, spec=spec)
             successor.begin_trial(number=0, spec=spec)
-        assert len(store.trials(study)) == 1
+        assert len(store.trials.of(study)) == 1
 
     def test_a_full_disk_is_a_storage_error_and_leaves_whole_rows(
         self,
@@ -675,16 +676,16 @@ class TestOnSQLite:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         driver.begin_trial(number=0, spec=make_spec())
-        with store._engine.connect() as connection:
+        with store.database.engine.connect() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
             # SQLite then fails as it does on a full disk: SQLITE_FULL.
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StorageError, match="disk is full.*was committed before is kept"):
             for number in itertools.count(1):
                 driver.begin_trial(number=number, spec=make_spec(), proposed={"a": "b" * 999})
-        rows = store.trials(study)
+        rows = store.trials.of(study)
         assert [row.number for row in rows] == list(range(len(rows)))
-        assert all(len(store.attempts(row.id)) == 1 for row in rows)
+        assert all(len(store.trials.attempts(row.id)) == 1 for row in rows)
 
     def test_a_database_that_another_program_holds_is_a_storage_error(
         self,
@@ -693,7 +694,7 @@ class TestOnSQLite:
         url: str,
         store: Store,
     ) -> None:
-        with store._engine.connect() as connection:
+        with store.database.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA busy_timeout = 50")
         other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -719,10 +720,10 @@ with Store.open(sys.argv[1], create=True) as store:
     spec = SpecRecord.of(network, params=1, macs=1, attention_bytes=1)
     with store.drive(study) as driver:
         print("driving", flush=True)
-        for trial in store.trial_parameters(study, states=[TrialState.RUNNING]):
+        for trial in store.trials.parameters(study, states=[TrialState.RUNNING]):
             attempt = driver.restart_trial(trial.id, attempt=trial.num_attempts)
             driver.fail_trial(trial.id, "was lost", attempt=attempt)
-        for number in range(len(store.trials(study)), 100_000):
+        for number in range(len(store.trials.of(study)), 100_000):
             trial_id = driver.begin_trial(
                 number=number, spec=spec, searcher_attributes={"begun": number})
             print("begun", number, flush=True)
@@ -759,7 +760,7 @@ def test_what_is_committed_survives_a_kill_at_any_moment(url: str) -> None:
 
         with Store.open(url, read_only=True) as store:
             study = store.study("digits")
-            rows = store.trials(study)
+            rows = store.trials.of(study)
             assert len(rows) > begun >= 0
             assert [row.number for row in rows] == list(range(len(rows)))
             assert rows[ended].state is TrialState.COMPLETE
@@ -769,6 +770,6 @@ def test_what_is_committed_survives_a_kill_at_any_moment(url: str) -> None:
             for row in rows:
                 is_complete = row.state is TrialState.COMPLETE
                 assert (row.top1 == 0.5) == is_complete == (row.evaluation_key is not None)
-                open_attempts = [a for a in store.attempts(row.id) if a.finished_at is None]
+                open_attempts = [a for a in store.trials.attempts(row.id) if a.finished_at is None]
                 assert len(open_attempts) == (row.state is TrialState.RUNNING)
     assert ended >= 3

@@ -59,7 +59,7 @@ def test_the_snippet_runs_twice(space, images, tmp_path):
     assert fronts[0] == fronts[1]
     assert sa.load(picked.export(tmp_path / "knee")).training is False
     with Store.open(study.storage) as store:
-        assert len(store.trials(store.study(study.name))) == 3
+        assert len(store.trials.of(store.study(study.name))) == 3
 
 
 def test_one_network():

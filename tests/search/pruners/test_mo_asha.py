@@ -152,7 +152,7 @@ def pruner():
 
 def reports(lab, name="study"):
     with Store.open(lab.url) as store:
-        return store.rung_reports(store.study(name))
+        return store.trials.rung_reports(store.study(name))
 
 
 @pytest.mark.parametrize("searcher", ["nsga2", "random"])

@@ -54,7 +54,7 @@ def judge_of(pruner, *, waits=True, lag=1, stored=()):
     driver = Writer()
     context = SimpleNamespace(
         driver=driver,
-        store=SimpleNamespace(rung_reports=lambda study: stored),
+        store=SimpleNamespace(trials=SimpleNamespace(rung_reports=lambda study: stored)),
         study=None,
         costs=COSTS,
         evaluator=Staged(),

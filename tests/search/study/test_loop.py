@@ -263,7 +263,7 @@ def rungs_of(lab, name="study"):
     with Store.open(lab.url) as store:
         return [
             (row.number, row.epoch, round(row.top1, 9), row.goes_on)
-            for row in store.rung_reports(store.study(name))
+            for row in store.trials.rung_reports(store.study(name))
         ]
 
 
@@ -453,7 +453,7 @@ def test_an_evaluation_that_is_there_is_linked_also_after_a_kill(lab, monkeypatc
 
     # Killed between the row that says RUNNING and the one that links the evaluation.
     with monkeypatch.context() as patch:
-        patch.setattr("sharedattn.results.database.writer.StudyWriter.reuse_evaluation", die)
+        patch.setattr("sharedattn.results.database.writing.StudyWriter.finish_trial", die)
         with pytest.raises(DriverKilledError):
             lab.run("two", num_trials=12)
     executor = Inline(Fake())

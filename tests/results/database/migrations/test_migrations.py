@@ -137,7 +137,7 @@ def test_a_database_of_each_version_comes_up_to_date_and_keeps_its_rows(
     url = old_database(tmp_path / "old.db", revision)
     with Store.open(url) as store:
         study = store.study("digits")
-        (row,) = store.trials(study)
+        (row,) = store.trials.of(study)
         assert (row.state, row.top1, row.placement) == (TrialState.COMPLETE, 0.875, "V2L1")
         assert (row.costs["params"], row.costs["macs"], row.seed, row.loss) == (101, 1009, 5, 0.25)
         assert row.evaluation_key is not None
@@ -147,10 +147,10 @@ def test_a_database_of_each_version_comes_up_to_date_and_keeps_its_rows(
             driver.report_rung(trial_id, RungReport(1, 0.5, 1.0, goes_on=True), attempt=1)
             latency = make_latency()
             driver.record_latency(make_spec("V1"), latency)
-        assert store.rung_reports(study)[-1].number == 1
+        assert store.trials.rung_reports(study)[-1].number == 1
         assert store.latencies(study) == {make_spec("V1").key: latency}
         assert store.study("digits").record.latency is None
-        assert [row.costs.get("latency_ms") for row in store.trials(study)] == [None, 2.5]
+        assert [row.costs.get("latency_ms") for row in store.trials.of(study)] == [None, 2.5]
     engine = create_engine(url)
     assert differences(engine) == []
     engine.dispose()
@@ -170,13 +170,13 @@ def test_latencies_of_version_0005_are_read_and_added_to(
             "batch_size": 3,
             "max_ms": 4.5,
         }
-        (row,) = store.trials(study)
+        (row,) = store.trials.of(study)
         assert (row.top1, row.costs["latency_ms"]) == (0.875, 2.5)
         ((key, latency),) = store.latencies(study).items()
         assert key == row.spec_key == make_spec("V2L1").key
         assert (latency.latency_ms, latency.latency_source.value) == (2.5, "network")
         assert (latency.repeats, latency.batch_size, latency.peak_bytes) == (31, 3, 12345)
-        assert [report.top1 for report in store.rung_reports(study)] == [0.75]
+        assert [report.top1 for report in store.trials.rung_reports(study)] == [0.75]
         with store.drive(study) as driver:
             driver.record_latency(make_spec("V1"), make_latency(latency_ms=0.5))
         assert [r.latency_ms for r in store.latencies(study).values()] == [2.5, 0.5]
@@ -260,7 +260,7 @@ def test_postgresql_comes_up_to_date_step_by_step_and_keeps_its_rows(
         assert [row["driver_write"] for row in kept["studies"]] == [0, 0, 0, 3]
         for revision in older:
             study = store.study(f"digits-{revision}")
-            (row,) = store.trials(study)
+            (row,) = store.trials.of(study)
             assert (row.state, row.top1, row.placement) == (TrialState.COMPLETE, 0.875, "V2L1")
             assert len(store.snapshots(study)) == (revision != "0001")
             with store.drive(study) as driver:

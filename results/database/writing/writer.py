@@ -1,0 +1,354 @@
+"""Write a study's trials and results, each transaction fenced to the study's one driver.
+
+Each method is one transaction, so a driver killed at any moment leaves whole rows: a trial is
+RUNNING with an open attempt, or it is finished with its evaluation, its attempt closed and its
+searcher's notes written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sharedattn.results.database.models import utc_now
+from sharedattn.results.database.upserts import columns_of, insert_or_find
+from sharedattn.results.database.writing.fence import Fence
+from sharedattn.results.database.writing.rows import (
+    StudyRows,
+    insert_attempt,
+    save_evaluation,
+    save_rung,
+    save_spec,
+    save_weights,
+)
+from sharedattn.results.failures import reason_of, shown_reason
+from sharedattn.results.records import (
+    AttemptOutcome,
+    Document,
+    EvaluationRecord,
+    FrontSnapshot,
+    LatencyRecord,
+    RungReport,
+    ScoredTrial,
+    SpecRecord,
+    StoredEvaluation,
+    TrialRole,
+    TrialState,
+)
+
+_UNFINISHED = (AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.PREEMPTED)
+
+
+class StudyWriter:
+    """Writes to one study while `Store.drive` holds its lock.
+
+    What it is told of a trial carries the number of the attempt that it comes from, and is
+    refused unless that is the open one: a worker that was taken for lost may still answer.
+
+    Args:
+        transaction: begins a writing transaction of the store.
+        study_id: the study's row.
+    """
+
+    def __init__(
+        self, transaction: Callable[[], AbstractContextManager[Connection]], study_id: int
+    ) -> None:
+        self._fence = Fence(transaction, study_id)
+        self._rows = StudyRows(study_id)
+
+    def set_totals(self, *, num_trials: int, confirm_seeds: int) -> None:
+        """Change how much the study is asked for, which is no part of its fingerprint.
+
+        Args:
+            num_trials: search trials, a total.
+            confirm_seeds: seeds per front member, a total.
+        """
+        self._fence.write(num_trials=num_trials, confirm_seeds=confirm_seeds)
+
+    def begin_trial(
+        self,
+        *,
+        number: int,
+        spec: SpecRecord,
+        role: TrialRole = TrialRole.SEARCH,
+        replicate: int = 0,
+        proposed: Document | None = None,
+        repaired: Document | None = None,
+        sampler_attributes: Document | None = None,
+        searcher_attributes: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Write a RUNNING trial with its first attempt, its spec and the searcher's notes.
+
+        Args:
+            number: within the study and role; taken numbers are refused by the database.
+            spec: written unless its key is there.
+            role: search or confirm.
+            replicate: r; the training seed is the study's seed + r.
+            proposed: the searcher's parameters; None for confirmations.
+            repaired: the parameters of what will be evaluated.
+            sampler_attributes: the searcher's notes on this trial.
+            searcher_attributes: the notes on the study that were added or changed.
+
+        Returns:
+            The trial's id.
+        """
+
+        def write(connection: Connection) -> int:
+            trial_id = self._rows.insert_trial(
+                connection,
+                role=role,
+                number=number,
+                replicate=replicate,
+                spec_id=save_spec(connection, spec),
+                proposed=proposed or {},
+                repaired=repaired or {},
+                sampler_attributes=sampler_attributes or {},
+            )
+            self._rows.save_searcher_attributes(connection, searcher_attributes)
+            return trial_id
+
+        def find(connection: Connection) -> int:
+            return self._rows.trial_id(connection, role, number)
+
+        return self._fence.commit(write, find, finished_at=None)
+
+    def restart_trial(
+        self,
+        trial_id: int,
+        *,
+        attempt: int,
+        outcome: AttemptOutcome = AttemptOutcome.LOST,
+        traceback: str | None = None,
+    ) -> int:
+        """Close the open attempt of a RUNNING trial and begin the next one.
+
+        Args:
+            trial_id: the trial, which keeps its number and parameters.
+            attempt: number of the open attempt.
+            outcome: how it ended: FAILED, LOST when its worker or its driver went away, or
+                PREEMPTED.
+            traceback: what is known of it.
+
+        Returns:
+            The number of the new attempt, from 2.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
+        """
+        _check_unfinished(outcome)
+
+        def write(connection: Connection) -> None:
+            self._rows.close_attempt(connection, trial_id, attempt, outcome, traceback=traceback)
+            insert_attempt(connection, trial_id, attempt + 1)
+
+        self._fence.write(write)
+        return attempt + 1
+
+    def report_rung(self, trial_id: int, report: RungReport, *, attempt: int) -> None:
+        """Write what a trial has come to at a rung that it goes on from.
+
+        Nothing is written for a rung that is there already: a trial that was started again
+        passes it again, and what was decided then stands.
+
+        Args:
+            trial_id: a RUNNING trial.
+            report: with `goes_on`; a trial that is stopped is for `prune_trial`.
+            attempt: number of the attempt that reports.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
+        """
+        if not report.goes_on:
+            raise ValueError(
+                f"`report` says that the trial is stopped: {report}; hand it to prune_trial"
+            )
+
+        def write(connection: Connection) -> None:
+            self._rows.check_open(connection, trial_id, attempt)
+            save_rung(connection, trial_id, report)
+
+        self._fence.write(write)
+
+    def finish_trial(
+        self,
+        trial_id: int,
+        evaluation: EvaluationRecord | StoredEvaluation,
+        *,
+        attempt: int,
+        snapshot: FrontSnapshot | None = None,
+    ) -> None:
+        """Complete a trial with an evaluation, which is written unless it is stored already.
+
+        Where another study has written the same evaluation meanwhile, that one is linked and
+        shown as reused. If this one has weights, it takes the other's place: the file of their
+        key is now ours, and a measurement stands with the weights that it is of.
+
+        Args:
+            trial_id: a RUNNING trial.
+            evaluation: of the trial's spec: what was measured, or `Store.find_evaluation` found.
+            attempt: number of the open attempt.
+            snapshot: the front that this trial has changed, kept in place of one with as many
+                complete trials; None: it has not.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
+        """
+        record = evaluation if isinstance(evaluation, EvaluationRecord) else evaluation.record
+
+        def write(connection: Connection) -> None:
+            spec_id = self._rows.close_attempt(
+                connection,
+                trial_id,
+                attempt,
+                AttemptOutcome.COMPLETE,
+                spec_key=record.identity.spec_key,
+            )
+            evaluation_id, is_there = (
+                save_evaluation(connection, spec_id, record)
+                if isinstance(evaluation, EvaluationRecord)
+                else (evaluation.id, True)
+            )
+            self._rows.end_trial(
+                connection,
+                trial_id,
+                TrialState.COMPLETE,
+                evaluation_id=evaluation_id,
+                reused=is_there,
+            )
+            self._rows.save_snapshot(connection, snapshot)
+
+        self._fence.write(write)
+
+    def prune_trial(
+        self,
+        trial_id: int,
+        report: RungReport,
+        *,
+        attempt: int,
+    ) -> None:
+        """End a trial that was stopped early.
+
+        Args:
+            trial_id: a RUNNING trial.
+            report: of the rung at which it was stopped.
+            attempt: number of the attempt that was stopped.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
+        """
+        if report.goes_on:
+            raise ValueError(f"`report` says that the trial goes on: {report}")
+
+        def write(connection: Connection) -> None:
+            self._rows.close_attempt(connection, trial_id, attempt, AttemptOutcome.PRUNED)
+            save_rung(connection, trial_id, report)
+            self._rows.end_trial(connection, trial_id, TrialState.PRUNED)
+
+        self._fence.write(write)
+
+    def fail_trial(
+        self,
+        trial_id: int,
+        traceback: str,
+        *,
+        attempt: int,
+        outcome: AttemptOutcome = AttemptOutcome.FAILED,
+    ) -> None:
+        """End a trial that raised, or that lost its slot once too often, with its traceback.
+
+        Args:
+            trial_id: a RUNNING trial.
+            traceback: whole; the line that says why becomes the trial's error, see `reason_of`.
+            attempt: number of its last attempt.
+            outcome: how that one ended: FAILED, LOST or PREEMPTED.
+
+        Raises:
+            StaleAttemptError: that attempt is not the open one.
+        """
+        _check_unfinished(outcome)
+        # Of several megabytes, in an extreme case: a column for people has a line of it.
+        error = shown_reason(reason_of(traceback))
+
+        def write(connection: Connection) -> None:
+            self._rows.close_attempt(connection, trial_id, attempt, outcome, traceback=traceback)
+            self._rows.end_trial(
+                connection,
+                trial_id,
+                TrialState.FAILED,
+                error=error,
+            )
+
+        self._fence.write(write)
+
+    def record_scored(
+        self,
+        trials: Sequence[ScoredTrial],
+        *,
+        searcher_attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write search trials that are complete from the first, all of them or none.
+
+        They had no attempt of their own: one evaluation of shared weights gave many.
+
+        Args:
+            trials: numbers that are taken are refused by the database.
+            searcher_attributes: the notes on the study that were added or changed.
+        """
+
+        def write(connection: Connection) -> None:
+            self._rows.insert_scored(connection, trials)
+            self._rows.save_searcher_attributes(connection, searcher_attributes)
+
+        self._fence.write(write, finished_at=None)
+
+    def save_searcher_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Write notes on the study, each in place of one of its name."""
+        self._fence.write(
+            lambda connection: self._rows.save_searcher_attributes(connection, attributes)
+        )
+
+    def record_weights(self, evaluation_key: str, weights_sha256: str | None) -> None:
+        """Say which weights of an evaluation are on the disk.
+
+        Args:
+            evaluation_key: the evaluation's key, which names the file.
+            weights_sha256: of the file; None before the file is deleted.
+        """
+
+        self._fence.write(
+            lambda connection: save_weights(connection, evaluation_key, weights_sha256)
+        )
+
+    def record_latency(self, spec: SpecRecord, latency: LatencyRecord) -> None:
+        """Write the latency of a spec in this study; one that is there stands.
+
+        Args:
+            spec: written unless its key is there; it need not become a trial.
+            latency: what was measured.
+        """
+
+        def write(connection: Connection) -> None:
+            insert_or_find(
+                connection,
+                "latencies",
+                study_id=self._rows.study_id,
+                spec_id=save_spec(connection, spec),
+                **columns_of(latency),
+            )
+
+        self._fence.write(write)
+
+    def finish_study(self) -> None:
+        """Mark the study finished; the next trial that begins takes the mark away."""
+        self._fence.write(finished_at=utc_now())
+
+
+def _check_unfinished(outcome: AttemptOutcome) -> None:
+    if outcome not in _UNFINISHED:
+        raise ValueError(
+            f"`outcome` of an attempt without a result is one of {', '.join(_UNFINISHED)}, "
+            f"but got {outcome}"
+        )
