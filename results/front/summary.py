@@ -163,17 +163,6 @@ class StudySummary:
         return hypervolume(values, self.objectives, self.study.record.reference_point)
 
     @cached_property
-    def hypervolume_history(self) -> tuple[list[int], list[float]]:
-        """Search trials by number, and the hypervolume of single runs once each was known.
-
-        Only the trials that raised it are listed.
-        """
-        values = objective_values(self.candidates, self.objectives, averaged=())
-        history = hypervolume_history(values, self.objectives, self.study.record.reference_point)
-        rises = np.flatnonzero(np.diff(history, prepend=0.0) > 0)
-        return [self.candidates[i].number for i in rises], history[rises].tolist()
-
-    @cached_property
     def knee(self) -> Candidate | None:
         """The front's knee; None of an empty front."""
         members = self.front.members
@@ -205,12 +194,6 @@ class StudySummary:
             LatencySource.NETWORK: "each network measured whole",
         }[LatencySource(found["source"])]
         return f"{how}; {found['where']}"
-
-    @cached_property
-    def wall_time_s(self) -> float:
-        """Seconds from the study's beginning to its last finished trial, pauses included."""
-        ends = [row.finished_at for row in self.rows if row.finished_at is not None]
-        return (max(ends) - self.study.created_at).total_seconds() if ends else 0.0
 
     def count(self, role: TrialRole) -> dict[str, int]:
         """How many trials of a role stand in each state, by lower-case name."""
@@ -288,6 +271,18 @@ class StudySummary:
         )
 
 
+def hypervolume_rises(summary: StudySummary) -> tuple[list[int], list[float]]:
+    """The search trials that raised the hypervolume, by number, and what each raised it to.
+
+    The hypervolume is that of single runs, without their confirmations.
+    """
+    values = objective_values(summary.candidates, summary.objectives, averaged=())
+    reference_point = summary.study.record.reference_point
+    history = hypervolume_history(values, summary.objectives, reference_point)
+    rises = np.flatnonzero(np.diff(history, prepend=0.0) > 0)
+    return [summary.candidates[i].number for i in rises], history[rises].tolist()
+
+
 def front_document(
     summary: StudySummary, *, report: Path | None = None, wall_time_s: float | None = None
 ) -> Document:
@@ -296,9 +291,13 @@ def front_document(
     Args:
         summary: the study.
         report: where its report is, if there is one.
-        wall_time_s: wall time of this run; None takes that of the whole study.
+        wall_time_s: wall time of this run; None takes that of the whole study, from its beginning
+            to its last finished trial, pauses included.
     """
     front = summary.front
+    if wall_time_s is None:
+        ends = [row.finished_at for row in summary.rows if row.finished_at is not None]
+        wall_time_s = (max(ends) - summary.study.created_at).total_seconds() if ends else 0.0
     return {
         "study": summary.study.record.name,
         "fingerprint": summary.study.record.fingerprint,
@@ -317,7 +316,7 @@ def front_document(
         "latency": _latency_document(summary.study),
         "fidelity": None if front.fidelity is None else front.fidelity.to_json(),
         "report": None if report is None else str(report),
-        "wall_time_s": summary.wall_time_s if wall_time_s is None else wall_time_s,
+        "wall_time_s": wall_time_s,
     }
 
 

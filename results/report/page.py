@@ -18,7 +18,7 @@ from sharedattn.results.artifacts.atomic import atomic_write
 from sharedattn.results.database.models import utc_now
 from sharedattn.results.failures import shown_reason
 from sharedattn.results.front.confirmation import Candidate
-from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.front.summary import StudySummary, hypervolume_rises
 from sharedattn.results.records import Document, StudyRecord, TrialRole, TrialState
 from sharedattn.results.report.strip import (
     Parts,
@@ -129,7 +129,7 @@ def _chart_data(summary: StudySummary) -> Document:
     for row in rows:
         spec_index.setdefault(row.spec_key, len(spec_index))
     specs = {row.spec_key: row for row in rows}
-    numbers, volumes = summary.hypervolume_history
+    numbers, volumes = hypervolume_rises(summary)
     costs = _shown_costs(summary)
     return {
         "objectives": list(summary.study.record.objectives),
