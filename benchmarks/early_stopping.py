@@ -40,8 +40,13 @@ from sharedattn.placement import Placement  # noqa: E402
 from sharedattn.results.database.store import Store  # noqa: E402
 from sharedattn.results.front.pareto import FloatArray, hypervolume  # noqa: E402
 from sharedattn.results.front.summary import StudySummary  # noqa: E402
-from sharedattn.results.records import StudyRecord, TrialRole, TrialState  # noqa: E402
-from sharedattn.search.evaluators import Measurement, Report, Task  # noqa: E402
+from sharedattn.results.records import (  # noqa: E402
+    EpochMetrics,
+    StudyRecord,
+    TrialRole,
+    TrialState,
+)
+from sharedattn.search.evaluators import Measurement, Task  # noqa: E402
 from sharedattn.search.evaluators.table import TableEvaluator  # noqa: E402
 from sharedattn.search.executors import Event, Executor, Reported, advance  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
@@ -78,7 +83,7 @@ class InProcess(Executor):
 
     def __init__(self, evaluator: TableEvaluator) -> None:
         self._evaluator = evaluator
-        self._held: tuple[int, Generator[Report, None, Measurement]] | None = None
+        self._held: tuple[int, Generator[EpochMetrics, None, Measurement]] | None = None
 
     @property
     def num_free(self) -> int:
@@ -232,9 +237,8 @@ class Replay:
                     pruner=stopping,
                 ).run()
             summary = StudySummary.read(store, study)
-            stopped = {
-                r.number: r.epoch for r in store.trials.rung_reports(study) if not r.goes_on
-            }
+            reports = store.trials.rung_reports(study)
+            stopped = {row.number: row.metrics.epoch for row in reports if not row.goes_on}
         rows = [row for row in summary.rows if row.role is TrialRole.SEARCH]
         assert all(row.state is not TrialState.FAILED for row in rows)
         assert [row.macs for row in rows] == self.macs.tolist()

@@ -6,8 +6,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from sharedattn.progress import OnProgress
-from sharedattn.results.records import Fidelity
-from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
+from sharedattn.results.records import EpochMetrics, Fidelity
+from sharedattn.search.evaluators import Evaluator, Measurement, Task
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class FreeEvaluator(Evaluator):
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         top1 = 0.5 + int(task.spec.key[:8], 16) / 2**33
         for rung in self.rungs:
-            yield Report(epoch=rung, top1=top1, loss=0.5)
+            yield EpochMetrics(epoch=rung, top1=top1, loss=0.5)
         return Measurement(split="validation", top1=top1, loss=0.5, num_images=1, wall_time_s=0.0)

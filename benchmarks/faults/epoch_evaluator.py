@@ -25,8 +25,8 @@ from sharedattn.progress import OnProgress
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
-from sharedattn.results.records import Fidelity
-from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
+from sharedattn.results.records import EpochMetrics, Fidelity
+from sharedattn.search.evaluators import Evaluator, Measurement, Task
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class EpochEvaluator(Evaluator):
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         assert task.checkpoint is not None
         checkpoints = CheckpointStore(self.blobs)
         state = checkpoints.load(task.checkpoint)
@@ -148,9 +148,9 @@ class EpochEvaluator(Evaluator):
         self.journal.write(Entry(trial, attempt, os.getpid(), epoch, time.time()))
 
 
-def _report(epoch: int, chain: str) -> Report:
+def _report(epoch: int, chain: str) -> EpochMetrics:
     top1 = _fraction(chain)
-    return Report(epoch=epoch, top1=top1, loss=1.0 - top1)
+    return EpochMetrics(epoch=epoch, top1=top1, loss=1.0 - top1)
 
 
 def _fraction(digest: str) -> float:

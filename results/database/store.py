@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Row, Select, exists, select
@@ -81,12 +80,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def studies(self) -> list[Study]:
@@ -279,11 +273,7 @@ def _evaluation(row: Row[Any]) -> StoredEvaluation:
         for field in fields(EvaluationRecord)
         if field.name != "identity"
     }
-    return StoredEvaluation(
-        id=row.id,
-        created_at=row.created_at,
-        record=EvaluationRecord(identity=identity, **measured),
-    )
+    return StoredEvaluation(id=row.id, record=EvaluationRecord(identity=identity, **measured))
 
 
 _ABSENT = object()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from sharedattn.results.database.costs import COST_COLUMNS, StoredCosts
 from sharedattn.results.records import (
     Attempt,
     Document,
+    EpochMetrics,
     RungRow,
     Study,
     TrialParameters,
@@ -153,30 +155,21 @@ class TrialQueries:
 
     def attempts(self, trial_id: int) -> list[Attempt]:
         """The attempts at one trial, oldest first."""
-        query = (
-            select(
-                models.Attempt.number,
-                models.Attempt.started_at,
-                models.Attempt.finished_at,
-                models.Attempt.outcome,
-                models.Attempt.traceback,
-            )
-            .where(models.Attempt.trial_id == trial_id)
-            .order_by(models.Attempt.number)
-        )
-        return [Attempt(**row._mapping) for row in self._database.rows(query)]
+        columns = [getattr(models.Attempt, field.name) for field in fields(Attempt)]
+        query = select(*columns).where(models.Attempt.trial_id == trial_id)
+        rows = self._database.rows(query.order_by(models.Attempt.number))
+        return [Attempt(**row._mapping) for row in rows]
 
     def rung_reports(self, study: Study) -> list[RungRow]:
         """What the search trials had come to at their rungs, in the order of the decisions."""
         query = (
             select(
                 models.Trial.number,
+                models.Spec.macs,
+                models.RungReport.goes_on,
                 models.RungReport.epoch,
                 models.RungReport.top1,
                 models.RungReport.loss,
-                models.Spec.macs,
-                models.Spec.params,
-                models.RungReport.goes_on,
             )
             .select_from(models.RungReport)
             .join(models.Trial, models.Trial.id == models.RungReport.trial_id)
@@ -185,7 +178,10 @@ class TrialQueries:
             .order_by(models.RungReport.id)
         )
         with gc_paused():
-            return [RungRow(*row) for row in self._database.rows(query)]
+            return [
+                RungRow(number, EpochMetrics(*measured), macs, goes_on)
+                for number, macs, goes_on, *measured in self._database.rows(query)
+            ]
 
 
 def _with_costs(

@@ -53,7 +53,7 @@ def stopping_of(
         epochs: the epochs of a whole training, or None if not known yet.
     """
     reports = list(reports)
-    stopped_at = {report.number: report.epoch for report in reports if not report.goes_on}
+    stopped_at = {report.number: report.metrics.epoch for report in reports if not report.goes_on}
     if not stopped_at:
         return None
     counts = Counter(stopped_at.values())
@@ -65,6 +65,6 @@ def stopping_of(
         spent += stopped_at.get(row.number, epochs) * row.macs
         full += epochs * row.macs
     return Stopping(
-        stopped={epoch: counts[epoch] for epoch in sorted({r.epoch for r in reports})},
+        stopped={epoch: counts[epoch] for epoch in sorted({r.metrics.epoch for r in reports})},
         compute_share=spent / full if full else None,
     )

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -162,9 +161,7 @@ class StoredEvaluation:
     Attributes:
         id: its row.
         record: what was measured.
-        created_at: naive UTC.
     """
 
     id: int
     record: EvaluationRecord
-    created_at: datetime

@@ -164,64 +164,53 @@ class Attempt:
 
     Attributes:
         number: from 1.
-        started_at: naive UTC.
         finished_at: naive UTC; None while it runs.
         outcome: None while it runs.
         traceback: of a failed attempt, or what is known of a lost one.
     """
 
     number: int
-    started_at: datetime
     finished_at: datetime | None
     outcome: AttemptOutcome | None
     traceback: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class RungReport:
-    """What a trial had come to at a rung, and what was decided there.
+class EpochMetrics:
+    """What a trial has come to after some epochs of training, as at a rung.
 
     Attributes:
-        epoch: the rung, epochs trained; > 0.
-        top1: accuracy at that epoch, a fraction.
-        loss: mean cross-entropy at that epoch, nats.
-        goes_on: whether the trial was let on, or was stopped there.
+        epoch: epochs trained; > 0.
+        top1: accuracy, a fraction.
+        loss: mean cross-entropy, nats.
 
     Raises:
-        ValueError: a metric that is not finite or out of range.
+        ValueError: a metric that is not finite or out of range, which is a failed trial.
     """
 
     epoch: int
     top1: float
     loss: float
-    goes_on: bool
 
     def __post_init__(self) -> None:
         if self.epoch < 1 or not math.isfinite(self.loss) or not 0 <= self.top1 <= 1:
             raise ValueError(
-                "a rung needs an `epoch` >= 1, a `top1` from 0 to 1 and a finite `loss`, but got "
-                f" epoch={self.epoch}, top1={self.top1}, loss={self.loss}; record the trial "
-                "as failed"
+                f"`epoch` is from 1, `top1` from 0 to 1 and `loss` finite, but got "
+                f"epoch={self.epoch}, top1={self.top1}, loss={self.loss}"
             )
 
 
 class RungRow(NamedTuple):
-    """One rung report with its trial's costs, as early stopping needs them to go on.
+    """What a search trial had come to at a rung, and what was decided there.
 
     Attributes:
         number: the search trial's number.
-        epoch: the rung.
-        top1: fraction, at that epoch.
-        loss: nats, at that epoch.
+        metrics: at the rung.
         macs: multiply-accumulates of one image.
-        params: parameters.
-        goes_on: what was decided.
+        goes_on: whether the trial was let on, or was stopped there.
     """
 
     number: int
-    epoch: int
-    top1: float
-    loss: float
+    metrics: EpochMetrics
     macs: int
-    params: int
     goes_on: bool

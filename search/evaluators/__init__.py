@@ -5,10 +5,9 @@ from __future__ import annotations
 from sharedattn.search.evaluators.base import (
     Evaluator,
     Measurement,
-    Report,
     Task,
     evaluation_record,
     measure,
 )
 
-__all__ = ["Evaluator", "Measurement", "Report", "Task", "evaluation_record", "measure"]
+__all__ = ["Evaluator", "Measurement", "Task", "evaluation_record", "measure"]

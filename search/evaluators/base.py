@@ -10,7 +10,7 @@ from typing import Any
 from sharedattn.distributed import Rank
 from sharedattn.placement import NetworkSpec
 from sharedattn.progress import OnProgress
-from sharedattn.results.records import EvaluationIdentity, EvaluationRecord, Fidelity
+from sharedattn.results.records import EpochMetrics, EvaluationIdentity, EvaluationRecord, Fidelity
 from sharedattn.search.provenance import library_versions
 
 
@@ -30,21 +30,6 @@ class Task:
     seed: int
     identity: EvaluationIdentity
     checkpoint: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What an evaluation in progress has measured at a rung.
-
-    Attributes:
-        epoch: epochs finished.
-        top1: accuracy, a fraction.
-        loss: mean cross entropy, nats.
-    """
-
-    epoch: int
-    top1: float
-    loss: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +86,7 @@ class Evaluator(ABC):
     @abstractmethod
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         """Measure one placement.
 
         Args:
@@ -158,7 +143,7 @@ def measure(
     return outcome(evaluator.evaluate(task, on_progress))
 
 
-def outcome(evaluation: Generator[Report, None, Measurement]) -> Measurement:
+def outcome(evaluation: Generator[EpochMetrics, None, Measurement]) -> Measurement:
     """What an evaluation returns at its end, whatever it reports on the way."""
     while True:
         try:

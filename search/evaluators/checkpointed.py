@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
-from sharedattn.search.evaluators.base import Report, Task
+from sharedattn.results.records import EpochMetrics
+from sharedattn.search.evaluators.base import Task
 from sharedattn.training.trainer import Epoch, EpochTrainer
 
 
@@ -29,7 +30,7 @@ class CheckpointedTraining:
 
     def run(
         self, trainer: EpochTrainer, task: Task, rungs: tuple[int, ...] = ()
-    ) -> Generator[Report, None, None]:
+    ) -> Generator[EpochMetrics, None, None]:
         """Train to the end, from the task's checkpoint where there is one.
 
         Args:
@@ -70,6 +71,6 @@ class CheckpointedTraining:
         self.checkpoints.save(task.checkpoint, state)
 
 
-def _report(epoch: Epoch) -> Report:
+def _report(epoch: Epoch) -> EpochMetrics:
     assert epoch.validation is not None
-    return Report(epoch=epoch.epoch, top1=epoch.validation.top1, loss=epoch.validation.loss)
+    return EpochMetrics(epoch=epoch.epoch, top1=epoch.validation.top1, loss=epoch.validation.loss)

@@ -25,8 +25,8 @@ from sharedattn.backbones import build
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.progress import OnProgress
-from sharedattn.results.records import Fidelity
-from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
+from sharedattn.results.records import EpochMetrics, Fidelity
+from sharedattn.search.evaluators.base import Evaluator, Measurement, Task
 
 STORED = ("top1", "loss", "num_images", "wall_time_s")
 """Metrics that the database has a place for."""
@@ -82,7 +82,7 @@ class FunctionEvaluator(Evaluator):
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         yield from ()
         begun = time.perf_counter()
         # What the caller draws after it must not depend on where its trials ran.

@@ -14,8 +14,8 @@ from sharedattn.progress import OnProgress
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
-from sharedattn.results.records import Fidelity
-from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Report, Task
+from sharedattn.results.records import EpochMetrics, Fidelity
+from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Task
 from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.training.trainer import Trainer
 
@@ -78,7 +78,7 @@ class ScratchEvaluator(RankedEvaluator):
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         return (yield from self.train(task, on_progress=on_progress))
 
     def train(
@@ -87,7 +87,7 @@ class ScratchEvaluator(RankedEvaluator):
         network: Network | None = None,
         *,
         on_progress: OnProgress | None = None,
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         """Train a placement, from its initialisation or from the weights of its `network`."""
         trainer = Trainer(
             task.spec,

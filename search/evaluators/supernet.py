@@ -25,11 +25,12 @@ from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.progress import OnProgress, ScoringMeter
 from sharedattn.recipe import Recipe
 from sharedattn.results.records import (
+    EpochMetrics,
     EvaluationIdentity,
     Fidelity,
     fine_tuning_key,
 )
-from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Report, Task
+from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Task
 from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.spaces.budget import Budget, BudgetedSpace
@@ -243,7 +244,7 @@ class SupernetEvaluator(RankedEvaluator):
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         if isinstance(task, SupernetTask):
             return (yield from self._train(task, on_progress))
         if isinstance(task, ScoreTask):
@@ -260,7 +261,7 @@ class SupernetEvaluator(RankedEvaluator):
 
     def _train(
         self, task: SupernetTask, on_progress: OnProgress | None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         weights = self.scratch.weights
         assert weights is not None
         checkpointed = CheckpointedTraining(

@@ -18,8 +18,8 @@ from sharedattn.networks.legality import canonical_placement
 from sharedattn.placement import Placement
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import check_rungs
-from sharedattn.results.records import Fidelity
-from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
+from sharedattn.results.records import EpochMetrics, Fidelity
+from sharedattn.search.evaluators.base import Evaluator, Measurement, Task
 from sharedattn.shape import BackboneShape
 from sharedattn.training.trainer import Epoch, Metrics
 
@@ -108,13 +108,13 @@ class TableEvaluator(Evaluator):
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         text = str(task.spec.placement)
         if text not in self.curves:
             raise KeyError(f"the table has no placement {text!r}")
         curve = self.curves[text]
         for rung in self.rungs:
-            yield Report(epoch=rung, top1=curve[rung - 1], loss=0.0)
+            yield EpochMetrics(epoch=rung, top1=curve[rung - 1], loss=0.0)
         return Measurement(
             split="table",
             top1=curve[-1],

@@ -12,14 +12,15 @@ from typing import Self
 
 from sharedattn.errors import InputError
 from sharedattn.progress import WorkProgress
-from sharedattn.search.evaluators.base import Measurement, Report, Task
+from sharedattn.results.records import EpochMetrics
+from sharedattn.search.evaluators.base import Measurement, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The evaluation has reached a rung and waits for `go_on` or `stop`; `report` says where."""
+    """The evaluation has reached a rung and waits for `go_on` or `stop`."""
 
-    report: Report
+    metrics: EpochMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class Executor(ABC):
         self.close()
 
 
-def advance(evaluation: Generator[Report, None, Measurement], threads: int) -> Event:
+def advance(evaluation: Generator[EpochMetrics, None, Measurement], threads: int) -> Event:
     """Run an evaluation, inside a worker, to its next rung or its end.
 
     Args:

@@ -10,7 +10,8 @@ from collections.abc import Generator
 
 import torch
 
-from sharedattn.search.evaluators.base import Evaluator, Measurement, Report, Task
+from sharedattn.results.records import EpochMetrics
+from sharedattn.search.evaluators.base import Evaluator, Measurement, Task
 from sharedattn.search.executors.base import Executor, Message, Reported, advance
 
 
@@ -25,7 +26,7 @@ class InProcessExecutor(Executor):
     def __init__(self, evaluator: Evaluator, num_slots: int = 1) -> None:
         self.evaluator = evaluator
         self.num_slots = num_slots
-        self.held: dict[int, tuple[Task, Generator[Report, None, Measurement]]] = {}
+        self.held: dict[int, tuple[Task, Generator[EpochMetrics, None, Measurement]]] = {}
         self.waiting: set[int] = set()  # tickets at a rung
 
     @property

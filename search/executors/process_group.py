@@ -15,8 +15,8 @@ import torch
 from sharedattn.distributed import Rank, Rendezvous, join
 from sharedattn.errors import InputError
 from sharedattn.progress import OnProgress, WorkProgress
-from sharedattn.results.records import Fidelity
-from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
+from sharedattn.results.records import EpochMetrics, Fidelity
+from sharedattn.search.evaluators import Evaluator, Measurement, Task
 from sharedattn.search.evaluators.base import RankedEvaluator
 from sharedattn.search.executors import (
     EvaluationEndedError,
@@ -69,12 +69,12 @@ class ProcessGroupEvaluator(Evaluator):
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
-    ) -> Generator[Report, None, Measurement]:
+    ) -> Generator[EpochMetrics, None, Measurement]:
         group = _Group(on_progress)
         try:
             group.start(self.evaluator, self.num_processes, task)
             while isinstance(event := group.wait(), Reported):
-                yield event.report
+                yield event.metrics
                 group.go_on()
             return event.measurement
         finally:
@@ -201,6 +201,6 @@ def _evaluate(
 
 def _evaluate_as_rank(
     evaluator: RankedEvaluator, task: Task, port: int, on_progress: OnProgress | None
-) -> Generator[Report, None, Measurement]:
+) -> Generator[EpochMetrics, None, Measurement]:
     join(evaluator.rank, port, evaluator.device)
     return (yield from evaluator.evaluate(task, on_progress))

@@ -109,7 +109,7 @@ def run_tasks(
                 continue
             check_room(event)
             if isinstance(event, Reported):
-                running[ticket] = replace(running[ticket], top1=event.report.top1)
+                running[ticket] = replace(running[ticket], top1=event.metrics.top1)
                 executor.go_on(ticket)
                 continue
             task, retries = in_slots.pop(ticket)

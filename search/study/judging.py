@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict
-from dataclasses import replace
 
 from sharedattn.placement import Placement
-from sharedattn.results.records import EvaluationRecord, RungReport, TrialState
-from sharedattn.search.evaluators import Report
+from sharedattn.results.records import EpochMetrics, EvaluationRecord, RungRow, TrialState
 from sharedattn.search.pruners import Pruner, RungPoint
 from sharedattn.search.study.context import StudyContext, Visibility
 
@@ -36,44 +34,45 @@ class RungJudge:
         self._context = context
         self._pruner = pruner
         self._visibility = visibility
-        self._judged: dict[tuple[int, int], RungReport] = {}  # by number and epoch
+        self._judged: dict[tuple[int, int], RungRow] = {}  # by number and epoch
         self._points: dict[int, list[RungPoint]] = defaultdict(list)  # by epoch, then number
 
     def restore(self) -> None:
         """Read the judgements that are stored."""
         for row in self._context.store.trials.rung_reports(self._context.study):
-            report = RungReport(row.epoch, row.top1, row.loss, row.goes_on)
-            self._note(RungPoint(row.number, row.top1, row.macs), report)
+            self._note(row)
 
     def lets_on(
-        self, number: int, placement: Placement, report: Report, *, trial_id: int, attempt: int
+        self,
+        number: int,
+        placement: Placement,
+        metrics: EpochMetrics,
+        *,
+        trial_id: int,
+        attempt: int,
     ) -> bool:
         """Judge a trial that has reached a rung; one that was judged there before stays so.
 
         Args:
             number: the search trial's number.
             placement: what it evaluates.
-            report: what it has measured.
+            metrics: what it has measured.
             trial_id: its row.
             attempt: number of its attempt.
-
-        Raises:
-            ValueError: the report holds no accuracy.
         """
-        known = self._judged.get((number, report.epoch))
+        known = self._judged.get((number, metrics.epoch))
         if known is not None:
             return known.goes_on
-        judged = RungReport(report.epoch, report.top1, report.loss, goes_on=True)
-        point = self._point(number, placement, report.top1)
+        row = RungRow(number, metrics, self._macs(placement), goes_on=True)
         if self._pruner is not None and self._pruner.should_prune(
-            point, report.epoch, self._peers(number, report.epoch)
+            _point(row), metrics.epoch, self._peers(number, metrics.epoch)
         ):
-            judged = replace(judged, goes_on=False)
-            self._context.driver.prune_trial(trial_id, judged, attempt=attempt)
+            row = row._replace(goes_on=False)
+            self._context.driver.prune_trial(trial_id, metrics, attempt=attempt)
         else:
-            self._context.driver.report_rung(trial_id, judged, attempt=attempt)
-        self._note(point, judged)
-        return judged.goes_on
+            self._context.driver.report_rung(trial_id, metrics, attempt=attempt)
+        self._note(row)
+        return row.goes_on
 
     def let_pass(
         self,
@@ -96,9 +95,9 @@ class RungJudge:
         for epoch in evaluation.learning_curve:
             rung, measured = epoch["epoch"], epoch["validation"]
             if rung in self._context.evaluator.rungs and (number, rung) not in self._judged:
-                passed = RungReport(rung, measured["top1"], measured["loss"], goes_on=True)
-                self._context.driver.report_rung(trial_id, passed, attempt=attempt)
-                self._note(self._point(number, placement, passed.top1), passed)
+                metrics = EpochMetrics(rung, measured["top1"], measured["loss"])
+                self._context.driver.report_rung(trial_id, metrics, attempt=attempt)
+                self._note(RungRow(number, metrics, self._macs(placement), goes_on=True))
 
     def told_top1(self, number: int, state: TrialState, top1: float | None) -> float | None:
         """The accuracy of a trial that the searcher hears.
@@ -112,11 +111,11 @@ class RungJudge:
             A fraction; None while it runs, and where it has failed.
         """
         if self._pruner is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
-            return self._judged[number, self._context.evaluator.rungs[0]].top1
+            return self._judged[number, self._context.evaluator.rungs[0]].metrics.top1
         return top1
 
-    def _point(self, number: int, placement: Placement, top1: float) -> RungPoint:
-        return RungPoint(number, top1, self._context.costs.totals(placement).macs)
+    def _macs(self, placement: Placement) -> int:
+        return self._context.costs.totals(placement).macs
 
     def _peers(self, number: int, epoch: int) -> list[RungPoint]:
         points = self._points[epoch]
@@ -124,6 +123,10 @@ class RungJudge:
             return list(points)
         return [point for point in points if point.number <= number - self._visibility.lag]
 
-    def _note(self, point: RungPoint, report: RungReport) -> None:
-        self._judged[point.number, report.epoch] = report
-        insort(self._points[report.epoch], point, key=lambda point: point.number)
+    def _note(self, row: RungRow) -> None:
+        self._judged[row.number, row.metrics.epoch] = row
+        insort(self._points[row.metrics.epoch], _point(row), key=lambda point: point.number)
+
+
+def _point(row: RungRow) -> RungPoint:
+    return RungPoint(row.number, row.metrics.top1, row.macs)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from sharedattn.placement import NetworkSpec, Placement
-from sharedattn.results.records import AttemptOutcome, TrialParameters, TrialRole
-from sharedattn.search.evaluators import Report, Task
+from sharedattn.results.records import AttemptOutcome, EpochMetrics, TrialParameters, TrialRole
+from sharedattn.search.evaluators import Task
 from sharedattn.search.executors import (
     Event,
     Executor,
@@ -116,8 +116,8 @@ class TrialRunner:
                     continue
                 waits = False
                 if isinstance(event, Reported):
-                    self._board.reported(ticket, event.report.top1)
-                    self._at_rung(ticket, event.report)
+                    self._board.reported(ticket, event.metrics.top1)
+                    self._at_rung(ticket, event.metrics)
                 else:
                     has_ended = not isinstance(event, Lost | Preempted)
                     self._record(self._take_out(ticket, has_ended=has_ended), event)
@@ -168,23 +168,16 @@ class TrialRunner:
         )
         self._launch(replace(again, attempt=attempt))
 
-    def _at_rung(self, ticket: int, report: Report) -> None:
+    def _at_rung(self, ticket: int, metrics: EpochMetrics) -> None:
         """Let a trial that has reached a rung go on, or stop it for good."""
         trial = self._in_slots[ticket]
-        try:
-            goes_on = trial.role is TrialRole.CONFIRM or self._judge.lets_on(
-                trial.number,
-                trial.task.spec.placement,
-                report,
-                trial_id=trial.trial_id,
-                attempt=trial.attempt,
-            )
-        except ValueError as error:
-            # As at the end: a rung without a number makes the trial a failed one.
-            self._take_out(ticket)
-            self._executor.stop(ticket)
-            self._recorder.fail(trial, f"ValueError: {error}")
-            return
+        goes_on = trial.role is TrialRole.CONFIRM or self._judge.lets_on(
+            trial.number,
+            trial.task.spec.placement,
+            metrics,
+            trial_id=trial.trial_id,
+            attempt=trial.attempt,
+        )
         if goes_on:
             self._executor.go_on(ticket)
             return

@@ -36,9 +36,9 @@ from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import (
     AttemptOutcome,
+    EpochMetrics,
     EvaluationRecord,
     FrontSnapshot,
-    RungReport,
     SpecRecord,
     Study,
     StudyRecord,
@@ -239,13 +239,12 @@ class TestLostConnections:
                 evaluation = make_evaluation(specs[trial_id])
                 driver.finish_trial(trial_id, evaluation, attempt=1, snapshot=snapshot)
 
-            on = RungReport(1, 0.5, 1.0, goes_on=True)
-            off = RungReport(1, 0.5, 1.0, goes_on=False)
+            metrics = EpochMetrics(1, 0.5, 1.0)
             writes: dict[str, Callable[[int], object]] = {
                 "begin": lambda _: begin(),
                 "finish": finish,
-                "report": lambda trial: driver.report_rung(trial, on, attempt=1),
-                "prune": lambda trial: driver.prune_trial(trial, off, attempt=1),
+                "report": lambda trial: driver.report_rung(trial, metrics, attempt=1),
+                "prune": lambda trial: driver.prune_trial(trial, metrics, attempt=1),
                 "fail": lambda trial: driver.fail_trial(trial, "no", attempt=1),
                 "restart": lambda trial: driver.restart_trial(trial, attempt=1),
                 "totals": lambda _: driver.set_totals(num_trials=48, confirm_seeds=1),
@@ -323,7 +322,7 @@ class TestLostConnections:
     ) -> None:
         with proxied.drive(study) as driver:
             trial_id = driver.begin_trial(number=0, spec=make_spec())
-            driver.report_rung(trial_id, RungReport(1, 0.5, 1.0, goes_on=True), attempt=1)
+            driver.report_rung(trial_id, EpochMetrics(1, 0.5, 1.0), attempt=1)
         reads: list[Callable[[], object]] = [
             proxied.studies,
             lambda: proxied.study("digits"),

@@ -14,8 +14,8 @@ import torch
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.progress import TrainingProgress
-from sharedattn.results.records import Fidelity
-from sharedattn.search.evaluators import Evaluator, Measurement, Report
+from sharedattn.results.records import EpochMetrics, Fidelity
+from sharedattn.search.evaluators import Evaluator, Measurement
 from sharedattn.search.executors import Lost, Preempted, Reported, advance
 from sharedattn.search.executors.in_process import InProcessExecutor
 
@@ -118,7 +118,7 @@ class Staged(Fake):
     def evaluate(self, task, on_progress=None):
         measured = self.measure(task)
         for epoch in self.rungs:
-            yield Report(epoch=epoch, top1=measured.top1 - 0.1 * (3 - epoch), loss=0.5)
+            yield EpochMetrics(epoch=epoch, top1=measured.top1 - 0.1 * (3 - epoch), loss=0.5)
         return replace(
             measured,
             learning_curve=[
@@ -225,7 +225,7 @@ class Obedient(Fake):
             time.sleep(0.02)
         if order == "report":
             try:
-                yield Report(epoch=1, top1=0.25, loss=1.5)
+                yield EpochMetrics(epoch=1, top1=0.25, loss=1.5)
             except GeneratorExit:
                 where.with_name(f"{task.seed}.closed").touch()
                 raise

@@ -12,9 +12,9 @@ from sharedattn.results.database.models import Base, utc_now
 from sharedattn.results.database.upserts import columns_of, insert_or_find, insert_or_replace
 from sharedattn.results.records import (
     AttemptOutcome,
+    EpochMetrics,
     EvaluationRecord,
     FrontSnapshot,
-    RungReport,
     ScoredTrial,
     SpecRecord,
     TrialRole,
@@ -235,18 +235,20 @@ def save_evaluation(
     return evaluation_id, is_there
 
 
-def save_rung(connection: Connection, trial_id: int, report: RungReport) -> None:
-    """Write a rung's report, unless the trial has passed the rung before.
+def save_rung(
+    connection: Connection, trial_id: int, metrics: EpochMetrics, *, goes_on: bool
+) -> None:
+    """Write what a trial has come to at a rung, unless it has passed the rung before.
 
     Raises:
         ValueError: it had been let on there, and is to be stopped now.
     """
     _, is_there = insert_or_find(
-        connection, "rung_reports", trial_id=trial_id, **columns_of(report)
+        connection, "rung_reports", trial_id=trial_id, **columns_of(metrics), goes_on=goes_on
     )
-    if is_there and not report.goes_on:
+    if is_there and not goes_on:
         raise ValueError(
-            f"trial id {trial_id} was let on at epoch {report.epoch} and cannot be stopped there "
+            f"trial id {trial_id} was let on at epoch {metrics.epoch} and cannot be stopped there "
             f"now; the first decision stands"
         )
 

@@ -28,10 +28,10 @@ from sharedattn.results.failures import reason_of, shown_reason
 from sharedattn.results.records import (
     AttemptOutcome,
     Document,
+    EpochMetrics,
     EvaluationRecord,
     FrontSnapshot,
     LatencyRecord,
-    RungReport,
     ScoredTrial,
     SpecRecord,
     StoredEvaluation,
@@ -147,7 +147,7 @@ class StudyWriter:
         self._fence.write(write)
         return attempt + 1
 
-    def report_rung(self, trial_id: int, report: RungReport, *, attempt: int) -> None:
+    def report_rung(self, trial_id: int, metrics: EpochMetrics, *, attempt: int) -> None:
         """Write what a trial has come to at a rung that it goes on from.
 
         Nothing is written for a rung that is there already: a trial that was started again
@@ -155,20 +155,16 @@ class StudyWriter:
 
         Args:
             trial_id: a RUNNING trial.
-            report: with `goes_on`; a trial that is stopped is for `prune_trial`.
+            metrics: at the rung.
             attempt: number of the attempt that reports.
 
         Raises:
             StaleAttemptError: that attempt is not the open one.
         """
-        if not report.goes_on:
-            raise ValueError(
-                f"`report` says that the trial is stopped: {report}; hand it to prune_trial"
-            )
 
         def write(connection: Connection) -> None:
             self._rows.check_open(connection, trial_id, attempt)
-            save_rung(connection, trial_id, report)
+            save_rung(connection, trial_id, metrics, goes_on=True)
 
         self._fence.write(write)
 
@@ -222,29 +218,21 @@ class StudyWriter:
 
         self._fence.write(write)
 
-    def prune_trial(
-        self,
-        trial_id: int,
-        report: RungReport,
-        *,
-        attempt: int,
-    ) -> None:
+    def prune_trial(self, trial_id: int, metrics: EpochMetrics, *, attempt: int) -> None:
         """End a trial that was stopped early.
 
         Args:
             trial_id: a RUNNING trial.
-            report: of the rung at which it was stopped.
+            metrics: at the rung at which it was stopped.
             attempt: number of the attempt that was stopped.
 
         Raises:
             StaleAttemptError: that attempt is not the open one.
         """
-        if report.goes_on:
-            raise ValueError(f"`report` says that the trial goes on: {report}")
 
         def write(connection: Connection) -> None:
             self._rows.close_attempt(connection, trial_id, attempt, AttemptOutcome.PRUNED)
-            save_rung(connection, trial_id, report)
+            save_rung(connection, trial_id, metrics, goes_on=False)
             self._rows.end_trial(connection, trial_id, TrialState.PRUNED)
 
         self._fence.write(write)

@@ -24,7 +24,8 @@ import torch
 
 from sharedattn.errors import InputError
 from sharedattn.progress import WorkProgress
-from sharedattn.search.evaluators import Evaluator, Measurement, Report, Task
+from sharedattn.results.records import EpochMetrics
+from sharedattn.search.evaluators import Evaluator, Measurement, Task
 from sharedattn.search.executors.base import (
     Executor,
     Lost,
@@ -399,7 +400,7 @@ class _Evaluation(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._evaluation: Generator[Report, None, Measurement] | None = self._evaluate(
+        self._evaluation: Generator[EpochMetrics, None, Measurement] | None = self._evaluate(
             config["ticket"], config["task"]
         )
         # Tune would send the configuration back with every result, and leave a folder a trial.
@@ -413,7 +414,7 @@ class _Evaluation(tune.Trainable):
             self._clean_up()
         return {"event": event}
 
-    def _evaluate(self, ticket: int, task: bytes) -> Generator[Report, None, Measurement]:
+    def _evaluate(self, ticket: int, task: bytes) -> Generator[EpochMetrics, None, Measurement]:
         def tell(progress: WorkProgress) -> None:
             # Sent in the background; where the board has gone, nobody asks for the error.
             with suppress(ray.exceptions.PendingCallsLimitExceeded):

@@ -33,7 +33,7 @@ class TensorBoardLog:
             OSError: the folder cannot be written.
         """
         if isinstance(event, Reported):
-            report = event.report
+            report = event.metrics
             epoch, top1, loss = report.epoch, report.top1, report.loss
         elif isinstance(event, Finished):
             epoch = task.identity.fidelity.epochs

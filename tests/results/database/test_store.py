@@ -20,11 +20,11 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import (
     AttemptOutcome,
+    EpochMetrics,
     EvaluationRecord,
     FrontSnapshot,
     LatencyRecord,
     LatencySource,
-    RungReport,
     RungRow,
     SpecRecord,
     Study,
@@ -33,7 +33,7 @@ from sharedattn.results.records import (
     TrialState,
 )
 
-OFF = RungReport(1, 0.25, 1.5, goes_on=False)
+OFF = EpochMetrics(1, 0.25, 1.5)
 SERVER = (pytest.mark.slow, pytest.mark.xdist_group("postgresql"))
 
 
@@ -191,10 +191,10 @@ class TestTrials:
         self, store: Store, study: Study, driver: StudyWriter, spec: SpecRecord
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
-        driver.prune_trial(trial_id, RungReport(1, 0.25, 1.5, goes_on=False), attempt=1)
+        driver.prune_trial(trial_id, EpochMetrics(1, 0.25, 1.5), attempt=1)
         (row,) = store.trials.of(study)
         assert (row.state, row.top1, row.evaluation_key) == (TrialState.PRUNED, None, None)
-        assert [report.top1 for report in store.trials.rung_reports(study)] == [0.25]
+        assert [row.metrics.top1 for row in store.trials.rung_reports(study)] == [0.25]
 
     def test_rungs_are_kept_in_the_order_of_their_decisions(
         self,
@@ -208,16 +208,16 @@ class TestTrials:
         other = driver.begin_trial(
             number=0, spec=make_spec("V1"), role=TrialRole.CONFIRM, replicate=1
         )
-        on = RungReport(epoch=1, top1=0.25, loss=1.5, goes_on=True)
+        on = EpochMetrics(epoch=1, top1=0.25, loss=1.5)
         driver.report_rung(second, on, attempt=1)
         driver.report_rung(first, on, attempt=1)
         driver.report_rung(other, on, attempt=1)
-        stop = RungReport(epoch=3, top1=0.5, loss=0.75, goes_on=False)
+        stop = EpochMetrics(epoch=3, top1=0.5, loss=0.75)
         driver.prune_trial(second, stop, attempt=1)
         assert store.trials.rung_reports(study) == [
-            RungRow(1, 1, 0.25, 1.5, 5, 7, True),
-            RungRow(0, 1, 0.25, 1.5, 11, 13, True),
-            RungRow(1, 3, 0.5, 0.75, 5, 7, False),
+            RungRow(1, on, macs=5, goes_on=True),
+            RungRow(0, on, macs=11, goes_on=True),
+            RungRow(1, stop, macs=5, goes_on=False),
         ]
         assert [row.state for row in store.trials.of(study, TrialRole.SEARCH)] == [
             TrialState.RUNNING,
@@ -229,23 +229,16 @@ class TestTrials:
         self, store: Store, study: Study, driver: StudyWriter, spec: SpecRecord
     ) -> None:
         trial_id = driver.begin_trial(number=0, spec=spec)
-        driver.report_rung(trial_id, RungReport(1, 0.25, 1.5, goes_on=True), attempt=1)
+        driver.report_rung(trial_id, EpochMetrics(1, 0.25, 1.5), attempt=1)
         driver.restart_trial(trial_id, attempt=1)
-        driver.report_rung(trial_id, RungReport(1, 0.5, 1.25, goes_on=True), attempt=2)
+        driver.report_rung(trial_id, EpochMetrics(1, 0.5, 1.25), attempt=2)
         (row,) = store.trials.rung_reports(study)
-        assert (row.top1, row.loss, row.goes_on) == (0.25, 1.5, True)
-        stop = RungReport(1, 0.125, 2.0, goes_on=False)
+        assert (row.metrics, row.goes_on) == (EpochMetrics(1, 0.25, 1.5), True)
+        stop = EpochMetrics(1, 0.125, 2.0)
         with pytest.raises(ValueError, match="was let on at epoch 1 and cannot be stopped"):
             driver.prune_trial(trial_id, stop, attempt=2)
         assert store.trials.rung_reports(study) == [row]
         assert store.trials.of(study)[0].state is TrialState.RUNNING
-
-    def test_a_trial_goes_on_or_is_pruned(self, driver: StudyWriter, spec: SpecRecord) -> None:
-        trial_id = driver.begin_trial(number=0, spec=spec)
-        with pytest.raises(ValueError, match="says that the trial is stopped.*prune_trial"):
-            driver.report_rung(trial_id, RungReport(1, 0.5, 1.0, goes_on=False), attempt=1)
-        with pytest.raises(ValueError, match="`report` says that the trial goes on"):
-            driver.prune_trial(trial_id, RungReport(1, 0.5, 1.0, goes_on=True), attempt=1)
 
     def test_a_trial_whose_worker_died_is_started_again(
         self,
@@ -296,7 +289,7 @@ class TestTrials:
         assert known is not None
         trial_id = driver.begin_trial(number=1, spec=spec)
         assert driver.restart_trial(trial_id, attempt=1) == 2
-        report = RungReport(epoch=1, top1=0.5, loss=0.25, goes_on=True)
+        report = EpochMetrics(epoch=1, top1=0.5, loss=0.25)
         message = "is at attempt 2, but the result is of attempt"
         for attempt in (1, 3):
             late: list[Callable[[], object]] = [

@@ -5,14 +5,21 @@ import pytest
 
 from sharedattn.results.front.early_stopping import Stopping, stopping_of
 from sharedattn.results.front.summary import StudySummary, front_document
-from sharedattn.results.records import RungRow, Study, StudyRecord, TrialRow, TrialState
+from sharedattn.results.records import (
+    EpochMetrics,
+    RungRow,
+    Study,
+    StudyRecord,
+    TrialRow,
+    TrialState,
+)
 from sharedattn.results.report import render_report
 
 Row = Callable[..., TrialRow]
 
 
 def report(number: int, epoch: int, goes_on: bool, macs: int = 1) -> RungRow:
-    return RungRow(number, epoch, 0.5, 0.7, macs, 10, goes_on)
+    return RungRow(number, EpochMetrics(epoch, 0.5, 0.7), macs, goes_on)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from sharedattn.backbones import describe
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
-from sharedattn.results.records import Fidelity
-from sharedattn.search.evaluators import Report, measure
+from sharedattn.results.records import EpochMetrics, Fidelity
+from sharedattn.search.evaluators import measure
 from sharedattn.search.evaluators.table import TableEvaluator
 from sharedattn.training.trainer import Epoch
 
@@ -41,8 +41,8 @@ def test_a_curve_is_reported_at_its_rungs_and_returned_whole(tmp_path):
     assert list(table.evaluate(task_of(table, "V2"))) == []
     staged = TableEvaluator(CURVES, 16, rungs=(1, 2))
     assert list(staged.evaluate(task_of(staged, "V2"))) == [
-        Report(epoch=1, top1=0.5, loss=0.0),
-        Report(epoch=2, top1=0.7, loss=0.0),
+        EpochMetrics(epoch=1, top1=0.5, loss=0.0),
+        EpochMetrics(epoch=2, top1=0.7, loss=0.0),
     ]
     measured = measure(staged, task_of(staged, "V2"))
     assert (measured.split, measured.top1) == ("table", 0.9)

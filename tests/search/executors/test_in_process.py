@@ -36,7 +36,7 @@ def test_rungs_are_answered():
         executor.submit(0, task(evaluator))
         executor.submit(1, task(evaluator, "V1"))
         ((ticket, event),) = executor.wait()
-        assert (ticket, event.report.epoch) == (0, 1) and isinstance(event, Reported)
+        assert (ticket, event.metrics.epoch) == (0, 1) and isinstance(event, Reported)
         with pytest.raises(AssertionError, match="must be answered"):
             executor.wait()
         executor.go_on(0)

@@ -13,7 +13,8 @@ from processes import all_end
 
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
-from sharedattn.search.evaluators import Report, measure
+from sharedattn.results.records import EpochMetrics
+from sharedattn.search.evaluators import measure
 from sharedattn.search.executors import (
     Finished,
     Lost,
@@ -93,7 +94,7 @@ def test_a_worker_waits_at_each_rung_to_go_on_or_to_stop():
         for epoch in (1, 2):
             ((ticket, event),) = executor.wait(60)
             top1 = whole.top1 - 0.1 * (3 - epoch)
-            assert (ticket, event) == (0, Reported(Report(epoch=epoch, top1=top1, loss=0.5)))
+            assert (ticket, event) == (0, Reported(EpochMetrics(epoch=epoch, top1=top1, loss=0.5)))
             assert executor.wait(0.1) == [] and executor.num_free == 0
             executor.go_on(0)
         assert executor.wait(60) == [(0, Finished(whole, 1))]
@@ -105,7 +106,7 @@ def test_a_worker_waits_at_each_rung_to_go_on_or_to_stop():
         # The same process takes the next task; nothing more comes of the one that was stopped.
         executor.submit(2, task("V1", evaluator))
         ((ticket, event),) = executor.wait(60)
-        assert ticket == 2 and event.report.epoch == 1
+        assert ticket == 2 and event.metrics.epoch == 1
 
 
 @pytest.mark.slow

@@ -172,9 +172,10 @@ def test_a_search_ends_with_all_its_trials_and_a_front_of_complete_ones(lab, sea
     # The judgements are those of the rule, each by what was there before it.
     seen = {1: [], 2: []}
     for report in reports(lab):
-        point = RungPoint(report.number, report.top1, report.macs)
-        assert report.goes_on is not pruner.should_prune(point, report.epoch, seen[report.epoch])
-        seen[report.epoch].append(point)
+        epoch = report.metrics.epoch
+        point = RungPoint(report.number, report.metrics.top1, report.macs)
+        assert report.goes_on is not pruner.should_prune(point, epoch, seen[epoch])
+        seen[epoch].append(point)
     assert len(seen[1]) == 60
 
 

@@ -8,8 +8,7 @@ from lab import SPACE
 
 from sharedattn.costs.model import CostModel
 from sharedattn.placement import Placement
-from sharedattn.results.records import RungReport, RungRow, TrialState
-from sharedattn.search.evaluators import Report
+from sharedattn.results.records import EpochMetrics, RungRow, TrialState
 from sharedattn.search.pruners import Pruner
 from sharedattn.search.study.context import Visibility
 from sharedattn.search.study.judging import RungJudge
@@ -65,7 +64,7 @@ def judge_of(pruner, *, waits=True, lag=1, stored=()):
 
 
 def judge_at(judge, number, epoch, top1, attempt=1):
-    report = Report(epoch=epoch, top1=top1, loss=0.5)
+    report = EpochMetrics(epoch=epoch, top1=top1, loss=0.5)
     return judge.lets_on(number, PLACEMENT, report, trial_id=number + 10, attempt=attempt)
 
 
@@ -74,8 +73,8 @@ def test_a_judgement_is_committed_and_never_taken_back():
     assert judge_at(judge, 0, 1, 0.5)
     assert not judge_at(judge, 1, 1, 0.25)
     assert driver.written == [
-        ("goes on", 10, 1, RungReport(1, 0.5, 0.5, goes_on=True)),
-        ("pruned", 11, 1, RungReport(1, 0.25, 0.5, goes_on=False)),
+        ("goes on", 10, 1, EpochMetrics(1, 0.5, 0.5)),
+        ("pruned", 11, 1, EpochMetrics(1, 0.25, 0.5)),
     ]
     # Another attempt reports its rungs again: nothing is judged or written for it.
     assert judge_at(judge, 0, 1, 0.125, attempt=2)
@@ -97,7 +96,10 @@ def test_peers_are_those_that_the_proposal_might_have_known(waits, lag, shown):
 
 def test_stored_judgements_are_peers_and_stay():
     pruner = BelowBest()
-    stored = [RungRow(0, 1, 0.5, 0.5, MACS, 10, True), RungRow(1, 1, 0.25, 0.5, MACS, 11, False)]
+    stored = [
+        RungRow(0, EpochMetrics(1, 0.5, 0.5), MACS, goes_on=True),
+        RungRow(1, EpochMetrics(1, 0.25, 0.5), MACS, goes_on=False),
+    ]
     judge, driver = judge_of(pruner, stored=stored)
     assert judge_at(judge, 0, 1, 0.0, attempt=2)
     assert not judge_at(judge, 1, 1, 1.0, attempt=2)
@@ -135,7 +137,7 @@ def test_a_reused_evaluation_passes_the_rungs_of_its_curve():
     known = SimpleNamespace(learning_curve=curve)
     judge.let_pass(1, PLACEMENT, known, trial_id=11, attempt=1)
     assert driver.written[1:] == [
-        ("goes on", 11, 1, RungReport(1, 0.125, 0.5, goes_on=True)),
-        ("goes on", 11, 1, RungReport(2, 0.25, 0.5, goes_on=True)),
+        ("goes on", 11, 1, EpochMetrics(1, 0.125, 0.5)),
+        ("goes on", 11, 1, EpochMetrics(2, 0.25, 0.5)),
     ]
     assert judge.told_top1(1, TrialState.COMPLETE, 0.375) == 0.125

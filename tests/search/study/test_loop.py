@@ -14,8 +14,7 @@ from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.errors import StorageError
 from sharedattn.results.database.store import Store
-from sharedattn.results.records import AttemptOutcome, TrialRole, TrialState
-from sharedattn.search.evaluators import Report
+from sharedattn.results.records import AttemptOutcome, EpochMetrics, TrialRole, TrialState
 from sharedattn.search.executors import Lost, Preempted
 from sharedattn.search.executors.local import LocalExecutor
 from sharedattn.search.executors.retries import MAX_DEATHS, MAX_PREEMPTIONS
@@ -262,7 +261,7 @@ class Best(Pruner):
 def rungs_of(lab, name="study"):
     with Store.open(lab.url) as store:
         return [
-            (row.number, row.epoch, round(row.top1, 9), row.goes_on)
+            (row.number, row.metrics.epoch, round(row.metrics.top1, 9), row.goes_on)
             for row in store.trials.rung_reports(store.study(name))
         ]
 
@@ -361,14 +360,15 @@ def test_an_evaluation_that_is_there_passes_its_rungs(lab):
 @dataclass(frozen=True)
 class NanAtRung(Staged):
     def evaluate(self, task, on_progress=None):
-        yield Report(epoch=1, top1=float("nan"), loss=0.5)
+        yield EpochMetrics(epoch=1, top1=float("nan"), loss=0.5)
 
 
 def test_a_rung_that_is_no_number_makes_a_failed_trial(lab):
     executor = Inline(NanAtRung())
     summary = lab.run(num_trials=3, executor=executor, pruner=Best(rungs=(1, 2)))
     assert [row.state for row in summary.rows] == [TrialState.FAILED] * 3
-    assert len(executor.stopped) == 3 and rungs_of(lab) == []
+    assert all("`top1` from 0 to 1" in (row.error or "") for row in summary.rows)
+    assert rungs_of(lab) == []
 
 
 def test_a_full_disk_stops_the_search_and_loses_nothing(lab, other_lab, tmp_path):

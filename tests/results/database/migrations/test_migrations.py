@@ -21,7 +21,7 @@ from sharedattn.results.database import migrations
 from sharedattn.results.database.engine import parse_url
 from sharedattn.results.database.models import Base
 from sharedattn.results.database.store import Store
-from sharedattn.results.records import LatencyRecord, RungReport, SpecRecord, TrialState
+from sharedattn.results.records import EpochMetrics, LatencyRecord, SpecRecord, TrialState
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -144,7 +144,7 @@ def test_a_database_of_each_version_comes_up_to_date_and_keeps_its_rows(
         assert store.find_evaluation(row.evaluation_key) is not None
         with store.drive(study) as driver:
             trial_id = driver.begin_trial(number=1, spec=make_spec("V1"))
-            driver.report_rung(trial_id, RungReport(1, 0.5, 1.0, goes_on=True), attempt=1)
+            driver.report_rung(trial_id, EpochMetrics(1, 0.5, 1.0), attempt=1)
             latency = make_latency()
             driver.record_latency(make_spec("V1"), latency)
         assert store.trials.rung_reports(study)[-1].number == 1
@@ -176,7 +176,7 @@ def test_latencies_of_version_0005_are_read_and_added_to(
         assert key == row.spec_key == make_spec("V2L1").key
         assert (latency.latency_ms, latency.latency_source.value) == (2.5, "network")
         assert (latency.repeats, latency.batch_size, latency.peak_bytes) == (31, 3, 12345)
-        assert [report.top1 for report in store.trials.rung_reports(study)] == [0.75]
+        assert [row.metrics.top1 for row in store.trials.rung_reports(study)] == [0.75]
         with store.drive(study) as driver:
             driver.record_latency(make_spec("V1"), make_latency(latency_ms=0.5))
         assert [r.latency_ms for r in store.latencies(study).values()] == [2.5, 0.5]

@@ -10,7 +10,7 @@ from fakes import Fake
 from processes import LONGEST_S
 
 from sharedattn.placement import NetworkSpec
-from sharedattn.search.evaluators import Report
+from sharedattn.results.records import EpochMetrics
 from sharedattn.search.executors import ClusterLostError, Lost, Preempted, Reported
 from sharedattn.search.executors.ray.bridge import ClosedError, Handover
 
@@ -20,7 +20,7 @@ TASK = Fake().task(
     ),
     0,
 )
-REPORT = Reported(Report(epoch=1, top1=0.5, loss=0.7))
+REPORT = Reported(EpochMetrics(epoch=1, top1=0.5, loss=0.7))
 
 
 @pytest.fixture

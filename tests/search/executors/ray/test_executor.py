@@ -36,9 +36,8 @@ from supernet_lab import SupernetLab
 
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
-from sharedattn.results.records import TrialRole
+from sharedattn.results.records import EpochMetrics, TrialRole
 from sharedattn.search.errors import ClusterLostError
-from sharedattn.search.evaluators import Report
 from sharedattn.search.executors import (
     DiskFull,
     Finished,
@@ -222,7 +221,7 @@ def test_a_worker_is_kept_through_ends_of_every_kind(crew):
     assert raised.traceback.endswith("MemoryError: the network does not fit\n")
     assert crew.run(2) == DiskFull("[Errno 28] No space left on device: 'weights'")
 
-    reported = Reported(Report(epoch=1, top1=0.25, loss=1.5))
+    reported = Reported(EpochMetrics(epoch=1, top1=0.25, loss=1.5))
     ticket = crew.submit(3)
     assert crew.events() == {ticket: reported}
     assert crew.executor.num_free == 1
