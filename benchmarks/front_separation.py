@@ -88,9 +88,7 @@ def main() -> None:
             for member in summary.front.members
         ]
     backbone = specs[0].backbone
-    vanilla = NetworkSpec(
-        backbone, Placement.all_vanilla([s.max_depth for s in describe(backbone).stages])
-    )
+    vanilla = NetworkSpec(backbone, Placement.all_vanilla(describe(backbone).depths))
     evaluator = ScratchEvaluator(
         data=DataConfig.from_json(study.record.data["config"]),
         recipe=Recipe.from_json(study.record.recipe),

@@ -118,6 +118,11 @@ class BackboneShape:
     head_norm_macs: int
     num_frozen_params: int = 0
 
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Layers of each stage at full depth."""
+        return tuple(stage.max_depth for stage in self.stages)
+
 
 def layer_norm_macs(num_tokens: int, embed_dim: int) -> int:
     """What a layer norm counts for one image: 5 an element, by fvcore's convention."""

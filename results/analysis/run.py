@@ -18,7 +18,14 @@ from sharedattn.backbones import build_network, describe, resolve
 from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, GateCell, NetworkSpec, Placement
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    GateCell,
+    NetworkSpec,
+    Placement,
+    ResolvedSpec,
+)
 from sharedattn.results.analysis.measuring import (
     Layer,
     Mean,
@@ -98,11 +105,11 @@ class Counterpart:
     """A trained network that differs in context broadcasting alone.
 
     Attributes:
-        spec: the network, resolved.
+        spec: the network.
         state_dict: its weights.
     """
 
-    spec: NetworkSpec
+    spec: ResolvedSpec
     state_dict: Mapping[str, Tensor]
 
 
@@ -128,7 +135,7 @@ class Analysis:
             share a cell.
     """
 
-    spec: NetworkSpec
+    spec: ResolvedSpec
     layers: tuple[Layer, ...]
     num_images: int
     control_seeds: tuple[int, ...]
@@ -141,7 +148,7 @@ class Analysis:
 
 
 def analyse(
-    spec: NetworkSpec,
+    spec: ResolvedSpec,
     state_dict: Mapping[str, Tensor] | None,
     images: Images,
     *,
@@ -154,7 +161,7 @@ def analyse(
     """Measure a network and its controls on images.
 
     Args:
-        spec: the network, resolved.
+        spec: the network.
         state_dict: its weights, or None for one that is randomly initialised itself.
         images: what to measure on, on `device`.
         init: how the controls are initialised, see `sharedattn.training.trainer.initialise`.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sharedattn.backbones import build
+from sharedattn.backbones import build, resolve
 from sharedattn.costs.model import CONVENTION, CostModel
 from sharedattn.data.folders.class_names import wordnet_names
 from sharedattn.errors import InputError
@@ -441,7 +441,7 @@ def rebuild(
     Raises:
         InputError: a spec that cannot be built, or weights that do not fit it.
     """
-    network = build(spec, fused=fused, recorded=True)
+    network = build(resolve(spec, recorded=True), fused=fused)
     for name, weight in network.state_dict().items():
         if name in state_dict and state_dict[name].shape != weight.shape:
             raise InputError(

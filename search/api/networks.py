@@ -8,12 +8,12 @@ from sharedattn.backbones import build as build_resolved
 from sharedattn.backbones import resolve
 from sharedattn.costs.model import Cost, CostModel
 from sharedattn.networks.network import Network
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import NetworkSpec, ResolvedSpec
 from sharedattn.results.export.folder import load_network
 
 
-def spec_of(network: NetworkSpec | str) -> NetworkSpec:
-    """A network spec, resolved: canonical, and checked.
+def spec_of(network: NetworkSpec | str) -> ResolvedSpec:
+    """The resolved spec of a network.
 
     Args:
         network: the spec, or its text, such as `deit_tiny_patch16_224: V6L6/cb`.

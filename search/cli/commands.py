@@ -23,7 +23,7 @@ from sharedattn.data.balance import guessing_level, imbalance_warnings
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
 from sharedattn.objectives import parse_bounds
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import NetworkSpec, ResolvedSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import ExportRecord, check_target, read_export
@@ -449,7 +449,7 @@ def _of_plugin(evaluator: str) -> dict[str, Any]:
 
 def _training(
     arguments: argparse.Namespace, errors: Console
-) -> tuple[NetworkSpec, DataConfig, Recipe]:
+) -> tuple[ResolvedSpec, DataConfig, Recipe]:
     """Network, data and recipe of `train`: an export's, with what the options change."""
     options = _data_options(arguments)
     if os.path.exists(arguments.config):  # `Path.exists` raises on a text too long for a name
@@ -460,7 +460,7 @@ def _training(
                 f"{given[0]} changes the data, and {arguments.config} is an export with data of "
                 f'its own; to train its network on other data write "{record.spec}" in its place'
             )
-        spec = record.spec
+        spec = resolve(record.spec)
         if record.starts_from is None:
             recipe = Recipe.from_json(record.recipe)
         else:
@@ -498,7 +498,7 @@ def _changed(recipe: Recipe, arguments: argparse.Namespace) -> Recipe:
     return recipe if arguments.epochs is None else recipe.with_changes(epochs=arguments.epochs)
 
 
-def training_plan(spec: NetworkSpec, data: DataConfig, recipe: Recipe, device: str) -> Document:
+def training_plan(spec: ResolvedSpec, data: DataConfig, recipe: Recipe, device: str) -> Document:
     """What `train` is about to do."""
     source = open_data(data)
     check_recipe(spec, source, recipe, device=device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sharedattn.distributed import Rank
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import ResolvedSpec
 from sharedattn.progress import OnProgress
 from sharedattn.results.records import EpochMetrics, EvaluationIdentity, EvaluationRecord, Fidelity
 from sharedattn.search.provenance import library_versions
@@ -19,14 +19,14 @@ class Task:
     """One evaluation to be made.
 
     Attributes:
-        spec: the network, resolved.
+        spec: the network.
         seed: the training seed.
         identity: what names this evaluation in the database.
         checkpoint: name under which the evaluation keeps what it goes on from; None: it keeps
             nothing, and starts anew when it is run again.
     """
 
-    spec: NetworkSpec
+    spec: ResolvedSpec
     seed: int
     identity: EvaluationIdentity
     checkpoint: str | None = None
@@ -105,7 +105,7 @@ class Evaluator(ABC):
             Exception: whatever makes the trial a failed one; its traceback is stored.
         """
 
-    def task(self, spec: NetworkSpec, seed: int, checkpoint: str | None = None) -> Task:
+    def task(self, spec: ResolvedSpec, seed: int, checkpoint: str | None = None) -> Task:
         """The task of measuring `spec` with a seed; `checkpoint` as of `Task`."""
         identity = EvaluationIdentity(
             spec_key=spec.key,

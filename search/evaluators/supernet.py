@@ -21,7 +21,7 @@ from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.networks.batch_norms import statistics_of
 from sharedattn.networks.network import Network
-from sharedattn.placement import Envelope, NetworkSpec, Placement
+from sharedattn.placement import Envelope, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.progress import OnProgress, ScoringMeter
 from sharedattn.recipe import Recipe
 from sharedattn.results.records import (
@@ -160,7 +160,7 @@ class SupernetEvaluator(RankedEvaluator):
     @cached_property
     def largest(self) -> Placement:
         """All-vanilla at full depth, whether the space has it or not."""
-        return Placement.all_vanilla([s.max_depth for s in describe(self.space.backbone).stages])
+        return Placement.all_vanilla(describe(self.space.backbone).depths)
 
     @cached_property
     def envelope(self) -> Envelope:
@@ -239,7 +239,7 @@ class SupernetEvaluator(RankedEvaluator):
         )
 
     @property
-    def _spec_of_largest(self) -> NetworkSpec:
+    def _spec_of_largest(self) -> ResolvedSpec:
         return resolve(NetworkSpec(self.space.backbone, self.largest))
 
     def evaluate(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sharedattn.backbones import resolve
 from sharedattn.data import DataSource, open_data
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import NetworkSpec, ResolvedSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.analysis import Counterpart, analyse, check_counterpart, read_images
 from sharedattn.results.analysis.document import ANALYSIS_FORMAT, analysis_document
@@ -37,7 +37,7 @@ class _Subject:
     """The network that is analysed, and what it is measured on.
 
     Attributes:
-        spec: the network, resolved.
+        spec: the network.
         state_dict: its weights; None: it has none, and is randomly initialised.
         weights: where its weights come from, as a document.
         data: what it is measured on.
@@ -45,7 +45,7 @@ class _Subject:
         out: where its analysis goes unless told.
     """
 
-    spec: NetworkSpec
+    spec: ResolvedSpec
     state_dict: Mapping[str, Tensor] | None
     weights: Document
     data: DataSource

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
+from sharedattn.backbones import resolve
 from sharedattn.costs.model import CostModel
 from sharedattn.costs.timing import torch_threads
 from sharedattn.data import DataConfig, DataSource, open_data, reopen_data
 from sharedattn.data.source import SplitName
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import NetworkSpec, ResolvedSpec
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.atomic import temporary_beside
@@ -131,7 +132,7 @@ def export_placement(
         state_dict = weights.load(key, sha256)
     else:
         evaluation, state_dict = _train(
-            spec,
+            resolve(spec),
             config,
             recipe,
             folder,
@@ -162,7 +163,7 @@ def export_placement(
 
 
 def train_placement(
-    spec: NetworkSpec,
+    spec: ResolvedSpec,
     data: DataConfig,
     recipe: Recipe,
     folder: Path,
@@ -176,7 +177,7 @@ def train_placement(
     """Train one placement by the whole recipe, and export it.
 
     Args:
-        spec: the network, resolved.
+        spec: the network.
         data: what to train and evaluate on.
         recipe: how.
         folder: where to; replaced when it is an export.
@@ -346,7 +347,7 @@ class _Start:
 
 
 def _train(
-    spec: NetworkSpec,
+    spec: ResolvedSpec,
     data: DataConfig,
     recipe: Recipe,
     folder: Path,

@@ -10,7 +10,7 @@ from typing import Any
 from sharedattn.backbones import resolve
 from sharedattn.costs.model import CostModel
 from sharedattn.objectives import ACCURACY, Objective, costs_of
-from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import SpecRecord, Study, TrialParameters
@@ -60,15 +60,15 @@ class StudyContext:
         """The study's name."""
         return self.study.record.name
 
-    def resolved(self, placement: Placement) -> NetworkSpec:
-        """The network of a placement, resolved."""
+    def resolved(self, placement: Placement) -> ResolvedSpec:
+        """The network of a placement."""
         return resolve(NetworkSpec(self.backbone, placement))
 
-    def spec_record(self, spec: NetworkSpec, placement: Placement) -> SpecRecord:
+    def spec_record(self, spec: ResolvedSpec, placement: Placement) -> SpecRecord:
         """What the database keeps of a placement's network.
 
         Args:
-            spec: the network, resolved.
+            spec: the network.
             placement: the placement as it was proposed.
         """
         cost = self.costs.cost(placement)

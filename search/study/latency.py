@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from sharedattn.costs.latency import LatencySetting, measure_network
 from sharedattn.errors import InputError
-from sharedattn.placement import NetworkSpec
+from sharedattn.placement import NetworkSpec, ResolvedSpec
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import (
@@ -52,15 +52,15 @@ class Latencies:
         self._setting = LatencySetting(**self._document["setting"])
         self._known = {key: found.latency_ms for key, found in store.latencies(study).items()}
 
-    def needs_quiet(self, spec: NetworkSpec) -> bool:
+    def needs_quiet(self, spec: ResolvedSpec) -> bool:
         """Whether the latency of a network is still to be measured, with nothing else running."""
         return spec.key not in self._known
 
-    def of(self, spec: NetworkSpec, record: SpecRecord) -> float:
+    def of(self, spec: ResolvedSpec, record: SpecRecord) -> float:
         """Milliseconds of a forward of a network: stored, or measured and then stored.
 
         Args:
-            spec: the network, resolved.
+            spec: the network.
             record: its record.
 
         Raises:
@@ -73,10 +73,10 @@ class Latencies:
             self._known[spec.key] = latency.latency_ms
         return self._known[spec.key]
 
-    def _measure(self, spec: NetworkSpec) -> LatencyRecord:
+    def _measure(self, spec: ResolvedSpec) -> LatencyRecord:
         setting = self._setting
         check_setting(self._document, LatencySetting.here(setting.device, setting.batch_size))
-        timing = measure_network(spec.backbone, spec.placement, setting)
+        timing = measure_network(spec, setting)
         return LatencyRecord(
             latency_ms=timing.median_ms,
             latency_source=LatencySource.NETWORK,
@@ -106,7 +106,7 @@ def with_latencies(
         The record with where latencies are measured, and with their reference.
     """
     backbone = space.space.backbone
-    most_ms = measure_network(backbone, space.dearest, setting).median_ms
+    most_ms = measure_network(NetworkSpec(backbone, space.dearest), setting).median_ms
     return replace(
         record,
         reference_point={**record.reference_point, "latency_ms": reference_factor * most_ms},

@@ -181,8 +181,7 @@ class Proposer:
         proposal = self._searcher.ask(number, 0)
         if number == 0:
             # The backbone as published is the measure of what a placement saves.
-            stages = describe(self._context.backbone).stages
-            baseline = Placement.all_vanilla([stage.max_depth for stage in stages])
+            baseline = Placement.all_vanilla(describe(self._context.backbone).depths)
             if baseline in self._space and self._admit(baseline):
                 return _instead(proposal, baseline)
         for attempt in range(1, MAX_PROPOSALS):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sharedattn.placement import NetworkSpec, Placement
+from sharedattn.placement import Placement, ResolvedSpec
 from sharedattn.results.records import AttemptOutcome, EpochMetrics, TrialParameters, TrialRole
 from sharedattn.search.evaluators import Task
 from sharedattn.search.executors import (
@@ -263,7 +263,7 @@ class TrialStarter:
         trial = RunningTrial(trial_id, 1, role, number, task)
         self._runner.start(trial, is_deferred=is_deferred)
 
-    def _task(self, spec: NetworkSpec, replicate: int, role: TrialRole, number: int) -> Task:
+    def _task(self, spec: ResolvedSpec, replicate: int, role: TrialRole, number: int) -> Task:
         return self._adapt(
             self._context.evaluator.task(
                 spec,

@@ -42,7 +42,7 @@ from sharedattn.placement import (
     Keyword,
     MechanismOptions,
     NetworkSpec,
-    Placement,
+    ResolvedSpec,
 )
 from sharedattn.plugins import added
 from sharedattn.shape import BackboneShape
@@ -111,88 +111,98 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
     return default_size if _builds_the_same(default_size, shape, values) else smallest
 
 
-def resolve(spec: NetworkSpec) -> NetworkSpec:
+def resolve(spec: NetworkSpec, *, recorded: bool = False) -> ResolvedSpec:
     """The spec with its backbone canonical and its placement canonical on it, and checked.
 
     This is a network's identity: options of the backbone that no layer of the placement uses are
     the defaults, so that equal networks have one key wherever they were found.
 
+    Args:
+        spec: any spec; one that is resolved is returned as it is.
+        recorded: as `describe`.
+
     Raises:
         InputError: as `describe`; or a placement with other stages or more layers than the
             backbone has, or that it cannot carry (`sharedattn.networks.legality`).
     """
-    shape = describe(spec.backbone)
+    if isinstance(spec, ResolvedSpec):
+        return spec
+    shape = describe(spec.backbone, recorded=recorded)
     _check_depths(spec.backbone, shape, str(spec.placement), spec.placement.depths)
     check_placement(shape, spec.backbone.options, spec.placement)
     backbone, placement = canonical(spec.backbone), canonical_placement(shape, spec.placement)
     options = used_options(_read(backbone)[0], backbone.options, placement)
-    return NetworkSpec(replace(backbone, options=options), placement)
+    backbone = replace(backbone, options=options)
+    return ResolvedSpec(backbone, placement, describe(backbone, recorded=recorded))
 
 
 def build_network(
     backbone: BackboneSpec,
-    members: Envelope | Placement,
+    envelope: Envelope,
     *,
     fused: bool = True,
     drop_path_rate: float = 0.0,
-    recorded: bool = False,
 ) -> Network:
-    """A network that can run every placement in an envelope, or a single one.
+    """A network that can run every placement in an envelope.
 
     Args:
         backbone: the backbone.
-        members: per layer position, what the network must be able to do; or the placement that it
-            is for alone, which it runs where none is named.
+        envelope: per layer position, what the network must be able to do.
         fused: whether attention uses the fused kernel; the results agree to rounding.
         drop_path_rate: stochastic depth of the backbone's last block, growing linearly from 0 at
             its first; a block has the same rate in networks of any depth.
-        recorded: as `describe`.
 
     Returns:
         The network, as timm initialises it, on torch's default device, in training mode.
 
     Raises:
         InputError: as `describe`; or an envelope with other stages or more layers than the
-            backbone has, or maps that are too large; or a placement that it cannot carry.
+            backbone has, or maps that are too large.
     """
-    shape = describe(backbone, recorded=recorded)
-    only_placement = members if isinstance(members, Placement) else None
-    what = "the envelope" if only_placement is None else str(only_placement)
-    _check_depths(backbone, shape, what, tuple(map(len, members.stages)))
-    if only_placement is not None:
-        check_placement(shape, backbone.options, only_placement)
-        only_placement = canonical_placement(shape, only_placement)
-    envelope = members if isinstance(members, Envelope) else Envelope.of(members)
+    shape = describe(backbone)
+    _check_depths(backbone, shape, "the envelope", tuple(map(len, envelope.stages)))
     envelope = canonical_envelope(shape, envelope)
     _check_envelope(shape, backbone.options, envelope)
-    family, _ = _plain(backbone.name)
-    model = _make(backbone, family, drop_path_rate=drop_path_rate)
     plan = NetworkPlan(
         backbone=backbone,
         envelope=envelope,
-        only_placement=only_placement,
         shape=shape,
         fused=fused,
         drop_path_rate=drop_path_rate,
     )
-    return family.make_network(model, plan)
+    return _network(plan)
 
 
-def build(
-    spec: NetworkSpec,
-    *,
-    fused: bool = True,
-    drop_path_rate: float = 0.0,
-    recorded: bool = False,
-) -> Network:
-    """The stand-alone network of one placement; arguments and errors as `build_network`."""
-    return build_network(
-        spec.backbone,
-        spec.placement,
+def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:
+    """The stand-alone network of one placement, which it runs where none is named.
+
+    Args:
+        spec: the network; it is resolved where it is not yet.
+        fused: as of `build_network`.
+        drop_path_rate: as of `build_network`.
+
+    Returns:
+        As `build_network`.
+
+    Raises:
+        InputError: as `resolve`.
+    """
+    spec = resolve(spec)
+    plan = NetworkPlan(
+        backbone=spec.backbone,
+        envelope=Envelope.of(spec.placement),
+        only_placement=spec.placement,
+        shape=spec.shape,
         fused=fused,
         drop_path_rate=drop_path_rate,
-        recorded=recorded,
     )
+    return _network(plan)
+
+
+def _network(plan: NetworkPlan) -> Network:
+    family, _ = _plain(plan.backbone.name)
+    model = _make(plan.backbone, family, drop_path_rate=plan.drop_path_rate)
+    return family.make_network(model, plan)
 
 
 def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
@@ -243,15 +253,14 @@ def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
 def _check_depths(
     backbone: BackboneSpec, shape: BackboneShape, what: str, depths: tuple[int, ...]
 ) -> None:
-    largest = tuple(stage.max_depth for stage in shape.stages)
-    if len(depths) != len(largest):
+    if len(depths) != len(shape.depths):
         raise InputError(
-            f"{what} has {len(depths)} stages, but {backbone.name} has {len(largest)}; write one "
-            f"part per stage"
+            f"{what} has {len(depths)} stages, but {backbone.name} has {len(shape.depths)}; write "
+            f"one part per stage"
         )
-    for stage, (depth, most) in enumerate(zip(depths, largest, strict=True)):
+    for stage, (depth, most) in enumerate(zip(depths, shape.depths, strict=True)):
         if depth > most:
-            deeper = _deeper(backbone, tuple(map(max, depths, largest)))
+            deeper = _deeper(backbone, tuple(map(max, depths, shape.depths)))
             raise InputError(
                 f"stage {stage + 1} of {what} has {depth} layers, more than the {most} of "
                 f"{backbone.name}; use fewer layers, or a deeper backbone"

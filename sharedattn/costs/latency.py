@@ -14,7 +14,7 @@ import torch
 from sharedattn.backbones import build
 from sharedattn.costs.timing import Timing, device_name, time_call, torch_threads
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
+from sharedattn.placement import NetworkSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +77,11 @@ class LatencySetting:
         )
 
 
-def measure_network(
-    backbone: BackboneSpec, placement: Placement, setting: LatencySetting
-) -> Timing:
+def measure_network(spec: NetworkSpec, setting: LatencySetting) -> Timing:
     """Time forwards of the stand-alone network of a placement, in eval mode.
 
     Args:
-        backbone: the backbone.
-        placement: a placement that it can hold.
+        spec: the network.
         setting: where; of this process.
 
     Returns:
@@ -96,11 +93,11 @@ def measure_network(
         torch.inference_mode(),
         torch_threads(setting.threads),
     ):
-        network = build(NetworkSpec(backbone, placement)).to(setting.device).eval()
+        network = build(spec).to(setting.device).eval()
         size = network.shape.image_size
         images_BCYX = torch.randn(
             setting.batch_size,
-            backbone.in_chans,
+            spec.backbone.in_chans,
             size,
             size,
             generator=torch.Generator().manual_seed(0),

@@ -180,11 +180,12 @@ class Network(nn.Module, ABC):
         """The placement as the envelope has it, default forms left out.
 
         Raises:
-            InputError: it lies outside the envelope.
+            InputError: it lies outside the envelope, or the backbone cannot carry it.
         """
         if len(placement.stages) == len(self.shape.stages):
             placement = canonical_placement(self.shape, placement)
         self.envelope.check(placement)
+        check_placement(self.shape, self.backbone.options, placement)
         return placement
 
     def begin(self, images_BCYX: Tensor) -> tuple[Tensor, State]:
@@ -364,7 +365,6 @@ class Network(nn.Module, ABC):
                 )
         else:
             placement = self.accepted(placement)
-            check_placement(self.shape, self.backbone.options, placement)
         recorder = Recorder(collect)
         if "diagonality" in collect:
             check_diagonality(self.shape, Envelope.of(placement))

@@ -198,7 +198,7 @@ def savings(backbone: str, convention: Convention) -> tuple[Saving, ...]:
     Returns:
         From those that save most; all-vanilla is not among them.
     """
-    depths = [stage.max_depth for stage in describe(BackboneSpec.parse(backbone)).stages]
+    depths = describe(BackboneSpec.parse(backbone)).depths
     base = replace(convention, maps=None).count(late_less(backbone, ()))
     one_less = [
         convention.count(late_less(backbone, [i == j for j in range(len(depths))]))
@@ -225,7 +225,7 @@ def late_less(backbone: str, num_less: Sequence[int], kind: str = "V") -> str:
         num_less: less layers of each stage, at least one layer fewer than it has; empty: none.
         kind: the letter of the layers before them.
     """
-    depths = [stage.max_depth for stage in describe(BackboneSpec.parse(backbone)).stages]
+    depths = describe(BackboneSpec.parse(backbone)).depths
     placement = Placement(
         tuple(
             (LayerChoice(kind),) * (depth - less) + (LayerChoice("L"),) * less

@@ -6,7 +6,13 @@ from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.placement.envelope import Envelope, LayerEnvelope, layer_union
 from sharedattn.placement.layer import GateCell, LayerChoice, gate_runs, numbered_cells
 from sharedattn.placement.placement import Placement, makers_of
-from sharedattn.placement.spec import SPEC_FORMAT_VERSION, BackboneSpec, Keyword, NetworkSpec
+from sharedattn.placement.spec import (
+    SPEC_FORMAT_VERSION,
+    BackboneSpec,
+    Keyword,
+    NetworkSpec,
+    ResolvedSpec,
+)
 from sharedattn.placement.text import parse_layer
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "MechanismOptions",
     "NetworkSpec",
     "Placement",
+    "ResolvedSpec",
     "gate_runs",
     "layer_union",
     "makers_of",

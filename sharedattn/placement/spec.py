@@ -11,6 +11,7 @@ from sharedattn.hashing import document_key
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.placement.named import LAVIT_LIKE
 from sharedattn.placement.placement import Placement
+from sharedattn.shape import BackboneShape
 
 SPEC_FORMAT_VERSION = 2
 
@@ -178,7 +179,7 @@ class NetworkSpec:
                 f"{text!r} is no network: it is neither `backbone: placement` nor one of "
                 f"{', '.join(LAVIT_LIKE)}; write for example deit_tiny_patch16_224: V6L6/cb"
             )
-        return cls(BackboneSpec.parse(backbone), Placement.parse(placement))
+        return NetworkSpec(BackboneSpec.parse(backbone), Placement.parse(placement))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary: format version, backbone, placement."""
@@ -207,7 +208,7 @@ class NetworkSpec:
             backbone, placement = document["backbone"], document["placement"]
         except KeyError as error:
             raise InputError(f"this network spec has no {error.args[0]}") from error
-        return cls(
+        return NetworkSpec(
             BackboneSpec.from_json(backbone),
             Placement.parse(placement)
             if isinstance(placement, str)
@@ -221,6 +222,26 @@ class NetworkSpec:
 
     def __str__(self) -> str:
         return f"{self.backbone}: {self.placement}"
+
+    def __eq__(self, other: object) -> bool:
+        # Not by class: a spec and what it is resolved to may be one network.
+        return isinstance(other, NetworkSpec) and (self.backbone, self.placement) == (
+            other.backbone,
+            other.placement,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResolvedSpec(NetworkSpec):
+    """A network spec that is canonical, and whose placement fits its backbone.
+
+    `sharedattn.backbones.resolve` makes it; what takes one checks neither again.
+
+    Attributes:
+        shape: sizes of the backbone.
+    """
+
+    shape: BackboneShape = field(repr=False)
 
 
 def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sharedattn.backbones import build_network
+from sharedattn.backbones import build, build_network
 from sharedattn.data import DataSource
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.hashing import derived_seed, document_key
 from sharedattn.mechanisms.joint import join_joint_maps, joint_name, split_joint_maps
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, Placement
+from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import RECIPES, Recipe, load_named
 from sharedattn.training.trainer import EpochTrainer, autocast, initialise, training_loss
@@ -264,9 +264,7 @@ class SupernetTrainer(EpochTrainer):
         self._largest = largest
         self._smallest = smallest
         self._sampler = sampler
-        own_names = _own_names(
-            network, Placement.all_vanilla([len(stage) for stage in largest.stages])
-        )
+        own_names = _own_names(network, Placement.all_vanilla(largest.depths))
         split_joint_maps(network)
         super().__init__(
             network,
@@ -376,7 +374,7 @@ def supernet_network(
 def _own_names(network: Network, placement: Placement) -> frozenset[str]:
     """Names of the parameters that a placement uses."""
     with torch.device("meta"):
-        alone: nn.Module = build_network(network.backbone, placement)
+        alone: nn.Module = build(NetworkSpec(network.backbone, placement))
     return frozenset(name for name, _ in alone.named_parameters())
 
 

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from sharedattn.data import DataSource, Split
 from sharedattn.errors import InputError
-from sharedattn.networks.legality import check_placement
 from sharedattn.networks.network import Network
 from sharedattn.networks.state import Held, Key, StartedLayer, State
 from sharedattn.placement import Placement
@@ -80,7 +79,6 @@ class TreeEvaluation:
         self.tree = PlacementTree(placements)
         for placement in self.tree.placements:
             network.accepted(placement)
-            check_placement(network.shape, network.backbone.options, placement)
         self._network = network
         self._data = data
         self._split: Split = split

@@ -212,7 +212,7 @@ def _placements_with(
     it fits nowhere."""
     parts = (*OURS, *([] if part in OURS else [part]))
     shape = describe(backbone)
-    found = [Placement.all_vanilla([stage.max_depth for stage in shape.stages])]
+    found = [Placement.all_vanilla(shape.depths)]
     with suppress(InputError):
         everywhere = Placement(tuple(map(_with_part(part), found[0].stages)))
         check_placement(shape, backbone.options, everywhere)

@@ -42,7 +42,7 @@ def random_placements(
     """
     shape, rng = describe(backbone), random.Random(seed)
     drawn = [random_placement(rng, shape, backbone.options, parts) for _ in range(num)]
-    full = Placement.all_vanilla([stage.max_depth for stage in shape.stages])
+    full = Placement.all_vanilla(shape.depths)
     return [full, *drawn[1:]]
 
 

@@ -20,14 +20,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sharedattn.backbones import build, build_network, describe
+from sharedattn.backbones import build, build_network
 from sharedattn.data import DataSource, Split
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.hashing import derived_seed
 from sharedattn.networks.legality import check_diagonality
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
+from sharedattn.placement import BackboneSpec, Envelope, Placement, ResolvedSpec
 from sharedattn.progress import OnProgress, TrainingMeter
 from sharedattn.recipe import Recipe
 
@@ -193,7 +193,8 @@ class EpochTrainer(ABC):
         on_progress: OnProgress | None = None,
     ) -> None:
         check_fit(network.backbone, data)
-        _check_diagonality(network.backbone, recipe, network.envelope)
+        if recipe.diagonality_weight:
+            check_diagonality(network.shape, network.envelope)
         self._data = data
         self._recipe = recipe
         self._seed = seed
@@ -369,7 +370,7 @@ class Trainer(EpochTrainer):
 
     def __init__(
         self,
-        spec: NetworkSpec,
+        spec: ResolvedSpec,
         data: DataSource,
         recipe: Recipe,
         *,
@@ -399,7 +400,7 @@ class Trainer(EpochTrainer):
 
 
 def train(
-    spec: NetworkSpec,
+    spec: ResolvedSpec,
     data: DataSource,
     recipe: Recipe,
     *,
@@ -472,7 +473,7 @@ def evaluate(
 
 
 def check_recipe(
-    spec: NetworkSpec,
+    spec: ResolvedSpec,
     data: DataSource,
     recipe: Recipe,
     envelope: Envelope | None = None,
@@ -495,7 +496,8 @@ def check_recipe(
     """
     check_fit(spec.backbone, data)
     data.check_recipe(recipe)
-    _check_diagonality(spec.backbone, recipe, envelope or Envelope.of(spec.placement))
+    if recipe.diagonality_weight:
+        check_diagonality(spec.shape, envelope or Envelope.of(spec.placement))
     with torch.device("meta"):
         network = build(spec, drop_path_rate=recipe.drop_path_rate)
         if num_processes > 1:
@@ -527,11 +529,6 @@ def _check_update(recipe: Recipe) -> None:
                 f"`optimizer` {recipe.optimizer!r} with `optimizer_options` "
                 f"{dict(recipe.optimizer_options)} fails at its first update: {why}"
             ) from error
-
-
-def _check_diagonality(backbone: BackboneSpec, recipe: Recipe, envelope: Envelope) -> None:
-    if recipe.diagonality_weight:
-        check_diagonality(describe(backbone), envelope)
 
 
 def _check_batch_norms(network: Network, num_processes: int, device: torch.device) -> None:

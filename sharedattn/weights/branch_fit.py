@@ -127,7 +127,7 @@ class _Layer:
 
 def _layers(network: Network, images_BCYX: Tensor) -> Generator[_Layer]:
     """The branches that can be fitted, one after the other."""
-    vanilla = Placement.all_vanilla([len(positions) for positions in network.envelope.stages])
+    vanilla = Placement.all_vanilla(tuple(map(len, network.envelope.stages)))
     try:
         network.envelope.check(vanilla)
     except InputError as error:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sharedattn.backbones import build_network
+from sharedattn.backbones import build, resolve
 from sharedattn.networks.network import Network
-from sharedattn.placement import Placement
+from sharedattn.placement import NetworkSpec, Placement
 
 
 def extract(
@@ -33,12 +33,10 @@ def extract(
     """
     placement = network.accepted(placement)
     with torch.device("meta"):
-        alone = build_network(
-            network.backbone,
-            placement,
+        alone = build(
+            resolve(NetworkSpec(network.backbone, placement), recorded=True),
             fused=network.fused,
             drop_path_rate=network.drop_path_rate if drop_path_rate is None else drop_path_rate,
-            recorded=True,
         )
     shared = _as_used(network, placement)
     own = {}

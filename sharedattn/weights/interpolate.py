@@ -18,17 +18,19 @@ Shape letters: N tokens, Y x X grid.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sharedattn.backbones import build_network
+from sharedattn.backbones import build, build_network
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.less import ScoreMaps
 from sharedattn.mechanisms.residual import pooling_ratios
 from sharedattn.networks.network import Network
+from sharedattn.placement import NetworkSpec
 from sharedattn.shape import BackboneShape, StageShape
 
 Grid = tuple[int, int]
@@ -50,15 +52,15 @@ def at_image_size(network: Network, image_size: int) -> Network:
             placement, or pools the attention residual otherwise; weights that follow the image
             size and cannot be resampled.
     """
-    backbone = replace(network.backbone, image_size=image_size)
+    backbone, only = replace(network.backbone, image_size=image_size), network.only_placement
     like = next(network.parameters())
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        target = build_network(
-            backbone,
-            network.only_placement or network.envelope,
-            fused=network.fused,
-            drop_path_rate=network.drop_path_rate,
+        make = (
+            partial(build_network, backbone, network.envelope)
+            if only is None
+            else partial(build, NetworkSpec(backbone, only))
         )
+        target = make(fused=network.fused, drop_path_rate=network.drop_path_rate)
     if backbone.options.attention_residual:
         _check_pooling(network.shape, target.shape)
     target.grad_checkpointing = network.grad_checkpointing

@@ -19,11 +19,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharedattn.backbones import build_network, canonical, describe, families, timm_weights
+from sharedattn.backbones import (
+    build,
+    build_network,
+    canonical,
+    describe,
+    families,
+    resolve,
+    timm_weights,
+)
 from sharedattn.backbones.meta import without_storage
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, MechanismOptions, NetworkSpec, Placement
+from sharedattn.placement import (
+    BackboneSpec,
+    Envelope,
+    MechanismOptions,
+    NetworkSpec,
+    Placement,
+    ResolvedSpec,
+)
 from sharedattn.weights.extract import own_weight
 from sharedattn.weights.files import NUM_NAMED, read_state_dict
 from sharedattn.weights.interpolate import at_image_size
@@ -125,7 +140,7 @@ def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
 
 def pretrained_network(
     backbone: BackboneSpec,
-    members: Envelope | Placement,
+    envelope: Envelope,
     source: str | Path,
     *,
     fused: bool = True,
@@ -135,7 +150,7 @@ def pretrained_network(
 
     Args:
         backbone: the backbone, with the options of its mechanisms.
-        members: as of `build_network`, as are `fused` and `drop_path_rate`.
+        envelope: as of `build_network`, as are `fused` and `drop_path_rate`.
         source: as of `load_pretrained`.
         fused: whether attention uses the fused kernel.
         drop_path_rate: stochastic depth of the backbone's last block.
@@ -147,7 +162,7 @@ def pretrained_network(
         InputError: as `build_network` and `load_pretrained`.
     """
     state = load_pretrained(source, backbone)
-    network = build_network(backbone, members, fused=fused, drop_path_rate=drop_path_rate)
+    network = build_network(backbone, envelope, fused=fused, drop_path_rate=drop_path_rate)
     start_from(network, state)
     return network
 
@@ -195,7 +210,7 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
             f"the file {folder / WEIGHTS_NAME} was changed: its sha256 is {sha256}, but "
             f"{CONFIG_NAME} says {recorded}; export the network again"
         )
-    vanilla = _all_vanilla(spec.backbone)
+    vanilla = _published(spec.backbone).placement
     if spec.placement != vanilla:
         raise InputError(
             f"the export {folder} is the network {str(spec.placement)!r}, but a training starts "
@@ -245,7 +260,7 @@ def _resampled(
     size = describe(backbone).image_size
     if describe(stored, recorded=True).image_size == size:
         return dict(state)
-    network = build_network(_plain(stored), _all_vanilla(stored), recorded=True)
+    network = build(_published(stored))
     network.load_state_dict(state)
     return at_image_size(network, size).state_dict()
 
@@ -348,15 +363,11 @@ def _listed(what: str, names: list[str]) -> str:
     return f"{what} {', '.join(names[:NUM_NAMED])}{more}" if names else ""
 
 
-def _plain(backbone: BackboneSpec) -> BackboneSpec:
-    """The backbone as it was published, without options of mechanisms."""
-    return replace(backbone, options=MechanismOptions())
-
-
-def _all_vanilla(backbone: BackboneSpec) -> Placement:
-    return Placement.all_vanilla(
-        [s.max_depth for s in describe(_plain(backbone), recorded=True).stages]
-    )
+def _published(backbone: BackboneSpec) -> ResolvedSpec:
+    """The backbone as it was published: all-vanilla, without options of mechanisms."""
+    plain = replace(backbone, options=MechanismOptions())
+    placement = Placement.all_vanilla(describe(plain, recorded=True).depths)
+    return resolve(NetworkSpec(plain, placement), recorded=True)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
@@ -370,5 +381,5 @@ def _shapes_of(backbone: BackboneSpec) -> Shapes:
         InputError: as `describe`.
     """
     with without_storage():
-        network = build_network(_plain(backbone), _all_vanilla(backbone), recorded=True)
+        network = build(_published(backbone))
     return _shapes(network.state_dict())

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharedattn.backbones import build_network
+from sharedattn.backbones import build
 from sharedattn.mechanisms.broadcasting import broadcast_context, token_mean
 from sharedattn.mechanisms.dia import DIACell
 from sharedattn.mechanisms.external import (
@@ -22,7 +22,7 @@ from sharedattn.mechanisms.external import (
     double_norm,
 )
 from sharedattn.mechanisms.less import diagonality
-from sharedattn.placement import BackboneSpec, Placement
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 
 HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 TOKENS = pytest.mark.parametrize("num_tokens", [197, 3136])
@@ -151,7 +151,7 @@ def test_maps_and_logits_of_a_network(what: str, training: bool, dtype: torch.dt
     backbone = BackboneSpec.parse(
         f"{family}(depth=3,embed_dim=48,num_heads=3,patch_size=16,num_classes=10)@224"
     )
-    network = build_network(backbone, Placement.parse(text), fused=False).train(training)
+    network = build(NetworkSpec(backbone, Placement.parse(text)), fused=False).train(training)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if ".less" in name:
@@ -176,6 +176,6 @@ def test_a_network_in_half_precision_throughout_still_runs(dtype: torch.dtype) -
         backbone = BackboneSpec.parse(
             f"{family}(depth=3,embed_dim=12,num_heads=3,patch_size=4,num_classes=3)@16"
         )
-        network = build_network(backbone, Placement.parse(text), fused=False).to(dtype).eval()
+        network = build(NetworkSpec(backbone, Placement.parse(text)), fused=False).to(dtype).eval()
         with torch.no_grad():
             assert network(torch.randn(2, 3, 16, 16).to(dtype)).isfinite().all()

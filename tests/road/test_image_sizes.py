@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sharedattn.backbones import build, build_network, describe
+from sharedattn.backbones import build, describe, resolve
 from sharedattn.backbones import registry as backbones
 from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
@@ -53,9 +53,8 @@ SIZES = (16, 17, 18, 19, 20, 21, 22, 24, 27, 28, 31, 36, 40)
 def seen_pixels(backbone: BackboneSpec, size: int) -> int:
     """Rows of pixels that some logit has a gradient to; columns must be as many."""
     torch.manual_seed(0)
-    stages = describe(backbone, recorded=True).stages
-    placement = Placement.all_vanilla([stage.max_depth for stage in stages])
-    network = build_network(backbone, placement, recorded=True).double().eval()
+    placement = Placement.all_vanilla(describe(backbone, recorded=True).depths)
+    network = build(resolve(NetworkSpec(backbone, placement), recorded=True)).double().eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
     images = torch.randn(24, 1, size, size, dtype=torch.float64, requires_grad=True)

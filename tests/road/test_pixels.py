@@ -12,14 +12,14 @@ import yaml
 from PIL import Image
 from timm.data import create_dataset, create_loader, create_transform, resolve_data_config
 
-from sharedattn.backbones import build_network, describe
+from sharedattn.backbones import build, describe
 from sharedattn.backbones.pixels import pixels_by_tag
 from sharedattn.data import DataConfig
 from sharedattn.data.images import ImageData
 from sharedattn.data.loader import Item, Normaliser, RawBatch
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, Placement
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.search.cli.main import main
 from sharedattn.search.data_plan import DataOptions, data_for
 from sharedattn.weights.pretrained import load_pretrained, start_from
@@ -77,8 +77,8 @@ def test_weights_saved_by_timm_see_what_they_see_in_timm(folder, tmp_path, name)
     )
     backbone = BackboneSpec(name=name, num_classes=3)
     data = ImageData(data_for(backbone, str(folder), None, weights=str(tmp_path / "weights.pth")))
-    placement = Placement.all_vanilla([s.max_depth for s in describe(backbone).stages])
-    network = build_network(backbone, placement).eval()
+    placement = Placement.all_vanilla(describe(backbone).depths)
+    network = build(NetworkSpec(backbone, placement)).eval()
     start_from(network, load_pretrained(tmp_path / "weights.pth", backbone))
     with torch.inference_mode():
         theirs = torch.cat([model(images) for images, _ in loader])

@@ -93,7 +93,6 @@ def test_a_network_of_one_placement_has_one_form_by_either_name(family: str) -> 
         for placement in (named, unnamed)
         for made in (
             build(NetworkSpec(backbone, placement)),
-            build_network(backbone, placement),
             build_network(backbone, Envelope.of(placement)),
         )
     ]

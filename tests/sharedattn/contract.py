@@ -52,7 +52,7 @@ def check_weights_of(model: nn.Module, backbone_text: str, *, atol: float = 1e-5
     """
     backbone = BackboneSpec.parse(backbone_text)
     shape = describe(backbone)
-    placement = Placement.all_vanilla([stage.max_depth for stage in shape.stages])
+    placement = Placement.all_vanilla(shape.depths)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     x = random_images(backbone).float()

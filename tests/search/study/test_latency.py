@@ -61,12 +61,12 @@ def measured(monkeypatch):
     counts = Counter()
     counts.must_rest = None
 
-    def measure_network(backbone, placement, setting):
-        assert (backbone, setting) == (BACKBONE, SETTING)
+    def measure_network(spec, setting):
+        assert (spec.backbone, setting) == (BACKBONE, SETTING)
         if counts.must_rest is not None:
             assert counts.must_rest.num_free == counts.must_rest.num_slots
-        counts[str(placement)] += 1
-        return Timing(made_up_ms(placement), repeats=31)
+        counts[str(spec.placement)] += 1
+        return Timing(made_up_ms(spec.placement), repeats=31)
 
     monkeypatch.setattr(latency, "measure_network", measure_network)
     return counts

@@ -80,7 +80,7 @@ def test_published_sizes(name: str, params: int, macs: int) -> None:
 
 def all_vanilla(name: str) -> Cost:
     model = CostModel(BackboneSpec(name=name))
-    return model.cost(Placement.all_vanilla([stage.max_depth for stage in model.shape.stages]))
+    return model.cost(Placement.all_vanilla(model.shape.depths))
 
 
 def unfused(name: str) -> nn.Module:

@@ -44,12 +44,14 @@ def test_what_is_timed_is_a_forward_of_the_stand_alone_network(
         images_BCYX = torch.zeros(SETTING.batch_size, VIT.in_chans, size, size)
         with torch.inference_mode():
             counted = time_call(partial(network, images_BCYX), "cpu").median_ms
-        assert measure_network(VIT, placement, SETTING).median_ms == counted > 0
+        assert measure_network(NetworkSpec(VIT, placement), SETTING).median_ms == counted > 0
 
 
 def test_a_real_measurement_leaves_torch_as_it_was() -> None:
     before = torch.get_rng_state()
-    timing = measure_network(VIT, Placement.parse("V1L1"), LatencySetting.here("cpu", 2))
+    timing = measure_network(
+        NetworkSpec(VIT, Placement.parse("V1L1")), LatencySetting.here("cpu", 2)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.is_grad_enabled()
     assert timing.repeats == 31

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from sharedattn.backbones import build_network, describe
+from sharedattn.backbones import build, describe
 from sharedattn.mechanisms.joint import SplitLinear, join_joint_maps, joint_name, split_joint_maps
-from sharedattn.placement import Placement
+from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 
 
@@ -48,15 +48,16 @@ def test_names_of_parts_are_those_of_the_joint_map():
 @pytest.mark.parametrize("base_name", list(TINY))
 def test_networks_of_every_family_run_alike_with_split_maps(base_name):
     backbone = tiny_backbone(base_name)
-    placement = Placement.all_vanilla([s.max_depth for s in describe(backbone).stages])
+    placement = Placement.all_vanilla(describe(backbone).depths)
     torch.manual_seed(0)
-    network = build_network(backbone, placement).eval()
+    network = build(NetworkSpec(backbone, placement)).eval()
     images = torch.randn(2, 1, 16, 16)
     before, state = network(images), network.state_dict()
     split_joint_maps(network)
     assert torch.equal(network(images), before)
     joined = {joint_name(name) for name, _ in network.named_parameters()}
-    assert joined == {name for name, _ in build_network(backbone, placement).named_parameters()}
+    whole = build(NetworkSpec(backbone, placement))
+    assert joined == {name for name, _ in whole.named_parameters()}
     join_joint_maps(network)
     assert torch.equal(network(images), before)
     after = network.state_dict()

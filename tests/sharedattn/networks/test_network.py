@@ -203,19 +203,19 @@ def test_a_network_of_several_placements_is_told_which(
 @pytest.mark.parametrize("text", ["V2", "V,V/cb", "E2/s7", "V1"])
 def test_only_what_is_built_for_a_placement_has_one(tiny: BackboneSpec, text: str) -> None:
     placement = Placement.parse(text)
-    assert build(NetworkSpec(tiny, placement)).only_placement == placement
-    assert build_network(tiny, placement).only_placement == placement
+    alone = build(NetworkSpec(tiny, placement))
+    assert alone.only_placement == placement
     # Each envelope is that of several placements: of fewer layers, of no context, of fewer slots.
     network = build_network(tiny, Envelope.of(placement))
-    assert network.envelope == build_network(tiny, placement).envelope
+    assert network.envelope == alone.envelope
     assert network.only_placement is None
 
 
 def test_a_placement_that_the_backbone_cannot_carry_is_not_built(tiny: BackboneSpec) -> None:
     with pytest.raises(InputError, match="has a higher rank.*that fits is /lowrank10"):
-        build_network(tiny, Placement.parse("V1L1/lowrank11"))
+        build(NetworkSpec(tiny, Placement.parse("V1L1/lowrank11")))
     with pytest.raises(InputError, match="stage 1 of V6 has 6 layers, more than the 5 of vit"):
-        build_network(tiny, Placement.parse("V6"))
+        build(NetworkSpec(tiny, Placement.parse("V6")))
 
 
 def test_a_placement_outside_the_envelope(supernet: Network) -> None:

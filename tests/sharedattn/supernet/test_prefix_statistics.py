@@ -11,12 +11,12 @@ import torch
 from contract import randomised
 from torch import nn
 
-from sharedattn.backbones import build_network, describe
+from sharedattn.backbones import build, build_network, describe
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.networks.batch_norms import statistics_of
 from sharedattn.networks.network import Network
-from sharedattn.placement import Envelope, Placement
+from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.supernet.placement_tree import Act, PlacementTree
 from sharedattn.supernet.prefix_statistics import PrefixStatistics
@@ -95,8 +95,8 @@ def test_other_images_give_other_statistics() -> None:
 @pytest.mark.parametrize("family", TINY)
 def test_batch_norms_stand_in_stem_and_layers_alone(family: str) -> None:
     backbone = tiny_backbone(family)
-    placement = Placement.all_vanilla([stage.max_depth for stage in describe(backbone).stages])
-    network = build_network(backbone, placement)
+    placement = Placement.all_vanilla(describe(backbone).depths)
+    network = build(NetworkSpec(backbone, placement))
     called: list[nn.Module] = []
     for norm in {norm for norm, _, _ in statistics_of(network)}:
         norm.register_forward_hook(lambda module, *_: called.append(module))

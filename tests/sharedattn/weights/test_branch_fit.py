@@ -10,7 +10,7 @@ import torch
 from shades import RECIPE, Shades
 from torch import Tensor
 
-from sharedattn.backbones import build_network
+from sharedattn.backbones import build, build_network
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.external import ExternalAttention
@@ -199,7 +199,7 @@ def test_what_cannot_be_fitted(trained: Network) -> None:
         branch_errors(network, images_of(3)[:0])
     with pytest.raises(InputError, match="`images_BCYX` has"):
         fit_branches(network, torch.zeros(1, 1, 8, 8))
-    alone = build_network(BACKBONE, Placement.parse("V1E1/s7"))
+    alone = build(NetworkSpec(BACKBONE, Placement.parse("V1E1/s7")))
     with pytest.raises(InputError, match="every layer can be vanilla.*layer 2 of .* with 'V2'"):
         fit_branches(alone, images_of(3))
     assert alone.training and isinstance(alone.blocks[1].external, ExternalAttention)

@@ -101,7 +101,7 @@ def test_windows_and_stages_with_layers_of_one_kind(depths: tuple[int, int]) -> 
         num_classes=7,
     ).eval()  # fmt: skip
     x = images(12)
-    whole = build_network(SPLIT, Placement.all_vanilla(depths)).eval()
+    whole = build(NetworkSpec(SPLIT, Placement.all_vanilla(depths))).eval()
     start_from(whole, model.state_dict())
     if depths == (2, 2):
         torch.testing.assert_close(whole(x), model(x), rtol=1e-6, atol=1e-6)
@@ -221,7 +221,7 @@ def test_weights_of_another_family(model: VisionTransformer, tmp_path: Path) -> 
     path = written(tmp_path / "weights.pth", model.state_dict())
     with pytest.raises(InputError, match=r"has \d of the .*it is a model of another family, vit;"):
         load_pretrained(path, SPLIT)
-    network = build_network(SPLIT, Placement.all_vanilla((2, 2)))
+    network = build(NetworkSpec(SPLIT, Placement.all_vanilla((2, 2))))
     with pytest.raises(InputError, match="the state dict has .* of another family"):
         start_from(network, model.state_dict())
 
