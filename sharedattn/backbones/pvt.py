@@ -149,17 +149,13 @@ class PyramidVisionTransformer(nn.Module):
                 keys, or an image without patches.
         """
         super().__init__()
-        if sr_ratios[-1] != 1:
-            raise ValueError(
-                f"`sr_ratios` ends in {sr_ratios[-1]}, but the class token of the last stage has "
-                f"no place on a grid to reduce; end it in 1"
-            )
+        _check_last_ratio(sr_ratios[-1])
         self.img_size = img_size
         self.grids: list[tuple[int, int]] = []
         rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
         grid, channels = (img_size, img_size), in_chans
-        per_stage = zip(depths, embed_dims, num_heads, sr_ratios, mlp_ratios, rates, strict=True)
-        for i, (depth, D, H, sr_ratio, ratio, stage_rates) in enumerate(per_stage):
+        per_stage = zip(embed_dims, num_heads, sr_ratios, mlp_ratios, rates, strict=True)
+        for i, (D, H, sr_ratio, ratio, stage_rates) in enumerate(per_stage):
             patch_embed = PatchEmbed(4 if i == 0 else 2, channels, D)
             grid, channels = conv_grid(grid, patch_embed.proj), D
             if not grid[0]:
@@ -167,24 +163,12 @@ class PyramidVisionTransformer(nn.Module):
                     f"an image of {img_size} pixels leaves no patch in stage {i + 1}; raise the "
                     f"image size"
                 )
-            num_tokens = grid[0] * grid[1] + (i == len(depths) - 1)
-            blocks = nn.ModuleList(
-                PVTBlock(
-                    D,
-                    H,
-                    sr_ratio=sr_ratio,
-                    mlp_ratio=ratio,
-                    qkv_bias=qkv_bias,
-                    drop_path=stage_rates[index],
-                )
-                for index in range(depth)
-            )
             self.grids.append(grid)
-            self.add_module(f"patch_embed{i + 1}", patch_embed)
-            self.register_parameter(
-                f"pos_embed{i + 1}", nn.Parameter(torch.empty(1, num_tokens, D))
-            )
-            self.add_module(f"block{i + 1}", blocks)
+            num_tokens = grid[0] * grid[1] + (i == len(depths) - 1)
+            pos_embed = nn.Parameter(torch.empty(1, num_tokens, D))
+            block = partial(PVTBlock, D, H, sr_ratio=sr_ratio, mlp_ratio=ratio, qkv_bias=qkv_bias)
+            blocks = nn.ModuleList(block(drop_path=rate) for rate in stage_rates)
+            _add_stage(self, i, patch_embed=patch_embed, pos_embed=pos_embed, block=blocks)
         self.norm = LayerNorm(channels)
         self.cls_token = nn.Parameter(torch.empty(1, 1, channels))
         self.head = nn.Linear(channels, num_classes)
@@ -211,8 +195,6 @@ class PVTNetwork(Network):
         for i, (positions, stage) in enumerate(
             zip(plan.envelope.stages, plan.shape.stages, strict=True)
         ):
-            self.add_module(f"patch_embed{i + 1}", _part(model, "patch_embed", i))
-            self.register_parameter(f"pos_embed{i + 1}", _part(model, "pos_embed", i))
             blocks = nn.ModuleList(
                 Block(
                     block,
@@ -223,7 +205,8 @@ class PVTNetwork(Network):
                 )
                 for block, position in zip(_part(model, "block", i), positions, strict=False)
             )
-            self.add_module(f"block{i + 1}", blocks)
+            own = {name: _part(model, name, i) for name in ("patch_embed", "pos_embed")}
+            _add_stage(self, i, **own, block=blocks)
         self.norm = model.norm
         self.cls_token = model.cls_token
         self.head = model.head
@@ -270,6 +253,20 @@ class PVTNetwork(Network):
         """Logits (B, classes) of the class token, normed."""
         logits_BC: Tensor = self.head(self.norm(tokens)[:, 0])
         return logits_BC
+
+
+def _check_last_ratio(sr_ratio: int) -> None:
+    if sr_ratio != 1:
+        raise ValueError(
+            f"`sr_ratios` ends in {sr_ratio}, but the class token of the last stage has no place "
+            f"on a grid to reduce; end it in 1"
+        )
+
+
+def _add_stage(owner: nn.Module, stage: int, **parts: nn.Module | nn.Parameter) -> None:
+    """Give a stage's parts their published names, which end in its number from 1."""
+    for name, part in parts.items():
+        setattr(owner, f"{name}{stage + 1}", part)
 
 
 def _part(owner: nn.Module, name: str, stage: int) -> Any:
