@@ -177,62 +177,77 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
     Raises:
         InputError: the constraints need more states than can be held.
     """
-    # Many states of the constraints share one state of a language.
-    moves = [cache(language.moves) for language in languages]
-
-    def step(stage: int, state: _State, position: int) -> Iterator[_Move]:
-        for symbol, stage_state in moves[stage](state.stage, position).items():
-            if symbol is None:
-                yield None, False, _State(None, (), state.constraints)
-                continue
-            after = tuple(
-                constraint.step(before, symbol)
-                for constraint, before in zip(constraints, state.constraints, strict=True)
-            )
-            if None not in after:
-                new_cell, cells = count_cell(state.cells, symbol)
-                yield symbol, new_cell, _State(stage_state, cells, after)
-
-    def end_stage(state: _State, stage: int) -> _State | None:
-        is_last = stage + 1 == len(languages)
-        if None not in moves[stage](state.stage, languages[stage].max_depth):
-            return None
-        after: list[State] = []
-        for constraint, before in zip(constraints, state.constraints, strict=True):
-            ends = is_last or constraint.per == "stage"
-            if ends and not constraint.accepts(before):
-                return None
-            after.append(constraint.start if ends else before)
-        return _State(None if is_last else languages[stage + 1].start, (), tuple(after))
-
-    states = [_State(languages[0].start, (), tuple(c.start for c in constraints))]
+    product = _Product(languages, constraints)
+    states = [product.start]
     levels: list[list[list[Edge]]] = []
     for stage, language in enumerate(languages):
         for position in range(language.max_depth):
             index: dict[_State, int] = {}
-            level: list[list[Edge]] = []
-            for state in states:
-                edges = []
-                for symbol, new_cell, following in step(stage, state, position):
-                    target: _State | None = following
-                    if position + 1 == language.max_depth:
-                        target = end_stage(following, stage)
-                    if target is not None:
-                        edges.append(Edge(symbol, new_cell, index.setdefault(target, len(index))))
-                level.append(edges)
+            levels.append(
+                [
+                    [
+                        Edge(symbol, new_cell, index.setdefault(target, len(index)))
+                        for symbol, new_cell, target in product.moves(stage, state, position)
+                    ]
+                    for state in states
+                ]
+            )
             if len(index) > MAX_STATES_PER_LEVEL:
                 raise InputError(
                     f"layer {position + 1} of stage {stage + 1} needs {len(index)} states, and at "
                     f"most {MAX_STATES_PER_LEVEL} can be held; use fewer constraints, or fewer "
                     f"labels of gates in a list of layers"
                 )
-            levels.append(level)
             states = list(index)
     depths = tuple(language.max_depth for language in languages)
     return Automaton(depths, _minimal(levels, len(states)))
 
 
-_Move = tuple[Symbol, bool, _State]
+class _Product:
+    """The languages of all stages and the constraints, read together.
+
+    Attributes:
+        start: the state before the first symbol.
+    """
+
+    def __init__(
+        self, languages: Sequence[StageLanguage], constraints: Sequence[Constraint]
+    ) -> None:
+        self._languages, self._constraints = languages, constraints
+        # Many states of the constraints share one state of a language.
+        self._moves = [cache(language.moves) for language in languages]
+        self.start = _State(languages[0].start, (), tuple(c.start for c in constraints))
+
+    def moves(
+        self, stage: int, state: _State, position: int
+    ) -> Iterator[tuple[Symbol, bool, _State]]:
+        """Each symbol that may come next, whether its cell is new, and the state after it."""
+        is_last = position + 1 == self._languages[stage].max_depth
+        for symbol, stage_state in self._moves[stage](state.stage, position).items():
+            new_cell, target = False, _State(None, (), state.constraints)
+            if symbol is not None:
+                pairs = zip(self._constraints, state.constraints, strict=True)
+                after = tuple(constraint.step(before, symbol) for constraint, before in pairs)
+                if None in after:
+                    continue
+                new_cell, cells = count_cell(state.cells, symbol)
+                target = _State(stage_state, cells, after)
+            ended = self._end_stage(target, stage) if is_last else target
+            if ended is not None:
+                yield symbol, new_cell, ended
+
+    def _end_stage(self, state: _State, stage: int) -> _State | None:
+        """The state before the next stage; None: the stage, or the network, cannot end so."""
+        is_last = stage + 1 == len(self._languages)
+        if None not in self._moves[stage](state.stage, self._languages[stage].max_depth):
+            return None
+        after: list[State] = []
+        for constraint, before in zip(self._constraints, state.constraints, strict=True):
+            ends = is_last or constraint.per == "stage"
+            if ends and not constraint.accepts(before):
+                return None
+            after.append(constraint.start if ends else before)
+        return _State(None if is_last else self._languages[stage + 1].start, (), tuple(after))
 
 
 def _minimal(
