@@ -1,6 +1,6 @@
-"""Name the classes of ImageNet, by the order of a head's outputs or by their folders.
+"""Name the classes of ImageNet by their folders.
 
-The lists are timm's (`timm.data.ImageNetInfo`): WordNet's noun synsets, by number (`n01440764`),
+The list is timm's (`timm.data.ImageNetInfo`): WordNet's noun synsets, by number (`n01440764`),
 with their lemmas ("tench, Tinca tinca").
 """
 
@@ -11,26 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
-from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.data import ImageNetInfo
 
 _SYNSET = re.compile(r"n\d{8}")
-_LARGEST = "imagenet-22k"  # any of them knows the lemmas of all
-
-
-def imagenet_class_names(num_classes: int) -> tuple[str, ...] | None:
-    """Names of the outputs of a head that was trained on ImageNet or one of its larger sets.
-
-    Args:
-        num_classes: outputs of the head. 1,000 are ImageNet-1k; 11,221 the 21k-P of MIIL; 11,821
-            timm's 12k; 21,841 the whole as released in 2011; 21,842 Microsoft's order of it, which
-            begins with the 1,000; 21,843 Google's.
-
-    Returns:
-        A name for each output, in their order, all different; None: no set of ImageNet has so
-        many classes.
-    """
-    subset = infer_imagenet_subset({"num_classes": num_classes})
-    return None if subset is None else wordnet_names(tuple(_info(subset).label_names()))
 
 
 def wordnet_names(folders: Sequence[str]) -> tuple[str, ...] | None:
@@ -42,11 +25,12 @@ def wordnet_names(folders: Sequence[str]) -> tuple[str, ...] | None:
     Returns:
         A name for each, all different where the folders are; None: not all are called so.
     """
+    info = _info()
     lemmas = []
     for folder in folders:
         try:
             known = _SYNSET.fullmatch(folder) is not None
-            lemmas.append(_info(_LARGEST).label_name_to_description(folder) if known else None)
+            lemmas.append(info.label_name_to_description(folder) if known else None)
         except KeyError:
             lemmas.append(None)
     if not lemmas or None in lemmas:
@@ -60,5 +44,5 @@ def wordnet_names(folders: Sequence[str]) -> tuple[str, ...] | None:
 
 
 @cache
-def _info(subset: str) -> ImageNetInfo:
-    return ImageNetInfo(subset)
+def _info() -> ImageNetInfo:
+    return ImageNetInfo("imagenet-22k")  # any of timm's sets knows the lemmas of all

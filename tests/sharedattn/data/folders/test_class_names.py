@@ -1,41 +1,18 @@
-"""Names of ImageNet's classes, by a head's outputs and by folders."""
+"""Names of ImageNet's classes by folders."""
 
 from __future__ import annotations
 
-import pytest
 from timm.data import ImageNetInfo
 
-from sharedattn.data.folders.class_names import imagenet_class_names, wordnet_names
-
-
-@pytest.mark.parametrize(
-    ("num_classes", "first", "last"),
-    [
-        (1000, "tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue"),
-        (11_221, "benthos", None),
-        (11_821, None, None),
-        (21_841, None, None),
-        (21_842, "tench, Tinca tinca", None),
-        (21_843, None, None),
-    ],
-)
-def test_a_name_for_each_output(num_classes: int, first: str | None, last: str | None) -> None:
-    names = imagenet_class_names(num_classes)
-    assert names is not None and len(names) == len(set(names)) == num_classes
-    assert all(names) and first in (None, names[0]) and last in (None, names[-1])
+from sharedattn.data.folders.class_names import wordnet_names
 
 
 def test_equal_lemmas_are_told_apart_by_their_numbers() -> None:
-    names = imagenet_class_names(1000)
-    assert names is not None
+    names = wordnet_names(ImageNetInfo().label_names())
+    assert names is not None and len(names) == len(set(names)) == 1000
     assert (names[134], names[517]) == ("crane (n02012849)", "crane (n03126707)")
     plain = ImageNetInfo().label_descriptions()
     assert sum(name != other for name, other in zip(names, plain, strict=True)) == 2
-
-
-@pytest.mark.parametrize("num_classes", [0, 1, 2, 10, 512, 999, 1001, 21_000, -1])
-def test_other_heads_have_no_names(num_classes: int) -> None:
-    assert imagenet_class_names(num_classes) is None
 
 
 def test_folders_by_number_in_their_own_order() -> None:
