@@ -3,9 +3,9 @@
 The supernet and every stand-alone network are this class: what is built for one placement alone
 has what that placement needs. The placement is an argument of `forward`, and what one layer hands
 to the next is a value, `State`; nothing about a run is stored on modules. A forward pass is
-therefore re-entrant, and can be resumed after any layer: `begin`, `run_layer` for each layer,
-`finish`. A layer itself can be resumed once: `enter` where it is the first of a later stage, then
-`start_layer`, which placements share that differ in CB or gate there, and `complete_layer`.
+therefore re-entrant, and can be resumed after any layer: `begin`, `run` of each `layer`, `finish`.
+A layer itself can be resumed once: `enter` where it is the first of a later stage, then its
+`start`, which placements share that differ in CB or gate there, and its `complete`.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, S slots, C channels,
 Y x X grid.
@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ from sharedattn.networks.legality import (
     check_placement,
     held_after,
 )
-from sharedattn.networks.state import Held, Recorder, StartedLayer, State
+from sharedattn.networks.position import LayerPosition
+from sharedattn.networks.state import Held, Recorder, State
 from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, Placement
 from sharedattn.shape import BackboneShape
 
@@ -120,16 +122,17 @@ class Network(nn.Module, ABC):
         stages = list(zip(plan.shape.stages, plan.envelope.stages, strict=True))
         cells = [frozenset().union(*(p.cells for p in positions)) for _, positions in stages]
         used = {cell.gate for of_stage in cells for cell in of_stage}
-        for gate in registry().gates_by_rank:
-            # The list of an unused gate holds nothing and has no weights.
-            if gate.name in used:
-                of_stages = nn.ModuleList()
-                for (stage, _), of_stage in zip(stages, cells, strict=True):
-                    numbers = sorted(cell.cell for cell in of_stage if cell.gate == gate.name)
-                    of_stages.append(
-                        nn.ModuleDict({str(n): gate.make_cell(stage, options) for n in numbers})
-                    )
-                self.add_module(_cells_name(gate.name), of_stages)
+        # The list of an unused gate would hold nothing and have no weights.
+        gates = [gate for gate in registry().gates_by_rank if gate.name in used]
+        for gate in gates:
+            of_stages = nn.ModuleList()
+            for (stage, _), of_stage in zip(stages, cells, strict=True):
+                numbers = sorted(cell.cell for cell in of_stage if cell.gate == gate.name)
+                of_stages.append(
+                    nn.ModuleDict({str(n): gate.make_cell(stage, options) for n in numbers})
+                )
+            self.add_module(_cells_name(gate.name), of_stages)
+        self._gates = tuple(gate.name for gate in gates)
         self.residuals = nn.ModuleDict(
             {
                 str(i): AttentionResidual(plan.shape.stages[i - 1], plan.shape.stages[i])
@@ -209,40 +212,19 @@ class Network(nn.Module, ABC):
             )
         return self.embed_images(images_BCYX), State()
 
-    def run_layer(
-        self,
-        stage: int,
-        index: int,
-        tokens: Tensor,
-        state: State,
-        choice: LayerChoice,
-        recorder: Recorder | None = None,
-    ) -> tuple[Tensor, State]:
-        """Tokens and state after one layer.
+    def layer(self, stage: int, index: int) -> LayerPosition:
+        """The layer at a position, to be run.
 
         Args:
             stage: index of the stage, from 0.
-            index: index of the layer in its stage, from 0; the first one enters the stage.
-            tokens: (B, N, D) from the layer before.
-            state: from the layer before.
-            choice: what the layer does.
-            recorder: takes what the run collects.
-
-        Returns:
-            What the next layer, or `finish`, takes.
+            index: index of the layer in its stage, from 0.
         """
-        if index == 0 and stage > 0:
-            tokens, state = self.enter(stage, tokens, state)
-        # The module is called, rather than its two halves, so that hooks see it.
-        after: tuple[Tensor, State] = self.block(stage, index)(
-            tokens,
-            state,
-            choice,
-            index,
-            self._cell(stage, choice),
-            recorder or Recorder(()),
+        return LayerPosition(
+            block=self.block(stage, index),
+            index=index,
+            cells={gate: getattr(self, _cells_name(gate))[stage] for gate in self._gates},
+            enter=partial(self.enter, stage) if index == 0 and stage > 0 else None,
         )
-        return after
 
     def enter(self, stage: int, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Tokens and state before the first layer of a stage.
@@ -253,63 +235,13 @@ class Network(nn.Module, ABC):
             state: from there.
 
         Returns:
-            What `start_layer` takes.
+            What `LayerPosition.start` takes.
         """
         residual = None
         if str(stage) in self.residuals:
             # The attention residual asks for a V in every stage, and has but one group.
             residual = self.residuals[str(stage)](state.values[SCORES.name, 0])
         return self.enter_stage(stage, tokens), State(residual=residual)
-
-    def start_layer(
-        self,
-        stage: int,
-        index: int,
-        tokens: Tensor,
-        state: State,
-        choice: LayerChoice,
-        recorder: Recorder | None = None,
-    ) -> StartedLayer:
-        """The attention branch and the MLP of one layer, in a stage that has been entered.
-
-        Args:
-            stage: as of `run_layer`, as are the five that follow.
-            index: index of the layer in its stage.
-            tokens: (B, N, D) from `enter`, or from the layer before.
-            state: from there.
-            choice: what the layer does; its CB and gate do not matter.
-            recorder: says which maps are needed.
-
-        Returns:
-            What `complete_layer` takes, for any CB and gate.
-        """
-        return self.block(stage, index).start(
-            tokens, state, choice, index, recorder or Recorder(())
-        )
-
-    def complete_layer(
-        self,
-        stage: int,
-        index: int,
-        started: StartedLayer,
-        choice: LayerChoice,
-        recorder: Recorder | None = None,
-    ) -> tuple[Tensor, State]:
-        """CB, the gate and the residual addition of one layer.
-
-        Args:
-            stage: index of the stage.
-            index: index of the layer in its stage.
-            started: from `start_layer`, of a choice that differs in CB and gate at most.
-            choice: what the layer does.
-            recorder: takes what the run collects.
-
-        Returns:
-            What `run_layer` does, bit for bit.
-        """
-        return self.block(stage, index).complete(
-            started, choice, self._cell(stage, choice), recorder or Recorder(())
-        )
 
     def held_after(self, stage: int, choices: tuple[LayerChoice, ...], index: int) -> Held:
         """What of the state after a layer later layers take.
@@ -321,13 +253,6 @@ class Network(nn.Module, ABC):
         """
         sizes = self.shape.stages[stage].attention
         return held_after(sizes, choices, index, handed_on=str(stage + 1) in self.residuals)
-
-    def _cell(self, stage: int, choice: LayerChoice) -> nn.Module | None:
-        if choice.gate is None:
-            return None
-        of_stages = getattr(self, _cells_name(choice.gate.gate))
-        cell: nn.Module = of_stages[stage][str(choice.gate.cell)]
-        return cell
 
     def finish(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the tokens after the last layer."""
@@ -368,12 +293,12 @@ class Network(nn.Module, ABC):
         recorder = Recorder(collect)
         if "diagonality" in collect:
             check_diagonality(self.shape, Envelope.of(placement))
+        is_checkpointed = self.grad_checkpointing and torch.is_grad_enabled()
+        run = self._run_checkpointed if is_checkpointed else LayerPosition.run
         tokens, state = self.begin(images_BCYX)
         for stage, choices in enumerate(placement.stages):
             for index, choice in enumerate(choices):
-                tokens, state = self._run_or_checkpoint(
-                    stage, index, tokens, state, choice, recorder
-                )
+                tokens, state = run(self.layer(stage, index), tokens, state, choice, recorder)
                 # What no later layer takes would only fill the memory.
                 state = state.keeping(self.held_after(stage, choices, index))
         logits = self.finish(tokens)
@@ -390,23 +315,20 @@ class Network(nn.Module, ABC):
             ),
         )
 
-    def _run_or_checkpoint(
+    def _run_checkpointed(
         self,
-        stage: int,
-        index: int,
+        layer: LayerPosition,
         tokens: Tensor,
         state: State,
         choice: LayerChoice,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
-        """`run_layer`, computed again in the backward pass where the network says so."""
-        if not (self.grad_checkpointing and torch.is_grad_enabled()):
-            return self.run_layer(stage, index, tokens, state, choice, recorder)
+        """`LayerPosition.run`, computed again in the backward pass."""
 
         def run(tokens: Tensor, state: State) -> tuple[Tensor, State, Recorder]:
             # A recorder of its own, since what is computed again would be recorded again.
             own = recorder.empty_copy()
-            return *self.run_layer(stage, index, tokens, state, choice, own), own
+            return *layer.run(tokens, state, choice, own), own
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _frozen_statistics(self)

@@ -17,7 +17,7 @@ from sharedattn.placement import LayerChoice, Placement
 
 
 class Act(StrEnum):
-    """What a step computes, by the method of `Network` that does."""
+    """What a step computes."""
 
     BEGIN = "begin"
     ENTER = "enter"

@@ -189,12 +189,12 @@ def compute(
         return network.begin(taken)
     if isinstance(taken, StartedLayer):
         assert step.choice is not None
-        tokens, state = network.complete_layer(step.stage, step.index, taken, step.choice)
+        tokens, state = network.layer(step.stage, step.index).complete(taken, step.choice)
         return tokens, state.keeping(held[step.number])
     if step.act is Act.ENTER:
         return network.enter(step.stage, *taken)
     assert step.choice is not None
-    started = network.start_layer(step.stage, step.index, *taken, step.choice)
+    started = network.layer(step.stage, step.index).start(*taken, step.choice)
     return replace(started, state=started.state.keeping(held[step.number]))
 
 

@@ -135,7 +135,7 @@ def check_resuming(backbone: BackboneSpec, placements: list[Placement]) -> None:
             for stage, choices in enumerate(placement.stages):
                 for index, choice in enumerate(choices):
                     before = [t.clone() for t in state.tensors()]
-                    after = network.run_layer(stage, index, tokens, state, choice)
+                    after = network.layer(stage, index).run(tokens, state, choice)
                     kept = zip(before, state.tensors(), strict=True)
                     assert all(torch.equal(a, b) for a, b in kept), (
                         f"layer {choice} of {placement} changes the state that it is handed"

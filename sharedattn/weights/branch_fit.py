@@ -145,7 +145,7 @@ def _layers(network: Network, images_BCYX: Tensor) -> Generator[_Layer]:
             for index, choice in enumerate(choices):
                 block = network.block(stage, index)
                 with _branch_of(block) as seen:
-                    tokens, state = network.run_layer(stage, index, tokens, state, choice)
+                    tokens, state = network.layer(stage, index).run(tokens, state, choice)
                 group = SCORES.group(network.shape.stages[stage].attention, index)
                 keys_BHMK = state.values[SCORES.name, group].k_BHMK
                 example = VanillaExample(

@@ -111,7 +111,7 @@ def test_layers_run_one_by_one_take_either_name() -> None:
     with torch.no_grad():
         tokens, state = shared.begin(images)
         for index, choice in enumerate(named.layers):
-            tokens, state = shared.run_layer(0, index, tokens, state, choice)
+            tokens, state = shared.layer(0, index).run(tokens, state, choice)
         assert torch.equal(shared.finish(tokens), shared(images, unnamed))
 
 

@@ -94,7 +94,7 @@ def check_interleaved(backbone_text: str) -> None:
                 for i, placement in enumerate(placements):
                     if index < placement.depths[stage]:
                         choice = placement.stages[stage][index]
-                        runs[i] = network.run_layer(stage, index, *runs[i], choice)
+                        runs[i] = network.layer(stage, index).run(*runs[i], choice)
         for (tokens, _), logits in zip(runs, alone, strict=True):
             assert torch.equal(network.finish(tokens), logits)
         assert not torch.equal(alone[0], network(batches[0], placements[1]))

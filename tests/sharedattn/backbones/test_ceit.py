@@ -117,8 +117,8 @@ def test_class_tokens_travel_behind_the_tokens_of_the_image() -> None:
     images = contract.random_images(network.backbone)
     tokens, state = network.begin(images)
     for index in range(3):
-        tokens, state = network.run_layer(
-            0, index, tokens, state, network.only_placement.layers[0]
+        tokens, state = network.layer(0, index).run(
+            tokens, state, network.only_placement.layers[0]
         )
         assert tokens.shape == (3, 10 + index + 1, D)
         assert torch.equal(tokens[:, -1], tokens[:, 0])

@@ -207,7 +207,7 @@ def scores_of_layers(network: Any, placement: Placement, x: torch.Tensor) -> lis
     tokens, state = network.begin(x)
     states = []
     for index, choice in enumerate(placement.stages[0]):
-        tokens, state = network.run_layer(0, index, tokens, state, choice)
+        tokens, state = network.layer(0, index).run(tokens, state, choice)
         states.append(state)
     return states
 
@@ -250,7 +250,7 @@ def test_windows_bound_vanilla_and_less_attention_alone(choice: str, num_changed
     other = tokens.clone()
     other[:, 60, 3] += 1  # not all channels: the norm would take it away
     after, after_other = (
-        network.run_layer(0, 0, x, state, spec.placement.layers[0])[0] for x in (tokens, other)
+        network.layer(0, 0).run(x, state, spec.placement.layers[0])[0] for x in (tokens, other)
     )
     assert ((after - after_other).abs() > 1e-12).any(-1).sum() == num_changed
 

@@ -194,19 +194,19 @@ def test_every_vanilla_layer_takes_it_and_less_layers_map_it(name: str) -> None:
     vanilla, less = (LayerChoice(letter) for letter in "VL")
     with torch.no_grad():
         start = network.begin(contract.random_images(network.backbone))
-        first = network.run_layer(0, 1, *network.run_layer(0, 0, *start, vanilla), vanilla)
+        first = network.layer(0, 1).run(*network.layer(0, 0).run(*start, vanilla), vanilla)
         handed_on = network.residuals["1"](first[1].values["scores", 0])
         entered = network.enter_stage(1, first[0])
-        second = network.run_layer(1, 0, *first, vanilla)
+        second = network.layer(1, 0).run(*first, vanilla)
         expected = own_scores(network, 1, 0, entered) + handed_on
         torch.testing.assert_close(second[1].values["scores", 0].explicit(), expected)
-        third = network.run_layer(1, 1, *second, less)
+        third = network.layer(1, 1).run(*second, less)
         maps = network.block(1, 1).less
         psi, theta = (maps.psi + torch.eye(36), maps.theta + torch.eye(36))
         torch.testing.assert_close(
             third[1].values["scores", 0].explicit(), psi @ expected @ theta.T
         )
-        last = network.run_layer(1, 2, *third, vanilla)
+        last = network.layer(1, 2).run(*third, vanilla)
         expected = own_scores(network, 1, 2, third[0]) + handed_on
         torch.testing.assert_close(last[1].values["scores", 0].explicit(), expected)
 

@@ -62,7 +62,7 @@ def test_two_interleaved_forwards_agree_with_separate_ones(supernet: Network) ->
     for index in range(5):
         for i, placement in enumerate(placements):
             if index < placement.depths[0]:
-                runs[i] = supernet.run_layer(0, index, *runs[i], placement.layers[index])
+                runs[i] = supernet.layer(0, index).run(*runs[i], placement.layers[index])
     for (tokens, _), logits in zip(runs, alone, strict=True):
         assert torch.equal(supernet.finish(tokens), logits)
     assert not torch.equal(alone[0], supernet(batches[0], SECOND))
@@ -78,25 +78,25 @@ def test_a_run_can_be_resumed_from_any_prefix(supernet: Network) -> None:
     for prefix in range(1, 5):
         tokens, state = supernet.begin(x)
         for index in range(prefix):
-            tokens, state = supernet.run_layer(0, index, tokens, state, FIRST.layers[index])
+            tokens, state = supernet.layer(0, index).run(tokens, state, FIRST.layers[index])
         other = Placement((FIRST.layers[:prefix],))
         assert torch.equal(supernet.finish(tokens), supernet(x, other))
         for index in range(prefix, 5):
-            tokens, state = supernet.run_layer(0, index, tokens, state, FIRST.layers[index])
+            tokens, state = supernet.layer(0, index).run(tokens, state, FIRST.layers[index])
         assert torch.equal(supernet.finish(tokens), supernet(x, FIRST))
 
 
 def test_a_started_layer_serves_every_cb_and_dia(supernet: Network) -> None:
-    tokens, state = supernet.run_layer(
-        0, 0, *supernet.begin(images(supernet.backbone)), FIRST.layers[0]
+    tokens, state = supernet.layer(0, 0).run(
+        *supernet.begin(images(supernet.backbone)), FIRST.layers[0]
     )
-    started = supernet.start_layer(0, 1, tokens, state, FIRST.layers[1])
+    started = supernet.layer(0, 1).start(tokens, state, FIRST.layers[1])
     for dia, cb in itertools.product((None, 0), (False, True)):
         choice = replace(
             FIRST.layers[1], gate=None if dia is None else GateCell("dia", dia), cb=cb
         )
-        own, own_state = supernet.complete_layer(0, 1, started, choice)
-        whole, whole_state = supernet.run_layer(0, 1, tokens, state, choice)
+        own, own_state = supernet.layer(0, 1).complete(started, choice)
+        whole, whole_state = supernet.layer(0, 1).run(tokens, state, choice)
         assert torch.equal(own, whole)
         assert cells_of(own_state) == cells_of(whole_state) == ([] if dia is None else [dia])
     assert cells_of(started.state) == []
@@ -111,7 +111,7 @@ def test_a_state_holds_what_later_layers_take(supernet: Network) -> None:
     assert held[1] | held[3] == held[0]
     tokens, state = supernet.begin(images(supernet.backbone))
     for index, choice in enumerate(FIRST.layers[:3]):
-        tokens, state = supernet.run_layer(0, index, tokens, state, choice)
+        tokens, state = supernet.layer(0, index).run(tokens, state, choice)
     kept = state.keeping(held[2])
     assert cells_of(state) == [0] and cells_of(kept) == []
     assert kept.values["scores", 0] is state.values["scores", 0]
@@ -252,7 +252,7 @@ def test_less_layers_chain_over_layers_that_make_no_scores(tiny: BackboneSpec) -
     network = randomised(build(NetworkSpec(tiny, placement))).eval()
     x = images(tiny)
     maps = network.run(x, collect={"attention"}).attention
-    _, state = network.run_layer(0, 0, *network.begin(x), placement.layers[0])
+    _, state = network.layer(0, 0).run(*network.begin(x), placement.layers[0])
     q, k = state.values["scores", 0].q_BHNK, state.values["scores", 0].k_BHMK
     scores = q @ k.transpose(-2, -1) / (22 // 2) ** 0.5
     identity = torch.eye(10, dtype=torch.float64)
@@ -333,7 +333,7 @@ def test_the_mlp_branch_goes_through_its_steps_in_order(
         branch = branch * h_c[0][:, None] * block.ls2.gamma
         expected = tokens + branch
         choice = LayerChoice.of("N", dia=0, cb=True)
-        tokens, state = network.run_layer(0, index, tokens, state, choice)
+        tokens, state = network.layer(0, index).run(tokens, state, choice)
         torch.testing.assert_close(tokens, expected)
         torch.testing.assert_close(state.values["dia", 0][1], h_c[1])
 

@@ -112,10 +112,10 @@ def test_batch_norms_stand_in_stem_and_layers_alone(family: str) -> None:
             network.finish(tokens)
         elif step.act is Act.START:
             assert step.choice is not None
-            started = network.start_layer(step.stage, step.index, tokens, state, step.choice)
+            started = network.layer(step.stage, step.index).start(tokens, state, step.choice)
         else:
             assert step.choice is not None
-            tokens, state = network.complete_layer(step.stage, step.index, started, step.choice)
+            tokens, state = network.layer(step.stage, step.index).complete(started, step.choice)
         assert set(called) == {norm for norm, _, _ in own._own(step)}, step
 
 
