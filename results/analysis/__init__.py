@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sharedattn.results.analysis.run import (
     Analysis,
-    Counterpart,
     Figure,
     Images,
+    TrainedNetwork,
     analyse,
     broadcasting_counterpart,
     check_counterpart,
@@ -17,7 +17,7 @@ from sharedattn.results.analysis.run import (
 
 __all__ = [
     "Analysis",
-    "Counterpart",
+    "TrainedNetwork",
     "Figure",
     "Images",
     "analyse",

@@ -40,7 +40,7 @@ from sharedattn.training.trainer import initialise
 
 __all__ = [
     "Analysis",
-    "Counterpart",
+    "TrainedNetwork",
     "Figure",
     "Images",
     "analyse",
@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 MAX_BATCH_SIZE = 64
+_Means = dict[Name, Mean]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,8 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Counterpart:
-    """A trained network that differs in context broadcasting alone.
+class TrainedNetwork:
+    """A trained network: the one analysed, or one that differs in context broadcasting alone.
 
     Attributes:
         spec: the network.
@@ -128,11 +129,11 @@ class Analysis:
             counterpart; else with it in every layer, or in none where the placement has some.
         broadcasting_change: per layer position with attention, entropy with context broadcasting
             less that without: the network's own weights run both ways, and each control's.
-        trained_change: likewise between the network and the trained counterpart; None: there is
-            none.
+        trained_change: the same change between the network and the trained counterpart, or None
+            without one.
         unshared_gates: the figures of gates in random networks whose gated layers have a cell
-            each, by the same names: a control without a value; None: no layers of the placement
-            share a cell.
+            each, by the same names: a control without a value; None if no layers of the
+            placement share a cell.
     """
 
     spec: ResolvedSpec
@@ -155,7 +156,7 @@ def analyse(
     init: str,
     seed: int = 0,
     control_seeds: Sequence[int],
-    counterpart: Counterpart | None = None,
+    counterpart: TrainedNetwork | None = None,
     device: str = "cpu",
 ) -> Analysis:
     """Measure a network and its controls on images.
@@ -166,10 +167,8 @@ def analyse(
         images: what to measure on, on `device`.
         init: how the controls are initialised, see `sharedattn.training.trainer.initialise`.
         seed: of the network's own initialisation, where it has no weights.
-        control_seeds: a randomly initialised network each; at least two, so that they have a
-            spread.
-        counterpart: a network trained with context broadcasting where this one has none, or
-            the other way round; None: there is none.
+        control_seeds: seeds of the randomly initialised networks; at least two, for a spread.
+        counterpart: a network that differs as `check_counterpart` says, or None.
         device: where to run.
 
     Returns:
@@ -184,59 +183,87 @@ def analyse(
             f"`control_seeds` has {len(control_seeds)}; a control has at least 2 seeds, since it "
             f"has a spread"
         )
-    layers, other_placement = _layers(spec), broadcasting_counterpart(spec.placement)
-    backbone = spec.backbone
+    other, backbone = broadcasting_counterpart(spec.placement), spec.backbone
     if counterpart is not None:
         check_counterpart(spec, counterpart.spec)
-        other_placement = counterpart.spec.placement
-        if _has_broadcasting(other_placement):
+        other = counterpart.spec.placement
+        if _has_broadcasting(other):
             # The form of broadcasting is said by the one that has it.
             backbone = counterpart.spec.backbone
-    # One network runs the placement both ways: plain broadcasting has no weights, and a learned
-    # scale that the counterpart adds begins at the plain form.
-    envelope = Envelope.of(spec.placement, other_placement)
-
-    def both_ways(network: Network) -> tuple[dict[Name, Mean], dict[Name, Mean]]:
-        network.to(device)
-        return (
-            measure(network, layers, spec.placement, images.batches),
-            measure(network, layers, other_placement, images.batches),
-        )
-
-    def random(control_seed: int) -> Network:
-        return random_network(backbone, envelope, init, control_seed)
-
-    network = random(seed)
-    if state_dict is not None:
-        _load(network, state_dict, spec)
-    own, other_way = both_ways(network)
-    controls = [both_ways(random(control_seed)) for control_seed in control_seeds]
-    trained_change = None
-    if counterpart is not None:
-        other = random(seed)
-        _load(other, counterpart.state_dict, counterpart.spec)
-        trained = measure(other.to(device), layers, other_placement, images.batches)
-        trained_change = _entropy_changes(spec.placement, own, trained)
-    changes = _entropy_changes(spec.placement, own, other_way)
-    control_changes = [_entropy_changes(spec.placement, *control) for control in controls]
+    runs = _Runs(spec, other, backbone, images, init, device)
+    trained = None if state_dict is None else TrainedNetwork(spec, state_dict)
+    own = runs.both_ways(runs.network(seed, trained))
+    controls = [runs.both_ways(runs.network(control)) for control in control_seeds]
     return Analysis(
         spec=spec,
-        layers=layers,
+        layers=_layers(spec),
         num_images=images.count,
         control_seeds=tuple(control_seeds),
         init=init,
-        figures={
-            name: Figure.of(mean, [control[name] for control, _ in controls])
-            for name, mean in own.items()
-        },
-        counterpart=other_placement,
-        broadcasting_change={
-            position: Figure.of_values(change, [c[position] for c in control_changes])
-            for position, change in changes.items()
-        },
-        trained_change=trained_change,
+        figures={n: Figure.of(mean, [c[0][n] for c in controls]) for n, mean in own[0].items()},
+        counterpart=other,
+        broadcasting_change=runs.broadcasting_change(own, controls),
+        trained_change=(
+            None if counterpart is None else runs.trained_change(own[0], seed, counterpart)
+        ),
         unshared_gates=_unshared_gates(spec, images, init, control_seeds, device),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Networks that run a placement and its counterpart.
+
+    One network runs the placement both ways: plain broadcasting has no weights, and a learned
+    scale that the counterpart adds begins at the plain form.
+
+    Attributes:
+        spec: the network that is analysed.
+        other: its placement with context broadcasting the other way.
+        backbone: of all networks.
+        images: what is measured on.
+        init: how networks are initialised.
+        device: where they run.
+    """
+
+    spec: NetworkSpec
+    other: Placement
+    backbone: BackboneSpec
+    images: Images
+    init: str
+    device: str
+
+    def network(self, seed: int, trained: TrainedNetwork | None = None) -> Network:
+        """A network of this seed, with the weights of a trained one where it is given."""
+        envelope = Envelope.of(self.spec.placement, self.other)
+        network = random_network(self.backbone, envelope, self.init, seed)
+        if trained is not None:
+            _load(network, trained.state_dict, trained.spec)
+        return network.to(self.device)
+
+    def both_ways(self, network: Network) -> tuple[_Means, _Means]:
+        """The figures of a network by the placement, and by its counterpart."""
+        return self._measured(network, self.spec.placement), self._measured(network, self.other)
+
+    def broadcasting_change(
+        self, own: tuple[_Means, _Means], controls: Sequence[tuple[_Means, _Means]]
+    ) -> dict[int, Figure]:
+        """See `Analysis.broadcasting_change`."""
+        by_control = [_entropy_changes(self.spec.placement, *control) for control in controls]
+        return {
+            position: Figure.of_values(change, [changes[position] for changes in by_control])
+            for position, change in _entropy_changes(self.spec.placement, *own).items()
+        }
+
+    def trained_change(
+        self, own: _Means, seed: int, counterpart: TrainedNetwork
+    ) -> dict[int, float | None]:
+        """See `Analysis.trained_change`."""
+        trained = self._measured(self.network(seed, counterpart), self.other)
+        return _entropy_changes(self.spec.placement, own, trained)
+
+    def _measured(self, network: Network, placement: Placement) -> _Means:
+        return measure(network, _layers(self.spec), placement, self.images.batches)
 
 
 def read_images(

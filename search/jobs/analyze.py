@@ -15,7 +15,7 @@ from sharedattn.backbones import resolve
 from sharedattn.data import DataSource, open_data
 from sharedattn.placement import NetworkSpec, ResolvedSpec
 from sharedattn.recipe import Recipe
-from sharedattn.results.analysis import Counterpart, analyse, check_counterpart, read_images
+from sharedattn.results.analysis import TrainedNetwork, analyse, check_counterpart, read_images
 from sharedattn.results.analysis.document import ANALYSIS_FORMAT, analysis_document
 from sharedattn.results.analysis.plots import write_plots
 from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
@@ -154,11 +154,11 @@ def _read(config: str, data: str | None, data_root: str | None) -> _Subject:
     )
 
 
-def _read_counterpart(folder: Path, spec: NetworkSpec) -> Counterpart:
+def _read_counterpart(folder: Path, spec: NetworkSpec) -> TrainedNetwork:
     record = read_export(folder)
     other = resolve(record.spec)
     check_counterpart(spec, other)
-    return Counterpart(other, exported_weights(folder, record))
+    return TrainedNetwork(other, exported_weights(folder, record))
 
 
 def _is_analysis(folder: Path) -> bool:

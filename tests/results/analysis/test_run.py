@@ -13,8 +13,8 @@ from sharedattn.errors import InputError
 from sharedattn.networks.measures import broadcasting_entropy
 from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.results.analysis import (
-    Counterpart,
     Figure,
+    TrainedNetwork,
     analyse,
     broadcasting_counterpart,
     check_counterpart,
@@ -149,7 +149,7 @@ def test_change_against_a_trained_counterpart(spec_of, images_for, text, counter
         images,
         init="torch",
         control_seeds=SEEDS,
-        counterpart=Counterpart(other, networks[other].state_dict()),
+        counterpart=TrainedNetwork(other, networks[other].state_dict()),
     )
     with_cb, without = (
         entropies(networks[s], s, s.placement, images)
@@ -303,5 +303,5 @@ def test_what_is_refused(spec_of, images_for):
             images,
             init="timm",
             control_seeds=SEEDS,
-            counterpart=Counterpart(spec_of("V2"), {}),
+            counterpart=TrainedNetwork(spec_of("V2"), {}),
         )
