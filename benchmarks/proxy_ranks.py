@@ -41,9 +41,9 @@ from sharedattn.placement import BackboneSpec, NetworkSpec, Placement  # noqa: E
 from sharedattn.recipe import Recipe  # noqa: E402
 from sharedattn.search.config import DEFAULT_SPACE  # noqa: E402
 from sharedattn.search.data_plan import DEFAULT_DATA, data_for  # noqa: E402
+from sharedattn.search.evaluation.recipes import load_recipe  # noqa: E402
 from sharedattn.search.evaluators.table import TableEvaluator  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
-from sharedattn.search.training_inputs import load_recipe  # noqa: E402
 from sharedattn.spaces.space import Space  # noqa: E402
 from sharedattn.training.trainer import check_fit  # noqa: E402
 

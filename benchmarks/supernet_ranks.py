@@ -46,11 +46,12 @@ from sharedattn.placement import Placement  # noqa: E402
 from sharedattn.results.artifacts.blobs import BlobStore  # noqa: E402
 from sharedattn.results.artifacts.weights import WeightsStore  # noqa: E402
 from sharedattn.search.data_plan import data_for  # noqa: E402
+from sharedattn.search.evaluation.recipes import load_supernet_recipe  # noqa: E402
 from sharedattn.search.evaluators import measure  # noqa: E402
 from sharedattn.search.evaluators.scratch import ScratchEvaluator  # noqa: E402
 from sharedattn.search.evaluators.supernet import Scores, SupernetEvaluator  # noqa: E402
+from sharedattn.search.evaluators.supernet_spec import SupernetSpec  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
-from sharedattn.search.training_inputs import load_supernet_recipe  # noqa: E402
 from sharedattn.supernet.trainer import SupernetRecipe  # noqa: E402
 
 TARGET = 0.8  # of the noise ceiling
@@ -69,10 +70,9 @@ def inherited(
                 recipe=RECIPE,
                 weights=WeightsStore(BlobStore(folder)),
             ),
-            space=space.space,
-            budget=space.budget,
-            recipe=recipe,
-            seed=seed,
+            supernet=SupernetSpec(
+                space=space.space, budget=space.budget, recipe=recipe, seed=seed
+            ),
             fine_tunes=False,
         )
         trained = measure(evaluator, evaluator.supernet_task("supernet"))

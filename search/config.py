@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from sharedattn.errors import InputError
-from sharedattn.search.data_plan import DEFAULT_DATA, DataOptions
-from sharedattn.search.evaluation import EVALUATIONS, Evaluation
-from sharedattn.search.evaluators.base import Evaluator
+from sharedattn.search.checks import (
+    MAX_COUNT,
+    MAX_SEED,
+    MAX_WORKERS,
+    check_applies,
+    check_whole,
+    given_options,
+    option_of,
+)
+from sharedattn.search.evaluation import EVALUATIONS, Evaluation, FromScratch
 from sharedattn.search.executors.base import TrialResources
+from sharedattn.search.paths import StorageConfig
 from sharedattn.search.pruners import PRUNERS
 from sharedattn.search.searchers import searchers
 from sharedattn.search.study_name import check_name
@@ -22,28 +29,46 @@ from sharedattn.spaces.space import Space
 DEFAULT_SPACE = "digit-pairs-vit"
 DEFAULT_TRIALS = 24
 DEFAULT_CONFIRM_SEEDS = 3
-MAX_COUNT = 2**31 - 1
-"""The most that the database holds of a number of trials, seeds or images."""
-MAX_SEED = 2**63 - 1
-"""The largest seed that the database holds; torch and numpy take it as well."""
-MAX_WORKERS = 100_000
-"""More than any machine or cluster could run, and few enough to keep account of."""
 
 
-def check_whole(option: str, value: int, least: int, most: int) -> None:
-    """Refuse a number that is too small, or too large for what keeps it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeConfig:
+    """Where trials run, and what each of them has.
 
-    Args:
-        option: names it in the message.
-        value: the number.
-        least: that is allowed.
-        most: that is allowed.
-
-    Raises:
-        InputError: a number outside.
+    Attributes:
+        executor: local, worker processes of this machine; in-process, one trial at a time in this
+            process; or ray, a cluster.
+        address: of the Ray cluster, or None to start one on this machine.
+        num_workers: trials at once, or None for as many as fit the machine or the cluster.
+        cpus_per_trial: cores and torch threads of a trial; None shares this machine's among the
+            workers, and gives one on a cluster.
+        gpus_per_trial: GPUs of a trial, a fraction to share one; None gives one where it trains
+            on GPUs.
+        resources_per_trial: amounts of the cluster's own resources, by name.
+        device: cpu, cuda, or auto.
     """
-    if not least <= value <= most:
-        raise InputError(f"`{option}` is a whole number from {least} to {most}, but got {value}")
+
+    executor: Literal["local", "in-process", "ray"] = "local"
+    address: str | None = None
+    num_workers: int | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    resources_per_trial: Mapping[str, float] = field(default_factory=dict)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_whole("--workers", self.num_workers, 1, MAX_WORKERS)
+        check_whole("--cpus-per-trial", self.cpus_per_trial, 1, MAX_WORKERS)
+        if self.gpus_per_trial is not None or self.resources_per_trial:
+            TrialResources(gpus=self.gpus_per_trial or 0.0, custom=self.resources_per_trial)
+        of_cluster = ("address", "resources_per_trial")
+        check_applies(self, of_cluster, "--executor ray", self.executor == "ray")
+        check_applies(self, ("gpus_per_trial",), "--device other than cpu", self.device != "cpu")
+        if self.executor == "in-process" and self.num_workers not in (None, 1):
+            raise InputError(
+                f"`workers` is {self.num_workers}, but one trial at a time runs in this process; "
+                f"leave `executor` out for worker processes"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,110 +77,86 @@ class SearchConfig:
 
     Attributes:
         space: a preset's name, a YAML file, or a space.
-        data: `digit-pairs`, a folder, or a name that timm opens.
-        data_root: folder that holds a named data set.
-        data_options: what else is asked of data on disk.
-        recipe: a recipe's name or a YAML file; None: the data's own.
-        epochs: epochs of a trial in place of the recipe's.
+        evaluation: how placements are evaluated.
+        compute: where trials run.
+        storage: where the search keeps things.
         budget: what a placement may cost, of what is known in closed form.
-        max_latency_ms: milliseconds that a forward of a placement may take; None: no bound.
+        max_latency_ms: the longest forward of a placement, milliseconds, or None for no bound.
         latency_batch_size: images of the forward whose time is the latency.
         objectives: names, top1 among them.
         searcher: nsga2, tpe or random.
-        evaluator: scratch, supernet to score placements by shared weights, table for a
-            simulated search, or callable for a function.
-        supernet_recipe: a supernet's recipe's name or a YAML file; None: the data's own.
-        supernet_epochs: epochs of the supernet in place of its recipe's.
-        weights: file or exported folder of a trained model, or `timm`, which a supernet starts
-            from; None: from its initialisation.
-        front_training: how the members of a supernet's front are trained by themselves:
-            fine-tune, each from its share of the supernet's weights; or retrain, from scratch.
-        table: the table's file.
-        function: what a callable evaluator calls, see `FromCallable`.
-        num_trials: search trials, a total; None: 24, or as many as a supernet scores.
+        num_trials: search trials, a total; None for 24, or for as many as a supernet scores.
         confirm_seeds: seeds of each front member, a total; 1: none is confirmed; 0, with a
             supernet alone: none is trained.
-        val_fraction: share of train that is cut off where the data has no validation split;
-            None: a tenth.
         seed: of proposals and trainings.
-        num_workers: trials at once; None: as many as fit the machine or the cluster.
-        executor: local, worker processes of this machine; in-process, one trial at a time in this
-            process; or ray, a cluster.
-        address: of the Ray cluster; None: one is started on this machine.
-        cpus_per_trial: cores and torch threads of a trial; None: this machine's shared among the
-            workers, or one on a cluster.
-        gpus_per_trial: GPUs of a trial, a fraction to share one; None: one where it trains on
-            GPUs.
-        processes_per_trial: processes that train a placement together; None: one a GPU.
-        resources_per_trial: amounts of the cluster's own resources, by name.
-        early_stopping: rule by which trials are stopped at rungs; None: none is.
-        rungs: epochs at which trials are judged; empty: the recipe's, else the rule's own.
+        early_stopping: rule by which trials are stopped at rungs, or None.
+        rungs: epochs at which trials are judged; empty for the recipe's, else the rule's own.
         deterministic: whether the order of completion must not matter.
-        device: cpu, cuda, or auto.
-        study: the study's name; None: made of space, data and fingerprint.
-        storage: the database's URL; None: an SQLite file in `out`.
-        out: folder of the database, weights, reports and exports.
-        weights_dir: folder or URL of weights and checkpoints; None: beside the database.
+        study: the study's name, or None to make it of space, data and fingerprint.
     """
 
     space: str | Space = DEFAULT_SPACE
-    data: str = DEFAULT_DATA
-    data_root: str | None = None
-    data_options: DataOptions = field(default_factory=DataOptions)
-    recipe: str | None = None
-    epochs: int | None = None
+    evaluation: Evaluation = field(default_factory=FromScratch)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
     budget: Budget = field(default_factory=Budget)
     max_latency_ms: float | None = None
     latency_batch_size: int = 1
     objectives: tuple[str, ...] = ("top1", "macs")
     searcher: str = "nsga2"
-    evaluator: Literal["scratch", "supernet", "table", "callable"] = "scratch"
-    supernet_recipe: str | None = None
-    supernet_epochs: int | None = None
-    weights: str | None = None
-    front_training: Literal["fine-tune", "retrain"] = "fine-tune"
-    table: Path | None = None
-    function: Callable[..., Any] | Evaluator | None = None
     num_trials: int | None = None
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
-    val_fraction: float | None = None
     seed: int = 0
-    num_workers: int | None = None
-    executor: Literal["local", "in-process", "ray"] = "local"
-    address: str | None = None
-    cpus_per_trial: int | None = None
-    gpus_per_trial: float | None = None
-    processes_per_trial: int | None = None
-    resources_per_trial: Mapping[str, float] = field(default_factory=dict)
     early_stopping: str | None = None
     rungs: tuple[int, ...] = ()
     deterministic: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
     study: str | None = None
-    storage: str | None = None
-    out: Path = Path("sharedattn-out")
-    weights_dir: str | None = None
+
+    @classmethod
+    def of(cls, evaluator: str = "scratch", **options: Any) -> SearchConfig:
+        """The search that options describe.
+
+        Args:
+            evaluator: scratch, supernet to score placements by shared weights, table for a
+                simulated search, or callable for a function.
+            options: fields of the evaluator's `Evaluation`, of `ComputeConfig`, of
+                `StorageConfig` and of this class, by name.
+
+        Raises:
+            InputError: an option that means nothing beside the others.
+        """
+        own = EVALUATIONS[evaluator]
+        _check_of_evaluator(own, options)
+        names = {name for kind in EVALUATIONS.values() for name in kind.options()}
+        parts = {
+            "evaluation": own(**_taken(options, own.options())),
+            "compute": ComputeConfig(**_taken(options, [f.name for f in fields(ComputeConfig)])),
+            "storage": StorageConfig(**_taken(options, [f.name for f in fields(StorageConfig)])),
+        }
+        return cls(**{n: value for n, value in options.items() if n not in names} | parts)
 
     def __post_init__(self) -> None:
         evaluation = self.evaluation
-        for option, value, least, most in (
-            ("--trials", self.num_trials, 1, MAX_COUNT),
-            ("--confirm-seeds", self.confirm_seeds, evaluation.least_seeds, MAX_COUNT),
-            ("--supernet-epochs", self.supernet_epochs, 1, MAX_COUNT),
-            ("--latency-batch-size", self.latency_batch_size, 1, MAX_COUNT),
-            ("--workers", self.num_workers, 1, MAX_WORKERS),
-            ("--cpus-per-trial", self.cpus_per_trial, 1, MAX_WORKERS),
-            ("--processes-per-trial", self.processes_per_trial, 1, MAX_WORKERS),
-        ):
-            if value is not None:
-                check_whole(option, value, least, most)
-        if self.gpus_per_trial is not None or self.resources_per_trial:
-            TrialResources(gpus=self.gpus_per_trial or 0.0, custom=self.resources_per_trial)
+        check_whole("--trials", self.num_trials, 1, MAX_COUNT)
+        check_whole("--confirm-seeds", self.confirm_seeds, evaluation.least_seeds, MAX_COUNT)
+        check_whole("--latency-batch-size", self.latency_batch_size, 1, MAX_COUNT)
         # Its confirmations have the seeds that follow.
         check_whole("--seed", self.seed, 0, MAX_SEED - self.confirm_seeds)
         if self.study is not None:
             check_name(self.study)
-        self._check_options_apply()
+        for name, why in evaluation.refuses.items():
+            if given_options(self, [name]):
+                raise InputError(
+                    f"--evaluator {evaluation.name} excludes {option_of(name)}, since {why}; "
+                    f"leave it out"
+                )
+        check_applies(self, ("rungs",), "--early-stopping", self.early_stopping is not None)
+        check_applies(
+            self,
+            ("latency_batch_size",),
+            "--objectives with latency_ms, or --max-latency-ms",
+            self.measures_latency,
+        )
         self._check_latency()
         evaluation.check(self)
         for what, chosen, known in (
@@ -164,11 +165,6 @@ class SearchConfig:
         ):
             if chosen is not None and chosen not in known:
                 raise InputError(f"`{what}` is one of {', '.join(known)}, but got {chosen!r}")
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """The way of evaluating that the options describe."""
-        return EVALUATIONS[self.evaluator].of(self)
 
     @property
     def measures_latency(self) -> bool:
@@ -184,9 +180,11 @@ class SearchConfig:
         for option, why in (
             (
                 "--executor ray",
-                "its trials never leave a device in peace" if self.executor == "ray" else None,
+                "its trials never leave a device in peace"
+                if self.compute.executor == "ray"
+                else None,
             ),
-            (f"--evaluator {self.evaluator}", self.evaluation.no_latency),
+            (f"--evaluator {self.evaluation.name}", self.evaluation.no_latency),
         ):
             if why is not None:
                 raise InputError(
@@ -194,60 +192,24 @@ class SearchConfig:
                     f"--max-latency-ms"
                 )
 
-    def _check_options_apply(self) -> None:
-        """Refuse options that the other options leave without a meaning."""
-        for kind in EVALUATIONS.values():
-            foreign = set(kind.options()) - set(self.evaluation.options())
-            if useless := self._given(foreign):
-                owners = [k.name for k in EVALUATIONS.values() if set(k.options()) & foreign]
-                raise InputError(
-                    f"{', '.join(useless)} requires --evaluator {' or '.join(owners)}, but got "
-                    f"--evaluator {self.evaluator}; leave it out"
-                )
-        for name, why in self.evaluation.refuses.items():
-            if self._given([name]):
-                raise InputError(
-                    f"--evaluator {self.evaluator} excludes {_option(name)}, since {why}; leave "
-                    f"it out"
-                )
-        for names, required, is_met in (
-            (("data_root", "val_fraction"), "--data", self.data != DEFAULT_DATA),
-            (("address", "resources_per_trial"), "--executor ray", self.executor == "ray"),
-            (
-                ("latency_batch_size",),
-                "--objectives with latency_ms, or --max-latency-ms",
-                self.measures_latency,
-            ),
-            (("rungs",), "--early-stopping", self.early_stopping is not None),
-            (("gpus_per_trial",), "--device other than cpu", self.device != "cpu"),
-        ):
-            useless = [] if is_met else self._given(names)
-            if useless:
-                raise InputError(
-                    f"{', '.join(useless)} requires {required}; leave out {', '.join(useless)}"
-                )
-        if self.executor == "in-process" and self.num_workers not in (None, 1):
+
+def _taken(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Take options of these names out of others."""
+    return {name: options.pop(name) for name in names if name in options}
+
+
+def _check_of_evaluator(own: type[Evaluation], options: Mapping[str, Any]) -> None:
+    """Refuse options of other evaluators.
+
+    Raises:
+        InputError: an option, and the evaluators that take it.
+    """
+    for kind in EVALUATIONS.values():
+        foreign = set(kind.options()) - set(own.options())
+        given = kind(**{name: options[name] for name in foreign & options.keys()})
+        if useless := given_options(given, foreign):
+            owners = [k.name for k in EVALUATIONS.values() if set(k.options()) & foreign]
             raise InputError(
-                f"`workers` is {self.num_workers}, but one trial at a time runs in this process; "
-                f"leave `executor` out for worker processes"
+                f"{', '.join(useless)} requires --evaluator {' or '.join(owners)}, but got "
+                f"--evaluator {own.name}; leave it out"
             )
-
-    def _given(self, names: Iterable[str]) -> list[str]:
-        """Those of some fields that are not at their defaults, as the command line has them."""
-        defaults = {f.name: f for f in fields(self)}
-        given = []
-        for name in sorted(names):
-            value, default = getattr(self, name), defaults[name].default
-            if default is MISSING:
-                factory = defaults[name].default_factory
-                assert factory is not MISSING
-                default = factory()
-            if isinstance(value, DataOptions):
-                given += value.given()
-            elif value != default and not (name == "gpus_per_trial" and not value):
-                given.append(_option(name))
-        return given
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

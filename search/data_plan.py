@@ -63,6 +63,10 @@ class DataOptions:
         return [name for name, is_given in {**own, **changes}.items() if is_given]
 
 
+Look = Callable[[DataConfig, DataOptions], DataConfig]
+"""Looks at the files of data; as `look_at`, which says what it takes and gives."""
+
+
 def data_for(
     backbone: BackboneSpec,
     name: str,
@@ -79,10 +83,10 @@ def data_for(
         backbone: what will look at it, with timm's tag of weights where it has one.
         name: `digit-pairs`, a folder, or a name that timm opens.
         root: folder that holds a named data set.
-        val_fraction: share of train that is cut off where there is no validation; None: a tenth.
-        options: what else is asked for; None: nothing.
-        weights: what the network starts from, as `load_pretrained` takes it; None: from scratch.
-        recipe: may ask for pixels; None: it does not.
+        val_fraction: share of train that is cut off for validation, or None for a tenth.
+        options: what else is asked for, or None.
+        weights: what the network starts from, see `load_pretrained`, or None for scratch.
+        recipe: the recipe, which may ask for pixels, or None.
 
     Returns:
         The config; of a folder, and of a root, the path is absolute.
@@ -106,7 +110,7 @@ def data_for(
             f"it out"
         )
     config = DataConfig(
-        name=_absolute(name),
+        name=absolute(name),
         root=None if root is None else os.path.abspath(root),
         image_size=describe(backbone).image_size,
         in_chans=backbone.in_chans,
@@ -130,7 +134,7 @@ def look_at(
     Args:
         config: which data.
         options: whether unusable files are refused or skipped, and how closely each is looked at.
-        memory: folder where it is remembered what was seen; None: nowhere.
+        memory: folder of what earlier scans have seen, or None to read every file.
         remember: whether what is seen now is written there.
         on_progress: called now and then with the files looked at and their number.
 
@@ -172,11 +176,11 @@ def look_at(
 
 
 def open_checked(config: DataConfig, val_fraction: float | None) -> DataSource:
-    """Open data as it is now, and refuse what was asked of it in vain.
+    """Open data as it is now, and refuse an option that has no effect on it.
 
     Args:
         config: which data.
-        val_fraction: as it was asked for; None: it was not.
+        val_fraction: the option's value, or None if it was not given.
 
     Raises:
         InputError: no such data, or a share of train that nothing is cut by.
@@ -193,87 +197,14 @@ def open_checked(config: DataConfig, val_fraction: float | None) -> DataSource:
     return source
 
 
-def moved(config: DataConfig, data: str | None, root: str | None) -> DataConfig:
-    """The config of data that lies elsewhere now.
+def absolute(name: str) -> str:
+    """The name of data; of a folder its absolute path.
 
-    Args:
-        config: of the data where it was.
-        data: where it is now; None: where it was.
-        root: likewise, of a named data set.
-    """
-    if data is not None:
-        config = replace(config, name=_absolute(data))
-    return config if root is None else replace(config, root=os.path.abspath(root))
-
-
-def differences(source: DataSource, recorded: dict[str, Any]) -> list[str]:
-    """How data differs from the document of it in a record, a few words each; empty: it does not.
-
-    Args:
-        source: the data as it is.
-        recorded: the document, see `data_document`.
-    """
-    if recorded.get("fingerprint") in (None, source.fingerprint):
-        return []
-    found = content_differences(source, recorded)
-    now, then = (
-        document.get("transform", {})
-        for document in (source.identity, recorded.get("identity", {}))
-    )
-    if isinstance(now, dict) and isinstance(then, dict):
-        found += [
-            f"{name} is {now.get(name)} now and was {value}"
-            for name, value in then.items()
-            if now.get(name) != value
-        ]
-    return found or ["it is another data set"]
-
-
-def content_differences(source: DataSource, recorded: dict[str, Any]) -> list[str]:
-    """How the images of data differ from those of a record, a few words each, pixels apart.
-
-    Args:
-        source: the data as it is.
-        recorded: the document of it in the record, see `data_document`.
-    """
-    now, then = source.identity, recorded.get("identity", {})
-    found: list[str] = []
-    if "classes" in then and now.get("classes") != then["classes"]:
-        found.append(_class_difference(now.get("classes") or [], then["classes"]))
-    same_classes = not found
-    for split in ("train", "validation", "test"):
-        images = [document.get("images", {}).get(split, 0) for document in (now, then)]
-        if images[0] != images[1]:
-            found.append(f"{split} has {images[0]:,} images now and had {images[1]:,}")
-            continue
-        for part, what in (("files", "names, sizes or classes"), ("contents", "contents")):
-            ours, theirs = ((document.get(part) or {}).get(split) for document in (now, then))
-            if same_classes and ours != theirs:
-                found.append(f"the images of {split} have other {what} than then")
-                break
-    return found
-
-
-def refuse_other_data(source: DataSource, recorded: dict[str, Any], what: str) -> None:
-    """Refuse data that is not what a record was made on.
-
-    Args:
-        source: the data as it is.
-        recorded: the document of it in the record.
-        what: the record, for the message.
+    Workers and later runs may have another current folder.
 
     Raises:
-        InputError: it is other data. Says in what.
+        InputError: a folder whose path is not UTF-8.
     """
-    if found := differences(source, recorded):
-        raise InputError(
-            f"`--data`: {source.name} is not the data of {what}: {'; '.join(found)}; put it back "
-            f"as it was, or say by --data where that data is now"
-        )
-
-
-def _absolute(name: str) -> str:
-    """A folder's path from the root, as workers and later runs may have another current folder."""
     if not _is_folder(name):
         return name
     if shown(name) != name:
@@ -362,7 +293,7 @@ def _of_weights(
 
 
 def _recorded_pixels(weights: Path) -> PixelChanges | None:
-    """The pixels that an export's config tells of, beside a file or in it; None: none does."""
+    """The pixels in the config of an export, in a folder or beside a file; None without one."""
     config = (weights if weights.is_dir() else weights.parent) / CONFIG_NAME
     try:
         document = read_yaml(config.read_text(encoding="utf-8"), {}, number_keys=True)
@@ -402,11 +333,3 @@ def _read_json(file: Path | None) -> Any:
         return None if file is None else json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _class_difference(now: list[str], then: list[str]) -> str:
-    gone = [name for name in then if name not in set(now)]
-    new = [name for name in now if name not in set(then)]
-    parts = [f"lacks the class {gone[0]}"] if gone else []
-    parts += [f"has a new class {new[0]}"] if new else []
-    return " and ".join(parts) if parts else "its classes have another order"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from sharedattn.results.artifacts.blobs import BlobStore
@@ -14,31 +15,48 @@ WEIGHTS_NAME = "weights"
 SCANS_NAME = "scans"
 
 
-def storage_url(storage: str | None, out: Path) -> str:
-    """The database that is asked for, or the one in `out`."""
-    return storage or sqlite_url(out / DATABASE_NAME)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageConfig:
+    """Where a search keeps its database, weights, reports and exports.
 
-
-def scans_folder(storage: str | None, out: Path) -> Path:
-    """Where looks at folders of images are remembered: beside the database's file, or in `out`."""
-    database = sqlite_file(parse_url(storage_url(storage, out)))
-    return (database.parent if database else out) / SCANS_NAME
-
-
-def weights_store(weights_dir: str | None, storage: str, out: Path) -> WeightsStore:
-    """The weights at the place asked for, or beside the database's file, or in `out`.
-
-    Args:
-        weights_dir: a folder, or a URL of one; None: a folder `weights`.
-        storage: the database's URL.
-        out: where things go that have no other place.
-
-    Raises:
-        InputError: a URL that means nothing.
+    Attributes:
+        storage: the database's URL, or None for an SQLite file in `out`.
+        out: folder of the database, weights, reports and exports.
     """
-    if weights_dir is None:
-        database = sqlite_file(parse_url(storage))
-        weights_dir = str((database.parent if database else out) / WEIGHTS_NAME)
-    # Workers and later runs may have another current folder.
-    is_url = "://" in weights_dir
-    return WeightsStore(BlobStore(weights_dir if is_url else os.path.abspath(weights_dir)))
+
+    storage: str | None = None
+    out: Path = Path("sharedattn-out")
+
+    @property
+    def url(self) -> str:
+        """URL of the database."""
+        return self.storage or sqlite_url(self.out / DATABASE_NAME)
+
+    @property
+    def database(self) -> Path | None:
+        """File of the database, or None if it is on a server."""
+        return sqlite_file(parse_url(self.url))
+
+    @property
+    def scans(self) -> Path:
+        """Folder of what scans of image folders have seen."""
+        return self._beside_database / SCANS_NAME
+
+    def weights(self, weights_dir: str | None) -> WeightsStore:
+        """The store of weights and checkpoints.
+
+        Args:
+            weights_dir: a folder, or a URL of one; None for a folder `weights` beside the
+                database's file, or in `out`.
+
+        Raises:
+            InputError: a URL that means nothing.
+        """
+        place = weights_dir or str(self._beside_database / WEIGHTS_NAME)
+        # Workers and later runs may have another current folder.
+        return WeightsStore(BlobStore(place if "://" in place else os.path.abspath(place)))
+
+    @property
+    def _beside_database(self) -> Path:
+        database = self.database
+        return database.parent if database else self.out

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from sharedattn.costs.latency import LatencySetting
-from sharedattn.data import DataConfig, open_data
+from sharedattn.data import DataSource, open_data
+from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.mechanisms.registry import plugins_of, registry
 from sharedattn.objectives import ACCURACY, Objective, parse_objectives, shown_costs
-from sharedattn.recipe import Recipe
-from sharedattn.results.artifacts.checkpoints import CheckpointStore
-from sharedattn.results.artifacts.weights import WeightsStore
-from sharedattn.results.database.engine import parse_url, sqlite_file
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import (
@@ -26,18 +24,18 @@ from sharedattn.results.records import (
 from sharedattn.search.cluster.node_checks import check_cluster
 from sharedattn.search.cluster.resources import Slots, find_slots
 from sharedattn.search.config import DEFAULT_TRIALS, SearchConfig
+from sharedattn.search.data_plan import look_at
 from sharedattn.search.evaluation import Setup
 from sharedattn.search.evaluators.base import Evaluator
-from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.executors import Executor, TrialResources
 from sharedattn.search.executors.in_process import InProcessExecutor
 from sharedattn.search.executors.local import LocalExecutor
 from sharedattn.search.executors.process_group import in_processes
 from sharedattn.search.executors.worker_process import end_while_main_is_imported
-from sharedattn.search.paths import storage_url
 from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements
 from sharedattn.search.provenance import provenance
 from sharedattn.search.pruners import PRUNERS, Pruner
+from sharedattn.search.recorded_data import content_differences
 from sharedattn.search.searchers import searchers
 from sharedattn.search.status import Progress
 from sharedattn.search.study.latency import Latencies, check_setting, with_latencies
@@ -56,44 +54,28 @@ from sharedattn.spaces.space import Space
 REFERENCE_FACTOR = 1.1  # of the space's largest cost
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A search that passed every check and has begun nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Setup):
+    """A search that passed every check and has begun nothing; with what its evaluation prepared.
 
     Attributes:
         config: what was asked for.
-        space: the legal placements, counted.
         objectives: what is optimised.
-        evaluator: measures placements.
-        data: the data of training and evaluation; None for a table.
-        recipe: how placements are trained; None for a table.
-        weights: where weights are kept; None for a table.
-        checkpoints: where unfinished trainings are kept; None for a table.
-        stopping: stops trials at rungs; None: none is stopped.
+        stopping: stops trials at rungs, or None.
         slots: what trials run on.
-        shared: trains and asks the supernet; None: there is none.
-        training_processes: processes that train the supernet together.
         record: the study as it will stand in the database.
     """
 
     config: SearchConfig
-    space: BudgetedSpace
     objectives: tuple[Objective, ...]
-    evaluator: Evaluator
-    data: DataConfig | None
-    recipe: Recipe | None
-    weights: WeightsStore | None
-    checkpoints: CheckpointStore | None
     stopping: Pruner | None
     slots: Slots
-    shared: SupernetEvaluator | None
-    training_processes: int
     record: StudyRecord
 
     @property
     def storage(self) -> str:
         """URL of the database."""
-        return storage_url(self.config.storage, self.config.out)
+        return self.config.storage.url
 
 
 def prepare(
@@ -116,10 +98,11 @@ def prepare(
     end_while_main_is_imported()
     objectives = parse_objectives(config.objectives)
     space = config.space if isinstance(config.space, Space) else Space.load(config.space)
-    slots = find_slots(config)
-    setup = config.evaluation.prepare(config, space, slots, on_scan=on_scan, remember=remember)
+    slots = find_slots(config.compute, config.evaluation.processes_per_trial)
+    look = partial(look_at, memory=config.storage.scans, remember=remember, on_progress=on_scan)
+    setup = config.evaluation.prepare(config, space, slots, look)
     weights = setup.weights
-    if config.executor == "ray":
+    if config.compute.executor == "ray":
         check_cluster(setup.data, None if weights is None else weights.blobs)
     stopping = (
         None
@@ -128,23 +111,16 @@ def prepare(
     )
     record = _record(config, setup, objectives, _fingerprint(config, setup, stopping, slots))
     check_folder(
-        config.out / record.name,
-        sqlite_file(parse_url(storage_url(config.storage, config.out))),
+        config.storage.out / record.name,
+        config.storage.database,
         None if weights is None else weights.blobs.folder,
     )
     return Prepared(
+        **{field.name: getattr(setup, field.name) for field in fields(setup)},
         config=config,
-        space=setup.space,
         objectives=objectives,
-        evaluator=setup.evaluator,
-        data=setup.data,
-        recipe=setup.recipe,
-        weights=weights,
-        checkpoints=setup.checkpoints,
         stopping=stopping,
         slots=slots,
-        shared=setup.shared,
-        training_processes=setup.training_processes,
         record=record,
     )
 
@@ -158,7 +134,7 @@ def _fingerprint(
         "space": space.space.to_document(),
         "data": evaluator.data_fingerprint,
         "recipe": evaluator.recipe_key,
-        "evaluator": config.evaluator,
+        "evaluator": config.evaluation.name,
         "objectives": list(config.objectives),
         **config.budget.to_document(),
         "searcher": config.searcher,
@@ -234,21 +210,52 @@ def search_plan(prepared: Prepared) -> Document:
         backbone=space.space.backbone,
         placements=drawn_placements(space, config.seed),
         macs_range=space.macs_range_in_budget,
-        recipe=prepared.recipe if shared is None else shared.recipe.training,
-        num_trainings=1
-        if shared is not None
-        else min(prepared.record.num_trials, space.in_budget),
-        num_slots=1 if shared is not None else slots.num_slots,
+        recipe=prepared.recipe,
+        num_trainings=min(prepared.record.num_trials, space.in_budget),
+        num_slots=slots.num_slots,
         num_seeds=config.confirm_seeds,
-        threads=slots.resources.cpus * (1 if shared is None else slots.num_slots),
+        threads=slots.resources.cpus,
         device=slots.device,
-        is_here=config.executor == "local",
-        is_supernet=shared is not None,
-        placements_per_step=(
-            1 if shared is None else shared.recipe.sampled_per_step + 2 * shared.recipe.sandwich
-        ),
+        is_here=config.compute.executor == "local",
     )
-    return {"data": data_plan(prepared.data, source), "cost": cost_plan(work, source)}
+    if shared is not None:
+        recipe = shared.supernet.recipe
+        work = replace(
+            work,
+            recipe=recipe.training,
+            num_trainings=1,
+            num_slots=1,
+            threads=work.threads * slots.num_slots,
+            is_supernet=True,
+            placements_per_step=recipe.sampled_per_step + 2 * recipe.sandwich,
+        )
+    data = data_plan(prepared.data, source)
+    data["warnings"] += _changed_data(prepared, source)
+    return {"data": data, "cost": cost_plan(work, source)}
+
+
+def _changed_data(prepared: Prepared, source: DataSource) -> list[str]:
+    """A warning where a folder has changed since an earlier study read it; else no warning.
+
+    With changed data the same command has another fingerprint, and so begins another study.
+    """
+    config = source.config
+    if not config.is_folder:
+        return []
+    try:
+        with Store.open(prepared.storage, read_only=True) as store:
+            records = [study.record for study in store.studies()]
+    except InputError:
+        return []
+    earlier = [r for r in records if r.data.get("config", {}).get("name") == config.name]
+    if not earlier or prepared.record.name in {record.name for record in earlier}:
+        return []
+    found = content_differences(source, earlier[-1].data)
+    said = (
+        f"this is another study than {earlier[-1].name}, which searched this folder as it was: "
+        f"{'; '.join(found)}"
+    )
+    return [said] if found else []
 
 
 def _reference_point(objectives: Sequence[Objective], space: BudgetedSpace) -> dict[str, float]:
@@ -387,7 +394,7 @@ def _drive(
 
 
 def _supernet_strategy(prepared: Prepared) -> SearchStrategy | None:
-    """The search of a supernet; None: trials are evaluated one by one."""
+    """The search of a supernet, or None if trials are evaluated one by one."""
     if prepared.shared is None:
         return None
     return SupernetSearch(
@@ -401,57 +408,41 @@ def _supernet_strategy(prepared: Prepared) -> SearchStrategy | None:
 
 def _executor(prepared: Prepared, what: str = "") -> Executor:
     """Slots for trials, or for what else is named, whose files stand apart."""
-    slots = prepared.slots
-    return _make_executor(
-        prepared,
-        # Scores are no work that several processes share.
-        prepared.shared if what and prepared.shared is not None else prepared.evaluator,
-        num_slots=slots.num_slots,
-        resources=slots.resources,
-        what=what,
-    )
+    # Scores are no work that several processes share.
+    evaluator = prepared.shared if what and prepared.shared is not None else prepared.evaluator
+    return _make_executor(prepared, evaluator, prepared.slots, what)
 
 
 def _training_executor(prepared: Prepared) -> Executor:
     """One slot for the supernet: of all that trials have on this machine, or a trial's share."""
     slots, resources = prepared.slots, prepared.slots.resources
-    if prepared.config.executor != "ray":
+    if prepared.config.compute.executor != "ray":
         resources = TrialResources(
             cpus=slots.num_slots * resources.cpus,
             gpus=resources.gpus if resources.gpus < 1 else float(prepared.training_processes),
         )
     assert prepared.shared is not None
-    return _make_executor(
-        prepared,
-        in_processes(prepared.shared, prepared.training_processes),
-        num_slots=1,
-        resources=resources,
-        what="supernet",
-    )
+    evaluator = in_processes(prepared.shared, prepared.training_processes)
+    one_slot = replace(slots, num_slots=1, resources=resources)
+    return _make_executor(prepared, evaluator, one_slot, "supernet")
 
 
-def _make_executor(
-    prepared: Prepared,
-    evaluator: Evaluator,
-    *,
-    num_slots: int,
-    resources: TrialResources,
-    what: str,
-) -> Executor:
-    if prepared.config.executor == "ray":
+def _make_executor(prepared: Prepared, evaluator: Evaluator, slots: Slots, what: str) -> Executor:
+    config, resources = prepared.config, slots.resources
+    if config.compute.executor == "ray":
         # Imported here: a search on one machine needs no Ray.
         from sharedattn.search.executors.ray.executor import RayTuneExecutor
 
         return RayTuneExecutor(
             evaluator,
-            num_slots=num_slots,
+            num_slots=slots.num_slots,
             resources=resources,
-            folder=prepared.config.out
+            folder=config.storage.out
             / prepared.record.name
-            / "-".join(("tune", *filter(None, (what,)))),
+            / (f"tune-{what}" if what else "tune"),
         )
-    if prepared.config.executor == "in-process":
+    if config.compute.executor == "in-process":
         return InProcessExecutor(evaluator)
     return LocalExecutor(
-        evaluator, num_slots=num_slots, threads=resources.cpus, gpus=resources.gpus
+        evaluator, num_slots=slots.num_slots, threads=resources.cpus, gpus=resources.gpus
     )

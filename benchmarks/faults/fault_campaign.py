@@ -92,7 +92,7 @@ def prepared_search(folder: Path, trials: int, epoch_s: float, **where: Any) -> 
         where: what else its configuration has.
     """
     prepared = prepare(
-        SearchConfig(
+        SearchConfig.of(
             searcher="random",
             num_trials=trials,
             confirm_seeds=1,

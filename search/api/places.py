@@ -12,7 +12,7 @@ class InProcess:
     """One trial at a time, in this process: nothing is spawned or pickled."""
 
     def options(self) -> dict[str, Any]:
-        """The fields of `SearchConfig` that say so."""
+        """The fields of `ComputeConfig` that say so."""
         return {"executor": "in-process"}
 
 
@@ -29,7 +29,7 @@ class WorkerProcesses:
     gpus: float | None = None
 
     def options(self) -> dict[str, Any]:
-        """The fields of `SearchConfig` that say so."""
+        """The fields of `ComputeConfig` that say so."""
         return {"executor": "local", "cpus_per_trial": self.cpus, "gpus_per_trial": self.gpus}
 
 
@@ -50,7 +50,7 @@ class RayCluster:
     resources: Mapping[str, float] = field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
-        """The fields of `SearchConfig` that say so."""
+        """The fields of `ComputeConfig` that say so."""
         return {
             "executor": "ray",
             "address": self.address,

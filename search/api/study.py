@@ -24,10 +24,10 @@ from sharedattn.search.api.front import Front, Member, Stored
 from sharedattn.search.api.places import InProcess, Place, WorkerProcesses
 from sharedattn.search.api.progress import watcher
 from sharedattn.search.api.space import Space
-from sharedattn.search.config import DEFAULT_CONFIRM_SEEDS, SearchConfig
+from sharedattn.search.config import DEFAULT_CONFIRM_SEEDS, ComputeConfig, SearchConfig
 from sharedattn.search.evaluation import Evaluation, FromCallable, FromScratch
 from sharedattn.search.evaluators.base import Evaluator
-from sharedattn.search.paths import storage_url, weights_store
+from sharedattn.search.paths import StorageConfig
 from sharedattn.search.run import prepare, run_search
 from sharedattn.search.status import Progress
 from sharedattn.spaces.space import Space as DeclaredSpace
@@ -88,11 +88,12 @@ class Study:
             evaluation = FromCallable(evaluation)
         url, folder = _places(storage, out)
         self._config = SearchConfig(
-            **evaluation.as_options(),
             space=self.space.declared,
+            evaluation=evaluation,
+            compute=ComputeConfig(executor="in-process", device=device),
+            storage=StorageConfig(storage=url, out=folder),
             budget=self.space.budget,
             searcher=searcher,
-            storage=url,
             study=name,
             objectives=tuple(objectives),
             seed=seed,
@@ -102,16 +103,13 @@ class Study:
             max_latency_ms=max_latency_ms,
             latency_batch_size=latency_batch_size,
             deterministic=deterministic,
-            device=device,
-            out=folder,
-            executor="in-process",
         )
         self._name = name
 
     @property
     def storage(self) -> str:
         """URL of the database."""
-        return storage_url(self._config.storage, self._config.out)
+        return self._config.storage.url
 
     @property
     def name(self) -> str:
@@ -154,9 +152,10 @@ class Study:
                 f"`executor` is InProcess(), WorkerProcesses() or RayCluster(), but got "
                 f"{executor!r}"
             )
-        config = replace(
-            self._config, num_trials=trials, num_workers=workers, **executor.options()
+        compute = ComputeConfig(
+            num_workers=workers, device=self._config.compute.device, **executor.options()
         )
+        config = replace(self._config, num_trials=trials, compute=compute)
         prepared = prepare(config)
         self._name = prepared.record.name
         shown = (
@@ -197,7 +196,11 @@ class Study:
             path: the file; None: `report.html` in the study's folder.
         """
         summary = self._stored().summary
-        file = Path(path) if path is not None else self._config.out / self.name / "report.html"
+        file = (
+            Path(path)
+            if path is not None
+            else self._config.storage.out / self.name / "report.html"
+        )
         write_report(file, summary, convention=CONVENTION)
         return file
 
@@ -207,8 +210,8 @@ class Study:
         record, config = summary.study.record, self._config
         weights = None
         if record.recipe:
-            folder = config.weights_dir or record.weights_dir
-            weights = weights_store(folder, self.storage, config.out)
+            asked = isinstance(config.evaluation, FromScratch) and config.evaluation.weights_dir
+            weights = config.storage.weights(asked or record.weights_dir)
         return Stored(self.storage, summary, weights)
 
     def __repr__(self) -> str:

@@ -8,7 +8,6 @@ nothing else.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -16,34 +15,19 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import IO, Any, cast
 
 from rich.console import Console
 
 from sharedattn.errors import InputError
-from sharedattn.objectives import cost_objectives
 from sharedattn.results.database.errors import StorageError
 from sharedattn.results.redaction import redacted_message
+from sharedattn.search.cli.arguments import parser
 from sharedattn.search.cli.output import ClosedOutputError, ReaderGoneError, StandardOutput
 from sharedattn.search.cli.removed import check_removed
 from sharedattn.search.errors import ClusterLostError, SharedWorkError
-from sharedattn.units import parse_quantity
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with its errors in our one form."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        # argparse says nothing where its help cannot be written.
-        output = StandardOutput()
-        output.write(message)
-        output.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_text(given)
         check_removed(given)
-        parsed = _parser().parse_args([_at_home(argument) for argument in given])
+        parsed = parser().parse_args([_at_home(argument) for argument in given])
         # Not after hours: and a file that is opened next would take its number.
         output.check_open()
         # With --json, what people would read is not printed at all.
@@ -138,296 +122,3 @@ def _at_home(argument: str) -> str:
     if not (is_given and option.startswith("--")):
         return argument
     return f"{option}={os.path.expanduser(value)}"
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="sharedattn",
-        description="Search where a vision transformer needs full attention.",
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-
-    def add(name: str, summary: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=summary, description=summary)
-        command.add_argument("--json", action="store_true", help="print one JSON document")
-        return command
-
-    _add_search(add("search", "search a space; goes on where an earlier run stopped"))
-
-    space = add("space", "a space's size, its ranges of cost, its share in a budget")
-    space.add_argument("space", metavar="SPACE", help="a preset's name or a YAML file")
-    _add_budget(space)
-
-    cost = add("cost", "params, MACs and attention memory of one network")
-    cost.add_argument("network", metavar="PLACEMENT", help='"backbone: placement"')
-    cost.add_argument("--check", action="store_true", help="count the built network as well")
-
-    papers = add("papers", "the papers' published figures beside ours, with what explains them")
-    papers.add_argument("--to", type=Path, metavar="FILE", help="write a Markdown page as well")
-
-    front = add("front", "a study's Pareto front and its hypervolume")
-    _add_study(front)
-
-    report = add("report", "write a study's report, one self-contained HTML file")
-    _add_study(report)
-
-    export = add("export", "write one placement of a study's front as a folder")
-    _add_study(export)
-    export.add_argument(
-        "--pick",
-        default="knee",
-        help='knee, best, an id, or a cost such as "macs<1.2G", "latency_ms<3" (default: knee)',
-    )
-    export.add_argument("--to", type=Path, metavar="DIR", help="folder to write")
-    export.add_argument("--onnx", action="store_true", help="write model.onnx as well")
-    export.add_argument("--weights-dir", metavar="DIR|URL", help="where the weights are now")
-    _add_moved_data(export)
-    _add_device(export)
-
-    verify = add("verify", "rebuild an exported network and check every figure of it")
-    verify.add_argument("folder", type=Path, metavar="DIR")
-    _add_moved_data(verify)
-    _add_device(verify)
-
-    train = add("train", "train one placement in full, and export it")
-    train.add_argument("config", metavar="CONFIG", help='config.yaml, or "backbone: placement"')
-    train.add_argument("--to", type=Path, metavar="DIR", required=True, help="folder to write")
-    _add_training(train)
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--onnx", action="store_true", help="write model.onnx as well")
-    _add_processes(train, "that train it together (default: 1)")
-    _add_device(train)
-
-    analyze = add("analyze", "what the papers measured, beside random initialisations")
-    analyze.add_argument("config", metavar="CONFIG", help='DIR, or "backbone: placement"')
-    _add_moved_data(analyze)
-    analyze.add_argument(
-        "--against", type=Path, metavar="DIR", help="the same network trained with CB, or without"
-    )
-    analyze.add_argument("--images", type=int, default=256, help="to measure on (default: 256)")
-    analyze.add_argument("--seeds", type=int, default=5, help="random controls (default: 5)")
-    analyze.add_argument("--out", type=Path, metavar="DIR", help="(default: CONFIG/analysis)")
-    _add_device(analyze)
-
-    doctor = add("doctor", "whether this machine, or a cluster, is ready for a search")
-    doctor.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto")
-    doctor.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
-    doctor.add_argument("--data-root", metavar="DIR", help="folder of a named data set")
-    _add_storage(doctor)
-    doctor.add_argument("--weights-dir", metavar="DIR|URL", help="of weights and checkpoints")
-    _add_resources(doctor)
-    _add_device(doctor)
-    doctor.add_argument(
-        "--plugins", action="store_true", help="hold what plug-ins add to its contract"
-    )
-    return parser
-
-
-def _add_search(search: argparse.ArgumentParser) -> None:
-    search.add_argument(
-        "space", metavar="SPACE", nargs="?", default=None, help="a preset's name or a YAML file"
-    )
-    _add_training(search)
-    _add_budget(search)
-    _add_storage(search)
-    search.add_argument(
-        "--trials",
-        dest="num_trials",
-        metavar="N",
-        type=int,
-        help="search trials, a total (default: 24; with a supernet, the whole space)",
-    )
-    search.add_argument("--study", help="the study's name (default: made from what is searched)")
-    search.add_argument(
-        "--objectives",
-        type=_names,
-        metavar="NAME,NAME",
-        help=f"top1, then of {', '.join(cost.name for cost in cost_objectives())} "
-        f"(default: top1,macs)",
-    )
-    search.add_argument(
-        "--max-latency-ms",
-        type=float,
-        metavar="MS",
-        help="short for --max latency_ms=MS, of a forward on this device",
-    )
-    search.add_argument(
-        "--latency-batch-size", type=int, metavar="N", help="images of that forward (default: 1)"
-    )
-    search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
-    search.add_argument(
-        "--evaluator",
-        default="scratch",
-        help="scratch, supernet, table, or one that a plug-in adds (default: scratch)",
-    )
-    search.add_argument("--supernet-recipe", metavar="NAME|FILE", help="how to train it")
-    search.add_argument("--supernet-epochs", type=int, help="in place of its recipe's")
-    search.add_argument(
-        "--weights", metavar="FILE|timm", help="a trained model that the supernet starts from"
-    )
-    search.add_argument(
-        "--front-training",
-        choices=("fine-tune", "retrain"),
-        help="from the supernet's weights, or from scratch (default: fine-tune)",
-    )
-    search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")
-    search.add_argument("--executor", choices=("local", "ray"), default="local")
-    search.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (default: one here)")
-    search.add_argument(
-        "--workers",
-        dest="num_workers",
-        metavar="N",
-        type=int,
-        help="trials at once (default: what fits)",
-    )
-    _add_resources(search)
-    _add_processes(search, "(default: one for each GPU)")
-    search.add_argument("--early-stopping", metavar="RULE", help="stop trials: mo-asha")
-    search.add_argument("--rungs", type=_epochs, metavar="N,N", help="epochs to judge trials at")
-    search.add_argument("--deterministic", action="store_true", help="the same trials every time")
-    search.add_argument("--confirm-seeds", type=int, help="seeds of a front member (default: 3)")
-    search.add_argument("--seed", type=int, default=0)
-    search.add_argument("--weights-dir", metavar="DIR|URL", help="of weights and checkpoints")
-    _add_device(search)
-
-
-def _add_training(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
-    command.add_argument("--data-root", metavar="DIR", help="folder of a named data set")
-    command.add_argument("--val-fraction", type=float, help="of train, where there is no val/")
-    command.add_argument("--recipe", metavar="NAME|FILE", help="how to train")
-    command.add_argument("--epochs", type=int, help="in place of the recipe's")
-    command.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, and do none of it"
-    )
-    data = command.add_argument_group("data on disk")
-    data.add_argument(
-        "--test-split",
-        type=_share,
-        metavar="SHARE|none",
-        help="of train, where there is no test/ (default: as of validation)",
-    )
-    data.add_argument("--classes", type=Path, metavar="FILE", help="a folder's classes, in order")
-    data.add_argument(
-        "--on-bad-image", choices=("fail", "skip"), help="what to do with it (default: fail)"
-    )
-    data.add_argument(
-        "--scan",
-        choices=("auto", "full"),
-        help="decode every image first, or above 100,000 read headers alone (default: auto)",
-    )
-    pixels = command.add_argument_group("pixels, in place of the model's own")
-    pixels.add_argument("--pixels", metavar="TAG", help="those of a tag of timm's weights")
-    pixels.add_argument("--mean", type=_numbers, metavar="N,N,N", help="of images from 0 to 1")
-    pixels.add_argument("--std", type=_numbers, metavar="N,N,N")
-    pixels.add_argument("--interpolation", metavar="NAME", help="bicubic, bilinear, ...")
-    pixels.add_argument("--crop-pct", type=float, metavar="SHARE", help="of the resized image")
-    pixels.add_argument("--crop-mode", metavar="NAME", help="center, squash or border")
-
-
-def _add_moved_data(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", metavar="NAME|DIR", help="where the data is now")
-    command.add_argument("--data-root", metavar="DIR", help="where a named data set is now")
-
-
-def _add_budget(command: argparse.ArgumentParser) -> None:
-    names = ", ".join(cost.name for cost in cost_objectives())
-    command.add_argument(
-        "--max",
-        dest="bounds",
-        action="append",
-        metavar="NAME=VALUE",
-        help=f"the most that a placement may cost, once for each of {names}: such as "
-        f"attention_bytes=64M; K, M and G are powers of 1000, of bytes as well",
-    )
-    for cost in ("macs", "params"):
-        command.add_argument(
-            f"--max-{cost}", type=_quantity, metavar="N", help=f"short for --max {cost}=N"
-        )
-
-
-def _add_storage(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--storage", metavar="URL", help="database (default: a file in --out)")
-    command.add_argument("--out", type=Path, metavar="DIR", default=Path("sharedattn-out"))
-
-
-def _add_study(command: argparse.ArgumentParser) -> None:
-    command.add_argument("study", nargs="?", help="the study's name (default: the latest)")
-    _add_storage(command)
-
-
-def _add_processes(command: argparse.ArgumentParser, summary: str) -> None:
-    command.add_argument("--processes-per-trial", type=int, metavar="N", help=summary)
-
-
-def _add_resources(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--cpus-per-trial", type=int, metavar="N", help="cores and threads")
-    command.add_argument("--gpus-per-trial", type=float, metavar="N", help="0.5 shares one")
-    command.add_argument(
-        "--resources-per-trial",
-        type=_amounts,
-        metavar="NAME=N,...",
-        help="of a cluster's own resources",
-    )
-
-
-def _add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
-
-
-def _share(text: str) -> float:
-    if text == "none":
-        return 0.0
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    # 0 is written as none, so that nobody loses the test split by a slip.
-    if not 0.0 < share < 1.0:
-        raise argparse.ArgumentTypeError(
-            f"it is {text!r}; give a share above 0 and below 1, or none"
-        )
-    return share
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"it is {text!r}; give numbers between commas, one a channel"
-        ) from error
-
-
-def _epochs(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(epoch) for epoch in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"`--rungs` is {text!r}; write whole numbers between commas, such as 1,3"
-        ) from error
-
-
-def _amounts(text: str) -> dict[str, float]:
-    try:
-        pairs = [part.split("=") for part in text.split(",")]
-        amounts = {name: float(amount) for name, amount in pairs}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"resources are NAME=AMOUNT between commas, but got {text!r}"
-        ) from error
-    if len(amounts) < len(pairs):
-        raise argparse.ArgumentTypeError(f"a resource is named once, but got {text!r}")
-    return amounts
-
-
-def _quantity(text: str) -> int:
-    # argparse would turn a ValueError into a message without the rule.
-    try:
-        return parse_quantity(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -25,9 +25,11 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.export.verify import Check
 from sharedattn.search.cluster.node_checks import TIMEOUT_S, Ask, node_checks, reason
 from sharedattn.search.cluster.resources import Slots, cluster_slots, find_slots
-from sharedattn.search.config import SearchConfig
+from sharedattn.search.config import ComputeConfig
+from sharedattn.search.data_plan import DataOptions
 from sharedattn.search.data_plan import look_at as look_at_data
-from sharedattn.search.paths import scans_folder, storage_url, weights_store
+from sharedattn.search.evaluation import FromScratch
+from sharedattn.search.paths import StorageConfig
 from sharedattn.search.provenance import NOT_INSTALLED, library_versions, provenance
 
 MIN_FREE_GIB = 1
@@ -37,15 +39,28 @@ _GIB = 2**30
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def diagnose(config: SearchConfig, *, contracts: bool = False) -> Iterator[Check]:
+def diagnose(
+    training: FromScratch,
+    compute: ComputeConfig,
+    storage: StorageConfig,
+    *,
+    contracts: bool = False,
+) -> Iterator[Check]:
     """What a search would find, one thing after the other.
 
     Args:
-        config: of the search; with the executor `ray` every node of its cluster is asked as well.
+        training: names the data, and where weights are kept.
+        compute: where trials run; with the executor `ray` every node of its cluster is asked as
+            well.
+        storage: where the search keeps things.
         contracts: whether the mechanisms of plug-ins are held to their contract, which takes some
             seconds for each.
     """
-    data = DataConfig(name=config.data, root=config.data_root)
+    data = DataConfig(name=training.data, root=training.data_root)
+
+    def blobs() -> BlobStore:
+        return storage.weights(training.weights_dir).blobs
+
     yield from _library_checks()
     yield from _plugin_checks()
     if contracts:
@@ -54,17 +69,17 @@ def diagnose(config: SearchConfig, *, contracts: bool = False) -> Iterator[Check
     yield _check("memory", _ANY, _memory)
     for index in range(torch.cuda.device_count()):
         yield _check(f"GPU {index}", "multiplies", partial(_gpu, index))
-    yield _check("disk", f"{MIN_FREE_GIB} GiB free", partial(_disk, config.out))
-    yield _check("database", "fit for a search", partial(_database, config))
-    weights = _check("weights", "can be written", partial(_weights, config))
-    opens = _check("data", "opens", partial(_data, data, config))
+    yield _check("disk", f"{MIN_FREE_GIB} GiB free", partial(_disk, storage.out))
+    yield _check("database", "fit for a search", partial(_database, storage.url))
+    weights = _check("weights", "can be written", partial(_weights, blobs))
+    opens = _check("data", "opens", partial(_data, data, training.data_options, storage))
     yield from (weights, opens)
-    if config.executor == "ray":
+    if compute.executor == "ray":
         yield from _cluster_checks(
-            config, data if opens.ok else None, _blobs(config) if weights.ok else None
+            compute, data if opens.ok else None, blobs() if weights.ok else None
         )
     else:
-        yield _check("trials at once", "at least 1", lambda: _listed(find_slots(config)))
+        yield _check("trials at once", "at least 1", lambda: _listed(find_slots(compute)))
 
 
 def _check(name: str, expected: str, find: Callable[[], str]) -> Check:
@@ -196,8 +211,7 @@ def _disk(out: Path) -> str:
     return f"{_size(free)} free at {place}"
 
 
-def _database(config: SearchConfig) -> str:
-    url = storage_url(config.storage, config.out)
+def _database(url: str) -> str:
     shown, schema = shown_url(parse_url(url)), look_at(url)
     if schema is Schema.EMPTY:
         return f"{shown}: empty, a search makes its tables"
@@ -210,21 +224,15 @@ def _database(config: SearchConfig) -> str:
     return "; ".join([f"{shown}: {len(studies)} studies", *driven])
 
 
-def _weights(config: SearchConfig) -> str:
-    blobs = _blobs(config)
+def _weights(find: Callable[[], BlobStore]) -> str:
+    blobs = find()
     blobs.check_writable()
     return blobs.shown()
 
 
-def _blobs(config: SearchConfig) -> BlobStore:
-    storage = storage_url(config.storage, config.out)
-    return weights_store(config.weights_dir, storage, config.out).blobs
-
-
-def _data(data: DataConfig, config: SearchConfig) -> str:
+def _data(data: DataConfig, options: DataOptions, storage: StorageConfig) -> str:
     # Every image is looked at, as a search would; what is seen is not written down.
-    scans = scans_folder(config.storage, config.out)
-    source = open_data(look_at_data(data, config.data_options, scans, remember=False))
+    source = open_data(look_at_data(data, options, storage.scans, remember=False))
     train, validation, test = (
         source.num_images(split) for split in ("train", "validation", "test")
     )
@@ -251,13 +259,13 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 
 def _cluster_checks(
-    config: SearchConfig, data: DataConfig | None, blobs: BlobStore | None
+    compute: ComputeConfig, data: DataConfig | None, blobs: BlobStore | None
 ) -> Iterator[Check]:
     # Imported here: only a cluster needs Ray.
     from sharedattn.search.executors.ray import executor as ray_tune
 
     def connected() -> str:
-        ray_tune.connect(config.address)
+        ray_tune.connect(compute.address)
         return "; ".join(
             f"{node}: {_amounts(total)}" for node, total in ray_tune.node_resources().items()
         )
@@ -267,7 +275,7 @@ def _cluster_checks(
     if not reached.ok:
         return
     try:
-        yield _check("trials at once", "at least 1", lambda: _listed(cluster_slots(config)))
+        yield _check("trials at once", "at least 1", lambda: _listed(cluster_slots(compute)))
         yield from node_checks(ray_tune.on_every_node, data, blobs)
         yield _clocks(ray_tune.on_every_node)
     finally:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sharedattn.errors import InputError
-from sharedattn.search.config import SearchConfig
+from sharedattn.search.config import ComputeConfig
 from sharedattn.search.executors import TrialResources
 from sharedattn.search.executors.local import default_threads
 from sharedattn.search.executors.process_group import processes_per_trial
@@ -44,57 +44,61 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def find_slots(config: SearchConfig) -> Slots:
+def find_slots(compute: ComputeConfig, processes: int | None = None) -> Slots:
     """The room for a search's trials; connects to its cluster where it has one.
+
+    Args:
+        compute: what is asked for.
+        processes: processes that train a placement together, or None for one on each GPU.
 
     Raises:
         InputError: no such cluster, no such device, or not enough of it for one trial.
     """
-    if config.executor != "ray":
-        return _slots_here(config)
+    if compute.executor != "ray":
+        return _slots_here(compute, processes)
     # Imported here: a search on one machine needs no Ray.
     from sharedattn.search.executors.ray import executor as ray_tune
 
-    ray_tune.connect(config.address)
-    return cluster_slots(config)
+    ray_tune.connect(compute.address)
+    return cluster_slots(compute, processes)
 
 
-def _slots_here(config: SearchConfig) -> Slots:
-    device = resolve_device(config.device)
+def _slots_here(compute: ComputeConfig, processes: int | None) -> Slots:
+    device = resolve_device(compute.device)
     gpus = 0.0
-    least_cpus = config.cpus_per_trial or config.processes_per_trial or 1
+    least_cpus = compute.cpus_per_trial or processes or 1
     num_fitting = min(MAX_DEFAULT_WORKERS, _num_cores() // least_cpus)
     if device == "cuda":
-        gpus = config.gpus_per_trial or 1.0
+        gpus = compute.gpus_per_trial or 1.0
         num_fitting = int(torch.cuda.device_count() / gpus)
         if not num_fitting:
             raise InputError(
                 f"`--gpus-per-trial` is {gpus:g}, and this machine has "
                 f"{torch.cuda.device_count()} GPUs; lower it"
             )
-    num_slots = config.num_workers or max(1, num_fitting)
-    cpus = config.cpus_per_trial or default_threads(num_slots)
+    num_slots = compute.num_workers or max(1, num_fitting)
+    cpus = compute.cpus_per_trial or default_threads(num_slots)
     return Slots(num_slots, TrialResources(cpus=cpus, gpus=gpus), device)
 
 
-def cluster_slots(config: SearchConfig) -> Slots:
-    """The room for a search's trials on the cluster that is connected.
+def cluster_slots(compute: ComputeConfig, processes: int | None = None) -> Slots:
+    """The room for trials on the cluster that is connected; arguments as `find_slots`.
 
     Raises:
         InputError: not enough of it for one trial.
     """
     from sharedattn.search.executors.ray import executor as ray_tune
 
-    gpus = config.gpus_per_trial
+    gpus = compute.gpus_per_trial
     if gpus is None:
-        wanted = config.device == "cuda" or (config.device == "auto" and ray_tune.has_gpus())
+        wanted = compute.device == "cuda" or (compute.device == "auto" and ray_tune.has_gpus())
         gpus = 1.0 if wanted else 0.0
     resources = TrialResources(
-        cpus=config.cpus_per_trial or config.processes_per_trial or 1,
+        cpus=compute.cpus_per_trial or processes or 1,
         gpus=gpus,
-        custom=config.resources_per_trial,
+        custom=compute.resources_per_trial,
     )
-    num_slots = ray_tune.trial_slots(resources, config.num_workers)
+    num_slots = ray_tune.trial_slots(resources, compute.num_workers)
     return Slots(num_slots, resources, "cuda" if gpus else "cpu")
 
 
@@ -102,7 +106,7 @@ def processes_here(asked: int | None, device: str) -> int:
     """Processes of a training on this machine.
 
     Args:
-        asked: so many; None: one.
+        asked: processes asked for, or None for one.
         device: where it trains.
 
     Raises:

@@ -1,21 +1,21 @@
 """What every way of evaluating has in common.
 
-A way of evaluating is one frozen dataclass. Its fields are the options that it takes, under the
-names that `SearchConfig` has for them: an option that no field of it bears is refused.
+A way of evaluating is one frozen dataclass. Its fields are the options that it takes, by the names
+that the command line has for them: an option of another way of evaluating is refused.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 from sharedattn.data import DataConfig
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.records import Document
+from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluators.base import Evaluator
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.pruners import default_rungs
@@ -35,11 +35,11 @@ class Setup:
         space: the placements inside the budget, on the backbone that is evaluated.
         evaluator: measures placements.
         data_document: what the database says of the data.
-        data: the data of training and evaluation; None: nothing is trained.
-        recipe: how placements are trained; None: nothing is trained.
-        weights: where weights are kept; None: none are.
-        checkpoints: where unfinished trainings are kept; None: none are.
-        shared: trains and asks the supernet; None: there is none.
+        data: the data of training and evaluation, or None if nothing is trained.
+        recipe: how placements are trained, or None if nothing is trained.
+        weights: where weights are kept, or None.
+        checkpoints: where unfinished trainings are kept, or None.
+        shared: trains and asks the supernet, or None if there is none.
         training_processes: processes that train the supernet together.
         fingerprint: what this way of evaluating adds to the study's fingerprint.
     """
@@ -64,7 +64,7 @@ class Evaluation(ABC):
         name: of `--evaluator`, and in fingerprints.
         refuses: why options that belong to the search as a whole do not go with it, by field.
         least_seeds: the fewest seeds of a front member.
-        no_latency: why latencies cannot be measured beside it; None: they can.
+        no_latency: why latencies cannot be measured beside it, or None if they can.
     """
 
     name: ClassVar[str]
@@ -73,18 +73,14 @@ class Evaluation(ABC):
     no_latency: ClassVar[str | None] = None
 
     @classmethod
-    def of(cls, config: SearchConfig) -> Self:
-        """The evaluation that a search's options describe."""
-        return cls(**{name: getattr(config, name) for name in cls.options()})
-
-    @classmethod
     def options(cls) -> tuple[str, ...]:
-        """Names of its fields, which are fields of `SearchConfig`."""
+        """Names of its fields."""
         return tuple(f.name for f in fields(cls))
 
-    def as_options(self) -> dict[str, Any]:
-        """The fields of `SearchConfig` that describe it; the inverse of `of`."""
-        return {"evaluator": self.name, **{n: getattr(self, n) for n in self.options()}}
+    @property
+    def processes_per_trial(self) -> int | None:
+        """Processes that train a placement together, or None for one on each GPU."""
+        return None
 
     def check(self, config: SearchConfig) -> None:  # noqa: B027 (most have nothing to check)
         """Refuse options that do not go together, before data or machine are looked at.
@@ -94,23 +90,14 @@ class Evaluation(ABC):
         """
 
     @abstractmethod
-    def prepare(
-        self,
-        config: SearchConfig,
-        space: Space,
-        slots: Slots,
-        *,
-        on_scan: Callable[[int, int], None] | None = None,
-        remember: bool = True,
-    ) -> Setup:
+    def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
         """Check data, recipe and place for this way of evaluating, and begin nothing.
 
         Args:
             config: what is asked for.
             space: the legal placements, as declared.
             slots: what trials run on.
-            on_scan: as of `sharedattn.search.run.prepare`, as is `remember`.
-            remember: whether looks at the data's files are written down.
+            look: looks at the data's files.
 
         Raises:
             InputError: what is wrong, and what to do.

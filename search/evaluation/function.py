@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharedattn.backbones import describe
 from sharedattn.errors import InputError
+from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluation.base import Evaluation, Setup
 from sharedattn.search.evaluators.base import Evaluator
 from sharedattn.search.evaluators.function import FunctionEvaluator
@@ -45,15 +46,7 @@ class FromCallable(Evaluation):
                 "does not; leave it out"
             )
 
-    def prepare(
-        self,
-        config: SearchConfig,
-        space: Space,
-        slots: Slots,
-        *,
-        on_scan: Callable[[int, int], None] | None = None,
-        remember: bool = True,
-    ) -> Setup:
+    def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
         function = self.function
         assert function is not None
         evaluator = (

@@ -3,21 +3,73 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sharedattn.search.data_plan import DEFAULT_DATA, DataOptions
-from sharedattn.search.evaluation.base import Evaluation, Setup
-from sharedattn.search.evaluation.training import open_training
-from sharedattn.search.executors.process_group import in_processes
-from sharedattn.search.jobs.export import data_document
+from sharedattn.backbones import resolve
+from sharedattn.data import EMBEDDED, DataSource
+from sharedattn.placement import BackboneSpec, NetworkSpec
+from sharedattn.results.artifacts.checkpoints import CheckpointStore
+from sharedattn.search.checks import MAX_WORKERS, check_applies, check_whole
+from sharedattn.search.data_plan import DEFAULT_DATA, DataOptions, Look, data_for, open_checked
+from sharedattn.search.evaluation.base import Evaluation, Setup, rungs_of
+from sharedattn.search.evaluation.recipes import Start, load_recipe
+from sharedattn.search.evaluators.base import RankedEvaluator
+from sharedattn.search.evaluators.scratch import ScratchEvaluator
+from sharedattn.search.executors.process_group import in_processes, processes_per_trial
+from sharedattn.search.recorded_data import data_document
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
+from sharedattn.training.trainer import check_recipe
 
 if TYPE_CHECKING:
     from sharedattn.search.cluster.resources import Slots
     from sharedattn.search.config import SearchConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """The inputs of a placement's training, open.
+
+    Attributes:
+        backbone: with as many classes as the data has.
+        source: the data, open.
+        scratch: trains a placement.
+        num_processes: processes that train a placement together.
+    """
+
+    backbone: BackboneSpec
+    source: DataSource
+    scratch: ScratchEvaluator
+    num_processes: int
+
+    def setup(self, space: BudgetedSpace, evaluator: RankedEvaluator) -> Setup:
+        """What the training contributes to a search.
+
+        Args:
+            space: the placements inside the budget.
+            evaluator: measures placements, in as many processes as train one.
+
+        Raises:
+            InputError: the recipe cannot train the space's cheapest member on this data.
+        """
+        check_recipe(
+            resolve(NetworkSpec(space.space.backbone, space.cheapest)),
+            self.source,
+            self.scratch.recipe,
+            space.space.envelope(),
+            device=self.scratch.device,
+            num_processes=self.num_processes,
+        )
+        return Setup(
+            space=space,
+            evaluator=in_processes(evaluator, self.num_processes),
+            data_document=data_document(self.source),
+            data=self.scratch.data,
+            recipe=self.scratch.recipe,
+            weights=self.scratch.weights,
+            checkpoints=self.scratch.checkpoints,
+        )
 
 
 @dataclass(frozen=True)
@@ -53,25 +105,67 @@ class FromScratch(Evaluation):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else os.fspath(value))
 
-    def prepare(
+    def check(self, config: SearchConfig) -> None:
+        check_whole("--processes-per-trial", self.processes_per_trial, 1, MAX_WORKERS)
+        of_data = ("data_root", "val_fraction")
+        check_applies(self, of_data, "--data", self.data != DEFAULT_DATA)
+
+    def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
+        training = self._open(config, space.backbone, slots, look)
+        counted = BudgetedSpace(replace(space, backbone=training.backbone), config.budget)
+        return training.setup(counted, training.scratch)
+
+    def _open(
         self,
         config: SearchConfig,
-        space: Space,
+        backbone: BackboneSpec,
         slots: Slots,
+        look: Look,
         *,
-        on_scan: Callable[[int, int], None] | None = None,
-        remember: bool = True,
-    ) -> Setup:
-        training = open_training(config, space.backbone, slots, on_scan=on_scan, remember=remember)
-        counted = BudgetedSpace(replace(space, backbone=training.backbone), config.budget)
-        training.check(counted, slots.device)
-        scratch = training.scratch
-        return Setup(
-            space=counted,
-            evaluator=in_processes(scratch, training.num_processes),
-            data_document=data_document(training.data, training.source),
-            data=training.data,
-            recipe=training.recipe,
-            weights=scratch.weights,
-            checkpoints=scratch.checkpoints,
+        start: Start = "scratch",
+        pretrained: str | None = None,
+    ) -> Training:
+        """Open what placements are trained on.
+
+        Args:
+            config: what is asked for.
+            backbone: of the space, as declared.
+            slots: what trials run on.
+            look: looks at the data's files.
+            start: what a placement's training starts from.
+            pretrained: the trained weights that it starts from, or None.
+
+        Raises:
+            InputError: no such data or recipe, or no place for weights.
+        """
+        recipe = load_recipe(self.recipe, self.data, self.epochs, start=start)
+        recipe = recipe.with_changes(rungs=rungs_of(config, recipe.rungs, recipe.epochs))
+        data = data_for(
+            backbone,
+            self.data,
+            self.data_root,
+            self.val_fraction,
+            self.data_options,
+            weights=pretrained,
+            recipe=recipe,
+        )
+        data = look(data, self.data_options)
+        source = open_checked(data, self.val_fraction)
+        weights = config.storage.weights(self.weights_dir)
+        weights.blobs.check_writable()
+        return Training(
+            backbone=replace(backbone, num_classes=source.num_classes),
+            source=source,
+            scratch=ScratchEvaluator(
+                data=data,
+                recipe=recipe,
+                weights=weights,
+                checkpoints=CheckpointStore(weights.blobs),
+                device=slots.device,
+                # Embedded data does not change.
+                data_digest=None if data.name == EMBEDDED else source.digest,
+            ),
+            num_processes=processes_per_trial(
+                self.processes_per_trial, slots.resources, slots.device
+            ),
         )

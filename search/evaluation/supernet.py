@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from sharedattn.backbones import resolve
 from sharedattn.data import open_data
 from sharedattn.errors import InputError
-from sharedattn.placement import BackboneSpec, NetworkSpec
+from sharedattn.placement import BackboneSpec
 from sharedattn.results.records import Document
+from sharedattn.search.checks import MAX_COUNT, check_whole
+from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluation.base import Setup
+from sharedattn.search.evaluation.recipes import Start, load_supernet_recipe
 from sharedattn.search.evaluation.scratch import FromScratch
-from sharedattn.search.evaluation.training import open_training
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
-from sharedattn.search.executors.process_group import in_processes, processes_per_trial
-from sharedattn.search.jobs.export import data_document
-from sharedattn.search.training_inputs import Start, load_supernet_recipe
-from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.search.evaluators.supernet_spec import SupernetSpec
+from sharedattn.search.executors.process_group import processes_per_trial
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, shared_backbone
 from sharedattn.training.trainer import check_recipe
@@ -63,6 +61,8 @@ class FromSupernet(FromScratch):
             object.__setattr__(self, name, None if value is None else os.fspath(value))
 
     def check(self, config: SearchConfig) -> None:
+        super().check(config)
+        check_whole("--supernet-epochs", self.supernet_epochs, 1, MAX_COUNT)
         if self.front_training == "retrain" and self.weights is not None:
             raise InputError(
                 "--front-training retrain excludes --weights: what starts from trained weights is "
@@ -84,22 +84,14 @@ class FromSupernet(FromScratch):
             return "weights"
         return "supernet" if self._fine_tunes else "scratch"
 
-    def prepare(
-        self,
-        config: SearchConfig,
-        space: Space,
-        slots: Slots,
-        *,
-        on_scan: Callable[[int, int], None] | None = None,
-        remember: bool = True,
-    ) -> Setup:
-        training = open_training(
+    def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
+        training = self._open(
             config,
             space.backbone,
             slots,
+            look,
             start=self._start(),
-            on_scan=on_scan,
-            remember=remember,
+            pretrained=self.weights,
         )
         recipe = load_supernet_recipe(
             self.supernet_recipe,
@@ -108,31 +100,22 @@ class FromSupernet(FromScratch):
             start="scratch" if self.weights is None else "weights",
         )
         space = replace(space, backbone=self._backbone(training.backbone, recipe))
-        shared = SupernetEvaluator(
-            scratch=training.scratch,
+        supernet = SupernetSpec(
             space=space,
             budget=config.budget,
             recipe=recipe,
             seed=config.seed,
-            fine_tunes=self._fine_tunes,
             pretrained=self.weights,
             pretrained_sha256=self._digest(space.backbone),
         )
-        counted = BudgetedSpace(space, config.budget)
-        training.check(counted, slots.device)
+        shared = SupernetEvaluator(training.scratch, supernet, self._fine_tunes)
         fingerprint: Document = {"supernet": recipe.key}
         if shared.fine_tunes:
             fingerprint["starts_from"] = shared.supernet_identity.key
-        return Setup(
-            space=counted,
-            evaluator=in_processes(shared, training.num_processes),
-            data_document=data_document(training.data, training.source),
-            data=training.data,
-            recipe=training.recipe,
-            weights=training.scratch.weights,
-            checkpoints=training.scratch.checkpoints,
+        return replace(
+            training.setup(supernet.counted, shared),
             shared=shared,
-            training_processes=_training_processes(shared, config, slots),
+            training_processes=self._training_processes(shared, config.compute.executor, slots),
             fingerprint=fingerprint,
         )
 
@@ -148,36 +131,35 @@ class FromSupernet(FromScratch):
             return None
         return weights_digest(load_pretrained(self.weights, backbone))
 
+    def _training_processes(self, shared: SupernetEvaluator, executor: str, slots: Slots) -> int:
+        """Processes that train the supernet together: as many as it can be shared among.
 
-def _training_processes(shared: SupernetEvaluator, config: SearchConfig, slots: Slots) -> int:
-    """Processes that train the supernet together: as many as it can be shared among.
-
-    Raises:
-        InputError: the recipe cannot be trained on this data, by however few processes.
-    """
-    resources = slots.resources
-    if config.executor == "in-process":
-        most = 1
-    elif slots.device == "cuda" or config.executor == "ray":
-        most = processes_per_trial(config.processes_per_trial, resources, slots.device)
-        if config.executor == "local" and resources.gpus >= 1:
-            most = int(slots.num_slots * resources.gpus)
-    else:
-        most = slots.num_slots * resources.cpus
-    for num_processes in range(most, 0, -1):
-        try:
-            check_recipe(
-                resolve(NetworkSpec(shared.space.backbone, shared.largest)),
-                open_data(shared.scratch.data),
-                shared.recipe.training,
-                shared.envelope,
-                device=slots.device,
-                num_processes=num_processes,
-            )
-        except InputError:
-            # Batches that cannot be cut so, or batch norms that processes cannot share here.
-            if num_processes == 1:
-                raise
+        Raises:
+            InputError: the recipe cannot be trained on this data, by however few processes.
+        """
+        resources = slots.resources
+        if executor == "in-process":
+            most = 1
+        elif slots.device == "cuda" or executor == "ray":
+            most = processes_per_trial(self.processes_per_trial, resources, slots.device)
+            if executor == "local" and resources.gpus >= 1:
+                most = int(slots.num_slots * resources.gpus)
         else:
-            return num_processes
-    raise AssertionError("one process was tried")
+            most = slots.num_slots * resources.cpus
+        for num_processes in range(most, 0, -1):
+            try:
+                check_recipe(
+                    shared.supernet.largest_network,
+                    open_data(shared.scratch.data),
+                    shared.supernet.recipe.training,
+                    shared.supernet.envelope,
+                    device=slots.device,
+                    num_processes=num_processes,
+                )
+            except InputError:
+                # Batches that cannot be cut so, or batch norms that processes cannot share here.
+                if num_processes == 1:
+                    raise
+            else:
+                return num_processes
+        raise AssertionError("one process was tried")

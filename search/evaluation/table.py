@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharedattn.backbones import describe
 from sharedattn.errors import InputError
+from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluation.base import Evaluation, Setup, rungs_of
 from sharedattn.search.evaluators.table import TableEvaluator
 from sharedattn.spaces.budget import BudgetedSpace
@@ -40,15 +40,7 @@ class FromTable(Evaluation):
         if self.table is None:
             raise InputError("--evaluator table requires --table FILE")
 
-    def prepare(
-        self,
-        config: SearchConfig,
-        space: Space,
-        slots: Slots,
-        *,
-        on_scan: Callable[[int, int], None] | None = None,
-        remember: bool = True,
-    ) -> Setup:
+    def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
         assert self.table is not None
         table = TableEvaluator.load(self.table, describe(space.backbone))
         return Setup(

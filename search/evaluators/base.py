@@ -153,11 +153,13 @@ def outcome(evaluation: Generator[EpochMetrics, None, Measurement]) -> Measureme
             return measured
 
 
-def evaluation_record(task: Task, measured: Measurement, threads: int) -> EvaluationRecord:
+def evaluation_record(
+    identity: EvaluationIdentity, measured: Measurement, threads: int
+) -> EvaluationRecord:
     """What the database keeps of a measurement.
 
     Args:
-        task: what was measured.
+        identity: what was measured.
         measured: what it gave.
         threads: torch threads it ran on.
 
@@ -165,7 +167,7 @@ def evaluation_record(task: Task, measured: Measurement, threads: int) -> Evalua
         ValueError: a metric that is not finite or out of range: the trial is a failed one.
     """
     return EvaluationRecord(
-        identity=task.identity,
+        identity=identity,
         split=measured.split,
         top1=measured.top1,
         loss=measured.loss,

@@ -12,18 +12,12 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-import torch
-
-from sharedattn.backbones import describe, resolve
-from sharedattn.data import open_data
 from sharedattn.distributed import ALONE, Rank
-from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.networks.batch_norms import statistics_of
 from sharedattn.networks.network import Network
-from sharedattn.placement import Envelope, NetworkSpec, Placement, ResolvedSpec
+from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.progress import OnProgress, ScoringMeter
-from sharedattn.recipe import Recipe
 from sharedattn.results.records import (
     EpochMetrics,
     EvaluationIdentity,
@@ -33,30 +27,24 @@ from sharedattn.results.records import (
 from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Task
 from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
-from sharedattn.spaces.budget import Budget, BudgetedSpace
-from sharedattn.spaces.space import Space
+from sharedattn.search.evaluators.supernet_spec import SupernetSpec
 from sharedattn.spaces.stratified import StratifiedSampler
 from sharedattn.supernet.trainer import (
-    SupernetRecipe,
     SupernetTrainer,
     check_supernet_weights,
     shared_backbone,
-    supernet_network,
 )
 from sharedattn.supernet.tree_evaluation import TreeEvaluation
 from sharedattn.training.trainer import Metrics
-from sharedattn.weights.branch_fit import fit_branches
 from sharedattn.weights.extract import extract
-from sharedattn.weights.pretrained import load_pretrained, start_from, weights_digest
 
-FITTED_IMAGES = 256  # of training, to which external memories are fitted
 # Of the weights' names and the checkpoint's, since supernets could have several networks.
 _ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupernetTask(Task):
-    """The training of the supernet; its identity names the weights that come of it."""
+    """The training of the supernet; its identity names the resulting weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,39 +88,28 @@ class SupernetEvaluator(RankedEvaluator):
 
     Attributes:
         scratch: trains placements by themselves; its weights' store keeps the supernet's as well.
-        space: the space.
-        budget: what a placement may cost; placements beyond it are not trained.
-        recipe: how the supernet is trained and asked.
-        seed: of the supernet's training.
+        supernet: the supernet.
         fine_tunes: whether a placement that is trained by itself begins with its share of the
             supernet's weights, or from scratch. The former needs a backbone whose DIA cells have
             the form that they are shared in.
-        pretrained: file, folder or `timm`, whose weights the supernet starts from; None: it starts
-            from its initialisation.
-        pretrained_sha256: of those weights, see `weights_digest`.
         rank: which of the processes this is that train together.
     """
 
     scratch: ScratchEvaluator
-    space: Space
-    budget: Budget
-    recipe: SupernetRecipe
-    seed: int
+    supernet: SupernetSpec
     fine_tunes: bool = True
-    pretrained: str | None = None
-    pretrained_sha256: str | None = None
     rank: Rank = ALONE
 
     def __post_init__(self) -> None:
-        backbone = self.space.backbone
-        if self.fine_tunes and shared_backbone(backbone, self.recipe) != backbone:
+        backbone = self.supernet.space.backbone
+        if self.fine_tunes and shared_backbone(backbone, self.supernet.recipe) != backbone:
             raise ValueError(
                 "the supernet's recipe has neutral gates, and the backbone dia_start=paper; what "
                 "is fine-tuned has the gates of its supernet, so give the backbone dia_start=one"
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone: a worker counts the space, and loads the weights, for itself."""
+        """The fields alone: a worker loads the weights for itself."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
@@ -153,38 +130,15 @@ class SupernetEvaluator(RankedEvaluator):
         return self.scratch.fidelity
 
     @cached_property
-    def counted(self) -> BudgetedSpace:
-        """The placements inside the budget."""
-        return BudgetedSpace(self.space, self.budget)
-
-    @cached_property
-    def largest(self) -> Placement:
-        """All-vanilla at full depth, whether the space has it or not."""
-        return Placement.all_vanilla(describe(self.space.backbone).depths)
-
-    @cached_property
-    def envelope(self) -> Envelope:
-        """Holds the space's placements and the largest."""
-        return self.space.envelope().union(Envelope.of(self.largest))
-
-    @cached_property
     def supernet_identity(self) -> EvaluationIdentity:
         """What names the supernet's weights."""
-        document = {
-            "space": self.space.to_document(),
-            **self.budget.to_document(),
-            "pretrained": self.pretrained_sha256,
-        }
+        recipe = self.supernet.recipe
         return EvaluationIdentity(
-            spec_key=document_key(document),
-            recipe_key=self.recipe.key,
+            spec_key=self.supernet.key,
+            recipe_key=recipe.key,
             data_fingerprint=self.data_fingerprint,
-            fidelity=Fidelity(
-                epochs=self.recipe.training.epochs,
-                image_size=open_data(self.scratch.data).image_size,
-                weights="inherited",
-            ),
-            seed=self.seed,
+            fidelity=replace(self.fidelity, epochs=recipe.training.epochs, weights="inherited"),
+            seed=self.supernet.seed,
         )
 
     def scored_identity(self, spec: NetworkSpec, weights_sha256: str) -> EvaluationIdentity:
@@ -195,16 +149,16 @@ class SupernetEvaluator(RankedEvaluator):
         """
         asked = {
             "supernet_sha256": weights_sha256,
-            "scored_images": self.recipe.scored_images,
-            "calibration_batches": self.recipe.calibration_batches,
+            "scored_images": self.supernet.recipe.scored_images,
+            "calibration_batches": self.supernet.recipe.calibration_batches,
         }
         return replace(self.supernet_identity, spec_key=spec.key, recipe_key=document_key(asked))
 
     def supernet_task(self, checkpoint: str) -> SupernetTask:
         """The task of training the supernet, with the name of its checkpoint."""
         return SupernetTask(
-            spec=self._spec_of_largest,
-            seed=self.seed,
+            spec=self.supernet.largest_network,
+            seed=self.supernet.seed,
             identity=self.supernet_identity,
             checkpoint=checkpoint,
         )
@@ -212,8 +166,8 @@ class SupernetEvaluator(RankedEvaluator):
     def score_task(self, placements: Sequence[Placement], weights_sha256: str) -> ScoreTask:
         """The task of scoring placements by the supernet's weights."""
         return ScoreTask(
-            spec=self._spec_of_largest,
-            seed=self.seed,
+            spec=self.supernet.largest_network,
+            seed=self.supernet.seed,
             identity=self.supernet_identity,
             placements=tuple(placements),
             weights_sha256=weights_sha256,
@@ -238,10 +192,6 @@ class SupernetEvaluator(RankedEvaluator):
             drop_path_rate=self.scratch.recipe.drop_path_rate,
         )
 
-    @property
-    def _spec_of_largest(self) -> ResolvedSpec:
-        return resolve(NetworkSpec(self.space.backbone, self.largest))
-
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
     ) -> Generator[EpochMetrics, None, Measurement]:
@@ -262,7 +212,7 @@ class SupernetEvaluator(RankedEvaluator):
     def _train(
         self, task: SupernetTask, on_progress: OnProgress | None
     ) -> Generator[EpochMetrics, None, Measurement]:
-        weights = self.scratch.weights
+        weights, supernet, data = self.scratch.weights, self.supernet, self.scratch.opened()
         assert weights is not None
         checkpointed = CheckpointedTraining(
             checkpoints=self.scratch.checkpoints,
@@ -270,12 +220,12 @@ class SupernetEvaluator(RankedEvaluator):
             every_s=self.scratch.checkpoint_every_s,
         )
         trainer = SupernetTrainer(
-            self._started_network(),
-            self.scratch.opened(),
-            self.recipe,
-            largest=self.largest,
-            smallest=self.counted.cheapest,
-            sampler=StratifiedSampler(self.counted, self.recipe.strata),
+            supernet.started_network(data),
+            data,
+            supernet.recipe,
+            largest=supernet.largest,
+            smallest=supernet.counted.cheapest,
+            sampler=StratifiedSampler(supernet.counted, supernet.recipe.strata),
             seed=task.seed,
             device=self.device,
             rank=self.rank,
@@ -285,7 +235,8 @@ class SupernetEvaluator(RankedEvaluator):
         if task.checkpoint is not None:
             own = replace(task, checkpoint=self.checkpoint_of(task.checkpoint))
         # For whoever watches; nothing is judged there.
-        epochs, step = self.recipe.training.epochs, max(1, self.recipe.training.epochs // 8)
+        epochs = supernet.recipe.training.epochs
+        step = max(1, epochs // 8)
         yield from checkpointed.run(trainer, own, tuple(range(step, epochs, step)))
         training = trainer.result()
         state = {f"{_ALL}.{n}": tensor for n, tensor in trainer.trained().state_dict().items()}
@@ -304,18 +255,18 @@ class SupernetEvaluator(RankedEvaluator):
         started = time.perf_counter()
         total = len(task.placements)
         meter = None if on_progress is None else ScoringMeter(on_progress, placements=total)
-        network = self._trained_network(task.weights_sha256)
+        network, recipe = self._trained_network(task.weights_sha256), self.supernet.recipe
         tree = TreeEvaluation(
             network,
             task.placements,
             self.scratch.opened(),
             "validation",
             # Nothing is kept for a backward pass.
-            batch_size=2 * self.recipe.training.batch_size,
+            batch_size=2 * recipe.training.batch_size,
             device=self.device,
-            num_images=self.recipe.scored_images,
-            calibration=self.recipe.calibration_batches if statistics_of(network) else None,
-            calibration_seed=self.seed,
+            num_images=recipe.scored_images,
+            calibration=recipe.calibration_batches if statistics_of(network) else None,
+            calibration_seed=self.supernet.seed,
         )
         found = tree.run(None if meter is None else meter.tell)
         metrics = tuple(found[placement] for placement in task.placements)
@@ -330,35 +281,13 @@ class SupernetEvaluator(RankedEvaluator):
             metrics=metrics,
         )
 
-    def _fresh_network(self) -> Network:
-        return supernet_network(self.space.backbone, self.envelope, self.recipe, seed=self.seed)
-
-    def _started_network(self) -> Network:
-        """The network as its training begins."""
-        network = self._fresh_network()
-        if self.pretrained is None:
-            return network
-        state = load_pretrained(self.pretrained, network.backbone)
-        if weights_digest(state) != self.pretrained_sha256:
-            raise InputError(
-                f"{self.pretrained} holds other weights than those that the search began with; "
-                f"begin another study with them"
-            )
-        start_from(network, state)
-        data = self.scratch.opened()
-        plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
-        batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
-        images, _ = next(iter(batches))
-        fit_branches(network, images, seed=self.seed)
-        return network
-
     def _trained_network(self, sha256: str) -> Network:
         """The network with its weights; a worker loads them once."""
         if sha256 not in self._networks:
             assert self.scratch.weights is not None
             state = self.scratch.weights.load(self.supernet_identity.key, sha256)
             state = {name.removeprefix(f"{_ALL}."): tensor for name, tensor in state.items()}
-            network = self._fresh_network()
+            network = self.supernet.network()
             check_supernet_weights(network, state)
             network.load_state_dict(state)
             self._networks.clear()

@@ -1,4 +1,4 @@
-"""From a config or a spec to its analysis: what is read, what is measured on, what is written."""
+"""Analyse one network, trained or not: read it, measure it, write the document and plots."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from sharedattn.backbones import resolve
 from sharedattn.data import DataSource, open_data
 from sharedattn.placement import NetworkSpec, ResolvedSpec
 from sharedattn.recipe import Recipe
-from sharedattn.results.analysis import TrainedNetwork, analyse, check_counterpart, read_images
+from sharedattn.results.analysis import (
+    Analysis,
+    TrainedNetwork,
+    analyse,
+    check_counterpart,
+    read_images,
+)
 from sharedattn.results.analysis.document import ANALYSIS_FORMAT, analysis_document
 from sharedattn.results.analysis.plots import write_plots
 from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
 from sharedattn.results.export.folder import exported_weights, read_export
 from sharedattn.results.records import Document
-from sharedattn.search.config import MAX_COUNT, check_whole
+from sharedattn.search.checks import MAX_COUNT, check_whole
 from sharedattn.search.data_plan import DEFAULT_DATA, data_for
-from sharedattn.search.jobs.export import open_recorded
+from sharedattn.search.evaluation.recipes import load_recipe
 from sharedattn.search.provenance import library_versions
-from sharedattn.search.training_inputs import load_recipe
+from sharedattn.search.recorded_data import open_recorded
 from sharedattn.training.trainer import check_fit
 
 ANALYSIS_NAME = "analysis.json"
@@ -38,10 +44,10 @@ class _Subject:
 
     Attributes:
         spec: the network.
-        state_dict: its weights; None: it has none, and is randomly initialised.
+        state_dict: its weights, or None if it is randomly initialised.
         weights: where its weights come from, as a document.
         data: what it is measured on.
-        recipe: how it was trained; its controls are initialised likewise.
+        recipe: how it was trained; its controls have the same initialisation.
         out: where its analysis goes unless told.
     """
 
@@ -69,13 +75,13 @@ def analyse_config(
     Args:
         config: an exported folder, its config.yaml, or `backbone: placement`, which has no trained
             weights and is randomly initialised.
-        data: where the data is now; None: where it was, or the embedded data.
-        data_root: likewise, of a named data set.
+        data: where the data is now, or None where it was, or for the embedded data.
+        data_root: where a named data set is now, or None.
         against: an exported folder of a network that differs in context broadcasting alone; None:
             there is none.
         num_images: validation images to measure on, all where there are fewer.
         num_controls: randomly initialised networks to measure beside it.
-        out: folder to write, an older analysis replaced; None: `analysis` in the exported folder,
+        out: folder to write, which replaces an older analysis; None for `analysis` in the export,
             or `sharedattn-out/analysis`.
         device: where to run.
 
@@ -110,6 +116,13 @@ def analyse_config(
         counterpart=counterpart,
         device=device,
     )
+    return _write(folder, analysis, subject, against=against, device=device), folder
+
+
+def _write(
+    folder: Path, analysis: Analysis, subject: _Subject, *, against: Path | None, device: str
+) -> Document:
+    """Write the document and the plots, and return the document."""
     with folder_in_place_of(folder) as made:
         document = analysis_document(analysis) | {
             "weights": subject.weights,
@@ -125,7 +138,7 @@ def analyse_config(
         }
         text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
         write_text(made / ANALYSIS_NAME, text + "\n")
-    return document, folder
+    return document
 
 
 def _read(config: str, data: str | None, data_root: str | None) -> _Subject:

@@ -153,7 +153,7 @@ class TrialRecorder:
     def finish(self, trial: RunningTrial, event: Finished) -> None:
         """Record a measurement; one that is no number makes the trial a failed one."""
         try:
-            evaluation = evaluation_record(trial.task, event.measurement, event.threads)
+            evaluation = evaluation_record(trial.task.identity, event.measurement, event.threads)
         except ValueError as error:
             self.fail(trial, f"ValueError: {error}")
             self._files.drop_weights(trial.task.identity.key)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sharedattn.search.cli.main import _parser
+from sharedattn.search.cli.arguments import parser
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "cluster"
@@ -97,7 +97,7 @@ def commands():
 
 
 def test_the_command_lines_are_understood():
-    found = [_parser().parse_args(words) for words in commands()]
+    found = [parser().parse_args(words) for words in commands()]
     assert {arguments.command for arguments in found} == {"search", "doctor", "front"}
     assert len(found) == 8
 

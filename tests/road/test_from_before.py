@@ -78,8 +78,8 @@ def test_a_document_of_a_folder_from_before_means_what_it_meant(before, key, nam
 
 
 def test_the_main_jobs_keep_their_fingerprints(tmp_path):
-    main_job = SearchConfig(out=tmp_path, num_workers=1)
-    supernet = SearchConfig(out=tmp_path, num_workers=1, evaluator="supernet")
+    main_job = SearchConfig.of(out=tmp_path, num_workers=1)
+    supernet = SearchConfig.of(out=tmp_path, num_workers=1, evaluator="supernet")
     assert prepare(main_job).record.fingerprint == KEYS["studies"]["main job"]
     # Its recipe is another since then; with the old one's key everything else is as it was.
     prepared = prepare(supernet)

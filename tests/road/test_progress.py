@@ -51,7 +51,7 @@ def terminal(monkeypatch):
     screen = Screen()
     monkeypatch.setattr("sharedattn.search.cli.progress.REFRESHES_PER_S", 200.0)
     monkeypatch.setattr(
-        "sharedattn.search.cli.commands._errors",
+        "sharedattn.search.cli.commands.progress_console",
         lambda: Console(file=screen, force_terminal=True, width=80, height=24, soft_wrap=True),
     )
     return screen

@@ -20,7 +20,7 @@ from sharedattn.search.config import SearchConfig
 from sharedattn.search.run import prepare, run_search
 
 print("begun")
-config = SearchConfig(
+config = SearchConfig.of(
     space="tiny.yaml", evaluator="table", table=Path("table.json"), num_trials=2, num_workers=1
 )
 prepared = prepare(config)

@@ -8,7 +8,7 @@ import pytest
 
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.database.engine import parse_url, sqlite_file, sqlite_url
-from sharedattn.search.paths import storage_url, weights_store
+from sharedattn.search.paths import StorageConfig
 
 ODD = [
     "run?1",
@@ -30,9 +30,9 @@ ODD = [
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_folder_holds_database_weights_and_checkpoints(name: str, tmp_path: Path) -> None:
     for out in (Path(name), tmp_path / name):
-        url = storage_url(None, out)
-        assert sqlite_file(parse_url(url)) == out / "sharedattn.db"
-        weights = weights_store(None, url, out).blobs
+        storage = StorageConfig(out=out)
+        assert storage.database == out / "sharedattn.db"
+        weights = storage.weights(None).blobs
         assert weights.folder == (out / "weights").absolute()
         assert weights.shown() == str((out / "weights").absolute())
     blobs = BlobStore(str(tmp_path / name))

@@ -15,6 +15,7 @@ from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import StudyRecord
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
+from sharedattn.search.evaluators.supernet_spec import SupernetSpec
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.study.loop import StudyLoop
 from sharedattn.search.study.strategies.supernet import (
@@ -66,14 +67,16 @@ class SupernetLab:
                 weights=WeightsStore(BlobStore(str(self.folder / "weights"))),
                 checkpoints=CheckpointStore(BlobStore(str(self.folder / "weights"))),
             ),
-            space=self.space.space,
-            budget=self.space.budget,
-            recipe=SupernetRecipe(
-                training=self.training,
-                scored_images=97,
-                neutral_gates=self.neutral_gates,
+            supernet=SupernetSpec(
+                space=self.space.space,
+                budget=self.space.budget,
+                recipe=SupernetRecipe(
+                    training=self.training,
+                    scored_images=97,
+                    neutral_gates=self.neutral_gates,
+                ),
+                seed=3,
             ),
-            seed=3,
             fine_tunes=self.fine_tunes,
         )
 

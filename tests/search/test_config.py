@@ -50,7 +50,7 @@ from sharedattn.search.errors import ClusterLostError
 )
 def test_options_are_checked(options, rule):
     with pytest.raises(InputError, match=rule):
-        SearchConfig(**options)
+        SearchConfig.of(**options)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from sharedattn.results.export.folder import read_export
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import TrialState
 from sharedattn.search.config import SearchConfig
-from sharedattn.search.jobs.export import export_placement, verify_folder
+from sharedattn.search.jobs.export import export_placement
+from sharedattn.search.jobs.verify import verify_folder
 from sharedattn.search.run import prepare, run_search
 from sharedattn.testing.tiny_backbones import tiny_space
 
@@ -33,7 +34,7 @@ def test_three_trials_and_an_export(
     monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny_space(base_name)), encoding="utf-8")
     prepared = prepare(
-        SearchConfig(
+        SearchConfig.of(
             space=str(tmp_path / "space.yaml"),
             epochs=1,
             searcher="random",

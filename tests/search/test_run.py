@@ -28,7 +28,7 @@ def prepared_with(tmp_path):
         }
         path = tmp_path / "space.yaml"
         path.write_text(yaml.safe_dump(space), encoding="utf-8")
-        return prepare(SearchConfig(space=str(path), device="cpu", out=tmp_path / "out"))
+        return prepare(SearchConfig.of(space=str(path), device="cpu", out=tmp_path / "out"))
 
     return prepared
 

@@ -1,7 +1,6 @@
 """A search by shared weights as the command line runs it, to a verified export."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,8 @@ from sharedattn.results.records import TrialRole
 from sharedattn.results.report import render_report
 from sharedattn.search.cli.main import main
 from sharedattn.search.config import SearchConfig
-from sharedattn.search.jobs.export import export_placement, verify_folder
+from sharedattn.search.jobs.export import export_placement
+from sharedattn.search.jobs.verify import verify_folder
 from sharedattn.search.run import prepare, run_search
 from sharedattn.search.study.strategies.supernet import SUPERNET_NOTE
 from sharedattn.spaces.budget import Budget
@@ -50,16 +50,17 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 448)
     monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE), encoding="utf-8")
-    return SearchConfig(
-        space=str(tmp_path / "space.yaml"),
-        evaluator="supernet",
-        supernet_epochs=1,
-        epochs=1,
-        confirm_seeds=1,
-        num_workers=1,
-        device="cpu",
-        out=tmp_path / "out",
-    )
+    given = {
+        "space": str(tmp_path / "space.yaml"),
+        "evaluator": "supernet",
+        "supernet_epochs": 1,
+        "epochs": 1,
+        "confirm_seeds": 1,
+        "num_workers": 1,
+        "device": "cpu",
+        "out": tmp_path / "out",
+    }
+    return lambda **changes: SearchConfig.of(**given | changes)
 
 
 @pytest.fixture
@@ -73,8 +74,7 @@ def trained():
 
 @pytest.mark.slow
 def test_a_search_from_its_start_to_a_verified_export(config, tmp_path):
-    config = replace(config, front_training="retrain")
-    prepared = prepare(config)
+    prepared = prepare(config(front_training="retrain"))
     assert "starts_from" not in prepared.record.fingerprint_document
     assert prepared.record.num_trials == prepared.space.in_budget
     with Store.open(prepared.storage, create=True) as store:
@@ -117,8 +117,7 @@ def test_members_of_the_front_go_on_from_the_weights_that_scored_them(
     still = {"epochs": 1, "batch_size": 64, "lr": 0.0, "min_lr": 0.0}
     (tmp_path / "still.yaml").write_text(yaml.safe_dump(still), encoding="utf-8")
     prepared = prepare(
-        replace(
-            config,
+        config(
             supernet_recipe=str(tmp_path / "supernet.yaml"),
             supernet_epochs=None,
             recipe=str(tmp_path / "still.yaml"),
@@ -146,13 +145,11 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
 ):
     training, data = trained
     save_file(training.network.state_dict(), tmp_path / "model.safetensors")
-    config = replace(
-        config, weights=str(tmp_path / "model.safetensors"), supernet_epochs=2, confirm_seeds=2
-    )
-    prepared = prepare(config)
+    changes = {"supernet_epochs": 2, "confirm_seeds": 2}
+    prepared = prepare(config(weights=str(tmp_path / "model.safetensors"), **changes))
     shared = prepared.shared
     assert prepared.space.space.backbone.options.dia_start == "one"
-    assert shared.recipe.alone_epochs == 2
+    assert shared.supernet.recipe.alone_epochs == 2
     with Store.open(prepared.storage, create=True) as store:
         summary = StudySummary.read(store, run_search(prepared, store))
         export_placement(store, summary, "best", tmp_path / "best", weights=prepared.weights)
@@ -168,7 +165,7 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
         again = load_file(tmp_path / "again" / "model.safetensors")
         assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
         prepared.weights.delete(shared.supernet_identity.key)
-        with pytest.raises(InputError, match="begin with those of the supernet.*put them back"):
+        with pytest.raises(InputError, match="from the supernet's weights.*put them back"):
             export_placement(store, summary, "best", tmp_path / "no", weights=prepared.weights)
     assert verify_folder(tmp_path / "again")["ok"] is True
     # New parts learnt alone, so that the trained model is what it was.
@@ -178,7 +175,7 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
         data,
         "validation",
         batch_size=256,
-        num_images=shared.recipe.scored_images,
+        num_images=shared.supernet.recipe.scored_images,
     )
     assert whole.top1 == alone.top1
     record = read_export(tmp_path / "best")
@@ -188,7 +185,7 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
     # The same study from other weights is another one.
     other = build(NetworkSpec.parse(f"{BACKBONE}: V2")).state_dict()
     save_file(other, tmp_path / "other.safetensors")
-    again = prepare(replace(config, weights=str(tmp_path / "other.safetensors")))
+    again = prepare(config(weights=str(tmp_path / "other.safetensors"), **changes))
     assert again.record.name != prepared.record.name
 
 
@@ -212,7 +209,7 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
 )
 def test_bad_input_is_refused_before_any_work(config, changes, rule, tmp_path):
     with pytest.raises(InputError, match=rule):
-        prepare(replace(config, **changes))
+        prepare(config(**changes))
     assert not (tmp_path / "out" / "sharedattn.db").exists()
 
 
@@ -220,11 +217,11 @@ def test_weights_of_another_shape_or_family_are_refused(config, tmp_path):
     other = build(NetworkSpec.parse(f"{BACKBONE.replace('embed_dim=10', 'embed_dim=14')}: V2"))
     save_file(other.state_dict(), tmp_path / "wider.safetensors")
     with pytest.raises(InputError, match="wider.safetensors"):
-        prepare(replace(config, weights=str(tmp_path / "wider.safetensors")))
+        prepare(config(weights=str(tmp_path / "wider.safetensors")))
 
 
 def test_a_supernet_is_searched_with_no_training_of_the_front_where_none_is_asked(config):
-    prepared = prepare(replace(config, confirm_seeds=0, num_trials=5, budget=Budget()))
+    prepared = prepare(config(confirm_seeds=0, num_trials=5, budget=Budget()))
     with Store.open(prepared.storage, create=True) as store:
         summary = StudySummary.read(store, run_search(prepared, store))
     assert summary.count(TrialRole.SEARCH)["complete"] == 5
@@ -237,7 +234,7 @@ def test_a_supernet_is_searched_with_no_training_of_the_front_where_none_is_aske
 def test_a_front_of_which_nothing_is_trained_is_shown_and_its_knee_trained_for_the_export(
     config, tmp_path, capsys
 ):
-    arguments = ["search", config.space, "--evaluator", "supernet", "--supernet-epochs", "1"]
+    arguments = ["search", config().space, "--evaluator", "supernet", "--supernet-epochs", "1"]
     arguments += ["--epochs", "1", "--trials", "5", "--workers", "1", "--device", "cpu"]
     arguments += ["--confirm-seeds", "0", "--out", str(tmp_path / "out"), "--json"]
     assert main(arguments) == 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,6 @@ from sharedattn.placement import Placement
 from sharedattn.results.database.store import Store
 from sharedattn.results.records import (
     Document,
-    EvaluationRecord,
     ScoredTrial,
     Study,
     StudyRecord,
@@ -29,11 +28,12 @@ from sharedattn.results.records import (
     TrialRole,
 )
 from sharedattn.search.evaluators import Measurement, Task
+from sharedattn.search.evaluators.base import evaluation_record
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.evaluators.supernet import Scores, ScoreTask, SupernetEvaluator
+from sharedattn.search.evaluators.supernet_spec import SupernetSpec
 from sharedattn.search.executors import Executor
 from sharedattn.search.executors.retries import run_tasks
-from sharedattn.search.provenance import library_versions
 from sharedattn.search.searchers import PastTrial
 from sharedattn.search.status import Running
 from sharedattn.search.study.context import StudyContext, placement_of
@@ -88,15 +88,14 @@ def evaluator_of(
         note: what it keeps under `SUPERNET_NOTE`.
         scratch: trains placements by themselves; its weights' store has the supernet's.
     """
-    asked = study.fingerprint_document
-    return SupernetEvaluator(
-        scratch=scratch,
+    supernet = SupernetSpec(
         space=Space.from_document(study.space),
-        budget=Budget.from_document(asked),
+        budget=Budget.from_document(study.fingerprint_document),
         recipe=SupernetRecipe.from_json(note["recipe"]),
         seed=study.seed,
         pretrained_sha256=note["pretrained_sha256"],
     )
+    return SupernetEvaluator(scratch, supernet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,24 +229,19 @@ def _supernet_checkpoint(context: StudyContext) -> str:
     return f"{context.name}/supernet"
 
 
+@dataclass(frozen=True, slots=True)
 class SupernetWeights:
     """The supernet's weights of one study: stored, or trained and then stored.
 
-    Args:
+    Attributes:
         shared: trains the supernet.
         training: opens what runs the training.
         parts: the loop's.
     """
 
-    def __init__(
-        self,
-        shared: SupernetEvaluator,
-        training: Callable[[], AbstractContextManager[Executor]],
-        parts: StudyParts,
-    ) -> None:
-        self._shared = shared
-        self._training = training
-        self._parts = parts
+    shared: SupernetEvaluator
+    training: Callable[[], AbstractContextManager[Executor]]
+    parts: StudyParts
 
     def trained_sha256(self) -> str:
         """sha256 of the supernet's weights, which are trained unless they are there.
@@ -255,10 +249,10 @@ class SupernetWeights:
         Raises:
             InputError: those that the study's scores are of have gone, and come out otherwise.
         """
-        context, seen = self._parts.context, self._parts.history.seen
-        weights = self._shared.scratch.weights
+        context, seen = self.parts.context, self.parts.history.seen
+        weights = self.shared.scratch.weights
         assert weights is not None
-        key = self._shared.supernet_identity.key
+        key = self.shared.supernet_identity.key
         note = context.notes.get(SUPERNET_NOTE)
         if note is not None and note["key"] == key and weights.has(key, note["sha256"]):
             return str(note["sha256"])
@@ -274,8 +268,8 @@ class SupernetWeights:
             )
         note = {
             "key": key,
-            "recipe": self._shared.recipe.to_json(),
-            "pretrained_sha256": self._shared.pretrained_sha256,
+            "recipe": self.shared.supernet.recipe.to_json(),
+            "pretrained_sha256": self.shared.supernet.pretrained_sha256,
             "sha256": measured.weights_sha256,
             "top1": measured.top1,
             "wall_time_s": measured.wall_time_s,
@@ -289,36 +283,33 @@ class SupernetWeights:
 
     def _train(self) -> tuple[Measurement, int]:
         """What the training measured, and the torch threads of its worker."""
-        task = self._shared.supernet_task(_supernet_checkpoint(self._parts.context))
-        with self._training() as executor:
+        task = self.shared.supernet_task(_supernet_checkpoint(self.parts.context))
+        with self.training() as executor:
             [(_, measured, threads)] = run_tasks(
-                executor, [task], name="supernet", on_running=_shown_by(self._parts.board)
+                executor, [task], name="supernet", on_running=_shown_by(self.parts.board)
             )
         return measured, threads
 
     def _forget_checkpoint(self) -> None:
-        name = self._shared.checkpoint_of(_supernet_checkpoint(self._parts.context))
-        self._parts.files.forget_checkpoint(name)
+        name = self.shared.checkpoint_of(_supernet_checkpoint(self.parts.context))
+        self.parts.files.forget_checkpoint(name)
 
 
+@dataclass(frozen=True, slots=True)
 class Scorer:
     """Scores placements by the trained supernet.
 
-    Args:
+    Attributes:
         shared: scores.
         parts: the loop's.
         executor: runs the scores.
         sha256: of the supernet's weights.
     """
 
-    def __init__(
-        self, shared: SupernetEvaluator, parts: StudyParts, executor: Executor, sha256: str
-    ) -> None:
-        self._shared = shared
-        self._context = parts.context
-        self._board = parts.board
-        self._executor = executor
-        self._sha256 = sha256
+    shared: SupernetEvaluator
+    parts: StudyParts
+    executor: Executor
+    sha256: str
 
     def scored(
         self,
@@ -329,12 +320,14 @@ class Scorer:
 
         Args:
             placements: by trial number.
-            proposals: those that they are of, by trial number; None: the searcher made none.
+            proposals: the searcher's proposals by trial number, or None if it made none.
         """
         number_of = {placement: number for number, placement in placements.items()}
-        tasks = [self._shared.score_task(p, self._sha256) for p in self._parts_of(placements)]
         for task, measured, threads in run_tasks(
-            self._executor, tasks, name="scoring", on_running=_shown_by(self._board)
+            self.executor,
+            self._tasks(placements),
+            name="scoring",
+            on_running=_shown_by(self.parts.board),
         ):
             assert isinstance(task, ScoreTask)
             assert isinstance(measured, Scores)
@@ -345,19 +338,19 @@ class Scorer:
                     measured,
                     metrics,
                     threads=threads,
-                    proposal=None if proposals is None else proposals[number_of[placement]],
+                    proposal=(proposals or {}).get(number_of[placement]),
                 )
                 for placement, metrics in zip(task.placements, measured.metrics, strict=True)
             ]
 
-    def _parts_of(self, placements: Mapping[int, Placement]) -> list[list[Placement]]:
-        """The placements of each task, those that begin alike together."""
+    def _tasks(self, placements: Mapping[int, Placement]) -> list[ScoreTask]:
+        """Tasks for all slots; placements that begin alike are in one task."""
         numbers = sorted(placements, key=lambda number: _in_tree_order(placements[number]))
-        most = TASKS_PER_SLOT * self._executor.num_slots
+        most = TASKS_PER_SLOT * self.executor.num_slots
         num_parts = max(1, min(len(numbers) // GENERATION, most))
         bounds = [i * len(numbers) // num_parts for i in range(num_parts + 1)]
         return [
-            [placements[number] for number in numbers[low:high]]
+            self.shared.score_task([placements[n] for n in numbers[low:high]], self.sha256)
             for low, high in itertools.pairwise(bounds)
             if low < high
         ]
@@ -372,25 +365,24 @@ class Scorer:
         threads: int,
         proposal: AcceptedProposal | None,
     ) -> ScoredTrial:
-        spec = self._context.resolved(placement)
-        record = self._context.spec_record(spec, placement)
-        evaluation = EvaluationRecord(
-            identity=self._shared.scored_identity(spec, self._sha256),
-            split="validation",
+        spec = self.parts.context.resolved(placement)
+        record = self.parts.context.spec_record(spec, placement)
+        scored = Measurement(
+            split=measured.split,
             top1=metrics.top1,
             loss=metrics.loss,
             num_images=metrics.num_images,
             wall_time_s=measured.wall_time_s / len(measured.metrics),
             device=measured.device,
-            threads=threads,
-            versions=library_versions(),
+        )
+        identity = self.shared.scored_identity(spec, self.sha256)
+        trial = ScoredTrial(
+            number=number, spec=record, evaluation=evaluation_record(identity, scored, threads)
         )
         if proposal is None:
-            return ScoredTrial(number=number, spec=record, evaluation=evaluation)
-        return ScoredTrial(
-            number=number,
-            spec=record,
-            evaluation=evaluation,
+            return trial
+        return replace(
+            trial,
             proposed=dict(proposal.proposed),
             repaired=dict(proposal.parameters),
             sampler_attributes=dict(proposal.attributes),

@@ -207,7 +207,7 @@ def of_data(name: str) -> str:
 def of_study(name: str, out: Path) -> dict[str, object]:
     """What a study's identity is made of, in the folder that holds its files."""
     given = {"num_workers": 1, "device": "cpu", "out": out, **STUDIES[name]}
-    record = prepare(SearchConfig(**given), remember=False).record
+    record = prepare(SearchConfig.of(**given), remember=False).record
     return {
         "name": record.name,
         "fingerprint": record.fingerprint,

@@ -21,7 +21,7 @@ from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.search.cli.main import main
 from sharedattn.search.cluster.resources import find_slots, processes_here
-from sharedattn.search.config import SearchConfig
+from sharedattn.search.config import ComputeConfig
 from sharedattn.search.evaluators.base import measure
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.executors import (
@@ -188,9 +188,8 @@ def test_a_training_has_no_more_processes_than_the_machine_has_gpus(monkeypatch)
 
 def test_a_trial_on_cores_has_one_for_each_process():
     cores = len(os.sched_getaffinity(0))
-    asked = SearchConfig(device="cpu", processes_per_trial=cores)
-    assert find_slots(asked).num_slots == 1
-    assert find_slots(asked).resources.cpus == cores
+    slots = find_slots(ComputeConfig(device="cpu"), cores)
+    assert (slots.num_slots, slots.resources.cpus) == (1, cores)
 
 
 @pytest.mark.parametrize("command", [["search"], ["train", f"{SPEC}", "--to", "trained"]])

@@ -16,7 +16,7 @@ from sharedattn.results.analysis.measuring import layers_of, measure
 from sharedattn.results.export.folder import load_network
 from sharedattn.search.cli.main import main
 from sharedattn.search.jobs.analyze import analyse_config
-from sharedattn.search.jobs.export import train_placement
+from sharedattn.search.jobs.train import PlacementTraining, train_placement
 
 BACKBONE = (
     "vit(embed_dim=8,num_heads=2,depth=3,mlp_ratio=1,patch_size=8,num_classes=2,in_chans=1)@16"
@@ -24,14 +24,13 @@ BACKBONE = (
 
 
 def export(folder: Path, placement: str) -> Path:
-    train_placement(
-        resolve(NetworkSpec.parse(f"{BACKBONE}: {placement}")),
-        DataConfig(name="digit-pairs"),
-        Recipe(epochs=1, batch_size=512, init="torch"),
-        folder,
-        seed=3,
+    training = PlacementTraining(
+        spec=resolve(NetworkSpec.parse(f"{BACKBONE}: {placement}")),
+        data=DataConfig(name="digit-pairs"),
+        recipe=Recipe(epochs=1, batch_size=512, init="torch"),
         device="cpu",
     )
+    train_placement(training, folder, seed=3)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Training, exporting and verifying one tiny placement, in this process."""
+"""Training one tiny placement, and exporting it from a study, in this process."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from sharedattn.backbones import resolve
 from sharedattn.costs.model import CostModel
@@ -21,12 +20,9 @@ from sharedattn.results.export.folder import ExportRecord, exported_weights, rea
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import SpecRecord, StudyRecord
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
-from sharedattn.search.jobs.export import (
-    data_document,
-    export_placement,
-    train_placement,
-    verify_folder,
-)
+from sharedattn.search.jobs.export import export_placement
+from sharedattn.search.jobs.train import PlacementTraining, train_placement
+from sharedattn.search.recorded_data import data_document
 
 SPEC = resolve(
     NetworkSpec.parse(
@@ -36,6 +32,7 @@ SPEC = resolve(
 )
 DATA = DataConfig(name="digit-pairs")
 RECIPE = Recipe(epochs=1, batch_size=512)
+TRAINING = PlacementTraining(spec=SPEC, data=DATA, recipe=RECIPE, device="cpu")
 SEED = 3
 
 
@@ -68,7 +65,7 @@ class Lab:
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     folder = tmp_path / "trained"
-    train_placement(SPEC, DATA, RECIPE, folder, seed=SEED, device="cpu")
+    train_placement(TRAINING, folder, seed=SEED)
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
     record = read_export(folder)
     weights = WeightsStore(BlobStore(str(tmp_path / "weights")))
@@ -83,7 +80,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
                 name="digits",
                 fingerprint_document={},
                 space={},
-                data=data_document(DATA, open_data(DATA)),
+                data=data_document(open_data(DATA)),
                 recipe=RECIPE.to_json(),
                 objectives=("top1", "macs"),
                 searcher="random",
@@ -144,38 +141,7 @@ def test_targets_are_checked_before_anything_is_trained(
     with pytest.raises(InputError, match="neither an export nor an empty folder"):
         lab.export(tmp_path / "file", elsewhere)
     with pytest.raises(InputError, match="nothing can be made in"):
-        train_placement(SPEC, DATA, RECIPE, tmp_path / "file" / "x", seed=SEED, device="cpu")
+        train_placement(TRAINING, tmp_path / "file" / "x", seed=SEED)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="ONNX files require"):
-        train_placement(SPEC, DATA, RECIPE, tmp_path / "x", seed=SEED, device="cpu", onnx=True)
-
-
-def test_verify_measures_both_splits_and_reads_the_recipe(lab: Lab) -> None:
-    document = verify_folder(lab.folder)
-    assert document["ok"] is True
-    found = {check["name"]: check["found"] for check in document["checks"]}
-    assert found["recipe"] == RECIPE.key
-    assert found["images of test"] == open_data(DATA).num_images("test")
-    assert found["top-1 on test, exactly"] == lab.record.test_top1
-
-    path = lab.folder / "config.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config["recipe"]["lr"] *= 2
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    wrong = [check["name"] for check in verify_folder(lab.folder)["checks"] if not check["ok"]]
-    assert wrong == ["recipe"]
-
-
-def test_data_that_has_moved_asks_for_its_place(lab: Lab, tmp_path: Path) -> None:
-    path = lab.folder / "config.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config["data"]["config"]["name"] = str(tmp_path / "moved")
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    with pytest.raises(InputError, match="no folder here.*by --data where the data of export"):
-        verify_folder(lab.folder)
-    assert verify_folder(lab.folder, data="digit-pairs")["ok"] is True
-
-    config["data"]["config"]["shuffle"] = True
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    with pytest.raises(InputError, match="`data` has no field.*'shuffle'"):
-        verify_folder(lab.folder, data="digit-pairs")
+        train_placement(TRAINING, tmp_path / "x", seed=SEED, onnx=True)

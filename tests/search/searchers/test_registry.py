@@ -24,13 +24,13 @@ def asked_anew():
 def test_a_searcher_from_outside_may_be_chosen(entry_point):
     entry_point(GROUP, "it", Other)
     assert searchers() == {**SEARCHERS, "other": Other}
-    assert SearchConfig(searcher="other").searcher == "other"
+    assert SearchConfig.of(searcher="other").searcher == "other"
 
 
 def test_ours_alone_where_nothing_is_installed():
     assert searchers() == SEARCHERS
     with pytest.raises(InputError, match="other"):
-        SearchConfig(searcher="other")
+        SearchConfig.of(searcher="other")
 
 
 @pytest.mark.parametrize(

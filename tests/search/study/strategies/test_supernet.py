@@ -192,7 +192,7 @@ def test_weights_of_another_space_are_refused(lab):
     weights = lab.evaluator.scratch.weights
     key = lab.evaluator.supernet_identity.key
     smaller = Space.from_document({**SPACE, "stages": [{"depth": 1, "counts": {"V": 1}}]})
-    other = replace(lab.evaluator, space=smaller)
+    other = replace(lab.evaluator, supernet=replace(lab.evaluator.supernet, space=smaller))
     assert other.supernet_identity.key != key
     state = weights.load(key, lab.note()["sha256"])
     sha256 = weights.save(other.supernet_identity.key, state)
@@ -202,7 +202,7 @@ def test_weights_of_another_space_are_refused(lab):
 
 def test_a_study_of_several_networks_does_not_go_on(lab):
     summary = lab.run("split")
-    recipe = {**lab.evaluator.recipe.to_json(), "split_by": "dia"}
+    recipe = {**lab.evaluator.supernet.recipe.to_json(), "split_by": "dia"}
     with Store.open(f"sqlite:///{lab.folder / 'lab.db'}") as store:
         study = store.study("split")
         check_goes_on(store, study)

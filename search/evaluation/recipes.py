@@ -27,9 +27,9 @@ def load_recipe(
     """A recipe for some data.
 
     Args:
-        name: a recipe's name or file; None: the data's own.
+        name: a recipe's name or file, or None for the data's own.
         data: name of the data.
-        epochs: in place of the recipe's; None: as they are.
+        epochs: in place of the recipe's, or None for those.
         start: what networks start from; for each the data has a recipe of its own.
 
     Raises:

@@ -1,0 +1,68 @@
+"""What the options of a command mean: a search's config, bounds, options of data."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+from sharedattn.data.pixels import PixelChanges
+from sharedattn.errors import InputError
+from sharedattn.objectives import parse_bounds
+from sharedattn.search.config import ComputeConfig, SearchConfig
+from sharedattn.search.data_plan import DataOptions
+from sharedattn.search.evaluation import EVALUATIONS, functions_of_plugins
+from sharedattn.search.paths import StorageConfig
+
+
+def search_config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:
+    """The search that the options given describe; the others keep their defaults."""
+    parts = (SearchConfig, ComputeConfig, StorageConfig, *EVALUATIONS.values())
+    names = {"evaluator", *(field.name for part in parts for field in fields(part))}
+    given = {n: value for n, value in vars(arguments).items() if n in names and value is not None}
+    given |= _of_plugin(given.get("evaluator", "scratch"))
+    return SearchConfig.of(**{**given, **changes})
+
+
+def _of_plugin(evaluator: str) -> dict[str, Any]:
+    """What the name of a plug-in's evaluator stands for; nothing where it is one of ours."""
+    ours = [name for name in EVALUATIONS if name != "callable"]
+    if evaluator in ours:
+        return {}
+    known = functions_of_plugins()
+    if evaluator not in known:
+        raise InputError(
+            f"--evaluator is {evaluator!r}, and one of {', '.join((*ours, *known))}; if a plug-in "
+            f"adds it, install that plug-in"
+        )
+    return {"evaluator": "callable", "function": known[evaluator]}
+
+
+def data_options(arguments: argparse.Namespace) -> DataOptions:
+    """What the options ask of data on disk."""
+    names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+    return DataOptions(
+        test_split=arguments.test_split,
+        classes=arguments.classes,
+        on_bad_image=arguments.on_bad_image or "fail",
+        scan=arguments.scan or "auto",
+        tag=arguments.pixels,
+        pixels=PixelChanges(**{name: getattr(arguments, name) for name in names}),
+    )
+
+
+def cost_bounds(arguments: argparse.Namespace) -> dict[str, float]:
+    """The bounds of `--max` and of the options that are short for it, by name.
+
+    Raises:
+        InputError: one that means nothing, or two on one cost.
+    """
+    short = {"macs": arguments.max_macs, "params": arguments.max_params}
+    if "max_latency_ms" in arguments:
+        short["latency_ms"] = arguments.max_latency_ms
+    bounds: dict[str, float] = {name: bound for name, bound in short.items() if bound is not None}
+    for name, bound in parse_bounds(arguments.bounds or ()):
+        if name in bounds:
+            raise InputError(f"--max bounds {name} twice; leave one of them out")
+        bounds[name] = bound
+    return bounds

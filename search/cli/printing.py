@@ -1,0 +1,81 @@
+"""What several commands print for people: plans, progress, fronts, failures."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records import Document
+from sharedattn.search.cli.tables import front_table
+from sharedattn.search.plan_text import plan_lines
+
+SCAN_LINE_EVERY_S = 5.0
+
+
+def progress_console() -> Console:
+    """Where progress and what goes wrong are shown, also with --json."""
+    return Console(stderr=True, soft_wrap=True)
+
+
+def print_plan(plan: Document, errors: Console) -> None:
+    if plan["data"] is None:
+        return
+    for line in plan_lines(plan["data"], plan["cost"]):
+        # In a log a line stays whole, for whoever searches in it.
+        folded = (
+            textwrap.wrap(line, errors.width, subsequent_indent=" " * 8)
+            if errors.is_terminal
+            else [line]
+        )
+        for part in folded:
+            errors.print(part, highlight=False, markup=False)
+
+
+def scan_display(errors: Console) -> Callable[[int, int], None]:
+    """Says from time to time how many files of a folder have been looked at."""
+    said_at = time.monotonic()
+
+    def say(done: int, total: int) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= SCAN_LINE_EVERY_S:
+            said_at = time.monotonic()
+            errors.print(f"looking at every image once: {done:,} of {total:,}", highlight=False)
+
+    return say
+
+
+def print_failures(summary: StudySummary, console: Console) -> None:
+    """Why trials failed; none that is complete makes it what went wrong."""
+    is_error = bool(summary.failures) and not summary.candidates
+    for line in summary.failure_lines:
+        console.print(
+            f"{'sharedattn: no trial is complete, ' if is_error else ''}{line}",
+            style="red" if is_error else "yellow",
+            markup=False,
+            highlight=False,
+        )
+
+
+def print_front(summary: StudySummary, console: Console) -> None:
+    if not summary.front.members:
+        console.print("no trial is complete")
+        return
+    console.print(front_table(summary.front, summary.objectives))
+    reference = ", ".join(
+        f"{name} {summary.study.record.reference_point[name]:g}"
+        for name in summary.study.record.objectives
+    )
+    confirmed = "confirmed" if summary.front.is_confirmed else "not confirmed"
+    console.print(f"{confirmed}; hypervolume {summary.hypervolume:.4f} of the box to {reference}")
+    if summary.latency_text is not None:
+        console.print(f"latency: {summary.latency_text}")
+    if summary.stopping is not None:
+        console.print(str(summary.stopping))
+    if summary.inheritance is not None:
+        console.print(str(summary.inheritance))
+    for warning in summary.warnings:
+        console.print(f"warning: {warning}", style="yellow")

@@ -1,0 +1,109 @@
+"""What a supernet is: its space, how it is trained, and the network that it begins as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from sharedattn.backbones import describe, resolve
+from sharedattn.data import DataSource
+from sharedattn.errors import InputError
+from sharedattn.hashing import document_key
+from sharedattn.networks.network import Network
+from sharedattn.placement import Envelope, NetworkSpec, Placement, ResolvedSpec
+from sharedattn.recipe import Recipe
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.space import Space
+from sharedattn.supernet.trainer import SupernetRecipe, supernet_network
+from sharedattn.weights.branch_fit import fit_branches
+from sharedattn.weights.pretrained import load_pretrained, start_from, weights_digest
+
+FITTED_IMAGES = 256  # of training, to which external memories are fitted
+
+
+@dataclass(frozen=True)
+class SupernetSpec:
+    """One supernet over a space.
+
+    Attributes:
+        space: the space.
+        budget: what a placement may cost; placements beyond it are not trained.
+        recipe: how the supernet is trained and asked.
+        seed: of its initialisation and training.
+        pretrained: file, folder or `timm`, whose weights it starts from; None: it starts from its
+            initialisation.
+        pretrained_sha256: of those weights, see `weights_digest`.
+    """
+
+    space: Space
+    budget: Budget
+    recipe: SupernetRecipe
+    seed: int
+    pretrained: str | None = None
+    pretrained_sha256: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: a worker counts the space for itself."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def key(self) -> str:
+        """Names the space, the budget and the weights that the supernet starts from."""
+        document = {
+            "space": self.space.to_document(),
+            **self.budget.to_document(),
+            "pretrained": self.pretrained_sha256,
+        }
+        return document_key(document)
+
+    @cached_property
+    def counted(self) -> BudgetedSpace:
+        """The placements inside the budget."""
+        return BudgetedSpace(self.space, self.budget)
+
+    @cached_property
+    def largest(self) -> Placement:
+        """All-vanilla at full depth, whether the space has it or not."""
+        return Placement.all_vanilla(describe(self.space.backbone).depths)
+
+    @property
+    def largest_network(self) -> ResolvedSpec:
+        """The network of the largest placement."""
+        return resolve(NetworkSpec(self.space.backbone, self.largest))
+
+    @cached_property
+    def envelope(self) -> Envelope:
+        """Holds the space's placements and the largest."""
+        return self.space.envelope().union(Envelope.of(self.largest))
+
+    def network(self) -> Network:
+        """The network, randomly initialised."""
+        return supernet_network(self.space.backbone, self.envelope, self.recipe, seed=self.seed)
+
+    def started_network(self, data: DataSource) -> Network:
+        """The network as its training begins.
+
+        Args:
+            data: to whose training images new branches of a trained model are fitted.
+
+        Raises:
+            InputError: the trained weights are no longer those that the search began with.
+        """
+        network = self.network()
+        if self.pretrained is None:
+            return network
+        state = load_pretrained(self.pretrained, network.backbone)
+        if weights_digest(state) != self.pretrained_sha256:
+            raise InputError(
+                f"{self.pretrained} holds other weights than those that the search began with; "
+                f"begin another study with them"
+            )
+        start_from(network, state)
+        plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
+        batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
+        images, _ = next(iter(batches))
+        fit_branches(network, images, seed=self.seed)
+        return network

@@ -1,0 +1,194 @@
+"""Train one placement by the whole recipe, and export it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sharedattn.costs.model import CostModel
+from sharedattn.costs.timing import torch_threads
+from sharedattn.data import DataConfig, open_data
+from sharedattn.data.balance import guessing_level, imbalance_warnings
+from sharedattn.placement import ResolvedSpec
+from sharedattn.progress import OnProgress
+from sharedattn.recipe import Recipe
+from sharedattn.results.artifacts.atomic import temporary_beside
+from sharedattn.results.artifacts.blobs import BlobStore
+from sharedattn.results.artifacts.weights import WeightsStore
+from sharedattn.results.export.folder import ExportRecord, check_target, export, rebuild
+from sharedattn.results.front.guessing import Guessing, known_class_counts, remedy
+from sharedattn.results.records import Document, EvaluationRecord
+from sharedattn.search.evaluators.base import evaluation_record, measure, outcome
+from sharedattn.search.evaluators.scratch import ScratchEvaluator
+from sharedattn.search.evaluators.supernet import SupernetEvaluator
+from sharedattn.search.executors.process_group import in_processes
+from sharedattn.search.jobs.verify import evaluate_test
+from sharedattn.search.plan_text import Work, cost_plan, data_plan
+from sharedattn.search.recorded_data import data_document
+from sharedattn.training.trainer import check_recipe
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStart:
+    """The share of a supernet's weights that a placement's training begins with."""
+
+    supernet: SupernetEvaluator
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementTraining:
+    """The training of one placement for its export.
+
+    Attributes:
+        spec: the network.
+        data: what to train and evaluate on.
+        recipe: how to train.
+        device: where to train.
+        num_processes: processes that train it together.
+        on_progress: is told how far a training is, or None.
+    """
+
+    spec: ResolvedSpec
+    data: DataConfig
+    recipe: Recipe
+    device: str
+    num_processes: int = 1
+    on_progress: OnProgress | None = None
+
+    def run(
+        self, folder: Path, *, seed: int, threads: int, start: SharedStart | None = None
+    ) -> tuple[EvaluationRecord, dict[str, torch.Tensor]]:
+        """Train, and keep no file.
+
+        Args:
+            folder: the weights pass through a folder beside it, since only a study's driver
+                writes to the study's own.
+            seed: of the training.
+            threads: torch threads; a run that is repeated has as many as before.
+            start: the weights that the training begins with, or None for its initialisation.
+        """
+        room = temporary_beside(folder, "weights")
+        weights = WeightsStore(BlobStore(str(room)))
+        scratch = ScratchEvaluator(
+            data=self.data, recipe=self.recipe, weights=weights, device=self.device
+        )
+        evaluator = in_processes(scratch, self.num_processes)
+        task = evaluator.task(self.spec, seed)
+        try:
+            with torch_threads(threads):
+                if start is None:
+                    measured = measure(evaluator, task, self.on_progress)
+                else:
+                    task = start.supernet.fine_tuning_task(task, start.weights_sha256)
+                    network = start.supernet.member(self.spec.placement, start.weights_sha256)
+                    measured = outcome(scratch.train(task, network, on_progress=self.on_progress))
+                evaluation = evaluation_record(task.identity, measured, threads)
+            assert evaluation.weights_sha256 is not None
+            return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+    def record(
+        self, evaluation: EvaluationRecord, state_dict: dict[str, torch.Tensor]
+    ) -> ExportRecord:
+        """What an export says of a run and its weights, its accuracy on the test split included.
+
+        This alone opens the test split: nothing is chosen by what it says.
+        """
+        source = open_data(self.data)
+        cost = CostModel(self.spec.backbone, recorded=True).totals(self.spec.placement)
+        network = rebuild(self.spec, state_dict).to(self.device)
+        with torch_threads(evaluation.threads):
+            test = evaluate_test(
+                network, source, batch_size=self.recipe.batch_size, device=self.device
+            )
+        return ExportRecord(
+            spec=self.spec,
+            params=cost.params,
+            macs=cost.macs,
+            recipe=self.recipe.to_json(),
+            data=data_document(source),
+            evaluation=evaluation,
+            test_top1=None if test is None else test.top1,
+            num_test_images=source.num_images("test"),
+            top1_by_seed={evaluation.identity.seed: evaluation.top1},
+        )
+
+
+def train_placement(
+    training: PlacementTraining, folder: Path, *, seed: int, onnx: bool = False
+) -> ExportRecord:
+    """Train one placement by the whole recipe, and export it.
+
+    Args:
+        training: of which placement, and how.
+        folder: where to; replaced when it is an export.
+        seed: of the training.
+        onnx: whether to write model.onnx as well.
+
+    Returns:
+        What was exported.
+
+    Raises:
+        InputError: a folder that cannot be written, data that does not fit the network, or a
+            recipe that cannot be trained. Nothing was trained.
+    """
+    check_target(folder, onnx=onnx)
+    check_recipe(
+        training.spec,
+        open_data(training.data),
+        training.recipe,
+        device=training.device,
+        num_processes=training.num_processes,
+    )
+    evaluation, state_dict = training.run(folder, seed=seed, threads=torch.get_num_threads())
+    record = training.record(evaluation, state_dict)
+    export(folder, record, state_dict, onnx=onnx)
+    return record
+
+
+def training_plan(training: PlacementTraining) -> Document:
+    """What `train_placement` is about to do, see `data_plan` and `cost_plan`.
+
+    Raises:
+        InputError: a recipe that cannot be trained on this data.
+    """
+    spec, source = training.spec, open_data(training.data)
+    check_recipe(spec, source, training.recipe, device=training.device)
+    macs = CostModel(spec.backbone).totals(spec.placement).macs
+    work = Work(
+        backbone=spec.backbone,
+        placements=[spec.placement],
+        macs_range=(macs, macs),
+        recipe=training.recipe,
+        num_trainings=1,
+        num_slots=1,
+        num_seeds=1,
+        threads=torch.get_num_threads(),
+        device=training.device,
+        is_here=True,
+    )
+    return {"data": data_plan(training.data, source), "cost": cost_plan(work, source)}
+
+
+def training_warnings(record: ExportRecord) -> list[str]:
+    """Says whether a training is no better than guessing, and what is odd in its data."""
+    counts = known_class_counts(record.data)
+    num_classes = record.spec.backbone.num_classes
+    evaluation = record.evaluation
+    warnings = imbalance_warnings(counts or (), record.data.get("classes") or ())
+    if num_classes < 2:
+        return warnings
+    guessing = Guessing(
+        level=guessing_level(num_classes, counts),
+        num_classes=num_classes,
+        num_images=evaluation.num_images,
+    )
+    if evaluation.top1 <= guessing.bar:
+        epochs = evaluation.identity.fidelity.epochs
+        warnings.insert(0, f"not above guessing: {guessing.text}; {remedy(epochs)}")
+    return warnings
