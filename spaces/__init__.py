@@ -1,1 +1,1 @@
-"""What may be chosen: declarative spaces, counting, legal sampling, encodings, budgets."""
+"""Search spaces: declaration, exact counting, legal sampling, encodings, budgets."""

@@ -1,6 +1,6 @@
-"""A space under a budget: exact sizes, ranges of cost, and uniform legal sampling.
+"""A space under a budget: exact sizes, cost ranges, and uniform sampling of legal members.
 
-Everything is over distinct placements and exact: no rejection, no estimate.
+All counts are over distinct placements and exact; nothing is rejected or estimated.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _BINS_KEPT = 64
 
 @dataclass(frozen=True, slots=True, init=False)
 class Budget:
-    """The most a placement may cost; each bound is inside.
+    """Upper bounds on what a placement may cost; every bound is inclusive.
 
     Attributes:
-        bounds: the most of each bounded cost, by name in the order of the registry.
+        bounds: the bound on each cost, by name in the order of the registry.
 
     Raises:
-        InputError: a bound on no cost in closed form, or one that is not above 0.
+        InputError: a bound on a cost without a closed form, or one that is not above 0.
     """
 
     bounds: tuple[tuple[str, float], ...]
@@ -44,7 +44,7 @@ class Budget:
         max_params: int | None = None,
         bounds: Mapping[str, float] | None = None,
     ) -> None:
-        """Bounds by name; `max_macs` and `max_params` are short for the two that add up."""
+        """Take bounds by name; `max_macs` and `max_params` are shorthands for two of them."""
         given = {"macs": max_macs, "params": max_params, **(bounds or {})}
         for name, bound in given.items():
             if bound is None:
@@ -59,12 +59,12 @@ class Budget:
 
     @property
     def max_macs(self) -> int | None:
-        """Most MACs for one image; None: no bound."""
+        """The bound on MACs per image, or None."""
         return self._of("macs")
 
     @property
     def max_params(self) -> int | None:
-        """Most params; None: no bound."""
+        """The bound on params, or None."""
         return self._of("params")
 
     def _of(self, name: str) -> int | None:
@@ -73,22 +73,22 @@ class Budget:
 
     @property
     def stage_rules(self) -> tuple[tuple[Objective, float], ...]:
-        """The bounds that a space keeps by leaving out layers."""
+        """The bounds that a space enforces by leaving out layers."""
         found = ((OBJECTIVES[name], bound) for name, bound in self.bounds)
         return tuple((o, bound) for o, bound in found if o.stage_rule is not None)
 
     @property
     def uncounted(self) -> tuple[tuple[Objective, float], ...]:
-        """The bounds that no space counts with: placements are checked once they are drawn."""
+        """The bounds that counting cannot include; placements are checked after the draw."""
         found = ((OBJECTIVES[name], bound) for name, bound in self.bounds)
         return tuple((o, bound) for o, bound in found if not o.is_counted)
 
     def admits(self, costs: Mapping[str, float]) -> bool:
-        """Whether costs by name are inside; bounds on other costs are not asked."""
+        """Whether the named costs keep their bounds; bounds on other costs are ignored."""
         return all(costs.get(name, bound) <= bound for name, bound in self.bounds)
 
     def to_document(self) -> dict[str, Any]:
-        """As in fingerprints: `max_macs` and `max_params`, and other `bounds` where there are."""
+        """The form in fingerprints: `max_macs`, `max_params`, and any other bounds by name."""
         others = {name: b for name, b in self.bounds if name not in ("macs", "params")}
         return {
             "max_macs": self.max_macs,
@@ -98,7 +98,7 @@ class Budget:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Budget:
-        """The inverse of `to_document`; other keys mean nothing."""
+        """Invert `to_document`; other keys are ignored."""
         return cls(document["max_macs"], document["max_params"], document.get("bounds"))
 
     def __str__(self) -> str:
@@ -112,23 +112,23 @@ class BudgetedSpace:
     the space and its costs alone.
 
     Args:
-        space: what may be chosen.
-        budget: what a placement may cost.
-        costs: cost model of the space's backbone; None: `CostModel(space.backbone)`.
+        space: the placements to choose from.
+        budget: what a placement may cost; defaults to no bound.
+        costs: cost model of the space's backbone; defaults to `CostModel(space.backbone)`.
 
     Attributes:
         space: as given.
-        budget: as given; its `uncounted` bounds are the caller's.
+        budget: as given; the caller checks its `uncounted` bounds.
         box: the bounds on MACs and params, on packed costs.
-        priced: the members with their costs, without those that a `stage_rule` leaves out.
+        priced: the members with their costs, without those that a `stage_rule` excludes.
         size: number of distinct placements of the whole space.
         in_budget: number of these inside the budget; at least 1.
         macs_range: fewest and most MACs over the whole space.
         params_range: fewest and most params over the whole space.
 
     Raises:
-        InputError: a space without members, or a budget that no member meets; the message says
-            the nearest budget that some member meets.
+        InputError: the space has no members, or none meets the budget; the message gives the
+            nearest budget that some member meets.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class BudgetedSpace:
         self.box = CostBox(self.budget.max_macs, self.budget.max_params)
         self._members = RankedMembers(self._tables, self.box)
         self.in_budget = self._members.size
-        # One bin is asked for again and again: its members are counted once.
+        # Callers ask for the same bin many times: its members are counted once.
         self._bin = lru_cache(_BINS_KEPT)(self._members_in_bin)
         if not self.in_budget:
             raise InputError(self._infeasible())
@@ -159,29 +159,29 @@ class BudgetedSpace:
 
     @property
     def cheapest(self) -> Placement:
-        """The member of fewest MACs, then fewest params; of the whole space."""
+        """The member of the whole space with the fewest MACs, then the fewest params."""
         return self.placement(self._whole.cheapest())
 
     @property
-    def dearest(self) -> Placement:
-        """The member of most MACs, then most params; of the whole space."""
-        return self.placement(self._whole.dearest())
+    def most_expensive(self) -> Placement:
+        """The member of the whole space with the most MACs, then the most params."""
+        return self.placement(self._whole.most_expensive())
 
     def largest(self, cost: Objective) -> float:
-        """The most that a member of the whole space costs.
+        """The highest value of a cost over the whole space.
 
-        Exact for what adds up. Of other costs it is the most among members that together have
-        every choice of every layer, and the one of most MACs.
+        Exact for costs that add up over layers. Other costs are taken at the member of most MACs
+        and at a set of members that covers every choice of every layer.
 
         Args:
-            cost: in closed form.
+            cost: a cost with a closed form.
         """
         if cost.adds_up:
             return {"macs": self.macs_range, "params": self.params_range}[cost.name][1]
         assert cost.value_of is not None
         model = CostModel(self.space.backbone)
         cover = map(self.placement, self.space.automaton.cover())
-        return max(cost.value_of(model, placement) for placement in (self.dearest, *cover))
+        return max(cost.value_of(model, placement) for placement in (self.most_expensive, *cover))
 
     def __contains__(self, placement: Placement) -> bool:
         """Whether `placement` is a member inside the budget."""
@@ -189,21 +189,21 @@ class BudgetedSpace:
         return path is not None and self.admits(path)
 
     def admits(self, path: Path) -> bool:
-        """Whether these symbols are a member inside the budget."""
+        """Whether these symbols spell a member inside the budget."""
         cost = self.priced.member_cost(path)
         return cost is not None and self.box.holds(cost)
 
     @cached_property
     def macs_range_in_budget(self) -> tuple[int, int]:
-        """Fewest and most MACs of a member inside all bounds, exact."""
+        """Fewest and most MACs of the members inside all bounds, exact."""
         return self._members.macs_range()
 
     @property
     def macs_span(self) -> tuple[int, int]:
-        """The MACs that bins are laid over: `macs_range_in_budget`, as a rule.
+        """The range of MACs that is divided into bins, in general `macs_range_in_budget`.
 
-        With a bound on MACs alone they go up to the bound itself, not to the member next below:
-        the draws of stored studies depend on it.
+        With a bound on MACs alone, the range ends at the bound rather than at the largest member
+        below it: the draws of stored studies depend on it.
         """
         bound = self.budget.max_macs
         if bound is not None and len(self.budget.bounds) == 1:
@@ -211,7 +211,7 @@ class BudgetedSpace:
         return self.macs_range_in_budget
 
     def placement(self, path: Path) -> Placement:
-        """The placement whose symbols are `path`."""
+        """The placement that `path` spells."""
         return self.space.automaton.placement(path)
 
     def __getitem__(self, number: int) -> Placement:
@@ -223,28 +223,28 @@ class BudgetedSpace:
         return self.placement(self._members.path(number))
 
     def enumerate(self) -> Iterator[Placement]:
-        """All members inside the budget, by number."""
+        """Yield all members inside the budget, by number."""
         return map(self.__getitem__, range(self.in_budget))
 
     def sample(self, rng: random.Random) -> Placement:
-        """A member, uniform over the distinct placements inside the budget."""
+        """Draw a member uniformly from the distinct placements inside the budget."""
         return self[rng.randrange(self.in_budget)]
 
     def sample_many(self, rng: random.Random, count: int) -> list[Placement]:
-        """`count` members that all differ, uniform without replacement.
+        """Draw `count` distinct members uniformly, without replacement.
 
         Raises:
             InputError: fewer than `count` members are inside the budget.
         """
         if not 0 <= count <= self.in_budget:
             raise InputError(
-                f"`count` is {count}, and {self.in_budget} members are inside the budget; ask for "
-                f"as many at most"
+                f"`count` is {count}, but only {self.in_budget} members are inside the budget; "
+                f"ask for at most as many"
             )
         return [self[number] for number in _distinct_numbers(rng, self.in_budget, count)]
 
     def sample_in_macs_bin(self, rng: random.Random, low: int, high: int) -> Placement:
-        """A member, uniform over those inside the budget with low <= MACs <= high.
+        """Draw a member uniformly from those inside the budget with low <= MACs <= high.
 
         Raises:
             InputError: no member inside the budget has MACs in the bin.
@@ -260,7 +260,7 @@ class BudgetedSpace:
     def sample_many_in_macs_bin(
         self, rng: random.Random, low: int, high: int, count: int
     ) -> list[Placement]:
-        """`count` members that all differ, uniform over those of a bin of MACs.
+        """Draw `count` distinct members uniformly from a bin of MACs.
 
         Raises:
             ValueError: fewer than `count` members inside the budget have MACs in the bin.
@@ -277,11 +277,11 @@ class BudgetedSpace:
         ]
 
     def num_in_macs_bin(self, low: int, high: int) -> int:
-        """Members inside the budget with low <= MACs <= high."""
+        """Number of members inside the budget with low <= MACs <= high."""
         return self._bin(low, high).size
 
     def _infeasible(self) -> str:
-        """Says the nearest budget that some member meets."""
+        """The error message, with the nearest budget that some member meets."""
         budget = self.budget
         ranges = {part: self.priced.cost_range(part) for part in (macs_of, params_of)}
         least = {"macs": ranges[macs_of][0], "params": ranges[params_of][0]}
@@ -294,18 +294,18 @@ class BudgetedSpace:
         if not beyond:
             macs, params = self._fewest(budget)
             beyond = [
-                f"each bound alone can be met, both together not: members within max_params have "
-                f"at least {macs} macs, members within max_macs at least {params} params"
+                f"each bound can be met alone, but not both together: members within max_params "
+                f"have at least {macs} macs, members within max_macs at least {params} params"
             ]
         return (
             f"no member of {self.space.name} lies inside the budget {budget}; {', '.join(beyond)}"
         )
 
     def _fewest(self, budget: Budget) -> tuple[int, int]:
-        """Fewest MACs among members within max_params, fewest params among those within max_macs.
+        """Fewest MACs of members within max_params, fewest params of those within max_macs.
 
         Args:
-            budget: both bounds given, each met by some member.
+            budget: has both bounds, and some member meets each.
         """
         assert budget.max_macs is not None
         assert budget.max_params is not None
@@ -331,10 +331,10 @@ class BudgetedSpace:
 
 
 def _within_stage_rules(space: Space, budget: Budget) -> Automaton:
-    """The members of a space that keep a budget's stage rules.
+    """The members of a space that meet a budget's stage rules.
 
     Raises:
-        InputError: there is none; the message has the least bound that some member keeps.
+        InputError: no member does; the message gives the lowest bound that some member meets.
     """
     costs = CostModel(space.backbone)
     num_stages = len(costs.shape.stages)
@@ -351,7 +351,7 @@ def _within_stage_rules(space: Space, budget: Budget) -> Automaton:
         return automaton
     least = []
     for objective, bound in budget.stage_rules:
-        # Between a bound that nothing keeps and one that some member does.
+        # Bisect between a bound that no member meets and one that some member does.
         low, high = 0, int(bound)
         while not members([(objective, high)]).size:
             low, high = high, 2 * high
@@ -368,7 +368,7 @@ def _within_stage_rules(space: Space, budget: Budget) -> Automaton:
 def _distinct_numbers(rng: random.Random, size: int, count: int) -> list[int]:
     """`count` distinct numbers below `size`, uniform, in random order.
 
-    Floyd's algorithm: `random.sample` refuses ranges beyond the machine's word.
+    Floyd's algorithm, since `random.sample` rejects ranges beyond the machine's word.
     """
     chosen: dict[int, None] = {}
     for most in range(size - count, size):

@@ -1,7 +1,7 @@
-"""The closed list of constraints: each a small automaton that reads a placement's layers in order.
+"""The constraints of a space: each is a small automaton over a placement's layers in order.
 
-A constraint is read once per stage or once over the whole network (`per`). A rule that is not
-listed here is refused by name: exact counting and sampling need every rule as an automaton.
+A constraint applies to each stage or to the whole network (`per`). The list is closed, since exact
+counting and sampling need every rule as an automaton; other rules are refused by name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Constraint(ABC):
     """A rule over the layers of each stage, or of the whole network.
 
     Attributes:
-        per: what the rule reads: each stage by itself, or all layers as one sequence.
+        per: whether the rule reads each stage by itself or all layers as one sequence.
     """
 
     rule: ClassVar[str]
@@ -55,15 +55,15 @@ class Constraint(ABC):
 
     @abstractmethod
     def step(self, state: State, layer: LayerChoice) -> State | None:
-        """The state after `layer`; None: no continuation can hold the rule."""
+        """The state after `layer`, or None if no continuation can satisfy the rule."""
 
     def accepts(self, state: State) -> bool:
-        """Whether the rule holds when the layers end in `state`."""
+        """Whether a sequence of layers that ends in `state` satisfies the rule."""
         del state
         return True
 
     def to_document(self) -> dict[str, Any]:
-        """The constraint as it stands in a space's document."""
+        """The constraint as a space's document writes it."""
         document: dict[str, Any] = {"rule": self.rule}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -95,11 +95,11 @@ class Count(Constraint):
 
     Attributes:
         kinds: the kinds that are counted, together.
-        least: fewest layers; 0: no lower bound.
-        most: most layers; None: no upper bound.
+        least: fewest layers; defaults to no lower bound.
+        most: most layers; defaults to no upper bound.
 
     Raises:
-        InputError: bounds that exclude each other, or that bound nothing.
+        InputError: the bounds contradict each other, or there is none.
     """
 
     rule = "count"
@@ -115,7 +115,7 @@ class Count(Constraint):
             raise InputError("a count bounds nothing; give it `least` of at least 1, or `most`")
         if self.most is not None and self.least > self.most:
             raise InputError(
-                f"`least` is {self.least}, more than `most`, {self.most}; no layers are both"
+                f"`least` is {self.least}, more than `most`={self.most}; no number is both"
             )
 
     @property
@@ -140,8 +140,8 @@ class NeverAfter(Constraint):
     """No layer of `kinds` anywhere after a layer of `after`.
 
     Attributes:
-        kinds: what may not follow.
-        after: what ends the part where it may stand.
+        kinds: the kinds that may not follow.
+        after: the kinds after which they may not stand.
     """
 
     rule = "never_after"
@@ -165,11 +165,11 @@ class LongestRun(Constraint):
     """At most `length` layers of the given kinds in a row.
 
     Attributes:
-        kinds: the kinds of which a run is made, together.
+        kinds: the kinds that make up a run, together.
         length: the most layers in a run; >= 1.
 
     Raises:
-        InputError: a length of 0, which is a count of at most 0.
+        InputError: `length` is below 1.
     """
 
     rule = "longest_run"
@@ -182,8 +182,8 @@ class LongestRun(Constraint):
         Constraint.__post_init__(self)
         if self.length < 1:
             raise InputError(
-                f"`length` is {self.length}; it is at least 1, and a rule against any such layer "
-                f"is a count with most: 0"
+                f"`length` is {self.length}; give at least 1, or use the rule count with most: 0 "
+                f"to exclude these layers"
             )
 
     @property
@@ -198,7 +198,7 @@ class LongestRun(Constraint):
 
 
 def _attributes() -> tuple[str, ...]:
-    """What `Equal` reads of a layer."""
+    """Names of the layer attributes that `Equal` can compare."""
     numbers = {
         option.name: None
         for branch in registry().by_rank
@@ -217,10 +217,10 @@ class Equal(Constraint):
     """One attribute has the same value in all layers that have it.
 
     Attributes:
-        attribute: `kind`, `cb`, or the name of a number option, which some kinds alone have.
+        attribute: `kind`, `cb`, or the name of a number option, which only some kinds have.
 
     Raises:
-        InputError: another attribute.
+        InputError: `attribute` is none of these.
     """
 
     rule = "equal"
@@ -231,7 +231,7 @@ class Equal(Constraint):
     def __post_init__(self) -> None:
         if self.attribute not in _attributes():
             raise InputError(
-                f"`attribute` is {self.attribute!r}; it is one of {', '.join(_attributes())}"
+                f"`attribute` is {self.attribute!r}; give one of {', '.join(_attributes())}"
             )
 
     @property
@@ -253,7 +253,7 @@ class First(Constraint):
     """The first layer is of one of the given kinds.
 
     Attributes:
-        kinds: what may stand first.
+        kinds: the kinds that may stand first.
     """
 
     rule = "first"
@@ -274,7 +274,7 @@ class Last(Constraint):
     """The last layer is of one of the given kinds.
 
     Attributes:
-        kinds: what may stand last.
+        kinds: the kinds that may stand last.
     """
 
     rule = "last"
@@ -318,14 +318,13 @@ CONSTRAINTS: dict[str, type[Constraint]] = {
 
 
 def read_constraint(value: Any, path: DocumentPath) -> Constraint:
-    """One entry of a space's `constraints`: `{rule: NAME, per: stage | network, ...}`."""
+    """Read one entry of a space's `constraints`: `{rule: NAME, per: stage | network, ...}`."""
     rule = value.get("rule") if isinstance(value, dict) else None
     if not isinstance(rule, str) or rule not in CONSTRAINTS:
         raise DocumentError(
             path,
-            f"a constraint has one of the rules {', '.join(CONSTRAINTS)}, but got "
-            f"{rule if isinstance(rule, str) else value!r}; another rule could not be counted "
-            f"exactly",
+            f"`rule` is {rule if isinstance(rule, str) else value!r}; give one of "
+            f"{', '.join(CONSTRAINTS)}, since only these can be counted exactly",
         )
     constraint = CONSTRAINTS[rule]
     section = Section(value, path, ("rule", "per", *constraint.readers))

@@ -1,10 +1,10 @@
 """Exact counting and unranking of a space's members inside a box of costs.
 
-Costs add up layer by layer, so the members that pass a state are all pairs of a way to it and a
-way from it. Tables of (cost -> number of ways) grow from both ends until they meet at one level;
-there each prefix asks how many suffixes keep the sum inside the box: a count of dominated points
-in two dimensions. The same numbers give a bijection from 0 ... size - 1 to the members, so a
-uniform member is a uniform number, and numbers drawn without replacement are distinct members.
+Costs add up layer by layer, so the members that pass through a state are all pairs of a prefix to
+it and a suffix from it. Tables of (cost -> number of ways) grow from both ends until they meet at
+one level. There, each prefix counts the suffixes that keep the sum inside the box: a count of
+dominated points in two dimensions. The same counts give a bijection from 0 ... size - 1 to the
+members, so a uniform number is a uniform member, and distinct numbers are distinct members.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sharedattn.spaces.stages.language import Symbol
 
 @dataclass(frozen=True, slots=True)
 class CostBox:
-    """Bounds on the cost of a whole network; each bound is inside.
+    """Bounds on the cost of a whole network; each bound is inclusive.
 
     Attributes:
-        max_macs: most MACs; None: no bound.
-        max_params: most params; None: no bound.
+        max_macs: most MACs, or None for no bound.
+        max_params: most params, or None for no bound.
         min_macs: fewest MACs.
     """
 
@@ -37,12 +37,12 @@ class CostBox:
     min_macs: int = 0
 
     def holds(self, cost: int) -> bool:
-        """Whether a packed cost is inside."""
+        """Whether a packed cost is inside the box."""
         min_macs, max_macs, max_params = self.left_after(cost)
         return min_macs <= 0 <= max_macs and max_params >= 0
 
     def left_after(self, cost: int) -> tuple[float, float, float]:
-        """min_macs, max_macs and max_params of what may be added to a packed cost."""
+        """The bounds (min_macs, max_macs, max_params) that remain after a packed cost."""
         macs, params = macs_of(cost), params_of(cost)
         return (
             self.min_macs - macs,
@@ -52,12 +52,12 @@ class CostBox:
 
 
 class _Node(NamedTuple):
-    """Points of a range of MACs, sorted by params.
+    """The points in a range of MACs, sorted by params.
 
     Attributes:
-        params: of each point.
+        params: params of each point.
         costs: packed cost of each point.
-        ways: number of ways of all points before each, and of all.
+        ways: number of ways of all points before each one, then of all points.
     """
 
     params: list[int]
@@ -91,7 +91,7 @@ class CostPoints:
     def _inside(
         self, min_macs: float, max_macs: float, max_params: float
     ) -> Iterator[tuple[_Node, int]]:
-        """Nodes that make up the range of MACs, each with its number of points inside."""
+        """Nodes that make up the range of MACs, each with the number of its points inside."""
         size = len(self._macs)
         low = bisect_left(self._macs, min_macs) + size
         high = bisect_right(self._macs, max_macs) + size
@@ -115,13 +115,13 @@ class CostPoints:
         return self._macs[0], self._macs[-1]
 
     def extreme_macs(self, min_macs: float, max_macs: float, max_params: float, sign: int) -> int:
-        """The most MACs of a cost inside the bounds, or the fewest for a sign of -1.
+        """The most MACs of a cost inside the bounds, or the fewest if `sign` is -1.
 
         Args:
             min_macs: fewest MACs.
             max_macs: most MACs.
-            max_params: most params.
-            sign: 1 or -1. Some cost must be inside.
+            max_params: most params; some cost is inside these bounds.
+            sign: 1 or -1.
         """
         low, high = bisect_left(self._macs, min_macs), bisect_right(self._macs, max_macs)
         while high - low > 1:
@@ -137,7 +137,7 @@ class CostPoints:
     def select(
         self, min_macs: float, max_macs: float, max_params: float, rank: int
     ) -> tuple[int, int]:
-        """The cost of way number `rank` of those that `count` counts, and its rank at that cost.
+        """The cost of way `rank` among those that `count` counts, and its rank at that cost.
 
         Raises:
             IndexError: `rank` is not below the count.
@@ -151,15 +151,15 @@ class CostPoints:
 
 
 class CostTables:
-    """Numbers of ways by exact cost, from both ends of a priced automaton to a level between.
+    """Numbers of ways by exact cost, from both ends of a priced automaton to a middle level.
 
-    Independent of any budget.
+    The tables do not depend on a budget.
 
     Attributes:
         priced: the members with their costs.
         middle: the level at which the tables meet.
-        prefixes: per level up to the middle and state, ways from the start by packed cost.
-        suffixes: per level from the middle on and state, ways to the end by packed cost.
+        prefixes: ways from the start by packed cost, per state of each level up to the middle.
+        suffixes: ways to the end by packed cost, per state of each level from the middle on.
     """
 
     def __init__(self, priced: PricedAutomaton) -> None:
@@ -202,7 +202,7 @@ class CostTables:
         return grown
 
     def _arcs_into(self, level: int) -> dict[int, list[tuple[Symbol, int, int]]]:
-        """Per state of `level`, each arc into it as symbol, state before it, and cost."""
+        """The arcs into each state of `level`, as (symbol, source state, cost)."""
         into: dict[int, list[tuple[Symbol, int, int]]] = defaultdict(list)
         for source, state in enumerate(self.priced.arcs[level - 1]):
             for arc in state:
@@ -210,7 +210,7 @@ class CostTables:
         return into
 
     def prefix_path(self, state: int, cost: int, rank: int) -> list[Symbol]:
-        """Way number `rank` of those from the start to `state` of the middle level at `cost`."""
+        """Way `rank` among those from the start to `state` of the middle level at `cost`."""
         symbols: list[Symbol] = []
         for level in range(self.middle, 0, -1):
             before = self.prefixes[level - 1]
@@ -225,7 +225,7 @@ class CostTables:
         return symbols
 
     def suffix_path(self, state: int, cost: int, rank: int) -> list[Symbol]:
-        """Way number `rank` of those from `state` of the middle level to the end at `cost`."""
+        """Way `rank` among those from `state` of the middle level to the end at `cost`."""
         symbols: list[Symbol] = []
         for level in range(self.middle, len(self.priced.arcs)):
             after = self.suffixes[level + 1]
@@ -278,10 +278,10 @@ class RankedMembers:
         return self._extreme_macs(-1), self._extreme_macs(1)
 
     def _extreme_macs(self, sign: int) -> int:
-        """The most MACs of a member inside, or the fewest for a sign of -1.
+        """The most MACs of a member inside, or the fewest if `sign` is -1.
 
-        Prefixes are asked in the order of what they could come to at best, each for a suffix that
-        beats the best so far: nearly all are passed over, and of the others bisection finds it.
+        Prefixes are tried in the order of the best total that each could reach, and only for
+        suffixes that beat the best so far: nearly all are skipped without a search.
         """
         points, box = self._tables.points, self._box
         best: int | None = None

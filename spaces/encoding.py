@@ -1,18 +1,18 @@
 """A fixed flat encoding of placements for general samplers, and the way back into the space.
 
 Every placement has the same named parameters, each from a closed list of choices, so that a
-sampler such as TPE needs no knowledge of placements. Proposals it makes may break rules of the
-space; `repair` gives the nearest member inside the budget, and what the sampler is told is the
-encoding of that member. Of stages given by counts,
+sampler such as TPE needs no knowledge of placements. Its proposals may break rules of the space;
+`repair` gives the nearest member inside the budget, and the sampler is told the encoding of that
+member. The parameters of a stage given by counts are
 
-* in any order: `stageS.kindP` is the kind of layer P, `-` where there is none;
-* in the order of ranks: `stageS.LETTER` are the counts, read as shares where their sum is no
+* in any order: `stageS.kindP`, the kind of layer P, or `-` where there is none;
+* in the order of ranks: `stageS.LETTER`, the counts, read as shares where their sum is not an
   allowed depth;
-* and `stageS.KEY` are the options of branches, the numbers of groups of gates, and `cb`, as in the
-  space's document. Where several gates have groups, the first by rank is meant.
+* in both: `stageS.KEY`, the options of branches, the numbers of groups of gates, and `cb`, as in
+  the space's document. If several gates have groups, the first by rank applies.
 
-Of stages given layer by layer, `stageS.layerP` is the choice of layer P with its canonical cell.
-Stages and layers count from 1. A parameter of one choice only is left out.
+For a stage given layer by layer, `stageS.layerP` is the choice of layer P with its canonical cell.
+Stages and layers count from 1. Parameters with a single choice are left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sharedattn.spaces.stages.parts import Value, gates_by_code, read_value, val
 
 Layers = tuple[LayerChoice, ...]
 Proposal = tuple[Layers, ...]
-"""Layers of each stage, in canonical cells, that need not be a legal placement."""
+"""The layers of each stage, in canonical cells; not necessarily a legal placement."""
 
 ABSENT = "-"
 
@@ -48,12 +48,12 @@ ABSENT = "-"
 def with_options(
     layers: Sequence[LayerChoice], groups: StageGroups | None, with_cb: int
 ) -> Layers:
-    """Layers of the same branches under the options of a whole stage.
+    """Put the options of a whole stage on the layers of a stage.
 
     Args:
-        layers: what is kept of them are kinds and the options of branches.
-        groups: a gate and its groups, cut at the number of layers; None: no gate.
-        with_cb: last layers with context broadcasting.
+        layers: their kinds and the options of their branches are kept.
+        groups: a gate and its groups, at most one per layer; or None for no gate.
+        with_cb: number of last layers with context broadcasting.
     """
     depth = len(layers)
     cells: Sequence[GateCell | None] = [None] * depth
@@ -67,16 +67,16 @@ def with_options(
 
 
 def groups_of(layers: Sequence[LayerChoice]) -> StageGroups | None:
-    """The gate of a stage that has one at most, and its number of cells; None: no gate."""
+    """The gate of a stage that has at most one, with its number of cells; or None."""
     cells = {layer.gate for layer in layers if layer.gate is not None}
     return StageGroups(next(iter(cells)).gate, len(cells)) if cells else None
 
 
 class _StageEncoding(ABC):
-    """Named parameters of one stage.
+    """The named parameters of one stage.
 
     Attributes:
-        dimensions: the choices of each parameter, by its name within the stage.
+        dimensions: the choices of each parameter, by the parameter's name within the stage.
     """
 
     dimensions: dict[str, tuple[Value, ...]]
@@ -91,7 +91,7 @@ class _StageEncoding(ABC):
 
 
 class _OptionsEncoding(_StageEncoding):
-    """A stage given by counts: options of the whole stage beside the kinds of its layers."""
+    """A stage given by counts: kinds of its layers, and options of the whole stage."""
 
     def __init__(self, stage: CountedStage) -> None:
         self.stage = stage
@@ -106,7 +106,7 @@ class _OptionsEncoding(_StageEncoding):
 
     @abstractmethod
     def kind_dimensions(self) -> dict[str, tuple[Value, ...]]:
-        """The parameters that say the kinds."""
+        """The parameters that encode the kinds."""
 
     @abstractmethod
     def encode_kinds(self, kinds: list[str]) -> dict[str, Value]:
@@ -117,7 +117,7 @@ class _OptionsEncoding(_StageEncoding):
         """The kinds that the parameters propose."""
 
     def encode(self, layers: Layers) -> dict[str, Value]:
-        # Without a layer of the kind its options mean nothing: always the same value then.
+        # Without a layer of the kind its options have no effect: encode them always the same.
         options: dict[str, Value] = {}
         for branch, option in self.stage.used_options:
             found = (layer.option(option.name) for layer in layers if layer.kind == branch.letter)
@@ -192,7 +192,7 @@ class _OrderedEncoding(_OptionsEncoding):
 
 
 def _shares(counts: Sequence[int], total: int) -> list[int]:
-    """Counts in the same proportions that add up to `total`: largest remainders first."""
+    """Scale counts in proportion to the sum `total`, largest remainders first."""
     given = sum(counts)
     shares = [count * total // given for count in counts]
     by_remainder = sorted(range(len(counts)), key=lambda i: (-(counts[i] * total % given), i))
@@ -228,14 +228,14 @@ class _ListedEncoding(_StageEncoding):
 
 
 class Encoding:
-    """Placements of a counted space as named parameters, and back by repair.
+    """Placements of a budgeted space as named parameters, and back by repair.
 
     Args:
         counted: the space with its budget.
 
     Attributes:
         counted: as given.
-        dimensions: the choices of each parameter, by name; more than one each.
+        dimensions: the choices of each parameter, by name; at least two each.
     """
 
     def __init__(self, counted: BudgetedSpace) -> None:
@@ -259,15 +259,15 @@ class Encoding:
         }
 
     def encode(self, placement: Placement) -> dict[str, Value]:
-        """The parameters of a member; `repair(decode(...))` gives it back.
+        """The parameters of a member; `repair(decode(...))` inverts it.
 
         Raises:
             InputError: `placement` is not a member inside the budget.
         """
         if placement not in self.counted:
             raise InputError(
-                f"{str(placement)!r} is no member of {self.counted.space.name} inside the budget, "
-                f"so it has no encoding"
+                f"{str(placement)!r} is not a member of {self.counted.space.name} inside the "
+                f"budget, so it has no encoding; give a member"
             )
         values = {
             f"stage{i + 1}.{name}": value
@@ -286,8 +286,8 @@ class Encoding:
         """
         for name in self.dimensions.keys() ^ values.keys():
             raise InputError(
-                f"the parameters are those of the encoding, and {name!r} is "
-                f"{'missing' if name in self.dimensions else 'none of them'}"
+                f"{name!r} is {'missing from' if name in self.dimensions else 'not among'} the "
+                f"parameters; give exactly those of the encoding"
             )
         for name, choices in self.dimensions.items():
             if values[name] not in choices:

@@ -1,7 +1,7 @@
 """An automaton whose edges carry exact costs, and the passes that need no budget.
 
-A cost is one whole number, MACs above params: sums of costs are sums of numbers, and costs compare
-by MACs first.
+A cost is one integer with MACs in the high bits and params in the low bits: costs add as integers
+and compare by MACs first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PARAMS_MASK = (1 << _PARAMS_BITS) - 1
 
 
 def pack(macs: int, params: int) -> int:
-    """MACs and params as one number that adds and compares; params must stay below 2^44."""
+    """Pack MACs and params into one integer that adds and compares; params below 2^44."""
     return macs << _PARAMS_BITS | params
 
 
@@ -34,24 +34,24 @@ def params_of(cost: int) -> int:
 
 
 class LayerCosts(Protocol):
-    """What counting asks of a cost model; `sharedattn.costs.model.CostModel` is one."""
+    """The part of a cost model that counting uses, such as `CostModel`."""
 
     @property
     def fixed(self) -> PartCost:
         """Stem and head."""
 
     def layer(self, stage: int, choice: LayerChoice) -> PartCost:
-        """A whole block, the params of its gate's cell left out."""
+        """Cost of a whole block, without the params of its gate's cell."""
 
     def cell_params(self, stage: int, gate: str) -> int:
-        """Params of each distinct cell of a gate in a stage."""
+        """Params of one cell of a gate in a stage."""
 
 
 class Arc(NamedTuple):
     """An edge with its cost.
 
     Attributes:
-        symbol: the choice at this position, or None where the stage has ended.
+        symbol: the choice at this position, or None if the stage has ended.
         target: index of the state after it, in the next level.
         cost: packed MACs and params.
     """
@@ -103,7 +103,7 @@ class PricedAutomaton:
         return self._known[key]
 
     def member_cost(self, path: Path) -> int | None:
-        """Packed cost of the whole network; None: `path` is no member."""
+        """Packed cost of the whole network, or None if `path` is not a member."""
         state, cost = 0, self.fixed
         for symbol, level in zip(path, self._by_symbol, strict=True):
             arc = level[state].get(symbol)
@@ -114,7 +114,7 @@ class PricedAutomaton:
         return cost
 
     def proposal_cost(self, path: Path) -> int:
-        """Packed cost of any layers, members or not, cells of gates numbered by first use."""
+        """Packed cost of any layers, members or not; gate cells are numbered by first use."""
         cost = self.fixed
         cells: Cells = ()
         for symbol, (stage, position) in zip(path, self.automaton.positions, strict=True):
@@ -123,7 +123,7 @@ class PricedAutomaton:
         return cost
 
     def cost_range(self, part: Callable[[int], int]) -> tuple[int, int]:
-        """The least and most over all members of `part` of the cost, MACs or params."""
+        """Least and most of `part`, which is `macs_of` or `params_of`, over all members."""
         ends = [(0, 0)]
         for level in reversed(self.arcs):
             ends = [
@@ -136,11 +136,11 @@ class PricedAutomaton:
         return part(self.fixed) + ends[0][0], part(self.fixed) + ends[0][1]
 
     def cheapest(self) -> Path:
-        """The member of fewest MACs, then fewest params, then first in the order of symbols."""
+        """The member of fewest MACs, then fewest params, then first in symbol order."""
         return self._extreme(min)
 
-    def dearest(self) -> Path:
-        """The member of most MACs, then most params, then first in the order of symbols."""
+    def most_expensive(self) -> Path:
+        """The member of most MACs, then most params, then first in symbol order."""
         return self._extreme(max)
 
     def _extreme(self, choose: Callable[[Iterable[int]], int]) -> Path:

@@ -1,11 +1,10 @@
 """The member nearest to a proposal that may break any rule of the space or its budget.
 
-The distance between two layers at one position is the number of attributes that differ: the kind,
-or of one kind the form; each number of one kind, such as slots; the gate's cell; broadcasting. A
+The distance between two layers at one position is the number of attributes that differ: the kind
+or, within one kind, the form; each number option, such as slots; the gate's cell; broadcasting. A
 layer against none counts 4. The distance between a proposal and a member is the sum over
-positions, stages filled up at their ends. Among the nearest members inside the budget,
-the one whose MACs are closest to the proposal's is taken, then the one that comes first in the
-order of symbols, position by position.
+positions, with stages padded at their ends. Ties between members inside the budget go to the one
+whose MACs are closest to the proposal's, then to the first in symbol order, position by position.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from sharedattn.spaces.pricing import PricedAutomaton, macs_of, params_of
 from sharedattn.spaces.stages.language import Symbol
 
 NONE_DISTANCE = 4
-# Above any cost of a network, and sums of two still fit.
+# Above any cost of a network; the sum of two still fits.
 _UNREACHABLE = 2**62
 
 
 def difference(one: Symbol, other: Symbol) -> int:
-    """Number of attributes in which two layers differ; `NONE_DISTANCE` of a layer and none."""
+    """Number of attributes in which two layers differ; `NONE_DISTANCE` if only one exists."""
     if one is None or other is None:
         return 0 if one is other else NONE_DISTANCE
     if one.kind != other.kind:
@@ -55,25 +54,25 @@ def _option_difference(kind: str, one: Options, other: Options) -> int:
 
 
 def _farthest(alphabet: Iterable[Symbol]) -> int:
-    """The most that a symbol of an alphabet differs from any."""
+    """The largest difference between a symbol of an alphabet and any other symbol."""
     kinds = {symbol.kind for symbol in alphabet if symbol is not None}
     numbers = [
         sum(isinstance(option, NumberOption) for option in branch_of(kind).options)
         for kind in kinds
     ]
-    # Beside the numbers: the form, the gate's cell, broadcasting.
+    # Besides the numbers: the form, the gate's cell, broadcasting.
     return max(NONE_DISTANCE, 3 + max(numbers, default=0))
 
 
 class _Level(NamedTuple):
-    """The arcs of one level, in rows that follow each other state by state.
+    """The arcs of one level, in rows ordered by state.
 
     Attributes:
         begins: row of each state's first arc, (states,).
-        symbols: of each arc, as its place in the alphabet, (arcs,).
+        symbols: index of each arc's symbol in the alphabet, (arcs,).
         targets: state after each arc, (arcs,).
-        macs: of each arc, (arcs,).
-        params: of each arc, (arcs,).
+        macs: MACs of each arc, (arcs,).
+        params: params of each arc, (arcs,).
     """
 
     begins: NDArray[np.int64]
@@ -84,11 +83,11 @@ class _Level(NamedTuple):
 
 
 class _LeastCosts(NamedTuple):
-    """Lower bounds on what the rest of a path costs, (states, allowance) each.
+    """Lower bounds on the cost of the rest of a path, (states, allowance) each.
 
     Attributes:
-        macs: fewest MACs to the end within as many differences as the column says.
-        params: fewest params likewise, on a path of its own.
+        macs: fewest MACs to the end with at most as many differences as the column index.
+        params: fewest params in the same sense; the two paths may differ.
     """
 
     macs: NDArray[np.int64]
@@ -100,14 +99,14 @@ class Repair:
 
     Args:
         priced: the members with their costs.
-        box: the most that the whole network may cost; some member is inside.
+        box: bounds on the cost of the whole network; some member is inside.
     """
 
     def __init__(self, priced: PricedAutomaton, box: CostBox) -> None:
         self._priced = priced
         self._box = box
         self._levels: list[_Level] = []
-        # Most repairs are small: tables of a few differences first, wider ones if need be.
+        # Most repairs are small: try narrow tables first, and widen them when needed.
         self._widths = [2 * NONE_DISTANCE]
         farthest = sum(map(_farthest, priced.automaton.alphabets))
         while self._widths[-1] < farthest:
@@ -126,10 +125,10 @@ class Repair:
             )
 
     def nearest(self, proposal: Path) -> Path:
-        """The member nearest to `proposal`, as the head of this module says.
+        """The member nearest to `proposal`, by the distance of this module's head.
 
         Args:
-            proposal: one symbol per position, each stage filled with None.
+            proposal: one symbol per position, each stage padded with None.
         """
         if self._admits(proposal):
             return proposal
@@ -153,10 +152,10 @@ class Repair:
         return cost is not None and self._box.holds(cost)
 
     def _least_costs(self, off: list[dict[Symbol, int]], width: int) -> list[_LeastCosts]:
-        """Fewest MACs and fewest params to the end, each by itself.
+        """Fewest MACs and, independently, fewest params to the end.
 
         Args:
-            off: per level, differences of each symbol from the proposal's.
+            off: per level, the difference of each symbol from the proposal's.
             width: most differences in the tables.
         """
         allowances = np.arange(width + 1)
@@ -183,19 +182,19 @@ class Repair:
         allowance: int,
         least: list[_LeastCosts],
     ) -> Path | None:
-        """The best member within `allowance` differences; None: there is none in the box.
+        """The best member within `allowance` differences, or None if none is in the box.
 
         Args:
-            off: per level, differences of each symbol from the proposal's.
+            off: per level, the difference of each symbol from the proposal's.
             wanted: the proposal's MACs.
-            allowance: differences that are allowed in all.
-            least: lower bounds on what the rest costs, per level.
+            allowance: most differences in total.
+            least: per level, lower bounds on the cost of the rest.
         """
         arcs = self._priced.arcs
 
         @cache
         def macs_off(level: int, state: int, cost: int, left: int) -> float:
-            """Least difference in MACs of any way to the end; infinite: there is no way."""
+            """Smallest difference in MACs over all ways to the end; infinite if there is none."""
             if left < 0:
                 return math.inf
             least_macs, least_params = least[level]

@@ -1,4 +1,4 @@
-"""Those members of a stage that keep a rule on their layers, such as a bound on a cost."""
+"""The members of a stage that satisfy a rule on their layers, such as a bound on a cost."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from sharedattn.spaces.stages import StageLanguage, Symbol
 
 
 class Ruled(StageLanguage):
-    """The members of a language that a rule accepts; a state is a pair of theirs."""
+    """The members of a language that a rule accepts: the product of the two automata."""
 
     def __init__(self, language: StageLanguage, rule: StageRule) -> None:
-        """The members of `language` within `rule`."""
+        """Restrict `language` to `rule`."""
         self.max_depth = language.max_depth
         self._language = language
         self._rule = rule
 
     @property
     def start(self) -> Hashable:
-        """Before the first layer."""
+        """The state before the first layer."""
         return self._language.start, self._rule.start
 
     def moves(
         self, state: tuple[Hashable, Hashable] | None, position: int
     ) -> Mapping[Symbol, Hashable]:
-        """The language's moves that the rule has a state after."""
+        """The language's moves that the rule also allows."""
         if state is None:
             return self._language.moves(None, position)
         before, kept = state

@@ -1,6 +1,6 @@
-"""Spaces: what may be chosen, declared in YAML, exact over distinct placements.
+"""Search spaces: declared in YAML, exact over distinct placements.
 
-The format is described with examples in docs/reference/spaces.md.
+docs/reference/spaces.md describes the format with examples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sharedattn.spaces.stages.parts import listed
 from sharedattn.yaml_text import DocumentError, DocumentPath, located, read_document
 
 Order = Literal["EVLN", "any"]
-"""By the ranks of kinds, or any. The name of the former is part of documents and their keys."""
+"""By the ranks of kinds, or any. The name `EVLN` is part of documents and database keys."""
 
 _KEYS = ("name", "backbone", "order", "stages", "constraints")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -35,19 +35,18 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """A set of placements on one backbone, by the choices of each stage and by constraints.
+    """A set of placements on one backbone, given by choices per stage and by constraints.
 
     Attributes:
-        name: names the space in studies and reports.
+        name: name of the space in studies and reports.
         backbone: the network whose layers are chosen.
-        stages: the choices of each stage, the forms of layers canonical on the backbone.
-        order: whether layers that are given by counts stand in the order of their kinds' ranks
-            (E, V, L, N; `EVLN` whatever else is registered) or in any.
+        stages: the choices of each stage; forms of layers are canonical on the backbone.
+        order: whether layers given by counts stand in the order of their kinds' ranks (E, V, L,
+            N; named `EVLN` whatever else is registered) or in any order.
         constraints: rules between layers.
 
     Raises:
-        InputError: a name that could not be part of a file's name, or stages that do not fit the
-            backbone.
+        InputError: `name` cannot be part of a file name, or the stages do not fit the backbone.
     """
 
     name: str
@@ -59,16 +58,15 @@ class Space:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InputError(
-                f"`name` is {self.name!r}; the name of a space is letters, digits, dots, dashes, "
-                f"underscores"
+                f"`name` is {self.name!r}; use only letters, digits, dots, dashes and underscores"
             )
         with located(("backbone",)):
             shapes = describe(self.backbone).stages
         if len(self.stages) != len(shapes):
             raise DocumentError(
                 ("stages",),
-                f"a space has the stages of its backbone, but got {len(self.stages)} and "
-                f"{self.backbone} has {len(shapes)}",
+                f"`stages` has {len(self.stages)} entries, but {self.backbone} has {len(shapes)} "
+                f"stages; give one entry per stage",
             )
         stages = tuple(
             stage.on(shape, self.backbone.options, ("stages", i))
@@ -77,16 +75,16 @@ class Space:
         object.__setattr__(self, "stages", stages)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone: what follows from them is made again, and cannot be pickled."""
+        """The fields alone: cached properties are recomputed, and cannot be pickled."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Space:
-        """A preset by its name, or a space from a YAML file.
+        """Load a preset by its name, or a space from a YAML file.
 
         Raises:
-            InputError: neither a preset nor a readable file, or a document that breaks a rule;
-                the message has the line.
+            InputError: neither a preset nor a readable file, or an invalid document; the message
+                gives the line.
         """
         if str(name_or_path) in presets():
             source = f"preset {name_or_path}"
@@ -104,23 +102,23 @@ class Space:
 
     @classmethod
     def from_yaml(cls, text: str, source: str) -> Space:
-        """A space from the text of a YAML document.
+        """Read a space from the text of a YAML document.
 
         Args:
             text: the document.
-            source: names the document in messages.
+            source: name of the document in messages.
 
         Raises:
-            InputError: a document that breaks a rule; the message has source and line.
+            InputError: the document is invalid; the message gives source and line.
         """
         return read_document(text, source, cls.from_document)
 
     @classmethod
     def from_document(cls, document: Any) -> Space:
-        """A space from plain dictionaries and lists, as YAML gives them.
+        """Read a space from plain dictionaries and lists, as YAML gives them.
 
         Raises:
-            DocumentError: a key or value that means nothing, or stages that do not fit the
+            DocumentError: an unknown key, an invalid value, or stages that do not fit the
                 backbone.
         """
         section = Section(document, (), _KEYS)
@@ -149,7 +147,7 @@ class Space:
         """The members as a minimal automaton.
 
         Raises:
-            InputError: the space has no member; the message names the constraints at fault.
+            InputError: the space has no member; the message names the contradictory constraints.
         """
         automaton = self._automaton(self.constraints)
         if not automaton.size:
@@ -158,14 +156,14 @@ class Space:
 
     @property
     def is_ordered(self) -> bool:
-        """Whether layers that are given by counts stand in the order of their kinds' ranks."""
+        """Whether layers given by counts stand in the order of their kinds' ranks."""
         return self.order == "EVLN"
 
     def automaton_within(self, rules: Sequence[Sequence[StageRule]]) -> Automaton:
-        """The members that also keep some rules, as a minimal automaton; perhaps without any.
+        """The members that also satisfy `rules`, as a minimal automaton, possibly empty.
 
         Args:
-            rules: of each stage.
+            rules: the rules of each stage.
         """
         languages = []
         for language, of_stage in zip(self._languages, rules, strict=True):
@@ -179,7 +177,7 @@ class Space:
 
     @cached_property
     def _languages(self) -> list[StageLanguage]:
-        """The legal members of each stage, each stage by itself."""
+        """The legal members of each stage by itself."""
         return [
             HandOver(stage.language(self.is_ordered), shape.attention)
             for stage, shape in zip(self.stages, describe(self.backbone).stages, strict=True)
@@ -187,15 +185,15 @@ class Space:
 
     @property
     def _asked_by_options(self) -> tuple[Constraint, ...]:
-        """Rules of every placement under the backbone's options."""
+        """The rules that the backbone's options impose on every placement."""
         if not self.backbone.options.attention_residual:
             return ()
         return (Count(kinds=frozenset(_residual_kinds()), least=1, per="stage"),)
 
     def _without_members(self) -> str:
-        """Names constraints that together exclude every member and of which none can be left out.
+        """The error message, with a minimal set of constraints that exclude every member.
 
-        Deletion filter: drop each constraint in turn, and keep it where that gives members.
+        Deletion filter: drop each constraint in turn, and keep it if members appear.
         """
         at_fault = self.constraints
         for constraint in self.constraints:
@@ -204,7 +202,7 @@ class Space:
                 at_fault = others
         if at_fault:
             return (
-                f"no placement is left in {self.name}: {' and '.join(map(str, at_fault))} "
+                f"{self.name} has no placement: {' and '.join(map(str, at_fault))} "
                 f"exclude{'s' if len(at_fault) == 1 else ''} every one"
             )
         empty = [
@@ -213,10 +211,10 @@ class Space:
             if not build([language], self._asked_by_options).size
         ]
         return (
-            f"no placement is left in stage {', '.join(empty)} of {self.name}: its counts never "
-            f"add up to an allowed depth, its options fit no depth, a layer has nothing to take "
-            f"from a layer of equal shift before it, or attention_residual=true asks for a layer "
-            f"of kind {listed(_residual_kinds())}"
+            f"{self.name} has no placement in stage {', '.join(empty)}: its counts never add up "
+            f"to an allowed depth, its options fit no depth, a layer reuses what no earlier layer "
+            f"of equal shift computed, or attention_residual=true needs a layer of kind "
+            f"{listed(_residual_kinds())}"
         )
 
     def __contains__(self, placement: Placement) -> bool:
@@ -225,18 +223,18 @@ class Space:
         return path is not None and self.automaton.accepts(path)
 
     def envelope(self) -> Envelope:
-        """The smallest envelope that holds every member."""
+        """The smallest envelope that contains every member."""
         return Envelope.of(*map(self.automaton.placement, self.automaton.cover()))
 
 
 def presets() -> tuple[str, ...]:
-    """Names of the spaces that come with the package, sorted."""
+    """Names of the bundled spaces, sorted."""
     names = (entry.name for entry in _preset_folder().iterdir())
     return tuple(sorted(name[: -len(".yaml")] for name in names if name.endswith(".yaml")))
 
 
 def _residual_kinds() -> list[str]:
-    """The kinds of which a stage has a layer under `attention_residual`."""
+    """The kinds of which `attention_residual` requires a layer in each stage."""
     return [branch.letter for branch in registry().by_rank if branch.adds_residual]
 
 
@@ -253,7 +251,7 @@ def _read_backbone(value: Any, path: DocumentPath) -> BackboneSpec:
 
 def _read_stages(value: Any, path: DocumentPath) -> tuple[Stage, ...]:
     if not isinstance(value, list) or not value:
-        raise DocumentError(path, f"this is a list with one entry a stage, but got {value!r}")
+        raise DocumentError(path, f"expected a list with one entry per stage, but got {value!r}")
     return tuple(read_stage(stage, (*path, i)) for i, stage in enumerate(value))
 
 

@@ -1,7 +1,7 @@
-"""Sampling by bins of MACs: cheap and expensive placements equally often.
+"""Sampling by bins of MACs, so that cheap and expensive placements are drawn equally often.
 
-Uniform over a space's placements, most draws would be deep, since deep stages have most choices:
-shallow placements would hardly ever be trained, and measured too seldom to be compared.
+Most uniform draws from a space would be deep, since deep stages have most choices: shallow
+placements would hardly ever be trained, and too rarely measured to be compared.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from sharedattn.spaces.budget import BudgetedSpace
 
 
 class StratifiedSampler:
-    """Draws placements from bins of equal width in MACs, uniform within each.
+    """Draws placements from bins of equal width in MACs, uniformly within each bin.
 
     The bins cover `BudgetedSpace.macs_span`. They are disjoint, or neighbours share the value at
-    their edge: both layouts stay, since the draws of stored studies depend on them.
+    their edge; both layouts are kept, since the draws of stored studies depend on them.
 
     Args:
-        space: what may be drawn.
-        num_bins: bins of equal width.
+        space: the space to draw from.
+        num_bins: number of bins.
         shared_edges: whether neighbours share the value at their edge.
 
     Attributes:
@@ -51,13 +51,13 @@ class StratifiedSampler:
         return tuple(bin_ for bin_ in self.bins if self._space.num_in_macs_bin(*bin_))
 
     def sample(self, rng: random.Random) -> Placement:
-        """A placement, all bins that have a member being equally likely."""
+        """Draw a placement; all bins that have a member are equally likely."""
         return self._space.sample_in_macs_bin(rng, *rng.choice(self.filled_bins))
 
     def sample_from(self, rng: random.Random, number: int) -> Placement:
-        """A placement of bin `number`, counted round and round.
+        """Draw a placement of bin `number`, modulo the number of bins.
 
-        Where the bin has no member, the draw is uniform over all members inside the budget.
+        If the bin has no member, the draw is uniform over all members inside the budget.
         """
         low, high = self.bins[number % len(self.bins)]
         if not self._space.num_in_macs_bin(low, high):
@@ -65,7 +65,7 @@ class StratifiedSampler:
         return self._space.sample_in_macs_bin(rng, low, high)
 
     def sample_many(self, rng: random.Random, count: int) -> list[Placement]:
-        """`count` placements that all differ, as evenly from the bins as their members allow.
+        """Draw `count` distinct placements, as evenly from the bins as their members allow.
 
         Raises:
             InputError: fewer than `count` members are inside the budget.
@@ -74,13 +74,13 @@ class StratifiedSampler:
         sizes = [self._space.num_in_macs_bin(*bin_) for bin_ in bins]
         shares = [0] * len(sizes)
         for _ in range(min(count, sum(sizes))):
-            # The bin that has given least so far, of those that have members left.
+            # The bin with the fewest draws so far, among those that have members left.
             poorest = min(
                 (i for i, size in enumerate(sizes) if shares[i] < size), key=shares.__getitem__
             )
             shares[poorest] += 1
         if sum(shares) < count:
-            # Refuses, in the words of the space.
+            # Raises the space's own error.
             return self._space.sample_many(rng, count)
         return [
             placement

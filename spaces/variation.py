@@ -20,17 +20,17 @@ from sharedattn.spaces.encoding import Encoding, Layers, groups_of, with_options
 from sharedattn.spaces.stages import ListedStage, StageGroups, Symbol
 
 _Edit = Callable[[int, Layers], Iterator[Layers]]
-"""Gives changed layers of a stage, members or not, from its index and its layers."""
+"""Yields changed layers of a stage, members or not, from its index and its layers."""
 
 MAX_TRIES = 128
-"""Draws of a member that shall differ from a given one: each fails with at most 1 / 2."""
+"""Tries to draw a member other than a given one; each fails with probability at most 1 / 2."""
 
 
 class Variation:
     """Mutation, crossover and neighbours of the members inside a budget.
 
     Args:
-        encoding: the encoding over the counted space.
+        encoding: the encoding of the space inside its budget.
     """
 
     def __init__(self, encoding: Encoding) -> None:
@@ -42,8 +42,8 @@ class Variation:
         self._alphabets: list[list[tuple[Symbol, ...]]] = [
             [next(alphabets) for _ in range(depth)] for depth in self._depths
         ]
-        # A sort of edit that no stage offers would only take its share of the draws. Those of our
-        # numbers, groups and depths stand all the same: draws depend on how many edits there are.
+        # An edit that no stage offers would only waste its share of the draws. Edits of built-in
+        # numbers, groups and depths stay anyway: the draws depend on the number of edits.
         with_forms = any(self._has_forms(stage) for stage in range(len(self._depths)))
         self._edits: tuple[_Edit, ...] = (
             self._other_layer,
@@ -59,15 +59,15 @@ class Variation:
 
         An edit changes one stage: the kind of one layer, or its choice where layers are listed;
         a number option, such as slots, of all its layers of one kind; the form of all its layers
-        of one kind; the gate and the number of its groups; the number of last layers with
-        broadcasting; or one layer more or less. Then, in a stage given by counts, groups and
-        broadcasting follow the new depth, and in a listed one they stay with their layers.
+        of one kind; the gate and its number of groups; the number of last layers with
+        broadcasting; or the depth by one layer. With the depth, groups and broadcasting adapt in
+        a stage given by counts, and stay with their layers in a listed stage.
         """
         found = (self._edited(placement, edit) for edit in self._edits)
         return tuple(dict.fromkeys(member for members in found for member in members))
 
     def mutate(self, placement: Placement, rng: random.Random) -> Placement:
-        """Another member: one edit away, each sort of edit equally likely; else any member.
+        """A member one edit away, each kind of edit equally likely, or any other if none is.
 
         Raises:
             InputError: there is no other member inside the budget.
@@ -78,8 +78,8 @@ class Variation:
                 return rng.choice(members)
         if self._counted.in_budget == 1:
             raise InputError(
-                f"no other member of the space is inside the budget: {str(placement)!r} is the "
-                f"only one; widen the space or the budget"
+                f"{str(placement)!r} is the only member of the space inside the budget; widen the "
+                f"space or the budget"
             )
         for _ in range(MAX_TRIES):
             member = self._counted.sample(rng)
@@ -88,7 +88,7 @@ class Variation:
         raise AssertionError(f"{MAX_TRIES} uniform draws gave one member: rng is not random")
 
     def crossover(self, one: Placement, other: Placement, rng: random.Random) -> Placement:
-        """A member that has each parameter of the encoding from either parent, then repaired.
+        """Take each parameter of the encoding from either parent, and repair the result.
 
         Raises:
             InputError: a parent is not a member inside the budget.
@@ -98,7 +98,7 @@ class Variation:
         return self._encoding.repair(self._encoding.decode(child))
 
     def _edited(self, placement: Placement, edit: _Edit) -> list[Placement]:
-        """The members other than `placement` that one edit of this sort gives."""
+        """The members other than `placement` that this edit reaches."""
         seen = {placement.stages}
         members = []
         for stage, layers in enumerate(placement.stages):
@@ -166,7 +166,7 @@ class Variation:
             return
         groups, with_cb = groups_of(layers), sum(layer.cb for layer in layers)
         for others in changed:
-            # Broadcasting in all layers is broadcasting in the last K as well: either may go on.
+            # Broadcasting in all layers also counts as the last K: keep either meaning.
             if with_cb == len(layers):
                 yield with_options(others, groups, len(others))
             yield with_options(others, groups, with_cb)
@@ -178,7 +178,7 @@ class Variation:
         return (s for alphabet in self._alphabets[stage] for s in alphabet if s is not None)
 
     def _numbers(self) -> Iterator[tuple[str, str]]:
-        """The number options that are ours, or of a kind in the space, by kind and name."""
+        """Kind and name of the number options that are built in or of a kind in the space."""
         stages = range(len(self._depths))
         kinds = {symbol.kind for stage in stages for symbol in self._symbols(stage)}
         for branch in registry().by_rank:
@@ -188,12 +188,12 @@ class Variation:
                     yield branch.letter, option.name
 
     def _has_forms(self, stage: int) -> bool:
-        """Whether layers of one kind may have different forms in a stage."""
+        """Whether layers of one kind can differ in form within a stage."""
         options = [(letter, name) for letter, name, _ in self._forms(stage)]
         return len(set(options)) < len(options)
 
     def _forms(self, stage: int) -> dict[tuple[str, str, OptionValue | None], None]:
-        """Kind, option and form of the layers that a stage may have, in the order of symbols."""
+        """Kind, option and form of every layer that a stage may have, in symbol order."""
         return dict.fromkeys(
             (symbol.kind, option.name, symbol.option(option.name))
             for symbol in self._symbols(stage)
@@ -203,7 +203,7 @@ class Variation:
 
 
 def _with_option(layers: Layers, letter: str, name: str, value: OptionValue | None) -> Layers:
-    """The layers with another value of an option in all layers of a kind."""
+    """Set an option to `value` in all layers of a kind."""
     return tuple(
         layer.with_option(name, value) if layer.kind == letter else layer for layer in layers
     )

@@ -1,10 +1,10 @@
-"""Latencies in a search: measured while nothing else runs, stored before anything uses them.
+"""Latencies in a search: measured while no trial runs, stored before anything uses them.
 
-Every network is measured whole, by the process that drives the study, at moments at which it has
-no trial running; what other programs do meanwhile it cannot see.
+The process that drives the study measures every network whole, while none of its trials runs; it
+cannot see what other programs do meanwhile.
 
-A latency is written to the database before its placement is, those of refused proposals too. What
-is stored is never measured again, so that a search that was killed goes on as it would have.
+A latency is stored before its placement, also for refused proposals. Stored latencies are never
+measured again, so an interrupted search continues as it would have.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Latencies:
     """The latencies of one study's placements, for its driver.
 
     Attributes:
-        max_ms: the most that a placement may take; None: no bound.
+        max_ms: bound on a placement's latency, or None for no bound.
     """
 
     def __init__(
         self, store: Store, driver: StudyWriter, study: Study, max_ms: float | None = None
     ) -> None:
-        """Read what is stored.
+        """Read the stored latencies.
 
         Args:
             store: the database.
-            driver: the right to write to the study.
-            study: one whose record says how latencies are obtained.
-            max_ms: as the attribute.
+            driver: the study's writer.
+            study: a study whose record has a latency setting.
+            max_ms: bound on a placement's latency, or None for no bound.
         """
         assert study.record.latency is not None
         self.max_ms = max_ms
@@ -53,19 +53,19 @@ class Latencies:
         self._known = {key: found.latency_ms for key, found in store.latencies(study).items()}
 
     def needs_quiet(self, spec: ResolvedSpec) -> bool:
-        """Whether the latency of a network is still to be measured, with nothing else running."""
+        """Whether a network is not measured yet, which requires that nothing else runs."""
         return spec.key not in self._known
 
     def of(self, spec: ResolvedSpec, record: SpecRecord) -> float:
-        """Milliseconds of a forward of a network: stored, or measured and then stored.
+        """Milliseconds of a network's forward pass: stored, or measured and then stored.
 
         Args:
             spec: the network.
-            record: its record.
+            record: its database record.
 
         Raises:
-            InputError: it is to be measured, and this process is not where the study's latencies
-                are from.
+            InputError: it is not measured yet, and this process differs from the one that
+                measured the study's other latencies.
         """
         if spec.key not in self._known:
             latency = self._measure(spec)
@@ -94,19 +94,19 @@ def with_latencies(
     *,
     reference_factor: float,
 ) -> StudyRecord:
-    """Measure what a new study needs before its first trial: the latency of its reference point.
+    """Measure a new study's reference latency before its first trial.
 
     Args:
-        record: the study, not written yet.
-        space: what it searches.
-        setting: the target, of this process.
-        reference_factor: the reference point's latency over that of the placement of most MACs.
+        record: the study, not stored yet.
+        space: the space that it searches.
+        setting: the latency setting of this process.
+        reference_factor: ratio of the reference latency to that of the placement of most MACs.
 
     Returns:
-        The record with where latencies are measured, and with their reference.
+        The record with its latency setting and reference latency.
     """
     backbone = space.space.backbone
-    most_ms = measure_network(NetworkSpec(backbone, space.dearest), setting).median_ms
+    most_ms = measure_network(NetworkSpec(backbone, space.most_expensive), setting).median_ms
     return replace(
         record,
         reference_point={**record.reference_point, "latency_ms": reference_factor * most_ms},
@@ -120,24 +120,24 @@ def with_latencies(
 
 
 def check_setting(document: Document, here: LatencySetting) -> None:
-    """Refuse to measure for a study whose other latencies are of another kind or from elsewhere.
+    """Check that this process measures latencies as the study's others were measured.
 
     Args:
-        document: how the study obtains latencies.
+        document: the study's latency setting.
         here: the setting of this process.
 
     Raises:
-        InputError: device, threads, torch or batch size differ; or the study's latencies were
-            summed from parts, by an earlier version.
+        InputError: device, threads, torch or batch size differ; or an earlier version summed the
+            study's latencies from parts.
     """
     if LatencySource(document["source"]) is LatencySource.TABLE:
         raise InputError(
-            "this study's latencies were summed from the times of layers, which was removed since "
-            "such sums err by more than 5 %; begin another study with --study, where each network "
-            "is measured whole"
+            "this study's latencies were summed from the times of layers, which is no longer "
+            "supported, since such sums err by more than 5 %; begin another study with --study, "
+            "where each network is measured whole"
         )
     if document["setting"] != here.to_json():
         raise InputError(
-            f"this study's latencies are of {document['where']}, and this is {here}; go on there, "
-            f"or begin another study with --study"
+            f"this study's latencies were measured on {document['where']}, but this is {here}; "
+            f"continue there, or begin another study with --study"
         )

@@ -1,4 +1,4 @@
-"""What one stage may be, as counts of kinds or as choices layer by layer, and its language."""
+"""The members of one stage, given by counts of kinds or by choices layer by layer."""
 
 from __future__ import annotations
 

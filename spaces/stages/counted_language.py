@@ -1,4 +1,4 @@
-"""The members of a stage that is given by counts, as a deterministic automaton."""
+"""The members of a stage given by counts, as a deterministic automaton."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sharedattn.spaces.stages.language import StageLanguage, Symbol
 
 
 class StageGroups(NamedTuple):
-    """The gate of a stage whose layers are cut into contiguous groups, one cell each.
+    """A gate and the number of contiguous groups that share one of its cells each.
 
     Attributes:
-        gate: its name.
-        number: of groups; >= 1.
+        gate: name of the gate.
+        number: number of groups; >= 1.
     """
 
     gate: str
@@ -25,14 +25,14 @@ class StageGroups(NamedTuple):
 
 
 class _Extent(NamedTuple):
-    """What says which positions of a stage exist, are gated, and broadcast.
+    """Determines which positions of a stage exist, are gated, and broadcast.
 
-    Whole numbers alone: the order of a set of extents decides the order of moves.
+    Integers only: the order of a set of extents decides the order of moves.
 
     Attributes:
-        depth: layers.
-        groups: stands for `StageGroups`; 0: no gate.
-        with_cb: last layers with context broadcasting.
+        depth: number of layers.
+        groups: code of a `StageGroups`, or 0 for no gate.
+        with_cb: number of last layers with context broadcasting.
     """
 
     depth: int
@@ -41,14 +41,14 @@ class _Extent(NamedTuple):
 
 
 class _CountedState(NamedTuple):
-    """What a counted stage's continuation depends on.
+    """The state that determines how a counted stage can continue.
 
     Attributes:
-        extents: what agrees with the layers so far.
-        options: per kind, the options that its layers may have: those that its layers so far
-            have, or all where there was none.
-        left: per kind, the numbers of further layers that are allowed.
-        last: the place of the last kind; 0 where kinds come in any order.
+        extents: the extents that agree with the layers so far.
+        options: per kind, the options that its next layer may have: those of its layers so far,
+            or all if it has none yet.
+        left: per kind, the allowed numbers of further layers.
+        last: index of the last kind; 0 where kinds come in any order.
     """
 
     extents: frozenset[_Extent]
@@ -62,7 +62,7 @@ _Gating = tuple[GateCell | None, bool]
 
 
 class CountedLanguage(StageLanguage):
-    """The members of a stage by counts."""
+    """The members of a stage given by counts."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ class CountedLanguage(StageLanguage):
         last_layers: tuple[int | Literal["all"], ...],
         ordered: bool,
     ) -> None:
-        """The language of what a `CountedStage` allows.
+        """Build the language of a `CountedStage`.
 
         Args:
-            depths: total numbers of layers.
-            counts: numbers of layers by letter.
+            depths: allowed numbers of layers.
+            counts: allowed numbers of layers by letter.
             options: by letter, the options that all layers of the kind may have.
-            groups: gates of the whole stage; None: no gate.
-            last_layers: numbers of last layers with context broadcasting.
+            groups: gates of the whole stage, with None for no gate.
+            last_layers: allowed numbers of last layers with context broadcasting.
             ordered: whether kinds stand in the order of `counts`.
         """
         self.max_depth = max(depths)
@@ -92,7 +92,7 @@ class CountedLanguage(StageLanguage):
         self._options = tuple(options[letter] for letter in counts)
         self._last_layers = last_layers
         self._ordered = ordered
-        # Of the first gate the number of groups itself, of another a number beyond any of these.
+        # The first gate is coded by its number of groups, others by numbers beyond any of these.
         gates = list(dict.fromkeys(g.gate for g in groups if g is not None))
         self._groups = {
             0 if g is None else g.number + gates.index(g.gate) * (self.max_depth + 1): g
@@ -104,7 +104,7 @@ class CountedLanguage(StageLanguage):
 
     @property
     def start(self) -> Hashable:
-        """Nothing is said yet."""
+        """The state before the first layer, with every extent."""
         extents = frozenset(
             _Extent(depth, groups, with_cb)
             for depth in self._depths
@@ -116,7 +116,7 @@ class CountedLanguage(StageLanguage):
         return _CountedState(extents, self._options, left, 0)
 
     def moves(self, state: _CountedState | None, position: int) -> Mapping[Symbol, Hashable]:
-        """The layers that some count, option and extent still allows."""
+        """The layers that counts, options and extents still allow."""
         if state is None:
             return {None: None}
         moves: dict[Symbol, Hashable] = {}
@@ -137,7 +137,7 @@ class CountedLanguage(StageLanguage):
                 last = place if self._ordered else 0
                 for options in state.options[place]:
                     known = tuple(
-                        # Of a kind that cannot come again the options do not matter.
+                        # Options of a kind that cannot occur again do not matter.
                         ((options,) if other == place else others)
                         if other >= last and any(after[other])
                         else ()
@@ -150,7 +150,7 @@ class CountedLanguage(StageLanguage):
     def _parts_at(
         self, extents: frozenset[_Extent], position: int
     ) -> dict[_Gating | None, frozenset[_Extent]]:
-        """The extents by what they put at `position`: cell and cb, or None past their end."""
+        """The extents grouped by cell and cb at `position`, or by None past their end."""
         parts: dict[_Gating | None, set[_Extent]] = defaultdict(set)
         for extent in extents:
             if position >= extent.depth:
@@ -165,5 +165,5 @@ class CountedLanguage(StageLanguage):
 
 
 def _within(numbers: Iterable[int], most: int) -> tuple[int, ...]:
-    """The numbers that can still be reached; cutting the rest lets equal futures be one state."""
+    """The numbers that can still be reached; dropping the rest merges equal futures."""
     return tuple(number for number in numbers if 0 <= number <= most)

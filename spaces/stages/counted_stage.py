@@ -1,4 +1,4 @@
-"""A stage by its counts of kinds and by options that hold for all its layers."""
+"""A stage given by its counts of kinds and by options that hold for all its layers."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ _NONE = (0,)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountedStage:
-    """A stage by its counts of kinds and by options that hold for all its layers.
+    """A stage given by its counts of kinds and by options that hold for all its layers.
 
-    Numbers of groups and of layers with broadcasting that exceed a member's depth are passed over
-    for that depth. What is left out is 0 layers, an option's default, and 0 groups; our mechanisms
-    are written out then, and others' are dropped where the stage does not use them.
+    Numbers of groups and of broadcasting layers that exceed a member's depth are ignored for that
+    depth. Omitted entries default to 0 layers, the option's default, and 0 groups; they are filled
+    in for built-in mechanisms, and dropped for others that the stage does not use.
 
     Attributes:
-        depth: allowed total numbers of layers, rising; >= 1.
+        depth: allowed numbers of layers, rising; >= 1.
         counts: by letter, allowed numbers of layers of this kind, rising; by rank.
-        options: by the key of a branch's option, its values, one for all layers of the kind:
-            rising numbers, or forms, sorted. A value of None is a layer that names no form.
-        gates: by a gate's code, allowed numbers of groups, rising; 0: no gate. A member has groups
-            of one gate at most, where the numbers of all others have 0.
+        options: by option key, the allowed values, one for all layers of the kind: rising numbers
+            or sorted forms. The value None stands for a layer that names no form.
+        gates: by a gate's code, allowed numbers of groups, rising; 0 is no gate. A member has
+            groups of at most one gate, so 0 is among the numbers of all others.
         cb: allowed numbers of last layers with context broadcasting; `all` comes last.
 
     Raises:
-        InputError: kinds, options or gates that there are not, values that are not rising or out
-            of range, or several gates of which none may be left out.
+        InputError: unknown kinds, options or gates, values that do not rise or are out of range,
+            or several gates that are all required.
     """
 
     depth: tuple[int, ...]
@@ -74,10 +74,10 @@ class CountedStage:
 
     @classmethod
     def from_document(cls, document: Any, path: DocumentPath) -> CountedStage:
-        """Read `{counts, depth, cb}`, and the keys of options and gates.
+        """Read `{counts, depth, cb}` and the keys of options and gates.
 
         Raises:
-            DocumentError: a key or value that means nothing here.
+            DocumentError: an unknown key or an invalid value.
         """
         owners, gates = option_owners(), gates_by_code()
         section = Section(document, path, ("counts", "depth", *owners, *gates, "cb"))
@@ -102,7 +102,7 @@ class CountedStage:
             return cls(**arguments)
 
     def to_document(self) -> dict[str, Any]:
-        """The stage as it stands in a space's document."""
+        """The stage as a space's document writes it."""
         owners = option_owners()
         return {
             "counts": {letter: list(numbers) for letter, numbers in self.counts.items()},
@@ -117,36 +117,36 @@ class CountedStage:
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """The branches that some layer may have, by rank."""
+        """The branches that a layer may have, by rank."""
         return tuple(branch_of(letter) for letter in self.counts if self.most(letter))
 
     @property
     def used_options(self) -> tuple[tuple[Branch, Option], ...]:
-        """The options that some layer may have, with their branches, by rank."""
+        """The options that a layer may have, with their branches, by rank."""
         return tuple((branch, option) for branch in self.branches for option in branch.options)
 
     def most(self, letter: str) -> int:
-        """The most layers of a kind."""
+        """The largest allowed number of layers of a kind."""
         return max(self.counts.get(letter, _NONE))
 
     def choices_of(self, branch: Branch) -> Iterator[Options]:
-        """Every combination of the options of a branch, the last option varying fastest."""
+        """Yield every combination of a branch's options, the last option varying fastest."""
         names = [option.name for option in branch.options]
         for values in product(*(self.options[option.key] for option in branch.options)):
             pairs = zip(names, values, strict=True)
             yield tuple((name, value) for name, value in pairs if value is not None)
 
     def groups(self) -> tuple[StageGroups | None, ...]:
-        """The gate of a whole stage and its number of groups, as members may have them."""
+        """The gates of the whole stage with their numbers of groups that members may have."""
         return _combinations(self.gates)
 
     def on(self, shape: StageShape, options: MechanismOptions, path: DocumentPath) -> CountedStage:
-        """The stage with its forms canonical on a backbone's stage.
+        """Return the stage with its forms canonical on a backbone's stage.
 
         Args:
             shape: the backbone's stage.
             options: forms of the mechanisms.
-            path: where the stage stands in a space's document.
+            path: place of the stage in a space's document.
 
         Raises:
             DocumentError: more layers than the backbone has, or branches or gates that do not fit
@@ -174,12 +174,12 @@ class CountedStage:
                 raise DocumentError(
                     (*path, "counts", branch.letter),
                     f"the default form of {branch.title} depends on its numbers, which counts "
-                    f"cannot say; write the stage layer by layer",
+                    f"cannot express; write the stage layer by layer",
                 )
         return stage
 
     def language(self, ordered: bool) -> StageLanguage:
-        """The stage's members, their kinds in the order of their ranks if `ordered`."""
+        """The stage's members, with kinds in the order of their ranks if `ordered`."""
         return CountedLanguage(
             depths=self.depth,
             counts=self.counts,
@@ -247,8 +247,8 @@ def _whole_gates(gates: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, .
     if not _combinations(found):
         raise InputError(
             f"{' and '.join(f'`{code}`' for code, numbers in found.items() if 0 not in numbers)} "
-            f"each ask for a gate, and a layer has one at most; let 0 be among the numbers of all "
-            f"but one"
+            f"each require a gate, but a layer has at most one; add 0 to the numbers of all but "
+            f"one"
         )
     return found
 
@@ -271,18 +271,18 @@ def _combinations(gates: Mapping[str, tuple[int, ...]]) -> tuple[StageGroups | N
 def _check_known(what: str, named: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for key in named:
         if key not in known:
-            raise InputError(f"`{what}` names {key!r}; known are {', '.join(known)}")
+            raise InputError(f"`{what}` has unknown key {key!r}; known: {', '.join(known)}")
 
 
 def _place_of(branch: Branch) -> tuple[str, ...]:
-    """Where a document says what a layer of a branch does, as narrowly as can be told."""
+    """The narrowest place in a document that says what a branch does."""
     if len(branch.options) == 1:
         return (branch.options[0].key,)
     return ("counts", branch.letter)
 
 
 def _canonical(branch: Branch, option: Option, value: Any, shape: StageShape) -> Any:
-    """A value as it stands on a backbone's stage beside the defaults of the other options."""
+    """The canonical value on a backbone's stage, given defaults for the other options."""
     if isinstance(option, NumberOption) or value is None:
         return value
     numbers = {o.name: o.default for o in branch.options if isinstance(o, NumberOption)}
@@ -292,7 +292,7 @@ def _canonical(branch: Branch, option: Option, value: Any, shape: StageShape) ->
 
 
 def _read_last_layers(value: Any, path: DocumentPath) -> tuple[LastLayers, ...]:
-    """`none`, `all`, numbers of last layers as `read_numbers` has them, or a list of these."""
+    """Read `none`, `all`, numbers of last layers as in `read_numbers`, or a list of these."""
     entries: set[LastLayers] = set()
     items = value if isinstance(value, list) else [value]
     for i, item in enumerate(items):
@@ -305,9 +305,9 @@ def _read_last_layers(value: Any, path: DocumentPath) -> tuple[LastLayers, ...]:
         else:
             found = read_numbers(item, path)
         if not entries.isdisjoint(found):
-            raise DocumentError((*path, i), f"{item!r} stands here twice; leave one out")
+            raise DocumentError((*path, i), f"{item!r} is listed twice; leave one out")
         entries.update(found)
     if not entries:
-        raise DocumentError(path, "this list is empty; write none, all, or numbers of layers")
+        raise DocumentError(path, "this list is empty; give none, all, or numbers of layers")
     numbers = sorted(k for k in entries if k != "all")
     return (*numbers, "all") if "all" in entries else tuple(numbers)

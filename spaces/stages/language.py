@@ -1,8 +1,8 @@
-"""The members of one stage as a language that a deterministic automaton reads.
+"""The members of one stage as the language of a deterministic automaton.
 
-A member is a canonical tuple of `LayerChoice`, and exactly one way through the automaton, however
-many ways the options can say it (an option of a kind that has no layer, labels of cells that only
-differ in name, `all` against the last K). That makes counting exact over distinct placements.
+A member is a canonical tuple of `LayerChoice` and exactly one path through the automaton, even
+where options describe it in many ways (an option of a kind without a layer, gate labels that only
+differ in name, `all` against the last K). This makes counts over distinct placements exact.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sharedattn.shape import StageShape
 from sharedattn.yaml_text import DocumentError, DocumentPath
 
 Symbol = LayerChoice | None
-"""What stands at a layer position: a choice, or None where the stage has ended before it."""
+"""A choice at a layer position, or None if the stage has ended before it."""
 
 
 @registry_cache(maxsize=4096)
 def symbol_key(symbol: Symbol) -> tuple[int, ...]:
-    """Sorts symbols: by kind, its options, the gate's cell, broadcasting; None comes last.
+    """Sort key of symbols: by kind, options, gate cell, broadcasting; None comes last.
 
-    Kinds and gates are in the order of their ranks; a layer without a gate comes first.
+    Kinds and gates sort by rank; a layer without a gate comes first.
     """
     if symbol is None:
         return (1,)
@@ -40,8 +40,8 @@ class StageLanguage(ABC):
     """The members of one stage as a deterministic automaton over symbols.
 
     Attributes:
-        max_depth: positions; shorter members are followed by None.
-        kinds: letters that some layer may have.
+        max_depth: number of positions; shorter members are padded with None.
+        kinds: letters of the kinds that a layer may have.
     """
 
     max_depth: int
@@ -56,36 +56,36 @@ class StageLanguage(ABC):
     def moves(self, state: Any, position: int) -> Mapping[Symbol, Hashable]:
         """The symbols that may stand at `position`, each with the state after it.
 
-        Members are numbered in the order in which states are found, so the order of the moves is
-        the same in every process: it does not depend on hashes of texts or of None.
+        Members are numbered in the order in which states are found, so implementations return
+        moves in an order that does not depend on hashes, which differ between processes.
 
         Args:
-            state: a state that `start` or `moves` gave; None: the stage has ended.
-            position: from 0 to `max_depth`; there, None stands exactly where a stage may end.
+            state: a state from `start` or `moves`, or None if the stage has ended.
+            position: from 0 to `max_depth`; there, None is offered exactly where a stage may end.
         """
 
 
 def check_numbers(name: str, numbers: tuple[int, ...], least: int) -> None:
-    """Refuse what is no rising list.
+    """Check that a list of numbers is not empty and rises.
 
     Raises:
-        InputError: no number, numbers that do not rise, or one below `least`.
+        InputError: the list is empty, does not rise, or has a number below `least`.
     """
     if not numbers or min(numbers) < least or list(numbers) != sorted(set(numbers)):
         raise InputError(
-            f"`{name}` is a rising list of whole numbers >= {least}, but got {list(numbers)}"
+            f"`{name}` is {list(numbers)}; give a rising list of whole numbers >= {least}"
         )
 
 
 def check_depth(depth: tuple[int, ...], shape: StageShape, path: DocumentPath) -> None:
-    """Refuse a stage with more layers than the backbone's.
+    """Check that a stage has at most as many layers as the backbone's.
 
     Raises:
-        DocumentError: names the depth and the most that fits.
+        DocumentError: it has more; the message gives both depths.
     """
     if max(depth) > shape.max_depth:
         raise DocumentError(
             path,
-            f"`depth` is up to {max(depth)}, and the backbone has {shape.max_depth} layers in "
-            f"this stage",
+            f"`depth` is up to {max(depth)}, but the backbone has {shape.max_depth} layers in "
+            f"this stage; give at most as many",
         )

@@ -1,4 +1,4 @@
-"""A stage by the choices of each layer position."""
+"""A stage given by the choices at each layer position."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from sharedattn.yaml_text import DocumentError, DocumentPath, located
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedStage:
-    """A stage by the choices of each layer position.
+    """A stage given by the choices at each layer position.
 
-    Equal labels of a gate within a member are one cell; which number a label has does not matter.
+    Within a member, equal labels of a gate mean one cell; the labels' numbers do not matter.
 
     Attributes:
         layers: the choices at each position, sorted; a member takes one from each.
         depth: allowed numbers of layers, rising; a member of depth n takes the first n positions.
 
     Raises:
-        InputError: a position without choices, or a depth beyond the positions.
+        InputError: a position without choices, or a largest depth other than the number of
+            positions.
     """
 
     layers: tuple[tuple[LayerChoice, ...], ...]
@@ -44,21 +45,21 @@ class ListedStage:
         check_numbers("depth", self.depth, 1)
         if max(self.depth) != len(self.layers):
             raise InputError(
-                f"`depth` is up to {max(self.depth)}, and `layers` lists {len(self.layers)} "
-                f"positions; list as many as the largest depth has"
+                f"`depth` is up to {max(self.depth)}, but `layers` lists {len(self.layers)} "
+                f"positions; list as many positions as the largest depth"
             )
         if not all(self.layers):
-            raise InputError("`layers` has a position without a choice; list one at least")
+            raise InputError("`layers` has a position without a choice; list at least one")
         layers = tuple(tuple(sorted(set(choices), key=symbol_key)) for choices in self.layers)
         object.__setattr__(self, "layers", layers)
 
     def on(self, shape: StageShape, options: MechanismOptions, path: DocumentPath) -> ListedStage:
-        """The stage with its forms canonical on a backbone's stage.
+        """Return the stage with its forms canonical on a backbone's stage.
 
         Args:
             shape: the backbone's stage.
             options: forms of the mechanisms.
-            path: where the stage stands in a space's document.
+            path: place of the stage in a space's document.
 
         Raises:
             DocumentError: more layers than the backbone has, or branches or gates that do not fit
@@ -79,17 +80,17 @@ class ListedStage:
 
     @classmethod
     def from_document(cls, document: Any, path: DocumentPath) -> ListedStage:
-        """Read `{layers, depth}`; without a depth all layers stand.
+        """Read `{layers, depth}`; `depth` defaults to all layers.
 
         Raises:
-            DocumentError: a key or value that means nothing here.
+            DocumentError: an unknown key or an invalid value.
         """
         section = Section(document, path, ("layers", "depth"))
 
         def read_layers(value: Any, at: DocumentPath) -> tuple[tuple[LayerChoice, ...], ...]:
             if not isinstance(value, list):
                 raise DocumentError(
-                    at, f"this is a list with one entry a layer position, but got {value!r}"
+                    at, f"expected a list with one entry per layer position, but got {value!r}"
                 )
             return tuple(read_list(read_layer)(item, (*at, i)) for i, item in enumerate(value))
 
@@ -99,14 +100,14 @@ class ListedStage:
             return cls(layers=layers, depth=depth)
 
     def to_document(self) -> dict[str, Any]:
-        """The stage as it stands in a space's document."""
+        """The stage as a space's document writes it."""
         return {
             "layers": [[str(choice) for choice in choices] for choices in self.layers],
             "depth": list(self.depth),
         }
 
     def language(self, ordered: bool) -> StageLanguage:
-        """The stage's members; `ordered` concerns counts, and layers listed one by one not."""
+        """The stage's members; `ordered` has no effect on a listed stage."""
         del ordered
         return _ListedLanguage(self)
 
@@ -114,17 +115,14 @@ class ListedStage:
 _Naming = tuple[int, ...]
 """For each canonical cell so far, by first use, the label that stands for it.
 
-Labels are whole numbers, since the order of a set of namings decides the order of moves: label n
-of the gate at place g of G gates is n G + g. Where no later position offers the label any more,
-the entry is -1 - g.
+Labels are integers, since the order of a set of namings decides the order of moves: label n of
+the gate at index g of G gates is n G + g. The entry becomes -1 - g once no later position offers
+the label.
 """
 
 
 class _ListedLanguage(StageLanguage):
-    """A subset construction over the ways in which labels can stand for canonical cells.
-
-    A state is a set of namings.
-    """
+    """The members of a listed stage, by subset construction over sets of namings."""
 
     def __init__(self, stage: ListedStage) -> None:
         self.max_depth = max(stage.depth)
@@ -173,11 +171,11 @@ class _ListedLanguage(StageLanguage):
         return choice.gate.cell * len(self._gates) + self._gates.index(choice.gate.gate)
 
     def _place(self, entry: int) -> int:
-        """The place of the gate of an entry of a naming."""
+        """Index of the gate of a naming's entry."""
         return -1 - entry if entry < 0 else entry % len(self._gates)
 
     def _cell(self, naming: _Naming, label: int) -> GateCell:
-        """The canonical cell that a label stands for: numbered among those of its gate."""
+        """The canonical cell of a label, numbered among the cells of its gate."""
         place = self._place(label)
         before = naming[: naming.index(label)]
         return GateCell(self._gates[place], sum(self._place(e) == place for e in before))

@@ -1,4 +1,4 @@
-"""Branches, gates and options as a space's document names them."""
+"""Names of branches, gates and options in a space's document."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Values = tuple[OptionValue | None, ...]
 
 
 def option_owners() -> dict[str, tuple[Branch, Option]]:
-    """Every option with its branch, by the key that documents have for it; branches by rank."""
+    """Every option with its branch, by document key; branches are in the order of ranks."""
     return {o.key: (branch, o) for branch in registry().by_rank for o in branch.options}
 
 
 def gates_by_code() -> dict[str, Gate]:
-    """Every gate by the key that documents have for its numbers of groups; by rank."""
+    """Every gate, by the document key of its numbers of groups; in the order of ranks."""
     return {gate.code: gate for gate in registry().gates_by_rank}
 
 
 def default_values(option: Option) -> Values:
-    """The values of an option that a stage says nothing of."""
+    """The values of an option that a stage does not mention."""
     return (option.default if isinstance(option, NumberOption) else None,)
 
 
 def value_text(option: Option, value: OptionValue | None) -> Value:
-    """A value in a space's words, where that of a layer that names no form has a name too."""
+    """The text of a value in a space's document; a layer that names no form has one too."""
     if isinstance(option, NumberOption):
         assert isinstance(value, int)
         return value
@@ -37,10 +37,10 @@ def value_text(option: Option, value: OptionValue | None) -> Value:
 
 
 def read_value(option: Option, value: Value) -> OptionValue | None:
-    """The inverse of `value_text`.
+    """Invert `value_text`.
 
     Raises:
-        InputError: no form of the option.
+        InputError: `value` is not a form of the option.
     """
     if isinstance(option, NumberOption):
         return value
@@ -48,10 +48,10 @@ def read_value(option: Option, value: Value) -> OptionValue | None:
 
 
 def read_values(option: Option, value: object, path: DocumentPath) -> Values:
-    """A list of values, or one.
+    """Read a list of values of an option, or a single one.
 
     Raises:
-        DocumentError: no values of the option.
+        DocumentError: a value that the option does not have.
     """
     if isinstance(option, NumberOption):
         return read_numbers(value, path)
@@ -65,6 +65,6 @@ def read_values(option: Option, value: object, path: DocumentPath) -> Values:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as people list them: `V, L or E`."""
+    """Join names for a sentence: `V, L or E`."""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last

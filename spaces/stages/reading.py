@@ -12,11 +12,11 @@ Stage = CountedStage | ListedStage
 
 
 def read_stage(value: Any, path: DocumentPath) -> Stage:
-    """One entry of a space's `stages`: with `counts`, or with `layers`."""
+    """Read one entry of a space's `stages`, which has either `counts` or `layers`."""
     forms = [key for key in ("counts", "layers") if isinstance(value, dict) and key in value]
     if len(forms) != 1:
         raise DocumentError(
-            path, f"a stage is a mapping with either counts or layers, but got {value!r}"
+            path, f"expected a mapping with either counts or layers, but got {value!r}"
         )
     stage = CountedStage if forms == ["counts"] else ListedStage
     return stage.from_document(value, path)

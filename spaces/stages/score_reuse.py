@@ -1,4 +1,4 @@
-"""Which members of a stage are legal: what a layer takes, a layer before it must have left."""
+"""The legal members of a stage: a layer reuses only what an earlier layer computed."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _Left = frozenset[tuple[str, int]]
 
 
 class HandOver(StageLanguage):
-    """Those members of a stage in which every layer has what it takes from layers before it.
+    """The members of a stage in which every layer finds what it reuses from earlier layers.
 
-    A state is the language's own beside the channels that something was left in, of each group of
-    layers; `sharedattn.networks.legality.check_placement` has the rule.
+    A state adds to the language's own the channels that each group of layers has written;
+    `sharedattn.networks.legality.check_placement` has the rule.
     """
 
     def __init__(self, language: StageLanguage, attention: AttentionShape) -> None:
-        """The legal members of `language` on a stage of these sizes."""
+        """Restrict `language` to its legal members on a stage of these sizes."""
         self.max_depth = language.max_depth
         self.kinds = language.kinds
         self._language = language
         self._attention = attention
-        # What no layer takes need not be remembered.
+        # Channels that no layer reads need not be remembered.
         self._taken = {c.name for kind in self.kinds for c in branch_of(kind).takes}
 
     @property
     def start(self) -> Hashable:
-        """Nothing has been left."""
+        """The state before the first layer, with nothing written."""
         return self._language.start, frozenset[tuple[str, int]]()
 
     def moves(
         self, state: tuple[Hashable, _Left] | None, position: int
     ) -> Mapping[Symbol, Hashable]:
-        """The language's moves, without layers that have nothing to take."""
+        """The language's moves, without layers that have nothing to reuse."""
         if state is None:
             return self._language.moves(None, position)
         before, left = state

@@ -58,7 +58,7 @@ def test_sizes_and_ranges(small: Small, costs: Any) -> None:
     params = [total.params for total in totals.values()]
     assert counted.params_range == (min(params), max(params))
     assert totals[counted.cheapest].macs == min(macs)
-    assert totals[counted.dearest].macs == max(macs)
+    assert totals[counted.most_expensive].macs == max(macs)
     assert BudgetedSpace(space, costs=costs).in_budget == len(members)
 
 
@@ -151,8 +151,8 @@ def test_bounds_that_exclude_each_other_name_the_nearest(
     fixed = costs.fixed
     budget = Budget(fixed.macs + 3 * 503 - 1, fixed.params + 3 * 101 + 11)
     message = (
-        f"each bound alone can be met, both together not: members within max_params have at least "
-        f"{fixed.macs + 3 * 503} macs, members within max_macs at least "
+        f"each bound can be met alone, but not both together: members within max_params have "
+        f"at least {fixed.macs + 3 * 503} macs, members within max_macs at least "
         f"{fixed.params + 2 * 101 + 113} params"
     )
     with pytest.raises(InputError, match=message):

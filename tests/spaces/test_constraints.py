@@ -156,35 +156,35 @@ def test_a_constraint_says_itself() -> None:
     [
         (
             {"rule": "palindrome", "per": "stage"},
-            "a constraint has one of the rules count, never_after, longest_run, equal, first, "
-            "last, mixing_layer, but got 'palindrome'",
+            "`rule` is 'palindrome'; give one of count, never_after, longest_run, equal, first, "
+            "last, mixing_layer, since",
         ),
-        ("count", "a constraint has one of the rules .* but got 'count'"),
-        ({"rule": ["count"]}, "a constraint has one of the rules"),
+        ("count", "`rule` is 'count'; give one of count, never_after"),
+        ({"rule": ["count"]}, "`rule` is {'rule': .*}; give one of"),
         ({"rule": "mixing_layer"}, "`per` is missing here"),
         (
             {"rule": "mixing_layer", "per": "layer"},
-            "per: this is one of stage, network, but got 'layer'",
+            "per: expected one of stage, network, but got 'layer'",
         ),
         ({"rule": "first", "per": "stage"}, "`kinds` is missing here"),
         ({"rule": "first", "per": "stage", "kinds": "V", "most": 1}, "unknown key 'most'"),
         (
             {"rule": "first", "per": "stage", "kinds": ["V", "V"]},
-            r"kinds\[1\]: 'V' stands here twice",
+            r"kinds\[1\]: 'V' is listed twice",
         ),
         ({"rule": "count", "per": "stage", "kinds": "V"}, "a count bounds nothing"),
         ({"rule": "count", "per": "stage", "kinds": "V", "least": 0}, "a count bounds nothing"),
         (
             {"rule": "count", "per": "stage", "kinds": "V", "least": 3, "most": 2},
-            "`least` is 3, more than `most`, 2",
+            "`least` is 3, more than `most`=2",
         ),
         (
             {"rule": "longest_run", "per": "stage", "kinds": "V", "length": 0},
-            "`length` is 0; it is at least 1",
+            "`length` is 0; give at least 1",
         ),
         (
             {"rule": "equal", "per": "stage", "attribute": "dia"},
-            "attribute: this is one of kind, slots, cb, but got 'dia'",
+            "attribute: expected one of kind, slots, cb, but got 'dia'",
         ),
     ],
 )
@@ -194,11 +194,11 @@ def test_a_constraint_refused(document: Any, message: str) -> None:
 
 
 def test_bounds_are_checked_without_a_document_too() -> None:
-    with pytest.raises(InputError, match="`least` is 2, more than `most`, 1"):
+    with pytest.raises(InputError, match="`least` is 2, more than `most`=1"):
         Count(kinds=of(V), least=2, most=1, per="stage")
     with pytest.raises(InputError, match="'Q' is no kind of layer here; known are V"):
         First(kinds=of("Q"), per="stage")
-    with pytest.raises(InputError, match="`attribute` is 'dia'; it is one of kind, slots, cb"):
+    with pytest.raises(InputError, match="`attribute` is 'dia'; give one of kind, slots, cb"):
         Equal(attribute="dia", per="stage")
 
 
@@ -213,7 +213,7 @@ def test_rules_know_others_kinds_and_numbers(choices: Callable[..., Layers]) -> 
         state = equal.step(state, layer)
     assert state == (2,)
     assert equal.step(state, *choices("M/w5")) is None
-    with pytest.raises(DocumentError, match="this is one of kind, slots, width, reach, cb, but"):
+    with pytest.raises(DocumentError, match="expected one of kind, slots, width, reach, cb, but"):
         read_constraint({"rule": "equal", "attribute": "form", "per": "stage"}, ())
     mixing = MixingLayer(per="stage")
     assert [bool(mixing.step(False, layer)) for layer in choices("P", "N", "K", "M")] == [

@@ -85,7 +85,7 @@ def test_section_reads_known_keys_alone() -> None:
         section.take("b", read_number)
     with pytest.raises(DocumentError, match=r"s\.c: unknown key 'c'; known here: a, b"):
         Section({"c": 2}, ("s",), ("a", "b"))
-    with pytest.raises(DocumentError, match="this is a mapping of a, b, but got 7"):
+    with pytest.raises(DocumentError, match="expected a mapping of a, b, but got 7"):
         Section(7, (), ("a", "b"))
 
 
@@ -100,15 +100,15 @@ def test_numbers(value: Any, numbers: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("5..2", "a range goes up, but got '5..2'"),
+        ("5..2", "expected a rising range, but got '5..2'"),
         ("2..1001", "a whole number from 0 to 1000, but got 1001"),
         (-1, "a whole number from 0 to 1000, but got -1"),
         (True, "a whole number from 0 to 1000, but got True"),
         (2.0, "a whole number, a list, or a range a..b, but got 2.0"),
         ("x", "a whole number, a list, or a range a..b, but got 'x'"),
-        ([1, 1], r"x\[1\]: 1 stands here twice; leave one out"),
-        ([1, "2..3"], r"x\[1\]: this is a whole number from 0 to 1000, but got '2..3'"),
-        ([], "x: this list is empty; write one entry at least"),
+        ([1, 1], r"x\[1\]: 1 is listed twice; leave one out"),
+        ([1, "2..3"], r"x\[1\]: expected a whole number from 0 to 1000, but got '2..3'"),
+        ([], "x: this list is empty; give at least one entry"),
     ],
 )
 def test_numbers_refused(value: Any, message: str) -> None:
@@ -124,11 +124,11 @@ def test_one_entry_is_a_list_of_one() -> None:
 def test_words_and_kinds() -> None:
     assert read_one_of("a", "b")("b", ()) == "b"
     assert read_kind("E", ()) == "E"
-    with pytest.raises(DocumentError, match=r"this is one of a, b, but got \['a'\]"):
+    with pytest.raises(DocumentError, match=r"expected one of a, b, but got \['a'\]"):
         read_one_of("a", "b")(["a"], ())
-    with pytest.raises(DocumentError, match="this is one of V, L, E, N, S, but got 'Q'"):
+    with pytest.raises(DocumentError, match="expected one of V, L, E, N, S, but got 'Q'"):
         read_kind("Q", ())
-    with pytest.raises(DocumentError, match="this is a text, but got ' '"):
+    with pytest.raises(DocumentError, match="expected a text, but got ' '"):
         read_text(" ", ())
 
 
@@ -164,7 +164,7 @@ def test_a_layer_of_external_attention_has_64_slots_by_default() -> None:
         ("V/keys", "'V/keys' says /keys, which belongs to kind L"),
         ("L/d0/d0", "'L/d0/d0' repeats /d; an option stands once"),
         ("E/s0", "`slots` is 0; it is a whole number of at least 1"),
-        (7, "this is a text, but got 7"),
+        (7, "expected a text, but got 7"),
     ],
 )
 def test_a_layer_refused(value: Any, message: str) -> None:

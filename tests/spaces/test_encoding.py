@@ -186,7 +186,7 @@ def test_values_that_are_none_of_the_encoding_are_refused(small: Small, costs: A
     name = next(iter(values))
     with pytest.raises(InputError, match=f"'{name}' is missing"):
         encoding.decode({n: value for n, value in values.items() if n != name})
-    with pytest.raises(InputError, match="'stage9.slots' is none of them"):
+    with pytest.raises(InputError, match="'stage9.slots' is not among the parameters"):
         encoding.decode({**values, "stage9.slots": 5})
     with pytest.raises(InputError, match=f"`{name}` is one of .*, but got 'Q'"):
         encoding.decode({**values, name: "Q"})
@@ -195,8 +195,8 @@ def test_values_that_are_none_of_the_encoding_are_refused(small: Small, costs: A
 def test_no_member_is_not_encoded(small: Small, costs: Any) -> None:
     least, _ = BudgetedSpace(small[0], costs=costs).macs_range
     counted = BudgetedSpace(small[0], Budget(least), costs=costs)
-    with pytest.raises(InputError, match="'.*' is no member of made-up inside the budget"):
-        Encoding(counted).encode(counted.dearest)
+    with pytest.raises(InputError, match="'.*' is not a member of made-up inside the budget"):
+        Encoding(counted).encode(counted.most_expensive)
 
 
 def test_options_of_a_stage(choices: Choices) -> None:

@@ -48,5 +48,8 @@ def test_ranges_and_extremes(small: Small, costs: Any) -> None:
     assert priced.cost_range(macs_of) == (min(macs), max(macs))
     assert priced.cost_range(params_of) == (min(params), max(params))
     by_cost = [pack(total.macs, total.params) for total in totals.values()]
-    for path, extreme in ((priced.cheapest(), min(by_cost)), (priced.dearest(), max(by_cost))):
+    for path, extreme in (
+        (priced.cheapest(), min(by_cost)),
+        (priced.most_expensive(), max(by_cost)),
+    ):
         assert priced.member_cost(path) == extreme

@@ -171,26 +171,26 @@ name: tiny
         (
             "order: any",
             "order: VLEN",
-            r"line 3 .*: order: this is one of EVLN, any, but got 'VLEN'",
+            r"line 3 .*: order: expected one of EVLN, any, but got 'VLEN'",
         ),
         ("order: any", "order: any\norder: any", r"line 4 \(order: any\): order: this key stands"),
         (
             "depth: 1..3",
             "depth: 1..4",
-            r"line 5 .*`depth` is up to 4, and the backbone has 3 layers",
+            r"line 5 .*`depth` is up to 4, but the backbone has 3 layers",
         ),
-        ("dia: [0, 1]", "dia: [0, x]", r"line 7 \(dia: \[0, x\]\): stages\[0\]\.dia\[1\]: this"),
-        ("mixing_layer", "symmetry", r"line 9 .* rules count, .*, but got 'symmetry'"),
+        ("dia: [0, 1]", "dia: [0, x]", r"line 7 \(dia: \[0, x\]\): stages\[0\]\.dia\[1\]: exp"),
+        ("mixing_layer", "symmetry", r"line 9 .* `rule` is 'symmetry'; give one of count"),
         ("name: tiny\n", "", r"line 1 \(backbone.*: `name` is missing here"),
         (
             "name: tiny",
             "name: a/b",
-            r"`name` is 'a/b'; the name of a space is letters, digits, dot",
+            r"`name` is 'a/b'; use only letters, digits, dot",
         ),
         ("vit(", "vitt(", r"line 2 .*: backbone: .*'vitt'"),
         (VIT, "vit(depth=3", r"line 2 .*: backbone: 'vit\(depth=3' is no backbone"),
         (VIT, "{nome: vit}", r"line 2 .*: backbone: a backbone has the fields name"),
-        (VIT, "7", r"backbone: this is a text, but got 7"),
+        (VIT, "7", r"backbone: expected a text, but got 7"),
         ("stages:\n", "stages: x\nother:\n", r"line 5 \(other:\): other: unknown key 'other'"),
         ("order: any", "order: [", r"^here: the document is not YAML of plain values"),
     ],
@@ -203,15 +203,15 @@ def test_a_document_refused_names_the_line(old: str, new: str, message: str) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stages": []}, r"stages: this is a list with one entry a stage, but got \[\]"),
-        ({"stages": "V"}, "stages: this is a list with one entry a stage, but got 'V'"),
+        ({"stages": []}, r"stages: expected a list with one entry per stage, but got \[\]"),
+        ({"stages": "V"}, "stages: expected a list with one entry per stage, but got 'V'"),
         (
             {"stages": [{"layers": ["V"]}] * 2},
-            "a space has the stages of its backbone, but got 2 and .* has 1",
+            "`stages` has 2 entries, but .* has 1 stages",
         ),
         (
             {"constraints": [{"rule": "mixing_layer", "per": "stage"}] * 2},
-            "stands here twice; leave one out",
+            "is listed twice; leave one out",
         ),
     ],
 )
@@ -237,7 +237,7 @@ def test_neither_preset_nor_file(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_space_without_stages_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^stages: .* backbone, but got 0 and vit has 1$"):
+    with pytest.raises(InputError, match=r"^stages: `stages` has 0 entries, but vit has 1 stages"):
         Space(name="none", backbone=BackboneSpec(name="vit"), stages=())
 
 
@@ -268,13 +268,13 @@ def test_no_member_names_the_constraints_at_fault(
     space = make_space(stage, constraints=(innocent, first, last, equal))
     with pytest.raises(
         InputError,
-        match=r"no placement is left in made-up: first\(per=network kinds=V\) and "
+        match=r"made-up has no placement: first\(per=network kinds=V\) and "
         r"last\(per=stage kinds=N\) and equal\(per=network attribute=kind\) exclude every one$",
     ):
         _ = space.automaton
     alone = First(kinds=frozenset({"E"}), per="stage")
     with pytest.raises(
-        InputError, match=r"made-up: first\(per=stage kinds=E\) excludes every one$"
+        InputError, match=r"no placement: first\(per=stage kinds=E\) excludes every one$"
     ):
         Placement.parse("V2") in make_space(stage, constraints=(innocent, alone))  # noqa: B015
 
@@ -285,7 +285,7 @@ def test_no_member_names_the_stage_at_fault(
     fine = ListedStage(layers=(choices("V"),), depth=(1,))
     reuse = ListedStage(layers=(choices("N"), choices("L")), depth=(2,))
     counts = CountedStage(depth=(5,), counts={"E": (0, 1), "V": (0, 1), "L": (0, 1), "N": (0, 1)})
-    with pytest.raises(InputError, match="left in stage 2, 3 of made-up: its counts never add up"):
+    with pytest.raises(InputError, match="made-up has no placement in stage 2, 3: its counts"):
         make_space(fine, reuse, counts, constraints=(MixingLayer(per="stage"),)).envelope()
 
 
@@ -416,5 +416,5 @@ def test_a_residual_asks_for_a_kind_that_adds_it(
 ) -> None:
     options = MechanismOptions(attention_residual=True)
     stage = ListedStage(layers=(choices("N", "E/s5"),), depth=(1,))
-    with pytest.raises(InputError, match="attention_residual=true asks for a layer of kind V$"):
+    with pytest.raises(InputError, match="attention_residual=true needs a layer of kind V$"):
         make_space(stage, options=options).envelope()

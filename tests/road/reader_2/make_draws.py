@@ -125,7 +125,7 @@ def of_counted(counted: BudgetedSpace) -> dict[str, object]:
         "macs_range": str(counted.macs_range),
         "params_range": str(counted.params_range),
         "cheapest": str(counted.cheapest),
-        "dearest": str(counted.dearest),
+        "dearest": str(counted.most_expensive),
         "by number": texts(counted[number] for number in range(0, members, -(-members // 40))),
         "last": str(counted[members - 1]),
         "sample": _drawn(counted.sample, 7, 20),

@@ -177,7 +177,7 @@ def test_a_bound_that_few_meet_ends_the_search(lab, measured):
 def test_latencies_of_another_device_do_not_mix(lab, measured):
     setting = replace(SETTING, device_name="another processor", threads=7)
     elsewhere = document(setting=setting.to_json(), where=str(setting))
-    with pytest.raises(InputError, match="latencies are of another processor, 7 threads"):
+    with pytest.raises(InputError, match="measured on another processor, 7 threads"):
         lab.run(objectives=OBJECTIVES, latency=elsewhere)
     assert not measured
     check_setting(document(), SETTING)
@@ -186,7 +186,7 @@ def test_latencies_of_another_device_do_not_mix(lab, measured):
 def test_a_study_of_summed_latencies_does_not_go_on(lab, measured):
     """As earlier versions wrote it, with the times of layers and what came of them."""
     summed = document("table", repeats=93, factor=0.5, worst_error=0.03, checks=[], parts={"V": 1})
-    with pytest.raises(InputError, match="summed from the times of layers, which was removed"):
+    with pytest.raises(InputError, match="summed from the times of layers, which is no longer"):
         lab.run(objectives=OBJECTIVES, latency=summed)
     assert not measured
     assert lab.summary().latency_text == f"summed from parts; {SETTING}"
@@ -199,8 +199,8 @@ def test_a_new_study_measures_its_reference(lab, measured):
     new = lab.record("new", "random", 3, 1, 5)
     record = with_latencies(new, COUNTED, SETTING, reference_factor=1.1)
     assert record.latency == document()
-    expected = 1.1 * made_up_ms(COUNTED.dearest)
+    expected = 1.1 * made_up_ms(COUNTED.most_expensive)
     assert record.reference_point["latency_ms"] == pytest.approx(expected)
     assert record.reference_point["macs"] == new.reference_point["macs"]
     assert record.fingerprint == new.fingerprint
-    assert measured == {str(COUNTED.dearest): 1}
+    assert measured == {str(COUNTED.most_expensive): 1}

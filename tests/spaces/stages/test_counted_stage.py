@@ -129,10 +129,10 @@ def test_maps_that_a_stage_cannot_carry_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"depth": (2, 1)}, r"`depth` is a rising list of whole numbers >= 1, but got \[2, 1\]"),
-        ({"counts": {"V": ANY, "L": (1, 1)}}, r"`counts\.L` is a rising list"),
-        ({"gates": {"dia": ()}}, "`dia` is a rising list"),
-        ({"cb": (2, 1)}, "`cb` is a rising list of whole numbers >= 0"),
+        ({"depth": (2, 1)}, r"`depth` is \[2, 1\]; give a rising list of whole numbers >= 1"),
+        ({"counts": {"V": ANY, "L": (1, 1)}}, r"`counts\.L` is \[1, 1\]; give a rising list"),
+        ({"gates": {"dia": ()}}, r"`dia` is \[\]; give a rising list"),
+        ({"cb": (2, 1)}, r"`cb` is \[2, 1\]; give a rising list of whole numbers >= 0"),
         ({"cb": ("all", 1)}, "`cb` is a rising list of whole numbers and then `all`"),
         ({"cb": ()}, "`cb` is a rising list of whole numbers and then `all`"),
         (
@@ -146,9 +146,9 @@ def test_maps_that_a_stage_cannot_carry_are_refused(
         ({"counts": {"Q": (1,)}}, "'Q' is no kind of layer here; known are V"),
         (
             {"options": {"keys": (1,)}},
-            "`options` names 'keys'; known are slots, external_form, less_form$",
+            "`options` has unknown key 'keys'; known: slots, external_form, less_form$",
         ),
-        ({"gates": {"d": (1,)}}, "`gates` names 'd'; known are dia(, xse)?$"),
+        ({"gates": {"d": (1,)}}, "`gates` has unknown key 'd'; known: dia(, xse)?$"),
     ],
 )
 def test_numbers_of_a_counted_stage_refused(arguments: dict[str, Any], message: str) -> None:
@@ -209,7 +209,7 @@ def test_a_stage_has_one_gate_at_most(
     assert found(dia=(0, 1), sq=(0, 2)) == ["V2", "V2/dia1", "V2/sq2"]
     # Where numbers of one lack 0, it is there, and the other is not.
     assert found(dia=(1, 2), sq=(0, 2)) == ["V2/dia1", "V2/dia2"]
-    with pytest.raises(InputError, match="`sq` and `dia` each ask for a gate, and a layer has on"):
+    with pytest.raises(InputError, match="`sq` and `dia` each require a gate, but a layer has at"):
         found(dia=(1,), sq=(1, 2))
 
 
@@ -218,7 +218,7 @@ def test_a_stage_has_one_gate_at_most(
     ("document", "message"),
     [
         ({"mixer_width": [2, 10]}, "`width` is 10; it is a whole number of at least 1 and at"),
-        ({"mixer_width": 0}, "`mixer_width` is a rising list of whole numbers >= 1"),
+        ({"mixer_width": 0}, r"`mixer_width` is \[0\]; give a rising list of whole numbers >= 1"),
         ({"mixer_form": "deep"}, "mixer_form: this is 'deep'; it is one of default, wide, deepR"),
         ({"counts": {"Q": 1}}, "counts.Q: unknown key 'Q'; known here: V, L, E, N, (S, )?M, K, P"),
         (

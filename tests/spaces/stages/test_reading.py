@@ -70,24 +70,24 @@ def test_a_stage_is_its_document(small: tuple[Space, set[Placement]]) -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ("V", "a stage is a mapping with either counts or layers, but got 'V'"),
-        ({"depth": 3}, "a stage is a mapping with either counts or layers, but got"),
+        ("V", "expected a mapping with either counts or layers, but got 'V'"),
+        ({"depth": 3}, "expected a mapping with either counts or layers, but got"),
         (
             {"counts": {}, "layers": []},
-            "a stage is a mapping with either counts or layers, but got",
+            "expected a mapping with either counts or layers, but got",
         ),
         ({"counts": {"V": 1}}, "`depth` is missing here"),
         ({"counts": {"Q": 1}, "depth": 1}, r"counts\.Q: unknown key 'Q'"),
-        ({"counts": {"V": 1}, "depth": 0}, "`depth` is a rising list of whole numbers >= 1"),
-        ({"counts": {"V": 1}, "depth": 1, "slots": 0}, "`slots` is a rising list"),
+        ({"counts": {"V": 1}, "depth": 0}, r"`depth` is \[0\]; give a rising list of"),
+        ({"counts": {"V": 1}, "depth": 1, "slots": 0}, r"`slots` is \[0\]; give a rising list"),
         (
             {"counts": {"V": 1}, "depth": 1, "cb": ["all", "all"]},
-            r"cb\[1\]: 'all' stands here tw",
+            r"cb\[1\]: 'all' is listed twice",
         ),
-        ({"counts": {"V": 1}, "depth": 1, "cb": ["none", 0]}, r"cb\[1\]: 0 stands here twice"),
+        ({"counts": {"V": 1}, "depth": 1, "cb": ["none", 0]}, r"cb\[1\]: 0 is listed twice"),
         (
             {"counts": {"V": 1}, "depth": 1, "cb": []},
-            "cb: this list is empty; write none",
+            "cb: this list is empty; give none",
         ),
         ({"counts": {"V": 1}, "depth": 1, "cb": ["some"]}, r"cb\[0\]: .* but got 'some'"),
         (
@@ -98,10 +98,10 @@ def test_a_stage_is_its_document(small: tuple[Space, set[Placement]]) -> None:
             {"counts": {"V": 1}, "depth": 1, "external_form": "default"},
             "external_form: this is 'default'; it is one of single, mea",
         ),
-        ({"counts": {"V": 1}, "depth": 1, "less_form": 7}, "less_form: this is a text, but got 7"),
-        ({"layers": "V"}, "layers: this is a list with one entry a layer position, but got 'V'"),
+        ({"counts": {"V": 1}, "depth": 1, "less_form": 7}, "less_form: expected a text, but got"),
+        ({"layers": "V"}, "layers: expected a list with one entry per layer position"),
         ({"layers": ["V", "Q"]}, r"layers\[1\]: 'Q': 'Q' is no kind of layer here; known are V"),
-        ({"layers": ["V", "V"], "depth": 1}, "`depth` is up to 1, and `layers` lists 2 positions"),
+        ({"layers": ["V", "V"], "depth": 1}, "`depth` is up to 1, but `layers` lists 2 positions"),
         ({"layers": ["V"], "slots": 1}, "unknown key 'slots'; known here: layers, depth"),
     ],
 )
