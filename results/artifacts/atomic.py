@@ -1,7 +1,7 @@
-"""Write files and folders atomically: make them beside their place, then rename them.
+"""Write files and folders atomically: write them beside their place, then rename them.
 
-A temporary's name says who makes it and since when: several hosts may write to one folder, and
-each can tell which of its own writers are dead.
+A temporary name holds its writer and its time: several hosts may write to one folder, and each can
+tell which of its own writers are dead.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-MAX_AGE_S = 24 * 60 * 60  # of another host's temporary, whose process cannot be asked for
+MAX_AGE_S = 24 * 60 * 60  # of another host's temporary, whose process cannot be looked up
 
 
 def temporary_name(name: str, what: str = "") -> str:
-    """The hidden name under which this process makes what will be renamed to `name`.
+    """The hidden name under which this process writes what it will rename to `name`.
 
     Args:
-        name: the name in the end.
-        what: a word that keeps apart several temporaries of one name.
+        name: the final name.
+        what: a word that distinguishes several temporaries of one name.
     """
     parts = ["", name, *([what] if what else []), _host(), str(os.getpid()), str(int(time.time()))]
     return ".".join(parts)
 
 
 def temporary_beside(path: Path, what: str = "") -> Path:
-    """Where this process makes what will be renamed to `path`, in the same folder.
+    """The path at which this process writes what it will rename to `path`, in the same folder.
 
     Args:
-        path: the place.
-        what: see `temporary_name`.
+        path: the final path.
+        what: as in `temporary_name`.
     """
     return path.with_name(temporary_name(path.name, what))
 
 
 def is_orphan(name: str, of: str = r".+") -> bool:
-    """Whether a name is that of a temporary which nobody will finish.
+    """Whether a name is that of an abandoned temporary.
 
-    This host's processes are looked up; what another host has begun is given up after a day.
+    This host's processes are looked up; another host's temporaries are abandoned after a day.
 
     Args:
-        name: a file's or folder's, without its path.
-        of: regular expression of what `temporary_name` was given, with `.what` where it was.
+        name: name of a file or folder, without its path.
+        of: regular expression of the `name` given to `temporary_name`, with `.what` if given.
     """
     pattern = rf"\.(?:{of})\.(?P<host>[\w-]+)\.(?P<process_id>\d+)\.(?P<since_s>\d+)"
     match = re.fullmatch(pattern, name)
@@ -57,11 +57,11 @@ def is_orphan(name: str, of: str = r".+") -> bool:
 
 
 def orphans(folder: Path, of: str) -> Iterator[Path]:
-    """Temporaries in a folder which nobody will finish.
+    """Yield the abandoned temporaries in a folder.
 
     Args:
-        folder: where to look; it may be absent.
-        of: see `is_orphan`.
+        folder: the folder; it may be absent.
+        of: as in `is_orphan`.
     """
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if is_orphan(path.name, of):
@@ -69,14 +69,14 @@ def orphans(folder: Path, of: str) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file where it is whole or absent, and outlasts a power cut.
+    """Write a file so that it is whole or absent, even after a power cut.
 
     Args:
-        path: the file, in a folder that exists.
-        content: all of it.
+        path: the file, in an existing folder.
+        content: its whole content.
 
     Raises:
-        OSError: it cannot be written, such as on a full disk; what was there before stays.
+        OSError: it cannot be written, such as on a full disk; an older file stays.
     """
     temporary = temporary_beside(path)
     try:
@@ -101,7 +101,7 @@ def _flush_folder(folder: Path) -> None:
 
 @cache
 def _host() -> str:
-    """Where process ids mean the same: the host, and the container of equal name on it."""
+    """The scope of process ids: the host, and the container if several share its name."""
     name = re.sub(r"[^A-Za-z0-9]", "-", platform.node())[:32]
     return f"{name}-{os.stat('/proc/self/ns/pid').st_ino:x}"
 

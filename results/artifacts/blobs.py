@@ -4,15 +4,15 @@ A file is whole or absent. It is written under a temporary name beside its place
 
 - in a folder (a path, or `file://`), flushed to the disk and renamed, so that not even a power
   cut leaves a part;
-- on a server with renames (`sftp://` with POSIX renames), as whole as the server's rename;
+- on a server with renames (`sftp://` with POSIX renames), as atomically as the server renames;
 - in an object store (`s3://`, `gs://`, `az://`), where an object appears once it is complete and
-  a move is a copy: whole too, at the price of one more request.
+  a move is a copy, at the price of one more request.
 
-What a killed process was writing keeps its temporary name, and goes with the next `sweep`.
+The files of killed writers keep their temporary names until the next `sweep`.
 
-Credentials come from where fsspec and its packages look for them: the machine's role, the
-package's own files, or variables such as `FSSPEC_S3_ENDPOINT_URL` and `FSSPEC_SFTP_PASSWORD`.
-A password in a URL works as well, and is neither shown nor stored: see `shown_url`.
+fsspec and its packages look up credentials: the machine's role, the package's own files, or
+variables such as `FSSPEC_S3_ENDPOINT_URL` and `FSSPEC_SFTP_PASSWORD`. A password in a URL works as
+well, and is neither shown nor stored: see `shown_url`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 def shown_url(url: str) -> str:
-    """A URL of files as messages and the database show it, without its password."""
+    """A URL without its password, for messages and the database."""
     if _local_folder(url) is not None or (parts := urlsplit(url)).password is None:
         return url
     _, _, host = parts.netloc.rpartition("@")
@@ -59,7 +59,7 @@ class BlobStore:
     dot or a dash: no name leads out of the folder.
 
     Attributes:
-        url: a path, or a URL that fsspec opens; the folder is made with the first file.
+        url: a path, or a URL that fsspec opens; the first write creates the folder.
     """
 
     url: str
@@ -71,7 +71,7 @@ class BlobStore:
         return f"BlobStore({self.shown()!r})"
 
     def shown(self, name: str = "") -> str:
-        """Return where the folder or a file of it is, for messages."""
+        """The location of the folder or of a file in it, for messages."""
         folder = shown_url(self.url)
         return f"{folder.removesuffix('/')}/{name}" if name else folder
 
@@ -81,19 +81,19 @@ class BlobStore:
         return _local_folder(self.url)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, in place of an older one.
+        """Write a file, replacing an older one.
 
         Raises:
-            OSError: it cannot be written; what was there before stays. A full disk of this
-                machine keeps its number, ENOSPC or EDQUOT.
+            OSError: it cannot be written; an older file stays. A full local disk keeps its error
+                number, ENOSPC or EDQUOT.
         """
         self._files.write(_checked(name), content)
 
     def read(self, name: str) -> bytes:
-        """The contents of a file.
+        """Read the contents of a file.
 
         Raises:
-            FileNotFoundError: there is none of this name.
+            FileNotFoundError: there is no file of this name.
             OSError: it cannot be read.
         """
         return self._files.read(_checked(name))
@@ -103,7 +103,7 @@ class BlobStore:
         return name in self.names(_checked(name))
 
     def delete(self, name: str) -> None:
-        """Delete a file, if it is there.
+        """Delete a file if it exists.
 
         Raises:
             StorageError: it cannot be deleted.
@@ -115,13 +115,13 @@ class BlobStore:
     def names(self, prefix: str = "") -> list[str]:
         """Names that begin with a prefix, sorted.
 
-        Those with a further `/` after the prefix are left out.
+        Names with a further `/` after the prefix are left out.
 
         Raises:
-            StorageError: the folder cannot be read; one that is absent has no names.
+            StorageError: the folder cannot be read; an absent folder has no names.
         """
         if not _PREFIX.fullmatch(prefix):
-            raise ValueError(f"`prefix`={prefix!r} begins no file's name")
+            raise ValueError(f"`prefix`={prefix!r} cannot begin a file's name")
         folder = prefix[: prefix.rfind("/") + 1]
         with self._kept():
             found = self._files.names(folder)
@@ -129,13 +129,13 @@ class BlobStore:
         return sorted(name for name in names if name.startswith(prefix))
 
     def sweep(self, folder: str = "") -> None:
-        """Delete what killed processes were writing.
+        """Delete the files of killed writers.
 
         Args:
-            folder: where, with its last `/`; the files right in it alone.
+            folder: folder to clean, with its last `/`, without its subfolders.
 
         Raises:
-            StorageError: the folder cannot be read, or a file not be deleted.
+            StorageError: the folder cannot be read, or a file cannot be deleted.
         """
         with self._kept():
             for name in self._files.names(folder):
@@ -143,10 +143,10 @@ class BlobStore:
                     self._files.delete(folder + name)
 
     def check_writable(self) -> None:
-        """Write a file and delete it, as a search will, before one begins.
+        """Write a file and delete it, as a check before a search begins.
 
         Raises:
-            InputError: why it does not work, and which package the protocol may lack.
+            InputError: the check fails; the message names the missing package, if any.
         """
         try:
             self._files.probe(temporary_name("probe"))
@@ -157,7 +157,7 @@ class BlobStore:
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
-        """Failures of keeping house are the storage's, not a trial's."""
+        """Turn errors of listing and deleting into storage errors, which fail no trial."""
         try:
             yield
         except OSError as error:
@@ -173,7 +173,7 @@ class BlobStore:
 
 
 class _Files(Protocol):
-    """The operations of one kind of storage, on names that were checked."""
+    """The operations of one kind of storage, on checked names."""
 
     def write(self, name: str, content: bytes) -> None: ...
 
@@ -182,10 +182,10 @@ class _Files(Protocol):
     def delete(self, name: str) -> None: ...
 
     def names(self, folder: str) -> list[str]:
-        """The last parts of all names right in a folder, temporaries' too."""
+        """The last parts of all names directly in a folder, including temporaries."""
 
     def probe(self, name: str) -> None:
-        """Write a file and delete it; a folder of this machine is left as it was."""
+        """Write a file and delete it; a local folder is left as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class _LocalFiles:
             self.delete(name)
         finally:
             for path in made:
-                with suppress(OSError):  # not made after all, or in use by now
+                with suppress(OSError):  # the folder existed, or is in use by now
                     path.rmdir()
 
 
@@ -232,8 +232,8 @@ class _RemoteFiles:
             try:
                 files.pipe_file(temporary, content)
             except FileNotFoundError:
-                # Not before it is needed: an object store has no folders, and its package would
-                # make a bucket of a name that is mistyped.
+                # Only when needed: an object store has no folders, and its package would create a
+                # bucket for a mistyped name.
                 top = "/".join(folder.split("/")[: 2 if folder.startswith("/") else 1])
                 if not files.exists(top):
                     raise
@@ -256,7 +256,7 @@ class _RemoteFiles:
 
     def names(self, folder: str) -> list[str]:
         def names(files: Any, path: str) -> list[str]:
-            # Other processes write here, so a listing is never taken from the memory.
+            # Other processes write here, so never list from the cache.
             files.invalidate_cache()
             entries = files.ls(path.rstrip("/"), detail=True)
             return [e["name"].rpartition("/")[2] for e in entries if e["type"] != "directory"]
@@ -271,7 +271,7 @@ class _RemoteFiles:
         self.delete(name)
 
     def _use(self, name: str, use: Callable[[Any, str], T]) -> T:
-        """Do something that may be done twice, again where the line was cut."""
+        """Run an idempotent operation, and retry it if the connection fails."""
         for delay_s in RETRY_DELAYS_S:
             try:
                 return self._try(name, use)
@@ -282,10 +282,10 @@ class _RemoteFiles:
         return self._try(name, use)
 
     def _try(self, name: str, use: Callable[[Any, str], T]) -> T:
-        """Do something with a file; whatever goes wrong is an OSError.
+        """Run an operation on a file, and turn any failure into an OSError.
 
         Args:
-            name: the file's.
+            name: name of the file.
             use: takes an fsspec file system and the file's path in it.
 
         Raises:
@@ -305,23 +305,23 @@ class _RemoteFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), shown) from None
         except Exception as error:
             if files is not None:
-                files.clear_instance_cache()  # it may hold a connection that is dead
-            # Every protocol's package has errors of its own. They are not chained, since their
-            # text may hold the URL with its password.
+                files.clear_instance_cache()  # it may hold a dead connection
+            # Every protocol's package has its own errors. They are not chained, since their text
+            # may hold the URL with its password.
             number = error.errno if isinstance(error, OSError) else None
             text = _without_password(f"{type(error).__name__}: {error}", self.url)
             raise OSError(number or errno.EIO, text, store.shown(name)) from None
 
 
 def _local_folder(url: str) -> Path | None:
-    """The folder of a path or a file:// URL; None of any other URL."""
+    """The folder of a path or a file:// URL, or None for any other URL."""
     if "://" not in url:
         return Path(url)
     return Path(url.removeprefix("file://")) if url.startswith("file://") else None
 
 
 def _check_url(url: str) -> None:
-    """Refuse what is no folder, saying nothing that may be a secret."""
+    """Check that a URL names a folder; error messages leave out anything secret."""
     folder = _local_folder(url)
     if folder is not None:
         if not url or (url.startswith("file://") and not folder.is_absolute()):
@@ -340,29 +340,28 @@ def _check_url(url: str) -> None:
         _ = urlsplit(url).port
     except ValueError:
         raise InputError(
-            f"a URL of files is PROTOCOL://[USER[:PASSWORD]@]HOST[:PORT]/FOLDER, but that of "
-            f"{protocol}:// is not; set FSSPEC_{protocol.upper()}_PASSWORD for a password "
-            f"that has other characters than letters and digits"
+            f"the URL of {protocol}:// does not have the form "
+            f"PROTOCOL://[USER[:PASSWORD]@]HOST[:PORT]/FOLDER; set "
+            f"FSSPEC_{protocol.upper()}_PASSWORD for a password with special characters"
         ) from None
     if any(text in url for text in ("?", "#", "*", "[", "::")):
         raise InputError(
-            f"a URL of files has none of ? # * [ and ::, but that of {protocol}:// has; options "
-            f"of a protocol are variables, such as FSSPEC_S3_ENDPOINT_URL"
+            f"the URL of {protocol}:// contains one of ? # * [ and ::; set options of a protocol "
+            f"by variables such as FSSPEC_S3_ENDPOINT_URL"
         )
     if ":" in (parts := urlsplit(url)).netloc and parts.password is None and redacted(url) != url:
-        # Read by the letter, it would have no password, and all of it would be shown.
+        # Parsed literally it would have no password, and all of it would be shown.
         raise InputError(
-            f"a URL of files is PROTOCOL://[USER[:PASSWORD]@]HOST[:PORT]/FOLDER, but that of "
-            f"{protocol}:// may have a password with a / in it; set "
-            f"FSSPEC_{protocol.upper()}_PASSWORD for it, and write no @ or : in the folder's name"
+            f"the URL of {protocol}:// may have a password with a / in it; set "
+            f"FSSPEC_{protocol.upper()}_PASSWORD instead, and avoid @ and : in the folder's name"
         )
 
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"`name`={name!r} is no file's name; write letters, digits, _ - . and /, and begin no "
-            f"part with . or -"
+            f"`name`={name!r} is not a valid file name; use letters, digits, _ - . and /, and "
+            f"begin no part with . or -"
         )
     return name
 

@@ -1,7 +1,7 @@
 """Keep checkpoints of running trials, from which a retry continues.
 
-One a trial, replaced at each rung and deleted when the trial ends, so that they never fill a disk.
-They are kept beside the weights: `checkpoints/<study>/<role>-<number>.pt`.
+A trial has one checkpoint, replaced at each rung and deleted when the trial ends, so checkpoints
+never fill a disk. They lie beside the weights: `checkpoints/<study>/<role>-<number>.pt`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PLAIN = (bool, int, float, str, type(None))
 class CheckpointStore:
     """States of trials by name; pickled to workers.
 
-    Names are `<study>/<role>-<number>`, see `BlobStore` for what may be in them.
+    Names are `<study>/<role>-<number>`; `BlobStore` says which characters are allowed.
 
     Attributes:
         blobs: the folder of the weights.
@@ -39,18 +39,18 @@ class CheckpointStore:
     blobs: BlobStore
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write the state of a trial, in place of its older one.
+        """Write the state of a trial, replacing its older one.
 
         Args:
-            name: the trial's.
+            name: name of the trial.
             state: tensors, numbers, strings and None, in lists, tuples and dicts.
 
         Raises:
-            TypeError: something else is in the state, which no retry could read.
+            TypeError: the state holds something else, which a retry could not read.
             OSError: it cannot be written, such as on a full disk; the older one stays.
         """
         _check_plain(state, "state")
-        # The sum is put in afterwards: joining bytes would hold a large network twice.
+        # The sum is filled in afterwards: joining bytes would hold a large network twice.
         buffer = io.BytesIO()
         buffer.write(_HEAD + bytes(_SUM_SIZE))
         torch.save(state, buffer)
@@ -59,15 +59,15 @@ class CheckpointStore:
         self.blobs.write(_blob(name), buffer.getvalue())
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """The state of a trial, on the CPU; nothing from the file is executed.
+        """Load the state of a trial on the CPU; nothing from the file is executed.
 
-        A damaged file is as good as none, and deleted.
+        A damaged file is deleted and treated as absent.
 
         Args:
-            name: the trial's.
+            name: name of the trial.
 
         Returns:
-            The saved value, or None if there is none.
+            The saved state, or None if there is none.
 
         Raises:
             OSError: the file cannot be read.
@@ -83,7 +83,7 @@ class CheckpointStore:
                     io.BytesIO(content), map_location="cpu", weights_only=True
                 )
                 return state
-            except pickle.UnpicklingError:  # another program's, with our head
+            except pickle.UnpicklingError:  # written by another program with the same head
                 pass
         self.delete(name)
         return None
@@ -93,11 +93,11 @@ class CheckpointStore:
         self.blobs.delete(_blob(name))
 
     def sweep(self, keep: Collection[str], prefix: str) -> None:
-        """Delete the states of trials that are not in flight, and what kills have left.
+        """Delete the states of trials that no longer run, and the files of killed writers.
 
         Args:
             keep: names of the trials whose states stay.
-            prefix: what the names to look at begin with, `<study>/`.
+            prefix: prefix of the names to delete, `<study>/`.
         """
         kept = {_blob(name) for name in keep}
         for blob in self.blobs.names(f"{_FOLDER}{prefix}"):
@@ -111,7 +111,7 @@ def _blob(name: str) -> str:
 
 
 def _check_plain(value: Any, where: str) -> None:
-    """Refuse what `weights_only` would not read again; a subclass may be such."""
+    """Check that torch's `weights_only` loading can read a value; subclasses may fail it."""
     if type(value) in (dict, OrderedDict):
         for key, item in value.items():
             _check_plain(key, f"a key of {where}")
@@ -121,6 +121,6 @@ def _check_plain(value: Any, where: str) -> None:
             _check_plain(item, f"{where}[{index}]")
     elif not isinstance(value, torch.Tensor) and type(value) not in _PLAIN:
         raise TypeError(
-            f"a checkpoint holds tensors, numbers and strings only, but {where} is a "
+            f"a checkpoint holds only tensors, numbers and strings, but {where} is a "
             f"{type(value).__name__}; convert it"
         )

@@ -1,4 +1,4 @@
-"""Replace whole folders atomically: make them beside their place, then rename them."""
+"""Replace whole folders atomically: write them beside their place, then rename them."""
 
 from __future__ import annotations
 
@@ -14,43 +14,42 @@ from sharedattn.results.artifacts.atomic import orphans, temporary_beside
 
 
 def check_replaceable(folder: Path, what: str, is_one: Callable[[Path], bool]) -> None:
-    """Find out before any work that a folder could not be written; nothing is written.
+    """Check that a folder can be written, before any work and without writing anything.
 
     Args:
-        folder: where it would go; a link to a folder stays, and that folder is replaced.
-        what: its kind, with its article, for messages.
+        folder: the folder to write; for a link, the folder that it points to.
+        what: its kind, with an article, for messages.
         is_one: whether an existing folder is of that kind, and may be replaced.
 
     Raises:
-        InputError: the folder holds something else, or the folder above it cannot be made or
-            written.
+        InputError: the folder holds something else, or its parent cannot be created or written.
     """
     if os.path.lexists(folder) and not (
         folder.is_dir() and (is_one(folder) or not any(folder.iterdir()))
     ):
         raise InputError(
-            f"{folder} is neither {what} nor an empty folder, and is not replaced; name another "
+            f"{folder} is neither {what} nor an empty folder, and is not replaced; give another "
             f"folder"
         )
     place = _place_of(folder)
     above = next(parent for parent in place.parents if os.path.lexists(parent))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise InputError(
-            f"the folder {folder} cannot be written: nothing can be made in {above}; name another "
-            f"folder"
+            f"the folder {folder} cannot be written: nothing can be created in {above}; give "
+            f"another folder"
         )
 
 
 @contextmanager
 def folder_in_place_of(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which then takes the place of another.
+    """Yield an empty folder to fill, which then replaces another.
 
-    What killed processes left of earlier ones is cleared away first. On any error the folder in
-    its place stays as it was.
+    Abandoned folders of killed processes are deleted first. On any error the existing folder stays
+    as it was.
 
     Args:
-        folder: the place; the folder above it is made. Where a link stands there, the place is
-            the one it leads to.
+        folder: the folder to replace; its parent is created. For a link, the folder that it points
+            to is replaced.
 
     Yields:
         The folder to fill.
@@ -82,12 +81,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _place_of(folder: Path) -> Path:
-    """Where a folder is that may be a link: a rename would take the link's own place."""
+    """The path of a folder with links resolved: a rename would replace the link itself."""
     return Path(os.path.realpath(folder)) if folder.is_symlink() else folder.absolute()
 
 
 def _replace(folder: Path, made: Path) -> None:
-    """Put a made folder in the place of an older one, which goes last."""
+    """Rename a new folder into the place of an older one, which is deleted last."""
     old = temporary_beside(folder, "old")
     if folder.exists():
         folder.rename(old)
@@ -96,7 +95,7 @@ def _replace(folder: Path, made: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Clear away what killed processes left, and put back the one whose place they left empty."""
+    """Delete what killed processes left, and restore a folder whose place they left empty."""
     for old in orphans(folder.parent, rf"{re.escape(folder.name)}\.old"):
         if not folder.exists():
             old.rename(folder)

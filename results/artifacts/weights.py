@@ -1,8 +1,8 @@
 """Store the weights of evaluations as safetensors files, named by evaluation key and contents.
 
-A file appears whole or not at all. The database keeps its sha256, and says that weights are gone
-before they are deleted. Training on a GPU is not bit-repeatable, and an attempt that was given up
-may end late: with the contents in the name it never takes the place of the recorded file.
+A file is whole or absent. The database keeps its sha256, and records that weights are gone before
+they are deleted. Training on a GPU is not bit-repeatable, and an abandoned attempt may end late:
+with the contents in its name, its file never replaces the recorded one.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def sha256_of(path: Path) -> str:
 
 
 def write_weights(path: Path, state_dict: Mapping[str, torch.Tensor]) -> str:
-    """Write a state dict where it is whole or absent.
+    """Write a state dict so that the file is whole or absent.
 
     Args:
-        path: the file, in a folder that exists.
+        path: the file, in an existing folder.
         state_dict: tensors by name; moved to the CPU.
 
     Returns:
         sha256 of the file.
 
     Raises:
-        OSError: it cannot be written, such as on a full disk; what was there before stays.
+        OSError: it cannot be written, such as on a full disk; an older file stays.
     """
     content = _content(state_dict)
     atomic_write(path, content)
@@ -47,11 +47,11 @@ def write_weights(path: Path, state_dict: Mapping[str, torch.Tensor]) -> str:
 
 
 def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    """Read weights that are the ones meant; nothing from the file is executed.
+    """Read weights and check their sha256; nothing from the file is executed.
 
     Args:
         path: a safetensors file.
-        sha256: what its contents must hash to.
+        sha256: expected sha256 of its contents.
 
     Returns:
         Tensors by name, on the CPU.
@@ -71,21 +71,21 @@ class WeightsStore:
     """The weights of a database's evaluations; pickled to workers.
 
     Attributes:
-        blobs: the folder; it is the database's alone.
+        blobs: the folder; no other database uses it.
     """
 
     blobs: BlobStore
 
     def shown(self, evaluation_key: str, sha256: str) -> str:
-        """Return where weights are, or would be, for messages."""
+        """The location of weights that exist or not, for messages."""
         return self.blobs.shown(_name(evaluation_key, sha256))
 
     def has(self, evaluation_key: str, sha256: str | None = None) -> bool:
         """Whether weights of an evaluation are kept.
 
         Args:
-            evaluation_key: the evaluation's.
-            sha256: sha256 of the weights; None accepts those of any attempt.
+            evaluation_key: key of the evaluation.
+            sha256: sha256 of the weights, or None to accept those of any attempt.
         """
         prefix = f"{evaluation_key}." if sha256 is None else _name(evaluation_key, sha256)
         return bool(self.blobs.names(prefix))
@@ -98,7 +98,7 @@ class WeightsStore:
         """Write weights of an evaluation, beside those of its other attempts.
 
         Args:
-            evaluation_key: see `EvaluationIdentity.key`.
+            evaluation_key: as in `EvaluationIdentity.key`.
             state_dict: tensors by name; moved to the CPU.
 
         Returns:
@@ -116,7 +116,7 @@ class WeightsStore:
         """Read the recorded weights of an evaluation.
 
         Raises:
-            InputError: they are not there, or not the recorded ones.
+            InputError: they are absent, or not the recorded ones.
         """
         name = _name(evaluation_key, sha256)
         try:
@@ -129,8 +129,8 @@ class WeightsStore:
         """Delete the weights of an evaluation, whichever attempt wrote them.
 
         Args:
-            evaluation_key: the evaluation's.
-            but: sha256 of the weights to keep; None deletes all.
+            evaluation_key: key of the evaluation.
+            but: sha256 of the weights to keep, or None to delete all.
         """
         kept = None if but is None else _name(evaluation_key, but)
         for name in self.blobs.names(f"{evaluation_key}."):
@@ -138,7 +138,7 @@ class WeightsStore:
                 self.blobs.delete(name)
 
     def sweep(self) -> None:
-        """Delete what killed processes were writing."""
+        """Delete the files of killed writers."""
         self.blobs.sweep()
 
 
@@ -151,7 +151,7 @@ def _content(state_dict: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _tensors(content: bytes, sha256: str, shown: str) -> dict[str, torch.Tensor]:
-    """Tensors by name of the contents meant."""
+    """Parse contents to tensors by name, after checking their sha256."""
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise InputError(

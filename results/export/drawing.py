@@ -9,11 +9,11 @@ from sharedattn.mechanisms.interface import Branch, Gate, NumberOption
 from sharedattn.mechanisms.registry import registry
 from sharedattn.placement import LayerChoice, NetworkSpec
 
-_WIDTH = 100  # characters of a line
+_WIDTH = 100  # characters per line
 
 
 def placement_drawing(spec: NetworkSpec) -> str:
-    """A placement in columns of text, a line per stage and per mechanism that it uses."""
+    """A placement as columns of text, with one line per stage and per mechanism in use."""
     lines: list[tuple[str, list[str]]] = []
     for number, stage in enumerate(spec.placement.stages, 1):
         lines.append((f"stage {number}", [layer.kind for layer in stage]))
@@ -34,7 +34,7 @@ def placement_drawing(spec: NetworkSpec) -> str:
 
 
 def drawing_key(spec: NetworkSpec) -> str:
-    """What the letters and lines of `placement_drawing` mean, as a paragraph of text."""
+    """The key to the letters and lines of `placement_drawing`, as a paragraph of text."""
     layers = spec.placement.layers
     kinds = [f"{branch.letter} {branch.title}" for branch in _branches(layers)]
     lines = [

@@ -1,9 +1,8 @@
 """Export one placement as config.yaml, model.safetensors, a model card and optionally ONNX.
 
-The folder rebuilds to exactly the network that was measured, and
-`sharedattn.results.export.verify` checks that. It appears whole: it is made beside its place and
-renamed. Reading one executes nothing from it: YAML by `safe_load`, weights by safetensors, and
-every file by a fixed name.
+The folder rebuilds exactly the network that was measured, which `sharedattn.results.export.verify`
+checks. It is written atomically, beside its place. Reading one executes nothing from it: YAML by
+`safe_load`, weights by safetensors, and every file by a fixed name.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from sharedattn.yaml_text import read_yaml, write_yaml
 CONFIG_FORMAT = 1
 CARD_NAME = "README.md"
 ONNX_NAME = "model.onnx"
-NUM_CLASSES_SHOWN = 8  # names on a card; config.yaml has them all
+NUM_CLASSES_SHOWN = 8  # names on a card; config.yaml lists all
 
 _CONFIG_TYPES = {"params": int, "macs": int, "recipe": dict, "data": dict}
 _EVALUATION_TYPES = {
@@ -62,19 +61,19 @@ class ExportRecord:
 
     Attributes:
         spec: the network.
-        params: its parameters, by the closed form.
-        macs: its multiply-accumulates for one image, by the closed form.
-        recipe: how it was trained, a recipe's document.
+        params: number of parameters, by the closed form.
+        macs: multiply-accumulates per image, by the closed form.
+        recipe: the training recipe's document.
         data: the data's document.
-        evaluation: of the run that is exported; `weights_sha256` is that of the exported file.
-        test_top1: accuracy on the test split, which nothing was chosen by; measured once, here;
-            None: the data has no test split.
+        evaluation: the exported run; `weights_sha256` is that of the exported file.
+        test_top1: accuracy on the test split, which no choice depended on, measured once for this
+            export; or None if the data has no test split.
         num_test_images: images in that split.
-        top1_by_seed: accuracy of every seed of this placement, this run's among them.
-        study: name of the study it comes from, or None if it was trained alone.
+        top1_by_seed: accuracy of every seed of this placement, including this run's.
+        study: name of its study, or None if it was trained alone.
         trial: number of the search trial, or None if it was trained alone.
-        starts_from: sha256 of the supernet's weights that the training began with; None: it began
-            from its initialisation.
+        starts_from: sha256 of the supernet's weights that the training started from, or None for
+            a training from scratch.
         latency: latency on the study's device, or None if it was not measured.
     """
 
@@ -137,22 +136,22 @@ class ExportRecord:
             "trial": self.trial,
             **({} if self.starts_from is None else {"starts_from": self.starts_from}),
             "latency": None if self.latency is None else self.latency.to_json(),
-            # Only where it uses any: exports of our mechanisms are as they were.
+            # Only if it uses any, so that other exports keep their format.
             **({"plugins": plugins} if plugins else {}),
         }
 
     @classmethod
     def from_json(cls, document: Any) -> ExportRecord:
-        """The inverse of `to_json`.
+        """Invert `to_json`.
 
         Raises:
-            InputError: another format, missing fields, a text that is not the spec's, or a kind or
-                gate of a plug-in that is not installed.
+            InputError: another format, missing fields, a text that differs from the spec's, or a
+                kind or gate of a plug-in that is not installed.
         """
         if not isinstance(document, dict) or document.get("format") != CONFIG_FORMAT:
             raise InputError(
                 f"this config has format "
-                f"{document.get('format') if isinstance(document, dict) else document!r}, and "
+                f"{document.get('format') if isinstance(document, dict) else document!r}, but "
                 f"this version reads {CONFIG_FORMAT}"
             )
         try:
@@ -160,8 +159,8 @@ class ExportRecord:
             spec = NetworkSpec.from_json(document["spec"])
             if document["network"] != str(spec):
                 raise InputError(
-                    f"`network` is {document['network']!r} and `spec` means {str(spec)!r}; both "
-                    f"say the same network, so edit neither alone"
+                    f"`network` is {document['network']!r}, but `spec` means {str(spec)!r}; both "
+                    f"describe the same network, so edit neither alone"
                 )
             _check_types(document, _CONFIG_TYPES)
             _check_types(document, {"top1_by_seed": dict})
@@ -182,7 +181,7 @@ class ExportRecord:
                 study=document["study"],
                 trial=document["trial"],
                 starts_from=document.get("starts_from"),
-                # Exports from before latencies were measured have no such field.
+                # Exports from before latencies were measured lack this field.
                 latency=(
                     None
                     if document.get("latency") is None
@@ -199,15 +198,15 @@ class ExportRecord:
 
 
 def check_target(folder: Path, *, onnx: bool = False) -> None:
-    """Find out before any work that it could not be exported; nothing is written.
+    """Check that an export can be written, before any work and without writing anything.
 
     Args:
-        folder: where an export would go.
-        onnx: whether it would have a model.onnx.
+        folder: the folder to export to.
+        onnx: whether the export includes model.onnx.
 
     Raises:
-        InputError: the folder holds something else or cannot be written, the folder above it
-            cannot be made, or the extra `onnx` is missing.
+        InputError: the folder holds something else or cannot be written, its parent cannot be
+            created, or the extra `onnx` is missing.
     """
     check_replaceable(folder, "an export", _is_export)
     if onnx:
@@ -221,20 +220,20 @@ def export(
     *,
     onnx: bool = False,
 ) -> None:
-    """Write an exported network, in place of an older export.
+    """Write an exported network, replacing an older export.
 
     Args:
-        folder: where; the folder above it is made.
-        record: what is exported; the sum of its weights is taken from the written file.
+        folder: the folder; its parent is created.
+        record: the network's record; the sha256 of its weights is taken from the written file.
         state_dict: the weights of the stand-alone network.
-        onnx: whether to write model.onnx as well, which needs the extra `onnx`.
+        onnx: whether to also write model.onnx, which needs the extra `onnx`.
 
     Raises:
-        InputError: weights that do not fit the spec, a folder that holds something else or
-            cannot be written, or a missing extra. The folder is as it was.
+        InputError: the weights do not fit the spec, the folder holds something else or cannot be
+            written, or the extra is missing. An existing folder stays as it was.
     """
     check_target(folder, onnx=onnx)
-    # ONNX has no fused kernel, and torch cannot rewrite one that has masks of windows.
+    # ONNX has no fused kernel, and torch cannot rewrite one with window masks.
     network = rebuild(record.spec, state_dict, fused=not onnx)
     with folder_in_place_of(folder) as made:
         sha256 = write_weights(made / WEIGHTS_NAME, state_dict)
@@ -262,9 +261,9 @@ def read_export(folder: Path) -> ExportRecord:
         folder: the folder, or the file.
 
     Raises:
-        InputError: no such file, no YAML, or no config of a known format.
+        InputError: no such file, not YAML, or not a config of a known format.
     """
-    # `Path.is_dir` raises on a text too long for a name.
+    # `Path.is_dir` raises on a path that is too long.
     path = folder / CONFIG_NAME if os.path.isdir(folder) else folder
     try:
         document = read_yaml(path.read_text(encoding="utf-8"), {}, number_keys=True)
@@ -278,49 +277,49 @@ def read_export(folder: Path) -> ExportRecord:
 
 
 def load_network(folder: str | Path) -> Network:
-    """The exported network with its weights, in eval mode on the CPU.
+    """Load the exported network with its weights, in eval mode on the CPU.
 
     Args:
         folder: an exported folder.
 
     Raises:
-        InputError: a config that cannot be read, or weights that are not the recorded ones.
+        InputError: the config cannot be read, or the weights are not the recorded ones.
     """
     record = read_export(Path(folder))
     return rebuild(record.spec, exported_weights(Path(folder), record))
 
 
 def exported_weights(folder: Path, record: ExportRecord) -> dict[str, torch.Tensor]:
-    """The weights of an exported folder, checked against its config.
+    """Load the weights of an exported folder, checked against its config.
 
     Raises:
-        InputError: they are not there, or not the recorded ones.
+        InputError: they are absent, or not the recorded ones.
     """
     return read_weights(folder / WEIGHTS_NAME, record.evaluation.weights_sha256 or "")
 
 
 def recorded_pixels(data: Document) -> Document | None:
-    """How an export's images were made of files: `sharedattn.data.Pixels` by name, and the size.
+    """The preprocessing of an export's images: fields of `sharedattn.data.Pixels`, and the size.
 
     Args:
         data: the data's document, of an export of any version.
 
     Returns:
-        `image_size`, `in_chans`, `mean`, `std`, `interpolation`, `crop_pct` and `crop_mode`;
-        None: the data has no image files.
+        `image_size`, `in_chans`, `mean`, `std`, `interpolation`, `crop_pct` and `crop_mode`, or
+        None if the data has no image files.
     """
     pixels = data.get("pixels")
     if pixels is None:
-        # Exports from before pixels were recorded have them in the data's identity, and the
-        # transform of that time cropped in one way. That of digit pairs is a text.
+        # Exports from before pixels were recorded have them in the data's identity, with the only
+        # crop mode of that time. That of digit pairs is a text.
         pixels = data.get("identity", {}).get("transform")
     return {"crop_mode": "center", **pixels} if isinstance(pixels, Mapping) else None
 
 
 def recorded_classes(data: Document) -> list[str] | None:
-    """Return the names of an export's classes, by number, or None if none are recorded.
+    """The names of an export's classes, by number, or None if none are recorded.
 
-    Folders that are called by WordNet's numbers, as ImageNet's are, have the names of WordNet.
+    Folders named by WordNet numbers, such as ImageNet's, get WordNet's names.
     """
     classes = data.get("classes")
     if classes is None:
@@ -330,7 +329,7 @@ def recorded_classes(data: Document) -> list[str] | None:
 
 
 def _other_costs(record: ExportRecord) -> list[tuple[str, float, str]]:
-    """The costs in closed form beside MACs and params: label, value, and value for people."""
+    """Label, value and formatted value of the closed-form costs other than MACs and params."""
     costs = CostModel(record.spec.backbone, recorded=True)
     return [
         (cost.label, value, cost.unit.format(value))
@@ -341,10 +340,10 @@ def _other_costs(record: ExportRecord) -> list[tuple[str, float, str]]:
 
 
 def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
-    """The card: what this network is, its figures, how to load and to retrain it, in Markdown.
+    """The model card: description, figures, loading and retraining, in Markdown.
 
     Args:
-        record: what is exported.
+        record: the network's record.
         onnx: whether the folder has a model.onnx.
     """
     environment = Environment(
@@ -380,7 +379,7 @@ def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
 
 
 def _evaluation(document: Document, spec: NetworkSpec) -> EvaluationRecord:
-    """The evaluation that a config tells of."""
+    """The evaluation that a config describes."""
     measured = document["evaluation"]
     _check_types(measured, _EVALUATION_TYPES)
     return EvaluationRecord(
@@ -404,7 +403,7 @@ def _evaluation(document: Document, spec: NetworkSpec) -> EvaluationRecord:
 
 
 def _check_plugins(document: Document) -> None:
-    """Refuse a network with a kind or gate of a plug-in that is not the one installed here."""
+    """Check that the plug-ins of the network's kinds and gates are installed."""
     if "plugins" not in document:
         return
     _check_types(document, {"plugins": dict})
@@ -431,7 +430,7 @@ def _check_types(document: Document, types: Mapping[str, type]) -> None:
 def rebuild(
     spec: NetworkSpec, state_dict: Mapping[str, torch.Tensor], *, fused: bool = True
 ) -> Network:
-    """The network of a spec with these weights, in eval mode on the CPU.
+    """Build the network of a spec with these weights, in eval mode on the CPU.
 
     Args:
         spec: the network.
@@ -439,15 +438,15 @@ def rebuild(
         fused: whether attention uses the fused kernel.
 
     Raises:
-        InputError: a spec that cannot be built, or weights that do not fit it.
+        InputError: the spec cannot be built, or the weights do not fit it.
     """
     network = build(resolve(spec, recorded=True), fused=fused)
     for name, weight in network.state_dict().items():
         if name in state_dict and state_dict[name].shape != weight.shape:
             raise InputError(
-                f"the weights do not fit {spec}: {name} is "
-                f"{tuple(state_dict[name].shape)} among the weights and {tuple(weight.shape)} in "
-                f"the network; weights of another image size are resampled by "
+                f"the weights do not fit {spec}: {name} has shape "
+                f"{tuple(state_dict[name].shape)} but the network needs {tuple(weight.shape)}; "
+                f"weights of another image size are resampled by "
                 f"sharedattn.weights.interpolate.at_image_size"
             )
     try:

@@ -1,7 +1,7 @@
 """Export a network as ONNX; requires the extra `onnx`.
 
-The file says in its metadata what its input is: how an image file becomes pixels, and what the
-outputs are called. `examples/onnx_predict.py` reads nothing else.
+The file's metadata describes its input, from image file to pixels, and the names of its outputs;
+`examples/onnx_predict.py` reads nothing else.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from sharedattn.networks.network import Network
 
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 BATCH_AXIS = "batch"
-MAX_DIFFERENCE = 1e-4  # of logits between the two runtimes, float32
+MAX_DIFFERENCE = 1e-4  # between the logits of the two runtimes, float32
 
 
 def check_extra() -> None:
-    """Find out early that ONNX files cannot be written.
+    """Check early that ONNX files can be written.
 
     Raises:
         InputError: the extra `onnx` is not installed.
@@ -49,21 +49,21 @@ def onnx_metadata(
     top1: float,
     test_top1: float | None = None,
 ) -> dict[str, str]:
-    """Collect the metadata that `write_onnx` writes into a file beside the network.
+    """The metadata that `write_onnx` writes into a file along with the network.
 
     Args:
         network: the network as text.
         image_size: pixels on a side.
         in_chans: image channels, 1 (grey) or 3 (RGB).
-        pixels: `mean` and `std` of channels scaled to 0..1, one number a channel, `interpolation`,
-            `crop_pct` and `crop_mode`, by timm's words; None: the data has no image files, and
-            its pixels are taken as they are.
+        pixels: in timm's terms, `mean` and `std` of channels scaled to 0..1, one number per
+            channel, `interpolation`, `crop_pct` and `crop_mode`; or None if the data has no image
+            files, whose pixels are used as they are.
         class_names: names of the outputs, in their order, or None.
-        top1: accuracy on the split that the search chose by, a fraction.
+        top1: accuracy on the split that the search selected by, a fraction.
         test_top1: accuracy on the test split, or None without such a split.
 
     Returns:
-        Texts by name; lists and numbers as JSON. Of `None` there is no entry.
+        Texts by name; lists and numbers as JSON. None values have no entry.
     """
     channels = {1: "L", 3: "RGB"}.get(in_chans, f"{in_chans} channels")
     entries: dict[str, Any] = {
@@ -95,16 +95,16 @@ def onnx_metadata(
 def write_onnx(
     path: Path, network: Network, image_size: int, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a network for any batch size, and compare what it computes.
+    """Write a network for any batch size, and compare its logits with torch's.
 
     Args:
         path: the file.
         network: a network of one placement, in eval mode on the CPU.
         image_size: pixels on a side.
-        metadata: entries to write beside it, see `onnx_metadata`, or None.
+        metadata: metadata entries, see `onnx_metadata`, or None.
 
     Raises:
-        InputError: the extra `onnx` is not installed, or logits that are not finite.
+        InputError: the extra `onnx` is not installed, or logits are not finite.
         RuntimeError: the written network's logits differ.
     """
     check_extra()
@@ -114,11 +114,11 @@ def write_onnx(
         expected = network(images_BCYX)
     if not expected.isfinite().all():
         raise InputError(
-            "the network's logits are not finite numbers, so an ONNX file of it would be of no "
-            "use; train it again, or export without --onnx"
+            "the network's logits are not finite numbers, so its ONNX file would be of no use; "
+            "train it again, or export without --onnx"
         )
-    # A batch of 2, since the exporter would take a batch of 1 for a constant. Tracing here and not
-    # inside `torch.onnx.export` keeps that from falling back to a fixed batch without a word.
+    # A batch of 2, since the exporter treats a batch of 1 as constant. Traced here, since
+    # `torch.onnx.export` would silently fall back to a fixed batch.
     traced = torch.export.export(
         network,
         (_random_images(network, 2, image_size),),
@@ -133,7 +133,7 @@ def write_onnx(
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"images": images_BCYX.numpy()})
     difference = (expected - torch.from_numpy(logits)).abs().max().item()
-    # Also of logits that are no numbers.
+    # Written so that it also catches NaN.
     if not difference <= MAX_DIFFERENCE:
         raise RuntimeError(
             f"the written ONNX file's logits differ from the network's by {difference}, more than "
@@ -144,10 +144,10 @@ def write_onnx(
 def _describe(path: Path, metadata: Mapping[str, str]) -> None:
     """Name the batch axis and the producer of a written file, add its metadata, and check it."""
     onnx: Any = importlib.import_module("onnx")
-    # Weights of large networks lie in a file beside, which stays as it is.
+    # Weights of large networks lie in a separate file, which stays as it is.
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
-    # torch's exporter calls a dynamic axis by the symbol that it traced, such as s35.
+    # torch's exporter names a dynamic axis by the symbol that it traced, such as s35.
     symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:

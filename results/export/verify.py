@@ -1,4 +1,4 @@
-"""Verify an exported folder: rebuild the network, count it and measure it again."""
+"""Verify an exported folder: rebuild the network, recount its costs and remeasure it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from sharedattn.results.export.folder import (
 from sharedattn.results.records import Document, EvaluationRecord
 from sharedattn.weights.pretrained import WEIGHTS_NAME
 
-TOLERANCE_IMAGES = 2  # right answers more or less, on another machine
+TOLERANCE_IMAGES = 2  # allowed difference in right answers on another machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remeasured:
-    """The injected evaluation's measurements on the rebuilt network.
+    """Measurements of the rebuilt network.
 
     Attributes:
         top1: accuracy on the recorded split, a fraction.
         num_images: images in the split.
         test_top1: accuracy on the test split, a fraction, or None without such a split.
         num_test_images: images in that split.
-        recipe_key: of the recorded recipe's document.
+        recipe_key: key of the recorded recipe's document.
         device: such as "cpu".
         threads: torch threads.
         versions: versions of the libraries, by name.
@@ -52,11 +52,11 @@ class Remeasured:
 
 @dataclass(frozen=True, slots=True)
 class OpenedData:
-    """The data that a network is measured on again.
+    """The data on which a network is remeasured.
 
     Attributes:
         source: the data.
-        differences: in what it is not the recorded data, a few words each.
+        differences: short descriptions of its differences from the recorded data.
     """
 
     source: DataSource
@@ -68,9 +68,9 @@ class Check:
     """One comparison and its outcome.
 
     Attributes:
-        name: what.
-        expected: what the config says.
-        found: what there is.
+        name: what is compared.
+        expected: value in the config.
+        found: actual value.
         ok: whether they agree.
     """
 
@@ -94,22 +94,22 @@ def verify(
     open_recorded: Callable[[ExportRecord], OpenedData],
     evaluate: Callable[[Network, ExportRecord, DataSource], Remeasured],
 ) -> list[Check]:
-    """Compare an exported folder with what it rebuilds to.
+    """Compare an exported folder with the network that it rebuilds.
 
-    Params, MACs, recipe and data must be equal, and so must the accuracies on both splits where
-    versions, device and threads are those of the record; elsewhere two images more or less may be
-    right. After a check that the rest needs, there is no rest.
+    Params, MACs, recipe and data must be equal. The accuracies on both splits must be equal if
+    versions, device and threads are the recorded ones, and may otherwise differ by two images.
+    After a failed check that others depend on, those others are skipped.
 
     Args:
         folder: an exported folder.
-        open_recorded: opens the recorded data, as it is now.
+        open_recorded: opens the recorded data in its present state.
         evaluate: measures a network on the recorded split and the test split of that data.
 
     Returns:
-        The checks, in order; all must be ok.
+        The checks, in order; the export is valid if all are ok.
 
     Raises:
-        InputError: there is no config, or none of a known format; or the data cannot be opened.
+        InputError: there is no config of a known format, or the data cannot be opened.
     """
     record = read_export(folder)
     checks = [Check("config", f"format {CONFIG_FORMAT}", f"format {CONFIG_FORMAT}", True)]
@@ -129,7 +129,7 @@ def verify(
     data = open_recorded(record)
     found = data.source.fingerprint
     if data.differences:
-        # An accuracy on other data is no check of this network.
+        # An accuracy on other data would not verify this network.
         found = f"{found}: {'; '.join(data.differences)}"
     checks.append(_equal("data", identity.data_fingerprint, found))
     if not checks[-1].ok:
@@ -175,7 +175,7 @@ def _equal(name: str, expected: Any, found: Any) -> Check:
 
 
 def _tolerance(evaluation: EvaluationRecord, measured: Remeasured) -> tuple[str, int]:
-    """How closely accuracies must agree, in words and in images."""
+    """The allowed difference of accuracies, as text and in images."""
     is_same_machine = (
         dict(measured.versions) == dict(evaluation.versions)
         and measured.device == evaluation.device

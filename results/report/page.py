@@ -30,18 +30,18 @@ from sharedattn.results.report.strip import (
 from sharedattn.units import format_fraction, format_quantity
 
 _FOLDER = Path(__file__).parent
-_MAX_DRAWN = 200  # members of a front that are drawn; a front of thousands is a cloud
+_MAX_DRAWN = 200  # members of a front that are drawn; thousands would be a cloud
 _ROLES = tuple(TrialRole)
 _STATES = tuple(TrialState)
 
 
 def write_report(path: Path, summary: StudySummary, *, convention: str) -> None:
-    """Write the report of a study, in place of an older one.
+    """Write the report of a study, replacing an older one.
 
     Args:
-        path: the HTML file; its folder is made.
+        path: the HTML file; its folder is created.
         summary: the study.
-        convention: what the cost figures count, printed beside them.
+        convention: the convention of the cost figures, printed beside them.
 
     Raises:
         InputError: the file cannot be written.
@@ -57,11 +57,11 @@ def write_report(path: Path, summary: StudySummary, *, convention: str) -> None:
 
 
 def render_report(summary: StudySummary, *, convention: str) -> str:
-    """The report's HTML, every name in it escaped.
+    """Render the report as HTML, with every name escaped.
 
     Args:
         summary: the study.
-        convention: what the cost figures count.
+        convention: the convention of the cost figures.
     """
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined
@@ -98,7 +98,7 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
 
 
 def _missing_note(parts: Parts, record: StudyRecord) -> str:
-    """Which kinds and gates the page cannot draw, and what to install; "" where it draws all."""
+    """A note on kinds and gates that cannot be drawn, and what to install; "" if there is none."""
     if not parts.missing:
         return ""
     here = {plugin.name for plugin in installed()}
@@ -117,13 +117,13 @@ def _missing_note(parts: Parts, record: StudyRecord) -> str:
 
 
 def embedded_json(document: Any) -> Markup:
-    """JSON that cannot close the script element it stands in, nor open a comment there."""
+    """JSON that can neither close the script element around it nor open a comment there."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _chart_data(summary: StudySummary) -> Document:
-    """What the script draws: columns rather than rows, placements once each, for size."""
+    """The data of the charts, in columns and with each placement once, to save space."""
     rows = summary.rows
     spec_index: dict[str, int] = {}
     for row in rows:
@@ -154,7 +154,7 @@ def _chart_data(summary: StudySummary) -> Document:
             "wall_time_s": [_rounded(row.wall_time_s, 1) for row in rows],
             "reused": [int(row.reused) for row in rows],
         },
-        # Few trials fail: their messages by position, not a column of nulls.
+        # Few trials fail: their messages are keyed by position, to avoid a column of nulls.
         "errors": {
             i: shown_reason(row.error) for i, row in enumerate(rows) if row.error is not None
         },
@@ -167,13 +167,13 @@ def _chart_data(summary: StudySummary) -> Document:
 
 
 def _shown_costs(summary: StudySummary) -> tuple[Objective, ...]:
-    """The costs of a study that it compares or that some trial has, in the order of tables."""
+    """The costs that a study optimises or that some trial has, in the order of tables."""
     known = {name for row in summary.rows for name in row.costs}
     return shown_costs(summary.objectives, known | {o.name for o in summary.objectives})
 
 
 def _described(cost: Objective) -> Document:
-    """What the script needs of a cost."""
+    """The description of a cost for the script."""
     return {
         "label": cost.label,
         "heading": cost.heading,
@@ -198,7 +198,7 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def _flat(document: Document, prefix: str = "") -> Any:
-    """Leaves of a nested document as (`outer inner`, value)."""
+    """Yield the leaves of a nested document as (`outer inner`, value)."""
     for key, value in document.items():
         name = f"{prefix} {key}".strip()
         if isinstance(value, dict):

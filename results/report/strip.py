@@ -1,8 +1,8 @@
 """Draw a placement as a strip: one cell per layer, with a letter and a colour for its branch.
 
-A number under the letter is the first number option of the layer's branch, such as memory slots; a
-dot in the corner context broadcasting; a band under the cells the cell of a gate, with its number
-in the stage, in the gate's colour.
+The number under the letter is the first number option of the layer's branch, such as memory slots.
+A dot in the corner marks context broadcasting. A band under the cells marks the cell of a gate, in
+the gate's colour and with the cell's number in the stage.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class _Cell:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the strips of a page are made of.
+    """The vocabulary of a page's strips.
 
     Attributes:
-        branches: all of ours, then others of its layers, as they are registered.
-        gates: the gates that occur in them.
-        missing: letters of kinds, and `/code` of options and gates, that stand in its placements
-            and that nothing here registers.
+        branches: the built-in branches, then others in use, in the order of registration.
+        gates: the gates in use.
+        missing: letters of kinds, and `/code` of options and gates, in the placements that are not
+            registered here.
     """
 
     branches: tuple[Branch, ...]
@@ -52,9 +52,9 @@ class Parts:
 
 
 def placement_strip(text: str) -> Markup:
-    """Inline SVG of a placement; its text is the image's name for those who cannot see it.
+    """Inline SVG of a placement, with its text as the image's accessible name.
 
-    A placement of a kind or gate that is not installed is drawn from its text, layers alone.
+    A placement with a kind or gate that is not installed is drawn from its text, as letters only.
     """
     stages = _stages(text)
     parts: list[str] = []
@@ -74,7 +74,7 @@ def placement_strip(text: str) -> Markup:
 
 
 def parts_of(texts: Iterable[str]) -> Parts:
-    """What the strips of some placements are made of.
+    """The vocabulary of some placements' strips.
 
     Args:
         texts: the placements.
@@ -100,7 +100,7 @@ def parts_of(texts: Iterable[str]) -> Parts:
 
 
 def number_option(branch: Branch) -> NumberOption | None:
-    """The option whose value stands under the letter, or None without a number option."""
+    """The option whose value is shown under the letter, or None without a number option."""
     numbers = (option for option in branch.options if isinstance(option, NumberOption))
     return next(numbers, None)
 
@@ -155,7 +155,7 @@ def _cell(layer: LayerChoice) -> _Cell:
 
 
 def _cells_in(stage: str) -> list[_Cell]:
-    """The layers of a stage that cannot be parsed, by their letters alone."""
+    """The layers of a stage that cannot be parsed, as letters only."""
     return [
         _Cell(letter)
         for layers in re.sub(r"\s+", "", stage).split(",")
@@ -165,7 +165,7 @@ def _cells_in(stage: str) -> list[_Cell]:
 
 
 def _missing(text: str) -> set[str]:
-    """Letters and codes in a text that nothing registers."""
+    """Letters and codes in a text that are not registered."""
     known = registry()
     codes = {"cb"}
     codes.update(c for b in known.branches.values() for o in b.options for c in o.codes)

@@ -99,14 +99,14 @@ def test_nothing_from_a_file_is_executed(
 def test_what_no_retry_could_read_is_refused(
     checkpoints: CheckpointStore, folder: Path, value: dict[str, Any], where: str
 ) -> None:
-    with pytest.raises(TypeError, match=f"tensors, numbers and strings only, but .*{where}"):
+    with pytest.raises(TypeError, match=f"only tensors, numbers and strings, but .*{where}"):
         checkpoints.save("digits/search-7", value)
     assert not folder.exists()
 
 
 def test_a_name_cannot_lead_out(checkpoints: CheckpointStore) -> None:
     for name in ("../search-7", "digits/../../x", "/x", ""):
-        with pytest.raises(ValueError, match="is no file's name; write letters, digits"):
+        with pytest.raises(ValueError, match="is not a valid file name; use letters, digits"):
             checkpoints.load(name)
 
 

@@ -51,5 +51,5 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
     for name in ("theirs", "theirs/work"):
         with pytest.raises(InputError, match="neither a show nor an empty folder"):
             check_replaceable(tmp_path / name, "a show", is_ours)
-    with pytest.raises(InputError, match="nothing can be made in"):
+    with pytest.raises(InputError, match="nothing can be created in"):
         check_replaceable(tmp_path / "theirs" / "work" / "below", "a show", is_ours)

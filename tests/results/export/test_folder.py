@@ -128,11 +128,11 @@ def test_a_target_is_checked_without_writing(
         with pytest.raises(InputError, match="neither an export nor an empty folder"):
             check_target(tmp_path / name)
     for name in ("file/knee", "link/deep/knee"):
-        with pytest.raises(InputError, match="cannot be written: nothing can be made in"):
+        with pytest.raises(InputError, match="cannot be written: nothing can be created in"):
             check_target(tmp_path / name)
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     check_target(folder)
-    with pytest.raises(InputError, match="cannot be written: nothing can be made in"):
+    with pytest.raises(InputError, match="cannot be written: nothing can be created in"):
         check_target(tmp_path / "new" / "knee")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="ONNX files require"):
@@ -186,7 +186,7 @@ def test_weights_of_another_image_size_are_told_how_to_fit(
     size = 2 * network.shape.image_size
     weights = at_image_size(network, size).state_dict()
     rule = (
-        r"the weights do not fit vit.* among the weights and .* in the network; weights of another"
+        r"the weights do not fit vit.* has shape .* but the network needs .*; weights of another"
     )
     with pytest.raises(InputError, match=rule):
         export(tmp_path / "knee", record, weights)
@@ -217,9 +217,9 @@ def changed(folder: Path, change: Callable[[dict], object]) -> Path:  # type: ig
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(format=2), "this config has format 2, and this version reads 1"),
-        (lambda d: d.pop("format"), "this config has format None, and this"),
-        (lambda d: d.update(network="vit: V1"), "`network` is 'vit: V1' and `spec` means"),
+        (lambda d: d.update(format=2), "this config has format 2, but this version reads 1"),
+        (lambda d: d.pop("format"), "this config has format None, but this"),
+        (lambda d: d.update(network="vit: V1"), "`network` is 'vit: V1', but `spec` means"),
         (lambda d: d.pop("macs"), "lacks a field.*KeyError: 'macs'"),
         (lambda d: d["evaluation"].pop("seed"), "lacks a field.*KeyError: 'seed'"),
         (lambda d: d["evaluation"].update(threads="two"), "threads is 'two' and no int"),

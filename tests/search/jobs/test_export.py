@@ -140,7 +140,7 @@ def test_targets_are_checked_before_anything_is_trained(
     elsewhere = WeightsStore(BlobStore(str(tmp_path / "elsewhere")))
     with pytest.raises(InputError, match="neither an export nor an empty folder"):
         lab.export(tmp_path / "file", elsewhere)
-    with pytest.raises(InputError, match="nothing can be made in"):
+    with pytest.raises(InputError, match="nothing can be created in"):
         train_placement(TRAINING, tmp_path / "file" / "x", seed=SEED)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="ONNX files require"):
