@@ -1,1 +1,1 @@
-"""What to try next: evaluators, searchers, executors, the study loop, the command line."""
+"""Neural architecture search: evaluators, searchers, executors, study loop, command line."""

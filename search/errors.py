@@ -1,12 +1,12 @@
-"""Errors that a caller tells apart; light to import."""
+"""Errors that callers distinguish; light to import."""
 
 
 class ClusterLostError(RuntimeError):
-    """The cluster went away under a search.
+    """The cluster failed during a search.
 
-    Every finished trial is in the database; the same command goes on from there.
+    Every finished trial is stored; running the same command again continues from there.
     """
 
 
 class SharedWorkError(RuntimeError):
-    """What a whole search rests on, such as the supernet's training, cannot be computed."""
+    """Work that all trials depend on failed, such as the supernet's training."""

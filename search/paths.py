@@ -1,4 +1,4 @@
-"""Where a search keeps things: its database, and the folder of weights and checkpoints."""
+"""Locations of a search's database, weights and checkpoints."""
 
 from __future__ import annotations
 

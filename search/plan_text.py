@@ -1,4 +1,4 @@
-"""What a command is about to do, said before it begins: data, pixels, and what it will cost."""
+"""The plan that a command prints before it begins: data, pixels, and expected cost."""
 
 from __future__ import annotations
 
@@ -25,31 +25,30 @@ from sharedattn.training.trainer import training_loss
 from sharedattn.units import format_quantity
 
 MAX_CLASSES_NAMED = 8
-_MEASURED_IMAGES = 16  # of a step on a CPU, whose time grows with the images
-_MEASURED_PLACEMENTS = 9  # drawn uniformly; the one of middle MACs is timed
-# Adam keeps two numbers a weight beside it.
+_MEASURED_IMAGES = 16  # images of the timed step on a CPU, where time grows with their number
+_MEASURED_PLACEMENTS = 9  # drawn uniformly; the one with median MACs is timed
+# Adam keeps two numbers beside each weight.
 _CHECKPOINT_COPIES = 3
 _BYTES_PER_PARAM = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What will be trained.
+    """The trainings ahead.
 
     Attributes:
-        backbone: of every network.
-        placements: some of those that may be trained, drawn uniformly, or the only one.
-        macs_range: fewest and most MACs of those that may be.
-        recipe: how each is trained.
-        num_trainings: how many.
-        num_slots: how many at once.
-        num_seeds: seeds of each member of the front; 1: none is confirmed.
+        backbone: backbone of every network.
+        placements: the only placement, or a uniform sample of those that may be trained.
+        macs_range: fewest and most MACs of those that may be trained.
+        recipe: the training recipe.
+        num_trainings: number of trainings.
+        num_slots: number of trainings at once.
+        num_seeds: number of seeds of each member of the front; 1 for no confirmation.
         threads: torch threads of each training.
-        device: where.
-        is_here: whether this is the machine that trains.
-        is_supernet: whether one network is trained for all placements; their front is trained
-            afterwards.
-        placements_per_step: placements that a step runs.
+        device: device of each training.
+        is_here: whether this machine trains.
+        is_supernet: whether one network is trained for all placements, and their front afterwards.
+        placements_per_step: number of placements per training step.
     """
 
     backbone: BackboneSpec
@@ -67,13 +66,13 @@ class Work:
 
 
 def drawn_placements(space: BudgetedSpace, seed: int) -> list[Placement]:
-    """A few placements inside the budget, uniform, with their middle one by MACs among them."""
+    """A few placements drawn uniformly inside the budget, to be ordered by MACs."""
     rng = random.Random(seed)
     return [space.sample(rng) for _ in range(min(_MEASURED_PLACEMENTS, space.in_budget))]
 
 
 def data_plan(config: DataConfig, source: DataSource) -> Document:
-    """Images and classes by split, where each comes from, what was left out, and the pixels."""
+    """Images and classes by split, their origin, what was left out, and the pixels."""
     splits: tuple[SplitName, ...] = ("train", "validation", "test")
     names = source.class_names
     pixels = source.pixels
@@ -103,7 +102,7 @@ def data_plan(config: DataConfig, source: DataSource) -> Document:
 
 
 def cost_plan(work: Work, source: DataSource) -> Document:
-    """What the trainings will cost: MACs exactly, time by one measured step, disk about."""
+    """Cost of the trainings: MACs exactly, time from one measured step, disk approximately."""
     params = [CostModel(work.backbone).totals(placement).params for placement in work.placements]
     num_images = source.num_images("train")
     document: Document = {
@@ -129,11 +128,11 @@ def cost_plan(work: Work, source: DataSource) -> Document:
 
 
 def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
-    """The time of one training step, of the placement of middle MACs among those drawn.
+    """Time one training step of the drawn placement with median MACs.
 
     Returns:
-        The placement, and seconds an image, with what it takes to load one: on a CPU loading and
-        training share the cores, beside a GPU the slower of the two counts.
+        The placement, and seconds per image including loading: on a CPU, loading and training
+        share the cores; with a GPU, the slower of the two counts.
     """
     costs = CostModel(work.backbone)
     ordered = sorted(work.placements, key=lambda placement: costs.totals(placement).macs)
@@ -143,7 +142,7 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
     size = recipe.batch_size
     if device.type == "cpu":
         size = min(size, _MEASURED_IMAGES)
-    # What is drawn here changes nothing that is drawn afterwards.
+    # Restores the random state, so that later draws are unaffected.
     with torch.random.fork_rng(devices=[]), torch_threads(work.threads):
         spec = resolve(NetworkSpec(work.backbone, placement))
         network = build(spec, drop_path_rate=recipe.drop_path_rate).to(device).train()
@@ -158,7 +157,7 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - started)
-    # The first step sets up what later ones find.
+    # The first step includes one-time set-up.
     step_s = statistics.median(times[1:]) / size
     load_s = _measure_loading(work, source)
     if device.type == "cpu":
@@ -167,9 +166,9 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
 
 
 def _measure_loading(work: Work, source: DataSource) -> float:
-    """Seconds that one process takes to load an image of a training batch."""
+    """Seconds that one process needs to load an image of a training batch."""
     if source.pixels is None:
-        # Nothing is decoded: batches are drawn in memory, an epoch of them at once.
+        # Nothing is decoded: an epoch of batches is generated in memory at once.
         return 0.0
     recipe = replace(work.recipe, loader_workers=0)
     started = time.perf_counter()
@@ -179,7 +178,7 @@ def _measure_loading(work: Work, source: DataSource) -> float:
 
 
 def plan_lines(data: Document, cost: Document | None) -> list[str]:
-    """The plan in lines of text, each with its subject first."""
+    """The plan as lines of text, each beginning with its subject."""
     splits = data["splits"]
     total = sum(split["images"] for split in splits.values())
     where = f" in {data['path']}" if data["path"] else ""
@@ -257,7 +256,7 @@ def _cost_lines(cost: Document) -> list[str]:
 
 
 def duration_text(seconds: float) -> str:
-    """Such as `40 s`, `12 min`, `3 h 20 min`, `5 days`."""
+    """Format a duration, such as `40 s`, `12 min`, `3 h 20 min`, `5 days`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -269,7 +268,7 @@ def duration_text(seconds: float) -> str:
 
 
 def bytes_text(count: int) -> str:
-    """Such as `13 kB`, `1.4 MB` or `23 MB`."""
+    """Format a number of bytes, such as `13 kB`, `1.4 MB` or `23 MB`."""
     if count < 10**6:
         return f"{count / 1e3:,.0f} kB"
     return f"{count / 1e6:.1f} MB" if count < 10**7 else f"{count / 1e6:,.0f} MB"

@@ -1,4 +1,4 @@
-"""What ran a study: versions, machine, code and command line."""
+"""Provenance of a study: versions, machine, code and command line."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def library_versions() -> dict[str, str]:
 def provenance() -> dict[str, Any]:
     """Command line, commit, versions and machine of this process, as a JSON document.
 
-    Plug-ins that are installed stand in it by name and version; where there are none, nothing.
-    Passwords on the command line are left out: the document is stored and printed.
+    It lists installed plug-ins with their versions, if there are any. Passwords on the command
+    line are left out, since the document is stored and printed.
     """
     plugins = {plugin.name: plugin.version for plugin in installed()}
     return {
@@ -53,13 +53,13 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this package runs from; None outside of one.
+    """The commit of this package's source tree, or None outside of one.
 
-    A package that is installed inside somebody's repository is not of that repository's commits.
+    A package installed inside another repository does not report that repository's commit.
     """
     root = Path(__file__).resolve().parents[1]
     try:
-        # Of the repository that holds the package's own project, and this file among its files.
+        # The repository's top is this project, and contains this file.
         if _git(root, "rev-parse", "--show-prefix") != "" or not _is_project(root):
             return None
         _git(root, "ls-files", "--error-unmatch", str(Path(__file__).resolve()))
@@ -69,10 +69,10 @@ def _commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What git says of the repository around a folder, whichever the environment names.
+    """Run git in the repository around a folder, whatever the environment variables name.
 
     Raises:
-        OSError: there is no git.
+        OSError: git is not installed.
         SubprocessError: there is no repository, or git refuses the command.
     """
     environment = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}

@@ -1,4 +1,4 @@
-"""A search from what was asked for to its result: checked whole, then run."""
+"""A search from its configuration to its result: checked completely, then run."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def prepare(
     on_scan: Callable[[int, int], None] | None = None,
     remember: bool = True,
 ) -> Prepared:
-    """Check everything that can be wrong before anything is begun.
+    """Check everything that can be wrong, before anything begins.
 
     Args:
-        config: what is asked for.
-        on_scan: called now and then with the files of a folder that were looked at, and their
-            number.
-        remember: whether it is written down, beside the database, what was seen of them.
+        config: the search's configuration.
+        on_scan: called from time to time with the number of files of a folder that were checked,
+            and their total.
+        remember: whether to cache these checks beside the database.
 
     Raises:
         InputError: what is wrong, and what to do.
@@ -128,7 +128,7 @@ def prepare(
 def _fingerprint(
     config: SearchConfig, setup: Setup, stopping: Pruner | None, slots: Slots
 ) -> Document:
-    """Every choice that makes a study this study."""
+    """Every choice that identifies a study."""
     space, evaluator = setup.space, setup.evaluator
     fingerprint = {
         "space": space.space.to_document(),
@@ -145,7 +145,7 @@ def _fingerprint(
         "workers": slots.num_slots if config.deterministic else None,
     }
     if config.measures_latency:
-        # Only then: studies from before there were latencies keep their fingerprint.
+        # Only then, so that studies from before latencies keep their fingerprint.
         fingerprint["latency"] = {
             "max_ms": config.max_latency_ms,
             "batch_size": config.latency_batch_size,
@@ -161,7 +161,7 @@ def _record(
     objectives: tuple[Objective, ...],
     fingerprint: Document,
 ) -> StudyRecord:
-    """The study as it will stand in the database."""
+    """The study's database record."""
     space, described, weights = setup.space, setup.data_document, setup.weights
     name = config.study or made_name(
         space.space.name, described["name"], document_key(fingerprint)[:6]
@@ -185,7 +185,7 @@ def _record(
 
 
 def _plugins_of(space: Space) -> dict[str, str]:
-    """The plug-ins whose kinds or gates a space has, version by name."""
+    """Versions of the plug-ins whose kinds or gates a space uses, by name."""
     if not registry().plugins:
         return {}
     positions = list(itertools.chain.from_iterable(space.envelope().stages))
@@ -197,10 +197,10 @@ def _plugins_of(space: Space) -> dict[str, str]:
 
 
 def search_plan(prepared: Prepared) -> Document:
-    """What a prepared search is about to do: its data, and what it will cost.
+    """The plan of a prepared search: its data and its expected cost.
 
     Returns:
-        `data` and `cost`, see `data_plan` and `cost_plan`; None each where nothing is trained.
+        `data` and `cost` as in `data_plan` and `cost_plan`; both are None if nothing is trained.
     """
     config, shared = prepared.config, prepared.shared
     if prepared.data is None or prepared.recipe is None:
@@ -259,9 +259,9 @@ def _changed_data(prepared: Prepared, source: DataSource) -> list[str]:
 
 
 def _reference_point(objectives: Sequence[Objective], space: BudgetedSpace) -> dict[str, float]:
-    """The worst value of each objective: of guessing, and above the space's largest cost.
+    """The worst value of each objective: chance accuracy, and above the space's largest cost.
 
-    A latency's is measured once the study is made.
+    The reference latency is measured once the study is created.
     """
     return {
         ACCURACY: 1.0 / space.space.backbone.num_classes,
@@ -274,10 +274,10 @@ def _reference_point(objectives: Sequence[Objective], space: BudgetedSpace) -> d
 
 
 def _stopping_document(stopping: Pruner, space: BudgetedSpace) -> Document:
-    """What judgements depend on, as fingerprints have it since trials competed in bands of MACs.
+    """What judgements depend on, in the form that fingerprints have.
 
-    There is one band, of all MACs inside the budget; its place stays, so that stored studies keep
-    their fingerprints.
+    Trials once competed in bins of MACs. Now one bin covers the whole budget; its entry stays, so
+    that stored studies keep their fingerprints.
     """
     least, most = space.macs_range
     return {
@@ -295,22 +295,22 @@ def run_search(
     on_begin: Callable[[Study], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Study:
-    """Run a prepared search to its end, taking up where an earlier run left it.
+    """Run a prepared search to its end, resuming an earlier run if there is one.
 
     Args:
-        prepared: what passed every check.
+        prepared: the checked search.
         store: its database, open.
         on_latency: called before a new study's latencies are measured, which takes a while.
-        on_begin: called with the study once this process may drive it.
-        on_progress: called whenever something has happened, and once a second where nothing has.
+        on_begin: called with the study once this process has the right to drive it.
+        on_progress: called after every event, and once a second without one.
 
     Returns:
         The finished study.
 
     Raises:
         InputError: the study's name belongs to another search, or another process drives it; or
-            latencies are to be measured elsewhere than before, or none is within its bound; or
-            workers cannot import the script that has called this.
+            latencies would be measured under another setting than before, or none is within its
+            bound; or workers cannot import the calling script.
         StorageError: the database failed; what it had committed is kept.
     """
     end_while_main_is_imported()
@@ -329,7 +329,7 @@ def run_search(
 def _study(
     prepared: Prepared, store: Store, on_latency: Callable[[LatencySetting], None] | None
 ) -> Study:
-    """The study, made if need be; latencies that a new one needs are measured before."""
+    """Get or create the study; a new one's latencies are measured first."""
     config, record = prepared.config, prepared.record
     stored = store.find_study(record.name)
     if stored is not None:
@@ -394,7 +394,7 @@ def _drive(
 
 
 def _supernet_strategy(prepared: Prepared) -> SearchStrategy | None:
-    """The search of a supernet, or None if trials are evaluated one by one."""
+    """The strategy of a supernet, or None to evaluate trials one by one."""
     if prepared.shared is None:
         return None
     return SupernetSearch(
@@ -414,7 +414,7 @@ def _executor(prepared: Prepared, what: str = "") -> Executor:
 
 
 def _training_executor(prepared: Prepared) -> Executor:
-    """One slot for the supernet: of all that trials have on this machine, or a trial's share."""
+    """One slot for the supernet: this machine's whole resources, or a trial's on a cluster."""
     slots, resources = prepared.slots, prepared.slots.resources
     if prepared.config.compute.executor != "ray":
         resources = TrialResources(

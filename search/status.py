@@ -1,4 +1,4 @@
-"""What a running study says of itself, to whoever watches; none of it is stored."""
+"""The progress of a running study, for observers; none of it is stored."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from sharedattn.results.records import TrialRole, TrialRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """One thing that runs in a slot.
+    """Something that runs in a slot.
 
     Attributes:
-        name: what it is, for people: `search 12`, `seed 4` for a confirmation, `supernet`,
-            `scoring`.
-        placement: text of the placement; empty where it is not about one.
-        role: of a trial; None: it is work that all placements share.
-        number: of the trial, within its role; None likewise.
-        progress: how far it is, as it last said; None: it has not said yet.
-        top1: validation accuracy that it last reported, a fraction; None: none yet.
-        started_at: when it was put into its slot, by `time.monotonic`.
+        name: display name: `search 12`, `seed 4` for a confirmation, `supernet`, `scoring`.
+        placement: text of the placement; empty if it does not concern one.
+        role: role of the trial, or None for work shared by all placements.
+        number: number of the trial within its role, or None for shared work.
+        progress: last reported progress, or None before the first report.
+        top1: last reported validation accuracy, a fraction, or None before the first report.
+        started_at: time at which it was put into its slot, by `time.monotonic`.
     """
 
     name: str
@@ -38,9 +37,9 @@ class Failed:
     """A trial that failed in this run.
 
     Attributes:
-        name: as of `Running`.
+        name: as in `Running`.
         placement: text of the placement.
-        reason: the last line of its traceback, or what is known of its end, without secrets.
+        reason: last line of its traceback, or what is known of its end, without secrets.
     """
 
     name: str
@@ -50,16 +49,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a study is.
+    """Progress of a study.
 
     Attributes:
         phase: search, or confirm once all search trials are finished.
-        num_ended: search trials that are complete, pruned or failed.
-        num_confirmed: trainings of the confirmation that are complete or failed.
+        num_ended: number of search trials that are complete, pruned or failed.
+        num_confirmed: number of trainings of the confirmation that are complete or failed.
         running: what runs, in the order of its start.
-        failed: the trials that failed in this run, in the order of their ends; it grows.
-        search_left_s: estimated seconds until the last search trial ends; None: not known yet, or
-            the search is over.
+        failed: the trials that failed in this run so far, in the order of their ends.
+        search_left_s: estimated seconds until the last search trial ends, or None if not known
+            yet or if the search is over.
         load_rows: reads every trial with its results from the database.
         wall_time_s: seconds since this run began.
     """

@@ -1,1 +1,1 @@
-"""Machines and clusters: what they have, and whether they are ready."""
+"""Machines and clusters: their resources and their readiness."""

@@ -1,4 +1,4 @@
-"""Whether this machine, or a cluster, is ready for a search; nothing is begun or changed."""
+"""Checks that this machine, or a cluster, is ready for a search, without changing anything."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def diagnose(
 
 
 def _check(name: str, expected: str, find: Callable[[], str]) -> Check:
-    """What `find` returns, or why it raised."""
+    """A check that reports what `find` returns, or why it raised."""
     try:
         return Check(name, expected, find(), True)
     except (InputError, OSError, RuntimeError) as error:  # the last by CUDA and the storage
@@ -91,7 +91,7 @@ def _check(name: str, expected: str, find: Callable[[], str]) -> Check:
 
 
 def _library_checks() -> Iterator[Check]:
-    """What there is, beside what the installed package asks for."""
+    """Installed versions against the package's requirements."""
     wanted = _wanted()
     for name, found in library_versions().items():
         versions = wanted.pop(name, SpecifierSet())
@@ -103,7 +103,7 @@ def _library_checks() -> Iterator[Check]:
 
 
 def _plugin_checks() -> Iterator[Check]:
-    """Every plug-in, and whether what they register goes together; nothing where there is none."""
+    """Every plug-in, and whether their registrations are compatible; empty if there is none."""
     plugins = installed()
     for plugin in plugins:
         yield Check(f"plugin {plugin.name}", _ANY, plugin.version, True)
@@ -118,13 +118,13 @@ def _mechanisms() -> str:
 
 def _contract_checks() -> Iterator[Check]:
     """Whether each mechanism of a plug-in keeps the contract of mechanisms."""
-    # Imported here: it loads the counters of fvcore, which nothing else here asks for.
+    # Imported here: it loads fvcore's counters, which nothing else here needs.
     from sharedattn.testing import check_mechanism
 
     try:
         known = registry()
     except InputError:
-        return  # told among the plug-ins
+        return  # reported among the plug-ins
     for name in known.plugins:
         what, key = name.split(" ")
         part = known.branches[key] if what == "branch" else known.gates[key]
@@ -140,7 +140,7 @@ def _contract_checks() -> Iterator[Check]:
 
 
 def _wanted() -> dict[str, SpecifierSet]:
-    """The versions that the package asks for, its extras' left out; empty for a mere checkout."""
+    """The required versions, without those of extras; empty in a checkout."""
     try:
         package = metadata("sharedattn")
     except PackageNotFoundError:
@@ -193,10 +193,10 @@ def _gpu(index: int) -> str:
 
 
 def _multiply(device: torch.device) -> None:
-    """Compare a product of matrices of whole numbers, which float32 holds exactly.
+    """Check a matrix product of whole numbers, which float32 represents exactly.
 
     Raises:
-        RuntimeError: the device cannot do it, or does it wrong.
+        RuntimeError: the device cannot compute it, or computes it wrongly.
     """
     left, right = (torch.randint(-8, 9, (257, 257)).float() for _ in range(2))
     if not torch.equal((left.to(device) @ right.to(device)).cpu(), left @ right):
@@ -249,7 +249,7 @@ def _listed(slots: Slots) -> str:
 
 
 def _amounts(resources: Mapping[str, float]) -> str:
-    """Resources by Ray's names, without those that Ray keeps for itself."""
+    """Resources by Ray's names, without Ray's internal ones."""
     shown = [
         _size(amount) if name == "memory" else f"{amount:g} {name}"
         for name, amount in resources.items()
@@ -292,7 +292,7 @@ def _clocks(ask: Ask) -> Check:
             parts.append(f"{node} does not answer: {reason(theirs)}")
             is_near = False
             continue
-        # The answer was given somewhen in between.
+        # The node read its clock some time in between.
         difference = max(before - theirs, theirs - after, 0.0)
         parts.append(f"{node} {difference:.1f} s")
         is_near &= difference <= MAX_CLOCK_DIFFERENCE_S

@@ -1,7 +1,7 @@
-"""What every node of a cluster must have before a trial starts, found by asking each of them.
+"""Checks that every node of a cluster can run trials, by asking each of them.
 
-A search asks it once, before anything is begun; `sharedattn doctor` prints it. What is asked runs
-on the nodes, in processes like those of the trials.
+A search runs them once before it begins; `sharedattn doctor` prints them. The questions are
+answered on the nodes, by processes like those of the trials.
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.export.verify import Check
 from sharedattn.search.provenance import NOT_INSTALLED, library_versions
 
-# Workers have to import torch, which over a network takes its time; a large data set's files are
-# counted, over that network as well.
+# Workers import torch, and count the files of a large data set, perhaps over a slow network.
 TIMEOUT_S = 120.0
 DATA_TIMEOUT_S = 600.0
 _ROOMS = ("search", "results", "spaces")
-_OF_THE_DRIVER = ("optuna",)  # what no trial uses
+_OF_THE_DRIVER = ("optuna",)  # trials do not use these
 
 
 class Ask(Protocol):
-    """Calls a function on every node; answers by the node's name, an exception where it failed."""
+    """Calls a function on every node; returns answers, or exceptions, by the node's name."""
 
     def __call__(self, function: Any, *args: Any, timeout_s: float) -> Mapping[str, Any]: ...
 
 
 def check_cluster(data: DataConfig | None, blobs: BlobStore | None) -> None:
-    """Refuse a cluster on which trials would fail, or would not be equal; it is connected.
+    """Check that trials can run on every node of the connected cluster, with equal results.
 
     Args:
-        data: what trials train on; None: nothing.
-        blobs: where they keep weights and checkpoints; None: nowhere.
+        data: the data of trials, or None if they need none.
+        blobs: where they keep weights and checkpoints, or None if they keep none.
 
     Raises:
-        InputError: which nodes lack what.
+        InputError: a node lacks something; the message names both.
     """
     # Imported here: only a search on a cluster needs Ray.
     from sharedattn.search.executors.ray import executor as ray_tune
@@ -54,14 +53,14 @@ def check_cluster(data: DataConfig | None, blobs: BlobStore | None) -> None:
 
 
 def node_checks(ask: Ask, data: DataConfig | None, blobs: BlobStore | None) -> Iterator[Check]:
-    """What trials need of every node, one thing after the other.
+    """Check what trials need of every node, one item after the other.
 
     Args:
         ask: asks the nodes.
-        data: see `check_cluster`.
-        blobs: see `check_cluster`.
+        data: as in `check_cluster`.
+        blobs: as in `check_cluster`.
     """
-    # First, since nodes with other versions may not even understand the next question.
+    # First, since nodes with other versions may not even understand the other questions.
     yield _same_versions(ask(worker_versions, timeout_s=TIMEOUT_S))
     if data is not None:
         yield _same_data(data, ask)
@@ -70,9 +69,9 @@ def node_checks(ask: Ask, data: DataConfig | None, blobs: BlobStore | None) -> I
 
 
 def worker_versions() -> dict[str, str]:
-    """Versions of what a trial's result depends on, by name, and the digest of our own code.
+    """Versions that a trial's result depends on, by name, and the digest of this package's code.
 
-    A plug-in stands as `plugin NAME`.
+    Plug-ins are named `plugin NAME`.
     """
     versions = {n: v for n, v in library_versions().items() if n not in _OF_THE_DRIVER}
     python = ".".join(versions.pop("python").split(".")[:2])
@@ -84,7 +83,7 @@ def worker_versions() -> dict[str, str]:
 def _code_digest() -> str:
     """The first digits of a sha256 over the modules of the four packages.
 
-    The version alone would not tell a checkout from another.
+    The version alone does not distinguish checkouts.
     """
     digest = hashlib.sha256()
     for name in ("sharedattn", *(f"sharedattn.{room}" for room in _ROOMS)):
@@ -93,7 +92,7 @@ def _code_digest() -> str:
         folder = Path(package.origin).parent
         for path in sorted(folder.rglob("*.py")):
             relative = path.relative_to(folder)
-            # Installed, the rooms lie inside the package; in a checkout they lie beside it.
+            # An installation has the rooms inside the package, a checkout beside it.
             if name == "sharedattn" and relative.parts[0] in _ROOMS:
                 continue
             digest.update(f"{name}/{relative.as_posix()}\0".encode())
@@ -108,7 +107,7 @@ def _same_versions(answers: Mapping[str, Any]) -> Check:
         if isinstance(theirs, BaseException):
             found.append(f"{node} does not answer: {reason(theirs)}")
             continue
-        # What a node has beside ours differs as well: a plug-in adds to what names mean.
+        # Also report what only the node has: a plug-in adds to what names mean.
         pairs = {
             name: (theirs.get(name, NOT_INSTALLED), ours.get(name, NOT_INSTALLED))
             for name in (*ours, *theirs)
@@ -139,20 +138,21 @@ def _same_data(data: DataConfig, ask: Ask) -> Check:
 
 
 def data_fingerprint(data: DataConfig) -> str:
-    """The fingerprint of some data on this machine.
+    """The fingerprint of a data set on this machine.
 
     Raises:
-        InputError: it is not there.
+        InputError: the data is not there.
     """
     return open_data(data).fingerprint
 
 
 def _shared_folder(blobs: BlobStore, ask: Ask) -> Check:
-    """Whether all nodes see one folder, and not each its own of equal name.
+    """Whether all nodes see one shared folder, not each its own of equal name.
 
-    The driver leaves a note, each node that finds it leaves another, and the driver looks for it.
-    No name was ever looked up before, so a network disk's memory of absent files does not matter.
+    The driver writes a note, each node that finds it writes another, and the driver looks for it.
+    The names are new, so a network disk's cache of absent files cannot mislead.
     """
+    # In a subfolder, since every file at the top counts as an evaluation's weights.
     # Below the top, where every file is taken for an evaluation's weights.
     note = f"checkpoints/doctor-{secrets.token_hex(8)}"
     notes, found = [note], []
@@ -172,19 +172,19 @@ def _shared_folder(blobs: BlobStore, ask: Ask) -> Check:
         for name in notes:
             blobs.delete(name)
     if found:
-        found.append("name a folder or URL that all nodes share, by --weights-dir")
+        found.append("set --weights-dir to a folder or URL that all nodes share")
     return _check("weights on the nodes", "all nodes share the weights' folder", found, answers)
 
 
 def answer_note(blobs: BlobStore, note: str) -> str | None:
-    """Answer a driver's note in a folder by another one.
+    """Answer the driver's note in a folder with another note.
 
     Returns:
-        The name of the answer; None: there is no such note here.
+        The name of the answer, or None if there is no such note here.
 
     Raises:
         OSError: the folder cannot be read or written.
-        InputError: a package that it needs is not installed here.
+        InputError: a package that the folder's URL requires is not installed here.
     """
     try:
         content = blobs.read(note)
@@ -200,5 +200,5 @@ def _check(name: str, expected: str, found: list[str], answers: Mapping[str, Any
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """An error's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__

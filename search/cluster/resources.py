@@ -1,4 +1,4 @@
-"""What trials run on: how many at once, with which cores and GPUs, here or on a cluster."""
+"""Resources for trials: how many run at once, with how many cores and GPUs, and where."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MAX_DEFAULT_WORKERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """Room for trials.
+    """The slots that trials run in.
 
     Attributes:
-        num_slots: trials at once.
-        resources: what each of them has.
-        device: where they train.
+        num_slots: number of trials at once.
+        resources: resources of each.
+        device: device on which they train.
     """
 
     num_slots: int
@@ -32,15 +32,15 @@ class Slots:
 
 
 def resolve_device(device: str) -> str:
-    """`cpu` or `cuda`, `auto` being CUDA where there is some.
+    """Resolve `auto` to `cuda` if available, else to `cpu`.
 
     Raises:
-        InputError: CUDA is asked for and there is none.
+        InputError: `device` is `cuda` and torch finds no such device.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("`--device cuda` requires a CUDA device, and torch finds none")
+        raise InputError("`--device cuda` requires a CUDA device, but torch finds none")
     return device
 
 
@@ -52,7 +52,7 @@ def find_slots(compute: ComputeConfig, processes: int | None = None) -> Slots:
         processes: processes that train a placement together, or None for one on each GPU.
 
     Raises:
-        InputError: no such cluster, no such device, or not enough of it for one trial.
+        InputError: no such cluster or device, or too few resources for one trial.
     """
     if compute.executor != "ray":
         return _slots_here(compute, processes)
@@ -73,7 +73,7 @@ def _slots_here(compute: ComputeConfig, processes: int | None) -> Slots:
         num_fitting = int(torch.cuda.device_count() / gpus)
         if not num_fitting:
             raise InputError(
-                f"`--gpus-per-trial` is {gpus:g}, and this machine has "
+                f"`--gpus-per-trial` is {gpus:g}, but this machine has "
                 f"{torch.cuda.device_count()} GPUs; lower it"
             )
     num_slots = compute.num_workers or max(1, num_fitting)
@@ -85,7 +85,7 @@ def cluster_slots(compute: ComputeConfig, processes: int | None = None) -> Slots
     """The room for trials on the cluster that is connected; arguments as `find_slots`.
 
     Raises:
-        InputError: not enough of it for one trial.
+        InputError: too few resources for one trial.
     """
     from sharedattn.search.executors.ray import executor as ray_tune
 
@@ -103,20 +103,20 @@ def cluster_slots(compute: ComputeConfig, processes: int | None = None) -> Slots
 
 
 def processes_here(asked: int | None, device: str) -> int:
-    """Processes of a training on this machine.
+    """Number of processes of a training on this machine.
 
     Args:
-        asked: processes asked for, or None for one.
-        device: where it trains.
+        asked: the requested number; defaults to one.
+        device: device on which it trains.
 
     Raises:
-        InputError: none, or more than the GPUs that they are to train on.
+        InputError: less than one, or more than the GPUs to train on.
     """
     num_processes = processes_per_trial(asked, TrialResources(gpus=max(1, asked or 1)), device)
     if device == "cuda" and torch.cuda.device_count() < num_processes:
         raise InputError(
-            f"`--processes-per-trial` is {num_processes}, and this machine has "
-            f"{torch.cuda.device_count()} GPUs, one a process; lower it"
+            f"`--processes-per-trial` is {num_processes}, but this machine has "
+            f"{torch.cuda.device_count()} GPUs and each process needs one; lower it"
         )
     return num_processes
 

@@ -1,4 +1,4 @@
-"""The ways of evaluating a placement: each prepares its own part of a search."""
+"""Evaluation methods: each prepares its own part of a search."""
 
 from __future__ import annotations
 

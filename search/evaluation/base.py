@@ -1,4 +1,4 @@
-"""What every way of evaluating has in common.
+"""The interface of evaluation methods.
 
 A way of evaluating is one frozen dataclass. Its fields are the options that it takes, by the names
 that the command line has for them: an option of another way of evaluating is refused.
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a way of evaluating contributes to a search.
+    """An evaluation method's contribution to a search.
 
     Attributes:
         space: the placements inside the budget, on the backbone that is evaluated.
         evaluator: measures placements.
-        data_document: what the database says of the data.
+        data_document: description of the data for the database.
         data: the data of training and evaluation, or None if nothing is trained.
-        recipe: how placements are trained, or None if nothing is trained.
-        weights: where weights are kept, or None.
-        checkpoints: where unfinished trainings are kept, or None.
-        shared: trains and asks the supernet, or None if there is none.
-        training_processes: processes that train the supernet together.
-        fingerprint: what this way of evaluating adds to the study's fingerprint.
+        recipe: the training recipe of placements, or None if nothing is trained.
+        weights: store of weights, or None to keep none.
+        checkpoints: store of unfinished trainings, or None to keep none.
+        shared: trains and evaluates the supernet, or None without one.
+        training_processes: number of processes that train the supernet together.
+        fingerprint: the method's part of the study's fingerprint.
     """
 
     space: BudgetedSpace
@@ -58,13 +58,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Evaluation(ABC):
-    """One way of evaluating placements, with its options.
+    """A method of evaluating placements, with its options.
 
     Attributes:
-        name: of `--evaluator`, and in fingerprints.
-        refuses: why options that belong to the search as a whole do not go with it, by field.
+        name: value of `--evaluator`, also used in fingerprints.
+        refuses: options of the search as a whole that it excludes, with the reason, by field.
         least_seeds: the fewest seeds of a front member.
-        no_latency: why latencies cannot be measured beside it, or None if they can.
+        no_latency: why latencies cannot be measured with it, or None if they can.
     """
 
     name: ClassVar[str]
@@ -83,10 +83,10 @@ class Evaluation(ABC):
         return None
 
     def check(self, config: SearchConfig) -> None:  # noqa: B027 (most have nothing to check)
-        """Refuse options that do not go together, before data or machine are looked at.
+        """Check that the options are compatible, before looking at data or machine.
 
         Raises:
-            InputError: the option, and what it requires.
+            InputError: they are not; the message names the option and what it requires.
         """
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Evaluation(ABC):
         """Check data, recipe and place for this way of evaluating, and begin nothing.
 
         Args:
-            config: what is asked for.
+            config: the search's configuration.
             space: the legal placements, as declared.
             slots: what trials run on.
             look: looks at the data's files.
@@ -105,7 +105,7 @@ class Evaluation(ABC):
 
 
 def rungs_of(config: SearchConfig, own: tuple[int, ...], epochs: int) -> tuple[int, ...]:
-    """Epochs at which trials report: those asked for, else the recipe's own, else the rule's."""
+    """Epochs at which trials report: the requested, the recipe's own, or the default rungs."""
     if config.early_stopping is None:
         return own
     return config.rungs or own or default_rungs(epochs)

@@ -1,4 +1,4 @@
-"""A user's own evaluator: a function from a network, or from a placement, to metrics."""
+"""A user-defined evaluator: a function from a network, or from a placement, to metrics."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class FromCallable(Evaluation):
     """Calls a function for each placement.
 
     Attributes:
-        function: gets the built network, or, where its parameter is named `placement`, the
-            placement; returns metrics by name, `top1` among them. Or an `Evaluator`.
+        function: takes the built network, or the placement if its parameter is named
+            `placement`; returns metrics by name, including `top1`. An `Evaluator` is also allowed.
     """
 
     name: ClassVar[str] = "callable"
@@ -35,10 +35,10 @@ class FromCallable(Evaluation):
 
     def check(self, config: SearchConfig) -> None:
         if self.function is None:
-            raise InputError("`evaluator` is a callable, but got None")
+            raise InputError("`evaluator` is None; give a callable")
         if isinstance(self.function, Evaluator):
             return
-        # Refuses what is no function of one argument, or has no identity.
+        # Raises if it does not take one argument or cannot be identified.
         FunctionEvaluator.of(self.function, image_size=1)
         if config.early_stopping is not None:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Every way of evaluating, by the name that `--evaluator` and fingerprints give it."""
+"""Every evaluation method, by its name in `--evaluator` and in fingerprints."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EVALUATIONS: dict[str, type[Evaluation]] = {
 
 @cache
 def functions_of_plugins() -> dict[str, Callable[..., Any]]:
-    """Evaluators of other distributions: functions as `FromCallable` calls them, by their name.
+    """Evaluators of plug-ins: functions as `FromCallable` calls them, by name.
 
     The name is that of the entry point, in the group `sharedattn.evaluators`.
 
     Raises:
-        InputError: a plug-in that cannot be imported, names no function, or takes another's name.
+        InputError: a plug-in cannot be imported, is not a function, or reuses a name.
     """
     return dict(
         added(

@@ -1,4 +1,4 @@
-"""How a network is trained, from the names that the command line gives."""
+"""Training recipes by the names that the command line gives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sharedattn.supernet.trainer import SupernetRecipe
 GENERAL_RECIPE = "deit"
 
 Start = Literal["scratch", "supernet", "weights"]
-"""What a network's training starts from: its initialisation, its share of the weights of a
-supernet that was trained from scratch, or a trained model's, through a supernet or not."""
+"""What a network's training starts from: random weights, its share of the weights of a supernet
+trained from scratch, or a trained model's weights, directly or through a supernet."""
 
 _SUFFIXES: dict[Start, str] = {
     "scratch": "",
@@ -24,16 +24,16 @@ _SUFFIXES: dict[Start, str] = {
 def load_recipe(
     name: str | None, data: str, epochs: int | None, *, start: Start = "scratch"
 ) -> Recipe:
-    """A recipe for some data.
+    """Load a recipe for some data.
 
     Args:
-        name: a recipe's name or file, or None for the data's own.
+        name: a recipe's name or file; defaults to the data's own.
         data: name of the data.
-        epochs: in place of the recipe's, or None for those.
-        start: what networks start from; for each the data has a recipe of its own.
+        epochs: number of epochs; defaults to the recipe's.
+        start: what networks start from; the data has a recipe for each.
 
     Raises:
-        InputError: no such recipe, or one with a value out of range.
+        InputError: no such recipe, or a value in it is out of range.
     """
     recipe = Recipe.load(name or _own_recipe(data, start))
     return recipe if epochs is None else recipe.with_changes(epochs=epochs)
@@ -42,7 +42,7 @@ def load_recipe(
 def load_supernet_recipe(
     name: str | None, data: str, epochs: int | None, *, start: Start = "scratch"
 ) -> SupernetRecipe:
-    """A supernet's recipe for some data; arguments and errors as `load_recipe`."""
+    """Load a supernet's recipe for some data; arguments and errors as in `load_recipe`."""
     recipe = SupernetRecipe.load(name or _own_recipe(data, start))
     return recipe if epochs is None else recipe.with_epochs(epochs)
 

@@ -1,4 +1,4 @@
-"""Training from scratch: every placement gets the whole recipe."""
+"""Training from scratch: every placement is trained by the whole recipe."""
 
 from __future__ import annotations
 
@@ -78,14 +78,15 @@ class FromScratch(Evaluation):
 
     Attributes:
         data: `digit-pairs`, a folder of images, or a name that timm opens.
-        epochs: in place of the recipe's; None: the recipe's.
-        recipe: a recipe's name or a YAML file; None: the data's own.
+        epochs: number of epochs; defaults to the recipe's.
+        recipe: a recipe's name or a YAML file; defaults to the data's own.
         data_root: folder that holds a named data set.
-        val_fraction: share of train that is cut off where the data has no validation split;
-            None: a tenth.
-        data_options: what else is asked of data on disk.
-        weights_dir: folder or URL of weights and checkpoints; None: beside the database.
-        processes_per_trial: processes that train a placement together; None: one a GPU.
+        val_fraction: share of train to split off if the data has no validation split; defaults to
+            a tenth.
+        data_options: further options of data on disk.
+        weights_dir: folder or URL of weights and checkpoints; defaults to a folder beside the
+            database.
+        processes_per_trial: processes that train a placement together; defaults to one per GPU.
     """
 
     name = "scratch"
@@ -100,7 +101,7 @@ class FromScratch(Evaluation):
     processes_per_trial: int | None = None
 
     def __post_init__(self) -> None:
-        # Paths are given by scripts, texts by the command line.
+        # Scripts give paths, the command line gives texts.
         for name in ("data", "recipe", "data_root", "weights_dir"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else os.fspath(value))

@@ -1,4 +1,4 @@
-"""Scoring by shared weights: one supernet is trained, and its front is trained by itself."""
+"""Scoring by shared weights: train one supernet, then train the members of its front."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FromSupernet(FromScratch):
-    """Scores placements by the weights of one supernet; the front's members are then trained.
+    """Scores placements by one supernet's weights, then trains the front's members.
 
     Attributes:
-        supernet_epochs: in place of the supernet's recipe's; None: the recipe's.
-        supernet_recipe: a supernet's recipe's name or a YAML file; None: the data's own.
-        weights: file or exported folder of a trained model, or `timm`, which the supernet starts
-            from; None: its initialisation.
-        front_training: fine-tune members, each from its share of the supernet's weights, or
-            retrain them from scratch.
+        supernet_epochs: epochs of the supernet; defaults to its recipe's.
+        supernet_recipe: name or YAML file of the supernet's recipe; defaults to the data's own.
+        weights: file or exported folder of a trained model that the supernet starts from, or
+            `timm`; defaults to a random initialisation.
+        front_training: `fine-tune` members from their share of the supernet's weights, or
+            `retrain` them from scratch.
 
     The other attributes are those of `FromScratch`, for the training of the front's members.
     """
@@ -54,7 +54,7 @@ class FromSupernet(FromScratch):
     front_training: Literal["fine-tune", "retrain"] = "fine-tune"
 
     def __post_init__(self) -> None:
-        # `super()` does not find its class in a dataclass with slots; this one has none.
+        # Zero-argument `super()` fails in a dataclass with slots; this one has none.
         super().__post_init__()
         for name in ("supernet_recipe", "weights"):
             value = getattr(self, name)
@@ -65,13 +65,13 @@ class FromSupernet(FromScratch):
         check_whole("--supernet-epochs", self.supernet_epochs, 1, MAX_COUNT)
         if self.front_training == "retrain" and self.weights is not None:
             raise InputError(
-                "--front-training retrain excludes --weights: what starts from trained weights is "
-                "fine-tuned; leave one of them out"
+                "--front-training retrain excludes --weights, since members that start from "
+                "trained weights are fine-tuned; leave one of them out"
             )
         if config.budget.uncounted:
             raise InputError(
-                f"--evaluator supernet scores whole spaces, and no space counts with a bound on "
-                f"{config.budget.uncounted[0][0].name}; leave the bound out"
+                f"--evaluator supernet scores whole spaces, which cannot be counted under a bound "
+                f"on {config.budget.uncounted[0][0].name}; leave the bound out"
             )
 
     @property
@@ -79,7 +79,7 @@ class FromSupernet(FromScratch):
         return self.front_training == "fine-tune"
 
     def _start(self) -> Start:
-        """What the members of the front start from."""
+        """The weights that the front's members start from."""
         if self.weights is not None:
             return "weights"
         return "supernet" if self._fine_tunes else "scratch"
@@ -120,9 +120,9 @@ class FromSupernet(FromScratch):
         )
 
     def _backbone(self, backbone: BackboneSpec, recipe: SupernetRecipe) -> BackboneSpec:
-        """The backbone with the gates that the supernet's weights are shared in."""
+        """The backbone with the gates under which the supernet's weights are shared."""
         if self.weights is not None:
-            # Gates that start at 1 leave the trained model as it is.
+            # Gates that start at 1 leave the trained model unchanged.
             return replace(backbone, options=replace(backbone.options, dia_start="one"))
         return shared_backbone(backbone, recipe) if self._fine_tunes else backbone
 

@@ -1,4 +1,4 @@
-"""Reading accuracies from a table: a simulated search."""
+"""Reading accuracies from a table, which simulates a search."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FromTable(Evaluation):
-    """Looks each placement up.
+    """Looks up each placement in a table.
 
     Attributes:
-        table: a JSON file of placement: top1, or of placement: top1 after each epoch.
+        table: a JSON file that maps placements to top1, or to top1 after each epoch.
     """
 
     name = "table"

@@ -1,4 +1,4 @@
-"""Executors: where evaluations run."""
+"""Executors, which run evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs tasks: a number of slots, tasks put in, events taken out."""
+"""The interface of executors: slots that take tasks and return events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """The evaluation goes on, and is so far; one that is lost, or comes late, does no harm."""
+    """Progress of a running evaluation; a lost or late message does no harm."""
 
     progress: WorkProgress
 
@@ -35,7 +35,7 @@ class Finished:
     """The evaluator returned.
 
     Attributes:
-        measurement: what it measured.
+        measurement: the evaluator's result.
         threads: torch threads of the worker.
     """
 
@@ -45,34 +45,34 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The evaluator raised; `traceback` is its text. Run again it would raise again."""
+    """The evaluator raised; `traceback` is the text. A retry would raise again."""
 
     traceback: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The worker died under the task, maybe by the task's fault; `reason` says what is known."""
+    """The worker died, perhaps by the task's fault; `reason` says what is known."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Preempted:
-    """The slot was taken away, by no fault of the task; `reason` says what is known."""
+    """The slot was taken away, through no fault of the task; `reason` says what is known."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class DiskFull:
-    """The evaluator had no room to write; no other trial will have any. `reason` says where."""
+    """The evaluator could not write, so no other trial can either; `reason` says where."""
 
     reason: str
 
 
 class EvaluationEndedError(Exception):
-    """An evaluation that runs in processes of its own has ended; `event` says by what."""
+    """An evaluation in processes of its own has ended by `event`."""
 
     def __init__(self, event: Raised | Lost | Preempted | DiskFull) -> None:
         super().__init__(event.traceback if isinstance(event, Raised) else event.reason)
@@ -80,22 +80,22 @@ class EvaluationEndedError(Exception):
 
 
 Event = Reported | Finished | Raised | Lost | Preempted | DiskFull
-"""What happens to a task, and is answered or recorded."""
+"""Something that happened to a task and needs an answer or a record."""
 Message = Event | Progressed
-"""What an executor has to say of a task."""
+"""Any message of an executor about a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResources:
-    """What one trial occupies.
+    """The resources of one trial.
 
     Attributes:
-        cpus: cores, which are also the torch threads of its worker; >= 1.
-        gpus: GPUs; a fraction below 1 shares one, more than 1 are whole.
+        cpus: number of cores, and of torch threads of its worker; >= 1.
+        gpus: number of GPUs; a fraction below 1 shares one, above 1 it is whole.
         custom: amounts of a cluster's own resources, by name.
 
     Raises:
-        InputError: an amount that cannot be had.
+        InputError: an amount is out of range.
     """
 
     cpus: int = 1
@@ -107,26 +107,25 @@ class TrialResources:
             raise InputError(f"`--cpus-per-trial` is {self.cpus}; it is at least 1")
         if not 0 <= self.gpus < math.inf or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise InputError(
-                f"`--gpus-per-trial` is a fraction up to 1, or a whole number, but got "
-                f"{self.gpus:g}"
+                f"`--gpus-per-trial` is {self.gpus:g}; give a fraction up to 1, or a whole number"
             )
         for name, amount in self.custom.items():
             if not name or not 0 < amount < math.inf:
                 raise InputError(
-                    f"`--resources-per-trial` is NAME=AMOUNT with a positive amount, but got "
-                    f"{name}={amount:g}"
+                    f"`--resources-per-trial` is {name}={amount:g}; give NAME=AMOUNT with a "
+                    f"positive amount"
                 )
 
 
 class Executor(ABC):
-    """Runs tasks in slots; used as a context manager, which ends its workers.
+    """Runs tasks in slots; as a context manager, it ends its workers on exit.
 
-    A task holds its slot until an event other than `Reported` came out of `wait`, or until it is
-    stopped. `Progressed` is no event: an executor passes on what its workers say of how far they
-    are, the newest of each where there are several, and none where it has no cheap way.
+    A task holds its slot until `wait` returns an event of it other than `Reported`, or until it is
+    stopped. `Progressed` is not an event: an executor passes on the newest progress of each
+    worker, or none if that would not be cheap.
 
     Attributes:
-        num_slots: tasks that run at once.
+        num_slots: number of tasks that run at once.
     """
 
     num_slots: int
@@ -134,31 +133,31 @@ class Executor(ABC):
     @property
     @abstractmethod
     def num_free(self) -> int:
-        """Slots without a task."""
+        """Number of slots without a task."""
 
     @abstractmethod
     def submit(self, ticket: int, task: Task) -> None:
-        """Start a task in a free slot; `ticket` names it from now on, and is never used twice."""
+        """Start a task in a free slot; `ticket` identifies it and is never reused."""
 
     @abstractmethod
     def wait(self, timeout_s: float | None = None) -> list[tuple[int, Message]]:
-        """Block until there is something to say of a task, or the time is up.
+        """Block until there is a message about a task, or the time is up.
 
         Returns:
-            Tickets with messages, in order of tickets; empty when the time is up first.
+            Tickets with messages, ordered by ticket; empty if the time is up first.
         """
 
     @abstractmethod
     def go_on(self, ticket: int) -> None:
-        """Let a task that has reported run to its next rung."""
+        """Let a task that has reported continue to its next rung."""
 
     @abstractmethod
     def stop(self, ticket: int) -> None:
-        """End a task that has reported; no further event comes of it."""
+        """End a task that has reported; it produces no further event."""
 
     @abstractmethod
     def close(self) -> None:
-        """End all workers at once; tasks that still run are dropped."""
+        """End all workers at once, and drop the tasks that still run."""
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +170,7 @@ def advance(evaluation: Generator[EpochMetrics, None, Measurement], threads: int
     """Run an evaluation, inside a worker, to its next rung or its end.
 
     Args:
-        evaluation: of `Evaluator.evaluate`.
+        evaluation: the generator that `Evaluator.evaluate` returned.
         threads: torch threads of the worker.
     """
     try:

@@ -1,7 +1,7 @@
-"""One slot in this process: no worker is started, and nothing is pickled.
+"""Execution in this process, without workers or pickling.
 
-For debuggers and notebooks, and for evaluators that cost less than a process. A task runs while
-`wait` is called, to its next rung or its end, and what kills it kills the driver too.
+For debuggers, notebooks, and evaluators that cost less than a process. A task runs during `wait`,
+to its next rung or its end; a crash of the task is a crash of the driver.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class InProcessExecutor(Executor):
     """Runs tasks in this process, one after the other.
 
     Args:
-        evaluator: measures.
-        num_slots: tasks held at once; one runs.
+        evaluator: measures placements.
+        num_slots: number of tasks held at once; one runs at a time.
     """
 
     def __init__(self, evaluator: Evaluator, num_slots: int = 1) -> None:
@@ -50,7 +50,7 @@ class InProcessExecutor(Executor):
         return [(ticket, event)]
 
     def next_ticket(self) -> int:
-        """The held task that goes on next: the first begun."""
+        """The held task that continues next: the one begun first."""
         return next(iter(self.held))
 
     def step(self, ticket: int) -> Message:

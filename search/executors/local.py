@@ -1,8 +1,8 @@
-"""Worker processes on this machine, one a slot.
+"""Worker processes on this machine, one per slot.
 
-A slot is one spawned process with a pipe of its own: when it dies, only the task it held is lost,
-and the next task starts a new process. A worker holds no lock and ends as soon as its driver is
-gone, however the driver went.
+A slot is one spawned process with its own pipe: if it dies, only its task is lost, and the next
+task starts a new process. A worker holds no lock, and ends as soon as its driver is gone for any
+reason.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class LocalExecutor(Executor):
 
     Args:
         evaluator: pickled once to each worker.
-        num_slots: processes.
-        threads: torch threads of each; None: the machine's cores shared among the slots.
+        num_slots: number of processes.
+        threads: torch threads of each; defaults to an equal share of the machine's cores.
         gpus: GPUs of each, a fraction to share one; with more slots than they allow, slots take
             turns. Within a worker they are devices 0, 1, ..., as on a cluster.
 
     Raises:
-        ValueError: no slots, or no threads.
+        ValueError: `num_slots` or `threads` is below 1.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LocalExecutor(Executor):
         self.num_slots = num_slots
         self.threads = threads or default_threads(num_slots)
         self._gpus = gpus
-        # As Ray does: what was defined in a script or a notebook goes by value.
+        # As in Ray: definitions from a script or a notebook are pickled by value.
         self._evaluator: bytes = cloudpickle.dumps(evaluator)
         self._slots: list[_Slot | None] = [None] * num_slots
 
@@ -114,7 +114,7 @@ class LocalExecutor(Executor):
         self._answer(ticket, False).ticket = None
 
     def _answer(self, ticket: int, goes_on: bool) -> _Slot:
-        """Tell a worker that waits at a rung what to do."""
+        """Tell a worker that waits at a rung whether to continue."""
         slot = next(s for s in self._slots if s is not None and s.ticket == ticket)
         slot.send(goes_on)
         return slot
@@ -131,7 +131,7 @@ class LocalExecutor(Executor):
 
 
 def default_threads(num_slots: int) -> int:
-    """Torch threads of a slot: the cores this process may use, shared evenly."""
+    """Torch threads of a slot: an equal share of the cores that this process may use."""
     return max(1, len(os.sched_getaffinity(0)) // num_slots)
 
 
@@ -139,7 +139,7 @@ def visible_gpus(slot: int, gpus: float) -> str:
     """CUDA_VISIBLE_DEVICES of a slot: its share of the GPUs that this process sees.
 
     Args:
-        slot: index, from 0.
+        slot: index of the slot, from 0.
         gpus: GPUs of a slot, a fraction to share one.
     """
     import torch
@@ -151,7 +151,7 @@ def visible_gpus(slot: int, gpus: float) -> str:
 
 
 def _work(pipe: Connection, evaluator: bytes, threads: int, gpus: str | None) -> None:
-    """A worker's life: tasks in, events out, until the driver's end of the pipe closes."""
+    """Main function of a worker: tasks in, events out, until the driver closes the pipe."""
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     import torch

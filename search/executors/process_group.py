@@ -1,7 +1,7 @@
-"""Trials of several processes: one network, trained by a process for each of a trial's GPUs.
+"""Trials of several processes, which train one network together with one GPU each.
 
 The worker that runs a trial starts its processes, passes their reports on, and computes nothing
-itself. All of them end with the first that ends before its time, and with the worker.
+itself. All of them end with the worker, or when one of them ends early.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sharedattn.search.executors import (
 )
 from sharedattn.search.executors.worker_process import Child, offer
 
-# A process that dies breaks the connections of the others, which may be heard of first.
+# A dying process breaks the connections of the others, whose errors may arrive first.
 _SILENT_DEATH_S = 1.0
 
 
@@ -40,12 +40,12 @@ _SILENT_DEATH_S = 1.0
 class ProcessGroupEvaluator(Evaluator):
     """Trains each placement by several processes of this machine.
 
-    The processes take torch threads of the worker's in equal parts, and on GPUs the visible one of
-    their rank. What they measure is the evaluation of one process up to the order of sums.
+    The processes share the worker's torch threads equally, and use the visible GPU of their rank.
+    Results equal those of one process up to the order of sums.
 
     Attributes:
-        evaluator: what each process runs as its rank.
-        num_processes: processes of a trial; at least 2.
+        evaluator: evaluator that each process runs with its own rank.
+        num_processes: number of processes of a trial; at least 2.
     """
 
     evaluator: RankedEvaluator
@@ -82,20 +82,20 @@ class ProcessGroupEvaluator(Evaluator):
 
 
 def in_processes(evaluator: RankedEvaluator, num_processes: int) -> Evaluator:
-    """An evaluator whose trials have so many processes."""
+    """An evaluator whose trials have `num_processes` processes."""
     return evaluator if num_processes == 1 else ProcessGroupEvaluator(evaluator, num_processes)
 
 
 def processes_per_trial(asked: int | None, resources: TrialResources, device: str) -> int:
-    """Processes of a trial.
+    """Number of processes of a trial.
 
     Args:
-        asked: so many; None: one for each GPU, else one.
-        resources: of a trial.
-        device: where it trains.
+        asked: the requested number; defaults to one per GPU, or one without GPUs.
+        resources: resources of a trial.
+        device: device on which it trains.
 
     Raises:
-        InputError: none, or on GPUs other than one for each.
+        InputError: less than one, or on GPUs other than one per GPU.
     """
     if asked is not None and asked < 1:
         raise InputError(f"`--processes-per-trial` is {asked}; it is at least 1")
@@ -104,8 +104,8 @@ def processes_per_trial(asked: int | None, resources: TrialResources, device: st
     num_gpus = max(1, int(resources.gpus))
     if asked not in (None, num_gpus):
         raise InputError(
-            f"`--processes-per-trial` is {asked}, and a trial has {resources.gpus:g} GPUs; each "
-            f"process has a GPU of its own, so leave out --processes-per-trial"
+            f"`--processes-per-trial` is {asked}, but a trial has {resources.gpus:g} GPUs and "
+            f"each process needs its own; leave out --processes-per-trial"
         )
     return num_gpus
 
@@ -128,20 +128,20 @@ class _Group:
             self._children.append(child)
 
     def end(self) -> None:
-        """End those that have been started, at once."""
+        """End the processes at once."""
         for child in self._children:
             child.end()
 
     def wait(self) -> Reported | Finished:
-        """What the first process says once all have come to the same point.
+        """The first process's message once all have reached the same point.
 
         Raises:
-            EvaluationEndedError: one of them raised, or has died.
+            EvaluationEndedError: a process raised or died.
         """
         events: dict[int, Event] = {}
         index_of = {child.pipe: index for index, child in enumerate(self._children)}
         while len(events) < len(self._children):
-            # Those that have answered are watched too: they might die meanwhile.
+            # Processes that have answered are watched too: they may die meanwhile.
             for ready in wait(list(index_of)):
                 index = index_of[ready]  # type: ignore[index]
                 event: Message
@@ -166,7 +166,7 @@ class _Group:
             child.send(True)
 
     def _first_death(self) -> Lost | Preempted | None:
-        """The end of a process that has died; None: none has."""
+        """How a process died, or None if none has."""
         sentinels = {child.process.sentinel: i for i, child in enumerate(self._children)}
         dead = wait(list(sentinels), _SILENT_DEATH_S)
         return self._death(sentinels[dead[0]]) if dead else None  # type: ignore[index]
@@ -183,7 +183,7 @@ def _evaluate(
     threads: int,
     is_watched: bool,
 ) -> None:
-    """A process's life: events out, whether to go on in, until it is ended."""
+    """Main function of a process: events out, decisions in, until it is ended."""
     torch.set_num_threads(threads)
 
     def tell(progress: WorkProgress) -> None:
@@ -191,7 +191,7 @@ def _evaluate(
 
     evaluation = _evaluate_as_rank(evaluator, task, port, tell if is_watched else None)
     try:
-        # After its last event it stays: a process that leaves breaks the others' connections.
+        # It stays after its last event, since exiting would break the others' connections.
         while True:
             pipe.send(advance(evaluation, threads))
             pipe.recv()

@@ -1,7 +1,7 @@
-"""What is run again after a worker or a slot has gone, and how often; for trials and other tasks.
+"""Retries after a lost worker or slot, for trials and other tasks.
 
-The two have rules of their own: a worker that dies may do so by the task's fault, such as a
-network too large for the memory; a slot that is taken away says nothing of the task.
+Workers and slots have separate limits: a worker may die by the task's fault, such as a network too
+large for the memory; a slot that is taken away says nothing about the task.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from sharedattn.search.executors import (
 )
 from sharedattn.search.status import Running
 
-TICK_S = 1.0  # between two looks at what runs, where nothing happens
+TICK_S = 1.0  # interval of checks on running tasks when nothing happens
 
-MAX_DEATHS = 2  # of a task's workers, in one run: more of them are the task's own fault
-MAX_PREEMPTIONS = 100  # of a task, in one run: a machine that takes every slot away is no use
+MAX_DEATHS = 2  # of a task's workers in one run; more are the task's own fault
+MAX_PREEMPTIONS = 100  # of a task in one run; a machine that takes every slot away is of no use
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a task has lost what ran it, in one run of the driver.
+    """How often a task has lost its worker or slot in one run of the driver.
 
     Attributes:
-        num_deaths: workers that died under it.
-        num_preemptions: slots that were taken from it.
+        num_deaths: number of workers that died.
+        num_preemptions: number of slots that were taken away.
     """
 
     num_deaths: int = 0
     num_preemptions: int = 0
 
     def after(self, event: Lost | Preempted) -> Retries:
-        """The count after one more of them."""
+        """The counts after one more event."""
         if isinstance(event, Lost):
             return replace(self, num_deaths=self.num_deaths + 1)
         return replace(self, num_preemptions=self.num_preemptions + 1)
@@ -58,15 +58,15 @@ class Retries:
 
 
 def check_room(event: Event) -> None:
-    """End a run that has no room to write.
+    """Stop the run if the disk is full.
 
     Raises:
-        StorageError: the event says so.
+        StorageError: the event is `DiskFull`.
     """
     if isinstance(event, DiskFull):
         raise StorageError(
-            f"there is no room for weights and checkpoints: {event.reason}; free some and run the "
-            f"same command again, all finished trials are kept"
+            f"weights and checkpoints cannot be written, since the disk is full: {event.reason}; "
+            f"free some space and run the same command again, all finished trials are kept"
         )
 
 
@@ -77,20 +77,20 @@ def run_tasks(
     name: str,
     on_running: Callable[[tuple[Running, ...]], None],
 ) -> Iterator[tuple[Task, Measurement, int]]:
-    """Run tasks that all others wait for, in whatever order they end.
+    """Run tasks that all trials wait for; yield them in the order in which they end.
 
     Args:
-        executor: with no task in its slots.
-        tasks: those that lose their worker or slot are run again.
-        name: what the tasks are, for people.
-        on_running: called every `TICK_S` and whenever something has happened, with what runs.
+        executor: an executor without running tasks.
+        tasks: the tasks; those that lose their worker or slot are retried.
+        name: display name of the tasks.
+        on_running: called with the running tasks every `TICK_S` and after every event.
 
     Yields:
-        A task, what it measured, and the torch threads of its worker.
+        A task, its measurement, and the torch threads of its worker.
 
     Raises:
         SharedWorkError: a task raised, or lost its workers too often.
-        StorageError: there is no room for what it writes.
+        StorageError: the disk is full.
     """
     tickets = itertools.count()
     waiting = [(task, Retries()) for task in reversed(tasks)]
@@ -122,7 +122,7 @@ def run_tasks(
                 assert not isinstance(event, DiskFull)
                 if isinstance(event, Lost | Preempted):
                     raise SharedWorkError(f"{name} failed: {shown_reason(event.reason)}")
-                # The traceback is for a caller who asks: people are shown its last line.
+                # The traceback is for a debugging caller: users are shown its last line.
                 raise SharedWorkError(
                     f"{name} failed: {shown_reason(reason_of(event.traceback))}"
                 ) from RuntimeError(event.traceback)

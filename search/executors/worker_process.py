@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that went."""
+"""Child processes that end with their parent, however it ends."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _HAS_BEGUN = b"begun"
 
 @dataclass(slots=True)
 class Child:
-    """A spawned process with a pipe of its own; it holds no lock.
+    """A spawned process with its own pipe; it holds no lock.
 
     Attributes:
         process: the process.
-        pipe: to it and from it; `recv` raises EOFError once the process is dead.
+        pipe: the pipe to and from it; `recv` raises EOFError once the process is dead.
     """
 
     process: SpawnProcess
@@ -43,13 +43,13 @@ class Child:
 
         Args:
             life: an importable function, called there with the other end of the pipe and `args`.
-            *args: pickled to it.
+            *args: pickled to the process.
         """
         end_while_main_is_imported()
         ours, theirs = _CONTEXT.Pipe()
         lifeline, watched = _CONTEXT.Pipe()
-        # Not a daemon: image data sets load with processes of their own, which a daemon may not
-        # have.
+        # Not a daemon, since image data sets load by processes of their own and daemons may have
+        # none.
         process = _CONTEXT.Process(target=_live, args=(watched, life, theirs, *args))
         process.start()
         theirs.close()
@@ -57,32 +57,31 @@ class Child:
         return cls(process, ours, lifeline)
 
     def send(self, message: Any) -> None:
-        """Send a message; where the process is dead, `pipe` shows it to who reads there next."""
+        """Send a message; if the process is dead, the next read of `pipe` fails instead."""
         try:
             self.pipe.send(message)
         except (BrokenPipeError, ConnectionResetError):
             pass
 
     def death(self, name: str) -> Lost | Preempted:
-        """What a process that has died, or is about to, died of.
+        """Why a process has died, or is about to die.
 
         Args:
-            name: what it is called in the event's reason.
+            name: name of the process in the event's reason.
 
         Raises:
-            InputError: it could not even begin, since the script that started it cannot be
-                imported there.
+            InputError: it could not start, since it cannot import the script that started it.
         """
         self.process.join()
         exitcode = self.process.exitcode
         if exitcode is not None and exitcode > 0 and not self._begun():
             script = getattr(sys.modules["__main__"], "__file__", "the main module")
             raise InputError(
-                f"{name} could not begin, since each worker first imports {script}; put what "
+                f"{name} could not start, since each worker first imports {script}; put what "
                 f'the script runs under `if __name__ == "__main__":`, and start it from a file'
-            ) from None  # the pipe's end says nothing beside this
+            ) from None  # the pipe's end adds nothing
         if exitcode == -signal.SIGTERM:
-            # A scheduler's or an administrator's notice: a process that fails gets other signals.
+            # Sent by a scheduler or an administrator: a failing process gets other signals.
             return Preempted(f"{name} was asked to end, by SIGTERM")
         if exitcode is not None and exitcode < 0:
             signal_name = signal.Signals(-exitcode).name
@@ -93,13 +92,13 @@ class Child:
         return Lost(f"{name} ended with exit code {exitcode}")
 
     def _begun(self) -> bool:
-        """Whether the process, now dead, had come as far as its life."""
+        """Whether the process, now dead, had started its main function."""
         with suppress(EOFError, OSError):
             self._has_begun = self._has_begun or self._lifeline.recv_bytes() == _HAS_BEGUN
         return self._has_begun
 
     def end(self) -> None:
-        """End the process at once, if it still runs, and forget it."""
+        """Kill the process if it still runs, and release its resources."""
         self.process.kill()
         self.pipe.close()
         self._lifeline.close()
@@ -108,24 +107,23 @@ class Child:
 
 
 def end_while_main_is_imported() -> None:
-    """End a worker that, by importing the script which started it, would start the same again.
+    """End a worker whose import of the starting script would start the same work again.
 
-    The script lacks its `if __name__ == "__main__":`. The worker says nothing: the process that
-    started it does, see `Child.death`.
+    The script lacks `if __name__ == "__main__":`. The worker ends silently; the process that
+    started it explains, see `Child.death`.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(1)
 
 
 def offer(pipe: Connection, message: Any) -> None:
-    """Send a short message that may be lost, without ever waiting for the reader.
+    """Send a short message without ever waiting for the reader; the message may be lost.
 
-    It is dropped where the pipe has no room for it, since its reader is busy with something else,
-    or where the reader has gone.
+    It is dropped if the pipe is full, since its reader is busy, or if the reader has gone.
 
     Args:
         pipe: an end of `multiprocessing.Pipe()`, a socket: it is ready for writing while most of
-            its buffer is free, so that what has less than 50 KB is taken whole.
+            its buffer is free, so messages below 50 KB are sent whole.
         message: pickled.
     """
     poll = select.poll()

@@ -1,7 +1,7 @@
-"""What a pruner is: a rule that says at each rung whether a trial is stopped.
+"""The interface of pruners: a rule that decides at each rung whether to stop a trial.
 
-Trials only stop, none waits: the pruner judges a trial when it reaches a rung, by those of its
-peers that were there before it, and never takes a judgement back.
+Trials only stop and never wait: the pruner judges a trial when it reaches a rung, by the peers
+that reached it before, and never revises a judgement.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class RungPoint:
     Attributes:
         number: the trial's number.
         top1: accuracy at this rung, a fraction.
-        macs: multiply-accumulates of one image, exact.
+        macs: multiply-accumulates per image, exact.
     """
 
     number: int
@@ -28,10 +28,10 @@ class RungPoint:
 
 
 class Pruner(ABC):
-    """Judges trials at rungs; holds nothing that the database does not.
+    """Judges trials at rungs; keeps no state beyond what the database holds.
 
     Args:
-        rungs: epochs at which trials are judged; ascending.
+        rungs: epochs at which trials are judged, ascending.
     """
 
     name: ClassVar[str]
@@ -41,14 +41,14 @@ class Pruner(ABC):
 
     @abstractmethod
     def document(self) -> dict[str, Any]:
-        """All that a judgement depends on, for the study's fingerprint."""
+        """Everything that a judgement depends on, for the study's fingerprint."""
 
     @abstractmethod
     def should_prune(self, trial: RungPoint, epoch: int, peers: Sequence[RungPoint]) -> bool:
-        """Whether a trial ends at a rung.
+        """Whether to stop a trial at a rung.
 
         Args:
             trial: the trial at this rung.
             epoch: the rung.
-            peers: the other trials at this rung whose measurement may be known to it, by number.
+            peers: the other trials at this rung whose result it may know, by number.
         """

@@ -1,8 +1,8 @@
-"""What a searcher is: it is asked for proposals, and told what became of them.
+"""The interface of searchers: ask for a proposal, tell the outcome.
 
-A searcher holds nothing that the database does not: fed the same trials in the same order, a new
-one proposes what the old one would have. Each proposal draws from generators made anew from (study
-seed, trial number, attempt), so that a resumed study goes on as if nothing had happened.
+A searcher keeps no state beyond what the database holds: fed the same trials in the same order, a
+new one makes the same proposals. Each proposal draws from generators seeded by (study seed, trial
+number, attempt), so a resumed study continues as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ class Proposal:
 
     Attributes:
         placement: a member of the space inside its budget.
-        proposed: the parameters as the sampler drew them, before repair; empty where the
-            placement was drawn as such.
+        proposed: the sampler's parameters before repair; empty if it drew the placement itself.
         attributes: the sampler's notes on this trial.
-        study_attributes: the sampler's notes on the whole study, as they stand now.
+        study_attributes: the sampler's current notes on the whole study.
     """
 
     placement: Placement
@@ -40,14 +39,14 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastTrial:
-    """A trial as a searcher may see it.
+    """A trial as a searcher sees it.
 
     Attributes:
         number: its number in the study.
-        placement: what was evaluated.
+        placement: the evaluated placement.
         attributes: the sampler's notes on it.
-        values: one value per objective; None while it runs.
-        failed: it ended without values.
+        values: one value per objective, or None while the trial runs.
+        failed: whether it ended without values.
     """
 
     number: int
@@ -60,19 +59,19 @@ class PastTrial:
 class Searcher(ABC):
     """Proposes placements of a space inside its budget.
 
-    The caller numbers trials from 0. For each it calls `ask` once or more, then `accept` with the
+    The caller numbers trials from 0. For each it calls `ask` at least once, then `accept` with the
     placement it took, and `tell` when the trial has ended. On a resumed study it calls `accept`
-    and `tell` for what the database holds, in the order of numbers.
+    and `tell` for the stored trials, in the order of their numbers.
 
     Args:
         space: the legal placements.
-        objectives: what is optimised.
+        objectives: the objectives to optimise.
         seed: the study's seed.
-        num_trials: search trials asked for; sizes populations and start-up phases.
+        num_trials: requested number of search trials; sizes populations and start-up phases.
         study_attributes: notes on the study from an earlier run.
 
     Attributes:
-        encoding: the flat parameters of placements, as the database keeps them.
+        encoding: the flat parameters of placements, as the database stores them.
     """
 
     name: ClassVar[str]
@@ -93,30 +92,30 @@ class Searcher(ABC):
 
     @abstractmethod
     def ask(self, number: int, attempt: int) -> Proposal:
-        """A proposal for trial `number`, which comes after all accepted trials.
+        """Propose a placement for trial `number`, which follows all accepted trials.
 
         Args:
             number: the trial's number.
-            attempt: how often a proposal for this trial was refused before.
+            attempt: number of proposals for this trial that were refused before.
         """
 
     @abstractmethod
     def accept(self, trial: PastTrial, parameters: Mapping[str, Any] | None = None) -> None:
-        """Take note that a trial runs; its values, if it has any, are for `tell`.
+        """Record that a trial runs; `tell` delivers its values, if it has any.
 
         Args:
             trial: the trial.
-            parameters: of its placement, by `encoding`; None: the searcher encodes it if need be.
+            parameters: its placement's parameters by `encoding`, or None to encode it if needed.
         """
 
     @abstractmethod
     def tell(self, trial: PastTrial) -> None:
-        """Take note that an accepted trial has ended as `trial` says."""
+        """Record the outcome of an accepted trial that has ended."""
 
     def generator(self, number: int, attempt: int) -> random.Random:
         """The generator of one proposal."""
         return random.Random(self.seed_of(number, attempt))
 
     def seed_of(self, number: int, attempt: int) -> int:
-        """The seed of one proposal, 32 bits, well mixed from study seed, number and attempt."""
+        """A 32-bit seed for one proposal, hashed from study seed, number and attempt."""
         return derived_seed(self.seed, number, attempt)

@@ -1,12 +1,12 @@
-"""NSGA-II and TPE, Optuna's, over placements.
+"""Optuna's NSGA-II and TPE over placements.
 
-Optuna's study lives in memory and is rebuilt from the database; trial and study attributes are
-kept, since NSGA-II holds its generations in the former and their parents in the latter. Two things
-are ours. Where a sampler has nothing to say yet (NSGA-II's first generation, TPE's start-up) the
-proposals go through bins of MACs, uniform over the legal placements of each: uniform over all of
-them, most would be deep and the cheap end of the front would never be seen. And NSGA-II's children
-come from crossover and mutation of placements, not of parameters. Parameters are decoded and
-repaired to the nearest legal placement; the repaired parameters are what Optuna is told.
+Optuna's study lives in memory and is rebuilt from the database. Trial and study attributes are
+stored, since NSGA-II keeps its generations in the former and their parents in the latter. Two
+things differ from plain Optuna. Before a sampler has data (NSGA-II's first generation, TPE's
+start-up), proposals cycle through bins of MACs, uniformly within each: uniform over all legal
+placements, most would be deep and the cheap end of the front would stay empty. And NSGA-II's
+children come from crossover and mutation of placements, not of parameters. Decoded parameters are
+repaired to the nearest legal placement, and Optuna is told the repaired parameters.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ MUTATION_PROBABILITY = 0.5
 
 
 class _WholeSpace(BaseSampler):
-    """Asks a sampler about all parameters at once, so that none is drawn independently.
+    """Samples all parameters jointly, so that none is drawn independently.
 
-    Every parameter of the encoding stands in every trial: there is nothing to intersect.
+    Every trial has every parameter of the encoding, so the search space is fixed.
     """
 
     def __init__(self, sampler: BaseSampler, space: dict[str, BaseDistribution]) -> None:
@@ -51,7 +51,7 @@ class _WholeSpace(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         if isinstance(self._sampler, TPESampler):
-            # TPE finds its groups of parameters here, and asks for them when sampling.
+            # TPE groups the parameters here, and uses the groups when sampling.
             self._sampler.infer_relative_search_space(study, trial)
         return self._space
 
@@ -67,11 +67,11 @@ class _WholeSpace(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        raise AssertionError("no parameter is asked for on its own")
+        raise AssertionError("no parameter is sampled independently")
 
 
 class OptunaSearcher(Searcher):
-    """A searcher on top of one of Optuna's samplers; arguments as `Searcher`."""
+    """A searcher on top of one of Optuna's samplers; takes the arguments of `Searcher`."""
 
     def __init__(
         self,
@@ -100,23 +100,23 @@ class OptunaSearcher(Searcher):
             else StudyDirection.MINIMIZE
             for objective in objectives
         ]
-        # A study in memory is an implementation detail: nobody should read of it on the terminal.
+        # The in-memory study is an implementation detail; keep its messages off the terminal.
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(storage=self._storage, directions=directions)
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
-        # Populations and start-up phases stay as they were when a study is asked for more trials.
+        # Populations and start-up phases keep their size when a study is extended.
         self.first_num_trials: int = study_attributes.get(FIRST_NUM_TRIALS, num_trials)
         attributes = {**study_attributes, FIRST_NUM_TRIALS: self.first_num_trials}
         for key, value in attributes.items():
             self._storage.set_study_system_attr(self._study_id, key, value)
         self._placements: list[Placement] = []  # by trial number
-        # Optuna's trial of the proposal in the making: attempts share it, `accept` fills it.
+        # Optuna's trial of the open proposal: attempts share it, `accept` completes it.
         self._open_trial_id: int | None = None
 
     @property
     @abstractmethod
     def num_first_trials(self) -> int:
-        """Trials before the sampler itself proposes."""
+        """Number of trials before the sampler itself proposes."""
 
     @abstractmethod
     def make_sampler(self, seed: int) -> BaseSampler:
@@ -150,12 +150,12 @@ class OptunaSearcher(Searcher):
 
     @cached_property
     def _first_bins(self) -> StratifiedSampler:
-        # The first trial is the backbone as published; the bins are for the others.
+        # The first trial is the backbone as published; the others are drawn from the bins.
         num_bins = max(1, self.num_first_trials - 1)
         return StratifiedSampler(self.space, num_bins, shared_edges=True)
 
     def _first_placement(self, number: int, attempt: int) -> Placement:
-        """A placement of the start-up phase: trial after trial from the next bin of MACs."""
+        """A placement of the start-up phase, each trial from the next bin of MACs."""
         return self._first_bins.sample_from(self.generator(number, attempt), number - 1)
 
     def accept(self, trial: PastTrial, parameters: Mapping[str, Any] | None = None) -> None:
@@ -189,15 +189,15 @@ class OptunaSearcher(Searcher):
 class NSGA2Searcher(OptunaSearcher):
     """NSGA-II (Deb et al. 2002) with a population that fits the number of trials.
 
-    With Optuna's population of 50 a search of 24 trials would be random. Ours is
-    sqrt(2 * trials), from 4 to 50: 7 for 24 trials, 14 for 100.
+    Optuna's population of 50 would make a search of 24 trials random. Ours is sqrt(2 * trials),
+    from 4 to 50: 7 for 24 trials, 14 for 100.
     """
 
     name: ClassVar[str] = "nsga2"
 
     @property
     def num_first_trials(self) -> int:
-        """The population, which the first generation fills."""
+        """The size of the population, which the first generation fills."""
         return min(50, max(4, round(math.sqrt(2 * self.first_num_trials))))
 
     @cached_property
@@ -210,7 +210,7 @@ class NSGA2Searcher(OptunaSearcher):
         def make_child(
             study: Study, _: dict[str, BaseDistribution], parents: list[FrozenTrial]
         ) -> dict[str, Any]:
-            # Optuna gives them by rank when it has just chosen them, and by number afterwards.
+            # Optuna orders them by rank right after selection, and by number afterwards.
             parents = sorted(parents, key=lambda trial: trial.number)
             one, other = (self._tournament(study, parents, rng) for _ in range(2))
             child = one
@@ -232,14 +232,14 @@ class NSGA2Searcher(OptunaSearcher):
     def _tournament(
         self, study: Study, parents: list[FrozenTrial], rng: random.Random
     ) -> Placement:
-        """The better of two parents: the one that dominates, else the first drawn."""
+        """The parent that dominates the other, or the first one drawn if neither does."""
         first, second = rng.choice(parents), rng.choice(parents)
         winner = second if _dominates(second, first, study) else first
         return self._placements[winner.number]
 
 
 def _dominates(one: FrozenTrial, other: FrozenTrial, study: Study) -> bool:
-    """Whether `one` is nowhere worse than `other`, and somewhere better."""
+    """Whether `one` is no worse than `other` in every objective and better in at least one."""
     signs = [1 if d is StudyDirection.MINIMIZE else -1 for d in study.directions]
     losses_one = [sign * value for sign, value in zip(signs, one.values, strict=True)]
     losses_other = [sign * value for sign, value in zip(signs, other.values, strict=True)]

@@ -9,7 +9,7 @@ from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
 
 
 class RandomSearcher(Searcher):
-    """Draws every proposal uniformly; the control for every other searcher."""
+    """Draws every proposal uniformly; the baseline for other searchers."""
 
     name: ClassVar[str] = "random"
 

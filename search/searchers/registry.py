@@ -1,4 +1,4 @@
-"""The searchers that there are: ours, and those of other distributions."""
+"""The registry of searchers, built in and from plug-ins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sharedattn.search.searchers.base import Searcher
 from sharedattn.search.searchers.optuna_search import NSGA2Searcher, TPESearcher
 from sharedattn.search.searchers.random_search import RandomSearcher
 
-# Ours; those of plug-ins come after them, see `searchers`.
+# The built-in ones; `searchers` adds those of plug-ins.
 SEARCHERS: dict[str, type[Searcher]] = {
     searcher.name: searcher for searcher in (NSGA2Searcher, TPESearcher, RandomSearcher)
 }
@@ -17,10 +17,10 @@ SEARCHERS: dict[str, type[Searcher]] = {
 
 @cache
 def searchers() -> dict[str, type[Searcher]]:
-    """Every searcher by name: ours, and entry points of the group `sharedattn.searchers`.
+    """Every searcher by name: built in, or an entry point of the group `sharedattn.searchers`.
 
     Raises:
-        InputError: a plug-in that cannot be imported, names no searcher, or takes another's name.
+        InputError: a plug-in cannot be imported, is not a searcher, or reuses a name.
     """
     others = added(
         "sharedattn.searchers",

@@ -1,4 +1,4 @@
-"""The confirmation: the members of the front are run with further seeds."""
+"""The confirmation: runs the front's members with further seeds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sharedattn.search.study.running import TrialRunner, TrialStarter
 
 
 class Confirmer:
-    """Confirms a study's front, and then keeps the weights of its members alone.
+    """Confirms a study's front, then keeps only the weights of its members.
 
     Args:
         context: the study.
-        starter: begins the runs.
+        starter: starts the runs.
         runner: runs them.
-        files: the study's.
+        files: the study's files.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Confirmer:
         return bool(next_confirmations(rows, self._context.objectives, seeds))
 
     def run(self) -> None:
-        """Run what the front asks for until every member has all its seeds."""
+        """Run confirmations until every member of the front has all its seeds."""
         context = self._context
         seeds = context.study.record.confirm_seeds
         while True:

@@ -1,4 +1,4 @@
-"""What all parts of a study's loop share: the study, its database, its space, its costs."""
+"""Shared state of a study's loop: the study, its database, its space, its costs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sharedattn.spaces.budget import BudgetedSpace
 
 @dataclass(kw_only=True)
 class StudyContext:
-    """One study, the right to write to it, and what its placements cost.
+    """A study with write access to it, and the costs of its placements.
 
     Attributes:
         store: the database.
-        driver: the right to write to the study.
+        driver: the study's writer.
         study: the study.
         space: the legal placements inside the budget.
-        objectives: what is optimised.
-        evaluator: measures placements; also names evaluations.
-        notes: the searcher's notes on the study, by key, as the database has them.
-        latency_ms: latencies of placements, as far as they are known; milliseconds.
+        objectives: the objectives to optimise.
+        evaluator: measures placements, and identifies evaluations.
+        notes: the searcher's notes on the study, by key, as stored.
+        latency_ms: known latencies of placements; milliseconds.
     """
 
     store: Store
@@ -47,12 +47,12 @@ class StudyContext:
 
     @cached_property
     def backbone(self) -> BackboneSpec:
-        """The backbone that placements are of."""
+        """The backbone of all placements."""
         return self.space.space.backbone
 
     @cached_property
     def costs(self) -> CostModel:
-        """Costs of placements."""
+        """The cost model of placements."""
         return CostModel(self.backbone)
 
     @property
@@ -77,7 +77,7 @@ class StudyContext:
         )
 
     def costs_of(self, placement: Placement) -> dict[str, float]:
-        """The costs of a placement that the study compares, by name."""
+        """The costs of a placement that are objectives of the study, by name."""
         costs = costs_of(self.costs, placement, self.objectives)
         if placement in self.latency_ms:
             costs["latency_ms"] = self.latency_ms[placement]
@@ -88,7 +88,7 @@ class StudyContext:
 
         Args:
             top1: accuracy, a fraction.
-            costs: by name.
+            costs: costs by name.
         """
         by_name = {**costs, ACCURACY: top1}
         return tuple(float(by_name[objective.name]) for objective in self.objectives)
@@ -96,15 +96,15 @@ class StudyContext:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """Which trials a trial may know of.
+    """Determines which earlier results a trial's proposal may use.
 
-    With one slot, all before it. With `deterministic` on W slots, trial i knows the results of
-    trials up to i - 2W, those after it stand as running: two rounds of slack keep every slot busy
-    while the order of completion cannot matter. Else whatever has finished.
+    With one slot, trial i uses all before it. With `deterministic` on W slots it uses the results
+    of trials up to i - 2W and treats later ones as running: two rounds of slack keep every slot
+    busy, and the order of completion has no effect. Otherwise it uses whatever has finished.
 
     Attributes:
-        waits: whether a trial waits until those that it is to know have ended.
-        lag: trial i knows of trials up to i - `lag`.
+        waits: whether a trial waits until the trials that it may use have ended.
+        lag: trial i uses trials up to i - `lag`.
     """
 
     waits: bool
@@ -112,7 +112,7 @@ class Visibility:
 
     @classmethod
     def of(cls, *, deterministic: bool, num_slots: int) -> Visibility:
-        """That of a search on `num_slots` slots."""
+        """The visibility of a search on `num_slots` slots."""
         return cls(
             waits=deterministic or num_slots == 1,
             lag=2 * num_slots if deterministic and num_slots > 1 else 1,

@@ -1,4 +1,4 @@
-"""The search's own front, taken anew whenever a trial is complete."""
+"""The search's own front, updated whenever a trial is complete."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class CompleteTrial:
     """A complete search trial.
 
     Attributes:
-        number: its number.
-        evaluation_key: of its evaluation.
-        values: one value an objective.
+        number: the trial's number.
+        evaluation_key: key of its evaluation.
+        values: one value per objective.
     """
 
     number: int
@@ -30,10 +30,10 @@ class CompleteTrial:
 
 @dataclass(frozen=True, slots=True)
 class FrontChange:
-    """What a complete trial does to the front.
+    """The effect of a complete trial on the front.
 
     Attributes:
-        snapshot: the front as it stands now; None where the trial is not on it.
+        snapshot: the new front, or None if the trial is not on it.
         off: keys of evaluations off the front: the trial's own, or those that it dominates.
     """
 
@@ -42,10 +42,10 @@ class FrontChange:
 
 
 class FrontTracker:
-    """The non-dominated ones of the trials that are complete.
+    """Tracks the non-dominated trials among the complete ones.
 
     Args:
-        objectives: what is compared.
+        objectives: the objectives to compare by.
         reference_point: the worst value of each objective, by name.
     """
 
@@ -58,17 +58,17 @@ class FrontTracker:
         self._num_complete = 0
 
     def restore(self, trials: Sequence[CompleteTrial]) -> None:
-        """Begin with the stored trials, which stand in the order of their numbers."""
+        """Start from the stored trials, ordered by number."""
         self._num_complete = len(trials)
         self._members = list(compress(trials, self._on_front(trials)))
 
     def add(self, trial: CompleteTrial) -> FrontChange:
-        """Take the front anew with one more trial."""
+        """Update the front with one more trial."""
         self._num_complete += 1
         candidates = [*self._members, trial]
         on_front = self._on_front(candidates)
         if not on_front[-1]:
-            # What it is dominated by stays: the front is as it was.
+            # A dominated trial leaves the front unchanged.
             return FrontChange(snapshot=None, off=(trial.evaluation_key,))
         self._members = list(compress(candidates, on_front))
         left = [not stays for stays in on_front]

@@ -1,4 +1,4 @@
-"""The search trials so far, and what the searcher has been told of them."""
+"""The search trials so far, and which of them the searcher has been told."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sharedattn.search.study.context import Visibility
 
 
 class SearchHistory:
-    """Keeps the search trials by number, and tells the searcher of each when it may know.
+    """Keeps the search trials by number, and tells the searcher each when visibility allows.
 
     Args:
-        searcher: new, as it is fed here.
-        visibility: which trials a proposal may know of.
+        searcher: a new searcher; it is fed only here.
+        visibility: determines which trials a proposal may use.
 
     Attributes:
-        trials: by number.
-        seen: placements that are not to be proposed again.
+        trials: the trials by number.
+        seen: placements that must not be proposed again.
     """
 
     def __init__(self, searcher: Searcher, visibility: Visibility) -> None:
@@ -29,22 +29,22 @@ class SearchHistory:
         self._searcher = searcher
         self._visibility = visibility
         self._unfinished: set[int] = set()
-        self._pending_tells: list[int] = []  # ended trials that the searcher has not heard of
+        self._pending_tells: list[int] = []  # ended trials that the searcher was not told yet
 
     @property
     def num_ended(self) -> int:
-        """Trials that are complete, pruned or failed."""
+        """Number of trials that are complete, pruned or failed."""
         return len(self.trials) - len(self._unfinished)
 
     def may_start(self, number: int) -> bool:
-        """Whether all trials have ended that the proposal of trial `number` is to know."""
+        """Whether all trials that the proposal of trial `number` waits for have ended."""
         visibility = self._visibility
         return not visibility.waits or (
             min(self._unfinished, default=number) > number - visibility.lag
         )
 
     def restore(self, trial: PastTrial, *, has_ended: bool) -> None:
-        """Add the next stored trial; the searcher hears of it by `replay`."""
+        """Add the next stored trial; `replay` passes it to the searcher."""
         self.trials.append(trial)
         self.seen.add(trial.placement)
         if has_ended:
@@ -53,13 +53,13 @@ class SearchHistory:
             self._unfinished.add(trial.number)
 
     def replay(self) -> None:
-        """Feed the searcher with the restored trials, each after what it had heard of."""
+        """Feed the searcher the restored trials, each after the results known at its proposal."""
         for trial in self.trials:
             self.tell_before(trial.number)
             self._searcher.accept(trial)
 
     def replay_at_once(self) -> None:
-        """Feed the searcher with the restored trials, before it hears how any has ended."""
+        """Feed the searcher all restored trials before any of their results."""
         for trial in self.trials:
             self._searcher.accept(trial)
 
@@ -68,7 +68,7 @@ class SearchHistory:
 
         Args:
             trial: the trial.
-            parameters: of its placement, by the searcher's encoding.
+            parameters: its placement's parameters by the searcher's encoding.
         """
         self.trials.append(trial)
         self.seen.add(trial.placement)
@@ -76,25 +76,25 @@ class SearchHistory:
         self._searcher.accept(trial, parameters)
 
     def end(self, number: int, values: tuple[float, ...] | None, *, failed: bool = False) -> None:
-        """Take note of how a trial has ended.
+        """Record the end of a trial.
 
         Args:
             number: the trial's number.
-            values: what the searcher is to hear, one value an objective; None where it failed.
-            failed: whether it did.
+            values: the values to tell, one per objective, or None if it failed.
+            failed: whether it failed.
         """
         self.trials[number] = replace(self.trials[number], values=values, failed=failed)
         self._unfinished.discard(number)
         self._pending_tells.append(number)
 
     def tell_before(self, number: int) -> None:
-        """Tell the searcher what the proposal of trial `number` may know, by number."""
+        """Tell the searcher the results that trial `number` may use, by number."""
         newest = number - self._visibility.lag
         self._tell(sorted(n for n in self._pending_tells if n <= newest))
         self._pending_tells = [n for n in self._pending_tells if n > newest]
 
     def tell_all(self) -> None:
-        """Tell the searcher of every trial that has ended, in the order of their ends."""
+        """Tell the searcher every trial that has ended, in the order in which they ended."""
         self._tell(self._pending_tells)
         self._pending_tells = []
 

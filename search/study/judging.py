@@ -1,11 +1,10 @@
-"""Rungs: whether a trial goes on from one, and what the searcher hears of a trial's accuracy.
+"""Rungs: whether a trial continues from one, and which accuracy the searcher is told.
 
-The peers of a trial that is judged are those that its proposal might have known of, as far as they
-have reached the rung.
+A trial is judged against the peers that its proposal could use and that have reached the rung.
 
-With a pruner every trial, complete or pruned, is told to the searcher with its accuracy at the
-first rung, the one fidelity that all have reached: told of complete ones alone, NSGA-II would wait
-for its generations for ever, and told of final accuracies it would compare unequals.
+With a pruner, the searcher is told every trial, complete or pruned, with its accuracy at the first
+rung, the only fidelity that all have reached. Told complete trials alone, NSGA-II would never
+fill its generations; told final accuracies, it would compare different fidelities.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class RungJudge:
 
     Args:
         context: the study.
-        pruner: says whether a trial is stopped; None: none is.
-        visibility: which trials are a trial's peers.
+        pruner: decides which trials stop, or None to stop none.
+        visibility: determines a trial's peers.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class RungJudge:
         trial_id: int,
         attempt: int,
     ) -> bool:
-        """Judge a trial that has reached a rung; one that was judged there before stays so.
+        """Judge a trial that has reached a rung; an earlier judgement there stands.
 
         Args:
             number: the search trial's number.
@@ -83,13 +82,13 @@ class RungJudge:
         trial_id: int,
         attempt: int,
     ) -> None:
-        """Let a trial whose evaluation is there already pass its rungs: it costs nothing.
+        """Pass all rungs of a trial whose evaluation is already stored, since it costs nothing.
 
         Args:
             number: the search trial's number.
-            placement: what it evaluates.
-            evaluation: what was measured.
-            trial_id: its row.
+            placement: the evaluated placement.
+            evaluation: the stored evaluation.
+            trial_id: id of its row.
             attempt: number of its attempt.
         """
         for epoch in evaluation.learning_curve:
@@ -100,15 +99,15 @@ class RungJudge:
                 self._note(RungRow(number, metrics, self._macs(placement), goes_on=True))
 
     def told_top1(self, number: int, state: TrialState, top1: float | None) -> float | None:
-        """The accuracy of a trial that the searcher hears.
+        """The accuracy of a trial that the searcher is told.
 
         Args:
             number: the search trial's number.
-            state: what it is.
-            top1: of a complete one.
+            state: its state.
+            top1: final accuracy, if it is complete.
 
         Returns:
-            A fraction; None while it runs, and where it has failed.
+            A fraction, or None while the trial runs and if it failed.
         """
         if self._pruner is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
             return self._judged[number, self._context.evaluator.rungs[0]].metrics.top1

@@ -1,9 +1,9 @@
-"""The study loop: search, record, confirm; and go on after anything.
+"""The study loop: search, record, confirm, and resume after any interruption.
 
-The database is the truth. Everything here is rebuilt from it when a study is taken up again: a
-trial that was running keeps its number and its placement, a finished one is never run again.
+The database is the single source of truth. A resumed study is rebuilt from it: a running trial
+keeps its number and placement, and a finished one is never run again.
 
-The loop wires parts of one job each. How search trials come about is a strategy's: one by one, or
+The loop connects parts that do one job each. A strategy creates the search trials: one by one, or
 as scores of a supernet.
 """
 
@@ -37,24 +37,24 @@ from sharedattn.spaces.budget import BudgetedSpace
 
 
 class StudyLoop:
-    """Drives one study to its asked number of trials, then confirms its front.
+    """Drives one study to its requested number of trials, then confirms its front.
 
     Args:
         store: the database.
-        driver: the right to write to the study.
+        driver: the study's writer.
         study: the study.
         space: the legal placements inside the budget.
-        objectives: what is optimised.
-        evaluator: measures placements; also names evaluations.
-        searcher: proposes; new, as it is fed from the database here.
+        objectives: the objectives to optimise.
+        evaluator: measures placements, and identifies evaluations.
+        searcher: a new searcher; the loop feeds it from the database.
         executor: runs evaluations.
-        deterministic: whether the order of completion must not matter.
-        strategy: makes the search trials; None: one by one.
-        pruner: judges trials at the evaluator's rungs; None: none is stopped.
-        weights: where the evaluator keeps weights; None: it keeps none.
-        checkpoints: where it keeps unfinished trainings; None: nowhere.
-        latencies: those of placements; None: no objective or bound asks for them.
-        on_progress: called whenever something has happened, and every `TICK_S` where nothing has.
+        deterministic: whether results must not depend on the order of completion.
+        strategy: creates the search trials; defaults to one by one.
+        pruner: judges trials at the evaluator's rungs, or None to stop none.
+        weights: store of the evaluator's weights, or None if it keeps none.
+        checkpoints: store of unfinished trainings, or None to keep none.
+        latencies: latencies of placements, or None if no objective or bound needs them.
+        on_progress: called after every event, and every `TICK_S` without one.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class StudyLoop:
         )
 
     def run(self) -> None:
-        """Run until all asked trials are finished and the front is confirmed.
+        """Run until all requested trials are finished and the front is confirmed.
 
         Raises:
-            InputError: no placement is within a bound that is checked once it was drawn.
+            InputError: no drawn placement meets a bound that is only checked after the draw.
             StorageError: the database failed; what it had committed is kept.
         """
         parts, strategy = self._parts, self._strategy
@@ -131,7 +131,7 @@ class StudyLoop:
             context.driver.finish_study()
 
     def _restore(self) -> list[RunningTrial]:
-        """Feed the parts from the database; the trials that ran, under their next attempts."""
+        """Restore the parts from the database; return running trials as their next attempts."""
         parts, context = self._parts, self._parts.context
         rows = self._strategy.restore(parts)
         rows += context.store.trials.parameters(

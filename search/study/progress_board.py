@@ -1,4 +1,4 @@
-"""What a study says of itself while it runs; none of it is stored."""
+"""The progress of a running study; none of it is stored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sharedattn.search.study.context import StudyContext
 
 @dataclass(frozen=True, slots=True)
 class SearchCounts:
-    """How far the search is.
+    """Progress of the search.
 
     Attributes:
-        num_ended: search trials that are complete, pruned or failed.
-        num_left: those that no slot has had yet; None: no time is estimated for them.
+        num_ended: number of search trials that are complete, pruned or failed.
+        num_left: number of trials not started yet, or None to estimate no time for them.
     """
 
     num_ended: int
@@ -26,16 +26,16 @@ class SearchCounts:
 
 
 class ProgressBoard:
-    """Keeps what runs and what has failed, and tells whoever watches.
+    """Keeps the running and the failed trials, and reports them to an observer.
 
     Args:
         context: the study.
-        num_slots: trials that run at once.
-        counts: how far the search is, at the moment.
-        on_progress: is told; None: nobody watches.
+        num_slots: number of trials that run at once.
+        counts: returns the current progress of the search.
+        on_progress: the observer, or None.
 
     Attributes:
-        num_confirmed: trainings of the confirmation that are complete or failed.
+        num_confirmed: number of trainings of the confirmation that are complete or failed.
     """
 
     def __init__(
@@ -52,39 +52,39 @@ class ProgressBoard:
         self._on_progress = on_progress
         self._running: dict[int, Running] = {}  # by ticket
         self._failed: list[Failed] = []
-        self._num_timed = 0  # search trials that ended in this run, and their seconds in slots
+        self._num_timed = 0  # search trials that ended in this run, and their total slot seconds
         self._timed_s = 0.0
         self._started = time.monotonic()
 
     def launched(self, ticket: int, running: Running) -> None:
-        """Something has been put into a slot."""
+        """Record that something was put into a slot."""
         self._running[ticket] = running
 
     def progressed(self, ticket: int, progress: WorkProgress) -> None:
-        """What runs has said how far it is."""
+        """Record the progress of something that runs."""
         self._running[ticket] = replace(self._running[ticket], progress=progress)
 
     def reported(self, ticket: int, top1: float) -> None:
-        """What runs has reported an accuracy, a fraction."""
+        """Record a reported accuracy, a fraction."""
         self._running[ticket] = replace(self._running[ticket], top1=top1)
 
     def left_slot(self, ticket: int, *, has_ended: bool) -> None:
-        """What ran has left its slot; `has_ended`: it is not run again."""
+        """Record that something left its slot; `has_ended` if it is not run again."""
         running = self._running.pop(ticket)
         if has_ended and running.role is TrialRole.SEARCH:
             self._num_timed += 1
             self._timed_s += time.monotonic() - running.started_at
 
     def failed(self, name: str, placement: str, reason: str) -> None:
-        """A trial has failed; arguments as of `Failed`."""
+        """Record a failed trial; takes the fields of `Failed`."""
         self._failed.append(Failed(name=name, placement=placement, reason=reason))
 
     def show(self, phase: TrialRole, shared: tuple[Running, ...] = ()) -> None:
-        """Tell whoever watches how far the study is.
+        """Report the study's progress to the observer.
 
         Args:
-            phase: where it is.
-            shared: what runs that is no trial.
+            phase: current phase of the study.
+            shared: running work that is not a trial.
         """
         if self._on_progress is None:
             return
@@ -107,9 +107,9 @@ class ProgressBoard:
         )
 
     def _search_left_s(self, num_left: int) -> float | None:
-        """Seconds until the last search trial ends, if the others take as long as those so far.
+        """Seconds until the last search trial ends, at the mean duration so far.
 
-        None before a trial has ended or said how long it takes, and once none is left.
+        None before a trial has ended or estimated its own duration, and once none is left.
         """
         now = time.monotonic()
         running = [r for r in self._running.values() if r.role is TrialRole.SEARCH]

@@ -1,4 +1,4 @@
-"""Proposals: the searcher is asked, and repeats and what is out of bounds are refused."""
+"""Proposals: asks the searcher, and refuses repeats and placements out of bounds."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sharedattn.search.study.context import StudyContext
 from sharedattn.search.study.history import SearchHistory
 from sharedattn.search.study.latency import Latencies
 
-MAX_PROPOSALS = 10  # of a searcher for one trial, before an unseen placement is drawn
-MAX_DRAWS = 200  # of unseen placements, before they are listed
-MAX_LISTED = 1000  # placements that are all timed before a bound on latency ends a search
+MAX_PROPOSALS = 10  # by the searcher for one trial, before an unseen placement is drawn
+MAX_DRAWS = 200  # of unseen placements, before the space is listed
+MAX_LISTED = 1000  # placements to time before a bound on latency ends a search
 
 
 class CheckedBounds:
-    """The bounds that a placement is checked against once it was drawn, as that on latency.
+    """The bounds that are only checked after the draw, such as the one on latency.
 
     Args:
-        context: the study; latencies are added to its own.
-        latencies: those of placements; None: no objective or bound asks for them.
-        wait_until_idle: returns once no trial runs: a network is timed only then.
+        context: the study; measured latencies are added to it.
+        latencies: latencies of placements, or None if no objective or bound needs them.
+        wait_until_idle: returns once no trial runs, which timing a network requires.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class CheckedBounds:
 
     @property
     def texts(self) -> list[str]:
-        """The bounds, as the options that set them."""
+        """The bounds, written as the options that set them."""
         uncounted = self._context.space.budget.uncounted
         bounds = [f"--max {objective.name}={bound:g}" for objective, bound in uncounted]
         if self._latencies is not None and self._latencies.max_ms is not None:
@@ -51,7 +51,7 @@ class CheckedBounds:
 
     @property
     def least_found(self) -> str:
-        """The least of each bounded cost among the placements that were checked, for people."""
+        """The smallest value of each bounded cost among the checked placements, as text."""
         texts = [f"the least {name} is {least:g}" for name, least in self._least_costs.items()]
         if latency_ms := self._context.latency_ms:
             fastest = min(latency_ms.values())
@@ -59,7 +59,7 @@ class CheckedBounds:
         return ", ".join(texts)
 
     def admit(self, placement: Placement) -> bool:
-        """Whether a placement is inside all of them; one that is new is timed for it."""
+        """Whether a placement is inside all bounds; new placements are timed if needed."""
         budget = self._context.space.budget
         bounded = (objective for objective, _ in budget.uncounted)
         costs = costs_of(self._context.costs, placement, bounded)
@@ -90,9 +90,9 @@ class AcceptedProposal:
 
     Attributes:
         number: the trial's number.
-        placement: what is evaluated.
-        proposed: the parameters as the sampler drew them; empty where it drew none.
-        parameters: the placement's own, by the searcher's encoding.
+        placement: the placement to evaluate.
+        proposed: the sampler's parameters before repair; empty if it drew none.
+        parameters: the placement's parameters by the searcher's encoding.
         attributes: the sampler's notes on the trial.
         changed_notes: those of its notes on the study that this proposal has changed.
     """
@@ -106,13 +106,13 @@ class AcceptedProposal:
 
 
 class Proposer:
-    """Gets a placement for each search trial.
+    """Finds a placement for each search trial.
 
     Args:
         context: the study.
-        searcher: is asked.
-        history: the trials so far; proposals that are accepted are started in it.
-        bounds: what placements are checked against beside the space.
+        searcher: makes the proposals.
+        history: the trials so far; accepted proposals are added to it.
+        bounds: bounds that the space does not enforce.
     """
 
     def __init__(
@@ -131,24 +131,24 @@ class Proposer:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no placement is left to be proposed."""
+        """Whether no placement is left to propose."""
         return self._found_none or len(self._history.seen) >= self._space.in_budget
 
     @property
     def num_left(self) -> int:
-        """Trials that are still to be proposed."""
+        """Number of trials still to be proposed."""
         total = min(self._context.study.record.num_trials, self._space.in_budget)
         return 0 if self._found_none else total - len(self._history.trials)
 
     def accept_next(self) -> AcceptedProposal | None:
-        """Get a placement for the next trial, and start it in the history.
+        """Find a placement for the next trial, and add the trial to the history.
 
         Returns:
-            The proposal; None: no placement within the bounds that are checked once a placement
-            was drawn, as on latency, was found any more.
+            The proposal, or None if no further placement was found within the bounds that are
+            only checked after the draw.
 
         Raises:
-            InputError: there is none for the first trial.
+            InputError: none was found for the first trial.
         """
         number = len(self._history.trials)
         proposal = self._propose(number)
@@ -177,7 +177,7 @@ class Proposer:
         )
 
     def _propose(self, number: int) -> Proposal | None:
-        """The searcher's proposal, unless every one it makes has been evaluated, or is refused."""
+        """The first proposal of the searcher that is new and inside the bounds, or another one."""
         proposal = self._searcher.ask(number, 0)
         if number == 0:
             # The backbone as published is the measure of what a placement saves.
@@ -194,7 +194,7 @@ class Proposer:
         return None if placement is None else _instead(proposal, placement)
 
     def _unseen(self, number: int) -> Placement | None:
-        """A placement that was not proposed yet: drawn, else listed; None: none was found."""
+        """A placement that was not proposed yet, drawn or else listed, or None if none is left."""
         rng = self._searcher.generator(number, MAX_PROPOSALS)
         for _ in range(MAX_DRAWS):
             placement = self._space.sample(rng)
@@ -205,22 +205,22 @@ class Proposer:
         last = next(filter(self._admit, self._last_resorts()), None)
         if last is None and number == 0:
             raise InputError(
-                f"no placement that was drawn is within {' and '.join(self._bounds.texts)}; "
+                f"no drawn placement is within {' and '.join(self._bounds.texts)}; "
                 f"{self._bounds.least_found}; raise the bound"
             )
         return last
 
     def _last_resorts(self) -> Iterator[Placement]:
-        """What is checked where no placement that was drawn is inside the bounds."""
+        """Placements to check when no drawn one is inside the bounds."""
         if self._space.in_budget <= MAX_LISTED:
             yield from self._space.enumerate()
             return
-        cheapest = self._space.cheapest  # of the whole space: perhaps outside the budget
+        cheapest = self._space.cheapest  # of the whole space, so it may be outside the budget
         if cheapest in self._space:
             yield cheapest
 
     def _admit(self, placement: Placement) -> bool:
-        """Whether a placement may become a trial: it is new, and inside the checked bounds."""
+        """Whether a placement is new and inside the checked bounds."""
         return placement not in self._history.seen and self._bounds.admit(placement)
 
 

@@ -1,4 +1,4 @@
-"""Ends of trials: committed first, then known to searcher and front; and what files stay."""
+"""Ends of trials: committed first, then passed to searcher and front; and file clean-up."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from sharedattn.search.study.progress_board import ProgressBoard
 
 @dataclass(frozen=True, slots=True)
 class RunningTrial:
-    """A trial that stands as running in the database.
+    """A trial that the database records as running.
 
     Attributes:
-        trial_id: its row.
-        attempt: number of the attempt; a result of an earlier one is refused.
+        trial_id: id of its row.
+        attempt: number of its attempt; results of earlier attempts are refused.
         role: search or confirm.
         number: its number within its role.
-        task: what is evaluated.
+        task: the evaluation.
         retries: how often it has lost its worker or its slot in this run.
     """
 
@@ -48,7 +48,7 @@ class RunningTrial:
 
     @property
     def name(self) -> str:
-        """What it is, for people: a confirmation is of a placement, and told by its seed."""
+        """Display name; a confirmation is identified by its placement and seed."""
         if self.role is TrialRole.SEARCH:
             return f"search {self.number}"
         return f"seed {self.task.seed}"
@@ -59,8 +59,8 @@ class StudyFiles:
 
     Args:
         context: the study.
-        weights: where the evaluator keeps weights; None: it keeps none.
-        checkpoints: where it keeps unfinished trainings; None: nowhere.
+        weights: store of the evaluator's weights, or None if it keeps none.
+        checkpoints: store of unfinished trainings, or None to keep none.
     """
 
     def __init__(
@@ -74,24 +74,24 @@ class StudyFiles:
         self._checkpoints = checkpoints
 
     def sweep_checkpoints(self, kept: Collection[str]) -> None:
-        """Delete the study's checkpoints but for those named."""
+        """Delete the study's checkpoints except those named."""
         if self._checkpoints is not None:
             self._checkpoints.sweep(frozenset(kept), f"{self._context.name}/")
 
     def forget_checkpoint(self, name: str | None) -> None:
-        """Delete a checkpoint, if it has a name."""
+        """Delete a checkpoint; no effect if `name` is None."""
         if self._checkpoints is not None and name is not None:
             self._checkpoints.delete(name)
 
     def drop_weights(self, evaluation_key: str) -> None:
-        """Delete what an evaluation has written that the database does not know of."""
+        """Delete weights of an evaluation that the database does not record."""
         if self._weights is not None:
             self._weights.delete(evaluation_key)
 
     def forget_weights(self, evaluation_key: str) -> None:
         """Delete weights that left the front, unless another study may have them on its own.
 
-        The database says so first.
+        The database records it first.
         """
         if (
             self._weights is not None
@@ -102,10 +102,10 @@ class StudyFiles:
             self._weights.delete(evaluation_key)
 
     def keep_weights_of(self, spec_keys: Collection[str], rows: Sequence[TrialRow]) -> None:
-        """Delete the weights of all trials but those of some specs.
+        """Delete the weights of all trials except those of some specs.
 
         Args:
-            spec_keys: sha256 of the specs.
+            spec_keys: sha256 of the specs to keep.
             rows: the study's trials.
         """
         if self._weights is None:
@@ -117,20 +117,20 @@ class StudyFiles:
             if row.spec_key not in spec_keys:
                 self.forget_weights(row.evaluation_key)
             elif row.weights_sha256 is not None:
-                # What an attempt that was given up has written, perhaps after the trial's end.
+                # An abandoned attempt may have written others, perhaps after the trial's end.
                 self._weights.delete(row.evaluation_key, but=row.weights_sha256)
 
 
 class TrialRecorder:
-    """Commits what became of a trial, then lets searcher and front know.
+    """Commits the outcome of a trial, then informs searcher and front.
 
     Args:
         context: the study.
-        history: hears of search trials.
+        history: the search trials.
         judge: knows their accuracy at rungs.
         front: the search's front.
-        files: those of trials.
-        board: is told of confirmations and failures.
+        files: weights and checkpoints of trials.
+        board: shows confirmations and failures.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class TrialRecorder:
         self._board = board
 
     def finish(self, trial: RunningTrial, event: Finished) -> None:
-        """Record a measurement; one that is no number makes the trial a failed one."""
+        """Record a measurement; NaN makes the trial fail."""
         try:
             evaluation = evaluation_record(trial.task.identity, event.measurement, event.threads)
         except ValueError as error:
@@ -161,7 +161,7 @@ class TrialRecorder:
         self._complete(trial, evaluation, evaluation.top1)
 
     def reuse(self, trial: RunningTrial, known: StoredEvaluation) -> None:
-        """Complete a trial with an evaluation that is in the database."""
+        """Complete a trial with a stored evaluation."""
         if trial.role is TrialRole.SEARCH:
             self._judge.let_pass(
                 trial.number,
@@ -195,7 +195,7 @@ class TrialRecorder:
         Args:
             trial: the trial.
             traceback: of its error, or what is known of its end.
-            outcome: what its last attempt has come to.
+            outcome: outcome of its last attempt.
         """
         reason = shown_reason(reason_of(traceback))
         self._board.failed(trial.name, str(trial.task.spec.placement), reason)
@@ -204,22 +204,22 @@ class TrialRecorder:
         self._forget_after(trial)
 
     def prune(self, trial: RunningTrial) -> None:
-        """Take note that a trial was stopped; the judgement is in the database already."""
+        """Record that a trial was stopped; its judgement is already stored."""
         self._end(trial, TrialState.PRUNED)
         self._forget_after(trial)
 
     def _end(
         self, trial: RunningTrial, state: TrialState, top1: float | None = None
     ) -> FrontChange | None:
-        """Take a trial's end into account.
+        """Update the history and the front with a trial's end.
 
         Args:
             trial: the trial.
-            state: what it has become.
-            top1: of a complete one.
+            state: its final state.
+            top1: accuracy of a complete trial.
 
         Returns:
-            How the search's front changes; None where nothing is compared.
+            The change of the search's front, or None for confirmations and incomplete trials.
         """
         if trial.role is TrialRole.CONFIRM:
             self._board.num_confirmed += 1
@@ -239,7 +239,7 @@ class TrialRecorder:
         )
 
     def _forget_after(self, trial: RunningTrial, change: FrontChange | None = None) -> None:
-        """Delete an ended trial's checkpoint, and the weights of what is not on the front."""
+        """Delete an ended trial's checkpoint, and the weights of trials off the front."""
         self._files.forget_checkpoint(trial.task.checkpoint)
         for key in change.off if change is not None else ():
             self._files.forget_weights(key)

@@ -1,4 +1,4 @@
-"""Trials in slots: begun, launched, judged at rungs, recorded at their ends, run again."""
+"""Runs trials in slots: starts them, judges them at rungs, records their ends, retries them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class TrialRunner:
         context: the study.
         executor: runs evaluations.
         judge: judges search trials at rungs.
-        recorder: commits what becomes of trials.
-        board: is told what runs.
+        recorder: commits outcomes of trials.
+        board: shows what runs.
 
     Attributes:
-        deferred: trials that begin once `launch_deferred` is called.
+        deferred: trials that start at the next `launch_deferred`.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class TrialRunner:
 
     @property
     def has_room(self) -> bool:
-        """Whether a slot is free that no deferred trial will take."""
+        """Whether a slot is free beyond those for deferred trials."""
         return self._executor.num_free > len(self.deferred)
 
     def start(self, trial: RunningTrial, *, is_deferred: bool = False) -> None:
-        """Take a trial's evaluation from the database, or have it made, now or later."""
+        """Complete a trial from a stored evaluation, or run it, now or at `launch_deferred`."""
         known = self._context.store.find_evaluation(trial.task.identity)
         if known is not None:
             self._recorder.reuse(trial, known)
@@ -87,26 +87,25 @@ class TrialRunner:
             self._launch(self.deferred.pop(0))
 
     def wait_for_slot(self, phase: TrialRole) -> None:
-        """Return once a slot is free."""
+        """Block until a slot is free."""
         while not self._executor.num_free:
             self.collect(phase)
 
     def wait_until_idle(self, phase: TrialRole) -> None:
-        """Return once no trial is in a slot."""
+        """Block until no trial is in a slot."""
         while self._in_slots:
             self.collect(phase)
 
     def collect(self, phase: TrialRole) -> None:
         """Wait until something happens to a trial, and record it.
 
-        What trials say of their progress ends no wait: whether they do makes no difference to
-        what is proposed when.
+        Progress messages do not end the wait, so that they cannot affect the proposals.
 
         Args:
-            phase: what the study is at, for whoever watches.
+            phase: current phase of the study, for the display.
 
         Raises:
-            StorageError: the database failed, or there is no room for what a trial writes.
+            StorageError: the database failed, or the disk is full.
         """
         waits = True
         while waits:
@@ -145,7 +144,7 @@ class TrialRunner:
         return self._in_slots.pop(ticket)
 
     def _record(self, trial: RunningTrial, event: Event) -> None:
-        # With room again a trial that had none is run under its number: it stays as running.
+        # The trial stays recorded as running: once there is room, it is retried by its number.
         check_room(event)
         if isinstance(event, Lost | Preempted):
             self._launch_again(trial, event)
@@ -156,7 +155,7 @@ class TrialRunner:
             self._recorder.finish(trial, event)
 
     def _launch_again(self, trial: RunningTrial, event: Lost | Preempted) -> None:
-        """Begin the next attempt at a trial that lost its worker, or give it up."""
+        """Start the next attempt at a trial that lost its worker, or give it up."""
         lost = isinstance(event, Lost)
         outcome = AttemptOutcome.LOST if lost else AttemptOutcome.PREEMPTED
         again = replace(trial, retries=trial.retries.after(event))
@@ -181,19 +180,19 @@ class TrialRunner:
         if goes_on:
             self._executor.go_on(ticket)
             return
-        # Its end is in the database by now: what ends it afterwards cannot make it complete.
+        # Its end is committed by now: a late result cannot make it complete.
         self._take_out(ticket)
         self._executor.stop(ticket)
         self._recorder.prune(trial)
 
 
 class TrialStarter:
-    """Makes rows of trials, and begins them.
+    """Creates the rows of trials, and starts them.
 
     Args:
         context: the study.
         runner: runs them.
-        adapt: makes of a task of the evaluator what is run; their seeds and checkpoints agree.
+        adapt: maps an evaluator's task to the task to run, with the same seed and checkpoint.
     """
 
     def __init__(
@@ -221,13 +220,13 @@ class TrialStarter:
 
         Args:
             number: its number among the confirmations.
-            placement: what is run.
+            placement: the placement to run.
             replicate: r from 1; the training seed is the study's seed + r.
         """
         self._begin(TrialRole.CONFIRM, number, placement, replicate=replicate)
 
     def restart(self, row: TrialParameters) -> RunningTrial:
-        """A trial that ran when the driver went away, under its next attempt; not begun yet."""
+        """The next attempt at a trial that ran when the driver ended; not started yet."""
         attempt = self._context.driver.restart_trial(
             row.id, attempt=row.num_attempts, traceback="the driver went away"
         )

@@ -49,7 +49,7 @@ def test_a_name_that_names_something_else_is_refused(lab, name) -> None:
 )
 def test_a_study_and_its_database_do_not_share_a_place(lab, study, options) -> None:
     said = lab.refused_search("--out", "out", "--study", study, *options)
-    assert "would lie in each other's place" in said
+    assert "would overlap" in said
 
 
 @pytest.mark.parametrize("weights", ["out/my", "out/my/knee", "out/my/tune-x/y"])
@@ -57,13 +57,13 @@ def test_a_study_and_its_weights_do_not_share_a_place(lab, weights) -> None:
     said = lab.refused(
         *("search", "digit-pairs-vit", "--out", "out", "--study", "my", "--weights-dir", weights)
     )
-    assert "would lie in each other's place" in said
+    assert "would overlap" in said
 
 
 def test_a_study_s_folder_is_no_file(lab) -> None:
     Path("out").mkdir()
     Path("out/my").write_text("mine")
-    assert "is something else" in lab.refused_search("--out", "out", "--study", "my")
+    assert "is not a folder" in lab.refused_search("--out", "out", "--study", "my")
     assert Path("out/my").read_text() == "mine"
 
 

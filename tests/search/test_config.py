@@ -45,7 +45,7 @@ from sharedattn.search.errors import ClusterLostError
         ({"val_fraction": 0.2}, "--val-fraction requires --data; leave out"),
         ({"latency_batch_size": 8}, "--latency-batch-size requires --objectives with"),
         ({"executor": "in-process", "num_workers": 2}, "one trial at a time runs in this process"),
-        ({"study": "a/b"}, "`--study` names a folder.*; got 'a/b'"),
+        ({"study": "a/b"}, "`--study` is 'a/b'; give up to 200"),
     ],
 )
 def test_options_are_checked(options, rule):

@@ -1,7 +1,7 @@
-"""Two threads that take turns: the study loop, and a scheduler that runs its tasks.
+"""Alternates two threads: the study loop, and a scheduler that runs its tasks.
 
-A scheduler with a loop of its own, such as Ray Tune's, asks for tasks and brings events; the study
-loop hands tasks in and asks for events. Each is written as if it called the other.
+A scheduler with its own loop, such as Ray Tune's, asks for tasks and delivers events; the study
+loop submits tasks and asks for events. Each is written as if it called the other.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _LONGEST_WAIT_S = 0.2
 
 
 class ClosedError(RuntimeError):
-    """The study loop wants no more: whatever the scheduler is doing ends here."""
+    """The study loop has closed: the scheduler ends whatever it is doing."""
 
 
 class Handover:
     """Passes tasks from the study loop to a scheduler's thread, and events back.
 
-    Like coroutines, only one of the two runs at a time: from an event until the loop waits again
+    Like coroutines, only one of the two runs at a time: from an event until the loop waits again,
     the scheduler stands still. By then the loop has recorded the event, answered it and submitted
-    what comes next, so a scheduler never finds an empty queue that is about to be filled; and
-    neither takes the interpreter from the other.
+    what comes next, so the scheduler never sees an empty queue that is about to be filled, and
+    neither thread takes the interpreter from the other.
 
-    An event of a ticket that is not in flight is dropped: it is of a task that was taken for lost.
+    Events of a ticket that is not in flight are dropped: its task was considered lost.
     """
 
     def __init__(self) -> None:
@@ -49,11 +49,11 @@ class Handover:
 
     @property
     def num_in_flight(self) -> int:
-        """Tasks submitted whose last event has not been delivered, and which were not stopped."""
+        """Number of submitted tasks without a last event, apart from stopped ones."""
         return len(self._in_flight)
 
     def submit(self, ticket: int, task: Task) -> None:
-        """Hand a task to the scheduler."""
+        """Pass a task to the scheduler."""
         with self._condition:
             self._in_flight.add(ticket)
             self._tasks.append((ticket, task))
@@ -63,7 +63,7 @@ class Handover:
 
         Raises:
             ClusterLostError: the scheduler has ended.
-            RuntimeError: a report has not been answered.
+            RuntimeError: a report is still unanswered.
         """
         with self._condition:
             if self._unanswered is not None:
@@ -89,7 +89,7 @@ class Handover:
             return events
 
     def answer(self, ticket: int, goes_on: bool) -> None:
-        """Say whether a task that has reported goes on; one that does not is in flight no more."""
+        """Decide whether a task that has reported continues; otherwise it leaves the flight."""
         with self._condition:
             self._unanswered = None
             self._answers[ticket] = goes_on
@@ -97,7 +97,7 @@ class Handover:
                 self._in_flight.discard(ticket)
 
     def close(self) -> None:
-        """End the scheduler's thread at its next call; nothing is delivered any more."""
+        """End the scheduler's thread at its next call; nothing more is delivered."""
         with self._condition:
             self._closed = True
             self._in_flight.clear()
@@ -106,20 +106,20 @@ class Handover:
     # The scheduler's side
 
     def take(self) -> tuple[int, Task] | None:
-        """The next submitted task; None: there is none for now.
+        """The next submitted task, or None if there is none at the moment.
 
         Raises:
-            ClosedError: the study loop wants no more.
+            ClosedError: the study loop has closed.
         """
         with self._condition:
             self._check()
             return self._tasks.popleft() if self._tasks else None
 
     def check(self) -> None:
-        """Let the scheduler notice that it is to end.
+        """Raise in the scheduler's thread once the study loop has closed.
 
         Raises:
-            ClosedError: the study loop wants no more.
+            ClosedError: the study loop has closed.
         """
         with self._condition:
             self._check()
@@ -130,13 +130,13 @@ class Handover:
             return sorted(self._in_flight - {ticket for ticket, _ in self._tasks})
 
     def deliver(self, ticket: int, event: Event) -> bool:
-        """Give an event to the study loop, and let it run until it waits again.
+        """Pass an event to the study loop, and let it run until it waits again.
 
         Returns:
-            Whether the task goes on.
+            Whether the task continues.
 
         Raises:
-            ClosedError: the study loop wants no more.
+            ClosedError: the study loop has closed.
         """
         with self._condition:
             self._check()
@@ -152,7 +152,7 @@ class Handover:
             return self._answers.pop(ticket, False)
 
     def end(self, error: BaseException | None) -> None:
-        """Say that the scheduler has ended, and of what."""
+        """Record that the scheduler has ended, and its error."""
         with self._condition:
             self._ended = True
             self._error = error
@@ -164,8 +164,8 @@ class Handover:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return
-            # By short waits: a Ctrl-C that the system gives to another thread, such as one of
-            # Ray's, is seen by this one only when it runs.
+            # In short waits: a Ctrl-C that the system delivers to another thread, such as one of
+            # Ray's, reaches this one only when it runs.
             self._condition.wait(min(remaining, _LONGEST_WAIT_S))
 
     def _check(self) -> None:
@@ -174,6 +174,6 @@ class Handover:
 
 
 def _last_line(error: BaseException | None) -> str:
-    """What an error says at its end, where a nested traceback names the cause."""
+    """The last line of an error, where a nested traceback names the cause."""
     lines = str(error).strip().splitlines() if error is not None else []
     return f"Ray says: {lines[-1].strip()}" if lines else "and does not say why"

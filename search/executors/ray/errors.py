@@ -1,4 +1,4 @@
-"""What Ray says of a worker that died, and whose fault that was."""
+"""Classification of Ray's errors about dead workers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 from sharedattn.search.executors.base import Lost, Preempted, Raised
 
-# The trial's worker never came to run it, by an error that it would meet again.
+# The trial's worker could not start, and would fail again.
 _FAILED_AT_START = "because of an error raised in its creation task"
-# The node went, was drained or pre-empted, cannot be reached for now, or somebody asked the worker
-# to end: the trial is not to blame. Any other end of a worker may be its doing.
+# The node is gone, drained, pre-empted or unreachable, or the worker was asked to end: not the
+# trial's fault. Any other end of a worker may be.
 _TAKEN_AWAY = (
     "node has died",
     "owner has died",
@@ -22,17 +22,17 @@ _DETAIL = re.compile(r"^\s*ip: \S+$\s*(.*)", re.MULTILINE | re.DOTALL)
 
 
 def death(message: str) -> Lost | Preempted | Raised:
-    """The event that an error of an actor stands for.
+    """The event that corresponds to an actor's error.
 
     Args:
-        message: the error's text, as of `ray.exceptions.RayActorError`.
+        message: text of the `ray.exceptions.RayActorError`.
     """
     if _FAILED_AT_START in message:
         return Raised(message)
     address = _NODE_ADDRESS.search(message)
     detail = _DETAIL.search(message)
     cause = " ".join(detail[1].split()) if detail else first_line(message)
-    # What may have been the reason is a paragraph long, and the same for each.
+    # Ray's list of common causes is a paragraph long, and always the same.
     cause = cause.partition(" Some common causes include")[0]
     reason = f"{cause} (node {address[1]})" if address else cause
     if any(sign in message for sign in _TAKEN_AWAY):
@@ -41,5 +41,5 @@ def death(message: str) -> Lost | Preempted | Raised:
 
 
 def first_line(message: str) -> str:
-    """What Ray's texts that go on for pages say first."""
+    """The first line of an error text, which in Ray may go on for pages."""
     return message.strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a search: a folder a trial, with its accuracy and loss by epoch."""
+"""TensorBoard logs of a search: one folder per trial, with accuracy and loss by epoch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sharedattn.search.executors.base import Event, Finished, Reported
 class TensorBoardLog:
     """Writes event files that `tensorboard --logdir folder` shows while the search runs.
 
-    Each event is a file of its own in its trial's folder, which TensorBoard joins: so nothing is
+    Each event is a file of its own in its trial's folder, which TensorBoard joins; so no file is
     left open, however a trial ends.
 
     Args:
-        folder: gets one folder a trial.
+        folder: the log folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, task: Task, event: Event) -> None:
-        """Write what an event says of a task, if it says any.
+        """Write an event's metrics, if it has any.
 
         Raises:
             OSError: the folder cannot be written.
@@ -45,8 +45,8 @@ class TensorBoardLog:
         if not folder.exists():
             folder.mkdir(parents=True)
             summaries.insert(0, (0, text("network", str(task.spec))))
-        # Not `SummaryWriter`, whose thread would swallow what a full disk raises. Names tell the
-        # time by the second alone.
+        # Not `SummaryWriter`, whose thread would hide the error of a full disk. The suffix makes
+        # names unique within a second.
         writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         try:
             for step, summary in summaries:
@@ -56,7 +56,7 @@ class TensorBoardLog:
 
 
 def trial_name(task: Task) -> str:
-    """What a task's folder is called: the last part of its checkpoint's name, or by its key."""
+    """The name of a task's folder: the end of its checkpoint's name, or a part of its key."""
     if task.checkpoint is not None:
         return PurePosixPath(task.checkpoint).name
     return task.identity.key[:16]

@@ -1,4 +1,4 @@
-"""How search trials come about: one by one, or as scores of a supernet."""
+"""Strategies that create search trials: one by one, or as scores of a supernet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search strategy is: it makes the search trials of a study, with the loop's parts."""
+"""The interface of search strategies, which create a study's search trials."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class StudyParts:
 
     Attributes:
         context: the study, its database, its space.
-        history: the search trials, and what the searcher has heard of them.
-        proposer: gets a placement for each search trial.
+        history: the search trials, and which of them the searcher has been told.
+        proposer: finds a placement for each search trial.
         judge: judges trials at rungs.
         front: the search's front.
         files: weights and checkpoints.
-        board: tells whoever watches.
+        board: reports progress.
         runner: runs trials in slots.
-        starter: makes rows of trials, and begins them.
+        starter: creates the rows of trials, and starts them.
         confirmer: confirms the front.
     """
 
@@ -49,41 +49,41 @@ class StudyParts:
 
 
 class SearchStrategy(ABC):
-    """Makes the search trials of one study; holds nothing that the database does not."""
+    """Creates the search trials of one study; keeps no state beyond the database's."""
 
     @abstractmethod
     def restore(self, parts: StudyParts) -> list[TrialParameters]:
-        """Feed history, judge and front from the database.
+        """Restore history, judge and front from the database.
 
         Returns:
-            Search trials that ran when the driver went away.
+            Search trials that ran when the driver ended.
         """
 
     @abstractmethod
     def search(
         self, parts: StudyParts, restarted: Sequence[RunningTrial]
     ) -> Sequence[RunningTrial]:
-        """Run until all asked search trials are finished.
+        """Run until all requested search trials are finished.
 
         Args:
-            parts: the loop's.
-            restarted: trials that ran when the driver went away, not begun again yet.
+            parts: the loop's parts.
+            restarted: trials that ran when the driver ended, not started again yet.
 
         Returns:
-            Those of them that are left to begin once the front is to be confirmed.
+            Those of `restarted` that are still to be started at the confirmation.
         """
 
     @abstractmethod
     def counts(self, parts: StudyParts) -> SearchCounts:
-        """How far the search is, for people."""
+        """Progress of the search, for display."""
 
     def adapt(self, task: Task, context: StudyContext) -> Task:
-        """What is run for a task of the evaluator."""
+        """The task to run for a task of the evaluator."""
         return task
 
     def shared_checkpoints(self, context: StudyContext) -> frozenset[str]:
-        """Names of the checkpoints of what is no trial."""
+        """Names of checkpoints that do not belong to a trial."""
         return frozenset()
 
     def prepare_confirmation(self, parts: StudyParts, left: Sequence[RunningTrial]) -> None:  # noqa: B027 (most have nothing to do)
-        """Make what the confirmation needs; `left`: what `search` has returned."""
+        """Prepare the confirmation; `left` is what `search` returned."""

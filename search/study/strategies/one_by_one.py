@@ -14,11 +14,11 @@ from sharedattn.search.study.strategies.base import SearchStrategy, StudyParts
 
 
 class OneByOne(SearchStrategy):
-    """Begins a trial whenever a slot is free and what its proposal is to know has ended.
+    """Starts a trial whenever a slot is free and the results that its proposal needs are known.
 
     Args:
-        begins_in_rounds: whether the trials of all slots are proposed before any is begun, as
-            where networks are timed while none runs.
+        begins_in_rounds: whether to propose trials for all slots before starting any, as when
+            networks are timed while no trial runs.
     """
 
     def __init__(self, *, begins_in_rounds: bool = False) -> None:
@@ -44,7 +44,7 @@ class OneByOne(SearchStrategy):
         self, parts: StudyParts, restarted: Sequence[RunningTrial]
     ) -> Sequence[RunningTrial]:
         for trial in restarted:
-            # With fewer slots than before some wait for a free one.
+            # If there are fewer slots than before, some trials wait for a free one.
             parts.runner.start(trial)
         while True:
             while parts.runner.has_room and self._may_begin(parts):

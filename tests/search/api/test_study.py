@@ -269,5 +269,5 @@ def test_two_workers_without_a_main_guard_are_one_clear_error(tmp_path):
     done = run_script(tmp_path)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert "InputError: the worker could not begin" in last
+    assert "InputError: the worker could not start" in last
     assert 'if __name__ == "__main__":' in last and "script.py" in last

@@ -175,5 +175,5 @@ def test_a_bound_that_no_drawn_placement_keeps(capsys, search, num_layers):
     finally:
         del OBJECTIVES["num_parts"]
     assert code == 2
-    assert "no placement that was drawn is within --max num_parts=10" in err
+    assert "no drawn placement is within --max num_parts=10" in err
     assert "the least num_parts is 11; raise the bound" in err

@@ -157,7 +157,7 @@ def test_a_trial_needs_a_core(capsys):
 def test_a_device_that_the_machine_lacks(examine, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert failing(examine("--device", "cuda")) == {
-        "trials at once": "`--device cuda` requires a CUDA device, and torch finds none"
+        "trials at once": "`--device cuda` requires a CUDA device, but torch finds none"
     }
 
 

@@ -179,7 +179,7 @@ def test_a_node_without_the_data_or_with_other_data(tmp_path, data, blobs):
 def test_a_folder_of_equal_name_on_a_node_s_own_disk_is_found_out(tmp_path, data, blobs):
     own = BlobStore(str(tmp_path / "own"))
     second = {"answer_note": lambda _, note: answer_note(own, note)}
-    advice = "; name a folder or URL that all nodes share, by --weights-dir"
+    advice = "; set --weights-dir to a folder or URL that all nodes share"
     assert failing(cluster(**second), data, blobs) == {
         "weights on the nodes": f"two sees another folder as {blobs.url}{advice}"
     }

@@ -151,11 +151,11 @@ def test_a_worker_that_is_asked_to_end_was_pre_empted():
     ("resources", "rule"),
     [
         ({"cpus": 0}, "cpus-per-trial` is 0; it is at least 1"),
-        ({"gpus": -1}, "`--gpus-per-trial` is a fraction up to 1, or a whole number.* -1"),
-        ({"gpus": 1.5}, "`--gpus-per-trial` is a fraction up to 1, or a whole number.* 1.5"),
+        ({"gpus": -1}, "`--gpus-per-trial` is -1; give a fraction"),
+        ({"gpus": 1.5}, "`--gpus-per-trial` is 1.5; give a fraction"),
         (
             {"custom": {"tpu": 0.0}},
-            "`--resources-per-trial` is NAME=AMOUNT .* but got tpu=0",
+            "`--resources-per-trial` is tpu=0; give NAME=AMOUNT",
         ),
     ],
 )

@@ -164,8 +164,8 @@ def test_a_trial_has_a_process_for_each_gpu(asked, gpus, device, processes):
     ("asked", "gpus", "device", "rule"),
     [
         (0, 0, "cpu", "processes-per-trial` is 0; it is at least 1"),
-        (2, 0.5, "cuda", "processes-per-trial` is 2, and a trial has 0.5 GPUs"),
-        (1, 2, "cuda", "processes-per-trial` is 1, and a trial has 2 GPUs"),
+        (2, 0.5, "cuda", "processes-per-trial` is 2, but a trial has 0.5 GPUs"),
+        (1, 2, "cuda", "processes-per-trial` is 1, but a trial has 2 GPUs"),
     ],
 )
 def test_processes_that_a_trial_cannot_have(asked, gpus, device, rule):
@@ -182,7 +182,7 @@ def test_a_training_has_no_more_processes_than_the_machine_has_gpus(monkeypatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert processes_here(None, "cpu") == processes_here(None, "cuda") == 1
     assert processes_here(5, "cpu") == 5 and processes_here(2, "cuda") == 2
-    with pytest.raises(InputError, match="processes-per-trial` is 3, and this machine has 2 GPUs"):
+    with pytest.raises(InputError, match="processes-per-trial` is 3, but this machine has 2 GPUs"):
         processes_here(3, "cuda")
 
 
