@@ -1,4 +1,4 @@
-"""Data sets: what they are, how they are split, and how their batches are drawn."""
+"""Data sets: their configuration, their splits, and their batches."""
 
 from __future__ import annotations
 

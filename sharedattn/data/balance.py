@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MIN_IMAGES = 5  # of a class, below which its accuracy says next to nothing
+MIN_IMAGES = 5  # per class; with fewer, its accuracy says next to nothing
 MAX_RATIO = 10.0  # of the largest class to the smallest
-_MAX_NAMED = 5  # classes in one sentence
+_MAX_NAMED = 5  # classes listed in one sentence
 
 
 def guessing_level(num_classes: int, class_counts: Sequence[int] | None = None) -> float:
-    """The accuracy that needs no look at an image: of chance, or of always the largest class.
+    """The accuracy of guessing: by chance, or always the largest class, whichever is higher.
 
     Args:
-        num_classes: classes of the label.
-        class_counts: images of each class in the split; None: not known, and taken as equal.
+        num_classes: number of classes.
+        class_counts: images of each class in the split; defaults to equal counts.
 
     Returns:
         A fraction.
@@ -27,15 +27,15 @@ def guessing_level(num_classes: int, class_counts: Sequence[int] | None = None) 
 def imbalance_warnings(
     class_counts: Sequence[int], class_names: Sequence[str] = (), split: str = "validation"
 ) -> list[str]:
-    """What people should know of classes that are too small, or too different in size.
+    """Warn of classes that are too small, or too different in size.
 
     Args:
         class_counts: images of each class in the split.
-        class_names: of the classes; empty: they are named by their numbers, from 0.
-        split: which split.
+        class_names: names of the classes; defaults to their numbers, from 0.
+        split: name of the split.
 
     Returns:
-        Sentences; none where nothing is to be said.
+        One sentence per warning.
     """
     names = [repr(name) for name in class_names] or [str(i) for i in range(len(class_counts))]
     sentences = []
@@ -50,7 +50,7 @@ def imbalance_warnings(
         )
     if not class_counts:
         return sentences
-    # A class without any is said above, and says nothing about the sizes of the others.
+    # Empty classes are reported above, and say nothing about the sizes of the others.
     present = [i for i, count in enumerate(class_counts) if count]
     if not present:
         return sentences

@@ -1,4 +1,4 @@
-"""`digit-pairs`: are the two digits on the canvas the same? Embedded, and in need of attention.
+"""`digit-pairs`: are the two digits on the canvas the same? Embedded; needs attention.
 
 scikit-learn's handwritten digits (1,797 real images, 8 x 8) are split 60/20/20 by image before
 anything else. An example is two digits of one split in two different cells of a 2 x 2 canvas
@@ -73,9 +73,9 @@ def draw_pairs(split: SplitName, num_pairs: int, rng: np.random.Generator) -> Ba
     """Draw examples from the images of one split.
 
     Args:
-        split: whose images are used; no image is in two splits.
-        num_pairs: examples to draw; half of them, rounded down, show the same digit twice.
-        rng: source of every choice.
+        split: split whose images are used; no image is in two splits.
+        num_pairs: number of examples; half of them, rounded down, show the same digit twice.
+        rng: source of all randomness.
 
     Returns:
         Canvases (num_pairs, 1, 16, 16), float32, zero mean and unit variance over the digits of
@@ -104,12 +104,12 @@ def draw_pairs(split: SplitName, num_pairs: int, rng: np.random.Generator) -> Ba
 
 
 class DigitPairs(DataSource):
-    """The embedded data set; training pairs are drawn anew each epoch.
+    """The embedded data set; training pairs are redrawn each epoch.
 
-    Validation and test pairs are fixed: they depend on no study's seed.
+    Validation and test pairs are fixed and do not depend on a study's seed.
 
     Args:
-        config: must leave the image size and the channels as they are, 16 and 1.
+        config: the configuration; image size and channels are fixed at 16 and 1.
 
     Raises:
         InputError: another image size or number of channels, or a root.
@@ -188,10 +188,10 @@ class DigitPairs(DataSource):
 
 
 def _refuse_choices(config: DataConfig) -> None:
-    """Refuse what is chosen for data on disk.
+    """Check that no options of data on disk are given.
 
     Raises:
-        InputError: names what is to be left out.
+        InputError: one is given; the message names it.
     """
     chosen = {
         "--test-split": config.test_fraction is not None,

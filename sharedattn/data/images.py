@@ -1,11 +1,12 @@
-"""Image data sets on disk: folders, and what torchvision and Hugging Face know by name.
+"""Image data sets on disk: folders, and data sets of torchvision and Hugging Face by name.
 
 A folder holds `train/` with one folder per class, and beside it a validation split, a test split,
-or both; a named data set (`torch/cifar10`, `hfds/...`) has what its library gives. A missing split
-is cut from train, so that the search never sees the split that is tested last.
+or both; a named data set (`torch/cifar10`, `hfds/...`) has the splits of its library. A missing
+split is cut from train, so that the search never sees the split that is tested last.
 
-timm's `create_loader` seeds augmentation by worker, so its batches follow the number of workers.
-Here timm gives the transforms, the order is drawn first, and each image seeds its augmentation.
+timm's `create_loader` seeds augmentation by worker, so its batches depend on the number of
+workers. Here timm gives the transforms, the order is drawn first, and each image seeds its own
+augmentation.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from sharedattn.hashing import derived_seed
 from sharedattn.recipe import Recipe
 
 DEFAULT_IMAGE_SIZE = 224
-_ORDER, _AUGMENTATION, _MIXUP = range(3)  # what is drawn for an epoch, each from its own seeds
+_ORDER, _AUGMENTATION, _MIXUP = range(3)  # the draws of an epoch, each with its own seeds
 
 
 class _Epoch(NamedTuple):
@@ -51,7 +52,7 @@ class _Epoch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Gives a loader's workers their images, in one mode."""
+    """Reads images for a loader's workers, in one mode."""
 
     parts: Mapping[SplitName, Part]
     mode: str
@@ -64,11 +65,11 @@ class ImageData(DataSource):
     """A folder of images, or a data set known to torchvision or Hugging Face, on this disk.
 
     Args:
-        config: which data, at which size and channels, and how splits are cut.
+        config: configuration of the data.
 
     Raises:
         InputError: no such folder or data set, no training images, fewer than two classes, or
-            whatever else its reader refuses.
+            anything else that its reader refuses.
     """
 
     def __init__(self, config: DataConfig) -> None:
@@ -123,7 +124,7 @@ class ImageData(DataSource):
     def identity(self) -> dict[str, Any]:  # type: ignore[override]
         pixels = self._pixels.to_json()
         if self.config.reader == 1:
-            # A document of before crop modes were chosen.
+            # Documents from before crop modes could be chosen lack this field.
             del pixels["crop_mode"]
         transform = {"image_size": self.image_size, "in_chans": self.in_chans, **pixels}
         return {**self._opened.identity(), "transform": transform}
@@ -148,14 +149,14 @@ class ImageData(DataSource):
         return len(self._parts[split]) if split in self._parts else 0
 
     def check_recipe(self, recipe: Recipe) -> None:
-        # timm passes over a section without a number; what it refuses is refused below.
+        # timm ignores a section without a number; its own errors are handled below.
         for section in (recipe.auto_augment or "").split("-")[1:]:
             if not re.fullmatch(r"[a-z]+\d[\d.]*", section):
                 raise InputError(
                     f"`auto_augment` of the recipe is {recipe.auto_augment!r}, which timm refuses "
                     f"in part: {section!r} is no letters with a number; try rand-m9-mstd0.5-inc1"
                 )
-        # Magnitudes that no operation takes show when an image is augmented.
+        # Magnitudes that an operation refuses only show when an image is augmented.
         image = Image.new(self._mode, (self.image_size, self.image_size))
         try:
             transform = self._train_transform(recipe)
@@ -226,7 +227,7 @@ class ImageData(DataSource):
     def _train_items(
         self, seed: int, epoch: int, batch_size: int, rank: Rank
     ) -> Iterator[list[Item]]:
-        """The images of each batch of an epoch, those of one process, with what seeds them."""
+        """The images of each batch of an epoch for one process, with their seeds."""
         total = len(self._parts["train"])
         order = np.random.default_rng(derived_seed(seed, epoch, _ORDER)).permutation(total)
         share = rank.shard_positions(batch_size)
@@ -238,7 +239,7 @@ class ImageData(DataSource):
         self, recipe: Recipe, num_batches: int, device: torch.device, rank: Rank
     ) -> BatchLoader:
         num_workers = _num_workers(recipe.loader_workers, num_batches)
-        # Whatever changes the batches or who makes them.
+        # Everything that changes the batches or their workers.
         key = (recipe, num_workers, device, rank)
         if self._train_loader is None or self._train_loader[0] != key:
             items = ImageItems(self._read, self._train_transform(recipe), recipe.random_erasing)
@@ -279,7 +280,7 @@ class ImageData(DataSource):
         return transform
 
     def _transform(self, **options: Any) -> Any:
-        """timm's transform to 8-bit pixels, which are normalised by the batch."""
+        """timm's transform to 8-bit pixels, which are normalised batch by batch."""
         return create_transform(
             input_size=(self.in_chans, self.image_size, self.image_size),
             interpolation=self._pixels.interpolation,
@@ -297,7 +298,7 @@ def _open(config: DataConfig) -> Opened:
 
 
 def _num_workers(asked: int | None, num_batches: int) -> int:
-    """Processes that load: as many as are asked for, and fit the cores of this slot."""
+    """Number of loading processes: as requested, but at most the cores of this slot."""
     cores = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
     return min(cores if asked is None else asked, cores, num_batches)
 
@@ -307,14 +308,14 @@ def _loader(items: ImageItems, num_workers: int, device: torch.device) -> BatchL
 
 
 def _operations(transform: Any) -> Iterator[Any]:
-    """Every operation of the automatic augmentations in a transform of timm's."""
+    """Yield every operation of the automatic augmentations in a timm transform."""
     for step in transform.transforms:
         yield from getattr(step, "ops", ())
         yield from itertools.chain.from_iterable(getattr(step, "policy", ()))
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **_: Any) -> Image.Image:
-    """timm's operation; it asks for 0 bits too, for which older Pillow gave black."""
+    """timm's operation, which may ask for 0 bits; older Pillow gave black for that."""
     if bits_to_keep >= 8:
         return image
     if bits_to_keep < 1:

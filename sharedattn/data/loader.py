@@ -1,8 +1,8 @@
-"""Load batches of images by worker processes that last for a whole training.
+"""Load batches of images in worker processes that last for a whole training.
 
-Workers decode and augment, and hand over 8-bit pixels, a quarter of the bytes; the process that
-trains normalises them, on its device. They stay from epoch to epoch, and begin with the next epoch
-while the last one is still being used up. What an image becomes depends on the image, the seed and
+Workers decode and augment, and return 8-bit pixels, a quarter of the bytes of floats; the training
+process normalises them on its device. Workers stay from epoch to epoch, and start on the next
+epoch while the last one is still being consumed. Augmentation depends on the image, the seed and
 the epoch alone, so the number of workers changes no result.
 """
 
@@ -28,19 +28,19 @@ from sharedattn.hashing import derived_seed
 
 K = TypeVar("K")
 
-# Workers start at once and share what is loaded. A trial's own process was spawned, and would by
-# default spawn them: each would import torch again, for seconds.
+# Forked workers start at once and share what is loaded. The default in a spawned trial process is
+# to spawn, and each worker would import torch again, for seconds.
 _CONTEXT = "fork" if sys.platform == "linux" else None
 _NORMALISED_AT_ONCE = 2**17  # numbers, half a megabyte
 
 
 class Item(NamedTuple):
-    """One image that is asked of a worker.
+    """A request for one image.
 
     Attributes:
-        split: whose image.
-        number: of the image in the split.
-        entropy: what its augmentation is drawn from; None: it is not augmented.
+        split: split of the image.
+        number: number of the image in the split.
+        entropy: seed of its augmentation, or None for no augmentation.
     """
 
     split: SplitName
@@ -63,10 +63,10 @@ class Patch(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Where in a batch a patch goes.
+    """The place of a patch in a batch.
 
     Attributes:
-        position: of the image.
+        position: position of the image in the batch.
         top: first row.
         left: first column.
         rows: number of rows.
@@ -81,15 +81,15 @@ class Box(NamedTuple):
 
 
 class RawBatch(NamedTuple):
-    """What a worker hands over.
+    """A batch as a worker returns it.
 
     Attributes:
         images: (B, C, Y, X), uint8.
         labels: (B,), int64.
-        boxes: what random erasing fills.
-        fillings: the values of all boxes, one after the other; one tensor, since each that a
-            worker hands over costs a file descriptor and a system call or more.
-        error: why an image could not be read; the batch is empty then.
+        boxes: the places that random erasing fills.
+        fillings: the values of all boxes, concatenated; one tensor, since each tensor that a
+            worker returns costs a file descriptor and at least one system call.
+        error: why an image could not be read; the batch is then empty.
     """
 
     images: torch.Tensor
@@ -106,9 +106,9 @@ class ImageItems(Dataset[_Sample | ImageReadError]):
     """Images of some splits, transformed to one size.
 
     Args:
-        read: gives the image of a split at an index, and its label.
-        transform: of timm, for its prefetcher: from a PIL image to (C, Y, X), uint8.
-        erasing: the probability of random erasing.
+        read: returns the image of a split at an index, and its label.
+        transform: timm's transform for its prefetcher, from a PIL image to (C, Y, X), uint8.
+        erasing: probability of random erasing.
     """
 
     def __init__(
@@ -138,12 +138,12 @@ class ImageItems(Dataset[_Sample | ImageReadError]):
 
 
 class BatchLoader:
-    """Draws batches of items by workers that retry_on_lost_connection the batches.
+    """Draws batches of items in workers that outlast the batches.
 
     Args:
         items: the images.
-        num_workers: processes; 0: none, batches are made where they are used.
-        pin_memory: whether batches are made ready for copies to a GPU.
+        num_workers: number of processes, or 0 to load in this one.
+        pin_memory: whether to pin batches for copies to a GPU.
     """
 
     def __init__(self, items: ImageItems, *, num_workers: int, pin_memory: bool) -> None:
@@ -165,21 +165,22 @@ class BatchLoader:
     def batches(
         self, what: K, wanted: Callable[[K], Iterable[list[Item]]], count: int, after: K | None
     ) -> Iterator[RawBatch]:
-        """Some batches, and then readiness for those that are likely asked for next.
+        """Yield batches, and prefetch those that will probably be asked for next.
 
         Args:
-            what: names the batches.
-            wanted: gives them by their name, and without end or to some end what comes after.
-            count: of the batches that `what` names.
-            after: names what follows them in `wanted`; None: nothing does.
+            what: identifies the batches.
+            wanted: returns the batches for an identifier, followed by later ones, perhaps without
+                end.
+            count: number of batches that `what` identifies.
+            after: identifies the batches that follow in `wanted`, or None if none do.
 
         Raises:
-            ImageReadError: an image cannot be read. Names it.
+            ImageReadError: an image cannot be read; the message names it.
         """
         if self._next != what or self._batches is None:
             self._wanted.batches = wanted(what)
             self._batches = iter(self._loader)
-        # Whoever leaves in the midst finds the beginning again.
+        # A caller that stops midway restarts from the first batch.
         self._next = None
         for _ in range(count):
             batch = next(self._batches)
@@ -190,7 +191,7 @@ class BatchLoader:
 
 
 class _Wanted:
-    """The batches that a loader asks its workers for; set anew before each pass."""
+    """The batches that a loader requests from its workers; reset before each pass."""
 
     batches: Iterable[list[Item]] = ()
 
@@ -199,11 +200,11 @@ class _Wanted:
 
 
 class Normaliser:
-    """Makes network input of raw batches, equal to torchvision's ToTensor and Normalize.
+    """Normalises raw batches exactly as torchvision's ToTensor and Normalize.
 
     Args:
-        pixels: whose mean and std.
-        device: where to.
+        pixels: mean and std to normalise by.
+        device: device of the result.
     """
 
     def __init__(self, pixels: Pixels, device: torch.device) -> None:
@@ -225,10 +226,10 @@ class Normaliser:
         return images, batch.labels.to(self._device, non_blocking=True)
 
     def _normalised_here(self, raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The images normalised on a CPU: the same arithmetic in half the time of torch's.
+        """Normalise on a CPU, with equal arithmetic in half the time of torch.
 
-        A part of a batch fits the cache, where each pass over the whole would read it from memory;
-        and torch's threads would wait actively, on the cores that the workers need.
+        Working in parts keeps them in the cache, where whole passes would read memory each time;
+        and torch's threads would busy-wait on the cores that the workers need.
         """
         mean, std = self._mean[0].numpy(), self._std[0].numpy()
         images = np.empty(raw.shape, dtype=np.float32)
@@ -254,9 +255,9 @@ class Normaliser:
 
 @contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """Seed the three global generators that timm draws from, and put them back afterwards.
+    """Seed the three global generators that timm draws from, and restore them afterwards.
 
-    In a loader's worker nobody else draws from them, and they are left as they are.
+    In a loader's worker nothing else draws from them, so they are not restored.
     """
     before = None
     if get_worker_info() is None:
@@ -276,7 +277,7 @@ def seeded(*entropy: int) -> Iterator[None]:
 
 
 class _Recorder:
-    """Takes the place of the image that timm's random erasing would write to."""
+    """Stands in for the image that timm's random erasing would write to."""
 
     def __init__(self) -> None:
         self.written: tuple[Sequence[slice], torch.Tensor] | None = None
@@ -286,7 +287,7 @@ class _Recorder:
 
 
 def _erased(erasing: RandomErasing, shape: tuple[int, ...]) -> Patch | None:
-    """What timm's random erasing would write to a normalised image of a shape (C, Y, X)."""
+    """The patch that timm's random erasing would write to a normalised image of (C, Y, X)."""
     recorder = _Recorder()
     erasing._erase(recorder, *shape, torch.float32)
     if recorder.written is None:
@@ -312,5 +313,5 @@ def _collated(samples: Sequence[_Sample | ImageReadError]) -> RawBatch:
 
 
 def _begin_worker(_: int) -> None:
-    # Damaged camera data and large pictures, which are read all the same.
+    # Pillow warns of damaged metadata and of large pictures, both of which are read anyway.
     warnings.filterwarnings("ignore", module="PIL")

@@ -1,4 +1,4 @@
-"""Data sets that torchvision or Hugging Face know by name, opened by timm with random access."""
+"""Data sets of torchvision or Hugging Face by name, opened by timm with random access."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class LibrarySamples(Samples):
     """The images of one split of a library's data set.
 
     Args:
-        dataset: timm's, over `hfds/`, or torchvision's.
-        name: of the data set, for messages.
+        dataset: torchvision's data set, or timm's over `hfds/`.
+        name: name of the data set, for messages.
     """
 
     def __init__(self, dataset: Any, name: str) -> None:
@@ -47,7 +47,7 @@ class LibrarySamples(Samples):
             reader = getattr(self.dataset, "reader", None)
             if reader is None:
                 return as_mode(self.dataset[index][0], mode)
-            # Not through timm's data set, which puts the next image in the place of a bad one.
+            # Not through timm's data set, which replaces a bad image by the next one.
             with Image.open(reader[index][0]) as image:
                 return as_mode(image, mode)
         except ImageReadError as error:
@@ -59,10 +59,10 @@ class LibrarySamples(Samples):
 
 
 def open_named(config: DataConfig) -> Opened:
-    """Open a named data set; missing splits are cut from train, of every class its share.
+    """Open a named data set; missing splits are cut from train, class by class.
 
     Raises:
-        InputError: no such data set, or one that is not on this disk; or as `with_cuts`.
+        InputError: no such data set on this disk, or as in `with_cuts`.
     """
     given = open_splits(config)
     names, num_classes = classes_of(given["train"].dataset)
@@ -101,10 +101,10 @@ def open_named(config: DataConfig) -> Opened:
 
 
 def open_splits(config: DataConfig) -> dict[SplitName, LibrarySamples]:
-    """The splits that a named data set has itself, `train` among them.
+    """Open the splits that a named data set provides, `train` among them.
 
     Raises:
-        InputError: no such data set, or one that is not on this disk.
+        InputError: no such data set on this disk.
     """
     name, root = config.name, config.root
     if name.startswith(_ITERABLE_PREFIXES):
@@ -140,7 +140,7 @@ def open_splits(config: DataConfig) -> dict[SplitName, LibrarySamples]:
 
 
 def classes_of(dataset: Any) -> tuple[tuple[str, ...] | None, int]:
-    """Names of a data set's classes, where it has some, and their number."""
+    """Names of a data set's classes, or None, and their number."""
     for owner in (getattr(dataset, "reader", None), dataset):
         for attribute in ("class_to_idx", "classes"):
             classes = getattr(owner, attribute, None)
@@ -152,7 +152,7 @@ def classes_of(dataset: Any) -> tuple[tuple[str, ...] | None, int]:
 
 
 def files_hash(name: str, dataset: Any) -> str:
-    """Hash of the files behind a split: names, sizes, and contents below 256 MiB in all."""
+    """Hash of the files behind a split: names, sizes, and contents if below 256 MiB in total."""
     if name.startswith("hfds/"):
         return str(dataset.reader.dataset._fingerprint)
     root = torch_folder(dataset)
@@ -162,14 +162,14 @@ def files_hash(name: str, dataset: Any) -> str:
 
 
 def torch_folder(dataset: Any) -> Path:
-    """The folder under the root that a data set of torchvision's has for itself."""
+    """The folder of a torchvision data set under its root."""
     if hasattr(dataset, "base_folder"):  # CIFAR
         return Path(dataset.root, dataset.base_folder)
     return Path(dataset.raw_folder).parent  # MNIST and its like
 
 
 def _create(name: str, root: str | None, split: SplitName) -> Any | None:
-    """timm's data set of one split; None where the data has no such split."""
+    """timm's data set of one split, or None if the data has no such split."""
     try:
         return create_dataset(name, root=root, split=split, search_split=False)
     except (RuntimeError, FileNotFoundError, AssertionError, ImportError) as error:

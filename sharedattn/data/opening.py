@@ -1,4 +1,4 @@
-"""Open data: the embedded data, a data set of torchvision, or a folder of images."""
+"""Open data: the embedded data, a named data set, or a folder of images."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from sharedattn.data.source import EMBEDDED, DataConfig, DataSource
 
 @lru_cache(maxsize=4)
 def open_data(config: DataConfig) -> DataSource:
-    """Open a data set; in one process the same config gives the same object.
+    """Open a data set; within one process, equal configs give the same object.
 
     Args:
-        config: which data, at which size, cut how.
+        config: configuration of the data.
 
     Returns:
-        The data, its splits fixed.
+        The data, with fixed splits.
 
     Raises:
-        InputError: data that is not there, cannot be read, or does not fit the config.
+        InputError: the data is absent, cannot be read, or does not fit the config.
     """
-    # Imported here since timm's data package takes a second that the embedded data saves.
+    # Imported here, since timm's data package takes a second that embedded data does not need.
     if config.name == EMBEDDED:
         from sharedattn.data.digit_pairs import DigitPairs
 
@@ -31,6 +31,6 @@ def open_data(config: DataConfig) -> DataSource:
 
 
 def reopen_data(config: DataConfig) -> DataSource:
-    """Open a data set as it is now, whatever was opened before; as `open_data` else."""
+    """Open a data set afresh, without the cache; otherwise as `open_data`."""
     open_data.cache_clear()
     return open_data(config)

@@ -1,7 +1,7 @@
-"""Pixels: how a decoded image becomes what a network looks at. They belong to the model.
+"""Preprocessing of decoded images to network input, which belongs to the model.
 
-A trained model has seen images resized, cropped and normalised in one way, and its accuracy falls
-where it is shown others. timm records that way with each set of weights, under the weights' tag
+A trained model has seen images resized, cropped and normalised in one way, and other preprocessing
+lowers its accuracy. timm records the preprocessing with each set of weights, under their tag
 (`vit_base_patch16_224.augreg2_in21k_ft_in1k`); the tags of one architecture may differ.
 """
 
@@ -19,24 +19,24 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
 CROP_PCT = 0.9  # share of the resized image's side that the evaluation crop keeps
-SMALL_IMAGE_SIZE = 64  # pixels on a side; up to here the whole image is evaluated
+SMALL_IMAGE_SIZE = 64  # pixels on a side; images up to this size are evaluated whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """How images are resized, cropped and normalised; timm's words and meanings.
+    """How images are resized, cropped and normalised, in timm's terms.
 
     Attributes:
-        mean: what is subtracted from channels scaled to 0..1, one number a channel.
-        std: what they are divided by then, one number a channel.
-        interpolation: of every resize, one of `INTERPOLATIONS`.
-        crop_pct: the side of the evaluation crop over the side of the resized image, in (0, 1].
+        mean: subtracted from channels scaled to 0..1, one number per channel.
+        std: the divisors after that, one number per channel.
+        interpolation: interpolation of every resize, one of `INTERPOLATIONS`.
+        crop_pct: side of the evaluation crop over the side of the resized image, in (0, 1].
         crop_mode: `center` resizes the shorter edge and crops; `squash` resizes both edges,
             which changes the aspect ratio; `border` resizes the longer edge and pads with
             the mean.
 
     Raises:
-        InputError: a value out of its range, which it names.
+        InputError: a value is out of its range; the message names it.
     """
 
     mean: tuple[float, ...]
@@ -58,10 +58,10 @@ class Pixels:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     def changed(self, changes: PixelChanges) -> Pixels:
-        """These pixels with what `changes` gives in place of their own.
+        """Apply the changes that are not None.
 
         Raises:
-            InputError: a mean or std that is for another number of channels.
+            InputError: a mean or std for another number of channels.
         """
         given = changes.given()
         for name in ("mean", "std"):
@@ -78,17 +78,17 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelChanges:
-    """What somebody asks for in place of a model's own pixels; None: as it is.
+    """Requested changes to a model's own pixels; None leaves a field as it is.
 
     Attributes:
-        mean: one number, or one a channel.
-        std: likewise.
-        interpolation: as of `Pixels`.
-        crop_pct: as of `Pixels`.
-        crop_mode: as of `Pixels`.
+        mean: one number, or one per channel.
+        std: one number, or one per channel.
+        interpolation: as in `Pixels`.
+        crop_pct: as in `Pixels`.
+        crop_mode: as in `Pixels`.
 
     Raises:
-        InputError: a value out of its range, which it names.
+        InputError: a value is out of its range; the message names it.
     """
 
     mean: tuple[float, ...] | None = None
@@ -141,10 +141,10 @@ class PixelChanges:
 
     @classmethod
     def from_json(cls, document: Any) -> PixelChanges:
-        """The inverse of `to_json`.
+        """Invert `to_json`.
 
         Raises:
-            InputError: no mapping of the fields' names, or a value out of its range.
+            InputError: not a mapping of the fields' names, or a value is out of its range.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(document, Mapping) or not set(document) <= set(names):
@@ -155,7 +155,7 @@ class PixelChanges:
 
 
 def default_pixels(image_size: int, in_chans: int) -> Pixels:
-    """The pixels of a model that is trained from scratch and names no others.
+    """The default pixels of a model that is trained from scratch.
 
     Args:
         image_size: pixels on a side; small images are evaluated whole.

@@ -1,4 +1,4 @@
-"""Labelled images, wherever they are stored, and the splits that are made of them."""
+"""Labelled images, however they are stored, and their splits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Samples(ABC):
     """Images with labels, by index.
 
     Attributes:
-        labels: (n,), int64, the class of each.
+        labels: (n,), int64, the class of each image.
     """
 
     labels: Indices
@@ -39,22 +39,22 @@ class Samples(ABC):
         """Decode one image.
 
         Args:
-            index: of the image.
+            index: index of the image.
             mode: Pillow's mode of the result, `RGB` or `L`.
 
         Raises:
-            ImageReadError: it cannot be read; it is never replaced by another.
+            ImageReadError: the image cannot be read; another never replaces it.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class FileSamples(Samples):
-    """Images in files of their own.
+    """Images that are files of their own.
 
     Attributes:
-        root: the folder that they are in.
-        paths: below it.
-        labels: as of `Samples`.
+        root: the folder of the files.
+        paths: paths below `root`.
+        labels: as in `Samples`.
     """
 
     root: Path
@@ -70,8 +70,8 @@ class Part:
     """The images of one split.
 
     Attributes:
-        samples: these are among them.
-        indices: of these images, ascending.
+        samples: the images of the data set.
+        indices: indices of this split's images, ascending.
     """
 
     samples: Samples
@@ -97,16 +97,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A data set whose splits are fixed.
+    """A data set with fixed splits.
 
     Attributes:
         parts: the splits; `test` may be missing.
-        class_names: by number; None: the data names none.
-        num_classes: classes of the label.
-        origins: where each split comes from, a few words each.
+        class_names: names by number, or None if the data has none.
+        num_classes: number of classes.
+        origins: short description of where each split comes from.
         cuts: the splits that are cut from train.
-        notes: what was left out or is noteworthy, a sentence each.
-        identity: what the data is, transform apart, as a JSON document; takes its time.
+        notes: remarks, such as on files that were left out, one sentence each.
+        identity: computes the data's identity, without the transform, as a JSON document; slow.
     """
 
     parts: dict[SplitName, Part]
@@ -121,18 +121,18 @@ class Opened:
 def with_cuts(
     given: dict[SplitName, Samples], config: DataConfig, classes: Sequence[str]
 ) -> tuple[dict[SplitName, Part], dict[SplitName, float]]:
-    """The splits that data has, and those that are cut from its training images.
+    """The splits of the data, with missing ones cut from its training images.
 
     Args:
-        given: the images of each split that is there, `train` among them.
-        config: says how much is cut.
+        given: the images of each existing split, `train` among them.
+        config: gives the shares to cut.
         classes: names by number, for messages.
 
     Returns:
         The splits, and the share of each that was cut.
 
     Raises:
-        InputError: a share that cuts nothing, or leaves nothing, or classes that are too small.
+        InputError: a share that cuts or leaves nothing, or classes that are too small.
     """
     train = given["train"]
     shares: dict[str, float] = {}
@@ -162,7 +162,7 @@ def with_cuts(
 
 
 def hash_members(files: Iterable[tuple[str, int, int]]) -> str:
-    """sha256 over path, size in bytes and class of the images of a split, in their order."""
+    """sha256 over path, size in bytes and class of a split's images, in their order."""
     digest = hashlib.sha256()
     for path, size, label in files:
         digest.update(os.fsencode(path) + f"\0{size}\0{label}\0".encode())

@@ -1,4 +1,4 @@
-"""The interface of a data set towards training, evaluation and the database."""
+"""The interface of data sets for training, evaluation and the database."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 EMBEDDED = "digit-pairs"
-READER = 2  # the way in which folders and named data sets are read today
+READER = 2  # the current reader of folders and named data sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Which data, at which size, cut how; small, picklable, and enough to open it anywhere.
+    """Configuration of a data set: small, picklable, and enough to open it on any machine.
 
     Attributes:
         name: `digit-pairs`, a folder, or a name that timm's `create_dataset` opens
             with random access (`torch/cifar10`, `hfds/...`).
-        root: folder that holds a named data set, which a `torch/` one must have; None: the
-            library's own default.
-        image_size: pixels on a side of the images given out; None: the data's own.
-        in_chans: image channels, 1 or 3; None: the data's own.
-        val_fraction: share of the training images cut off as validation where the data has none.
+        root: folder that holds a named data set, required for `torch/`; defaults to that of the
+            library.
+        image_size: pixels on a side of the images; defaults to the data's own.
+        in_chans: image channels, 1 or 3; defaults to the data's own.
+        val_fraction: share of the training images to cut off if there is no validation split.
         split_seed: seed of that cut.
-        test_fraction: share of the training images cut off as test where the data has none; None:
-            as much as `val_fraction`; 0: there is no test split.
-        reader: how data on disk is read: 2, by our own scan; 1, as before there was one.
-        classes: names of a folder's classes in the order of their numbers; None: those that train
-            has, by code point.
-        left_out: files of a folder that are taken for absent, since they cannot be used.
-        pixels: what is asked for in place of `default_pixels`.
+        test_fraction: share of the training images to cut off if there is no test split; defaults
+            to `val_fraction`; 0 for no test split.
+        reader: reader of data on disk: 2 is this package's scan, 1 the reader before it.
+        classes: names of a folder's classes in the order of their numbers; defaults to those of
+            train, sorted by code point.
+        left_out: unusable files of a folder, to be treated as absent.
+        pixels: changes to `default_pixels`.
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value is out of its range.
     """
 
     name: str
@@ -72,7 +72,7 @@ class DataConfig:
                 f"`reader` of data is {self.reader!r}; this version reads data as 1 or {READER}"
             )
         if self.name == EMBEDDED:
-            # It is read in one way alone.
+            # It has one reader only.
             object.__setattr__(self, "reader", READER)
         if not 0.0 < self.val_fraction < 1.0:
             raise InputError(
@@ -87,19 +87,19 @@ class DataConfig:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it names a folder of images."""
+        """Whether `name` is a folder of images."""
         return self.name != EMBEDDED and os.path.isdir(self.name)
 
     @property
     def test_share(self) -> float:
-        """Share of the training images that is cut off as test where the data has none."""
+        """Share of the training images to cut off if there is no test split."""
         return self.val_fraction if self.test_fraction is None else self.test_fraction
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; fields that came later are left out at their defaults."""
+        """A plain dictionary; later fields are omitted at their defaults."""
         document: dict[str, Any] = {name: getattr(self, name) for name in _FIRST_FIELDS}
         if self.name != EMBEDDED:
-            # Always said: a document without it is of reader 1.
+            # Always included: a document without it means reader 1.
             document["reader"] = self.reader
         if self.test_fraction is not None:
             document["test_fraction"] = self.test_fraction
@@ -113,7 +113,7 @@ class DataConfig:
 
     @classmethod
     def from_json(cls, document: Any) -> DataConfig:
-        """The inverse of `to_json`; fields left out take their defaults, but `reader` is 1.
+        """Invert `to_json`; omitted fields take their defaults, except that `reader` is 1.
 
         Raises:
             InputError: an unknown field, a missing `name`, or a value of another type.
@@ -157,15 +157,15 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
 class DataSource(ABC):
     """Images with labels, in the splits train, validation and test.
 
-    Training batches depend on (seed, epoch) alone; evaluation batches on nothing.
+    Training batches depend on (seed, epoch) alone; evaluation batches are fixed.
 
     Attributes:
-        config: what opened it.
-        name: name of the data set, for people.
+        config: configuration of the data.
+        name: display name of the data set.
         image_size: pixels on a side.
-        in_chans: image channels.
-        num_classes: classes of the label.
-        identity: what the data is, as a JSON document; its hash is the fingerprint.
+        in_chans: number of image channels.
+        num_classes: number of classes.
+        identity: the data's identity as a JSON document; its hash is the fingerprint.
     """
 
     config: DataConfig
@@ -182,22 +182,22 @@ class DataSource(ABC):
 
     @property
     def digest(self) -> str:
-        """Equal where the data is, as far as that can be seen without reading every image."""
+        """A hash of the data, as far as possible without reading every image."""
         return self.fingerprint
 
     @property
     def pixels(self) -> Pixels | None:
-        """How images are resized and normalised; None: they are not."""
+        """How images are resized and normalised, or None if they are not."""
         return None
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes by number; None: the data names none."""
+        """Names of the classes by number, or None if the data has none."""
         return None
 
     @property
     def origins(self) -> dict[SplitName, str]:
-        """Where each split comes from, a few words each; empty: there is nothing to say."""
+        """Short description of where each split comes from; may be empty."""
         return {}
 
     @property
@@ -207,23 +207,23 @@ class DataSource(ABC):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out or is noteworthy, a sentence each."""
+        """Remarks, such as on files that were left out, one sentence each."""
         return ()
 
     def class_counts(self, split: SplitName) -> tuple[int, ...] | None:
-        """Images of each class in a split, by number; None: unknown."""
+        """Images of each class in a split, by number, or None if unknown."""
         return None
 
     def check_recipe(self, recipe: Recipe) -> None:  # noqa: B027  # most data augments nothing
-        """Refuse a recipe whose augmentation cannot be made.
+        """Check that the recipe's augmentation can be applied.
 
         Raises:
-            InputError: such a recipe.
+            InputError: it cannot.
         """
 
     @abstractmethod
     def num_images(self, split: SplitName) -> int:
-        """Images of a split, 0 of one that is not there; for `train`, of one epoch."""
+        """Number of images of a split, 0 for a missing one; for `train`, of one epoch."""
 
     @abstractmethod
     def train_batches(
@@ -235,18 +235,18 @@ class DataSource(ABC):
         device: torch.device,
         rank: Rank = ALONE,
     ) -> Iterator[Batch]:
-        """One epoch of augmented training batches, the last incomplete one left out.
+        """Yield one epoch of augmented training batches, without the last incomplete one.
 
         Args:
             recipe: gives the batch size and the augmentation.
             seed: seed of the training.
             epoch: number of the epoch, from 0; each has its own order and augmentation.
-            device: where the batches are put.
-            rank: whose share of each batch is given out; it divides the batch size, and where
-                images are mixed a share is even.
+            device: device of the batches.
+            rank: selects a process's share of each batch; the number of processes divides the
+                batch size, and where images are mixed the share is even.
 
         Yields:
-            Images (B, C, Y, X), float, and labels (B,), int64, or (B, classes) where mixed.
+            Images (B, C, Y, X), float, and labels (B,), int64, or (B, classes) if mixed.
         """
 
     @abstractmethod
@@ -259,14 +259,14 @@ class DataSource(ABC):
         at_most: int | None = None,
         rank: Rank = ALONE,
     ) -> Iterator[Batch]:
-        """Images of a split once, in a fixed order.
+        """Yield the images of a split once, in a fixed order.
 
         Args:
-            split: which one.
-            batch_size: images of a batch; the last may have fewer.
-            device: where the batches are put.
-            at_most: number of images, spread evenly over the split; None takes all of them.
-            rank: whose batches are given out.
+            split: the split.
+            batch_size: number of images per batch; the last may have fewer.
+            device: device of the batches.
+            at_most: number of images, spread evenly over the split, or None for all of them.
+            rank: selects the batches of one process.
 
         Yields:
             Images (B, C, Y, X), float, and labels (B,), int64.
@@ -274,13 +274,13 @@ class DataSource(ABC):
 
 
 def spread(total: int, at_most: int | None) -> Sequence[int]:
-    """Return at most a number of evenly spread indices below `total`; files are often sorted."""
+    """At most `at_most` evenly spread indices below `total`, since files are often sorted."""
     count = total if at_most is None else min(at_most, total)
     return range(total) if count == total else [i * total // count for i in range(count)]
 
 
 def hash_files(paths: list[Path], root: Path, *, with_contents: bool) -> str:
-    """sha256 over the sorted (relative path, size) of files, and their contents when asked."""
+    """sha256 over the sorted (relative path, size) of files, and optionally their contents."""
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())

@@ -1,1 +1,1 @@
-"""The mechanisms, one a file: the module beside its parameters and MACs in closed form."""
+"""The mechanisms, one per file: each module with its parameters and MACs in closed form."""

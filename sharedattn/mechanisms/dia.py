@@ -1,15 +1,15 @@
 """Dense-and-implicit attention: one small recurrent cell gates the channels of many blocks.
 
-DIANet (AAAI 2020, arXiv:1905.10671) and its generic form (arXiv:2210.16101). Blocks of a group
-share one cell; each calls it once with the mean of its own branch over tokens, hands the state on
-to the next block of the group, and scales the channels of the branch with the cell's output.
+DIANet (AAAI 2020, arXiv:1905.10671) and its generic form (arXiv:2210.16101). The blocks of a group
+share one cell. Each calls it once with the token mean of its own branch, passes the state on to
+the next block of the group, and scales the channels of the branch by the cell's output.
 
-The wiring in a transformer (token mean of the MLP's branch in place of global average pooling) is
-ours; the cell is the published one, as its code and its parameter counts define it.
+The wiring in a transformer (token mean of the MLP's branch instead of global average pooling) is
+ours; the cell is the published one, by its code and its parameter counts.
 
-Its gates start near a quarter, which a trained network does not survive unchanged. The start `one`
-is ours as well: the gate is four times the published one, and the last maps begin at zero, so that
-every gate of a new cell is exactly 1.
+Its gates start near a quarter, which changes a trained network too much. The start `one` is ours
+as well: the gate is four times the published one, and the last maps start at zero, so that every
+gate of a new cell is exactly 1.
 
 Shape letters: B batch, D channels, m bottleneck channels, r reduction.
 """
@@ -36,28 +36,28 @@ class DIACell(nn.Module):
         c' = sigmoid(f) c + sigmoid(i) tanh(u)
         h' = scale sigmoid(o) sigmoid(c')
 
-    h' is the gate, with a scale of 1 as published, and of 4 with the start `one`. The last
-    sigmoid, where an LSTM has tanh, keeps it in (0, scale).
+    h' is the gate, with scale 1 as published, and scale 4 with the start `one`. The last sigmoid,
+    where an LSTM has tanh, keeps it in (0, scale).
 
     Attributes:
-        scale: of the gate.
-        input_net: D -> m -> 4 D of the input.
-        hidden_net: D -> m -> 4 D of the carried h.
+        scale: scale of the gate.
+        input_net: D -> m -> 4 D, applied to the input.
+        hidden_net: D -> m -> 4 D, applied to the carried h.
     """
 
     def __init__(
         self, channels: int, reduction: int, start: Literal["paper", "one"] = "paper"
     ) -> None:
-        """A cell for D `channels` with m = floor(D / `reduction`).
+        """Make a cell for D `channels` with m = floor(D / `reduction`).
 
         Args:
             channels: D.
             reduction: r.
-            start: `one`: every gate is 1 until the cell is trained, whatever the input; `paper`:
-                as published.
+            start: `one` for gates of exactly 1 until the cell is trained, whatever the input;
+                `paper` as published.
 
         Raises:
-            InputError: the bottleneck would have no channel.
+            InputError: the bottleneck would have no channels.
         """
         super().__init__()
         _check_bottleneck(channels, reduction)
@@ -68,11 +68,12 @@ class DIACell(nn.Module):
         self.hidden_net = _bottleneck_net(channels, bottleneck, last)
 
     def forward(self, s_BD: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """One call.
+        """Compute one gate.
 
         Args:
             s_BD: (B, D), the block's mean over tokens.
-            state: h and c, each (B, D), from the group's block before; None: zeros, at its first.
+            state: h and c, each (B, D), from the group's previous block, or None for zeros at its
+                first.
 
         Returns:
             The new h, which is the gate, and the new c; each (B, D).
@@ -88,7 +89,7 @@ class DIACell(nn.Module):
 
 
 class _ZeroLinear(nn.Linear):
-    """A linear map that begins, and begins anew, at zero."""
+    """A linear map that is initialised at zero."""
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
@@ -121,7 +122,7 @@ def _check_bottleneck(channels: int, reduction: int) -> None:
 
 
 class DIA(Gate):
-    """The DIA cell: the state of a group goes from layer to layer."""
+    """The DIA cell, whose state passes from layer to layer within a group."""
 
     name = "dia"
     code = "dia"
@@ -132,10 +133,10 @@ class DIA(Gate):
     network_options = frozenset({"dia_reduction", "dia_start"})
 
     def check(self, stage: StageShape, network_options: MechanismOptions) -> None:
-        """Refuse a bottleneck without channels.
+        """Check that the bottleneck has channels.
 
         Raises:
-            InputError: a reduction above the stage's width.
+            InputError: the reduction is above the stage's width.
         """
         _check_bottleneck(stage.embed_dim, network_options.dia_reduction)
 
@@ -145,7 +146,7 @@ class DIA(Gate):
         return DIACell(stage.embed_dim, reduction, start)
 
     def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        """One call of the cell; h and c, each (B, D), go on, and h is the gate."""
+        """Call the cell once; h, which is the gate, and c, each (B, D), are carried on."""
         gate_BD, c_BD = cell(mean_BD, carried)
         return gate_BD, (gate_BD, c_BD)
 

@@ -42,17 +42,17 @@ DEFAULT_SLOTS = 64
 
 
 def double_norm(logits_NS: Tensor) -> Tensor:
-    """Softmax over tokens, then division by the sum over slots.
+    """Apply a softmax over tokens, then divide by the sum over slots.
 
     Args:
-        logits_NS: (..., N, S), tokens on the second axis from the end, slots on the last.
+        logits_NS: (..., N, S), tokens on the last axis but one, slots on the last.
 
     Returns:
-        (..., N, S), of the logits' dtype; the slots of each token sum to 1.
+        (..., N, S), in the logits' dtype; the slots of each token sum to 1.
     """
-    # exp(l_ij) / sum_j exp(l_ij) with l = log_softmax over i: a softmax of l over j. Rounded to
-    # half precision, l ~ -log N would be off by more than the logits of some slots differ, so
-    # both norms are in float32; their dtype is given, because autocast leaves it to the device.
+    # exp(l_ij) / sum_j exp(l_ij) with l = log_softmax over i: a softmax of l over j. Rounding
+    # l ~ -log N to half precision would change it by more than the logits of some slots differ,
+    # so both norms use float32; the dtype is explicit, because autocast leaves it to the device.
     dtype = sums_dtype(logits_NS)
     log_NS = torch.log_softmax(logits_NS, dim=-2, dtype=dtype)
     return torch.softmax(log_NS, dim=-1, dtype=dtype).to(logits_NS.dtype)
@@ -64,12 +64,12 @@ class ExternalAttention(nn.Module):
     Attributes:
         query: D -> D without bias.
         memory_key: M_k, (S, D).
-        memory_value: M_v, (S, D); begins as a copy of M_k and is a parameter of its own.
+        memory_value: M_v, (S, D); initialised as a copy of M_k, but a separate parameter.
         proj: D -> D with bias.
     """
 
     def __init__(self, embed_dim: int, max_slots: int) -> None:
-        """Memories of `max_slots` slots; a call may use fewer, from the first on."""
+        """Make memories of `max_slots` slots; a call may use only the first ones."""
         super().__init__()
         self.query = nn.Linear(embed_dim, embed_dim, bias=False)
         self.memory_key = nn.Parameter(torch.empty(max_slots, embed_dim))
@@ -78,7 +78,7 @@ class ExternalAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The memories alone: M_k as torch initialises a linear map from D, M_v its copy."""
+        """Reset the memories only: M_k as torch initialises a linear map from D, M_v its copy."""
         bound = 1 / math.sqrt(self.memory_key.shape[1])
         nn.init.uniform_(self.memory_key, -bound, bound)
         with torch.no_grad():
@@ -115,7 +115,7 @@ class MultiHeadExternalAttention(nn.Module):
     """
 
     def __init__(self, embed_dim: int, max_slots: int, num_heads: int, expansion: int) -> None:
-        """Memories of `max_slots` slots; a call may use fewer, from the first on."""
+        """Make memories of `max_slots` slots; a call may use only the first ones."""
         super().__init__()
         head_dim = embed_dim // num_heads
         self.num_external_heads = expansion * num_heads
@@ -169,7 +169,7 @@ def multi_head_macs(num_tokens: int, embed_dim: int, slots: int, expansion: int)
 
 
 class External(Branch):
-    """A query, two memories and an output projection of its own, and nothing of the backbone."""
+    """External attention: a query, two memories and an output projection of its own."""
 
     letter = "E"
     name = "external"
@@ -184,13 +184,13 @@ class External(Branch):
     colors = Colors(fill="#e69f00", ink="#2b1e00", dark_fill="#e69f00", dark_ink="#2b1e00")
 
     def used_network_options(self, options: Options) -> frozenset[str]:
-        """The multi-head form is as wide as `external_expansion` says."""
+        """The multi-head form depends on `external_expansion`."""
         return frozenset({"external_expansion"} if _is_multi_head(options) else ())
 
     def make(
         self, options: Options, stage: StageShape, network_options: MechanismOptions
     ) -> nn.Module:
-        """The query, memories of the most slots, and the projection."""
+        """The query, memories with the largest number of slots, and the projection."""
         D, slots = stage.embed_dim, _slots(options)
         if _is_multi_head(options):
             c = network_options.external_expansion
@@ -198,7 +198,7 @@ class External(Branch):
         return ExternalAttention(D, slots)
 
     def can_be_fitted(self, form: Options) -> bool:
-        """The single-head form, whose value memory is a least-squares problem."""
+        """Only the single-head form, whose value memory is a least-squares problem."""
         return not _is_multi_head(form)
 
     def fit(

@@ -1,9 +1,9 @@
 """The interface of mechanisms: branches and gates.
 
-A layer of a network is a *branch* (what stands in the place of its attention), then its MLP, whose
-branch may broadcast context and may end with a *gate*. Everything that placements, costs, spaces,
-networks, reports and exports have to know about a branch or a gate, it says here; nothing else in
-the package knows one by name. `sharedattn.mechanisms.registry` holds those that there are.
+A layer of a network is a *branch* (in place of its attention), then its MLP, whose branch may
+broadcast context and may end with a *gate*. A branch or gate defines here everything that
+placements, costs, spaces, networks, reports and exports need to know about it; nothing else in the
+package refers to one by name. `sharedattn.mechanisms.registry` holds the registered ones.
 
 Shape letters: B batch, N tokens, M keys, D embed_dim, H heads.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 OptionValue = int | str
 Options = tuple[tuple[str, OptionValue], ...]
-"""A branch's options of one layer, name and value, those that are said; in the branch's order."""
+"""A branch's options in one layer that are given, as (name, value), in the branch's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class PartCost:
     """The cost of a part of a network.
 
     Attributes:
-        params: parameters.
-        macs: multiply-accumulates for one image.
+        params: number of parameters.
+        macs: multiply-accumulates per image.
     """
 
     params: int
@@ -56,18 +56,18 @@ NO_COST = PartCost(0, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberOption:
-    """A whole number that each layer of a branch has, written as its code and the number: `s16`.
+    """A whole number that each layer of a branch has, written as its code and number: `s16`.
 
-    The weights of a larger number serve smaller ones, so an envelope keeps the largest.
+    The weights for a larger number serve smaller ones, so an envelope keeps the largest.
 
     Attributes:
-        name: of the option, in a layer.
-        key: what a space's document calls the list of its values.
-        code: letters before the number, in text.
-        default: where a text does not say it.
-        least: the smallest number.
-        most: the largest.
-        title: what people call it; its name where it is left out.
+        name: name of the option in a layer.
+        key: key of its list of values in a space's document.
+        code: letters before the number in text.
+        default: value if the text does not give it.
+        least: smallest value.
+        most: largest value.
+        title: display name; defaults to `name`.
     """
 
     name: str
@@ -80,14 +80,14 @@ class NumberOption:
 
     @property
     def codes(self) -> Mapping[str, str]:
-        """The pattern of the number by each code."""
+        """The pattern of the number, by code."""
         return {self.code: r"\d{1,9}"}
 
     def read(self, code: str, number: int | None) -> OptionValue:
-        """The value that `code` and its number mean in text.
+        """Read the value of `code` and its number in text.
 
         Raises:
-            InputError: no number, or one out of range.
+            InputError: the number is missing or out of range.
         """
         if number is None:
             raise InputError(f"`/{code}` has no number; write for example /{code}{self.default}")
@@ -95,10 +95,10 @@ class NumberOption:
         return number
 
     def check(self, value: Any) -> None:
-        """Refuse what is no value of the option.
+        """Check that `value` is a whole number in range.
 
         Raises:
-            InputError: no whole number, or one out of range.
+            InputError: it is not.
         """
         if type(value) is not int or not self.least <= value <= self.most:
             raise InputError(
@@ -107,23 +107,23 @@ class NumberOption:
             )
 
     def text(self, value: OptionValue | None) -> str:
-        """The value as text has it, after a slash."""
+        """The text of the value, after a slash."""
         return "" if value is None else f"{self.code}{value}"
 
     def order(self, value: OptionValue | None) -> tuple[int, ...]:
-        """Sorts values."""
+        """Sort key of values."""
         return (int(value or 0),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormOption:
-    """Which of several forms a branch has; each form has weights of its own.
+    """The choice among several forms of a branch; each form has its own weights.
 
     Attributes:
-        key: what a space's document calls the list of its values.
-        codes: by each form's code, the pattern of the number that follows it; "" where none does.
-        default_name: what a space's document calls the form of a layer that names none.
-        name: of the option, in a layer.
+        key: key of its list of values in a space's document.
+        codes: by each form's code, the pattern of the number that follows it, or "" for none.
+        default_name: name in a space's document for the form of a layer that names none.
+        name: name of the option in a layer.
     """
 
     key: str
@@ -132,36 +132,36 @@ class FormOption:
     name: str = "form"
 
     def read(self, code: str, number: int | None) -> OptionValue:
-        """The form that `code` and its number mean in text."""
+        """Read the form of `code` and its number in text."""
         return code if number is None else f"{code}{number}"
 
     def check(self, value: Any) -> None:
-        """Refuse what is no form.
+        """Check that `value` is a form.
 
         Raises:
-            InputError: another text.
+            InputError: it is not.
         """
         if not isinstance(value, str) or self._split(value) is None:
             raise InputError(f"`{self.name}` is {value!r}; it is one of {self.known}")
 
     @property
     def known(self) -> str:
-        """The forms, as people list them."""
+        """The forms, as text."""
         return ", ".join(f"{code}{'R' if pattern else ''}" for code, pattern in self.codes.items())
 
     def text(self, value: OptionValue | None) -> str:
-        """The form as text has it, after a slash."""
+        """The text of the form, after a slash."""
         return "" if value is None else str(value)
 
     def document_text(self, value: OptionValue | None) -> str:
-        """The form in a space's words, where that of a layer that names none has a name too."""
+        """The form's name in a space's document; a layer that names no form has one too."""
         return self.default_name if value is None else str(value)
 
     def from_document_text(self, text: str) -> OptionValue | None:
-        """The inverse of `document_text`.
+        """Invert `document_text`.
 
         Raises:
-            InputError: no form.
+            InputError: `text` is not a form.
         """
         if text == self.default_name:
             return None
@@ -170,7 +170,7 @@ class FormOption:
         return text
 
     def order(self, value: OptionValue | None) -> tuple[int, ...]:
-        """Sorts forms: the default, then by code, numbers rising."""
+        """Sort key of forms: the default, then by code and rising number."""
         if value is None:
             return -1, 0
         split = self._split(str(value))
@@ -190,14 +190,14 @@ Option = NumberOption | FormOption
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Something that one layer of a stage leaves for a later one.
+    """A kind of value that one layer of a stage passes to a later one.
 
     Attributes:
-        name: of the channel.
-        elements: how many elements of memory one value takes for one image, of a stage and of
+        name: name of the channel.
+        elements: number of elements of one value for one image, as a function of the stage and of
             whether its scores carry a bias.
-        by_score_group: whether layers that share scores have each group one of its own; else all
-            layers of a stage share one.
+        by_score_group: whether each group of layers that share scores has its own value, rather
+            than all layers of a stage one.
     """
 
     name: str
@@ -205,7 +205,7 @@ class Channel:
     by_score_group: bool = False
 
     def group(self, attention: AttentionShape, index: int) -> int:
-        """The group of the layer at a position."""
+        """The group of the layer at index `index`."""
         return attention.score_group(index) if self.by_score_group else 0
 
 
@@ -220,18 +220,18 @@ SCORES = Channel("scores", _score_elements, by_score_group=True)
 """Queries, keys and bias (`sharedattn.mechanisms.scores.Scores`) of an attention layer."""
 
 OUTPUT = Channel("output", lambda stage, has_bias: stage.num_tokens * stage.embed_dim)
-"""What a layer's attention branch gave, (B, N, D), before layer scale and residual addition."""
+"""A layer's attention branch output, (B, N, D), before layer scale and residual addition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colors:
-    """How a part looks in the report, as CSS colours.
+    """CSS colours of a part in the report.
 
     Attributes:
-        fill: of its cell.
-        ink: of the letter on it.
-        dark_fill: of its cell on a dark page.
-        dark_ink: of the letter on that.
+        fill: colour of its cell.
+        ink: colour of the letter on it.
+        dark_fill: colour of its cell on a dark page.
+        dark_ink: colour of the letter on a dark page.
     """
 
     fill: str
@@ -245,9 +245,9 @@ class MapShape:
     """The attention maps of one layer for one image.
 
     Attributes:
-        num_maps: heads, times windows.
-        num_rows: queries of a map.
-        num_columns: keys of a map, or slots.
+        num_maps: number of heads, times windows.
+        num_rows: number of queries of a map.
+        num_columns: number of keys of a map, or of slots.
     """
 
     num_maps: int
@@ -256,22 +256,22 @@ class MapShape:
 
     @property
     def num_elements(self) -> int:
-        """Elements of all maps together."""
+        """Total number of elements of all maps."""
         return self.num_maps * self.num_rows * self.num_columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchCall:
-    """What a branch is run with.
+    """The inputs of a branch.
 
     Attributes:
-        x_BND: (B, N, D), tokens; normed where the branch reads them.
-        module: what `Branch.make` gave for these options; None: nothing.
-        attention: the backbone's attention, where the branch uses any of it.
-        options: the layer's.
-        carried: by the name of each channel that the branch takes, what is in it.
-        residual: (B, H, N, M), what the stage before adds to scores; None: nothing.
-        with_maps: whether attention maps are asked for.
+        x_BND: (B, N, D), tokens; normed if the branch reads them.
+        module: what `Branch.make` returned for these options, perhaps None.
+        attention: the backbone's attention, if the branch uses any of it.
+        options: the layer's options.
+        carried: the value of each channel that the branch takes, by name.
+        residual: (B, H, N, M), the previous stage's addition to the scores, or None.
+        with_maps: whether to return attention maps.
     """
 
     x_BND: Tensor
@@ -283,18 +283,18 @@ class BranchCall:
     with_maps: bool
 
     def option(self, name: str) -> Any:
-        """The value of an option; None: it is not said."""
+        """The value of an option, or None if it is not given."""
         return dict(self.options).get(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BranchResult:
-    """What a branch gives.
+    """The outputs of a branch.
 
     Attributes:
         branch_BND: (B, N, D), before layer scale and residual addition.
-        maps: attention maps where they were asked for, (B, heads, rows, columns); else None.
-        left: by channel's name, what it leaves for later layers; `OUTPUT` is left without it.
+        maps: attention maps, (B, heads, rows, columns), or None if not requested.
+        left: values for later layers, by channel's name, except `OUTPUT`, which is implied.
     """
 
     branch_BND: Tensor
@@ -304,12 +304,12 @@ class BranchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VanillaExample:
-    """What a layer's own attention did with calibration images, for a branch to begin as.
+    """Inputs and outputs of a layer's own attention on calibration images, to fit a branch to.
 
     Attributes:
         x_BND: (B, N, D), normed tokens.
-        branch_BND: (B, N, D), what the vanilla branch gave.
-        keys_PD: (P, D), its keys of all images and windows, heads beside each other.
+        branch_BND: (B, N, D), output of the vanilla branch.
+        keys_PD: (P, D), its keys of all images and windows, heads concatenated.
         attention: the layer's own attention.
     """
 
@@ -320,30 +320,30 @@ class VanillaExample:
 
 
 class Branch(ABC):
-    """What stands in the place of a layer's attention.
+    """A replacement for a layer's attention.
 
-    One object of a subclass is registered for each letter; it holds nothing of any network.
+    One object of a subclass is registered for each letter; it holds no state of a network.
 
     Attributes:
         letter: one capital letter, in text and in keys; never changed once used.
         name: a word in lower case, in the names of weights and in the table of costs.
-        title: what people call it, such as "less attention".
-        rank: its place where layers of a stage are counted and expand in a fixed order, small
-            first; differs from every other's, and is never changed once used.
-        options: what a layer of it may say.
-        colors: in the report; told apart from the others' with any colour vision.
+        title: display name, such as "less attention".
+        rank: position in the fixed order in which counted layers of a stage expand, small first;
+            unique, and never changed once used.
+        options: the options of a layer.
+        colors: in the report; distinguishable from the others' with any colour vision.
         attends: whether it has an attention branch at all, with its layer scale.
         reads_tokens: whether that branch reads the layer's own tokens, with a norm before it.
         feeds_forward: whether the layer keeps the backbone's MLP, with its norm and layer scale.
-        uses: what it uses of the backbone's own attention: `scores` (queries and keys),
+        uses: parts that it uses of the backbone's own attention: `scores` (queries and keys),
             `values` (values and output projection).
-        takes: channels that must have been left by an earlier layer of the stage.
-        leaves: channels that it leaves something in.
+        takes: channels that an earlier layer of the stage must have written.
+        leaves: channels that it writes.
         adds_residual: whether the attention residual is added to its scores.
-        has_diagonality: whether the diagonality term concerns its maps.
-        free_operators: what its module runs that fvcore does not know and that costs nothing by
-            its convention, such as `aten::tanh`.
-        number_names: of its number options; follows from `options`.
+        has_diagonality: whether the diagonality term applies to its maps.
+        free_operators: operators of its module that fvcore does not know and that are free by its
+            convention, such as `aten::tanh`.
+        number_names: names of its number options; derived from `options`.
     """
 
     letter: ClassVar[str]
@@ -364,26 +364,26 @@ class Branch(ABC):
     number_names: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
-        """Note which of the options are numbers, whose weights are shared between values."""
+        """Record which options are numbers, whose weights are shared between values."""
         names = (option.name for option in cls.options if isinstance(option, NumberOption))
         cls.number_names = frozenset(names)
 
     def form_of(self, options: Options) -> Options:
-        """Those of the options that have weights of their own: all but numbers."""
+        """The options that have weights of their own: all but numbers."""
         return tuple(option for option in options if option[0] not in self.number_names)
 
     def canonical(self, options: Options, stage: StageShape) -> Options:
-        """The options without what is a stage's default anyway: equal layers have equal ones."""
+        """The options without a stage's defaults, so that equal layers have equal options."""
         del stage
         return options
 
     def check(
         self, options: Options, stage: StageShape, network_options: MechanismOptions
     ) -> None:
-        """Refuse a layer that a stage cannot have.
+        """Check that a stage can have this layer.
 
         Raises:
-            InputError: says what does not fit, and the most that does.
+            InputError: it cannot; the message says what does not fit, and the most that does.
         """
         del options, stage, network_options
 
@@ -398,15 +398,15 @@ class Branch(ABC):
         stage: StageShape,
         network_options: MechanismOptions,
     ) -> nn.Module | None:
-        """The module of one form, its number options being the largest that it is to serve.
+        """Build the module of one form, for number options up to the given ones.
 
         Args:
-            options: with every number option; the form where one is named.
+            options: every number option, and the form if one is named.
             stage: sizes of the stage.
             network_options: forms that hold for the whole network.
 
         Returns:
-            The module; None: the branch has no parameters beside the backbone's.
+            The module, or None if the branch has only the backbone's parameters.
         """
         del options, stage, network_options
         return None
@@ -423,32 +423,31 @@ class Branch(ABC):
         used: Sequence[Options],
         generator: torch.Generator,
     ) -> None:
-        """Let a module begin as what its layer's vanilla branch did, in place.
+        """Fit a module to its layer's vanilla branch, in place.
 
-        Without it a branch begins as its parameters are initialised, and what it shares with the
-        vanilla branch as that was trained.
+        Unfitted, a branch starts with its parameters' initialisation, and with the trained
+        parameters that it shares with the vanilla branch.
 
         Args:
-            module: as `make` gave it.
-            example: of the layer.
-            used: the options of layers that it is to serve, the largest numbers first.
-            generator: on the CPU, for whatever is drawn.
+            module: result of `make`.
+            example: example of the layer.
+            used: the options of layers to serve, the largest numbers first.
+            generator: random generator on the CPU.
 
         Raises:
-            NotImplementedError: `can_be_fitted` says that a form can be, and this is not
-                overridden.
+            NotImplementedError: `can_be_fitted` allows a form, but this method is not overridden.
         """
-        # Nobody calls it for a branch of which no form can be fitted, so it is not abstract.
+        # Not abstract, since it is never called for a branch without forms that can be fitted.
         raise NotImplementedError(f"{self.title} says that it can be fitted, and does not say how")
 
     @property
     def num_norms(self) -> int:
-        """Norms of the backbone's block that a layer has: before its branch, before its MLP."""
+        """Number of the block's norms that a layer has: before its branch, before its MLP."""
         return (self.attends and self.reads_tokens) + self.feeds_forward
 
     @abstractmethod
     def run(self, call: BranchCall) -> BranchResult:
-        """The branch of normed tokens."""
+        """Compute the branch."""
 
     @abstractmethod
     def cost(
@@ -459,56 +458,56 @@ class Branch(ABC):
         *,
         has_bias: bool,
     ) -> PartCost:
-        """Params and MACs of the branch alone: no norm before it, no layer scale.
+        """Params and MACs of the branch alone, without the norm before it and layer scale.
 
         Args:
-            options: the layer's.
+            options: the layer's options.
             stage: sizes of the stage.
             network_options: forms that hold for the whole network.
             has_bias: whether the stage's scores carry a bias.
         """
 
     def norm_macs(self, options: Options, stage: StageShape) -> int:
-        """The share of `cost`'s MACs that norms inside the branch take."""
+        """The MACs of norms inside the branch, which `cost` includes."""
         del options, stage
         return 0
 
     def map_shape(
         self, options: Options, stage: StageShape, network_options: MechanismOptions
     ) -> MapShape | None:
-        """Sizes of its attention maps for one image; None: it has none."""
+        """Sizes of its attention maps for one image, or None if it has none."""
         del options, stage, network_options
         return None
 
     def attention_elements(
         self, options: Options, stage: StageShape, network_options: MechanismOptions
     ) -> int:
-        """Elements of memory that live while it attends: its maps, and memories of its own."""
+        """Number of elements in memory while it attends: its maps, and memories of its own."""
         maps = self.map_shape(options, stage, network_options)
         return 0 if maps is None else maps.num_elements
 
     def score_bias(self, options: Options) -> Literal["own", "kept", "mapped"]:
-        """The bias of the scores it leaves: its own, that of those it took, or a map of that."""
+        """The bias of the scores that it leaves: its own, the taken one, or a map of that."""
         del options
         return "own"
 
 
 class Gate(ABC):
-    """What scales the channels of a layer's last branch; layers of a group share one cell.
+    """Scales the channels of a layer's last branch; layers of a group share one cell.
 
-    One object of a subclass is registered for each name; it holds nothing of any network.
+    One object of a subclass is registered for each name; it holds no state of a network.
 
     Attributes:
         name: a word in lower case, in the names of weights, in keys and in the table of costs;
             never changed once used.
-        code: letters in text before the number of groups of a stage, `dia2`; in a space's document
-            the key of that list.
+        code: letters in text before the number of groups of a stage, `dia2`, and the key of the
+            list of these numbers in a space's document.
         cell_code: letters in text before the number of a layer's cell, `d0`.
-        title: what people call it.
-        rank: its place among gates, small first; differs from every other's.
+        title: display name.
+        rank: position among gates, small first; unique.
         colors: in the report.
         network_options: names of the `MechanismOptions` that its cells depend on.
-        free_operators: as `Branch.free_operators`.
+        free_operators: as in `Branch`.
     """
 
     name: ClassVar[str]
@@ -521,10 +520,10 @@ class Gate(ABC):
     free_operators: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, stage: StageShape, network_options: MechanismOptions) -> None:
-        """Refuse a stage that cannot have a cell.
+        """Check that a stage can have a cell.
 
         Raises:
-            InputError: says what does not fit, and what does.
+            InputError: it cannot; the message says what does not fit, and what does.
         """
         del stage, network_options
 
@@ -534,22 +533,22 @@ class Gate(ABC):
 
     @abstractmethod
     def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        """The gate of one layer.
+        """Compute the gate of one layer.
 
         Args:
-            cell: of its group.
-            mean_BD: (B, D), the mean over tokens of the branch that is gated.
-            carried: what the group's layer before left; None: it is the first, or they leave
-                nothing.
+            cell: the cell of its group.
+            mean_BD: (B, D), the token mean of the branch to gate.
+            carried: result of the group's previous layer; None at the first layer, or if the gate
+                carries nothing.
 
         Returns:
-            The gate (B, D), and what the group's next layer takes: tensors in a tuple, or None.
+            The gate (B, D), and the input of the group's next layer: tensors in a tuple, or None.
         """
 
     @abstractmethod
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
-        """Parameters of one cell, however many layers share it."""
+        """Number of parameters of one cell, however many layers share it."""
 
     @abstractmethod
     def macs(self, stage: StageShape, network_options: MechanismOptions) -> int:
-        """Multiply-accumulates of one call, of which each gated layer makes one."""
+        """Multiply-accumulates of one call; each gated layer makes one."""

@@ -1,9 +1,9 @@
-"""Joint maps with a parameter for each of their parts, for training with shared weights.
+"""Joint maps with separate parameters for their parts, for training with shared weights.
 
-timm's joint maps give queries, keys and values (`qkv`), or keys and values (`kv`), by one
-matrix. Where a step runs layers that take the values alone, the rows of queries and keys would
-have a gradient of zero, and be decayed and moved by momentum all the same. With a parameter for
-each part, those that a step does not use have no gradient, and an optimiser leaves them alone.
+timm's joint maps compute queries, keys and values (`qkv`), or keys and values (`kv`), by one
+matrix. In a step that only runs layers that use the values, the rows of queries and keys would
+have a gradient of zero, and still be decayed and moved by momentum. With separate parameters,
+unused parts have no gradient, and an optimiser leaves them alone.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ JOINT_MAPS = ("qkv", "kv")
 
 
 class SplitLinear(nn.Module):
-    """A linear map from D channels whose rows come in parts of D, each a linear map of its own.
+    """A linear map from D channels whose rows are P parts of D, each a linear map of its own.
 
-    A state dict of the joint map (`weight`, `bias`) is loaded as well as one of the parts.
+    It loads a state dict of the joint map (`weight`, `bias`) as well as one of the parts.
 
     Attributes:
         parts: linear maps D -> D, in the order of the joint map's rows.
@@ -43,18 +43,18 @@ class SplitLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The joint map's, (P D, D), made of the parts'."""
+        """The joint map's weight, (P D, D), concatenated from the parts."""
         return torch.cat([part.get_parameter("weight") for part in self.parts])
 
     @property
     def bias(self) -> Tensor | None:
-        """The joint map's, (P D,), made of the parts'; None: there is none."""
+        """The joint map's bias, (P D,), concatenated from the parts, or None."""
         if self.parts[0].bias is None:
             return None
         return torch.cat([part.get_parameter("bias") for part in self.parts])
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        """All parts side by side, (B, N, P D)."""
+        """All parts concatenated, (B, N, P D)."""
         return F.linear(x_BND, self.weight, self.bias)
 
     def last(self, x_BND: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class SplitLinear(nn.Module):
         return last_BND
 
     def joined(self) -> nn.Linear:
-        """The joint map."""
+        """Convert back to the joint map."""
         with torch.device("meta"):
             joint = nn.Linear(
                 self.in_features, len(self.parts) * self.in_features, bias=self.bias is not None
@@ -80,7 +80,7 @@ class SplitLinear(nn.Module):
 
 
 def split_joint_maps(network: nn.Module) -> None:
-    """Give the parts of a network's joint maps parameters of their own, in place."""
+    """Split a network's joint maps into parts with their own parameters, in place."""
     for module in network.modules():
         if isinstance(module, ScoredAttention):
             for name in JOINT_MAPS:
@@ -90,7 +90,7 @@ def split_joint_maps(network: nn.Module) -> None:
 
 
 def join_joint_maps(network: nn.Module) -> None:
-    """Make the joint maps whole again, in place: the state dict has timm's names."""
+    """Join split maps again, in place, so that the state dict has timm's names."""
     for module in network.modules():
         if isinstance(module, ScoredAttention):
             for name in JOINT_MAPS:
@@ -100,7 +100,7 @@ def join_joint_maps(network: nn.Module) -> None:
 
 
 def joint_name(name: str) -> str:
-    """The name that a parameter of a part goes by in the joint map's state dict."""
+    """The name of a part's parameter in the joint map's state dict."""
     pieces = name.split(".")
     if "parts" in pieces:
         at = pieces.index("parts")
@@ -110,7 +110,7 @@ def joint_name(name: str) -> str:
 
 
 def _split_joint(module: SplitLinear, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-    """Cut the joint map's weights in a state dict into those of the parts, in place."""
+    """Split the joint map's weights in a state dict into those of the parts, in place."""
     for leaf in ("weight", "bias"):
         joint = state_dict.pop(f"{prefix}{leaf}", None)
         if joint is not None:

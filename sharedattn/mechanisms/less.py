@@ -3,8 +3,8 @@
 LaViT, "You Only Need Less Attention at Each Stage in Vision Transformers" (CVPR 2024,
 arXiv:2406.00427), with scores A^l = Psi(Theta(A^{l-1})^T)^T and output softmax(A^l) V^l.
 
-Computed factored, which is exact. Theta and Psi are linear maps over tokens, shared over heads and
-images, and the chain of scores begins at Q K^T, so
+It is computed in factored form, which is exact. Theta and Psi are linear maps over tokens, shared
+over heads and images, and the chain of scores begins at Q K^T, so
 
     Psi (Q K^T) Theta^T = (Psi Q) (Theta K)^T :
 
@@ -12,12 +12,12 @@ the layer mixes the carried queries and keys over tokens and attends with its ow
 scores are stored, and it costs less than a vanilla layer where N < D. Layers in a chain compose to
 one map on each side. A bias of the scores, which no image changes, is mapped as Psi B Theta^T.
 
-Forms beside the full maps, ours: keys alone (no Psi, whose size is the number of queries squared),
-maps of low rank I + U V, and plain reuse of the scores without any map.
+Besides the full maps there are forms of ours: keys alone (no Psi, whose size is the number of
+queries squared), maps of low rank I + U V, and plain reuse of the scores without any map.
 
 Departures from the paper: the maps are identity plus a learned difference (zero at first: plain
 reuse), so weight decay pulls towards reuse and scores do not shrink layer by layer; no biases
-(Psi's vanishes under the softmax); the diagonality term has the sign that its name asks for.
+(Psi's vanishes under the softmax); the diagonality term has the sign that its name requires.
 
 Shape letters: B batch, N queries, M keys, D embed_dim, H heads, K head_dim, R rank.
 """
@@ -53,48 +53,48 @@ from sharedattn.shape import AttentionShape, StageShape
 
 MAX_MAP_PARAMS = 2**21
 """The most parameters of one map over tokens, 1,448 tokens squared. Psi over the 3,136 tokens of a
-pyramid's first stage has 9.8 M: more than many a backbone."""
+pyramid's first stage has 9.8 M, more than many backbones."""
 
 
 def rank_of(form: str | None) -> int | None:
-    """R of the form `lowrankR`; None for every other form."""
+    """R of the form `lowrankR`, or None for every other form."""
     match = re.fullmatch(r"lowrank([1-9]\d{0,5})", form or "")
     return int(match[1]) if match else None
 
 
 def default_form(sizes: AttentionShape) -> str:
-    """The maps of a layer that names no form: full, but keys alone where a stage reduces them."""
+    """The form of a layer that names none: full, or keys alone if the stage reduces its keys."""
     return "full" if sizes.num_queries == sizes.num_keys else "keys"
 
 
 class ScoreMaps(nn.Module, ABC):
-    """How a less-attention layer makes its scores from those it is handed."""
+    """Computes a less-attention layer's scores from those of an earlier layer."""
 
     @abstractmethod
     def forward(self, scores: Scores) -> Scores:
-        """The layer's scores."""
+        """Compute the layer's scores."""
 
     @abstractmethod
     def reset_parameters(self) -> None:
-        """Plain reuse: maps equal to the identity."""
+        """Reset to plain reuse, where the maps equal the identity."""
 
 
 class PlainReuse(ScoreMaps):
-    """The scores as they are."""
+    """Returns the scores unchanged."""
 
     def forward(self, scores: Scores) -> Scores:
         """`scores`."""
         return scores
 
     def reset_parameters(self) -> None:
-        """Nothing to reset."""
+        """Do nothing."""
 
 
 class TokenMaps(ScoreMaps):
     """Psi on queries and Theta on keys, each identity plus a learned difference.
 
     Attributes:
-        psi: (N, N), the difference of Psi from the identity; None: keys are mapped alone.
+        psi: (N, N), the difference of Psi from the identity, or None to map keys alone.
         theta: (M, M), the difference of Theta from the identity.
     """
 
@@ -103,7 +103,7 @@ class TokenMaps(ScoreMaps):
     def __init__(
         self, num_queries: int, num_keys: int | None = None, *, keys_alone: bool = False
     ) -> None:
-        """Make maps for these numbers of queries and keys, by default equal; they fit no other."""
+        """Make maps for exactly these numbers of queries and keys, which are equal by default."""
         super().__init__()
         M = num_queries if num_keys is None else num_keys
         psi = None if keys_alone else nn.Parameter(torch.empty(num_queries, num_queries))
@@ -112,7 +112,7 @@ class TokenMaps(ScoreMaps):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """No difference from the identity."""
+        """Reset the differences from the identity to zero."""
         if self.psi is not None:
             nn.init.zeros_(self.psi)
         nn.init.zeros_(self.theta)
@@ -143,7 +143,7 @@ class LowRankMaps(ScoreMaps):
     """
 
     def __init__(self, num_queries: int, num_keys: int, rank: int) -> None:
-        """Make maps for these numbers of queries and keys; they fit no others."""
+        """Make maps for exactly these numbers of queries and keys."""
         super().__init__()
         self.psi_down = nn.Parameter(torch.empty(rank, num_queries))
         self.psi_up = nn.Parameter(torch.empty(num_queries, rank))
@@ -152,7 +152,7 @@ class LowRankMaps(ScoreMaps):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """V as torch initialises a linear map, U zero: the identity, with a gradient at U."""
+        """Reset V as torch does a linear map, U to zero: the identity, with a gradient at U."""
         for down in (self.psi_down, self.theta_down):
             bound = 1 / math.sqrt(down.shape[1])
             nn.init.uniform_(down, -bound, bound)
@@ -172,12 +172,12 @@ class LowRankMaps(ScoreMaps):
 
 
 def make_maps(form: str, num_queries: int, num_keys: int) -> ScoreMaps:
-    """The maps of a form: `full`, `keys`, `lowrankR` or `reuse`.
+    """Make the maps of a form: `full`, `keys`, `lowrankR` or `reuse`.
 
     Args:
-        form: as a layer names it, the default of the stage in place of None.
-        num_queries: N, of a window.
-        num_keys: M, of a window.
+        form: name of the form.
+        num_queries: N, per window.
+        num_keys: M, per window.
     """
     rank = rank_of(form)
     if rank is not None:
@@ -188,22 +188,21 @@ def make_maps(form: str, num_queries: int, num_keys: int) -> ScoreMaps:
 
 
 def _with_identity(difference_NN: Tensor, like: Tensor) -> Tensor:
-    # The identity is added to the small map rather than to the result, which saves a pass over
-    # the tokens.
+    # Adding the identity to the small map rather than to the result saves a pass over the tokens.
     return difference_NN + torch.eye(len(difference_NN), dtype=like.dtype, device=like.device)
 
 
 def _mix_tokens(map_PN: Tensor, x_BHNK: Tensor) -> Tensor:
-    # `bmm` of a map without batch strides reads and writes the tokens where they lie: any other
-    # form copies them, or leaves the last axis strided, which no fused kernel takes. (`map @
-    # tokens` would do, but fvcore miscounts a 2-D left operand.) `len` would fix the batch size
-    # of an exported program, where `shape` does not.
+    # `bmm` of a map without batch strides reads and writes the tokens in place: any other form
+    # copies them, or leaves the last axis strided, which no fused kernel accepts. (`map @ tokens`
+    # would work, but fvcore miscounts a 2-D left operand.) `len` would fix the batch size of an
+    # exported program, while `shape` does not.
     H, x_BND = x_BHNK.shape[1], _joined(x_BHNK)
     return _split(torch.bmm(map_PN.expand(x_BND.shape[0], -1, -1), x_BND), H)
 
 
 def _mix_tokens_through(down_RN: Tensor, up_NR: Tensor, x_BHNK: Tensor) -> Tensor:
-    """(I + U V) x; the sum is part of the second product, which saves a pass over the tokens."""
+    """(I + U V) x; the second product includes the sum, which saves a pass over the tokens."""
     H, x_BND = x_BHNK.shape[1], _joined(x_BHNK)
     B = x_BND.shape[0]
     low_BRD = torch.bmm(down_RN.expand(B, -1, -1), x_BND)
@@ -211,18 +210,18 @@ def _mix_tokens_through(down_RN: Tensor, up_NR: Tensor, x_BHNK: Tensor) -> Tenso
 
 
 def _joined(x_BHNK: Tensor) -> Tensor:
-    """Heads beside each other, (B, N, D)."""
+    """Concatenate heads, (B, N, D)."""
     return x_BHNK.transpose(1, 2).flatten(2)
 
 
 def _split(x_BND: Tensor, num_heads: int) -> Tensor:
-    """Heads apart, (B, H, N, K)."""
+    """Split heads, (B, H, N, K)."""
     B, N, _ = x_BND.shape
     return x_BND.reshape(B, N, num_heads, -1).transpose(1, 2)
 
 
 def _on_queries(bias: Tensor, map_PN: Tensor) -> Tensor:
-    """A map over the queries of a bias (..., N, M), giving (..., P, M)."""
+    """Apply a map over the queries of a bias (..., N, M), giving (..., P, M)."""
     return nn.functional.linear(bias.transpose(-2, -1), map_PN).transpose(-2, -1)
 
 
@@ -241,7 +240,7 @@ def diagonality(maps_BHNN: Tensor) -> Tensor:
         maps_BHNN: (B, H, N, N), rows summing to 1.
 
     Returns:
-        A scalar, differentiable; float32 of maps in half precision.
+        A scalar, differentiable; float32 for maps in half precision.
     """
     # N times the diagonal's sum is up to N^2, which overflows float16 from 256 tokens on.
     N, dtype = maps_BHNN.shape[-1], sums_dtype(maps_BHNN)
@@ -275,8 +274,8 @@ def map_macs(form: str, num_queries: int, num_keys: int, embed_dim: int) -> int:
 def bias_macs(form: str, num_queries: int, num_keys: int, num_heads: int) -> int:
     """Multiply-accumulates of mapping a bias of the scores, (H, N, M).
 
-    A bias that no image changes is mapped once for a batch; it counts for each image all the
-    same, since the batch of the convention is one image.
+    A bias that no image changes is mapped once per batch. It still counts for each image, since
+    the batch of the convention is one image.
 
     Full H N M (N + M), keys H N M^2, rank R 2 R H N M 2, reuse 0.
     """
@@ -297,8 +296,8 @@ def params(
 ) -> int:
     """Parameters of a less-attention layer: 2 D^2, D for each bias, and its maps.
 
-    The maps are over `num_tokens` queries and `num_keys` keys of a window, as many where left
-    out; see `map_params`.
+    The maps are over `num_tokens` queries and `num_keys` keys of a window, equal by default; see
+    `map_params`.
     """
     D = embed_dim
     maps = map_params(form, num_tokens, num_tokens if num_keys is None else num_keys)
@@ -315,8 +314,8 @@ def macs(
 ) -> int:
     """Multiply-accumulates of a less-attention layer's attention for one image, factored.
 
-    Values and output projection, the maps over tokens, the two token-token products. With W
-    windows of n queries and m keys:
+    They are values and output projection, the maps over tokens, and the two token-token products.
+    With W windows of n queries and m keys:
 
         macs = W * (n*D**2 + m*D**2 + maps + 2*n*m*D)
 
@@ -326,9 +325,9 @@ def macs(
     Args:
         num_tokens: n, queries of a window, prefix tokens included; > 0.
         embed_dim: D; > 0.
-        num_keys: m; as many as queries where left out.
+        num_keys: m; defaults to the number of queries.
         num_windows: W.
-        form: the maps.
+        form: form of the maps.
 
     Returns:
         MACs, one multiply-add being 1.
@@ -346,7 +345,7 @@ def paper_form_macs(
     num_keys: int | None = None,
     num_windows: int = 1,
 ) -> int:
-    """What the layer costs as printed, with both maps applied to the scores of every head.
+    """Cost of the layer as printed, with both maps applied to the scores of every head.
 
         macs = W * (n*D**2 + m*D**2 + n*m*D + H*n*m*(n + m))
 
@@ -356,11 +355,11 @@ def paper_form_macs(
         num_tokens: n; > 0.
         embed_dim: D; > 0.
         num_heads: H; > 0.
-        num_keys: m; as many as queries where left out.
+        num_keys: m; defaults to the number of queries.
         num_windows: W.
 
     Returns:
-        MACs for one image; sharing the maps over heads saves parameters, not these.
+        MACs per image; sharing the maps over heads saves parameters, not MACs.
     """
     n, D, W = num_tokens, embed_dim, num_windows
     m = n if num_keys is None else num_keys
@@ -377,7 +376,7 @@ def paper_map_macs(
 
 
 class Less(Branch):
-    """Scores of an earlier layer, mapped, with values and output projection of its own."""
+    """Less attention: maps an earlier layer's scores; has its own values and output projection."""
 
     letter = "L"
     name = "less"
@@ -396,17 +395,17 @@ class Less(Branch):
     has_diagonality = True
 
     def canonical(self, options: Options, stage: StageShape) -> Options:
-        """The form left out where it is the stage's default."""
+        """Omit the form if it is the stage's default."""
         is_default = options == (("form", default_form(stage.attention)),)
         return () if is_default else options
 
     def check(
         self, options: Options, stage: StageShape, network_options: MechanismOptions
     ) -> None:
-        """Refuse maps that do not fit the stage.
+        """Check that the maps fit the stage.
 
         Raises:
-            InputError: a map beyond `MAX_MAP_PARAMS`, or a rank beyond the tokens.
+            InputError: a map is larger than `MAX_MAP_PARAMS`, or a rank above the tokens.
         """
         form = form_of(options, stage.attention)
         n, m = stage.attention.num_queries, stage.attention.num_keys
@@ -430,12 +429,12 @@ class Less(Branch):
     def make(
         self, options: Options, stage: StageShape, network_options: MechanismOptions
     ) -> nn.Module:
-        """The maps."""
+        """Make the maps."""
         sizes = stage.attention
         return make_maps(form_of(options, sizes), sizes.num_queries, sizes.num_keys)
 
     def run(self, call: BranchCall) -> BranchResult:
-        """Attend with mapped scores of the layer before."""
+        """Attend with mapped scores of an earlier layer."""
         assert call.attention is not None
         scores = call.module(call.carried[SCORES.name])
         v_BHMK = call.attention.values(call.x_BND)
@@ -450,7 +449,7 @@ class Less(Branch):
         *,
         has_bias: bool,
     ) -> PartCost:
-        """`params` and `macs`, what makes the values' tokens, and the map of a bias."""
+        """`params` and `macs`, the cost of the values' tokens, and the map of a bias."""
         sizes, D, form = stage.attention, stage.embed_dim, form_of(options, stage.attention)
         n, m = sizes.num_queries, sizes.num_keys
         biases = {"qkv_bias": stage.qkv_bias, "proj_bias": stage.proj_bias}
@@ -462,7 +461,7 @@ class Less(Branch):
         )
 
     def norm_macs(self, options: Options, stage: StageShape) -> int:
-        """Norms of what makes the values' tokens."""
+        """MACs of the norms before the values."""
         return stage.attention.context_norm_macs
 
     def map_shape(
@@ -477,7 +476,7 @@ class Less(Branch):
 
 
 def form_of(options: Options, sizes: AttentionShape) -> str:
-    """The maps of a layer with these options, the default said by name."""
+    """The form of a layer with these options, with the default by name."""
     return str(dict(options).get("form") or default_form(sizes))
 
 

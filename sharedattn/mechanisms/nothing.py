@@ -1,4 +1,4 @@
-"""No attention branch: the layer is its MLP, which context broadcasting lets mix tokens."""
+"""No attention branch: the layer is its MLP, in which context broadcasting can mix tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sharedattn.shape import StageShape
 
 
 class Nothing(Branch):
-    """No branch at all, and so neither norm nor layer scale before the MLP's."""
+    """A layer without attention branch, and so without its norm and layer scale."""
 
     letter = "N"
     name = "none"
@@ -28,7 +28,7 @@ class Nothing(Branch):
     leaves = ()
 
     def run(self, call: BranchCall) -> BranchResult:
-        """Never called: a block runs no branch of a layer that does not attend."""
+        """Raise; a block runs no branch of a layer that does not attend."""
         raise AssertionError(f"{self.title} has no branch to run")
 
     def cost(

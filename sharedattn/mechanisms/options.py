@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sharedattn.errors import InputError
 
 _LATER_OPTIONS = frozenset({"dia_start"})
-"""Options that joined `MechanismOptions` when specs of this format had been stored."""
+"""Options added to `MechanismOptions` after specs of this format had been stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,14 +19,14 @@ class MechanismOptions:
         external_expansion: c, by which the multi-head form of external attention widens the
             query and multiplies the heads.
         broadcasting_form: plain context broadcasting, or with a learned scale per channel.
-        dia_reduction: r of the DIA cell's bottleneck, floor(D / r) channels.
-        dia_start: the DIA cell of the `paper`, whose gates start near a quarter, or ours, whose
-            gates start at exactly `one`, so that a new unit changes nothing.
+        dia_reduction: r of the DIA cell's bottleneck, which has floor(D / r) channels.
+        dia_start: `paper` for the published DIA cell, whose gates start near a quarter, or `one`
+            for ours, whose gates start at exactly 1, so that a new unit changes nothing.
         class_token_in_mean: whether prefix tokens enter the token means of CB and DIA.
-        handover: whose scores a less-attention layer of shifted windows takes: those of the
-            last layer of `equal_shift`, or of the `previous` layer, whose windows lie elsewhere.
-        attention_residual: whether the scores at a stage's end, pooled, are added to those of
-            the next stage's vanilla layers.
+        handover: source of a less-attention layer's scores under shifted windows: the last layer
+            of `equal_shift`, or the `previous` layer, whose windows differ.
+        attention_residual: whether the pooled scores at a stage's end are added to those of the
+            next stage's vanilla layers.
 
     Raises:
         InputError: a form that does not exist, or a number below 1.
@@ -69,9 +69,9 @@ class MechanismOptions:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Every option of `SPEC_FORMAT_VERSION` as it began, and later ones that are changed.
+        """Every original option of `SPEC_FORMAT_VERSION`, and later ones that are changed.
 
-        Later ones are left out where they are the defaults: specs keep the keys of before.
+        Later ones are omitted at their defaults, so that specs keep their keys.
         """
         changed = self.changed()
         return {

@@ -1,10 +1,10 @@
-"""Register the mechanisms: ours, and those of other distributions.
+"""The registry of mechanisms, built in and from plug-ins.
 
-Another distribution adds its own by an entry point of the group `sharedattn.mechanisms`, whose
-object is a `Branch`, a `Gate`, or a list of them. They are read when a mechanism is first asked
-for, in every process, so in workers and on nodes as well. What is installed and not used changes
-nothing: the order of mechanisms is their `rank`, and spaces, keys and draws know those alone that
-they hold.
+A plug-in adds mechanisms by an entry point of the group `sharedattn.mechanisms`, whose object is a
+`Branch`, a `Gate`, or a list of them. Entry points are read when a mechanism is first looked up,
+in every process, including workers and nodes. Mechanisms that are installed but not used change
+nothing: mechanisms are ordered by `rank`, and spaces, keys and draws depend only on those that
+they use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OURS: tuple[Branch | Gate, ...] = (VANILLA, LESS, EXTERNAL, NOTHING, DIA_GATE)
 _RESERVED_CODES = frozenset({"cb", "cbs"})
 _RESERVED_LETTERS = frozenset("XWA")
 _RESERVED_NAMES = frozenset({"kind", "options", "gate", "cb"})
-# Of the table of costs, and of what a block and a network hold beside mechanisms.
+# Entries of the table of costs, and names in a block or network other than mechanisms'.
 _RESERVED_PARTS = frozenset({"broadcasting", "rest", "attn", "mlp", "stage", "grid"})
 _RESERVED_KEYS = frozenset({"counts", "layers", "depth", "cb"})
 _LETTER = re.compile(r"[A-Z]")
@@ -41,13 +41,13 @@ _WORD = re.compile(r"[a-z]+")
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What is registered.
+    """The registered mechanisms.
 
     Attributes:
-        branches: by letter, ours first, then by distribution and entry point.
+        branches: by letter, the built-in ones first, then by distribution and entry point.
         gates: by name, in the same order.
-        plugins: by `branch LETTER` or `gate NAME`, the distribution that another's comes from.
-        channels: by name, what branches leave for later layers.
+        plugins: the distribution of each plug-in's part, by `branch LETTER` or `gate NAME`.
+        channels: the channels that branches write, by name.
     """
 
     branches: dict[str, Branch]
@@ -57,7 +57,7 @@ class Registry:
 
     @property
     def by_rank(self) -> tuple[Branch, ...]:
-        """Branches in the order in which counts of a stage expand."""
+        """Branches in the order in which a stage's counts expand."""
         return tuple(sorted(self.branches.values(), key=lambda branch: branch.rank))
 
     @property
@@ -73,9 +73,9 @@ def registry() -> Registry:
     """Every mechanism; the same object until the process ends.
 
     Raises:
-        InputError: a plug-in that cannot be imported, or that registers what is taken.
+        InputError: a plug-in cannot be imported, or registers something that is taken.
     """
-    # A global, for compilers of networks do not see through `functools.cache`.
+    # A global, since compilers of networks cannot trace through `functools.cache`.
     global _registry
     if _registry is None:
         _registry = _read()
@@ -93,20 +93,20 @@ def _read() -> Registry:
 
 
 def is_ours(part: Branch | Gate) -> bool:
-    """Whether the part is of this package.
+    """Whether the part is built in.
 
-    Documents and tables of costs name ours even where nothing uses them: they did before others
-    could be, and documents are part of fingerprints. Another's part that is installed and not used
-    changes none.
+    Documents and tables of costs list built-in parts even if nothing uses them. They did so before
+    plug-ins existed, and documents are part of fingerprints. Plug-ins' parts are only listed if
+    used.
     """
     return any(part is own for own in OURS)
 
 
 def branch_of(letter: str) -> Branch:
-    """The branch of a letter.
+    """Look up a branch by its letter.
 
     Raises:
-        InputError: no branch has it.
+        InputError: there is none.
     """
     known = registry().branches
     if letter not in known:
@@ -119,10 +119,10 @@ def branch_of(letter: str) -> Branch:
 
 
 def gate_of(name: str) -> Gate:
-    """The gate of a name.
+    """Look up a gate by its name.
 
     Raises:
-        InputError: no gate has it.
+        InputError: there is none.
     """
     known = registry().gates
     if name not in known:
@@ -134,14 +134,14 @@ def gate_of(name: str) -> Gate:
 
 
 def plugins_of(kinds: Iterable[str], gates: Iterable[str]) -> dict[str, Plugin]:
-    """The plug-ins that some kinds of layer and some gates come from.
+    """The plug-ins that provide these kinds of layer and gates.
 
     Args:
-        kinds: letters of branches; one may stand more than once.
-        gates: names of gates, likewise.
+        kinds: letters of branches, perhaps repeated.
+        gates: names of gates, perhaps repeated.
 
     Returns:
-        By `branch LETTER` or `gate NAME`, in alphabetical order; ours are not among them.
+        Plug-ins by `branch LETTER` or `gate NAME`, sorted; built-in parts are omitted.
     """
     parts = {*(f"branch {kind}" for kind in kinds), *(f"gate {name}" for name in gates)}
     known = registry().plugins
@@ -184,7 +184,7 @@ def _check_branch(found: Registry, part: Branch, plugin: Plugin | None) -> None:
     codes = [code for option in part.options for code in option.codes]
     _check_codes(found, plugin, codes)
     for option in part.options:
-        # A layer is made by the names of its options and of its gate.
+        # A layer is constructed with the names of its options and gate as keywords.
         if option.name in _RESERVED_NAMES or option.name in found.gates:
             raise _refused(plugin, f"names an option {option.name!r}, which is reserved")
     _check_keys(found, plugin, [option.key for option in part.options])
@@ -209,7 +209,7 @@ def _check_gate(found: Registry, part: Gate, plugin: Plugin | None) -> None:
 
 
 def _check_name(found: Registry, plugin: Plugin | None, name: str) -> None:
-    """Refuse a name under which costs or weights of something else stand."""
+    """Refuse a name that is already used for other costs or weights."""
     if name in _RESERVED_PARTS:
         raise _refused(plugin, f"has the name {name!r}, which is reserved; give it another")
     taken = {branch.name: f"branch {branch.letter}" for branch in found.branches.values()}
@@ -232,7 +232,7 @@ def _check_codes(found: Registry, plugin: Plugin | None, codes: list[str]) -> No
 
 
 def _check_keys(found: Registry, plugin: Plugin | None, keys: list[str]) -> None:
-    """Refuse keys of a space's document that mean something else there."""
+    """Refuse keys that already have a meaning in a space's document."""
     taken: dict[str, str] = {}
     for branch in found.branches.values():
         taken |= {option.key: f"branch {branch.letter}" for option in branch.options}
@@ -262,10 +262,10 @@ def _refused(plugin: Plugin | None, why: str) -> InputError:
 
 
 def with_parts(known: Registry, parts: Iterable[Branch | Gate]) -> Registry:
-    """A registry of what is known and of other parts; `known` stays as it is.
+    """A new registry with further parts; `known` is unchanged.
 
     Raises:
-        InputError: a part that registers what is taken.
+        InputError: a part registers something that is taken.
     """
     found = Registry(
         dict(known.branches), dict(known.gates), dict(known.plugins), dict(known.channels)
@@ -279,9 +279,9 @@ _CLEAR: list[Callable[[], None]] = []
 
 
 def registry_cache(maxsize: int | None) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """As `functools.lru_cache`, for what depends on the registry.
+    """`functools.lru_cache` for results that depend on the registry.
 
-    In use nothing is registered later. Where a test does, `clear_registry_caches` forgets it.
+    Normally nothing is registered later. Tests that do call `clear_registry_caches`.
     """
 
     def cached(function: Callable[P, T]) -> Callable[P, T]:
@@ -293,6 +293,6 @@ def registry_cache(maxsize: int | None) -> Callable[[Callable[P, T]], Callable[P
 
 
 def clear_registry_caches() -> None:
-    """Forgets all that `registry_cache` remembers."""
+    """Clear the caches of `registry_cache`."""
     for clear in _CLEAR:
         clear()

@@ -1,15 +1,13 @@
 """The attention residual: a stage's last scores, pooled, are added to the next stage's own.
 
-LaViT (CVPR 2024, arXiv:2406.00427) calls it residual-based attention downsampling; its formula
-was not at hand. Our reading, linear throughout: the scores of the stage before are pooled on the
-grid of queries, and on the grid of keys where that shrinks too, by a learned 2 x 2 kernel per head
-as the tokens are merged; a 1 x 1 convolution takes its heads to the next stage's; the result is
-added to the scores of every vanilla layer of that stage. Prefix tokens have no place on the grid:
-they neither give nor take. The convolution begins at zero, so that a new network is one without
-residual.
+LaViT (CVPR 2024, arXiv:2406.00427) calls it residual-based attention downsampling; its formula was
+not available. Our reading is linear throughout: a learned 2 x 2 kernel per head pools the scores
+of the previous stage on the grid of queries, and on the grid of keys if that shrinks too, as the
+tokens are merged; a 1 x 1 convolution maps its heads to the next stage's; the result is added to
+the scores of every vanilla layer of that stage. Prefix tokens have no place on the grid and are
+left out. The convolution starts at zero, so that a new network equals one without residual.
 
-Queries and keys are pooled before their product, which gives the same as pooling the scores, for
-less.
+Queries and keys are pooled before their product, which equals pooling the scores and costs less.
 
 Shape letters: B batch, G heads of the stage before, H heads, N queries, M keys, K channels of a
 head, Y x X grid.
@@ -26,19 +24,20 @@ from sharedattn.shape import StageShape
 
 
 class AttentionResidual(nn.Module):
-    """Pooled scores of the stage before, as a bias of a stage's scores.
+    """Pooled scores of the previous stage, as a bias of a stage's scores.
 
     Attributes:
-        query_pool: (G, r, r), the kernel over the grid of queries; None where it keeps its size.
-        key_pool: (G, s, s), likewise over the grid of keys.
-        mix: (H, G), the heads of the stage before to this stage's.
+        query_pool: (G, r, r), the kernel over the grid of queries, or None if the grid keeps its
+            size.
+        key_pool: (G, s, s), the same for the grid of keys.
+        mix: (H, G), maps the previous stage's heads to this stage's.
     """
 
     query_pool: nn.Parameter | None
     key_pool: nn.Parameter | None
 
     def __init__(self, before: StageShape, stage: StageShape) -> None:
-        """From the scores of stage `before` to those of `stage`; the grids must divide."""
+        """Map scores of stage `before` to those of `stage`; the grids must divide."""
         super().__init__()
         self.query_grid, self.key_grid = before.grid, before.attention.key_grid
         self.num_queries = stage.attention.num_queries
@@ -53,14 +52,14 @@ class AttentionResidual(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Mean pooling, and nothing added."""
+        """Reset to mean pooling with nothing added."""
         for pool in (self.query_pool, self.key_pool):
             if pool is not None:
                 nn.init.constant_(pool, 1 / pool[0].numel())
         nn.init.zeros_(self.mix)
 
     def forward(self, scores: Scores) -> Tensor:
-        """The bias (B, H, N, M) of this stage's scores, of the scores of the stage before."""
+        """The bias (B, H, N, M) of this stage's scores from the previous stage's scores."""
         pooled = Scores(
             _pool(scores.q_BHNK, self.query_pool, self.query_grid),
             _pool(scores.k_BHMK, self.key_pool, self.key_grid),
@@ -78,7 +77,7 @@ class AttentionResidual(nn.Module):
 
 
 def _pool(x_BGNK: Tensor, pool_Grr: Tensor | None, grid: tuple[int, int]) -> Tensor:
-    """Tokens pooled on their grid, prefix tokens dropped; any K channels alike."""
+    """Pool tokens on their grid and drop prefix tokens, for any number of channels K."""
     Y, X = grid
     B, G, N, K = x_BGNK.shape
     x_BGNK = x_BGNK[:, :, N - Y * X :]
@@ -91,10 +90,10 @@ def _pool(x_BGNK: Tensor, pool_Grr: Tensor | None, grid: tuple[int, int]) -> Ten
 
 
 def pooling_ratios(before: StageShape, stage: StageShape) -> tuple[int, int]:
-    """By how much the grids of queries and of keys shrink from one stage to the next.
+    """The ratios by which the grids of queries and of keys shrink to the next stage.
 
     Raises:
-        ValueError: a grid that does not divide, or windows.
+        ValueError: a grid does not divide, or a stage has windows.
     """
     if before.attention.num_windows > 1 or stage.attention.num_windows > 1:
         raise ValueError("scores of windows have no grid over the image")
@@ -119,17 +118,17 @@ def params(before: StageShape, stage: StageShape) -> int:
 def macs(before: StageShape, stage: StageShape, *, has_bias: bool) -> int:
     """Multiply-accumulates for one image.
 
-    With N' x M' pooled scores of D channels, M keys before and ratios r and s (a ratio of 1 is no
-    convolution):
+    With N' x M' pooled scores of D channels, M keys before and ratios r and s (a ratio of 1 needs
+    no convolution):
 
         macs = r**2*N'*D + s**2*M'*D + N'*M'*D + G*H*N'*M'
                + r**2*N'*M*G + s**2*N'*M'*G                  with a bias before
 
     Args:
-        before: the stage before.
+        before: the previous stage.
         stage: this stage.
-        has_bias: whether the scores of the stage before carry a bias: a residual of their own,
-            or relative positions.
+        has_bias: whether the previous stage's scores carry a bias: a residual of their own, or
+            relative positions.
     """
     r, s = pooling_ratios(before, stage)
     N, M = stage.grid[0] * stage.grid[1], stage.attention.key_grid[0] * stage.attention.key_grid[1]

@@ -1,7 +1,7 @@
-"""Attention scores before the softmax, kept as the product that they are.
+"""Attention scores before the softmax, kept in factored form.
 
-A layer hands its scores on as queries, keys and a bias; nothing of size N x M is stored for them,
-and the fused kernel serves whoever attends with them.
+A layer passes its scores on as queries, keys and a bias; nothing of size N x M is stored for them,
+and later layers can attend with them by the fused kernel.
 
 Shape letters: B batch (times windows, where a stage has windows), H heads, N queries, M keys,
 K channels of a head, V channels of a value.
@@ -25,9 +25,9 @@ class Scores:
     Attributes:
         q_BHNK: queries.
         k_BHMK: keys.
-        scale: of the product, 1 / sqrt(channels of a head).
-        bias: what is added to the product: (H, N, M) of every image and window alike, such as a
-            relative-position bias, or (B, H, N, M); None: nothing.
+        scale: scale of the product, 1 / sqrt(channels of a head).
+        bias: added to the product: (H, N, M) for all images and windows, such as a
+            relative-position bias, or (B, H, N, M), or None.
     """
 
     q_BHNK: Tensor
@@ -36,12 +36,12 @@ class Scores:
     bias: Tensor | None = None
 
     def plus(self, bias: Tensor) -> Scores:
-        """These scores with a further bias, (H, N, M) or (B, H, N, M)."""
+        """Add a further bias, (H, N, M) or (B, H, N, M)."""
         return replace(self, bias=bias if self.bias is None else self.bias + bias)
 
     def explicit(self) -> Tensor:
-        """The scores themselves, (B, H, N, M)."""
-        # Scaled before the product, as timm has it: half precision overflows later.
+        """Compute the scores, (B, H, N, M)."""
+        # Scaled before the product, as in timm: half precision overflows later.
         scores_BHNM = (self.q_BHNK * self.scale) @ self.k_BHMK.transpose(-2, -1)
         return scores_BHNM if self.bias is None else scores_BHNM + self.bias
 
@@ -49,14 +49,14 @@ class Scores:
 def attend(
     scores: Scores, v_BHMV: Tensor, *, fused: bool, mask_WNM: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """softmax(scores + mask) v; the softmax is taken in float32 under half precision.
+    """Compute softmax(scores + mask) v; in half precision, the softmax uses float32.
 
     Args:
         scores: of queries (B, H, N, K) and keys (B, H, M, K).
         v_BHMV: (B, H, M, V).
-        fused: use the fused kernel, which makes no maps.
-        mask_WNM: (W, N, M), added to the scores of each of the W windows of an image, B being
-            images times W; None: nothing.
+        fused: whether to use the fused kernel, which returns no maps.
+        mask_WNM: (W, N, M), added to the scores of each of the W windows of an image, where B is
+            images times W, or None.
 
     Returns:
         (B, H, N, V), and the maps (B, H, N, M), or None from the fused kernel.
@@ -75,10 +75,10 @@ def attend(
 
 
 def attention_maps(scores: Scores, mask_WNM: Tensor | None = None) -> Tensor:
-    """softmax(scores + mask), (B, H, N, M), explicitly; arguments as `attend` has them.
+    """Compute softmax(scores + mask), (B, H, N, M), explicitly; arguments as in `attend`.
 
     Returns:
-        The maps; in float32 where the scores are of half precision.
+        The maps; in float32 for scores in half precision.
     """
     scores_BHNM = scores.explicit()
     if mask_WNM is not None:
@@ -90,24 +90,24 @@ def attention_maps(scores: Scores, mask_WNM: Tensor | None = None) -> Tensor:
 
 
 def sums_dtype(x: Tensor) -> torch.dtype:
-    """What sums over many tokens are taken in: float32 of half precision, else `x`'s dtype."""
+    """The dtype of sums over many tokens: float32 for half precision, else that of `x`."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """What runs in it computes in the dtype of its arguments, on the device of `x`."""
+    """A context without autocast on the device of `x`."""
     device = x.device.type
-    # Entered where it is needed alone: an exported program would have it as an operation.
+    # Entered only if needed, since an exported program would include it as an operation.
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 
 
 def _additive_mask(scores: Scores, mask_WNM: Tensor | None) -> Tensor | None:
-    """Bias and mask as the fused kernel takes them, broadcast over the batch where they can be."""
+    """Bias and mask in the fused kernel's form, broadcast over the batch if possible."""
     if mask_WNM is None:
         bias = scores.bias
-        # On a CPU the fused kernel takes masks of four axes alone, and leaves others to slow code.
+        # On a CPU the fused kernel is only fast with masks of four axes.
         return bias if bias is None or bias.dim() == 4 else bias.unsqueeze(0)
     B = scores.q_BHNK.shape[0]
     W, N, M = mask_WNM.shape

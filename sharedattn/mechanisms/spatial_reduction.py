@@ -1,11 +1,11 @@
 """Attention whose keys and values come from spatially reduced tokens.
 
 "Pyramid Vision Transformer" (ICCV 2021, arXiv:2102.12122): a convolution of kernel and stride R
-merges R x R tokens into one, a layer norm follows, and keys and values are made of the result:
-N queries meet M = N / R^2 keys. In timm's layout, which is that of the published code too.
+merges R x R tokens into one, a layer norm follows, and keys and values are computed from the
+result: N queries meet M = N / R^2 keys. The layout is timm's, which is also the published code's.
 
-Rows and columns beyond a multiple of R are left out, as the convolution leaves them. Less
-attention reuses scores with M keys; its own values need the reduction all the same.
+Rows and columns beyond a multiple of R are dropped, as by the convolution. Less attention reuses
+scores with M keys, but still needs the reduction for its own values.
 
 Shape letters: B batch, N tokens, M reduced tokens, D embed_dim, H heads, K head_dim, R ratio,
 Y x X grid.
@@ -24,16 +24,16 @@ from sharedattn.shape import AttentionShape, layer_norm_macs
 
 
 class SpatialReductionAttention(ScoredAttention):
-    """Self-attention with keys and values of reduced tokens, those of the tokens where R is 1.
+    """Self-attention with keys and values of reduced tokens; without reduction if R is 1.
 
-    The maps are taken over, not copied, so timm's weights and names stay as they are.
+    The module takes over the maps without a copy, so timm's weights and names stay as they are.
 
     Attributes:
         q: queries, D -> D; absent without `own_scores`.
         kv: keys and values in this order, D -> 2 D; absent without `own_scores`.
         v: the values alone, D -> D; only without `own_scores`.
-        sr: the convolution that reduces; None where R is 1.
-        norm: the norm after it; None where R is 1.
+        sr: the convolution that reduces, or None if R is 1.
+        norm: the norm after it, or None if R is 1.
         grid: rows and columns of the tokens.
     """
 
@@ -49,12 +49,13 @@ class SpatialReductionAttention(ScoredAttention):
         """Take over the maps of a backbone's attention.
 
         Args:
-            attention: with `q`, `kv`, `proj`, `sr` and `norm`, the last two None where R is 1.
+            attention: module with `q`, `kv`, `proj`, `sr` and `norm`; the last two are None if R
+                is 1.
             num_heads: H; divides D.
-            grid: rows and columns of the tokens; where R is above 1 there are no others.
-            own_scores: False for a layer that only ever reuses scores: it keeps a copy of the
-                value rows and neither queries nor keys.
-            fused: see `ScoredAttention`.
+            grid: rows and columns of the tokens; if R is above 1 there are no others.
+            own_scores: False for a layer that only reuses scores: it keeps a copy of the value
+                rows and neither queries nor keys.
+            fused: as in `ScoredAttention`.
         """
         super().__init__(attention.q.in_features, num_heads, own_scores=own_scores, fused=fused)
         if own_scores:
@@ -84,7 +85,7 @@ class SpatialReductionAttention(ScoredAttention):
         return v_BMD.reshape(B, M, self.num_heads, -1).transpose(1, 2)
 
     def _reduced(self, x_BND: Tensor) -> Tensor:
-        """The tokens that keys and values are made of, (B, M, D)."""
+        """The tokens from which keys and values are computed, (B, M, D)."""
         if self.sr is None or self.norm is None:
             return x_BND
         B, _, D = x_BND.shape
@@ -94,30 +95,30 @@ class SpatialReductionAttention(ScoredAttention):
 
 
 def reduction_ratio(attention: Any) -> int:
-    """R of a backbone's attention: by how much it reduces its keys along each side of the grid."""
+    """R of a backbone's attention: the reduction of its keys along each side of the grid."""
     return 1 if attention.sr is None else int(attention.sr.stride[0])
 
 
 def attention_shape(
     grid: tuple[int, int], num_prefix_tokens: int, embed_dim: int, ratio: int
 ) -> AttentionShape:
-    """How a stage with spatial reduction attends, and what the reduction costs.
+    """The attention shape of a stage with spatial reduction, with the cost of the reduction.
 
     With R = `ratio` above 1, M = floor(Y / R) floor(X / R) keys and
 
         params = R**2*D**2 + D + 2*D
         macs = M * R**2*D**2 + 5*M*D
 
-    the latter terms being the norm's.
+    where the last terms are the norm's.
 
     Args:
         grid: rows and columns of the tokens, Y and X.
-        num_prefix_tokens: tokens before those; none where R is above 1, having no place there.
+        num_prefix_tokens: number of tokens before those; 0 if R is above 1.
         embed_dim: D.
-        ratio: R; 1: keys and values are made of the tokens themselves, at no further cost.
+        ratio: R; 1 for no reduction, at no further cost.
 
     Raises:
-        InputError: a grid below R, which leaves no keys.
+        InputError: the grid is smaller than R, which leaves no keys.
     """
     (Y, X), D, R = grid, embed_dim, ratio
     N = Y * X + num_prefix_tokens

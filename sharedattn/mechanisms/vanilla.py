@@ -1,7 +1,7 @@
-"""Vanilla self-attention, with the values and the output that less attention shares.
+"""Vanilla self-attention, whose values and output projection less attention shares.
 
-Vaswani et al. 2017 (arXiv:1706.03762), in timm's layout: one linear map gives queries, keys and
-values. The scores are handed out, so that a later layer can reuse them.
+Vaswani et al. 2017 (arXiv:1706.03762), in timm's layout: one linear map computes queries, keys and
+values. The scores are returned, so that a later layer can reuse them.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim.
 """
@@ -31,20 +31,20 @@ from sharedattn.shape import StageShape
 
 
 class ScoredAttention(nn.Module, ABC):
-    """Multi-head attention whose scores are made apart from their use, so that others reuse them.
+    """Multi-head attention that computes scores separately, so that other layers can reuse them.
 
     Attributes:
         proj: output projection, D -> D.
         num_heads: H.
-        scale: 1 / sqrt(K), of the scores.
-        fused: whether `scaled_dot_product_attention` is used where no map is asked for.
-        own_scores: whether there are queries and keys, beside values and output projection.
+        scale: scale of the scores, 1 / sqrt(K).
+        fused: whether to use `scaled_dot_product_attention` if no maps are requested.
+        own_scores: whether it has queries and keys, besides values and output projection.
     """
 
     proj: nn.Linear
 
     def __init__(self, embed_dim: int, num_heads: int, *, own_scores: bool, fused: bool) -> None:
-        """H = `num_heads` divides `embed_dim`; for the others see the attributes."""
+        """Set sizes and flags, see the attributes; H = `num_heads` divides `embed_dim`."""
         super().__init__()
         self.num_heads = num_heads
         self.scale = (embed_dim // num_heads) ** -0.5
@@ -65,12 +65,12 @@ class ScoredAttention(nn.Module, ABC):
         """Attend and project.
 
         Args:
-            scores: this layer's own, or those it reuses.
+            scores: this layer's own scores, or those that it reuses.
             v_BHMK: (B, H, M, K), this layer's own values.
-            with_maps: compute the attention explicitly and return its maps.
+            with_maps: whether to compute the attention explicitly and return its maps.
 
         Returns:
-            Tokens (B, N, D), and the maps (B, H, N, M) where asked for, else None.
+            Tokens (B, N, D), and the maps (B, H, N, M) if requested, else None.
         """
         out_BHNK, maps_BHNM = attend(scores, v_BHMK, fused=self.fused and not with_maps)
         out_BND = self.proj(out_BHNK.transpose(1, 2).flatten(2))
@@ -79,7 +79,7 @@ class ScoredAttention(nn.Module, ABC):
     def attend_own(
         self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """`forward` of a vanilla layer; what a family does to its own maps alone goes here."""
+        """`forward` of a vanilla layer; families override it to change only their own maps."""
         out: tuple[Tensor, Tensor | None] = self(scores, v_BHMK, with_maps=with_maps)
         return out
 
@@ -87,8 +87,8 @@ class ScoredAttention(nn.Module, ABC):
 class SelfAttention(ScoredAttention):
     """Multi-head self-attention: softmax(Q K^T / sqrt(K)) V, then an output projection.
 
-    The linear maps are taken over, not copied, so timm's weights and names stay as they are. A
-    family whose attention differs overrides what differs.
+    It takes over the linear maps without a copy, so timm's weights and names stay as they are.
+    Families whose attention differs override the part that differs.
 
     Attributes:
         qkv: queries, keys and values in this order, D -> 3 D; absent without `own_scores`.
@@ -110,9 +110,9 @@ class SelfAttention(ScoredAttention):
             qkv: D -> 3 D, rows in the order queries, keys, values.
             proj: D -> D.
             num_heads: H; divides D.
-            own_scores: False for a layer that only ever reuses scores: it keeps a copy of the
-                value rows and neither queries nor keys.
-            fused: see the attribute.
+            own_scores: False for a layer that only reuses scores: it keeps a copy of the value
+                rows and neither queries nor keys.
+            fused: as in `ScoredAttention`.
         """
         super().__init__(qkv.in_features, num_heads, own_scores=own_scores, fused=fused)
         if own_scores:
@@ -124,7 +124,7 @@ class SelfAttention(ScoredAttention):
     def scores_and_values(self, x_BND: Tensor) -> tuple[Scores, Tensor]:
         """Scores, and values (B, H, N, K), of tokens (B, N, D)."""
         B, N, _ = x_BND.shape
-        # Unbound before the heads move forward: the gradient is then stacked in one copy.
+        # Unbound before the heads move forward, so that the gradient is stacked in one copy.
         q_BNHK, k_BNHK, v_BNHK = self.qkv(x_BND).view(B, N, 3, self.num_heads, -1).unbind(2)
         scores = Scores(q_BNHK.transpose(1, 2), k_BNHK.transpose(1, 2), self.scale)
         return scores, v_BNHK.transpose(1, 2)
@@ -137,7 +137,7 @@ class SelfAttention(ScoredAttention):
 
 
 def last_rows(joint: nn.Linear) -> nn.Linear:
-    """The last D rows of a joint map from D channels, its values, as a map of their own."""
+    """The last D rows of a joint map from D channels, which give values, as a separate map."""
     D = joint.in_features
     like = {"device": joint.weight.device, "dtype": joint.weight.dtype}
     v = nn.Linear(D, D, bias=joint.bias is not None, **like)
@@ -149,9 +149,9 @@ def last_rows(joint: nn.Linear) -> nn.Linear:
 
 
 def linear_rows(joint: nn.Module, x_BND: Tensor) -> Tensor:
-    """What the last D rows of a joint map give, its values, (B, N, D)."""
+    """Apply the last D rows of a joint map, which give values, (B, N, D)."""
     if not isinstance(joint, nn.Linear):
-        # Parameters of its own for each part (mechanisms/joint.py): this one's alone are used.
+        # A split map (mechanisms/joint.py): use only the parameters of this part.
         last_BND: Tensor = joint.last(x_BND)  # type: ignore[operator]
         return last_BND
     D = joint.in_features
@@ -174,8 +174,8 @@ def macs(
 ) -> int:
     """Multiply-accumulates of a vanilla layer's attention for one image.
 
-    Queries, keys, values, output projection, and the two token-token products; softmax and biases
-    cost nothing. With W windows of n queries and m keys:
+    They are queries, keys, values, output projection, and the two token-token products; softmax
+    and biases are free. With W windows of n queries and m keys:
 
         macs = W * (2*n*D**2 + 2*m*D**2 + 2*n*m*D)
 
@@ -184,7 +184,7 @@ def macs(
     Args:
         num_tokens: n, queries of a window, prefix tokens included; > 0.
         embed_dim: D; > 0.
-        num_keys: m; as many as queries where left out.
+        num_keys: m; defaults to the number of queries.
         num_windows: W.
 
     Returns:
@@ -204,7 +204,7 @@ def head_mixing_params(num_heads: int) -> int:
 def head_mixing_norm_macs(
     num_queries: int, num_keys: int, num_heads: int, *, num_windows: int = 1
 ) -> int:
-    """What the batch norm over mixed maps counts in eval mode: 2 an element."""
+    """MACs of the batch norm over mixed maps in eval mode: 2 per element."""
     return 2 * num_windows * num_heads * num_queries * num_keys
 
 
@@ -217,7 +217,7 @@ def head_mixing_macs(
 
 
 class Vanilla(Branch):
-    """The backbone's own attention; what it queries and keys serves later layers."""
+    """The backbone's own attention; later layers can reuse its queries and keys."""
 
     letter = "V"
     name = "vanilla"
@@ -229,7 +229,7 @@ class Vanilla(Branch):
     adds_residual = True
 
     def run(self, call: BranchCall) -> BranchResult:
-        """Attend with scores of its own, the attention residual added."""
+        """Attend with its own scores, plus the attention residual."""
         assert call.attention is not None
         scores, v_BHMK = call.attention.scores_and_values(call.x_BND)
         if call.residual is not None:
@@ -245,7 +245,7 @@ class Vanilla(Branch):
         *,
         has_bias: bool,
     ) -> PartCost:
-        """`params` and `macs`, what makes the keys' tokens, position bias, mixing of maps."""
+        """`params` and `macs`, the cost of the keys' tokens, position bias, mixing of maps."""
         sizes, D = stage.attention, stage.embed_dim
         n, m, W = sizes.num_queries, sizes.num_keys, sizes.num_windows
         own = PartCost(
@@ -260,7 +260,7 @@ class Vanilla(Branch):
         return own + PartCost(head_mixing_params(H), head_mixing_macs(n, m, H, num_windows=W))
 
     def norm_macs(self, options: Options, stage: StageShape) -> int:
-        """Norms of what makes the keys' tokens, and of the mixing of maps."""
+        """MACs of the norms before the keys, and in the mixing of maps."""
         sizes = stage.attention
         if not sizes.head_mixing:
             return sizes.context_norm_macs
@@ -278,7 +278,7 @@ class Vanilla(Branch):
     def attention_elements(
         self, options: Options, stage: StageShape, network_options: MechanismOptions
     ) -> int:
-        """Its maps, twice where it mixes them over heads."""
+        """Its maps, counted twice if it mixes them over heads."""
         return token_map_shape(stage).num_elements * (1 + stage.attention.head_mixing)
 
 

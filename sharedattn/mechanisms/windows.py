@@ -1,14 +1,14 @@
 """Attention within windows of a grid: cyclic shift, padding, position bias, shift mask.
 
 "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv:2103.14030), in
-timm's layout. A window's scores are Q K^T / sqrt(K) + B, with the relative-position bias B of
-Eq. 4 there; they are handed out with their bias and without the mask that keeps apart the tokens
-which a cyclic shift brought together. A less layer maps the bias with the scores (Psi B Theta^T,
-once for all images and windows) and adds the mask of its own windows after, unmapped.
+timm's layout. A window's scores are Q K^T / sqrt(K) + B, with the relative-position bias B of its
+Eq. 4. They are passed on with their bias, but without the mask that separates tokens which a
+cyclic shift brought together. A less layer maps the bias with the scores (Psi B Theta^T, once for
+all images and windows) and then adds the mask of its own windows, unmapped.
 
 Departure: the mask is minus infinity where timm adds -100. The exponential of -100 is a subnormal
-number, which a softmax's backward pass takes several times as long with on a CPU; the outputs are
-equal to rounding as long as no masked score exceeds another of its row by more than about 80.
+number, which makes a softmax's backward pass several times slower on a CPU; the outputs are equal
+to rounding as long as no masked score exceeds another in its row by more than about 80.
 
 Shape letters: B batch, N tokens of the image, W windows of an image, M tokens of a window,
 D embed_dim, H heads, K head_dim, Y x X grid.
@@ -29,7 +29,7 @@ from sharedattn.mechanisms.vanilla import SelfAttention
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How windows cover a grid of tokens.
+    """The division of a grid of tokens into windows.
 
     The grid is rolled up and to the left by `shift`, padded below and to the right to whole
     windows, and cut; windows are numbered, and tokens within a window, in raster order.
@@ -61,7 +61,7 @@ class Windows:
         return self.size[0] * self.size[1]
 
     def partition(self, x_BND: Tensor) -> Tensor:
-        """Tokens (B, N, D) of the image as those of its windows, (B W, M, D); padding is zero."""
+        """Divide tokens (B, N, D) into windows, (B W, M, D); padding is zero."""
         (Y, X), (rows, columns), (down, right) = self.grid, self.size, self.counts
         B, _, D = x_BND.shape
         x_BYXD = x_BND.reshape(B, Y, X, D)
@@ -74,7 +74,7 @@ class Windows:
         return windows.reshape(-1, self.num_tokens, D)
 
     def join(self, x_BMD: Tensor) -> Tensor:
-        """The inverse of `partition`: (B W, M, D) to (B, N, D), the padding dropped."""
+        """Invert `partition`: (B W, M, D) to (B, N, D), with the padding dropped."""
         (Y, X), (rows, columns), (down, right) = self.grid, self.size, self.counts
         D = x_BMD.shape[-1]
         windows = x_BMD.reshape(-1, down, right, rows, columns, D).transpose(2, 3)
@@ -84,14 +84,14 @@ class Windows:
         return x_BYXD.reshape(-1, Y * X, D)
 
     def mask(self) -> Tensor | None:
-        """(W, M, M), what is added to scores: minus infinity between tokens that lie apart.
+        """(W, M, M), the addition to scores: minus infinity between tokens that lie apart.
 
-        A roll brings the first rows behind the last ones; tokens of a window that come from
-        different sides of such a seam do not attend to each other. Padding is no side of its own:
-        it belongs to the last rows and columns, as in timm.
+        A roll brings the first rows behind the last ones; tokens of a window from different sides
+        of such a seam do not attend to each other. As in timm, padding belongs to the last rows
+        and columns and is not separated.
 
         Returns:
-            The mask, on torch's default device; None without a shift.
+            The mask, on torch's default device, or None without a shift.
         """
         if not any(self.shift):
             return None
@@ -106,7 +106,7 @@ class Windows:
 
 
 def _sides(length: int, size: int, shift: int) -> Tensor:
-    """Of each row of a padded, rolled grid: 0, 1 in the last window, 2 behind the seam."""
+    """For each row of a padded, rolled grid: 0, or 1 in the last window, or 2 behind the seam."""
     row = torch.arange(length)
     return (row >= length - size).int() + (row >= length - shift).int()
 
@@ -114,7 +114,7 @@ def _sides(length: int, size: int, shift: int) -> Tensor:
 def relative_position_index(size: tuple[int, int]) -> Tensor:
     """(M, M), the row of the bias table for each pair of a window's tokens.
 
-    Rows of the table are the differences in raster order, from (1 - rows, 1 - columns) on.
+    The rows of the table are the differences in raster order, from (1 - rows, 1 - columns) on.
     """
     rows, columns = size
     y_M = torch.arange(rows).repeat_interleave(columns)
@@ -127,13 +127,15 @@ def relative_position_index(size: tuple[int, int]) -> Tensor:
 class WindowAttention(SelfAttention):
     """Self-attention within windows, with a relative-position bias on a layer's own scores.
 
-    A layer that only reuses scores takes their bias over, mapped, and has no table of its own.
+    A layer that only reuses scores takes over their mapped bias, and has no table of its own.
 
     Attributes:
-        windows: how the tokens lie in windows.
-        relative_position_bias_table: ((2 rows - 1) (2 columns - 1), H); None without `own_scores`.
-        relative_position_index: (M, M), which row of the table; None without `own_scores`.
-        mask_WMM: (W, M, M), which tokens lie apart in the image; None without a shift.
+        windows: the division of the tokens into windows.
+        relative_position_bias_table: ((2 rows - 1) (2 columns - 1), H), or None without
+            `own_scores`.
+        relative_position_index: (M, M), the row of the table for each pair, or None without
+            `own_scores`.
+        mask_WMM: (W, M, M), the shift mask, or None without a shift.
     """
 
     relative_position_bias_table: nn.Parameter | None
@@ -156,15 +158,15 @@ class WindowAttention(SelfAttention):
             qkv: D -> 3 D, rows in the order queries, keys, values.
             proj: D -> D.
             bias_table: ((2 rows - 1) (2 columns - 1), H).
-            windows: how the tokens lie in windows.
-            own_scores: see `SelfAttention`.
-            fused: see `SelfAttention`.
+            windows: the division of the tokens into windows.
+            own_scores: as in `SelfAttention`.
+            fused: as in `SelfAttention`.
         """
         super().__init__(qkv, proj, bias_table.shape[1], own_scores=own_scores, fused=fused)
         self.windows = windows
         index = relative_position_index(windows.size) if own_scores else None
         self.register_parameter("relative_position_bias_table", bias_table if own_scores else None)
-        # Functions of the sizes: no part of the state dict, as in timm.
+        # Determined by the sizes, so not in the state dict, as in timm.
         self.register_buffer("relative_position_index", index, persistent=False)
         self.register_buffer("mask_WMM", windows.mask(), persistent=False)
 
@@ -187,15 +189,15 @@ class WindowAttention(SelfAttention):
     def forward(
         self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend within this layer's windows, project, and put the windows together.
+        """Attend within this layer's windows, project, and join the windows.
 
         Args:
-            scores: this layer's own, or those it reuses, without a shift mask.
+            scores: this layer's own scores, or those that it reuses, without a shift mask.
             v_BHMK: (B W, H, M, K), this layer's own values.
-            with_maps: compute the attention explicitly and return its maps.
+            with_maps: whether to compute the attention explicitly and return its maps.
 
         Returns:
-            Tokens (B, N, D), and the maps (B W, H, M, M) where asked for, else None.
+            Tokens (B, N, D), and the maps (B W, H, M, M) if requested, else None.
         """
         fused = self.fused and not with_maps
         out_BHMK, maps_BHMM = attend(scores, v_BHMK, fused=fused, mask_WNM=self.mask_WMM)

@@ -1,9 +1,9 @@
-"""Placements as a tree: what begins alike is computed once.
+"""Placements as a tree, in which common beginnings are computed once.
 
-Placements share a layer where they agree in all layers up to it, of this stage and of the stages
-before. They share even more of it: a layer's attention and MLP depend on neither its CB nor its
-DIA, so placements that agree in all layers before and in this one's kind, slots and form share
-these as well, and CB, gate and residual addition are what is left to each.
+Placements share a layer if they agree in all layers up to it, in this stage and the stages before.
+Part of a layer is shared even more widely: its attention and MLP do not depend on its CB and DIA,
+so placements share them if they agree in all earlier layers and in this one's kind, slots and
+form; only CB, gate and residual addition are then computed for each.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Act(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """One computation that all placements share that come by it.
+    """One computation, shared by all placements that pass through it.
 
     Attributes:
         act: what is computed.
-        stage: index of the stage that is entered, or of the layer's.
+        stage: index of the stage that is entered, or of the layer's stage.
         index: index of the layer in its stage.
-        choice: what the layer does, without CB and DIA where it is started alone; None where the
-            step is no layer's.
-        placements: those that come by.
-        next: the steps that take this one's result.
-        number: its number in depth-first order.
+        choice: the layer's choice, without CB and DIA where the layer is only started, or None if
+            the step is not a layer's.
+        placements: the placements that pass through.
+        next: the steps that use this one's result.
+        number: number of the step in depth-first order.
     """
 
     act: Act
@@ -54,16 +54,16 @@ class PlacementTree:
     """The steps of all placements, each once, from the images to the logits of each placement.
 
     Args:
-        placements: those to be run; one that stands there twice is run once.
+        placements: the placements to run; duplicates are run once.
 
     Attributes:
         root: the first step, which all share.
-        placements: each once.
-        evaluations: blocks of all placements, as they are computed one placement at a time.
-        prefixes: distinct prefixes, the blocks that are left when each is computed once.
-        parts: attentions with their MLPs that are left when placements share these also where CB
-            and DIA differ.
-        num_steps: steps of all kinds.
+        placements: the distinct placements.
+        evaluations: number of blocks if placements are computed one at a time.
+        prefixes: number of distinct prefixes: of blocks, if each is computed once.
+        parts: number of attentions with their MLPs, if placements also share those that differ in
+            CB or DIA only.
+        num_steps: number of steps of all kinds.
 
     Raises:
         InputError: no placement, or placements with different numbers of stages.
@@ -77,7 +77,7 @@ class PlacementTree:
                 "but got " + (", ".join(repr(str(p)) for p in self.placements[:3]) or "none")
             )
         self.root = Step(Act.BEGIN)
-        # Of each step those that follow, by what tells them apart.
+        # The successors of each step, by what distinguishes them.
         followers: dict[int, dict[object, Step]] = {}
         for placement in self.placements:
             step = self.root
@@ -101,11 +101,11 @@ class PlacementTree:
 
     @property
     def bound(self) -> float:
-        """How many times fewer blocks are computed by prefixes than one placement at a time."""
+        """The ratio of blocks computed one placement at a time to blocks computed by prefixes."""
         return self.evaluations / self.prefixes
 
     def depth_first(self) -> Iterator[Step]:
-        """Every step before those that follow it, and all that follow one before the next."""
+        """Yield the steps in depth-first order."""
         waiting = [self.root]
         while waiting:
             step = waiting.pop()
@@ -114,7 +114,7 @@ class PlacementTree:
 
 
 def _steps_of(placement: Placement) -> Iterator[Step]:
-    """The steps of one placement after the first."""
+    """Yield the steps of one placement after the first."""
     for stage, choices in enumerate(placement.stages):
         if stage > 0:
             yield Step(Act.ENTER, stage)

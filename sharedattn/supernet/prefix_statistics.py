@@ -1,10 +1,10 @@
-"""Statistics of batch norms for each prefix of placements, recalibrated where they are shared.
+"""Batch-norm statistics for each prefix of placements, recalibrated under shared weights.
 
-Shared weights see other tokens in every placement, and the running statistics of their batch norms
-are a mixture of all. What a batch norm sees depends on the layers before it alone, so statistics
-of one prefix serve all placements that begin with it: they are counted once a node of the tree, as
-the mean over batches of what a norm in training mode finds in each, and are handed to the norms
-while that node is computed. The network's own statistics are neither read nor changed.
+Shared weights see different tokens in every placement, so the running statistics of their batch
+norms mix all of them. The input of a batch norm depends on the earlier layers alone, so the
+statistics of a prefix serve all placements that begin with it. They are computed once per node of
+the tree, as the mean over batches of what a norm in training mode finds in each, and are given to
+the norms while that node is computed. The network's own statistics are neither read nor changed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sharedattn.supernet.placement_tree import Act, PlacementTree, Step
 
 
 class PrefixStatistics:
-    """Statistics of each step whose batch norms keep some.
+    """Statistics of each step that has batch norms.
 
     A layer's batch norms belong to its attention and MLP, all others to the stem.
 
     Args:
-        network: holds the placements.
+        network: contains the placements.
         tree: the placements' tree.
     """
 
@@ -48,11 +48,11 @@ class PrefixStatistics:
 
     @contextmanager
     def counting(self, step: Step, batch: int) -> Iterator[None]:
-        """Batch norms are in training mode and count into the step's statistics.
+        """Put batch norms in training mode, and accumulate the step's statistics.
 
         Args:
-            step: what is computed.
-            batch: number of the batch; one that is computed again is not counted again.
+            step: the step being computed.
+            batch: number of the batch; a repeated batch is not counted again.
         """
         own = self._own(step)
         kept = self._counted.get(step.number)
@@ -64,7 +64,7 @@ class PrefixStatistics:
         norms = {norm: (norm.training, norm.momentum) for norm, _, _ in own}
         with in_place_of(own, kept):
             for norm in norms:
-                # Without a momentum, batches count equally.
+                # Without a momentum, all batches have equal weight.
                 norm.training, norm.momentum = True, None
             try:
                 yield
@@ -74,7 +74,7 @@ class PrefixStatistics:
 
     @contextmanager
     def using(self, step: Step) -> Iterator[None]:
-        """Batch norms take the step's statistics, which have been counted."""
+        """Give batch norms the step's accumulated statistics."""
         with in_place_of(self._own(step), self._counted[step.number]):
             yield
 
@@ -85,5 +85,5 @@ class PrefixStatistics:
 
 
 def _fresh(name: str, buffer: Tensor) -> Tensor:
-    """Statistics before the first batch, which no batch norm remembers."""
+    """Initial statistics, which do not affect the mean over batches."""
     return torch.ones_like(buffer) if name == "running_var" else torch.zeros_like(buffer)

@@ -1,10 +1,10 @@
-"""The supernet: one network over a whole space, trained once with weights that placements share.
+"""The supernet: one network over a whole space, whose placements share trained weights.
 
-At every update the largest placement (all-vanilla, full depth), the smallest (of fewest MACs) and
-a few sampled ones are run on the same images and their gradients summed: the sandwich rule of
-universally slimmable networks (Yu and Huang, ICCV 2019, arXiv:1903.05134), whose in-place
-distillation has the others learn from the largest one's probabilities as well. Placements are
-sampled by strata of MACs, since shallow ones are few in a space and would hardly ever be trained.
+Every update runs the largest placement (all-vanilla, full depth), the smallest (of fewest MACs)
+and a few sampled ones on the same images, and sums their gradients: the sandwich rule of
+universally slimmable networks (Yu and Huang, ICCV 2019, arXiv:1903.05134). With their in-place
+distillation, the others also learn from the largest one's probabilities. Placements are sampled by
+strata of MACs, since shallow ones are few in a space and would hardly ever be trained.
 
 Shape letters: B batch, C channels, Y x X grid.
 """
@@ -31,9 +31,9 @@ from sharedattn.progress import OnProgress
 from sharedattn.recipe import RECIPES, Recipe, load_named
 from sharedattn.training.trainer import EpochTrainer, autocast, initialise, training_loss
 
-# Kept apart from the seeds of epochs, which have fewer numbers.
+# Distinguishes these seeds from those of epochs, which are derived from fewer numbers.
 _SAMPLING = 1
-# Recipes had this field, and keys of those of one network for all have its default.
+# Removed field, which the keys of recipes still include at its default.
 _REMOVED_FIELDS = {"split_by": "none"}
 _WHY_REMOVED = (
     "one network for all placements, trained twice as long, ranks as well at the same cost; leave "
@@ -43,31 +43,33 @@ _WHY_REMOVED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupernetRecipe:
-    """How a supernet is trained.
+    """The training recipe of a supernet.
 
     Attributes:
         training: optimiser, schedule, augmentation, averaging and precision.
-        sampled_per_step: placements drawn at each update, beside the largest and the smallest.
+        sampled_per_step: number of placements drawn per update, besides the largest and smallest.
         sandwich: whether the largest and the smallest placement run at every update.
-        distillation: share of the loss of all placements but the largest that is taken to the
-            largest one's probabilities in place of the labels; 0: off.
-        strata: MACs bins that are sampled equally often; 1 samples placements uniformly.
-        alone_epochs: epochs, the first ones, in which what the all-vanilla placement uses stays
-            as it is: for a start from trained weights, whose new parts learn by themselves first.
-        micro_batches: parts that a batch is run in, one after the other, their gradients summed.
+        distillation: share of the loss of all placements but the largest that uses the largest
+            one's probabilities instead of the labels; 0 for none.
+        strata: number of MACs bins that are sampled equally often; 1 samples placements uniformly.
+        alone_epochs: number of first epochs in which the parameters of the all-vanilla placement
+            stay fixed, so that new parts beside trained weights learn first.
+        micro_batches: number of parts of a batch that are run one after the other, with their
+            gradients summed.
         neutral_gates: whether DIA cells are shared in the form that starts at exactly 1
-            (`dia_start=one`). The published gate starts near a quarter, so that one MLP would have
-            to serve gated layers at four times the weights of others; scaled, it serves both. What
-            can be computed is the same: the factor of 4 can be moved into fc2.
-        separate_norms: whether less and external attention have a norm each before them, or all
-            kinds of a layer one. A placement by itself has one either way, and equal cost.
-        scored_images: validation images that placements are scored on, spread evenly over the
-            split; None: all of them.
-        calibration_batches: training batches on which batch norms are recalibrated for each
-            placement before it is scored; means nothing without batch norms.
+            (`dia_start=one`). The published gate starts near a quarter, so one MLP would have to
+            serve gated layers at four times the weights of others; scaled, it serves both. Both
+            forms can compute the same, since the factor of 4 can move into fc2.
+        separate_norms: whether less and external attention each have their own norm before them,
+            rather than one per layer for all kinds. A stand-alone placement has one norm either
+            way, and equal cost.
+        scored_images: number of validation images that placements are scored on, spread evenly
+            over the split, or None for all of them.
+        calibration_batches: number of training batches on which batch norms are recalibrated for
+            each placement before it is scored; no effect without batch norms.
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value is out of its range.
     """
 
     training: Recipe
@@ -133,17 +135,17 @@ class SupernetRecipe:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field, and of the removed ones that keys still have."""
+        """A plain dictionary of every field, and of the removed ones that keys still include."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "training"}
         return {"training": self.training.to_json(), **own, **_REMOVED_FIELDS}
 
     @classmethod
     def from_json(cls, document: Any) -> SupernetRecipe:
-        """The inverse of `to_json`; fields left out take their defaults.
+        """Invert `to_json`; omitted fields take their defaults.
 
         Raises:
-            InputError: an unknown field, a removed one that is used, no `training`, or a value out
-                of its range.
+            InputError: an unknown field, a removed one in use, no `training`, or a value out of
+                its range.
         """
         if isinstance(document, dict):
             check_no_groups(document)
@@ -176,15 +178,15 @@ class SupernetRecipe:
 
     @classmethod
     def load(cls, name: str) -> SupernetRecipe:
-        """A built-in recipe by name, or one from a YAML file.
+        """Load a built-in recipe by name, or one from a YAML file.
 
         Raises:
-            InputError: no such recipe or file, or a file that holds none.
+            InputError: no such recipe or file, or the file holds no valid recipe.
         """
         return load_named(name, SUPERNET_RECIPES, "a supernet's recipe", cls._of_fields)
 
     def with_epochs(self, epochs: int) -> SupernetRecipe:
-        """Return the recipe with another number of epochs; fewer of them shorten the warm-up."""
+        """The recipe with another number of epochs; fewer epochs shorten the warm-up."""
         return replace(
             self,
             training=self.training.with_changes(epochs=epochs),
@@ -198,20 +200,20 @@ class SupernetRecipe:
 
 
 class PlacementSampler(Protocol):
-    """What draws the placements of an update."""
+    """Draws the placements of an update."""
 
     def sample(self, rng: random.Random) -> Placement:
         """A placement of the supernet's space."""
 
 
 def check_no_groups(document: Mapping[str, Any]) -> None:
-    """Refuse the recipe of a supernet of several networks, as earlier versions trained.
+    """Refuse the recipe of a supernet of several networks, which earlier versions trained.
 
     Args:
-        document: a recipe's.
+        document: the recipe's document.
 
     Raises:
-        InputError: its placements are split.
+        InputError: the recipe splits its placements.
     """
     split_by = document.get("split_by", "none")
     if split_by != "none":
@@ -222,28 +224,28 @@ def check_no_groups(document: Mapping[str, Any]) -> None:
 
 
 class SupernetTrainer(EpochTrainer):
-    """The training of a supernet, epoch by epoch, from its start or from a checkpoint.
+    """The training of a supernet, by epochs, from its start or from a checkpoint.
 
-    Which placements an update runs follows from the seed and its number alone: all processes of a
-    training run the same ones, and a training that goes on from a checkpoint those that it would
-    have run. Weights that none of them uses are left as they are by the optimiser; queries, keys
-    and values are parameters of their own meanwhile. `curve` has the largest placement's metrics.
+    The placements of an update depend on the seed and the update's number alone, so all processes
+    of a training run the same ones, with or without resuming from a checkpoint. The optimiser
+    leaves alone weights that none of them uses; to that end queries, keys and values are separate
+    parameters during training. `curve` has the largest placement's metrics.
 
     Args:
-        network: over the envelope of the space and `largest`, with the weights that it begins
-            with; its joint maps are split.
-        data: as of `EpochTrainer`, as are seed, device and rank.
-        recipe: how to train.
+        network: a network over the envelope of the space and `largest`, with its initial weights;
+            its joint maps are split.
+        data: as in `EpochTrainer`.
+        recipe: the training recipe.
         largest: the all-vanilla placement of full depth.
         smallest: the placement of fewest MACs.
-        sampler: draws the others.
-        seed: of the placements too.
-        device: where.
-        rank: which process.
-        on_progress: as of `EpochTrainer`.
+        sampler: draws the other placements.
+        seed: as in `EpochTrainer`; also the seed of the placements.
+        device: as in `EpochTrainer`.
+        rank: as in `EpochTrainer`.
+        on_progress: as in `EpochTrainer`.
 
     Raises:
-        InputError: as `EpochTrainer`.
+        InputError: as in `EpochTrainer`.
     """
 
     def __init__(
@@ -286,13 +288,13 @@ class SupernetTrainer(EpochTrainer):
         return self._largest
 
     def trained(self) -> Network:
-        """The finished supernet, averaged where the recipe says so, its joint maps whole."""
+        """The finished supernet, averaged if the recipe says so, with joint maps joined."""
         network = self.result().network
         join_joint_maps(network)
         return network
 
     def placements_of(self, update: int) -> list[Placement]:
-        """The placements that an update runs, the largest first, each once."""
+        """The distinct placements of an update, the largest first."""
         recipe = self._supernet_recipe
         rng = random.Random(derived_seed(self._seed, update, _SAMPLING, _SAMPLING))
         ends = [self._largest, self._smallest] if recipe.sandwich else []
@@ -330,14 +332,14 @@ class SupernetTrainer(EpochTrainer):
                     teacher_BC = logits_BC
                 loss = loss * share
                 if loss.requires_grad:
-                    # While what it uses stays as it is, the largest placement only teaches.
+                    # While its parameters are fixed, the largest placement only teaches.
                     loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         return total
 
 
 def shared_backbone(backbone: BackboneSpec, recipe: SupernetRecipe) -> BackboneSpec:
-    """The backbone with the forms that its placements have while they share weights."""
+    """The backbone with the forms that placements have while they share weights."""
     if not recipe.neutral_gates:
         return backbone
     return replace(backbone, options=replace(backbone.options, dia_start="one"))
@@ -346,16 +348,16 @@ def shared_backbone(backbone: BackboneSpec, recipe: SupernetRecipe) -> BackboneS
 def supernet_network(
     backbone: BackboneSpec, envelope: Envelope, recipe: SupernetRecipe, *, seed: int
 ) -> Network:
-    """A supernet before its training, initialised as the recipe says.
+    """Build an untrained supernet, initialised by the recipe.
 
     Args:
         backbone: the backbone.
-        envelope: holds the space's placements and the largest one.
+        envelope: contains the space's placements and the largest one.
         recipe: gives the initialisation, stochastic depth, the form of DIA cells and the norms.
-        seed: of the initialisation.
+        seed: seed of the initialisation.
 
     Raises:
-        InputError: as `build_network`.
+        InputError: as in `build_network`.
     """
     torch.manual_seed(seed)
     network = build_network(
@@ -379,10 +381,11 @@ def _own_names(network: Network, placement: Placement) -> frozenset[str]:
 
 
 def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not of this supernet.
+    """Check that weights are those of this supernet.
 
     Raises:
-        InputError: names the first weights that are missing, too many, or of another shape.
+        InputError: they are not; the message names the first that is missing, unexpected, or of
+            another shape.
     """
     own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -399,8 +402,7 @@ def check_supernet_weights(network: Network, state: Mapping[str, Tensor]) -> Non
 
 
 SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
-    # Chosen for how well it ranks placements as trainings from scratch do: see
-    # docs/guide/supernet.md.
+    # Chosen for its rank correlation with training from scratch: see docs/guide/supernet.md.
     "digit-pairs": SupernetRecipe(
         training=replace(RECIPES["digit-pairs"], epochs=24, warmup_epochs=0.3),
         sampled_per_step=4,

@@ -1,14 +1,13 @@
-"""Many placements of one network evaluated at once: what they share is computed once.
+"""Evaluate many placements of one network at once, computing shared parts once.
 
-Batch by batch, the placements' tree is walked depth first. Where it branches, what a step gave is
-kept until the last branch has begun. Each placement's logits come from the operations of its own
-run on equal inputs, so that its metrics are those of evaluating it alone, bit for bit, at equal
-batches and threads.
+For each batch, the placements' tree is walked depth first. At a branching, the result of a step is
+kept until the last branch has begun. Each placement's logits come from the same operations on
+equal inputs as if it were evaluated alone, so its metrics are equal bit for bit, at equal batches
+and threads.
 
-Statistics of batch norms can be recalibrated for each prefix
-(`sharedattn.supernet.prefix_statistics`): in a walk of each calibration batch, before those of the
-images that are evaluated.
-
+Batch-norm statistics can be recalibrated for each prefix
+(`sharedattn.supernet.prefix_statistics`), by walking calibration batches before the images to
+evaluate.
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 """
 
@@ -34,7 +33,7 @@ from sharedattn.supernet.prefix_statistics import PrefixStatistics
 from sharedattn.training.trainer import MetricAccumulator, Metrics
 
 Carried = tuple[Tensor, State] | StartedLayer
-"""What a step gives: tokens and state, or a layer half done."""
+"""The result of a step: tokens and state, or a layer half done."""
 
 _Give = Callable[[Step, Carried | Tensor], Carried]
 _Finish = Callable[[Step, Tensor], None]
@@ -44,23 +43,24 @@ class TreeEvaluation:
     """Accuracy and loss of many placements of a network, by shared prefixes.
 
     Args:
-        network: holds all placements.
-        placements: those to evaluate; one that stands there twice is evaluated once.
-        data: its split is evaluated on.
-        split: which one.
-        batch_size: images of a batch.
-        device: where the network is.
-        num_images: number of images, spread evenly over the split; None takes all of them.
-        calibration: batches of training images, without augmentation, on which statistics of batch
-            norms are recalibrated for each prefix; None: the network's own.
-        calibration_seed: of the choice of these images.
+        network: contains all placements.
+        placements: the placements to evaluate; duplicates are evaluated once.
+        data: the data.
+        split: the split to evaluate on.
+        batch_size: number of images per batch.
+        device: device of the network.
+        num_images: number of images, spread evenly over the split, or None for all of them.
+        calibration: number of batches of training images, without augmentation, on which
+            batch-norm statistics are recalibrated for each prefix; defaults to the network's own
+            statistics.
+        calibration_seed: seed of the choice of these images.
 
     Attributes:
         tree: the placements' tree.
 
     Raises:
-        InputError: no placement, one that the network cannot run, or more calibration batches than
-            the data has, or none.
+        InputError: no placement, one that the network cannot run, or a number of calibration
+            batches that is 0 or more than the data has.
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class TreeEvaluation:
         """Evaluate all placements, in eval mode and float32.
 
         Args:
-            on_batch: called after each batch with the share of the batches that is done.
+            on_batch: called after each batch with the share of batches done.
 
         Returns:
-            The metrics of each, in the order given.
+            The metrics of each placement, in the given order.
 
         Raises:
             FloatingPointError: the logits of a placement are not finite.
@@ -141,10 +141,10 @@ class TreeEvaluation:
         return {p: tally.metrics(f"{self._split} ({p})") for p, tally in tallies.items()}
 
     def _calibrated(self, num_batches: int, on_batch: Callable[[int], None]) -> PrefixStatistics:
-        """Statistics of every prefix over `num_batches`; `on_batch` is told those done."""
+        """Statistics of every prefix over `num_batches`; `on_batch` gets the number done."""
         statistics = PrefixStatistics(self._network, self.tree)
         batches = self._data.train_batches(
-            # A recipe that says nothing else has no augmentation.
+            # By default a recipe has no augmentation.
             Recipe(epochs=1, batch_size=self._batch_size),
             seed=self._calibration_seed,
             epoch=0,
@@ -162,7 +162,7 @@ class TreeEvaluation:
 
 
 def _ignore(share: float) -> None:
-    """What is called where nobody watches."""
+    """Do nothing; the default of `on_batch`."""
 
 
 def _check_calibration(data: DataSource, num_batches: int, batch_size: int) -> None:
@@ -177,13 +177,13 @@ def _check_calibration(data: DataSource, num_batches: int, batch_size: int) -> N
 def compute(
     network: Network, step: Step, taken: Carried | Tensor, held: Mapping[int, Held]
 ) -> Carried:
-    """What one step gives.
+    """Compute one step.
 
     Args:
-        network: holds the step's placements.
+        network: contains the step's placements.
         step: any but the last of a placement.
-        taken: what the step before gave; images (B, C, Y, X) where it is the first.
-        held: by the number of a layer's step, what of its state later steps take.
+        taken: result of the previous step; images (B, C, Y, X) for the first step.
+        held: by the number of a layer's step, the part of its state that later steps read.
     """
     if isinstance(taken, Tensor):
         return network.begin(taken)
@@ -199,7 +199,7 @@ def compute(
 
 
 def held_after_steps(network: Network, tree: PlacementTree) -> dict[int, Held]:
-    """By the number of a layer's step, what of its state some placement's later steps take."""
+    """By the number of a layer's step, the part of its state that a later step reads."""
     held: dict[int, Held] = {}
     for step in reversed(list(tree.depth_first())):
         if step.act is Act.COMPLETE:
@@ -218,12 +218,12 @@ def held_after_steps(network: Network, tree: PlacementTree) -> dict[int, Held]:
 
 @dataclass(slots=True)
 class _Branch:
-    """A step on the path from the root, and how far its followers have been walked.
+    """A step on the path from the root, and the progress of its successors.
 
     Attributes:
         step: the step.
-        given: what it gave, until its last follower has begun.
-        begun: how many of its followers have begun.
+        given: its result, until its last successor has begun.
+        begun: number of its successors that have begun.
     """
 
     step: Step
@@ -232,17 +232,17 @@ class _Branch:
 
     @property
     def is_done(self) -> bool:
-        """Whether all followers have begun."""
+        """Whether all successors have begun."""
         return self.begun == len(self.step.next)
 
 
 def _walk(root: Step, images: Tensor, give: _Give, finish: _Finish) -> None:
-    """One batch through the tree, depth first.
+    """Run one batch through the tree, depth first.
 
     Args:
         root: the tree's first step.
         images: (B, C, Y, X).
-        give: what a step gives, of what it takes.
+        give: computes a step's result from the previous one.
         finish: takes a placement's last step and the tokens before it.
     """
     path = [_Branch(root, give(root, images))]

@@ -1,4 +1,4 @@
-"""One training loop and one evaluation, used by search, verify and train alike."""
+"""The training loop and the evaluation that search, verify and train share."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Metrics:
     """The result of an evaluation.
 
     Attributes:
-        top1: share of images whose class is the first guess, 0 to 1.
+        top1: share of images classified correctly, 0 to 1.
         loss: mean cross entropy, in nats.
-        num_images: images evaluated.
+        num_images: number of images evaluated.
     """
 
     top1: float
@@ -52,14 +52,14 @@ class Metrics:
 
 
 class MetricAccumulator:
-    """Right answers and losses of one network, batch by batch.
+    """Accumulates correct answers and losses of one network, batch by batch.
 
     Args:
-        device: where the logits are.
+        device: device of the logits.
     """
 
     def __init__(self, device: torch.device) -> None:
-        # Right answers, loss and images: whole numbers as float64, exact far beyond any data set.
+        # Correct answers, loss and images; float64 counts exactly far beyond any data set.
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
 
     def add(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> None:
@@ -69,11 +69,11 @@ class MetricAccumulator:
         self._sums[2] += len(labels_B)
 
     def metrics(self, what: str, rank: Rank = ALONE) -> Metrics:
-        """Return the metrics over all batches of all processes.
+        """Compute the metrics over all batches of all processes.
 
         Args:
-            what: name of the split, for the error's message.
-            rank: the rank of this process among those that share the batches.
+            what: name of the split, for the error message.
+            rank: rank of this process among those that share the batches.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -91,9 +91,9 @@ class Epoch:
     """One point of a learning curve.
 
     Attributes:
-        epoch: epochs finished, from 1.
-        train_loss: mean training loss of this epoch, all its terms.
-        validation: metrics after this epoch, where they were asked for.
+        epoch: number of finished epochs, from 1.
+        train_loss: mean training loss of this epoch, with all terms.
+        validation: metrics after this epoch, or None if not evaluated.
     """
 
     epoch: int
@@ -106,7 +106,7 @@ class Epoch:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Epoch:
-        """The inverse of `to_json`."""
+        """Invert `to_json`."""
         validation = document["validation"]
         return cls(
             document["epoch"],
@@ -120,8 +120,8 @@ class Training:
     """The outcome of a training.
 
     Attributes:
-        network: the trained network, averaged where the recipe says so, in eval mode.
-        curve: one point an epoch; the last holds the final validation metrics.
+        network: the trained network, averaged if the recipe says so, in eval mode.
+        curve: one point per epoch; the last has the final validation metrics.
         wall_time_s: seconds of its epochs and evaluations.
     """
 
@@ -142,8 +142,8 @@ def initialise(network: nn.Module, scheme: str) -> None:
 
     Args:
         network: any network of the library.
-        scheme: `timm`: leave what the build drew; `torch`: `reset_parameters` of every linear
-            and convolution layer.
+        scheme: `timm` keeps the weights drawn at the build; `torch` calls `reset_parameters` of
+            every linear and convolution layer.
     """
     if scheme == "torch":
         for module in network.modules():
@@ -152,32 +152,32 @@ def initialise(network: nn.Module, scheme: str) -> None:
 
 
 class EpochTrainer(ABC):
-    """A training epoch by epoch, from its start or from a checkpoint; what a step is, is open.
+    """A training by epochs, from its start or from a checkpoint; subclasses define a step.
 
-    Equal arguments give equal results on equal versions and threads, in one go or from a
-    checkpoint on: it draws from torch's generators, which it seeds for each epoch.
+    Equal arguments give equal results on equal versions and threads, with or without resuming
+    from a checkpoint: it reseeds torch's generators, from which it draws, for each epoch.
 
-    Several processes train one network where each has a trainer of its rank: the same batches in
-    the same order, each process its share of every one. The result is that of one process up to
-    the order of sums, but for dropout and stochastic depth, which each process draws for itself;
-    all have the same network at every step.
+    Several processes can train one network, each with a trainer of its rank: all see the same
+    batches in the same order, and each takes its share of every batch. The network is the same in
+    all processes at every step. The result is that of one process up to the order of sums, except
+    for dropout and stochastic depth, which each process draws independently.
 
     Args:
-        network: what is trained, with the weights it begins with.
-        data: its training and validation splits; the test split is not touched.
-        recipe: how to train.
-        seed: of the order of images, augmentation and dropout.
-        device: where to train.
-        rank: which of the processes this is that train the network.
+        network: the network to train, with its initial weights.
+        data: the training and validation splits; the test split is not touched.
+        recipe: the training recipe.
+        seed: seed of the order of images, augmentation and dropout.
+        device: device to train on.
+        rank: rank of this process among those that train the network.
         on_progress: called about once a second with the training's progress, or None.
 
     Attributes:
-        network: what is trained.
-        curve: one point an epoch that is finished.
+        network: the network being trained.
+        curve: one point per finished epoch.
 
     Raises:
-        InputError: data that does not fit the network, an optimiser or schedule that timm does
-            not know, a diagonality term of maps without a diagonal, or batches or batch norms that
+        InputError: the data does not fit the network, timm does not know the optimiser or
+            schedule, a diagonality term on maps without a diagonal, or batches or batch norms that
             the processes cannot share.
     """
 
@@ -228,16 +228,16 @@ class EpochTrainer(ABC):
 
     @property
     def epoch(self) -> int:
-        """Epochs finished."""
+        """Number of finished epochs."""
         return len(self.curve)
 
     @property
     def finished(self) -> bool:
-        """Whether all of the recipe's epochs are."""
+        """Whether all of the recipe's epochs are finished."""
         return self.epoch == self._recipe.epochs
 
     def run_epoch(self, *, validate: bool = False) -> Epoch:
-        """Train for one epoch more.
+        """Train for one more epoch.
 
         Args:
             validate: whether to evaluate afterwards; the last epoch always does.
@@ -249,7 +249,7 @@ class EpochTrainer(ABC):
             FloatingPointError: the loss is no longer finite.
         """
         started = time.perf_counter()
-        # No random state outlasts an epoch, so that a checkpoint fits any number of processes.
+        # Random states do not outlast an epoch, so a checkpoint fits any number of processes.
         torch.manual_seed(derived_seed(self._seed, self.epoch, self._rank.index))
         train_loss = self._train_epoch()
         if not math.isfinite(train_loss):
@@ -283,7 +283,7 @@ class EpochTrainer(ABC):
         return Training(self._evaluated.eval(), tuple(self.curve), self._wall_time_s)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a training goes on from: tensors, numbers and texts alone."""
+        """The state to resume from, made of tensors, numbers and texts only."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -293,7 +293,7 @@ class EpochTrainer(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the `state_dict` of a training of the same arguments."""
+        """Resume from the `state_dict` of a training with equal arguments."""
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._ema is not None:
@@ -304,7 +304,7 @@ class EpochTrainer(ABC):
     @property
     @abstractmethod
     def _validated(self) -> Placement | None:
-        """The placement to validate; None validates the network's only one."""
+        """The placement to validate, or None for the network's only one."""
 
     @abstractmethod
     def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
@@ -320,7 +320,7 @@ class EpochTrainer(ABC):
         return evaluated
 
     def _train_epoch(self) -> float:
-        """One pass over the training data; the mean loss of its steps."""
+        """Run one pass over the training data, and return the mean loss of its steps."""
         recipe = self._recipe
         self.network.train()
         loss_sum = torch.zeros((), device=self._device)
@@ -332,7 +332,7 @@ class EpochTrainer(ABC):
             recipe, seed=self._seed, epoch=self.epoch, device=self._device, rank=self._rank
         )
         for images, labels in batches:
-            # None, not zeros: what no placement of this update uses is neither moved nor decayed.
+            # None rather than zeros: parameters unused in this update are not moved or decayed.
             self._optimizer.zero_grad(set_to_none=True)
             loss = self._accumulate(images, labels, update)
             self._rank.average_gradients(self.network.parameters())
@@ -351,21 +351,21 @@ class EpochTrainer(ABC):
 
 
 class Trainer(EpochTrainer):
-    """The training of one placement, from scratch or from weights that are there.
+    """Trains one placement, from scratch or from given weights.
 
     Args:
         spec: the network.
-        data: as of `EpochTrainer`, as are recipe, device and rank.
-        recipe: how to train.
-        seed: of the initialisation too.
-        device: where.
-        rank: which process.
-        on_progress: as of `EpochTrainer`.
-        network: the network of the spec with the weights to begin with; None: it is built and
-            initialised as the recipe says.
+        data: as in `EpochTrainer`.
+        recipe: as in `EpochTrainer`.
+        seed: as in `EpochTrainer`; also the seed of the initialisation.
+        device: as in `EpochTrainer`.
+        rank: as in `EpochTrainer`.
+        on_progress: as in `EpochTrainer`.
+        network: the spec's network with the weights to start from; by default it is built and
+            initialised by the recipe.
 
     Raises:
-        InputError: as `EpochTrainer`.
+        InputError: as in `EpochTrainer`.
     """
 
     def __init__(
@@ -408,21 +408,21 @@ def train(
     device: torch.device | str = "cpu",
     validate_at: Collection[int] = (),
 ) -> Training:
-    """Train one placement from scratch, in one go, and evaluate it on validation data.
+    """Train one placement from scratch, and evaluate it on validation data.
 
     Args:
-        spec: as of `Trainer`, as are the four that follow.
-        data: its splits.
-        recipe: how to train.
-        seed: of everything drawn.
-        device: where to train.
+        spec: as in `Trainer`.
+        data: as in `Trainer`.
+        recipe: as in `Trainer`.
+        seed: seed of all randomness.
+        device: device to train on.
         validate_at: epochs to evaluate after, besides the last.
 
     Returns:
-        The trained network, its curve and the time it took.
+        The trained network, its curve and its duration.
 
     Raises:
-        InputError: as `Trainer`.
+        InputError: as in `Trainer`.
         FloatingPointError: the loss is no longer finite.
     """
     trainer = Trainer(spec, data, recipe, seed=seed, device=device)
@@ -443,23 +443,23 @@ def evaluate(
     num_images: int | None = None,
     rank: Rank = ALONE,
 ) -> Metrics:
-    """Accuracy and loss of a network on images of a split, in eval mode and float32.
+    """Measure a network's accuracy and loss on a split, in eval mode and float32.
 
-    Several processes with the same network share the batches, and all get the same metrics.
+    Several processes with the same network share the batches, and all return the same metrics.
 
     Args:
         network: any network.
-        data: its split is evaluated on.
-        split: which one.
-        batch_size: images of a batch.
-        device: where the network is.
-        placement: what each layer does; may be left out where the network was built for one.
-        num_images: number of images, spread evenly over the split; None takes all of them.
-        rank: which of the processes this is.
+        data: the data.
+        split: the split to evaluate on.
+        batch_size: number of images per batch.
+        device: device of the network.
+        placement: the placement to run; optional if the network was built for one.
+        num_images: number of images, spread evenly over the split, or None for all of them.
+        rank: rank of this process.
 
     Raises:
         FloatingPointError: the logits are not finite.
-        InputError: a placement that the network cannot run, or none where it must be told.
+        InputError: the network cannot run the placement, or needs one and got none.
     """
     device = torch.device(device)
     network.eval()
@@ -481,18 +481,18 @@ def check_recipe(
     device: torch.device | str = "cpu",
     num_processes: int = 1,
 ) -> None:
-    """Refuse, before anything is trained, what `Trainer` would refuse; draws no random number.
+    """Check everything that `Trainer` checks, without training or drawing random numbers.
 
     Args:
-        spec: any network of those to be trained.
-        data: what they are trained on.
-        recipe: how.
-        envelope: holds the placements of all of them; None: there is but one.
-        device: where.
-        num_processes: by how many processes each is trained.
+        spec: any of the networks to train.
+        data: the data to train on.
+        recipe: the training recipe.
+        envelope: contains the placements of all networks; defaults to that of `spec`.
+        device: device to train on.
+        num_processes: number of processes that train each network.
 
     Raises:
-        InputError: as `Trainer`.
+        InputError: as in `Trainer`.
     """
     check_fit(spec.backbone, data)
     data.check_recipe(recipe)
@@ -509,13 +509,13 @@ def check_recipe(
 
 
 def _check_update(recipe: Recipe) -> None:
-    """Try one update of a tiny network: many an optimiser looks at its options only then.
+    """Try one update of a tiny network, since many optimisers check their options only then.
 
     Raises:
-        InputError: it fails.
+        InputError: the update fails.
     """
     with torch.random.fork_rng(devices=[]):
-        # Neither of the two draws anything where networks are initialised.
+        # A network on `meta` is built without drawing random numbers.
         network = nn.Linear(2, 2, device="meta").to_empty(device="cpu")
         optimizer = _optimizer(network, recipe)
         for parameter in network.parameters():
@@ -523,7 +523,7 @@ def _check_update(recipe: Recipe) -> None:
             parameter.grad = torch.zeros_like(parameter)
         try:
             optimizer.step()
-        except Exception as error:  # of whatever kind: each optimiser has its own
+        except Exception as error:  # each optimiser raises its own kind
             why = " ".join(str(error).split())
             raise InputError(
                 f"`optimizer` {recipe.optimizer!r} with `optimizer_options` "
@@ -564,10 +564,10 @@ def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> in
 
 
 def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
-    """Refuse data whose channels or classes are not the network's.
+    """Check that channels and classes of the data are the network's.
 
     Raises:
-        InputError: says which of them differ.
+        InputError: they differ; the message says which.
     """
     for name in ("in_chans", "num_classes"):
         ours, theirs = getattr(backbone, name), getattr(data, name)
@@ -588,17 +588,17 @@ def training_loss(
     teacher_BC: torch.Tensor | None = None,
     distillation: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is minimised on a batch, and the logits it was taken of.
+    """Compute the loss on a batch, and the logits that it was computed from.
 
     Args:
-        network: what is trained.
+        network: the network to train.
         images: (B, C, Y, X).
-        labels: (B,), or (B, classes) where mixed.
+        labels: (B,), or (B, classes) if mixed.
         recipe: gives label smoothing and the weight of the diagonality term.
-        placement: the placement to run; None runs the network's only one.
+        placement: the placement to run, or None for the network's only one.
         teacher_BC: (B, classes), logits of a teacher, or None.
-        distillation: share of the cross entropy that is taken to the teacher's probabilities in
-            place of the labels.
+        distillation: share of the cross entropy that uses the teacher's probabilities instead of
+            the labels.
 
     Returns:
         A scalar with a graph, and logits (B, classes) without one.
@@ -606,7 +606,7 @@ def training_loss(
     collect = frozenset({"diagonality"}) if recipe.diagonality_weight else frozenset[str]()
     result = network.run(images, placement, collect=collect)
     logits_BC = result.logits.float()
-    # Mixed labels (B, classes) are smoothed by timm's Mixup already.
+    # timm's Mixup already smooths mixed labels (B, classes).
     smoothing = recipe.label_smoothing if labels.ndim == 1 else 0.0
     loss = F.cross_entropy(logits_BC, labels, label_smoothing=smoothing)
     if teacher_BC is not None and distillation:
@@ -644,19 +644,19 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 class Schedule:
-    """The learning rate of every update: timm's schedule, whole or from rung to rung.
+    """The learning rate of every update: timm's schedule, as a whole or restarted at rungs.
 
-    With restarts it comes down at each rung and starts again, each descent with its share of the
+    With restarts it descends to each rung and starts again, with a proportional share of the
     warm-up, like the warm restarts of Loshchilov and Hutter (2017, arXiv 1608.03983): a rung then
     sees settled weights, after less training at high rates.
 
     Args:
-        optimizer: whose learning rates are set.
-        recipe: names the schedule, its rungs, and whether it restarts there.
-        steps_per_epoch: updates of an epoch.
+        optimizer: the optimiser whose learning rates are set.
+        recipe: gives the schedule, its rungs, and whether it restarts there.
+        steps_per_epoch: number of updates per epoch.
 
     Raises:
-        InputError: no schedule of timm's that goes by updates.
+        InputError: the schedule is none of timm's that count updates.
     """
 
     def __init__(

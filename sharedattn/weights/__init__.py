@@ -1,1 +1,1 @@
-"""Weights: reading them, and starting networks from those of others."""
+"""Weights: reading them, and initialising networks from other networks."""

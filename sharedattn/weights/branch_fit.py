@@ -1,8 +1,7 @@
-"""Branches fitted to the vanilla attention that they take the place of, layer by layer.
+"""Fit branches to the vanilla attention that they replace, layer by layer.
 
-The all-vanilla placement is run on calibration images; every branch that can be fitted then begins
-as what the vanilla branch of its layer did there (`sharedattn.mechanisms.interface.Branch.fit`).
-
+The all-vanilla placement is run on calibration images. Every branch that can be fitted then starts
+as an approximation of its layer's vanilla branch (`sharedattn.mechanisms.interface.Branch.fit`).
 Shape letters: B batch, C channels, Y x X grid.
 """
 
@@ -29,7 +28,7 @@ from sharedattn.networks.network import Network
 from sharedattn.placement import Placement
 
 BranchErrors = dict[tuple[int, int], dict[int, float]]
-"""By stage and index of a layer, and by its number: || branch - vanilla || / || vanilla ||."""
+"""By stage and index of a layer, then by number: || branch - vanilla || / || vanilla ||."""
 
 
 @torch.no_grad()
@@ -40,20 +39,21 @@ def fit_branches(
     numbers: Collection[int] | None = None,
     seed: int = 0,
 ) -> None:
-    """Fit every branch that can be to its layer's vanilla branch, in place.
+    """Fit every branch that can be fitted to its layer's vanilla branch, in place.
 
-    Nothing else of the network changes; forms that cannot be fitted keep their values.
+    Nothing else in the network changes; forms that cannot be fitted keep their values.
 
     Args:
-        network: one with trained weights whose envelope holds vanilla attention in every layer.
-        images_BCYX: (B, C, Y, X), calibration images, run in one batch.
-        numbers: those that placements use, such as memory slots; what is more than a layer holds
-            is passed over there. None: all that a layer holds, a half and a quarter of it.
-        seed: of whatever a fit draws.
+        network: a network with trained weights whose envelope has vanilla attention in every
+            layer.
+        images_BCYX: (B, C, Y, X), calibration images, run as one batch.
+        numbers: the numbers that placements use, such as memory slots; a layer skips those beyond
+            its own. Defaults to a layer's largest number, a half and a quarter of it.
+        seed: seed of all random draws.
 
     Raises:
         InputError: no images or images of another size, a layer without vanilla attention, or no
-            number that a layer holds.
+            number that fits a layer.
     """
     generator = torch.Generator().manual_seed(seed)
     with closing(_layers(network, images_BCYX)) as layers:
@@ -65,19 +65,19 @@ def fit_branches(
 def branch_errors(
     network: Network, images_BCYX: Tensor, *, numbers: Collection[int] | None = None
 ) -> BranchErrors:
-    """How far branches are from the vanilla branches of their layers, on images.
+    """Measure the distance of branches from the vanilla branches of their layers, on images.
 
     Args:
-        network: as `fit_branches`, as are the two that follow.
-        images_BCYX: (B, C, Y, X).
-        numbers: those that placements use.
+        network: as in `fit_branches`.
+        images_BCYX: as in `fit_branches`.
+        numbers: as in `fit_branches`.
 
     Returns:
-        The relative errors, 1 being that of a branch that gives nothing; of layers with a branch
-        that can be fitted alone.
+        The relative errors, for layers with a branch that can be fitted; a branch of zeros has an
+        error of 1.
 
     Raises:
-        InputError: as `fit_branches`.
+        InputError: as in `fit_branches`.
     """
     errors: BranchErrors = {}
     with closing(_layers(network, images_BCYX)) as layers:
@@ -92,15 +92,15 @@ def branch_errors(
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """A branch that can be fitted, and its layer as the all-vanilla network runs it.
+    """A branch that can be fitted, and its layer in the all-vanilla network.
 
     Attributes:
         stage: index of its stage.
         index: index in its stage.
-        branch: what is fitted.
+        branch: the branch to fit.
         options: its form, with the largest numbers.
-        module: what serves that form.
-        example: what the layer's vanilla branch did.
+        module: the module of that form.
+        example: inputs and outputs of the layer's vanilla branch.
     """
 
     stage: int
@@ -111,7 +111,7 @@ class _Layer:
     example: VanillaExample
 
     def run(self, options: Options) -> Tensor:
-        """What the branch gives of what the vanilla branch took, (B, N, D)."""
+        """The branch's output for the vanilla branch's input, (B, N, D)."""
         return self.branch.run(
             BranchCall(
                 x_BND=self.example.x_BND,
@@ -164,7 +164,7 @@ def _layers(network: Network, images_BCYX: Tensor) -> Generator[_Layer]:
 
 @contextmanager
 def _branch_of(block: Block) -> Iterator[dict[str, Tensor]]:
-    """What a block's attention branch takes, `x`, and gives, `out`, while the context is open."""
+    """Record the input `x` and the output `out` of a block's attention branch."""
     seen: dict[str, Tensor] = {}
 
     def see_input(module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -204,5 +204,5 @@ def _used(layer: _Layer, numbers: Collection[int] | None) -> list[Options]:
 
 
 def _number(branch: Branch, options: Options) -> int:
-    """The first number of a layer; 0: the branch has none."""
+    """The first number of a layer, or 0 if the branch has none."""
     return next((int(value) for name, value in options if name in branch.number_names), 0)

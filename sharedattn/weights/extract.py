@@ -1,4 +1,4 @@
-"""Extract a placement's weights from the shared weights of a network over an envelope."""
+"""Extract a placement's weights from a network over an envelope."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from sharedattn.placement import NetworkSpec, Placement
 def extract(
     network: Network, placement: Placement, *, drop_path_rate: float | None = None
 ) -> Network:
-    """The stand-alone network of a placement, with a copy of its share of the weights.
+    """Build the stand-alone network of a placement, with a copy of its share of the weights.
 
     Args:
-        network: a network whose envelope holds the placement.
-        placement: what each layer does.
-        drop_path_rate: stochastic depth of the backbone's last block; None: as in `network`.
+        network: a network whose envelope contains the placement.
+        placement: the placement.
+        drop_path_rate: stochastic depth of the backbone's last block; defaults to that of
+            `network`.
 
     Returns:
-        A network of `placement` alone; its logits are those of `network` run with it, to
+        A network of `placement` alone; its logits equal those of `network` run with it, to
         rounding. Device, dtype and mode are those of `network`.
 
     Raises:
-        InputError: the placement lies outside the network's envelope, or the backbone cannot
-            carry it.
+        InputError: the placement is outside the network's envelope, or not legal on the backbone.
     """
     placement = network.accepted(placement)
     with torch.device("meta"):
@@ -50,7 +50,7 @@ def extract(
 
 
 def _as_used(network: Network, placement: Placement) -> dict[str, Tensor]:
-    """The state dict, where `norm1` is the norm that the layer uses of those that it has."""
+    """The state dict, with each layer's norm in use as `norm1`."""
     shared = dict(network.state_dict())
     names = {module: name for name, module in network.named_modules()}
     for stage, choices in enumerate(placement.stages):
@@ -64,7 +64,7 @@ def _as_used(network: Network, placement: Placement) -> dict[str, Tensor]:
 
 
 def _copy_constants(network: Network, alone: Network) -> None:
-    """Buffers outside the state dict follow from the sizes: `alone` has those of `network`."""
+    """Copy buffers outside the state dict, which depend on the sizes alone."""
     constants = dict(network.named_buffers())
     for name, buffer in list(alone.named_buffers()):
         if buffer.is_meta:
@@ -73,24 +73,24 @@ def _copy_constants(network: Network, alone: Network) -> None:
 
 
 def own_weight(shared: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor | None:
-    """A network's share of the weights of another, a view of them.
+    """A network's share of another's weights, as a view.
 
     Args:
-        shared: the other's state dict, whose envelope is larger or has other mechanisms.
-        name: of the weight in the network.
-        shape: of the weight in the network.
+        shared: the other's state dict; its envelope is larger, or it has other mechanisms.
+        name: name of the weight in the network.
+        shape: shape of the weight in the network.
 
     Returns:
-        The weight in that shape; None: the other has nothing that it could be.
+        The weight in that shape, or None if the other has no counterpart.
     """
     if name in shared:
-        # Memories shrink to their first slots; every other weight keeps its shape.
+        # Memories are cut to their first slots; every other weight keeps its shape.
         return shared[name][tuple(slice(size) for size in shape)]
-    # Norms that are apart in a supernet begin as the one that the other has for all.
+    # A supernet's separate norms start as the other's common norm.
     common = re.sub(r"\.norm1_\w+\.", ".norm1.", name)
     if common in shared:
         return shared[common]
-    # A layer that is less attention alone owns the value rows of the joint map, the last.
+    # A layer with less attention only has the value rows of the joint map, its last rows.
     module, _, leaf = name.rpartition(".v.")
     joints = (f"{module}.{joint}.{leaf}" for joint in ("qkv", "kv"))
     joint = next((name for name in joints if name in shared), None)

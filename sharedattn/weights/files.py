@@ -1,9 +1,9 @@
-"""Read state dicts from checkpoint files of other trainings: find the mapping and its names.
+"""Read state dicts from checkpoint files of other trainings.
 
 A training saves its model's state dict by itself or below some key, beside optimisers and
-counters, and under the names of whatever wrapped the model: DDP, torch.compile, averaging, a
-Lightning module. What is looked for is known, the names of a backbone, so the mapping that has
-them is found whatever it is called. Nothing in a file is executed.
+counters, and under the names of a wrapper: DDP, torch.compile, averaging, a Lightning module.
+Since the backbone's names are known, the mapping that has them is found whatever its key. Nothing
+in a file is executed.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from torch import Tensor
 from sharedattn.errors import InputError
 
 NUM_NAMED = 3
-"""Names that a message lists, of those at fault."""
+"""Number of names that an error message lists."""
 
 _MAX_NESTING = 4
 _PREFERRED = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""The keys that timm's loader looks below, in its order: averaged weights come first."""
+"""The keys under which timm's loader looks, in its order: averaged weights come first."""
 
 _AVERAGED = re.compile(r"(^|[_.])(ema|averaged|swa)([_.]|$)")
 
-# Wrappers that stand anywhere in a name; no module is called so by itself.
+# Wrappers whose names may stand anywhere in a name; no module has such a name itself.
 _WRAPPERS = re.compile(
     r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
 
-# What readers raise on files that are something else, or that would execute something.
+# What readers raise on files that are something else, or would execute something.
 _UNREADABLE = (
     AttributeError,
     EOFError,
@@ -57,20 +57,20 @@ _UNREADABLE = (
 
 
 def read_state_dict(path: Path, wanted: Collection[str]) -> dict[str, Tensor]:
-    """The state dict in a file of safetensors or of torch.
+    """Read the state dict in a safetensors or torch file.
 
     Args:
         path: the file.
-        wanted: the names that it is to have.
+        wanted: the expected names.
 
     Returns:
-        Tensors on the CPU: of the mapping in the file that has the wanted names, in their names;
-        of averaged weights before those they are averages of. Where no mapping has them, the
-        only one or the one of timm's keys, in the names that are nearest to the wanted ones.
+        Tensors on the CPU, from the mapping that has the wanted names after its prefix is removed;
+        averaged weights are preferred. If no mapping has them, the only mapping or the one under
+        timm's keys, with the names that come nearest.
 
     Raises:
-        InputError: a file that cannot be read, would execute something, or holds no state dict;
-            several of which nothing says which is meant.
+        InputError: the file cannot be read, would execute something, or has no state dict or
+            several equally plausible ones.
     """
     found = dict(_state_dicts(_contents(path), path))
     fitting = {
@@ -85,18 +85,18 @@ def read_state_dict(path: Path, wanted: Collection[str]) -> dict[str, Tensor]:
 
 
 def _contents(path: Path) -> Any:
-    """What a file holds, on the CPU.
+    """Load a file's contents on the CPU.
 
     Raises:
-        InputError: a file that cannot be read, or holds objects that reading would have to make.
+        InputError: the file cannot be read, or holds objects other than tensors and plain values.
     """
     try:
         with path.open("rb") as file:
-            # Of safetensors: 8 bytes of length, then a JSON object, whatever the file is called.
+            # Safetensors, whatever the suffix: 8 bytes of length, then a JSON object.
             is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
         if is_safetensors:
             return load_file(path, device="cpu")
-        # timm's own checkpoints hold their arguments.
+        # timm's own checkpoints contain their arguments.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
@@ -108,7 +108,7 @@ def _contents(path: Path) -> Any:
                 f"trained: torch.save(model.state_dict(), FILE)"
             ) from error
         why = str(error).partition("\n")[0] or type(error).__name__
-        # torch's own text advises to read it with trust.
+        # torch's own message recommends an unsafe load.
         if "TorchScript" in why:
             why = "it is a TorchScript program; save the state_dict() of the model it was made of"
         elif "weights_only" in why:
@@ -119,7 +119,7 @@ def _contents(path: Path) -> Any:
 
 
 def _objects(path: Path) -> list[str]:
-    """Classes and functions that reading a file with trust would call."""
+    """Classes and functions that an unsafe load of the file would call."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except _UNREADABLE:
@@ -127,7 +127,7 @@ def _objects(path: Path) -> list[str]:
 
 
 def _state_dicts(contents: Any, path: Path) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Mappings of names to tensors in a file, by the keys that lead to them.
+    """Yield the mappings of names to tensors in a file, with the keys that lead to them.
 
     Raises:
         InputError: there is none.
@@ -152,7 +152,7 @@ def _nested(
     if isinstance(contents, argparse.Namespace) or not isinstance(contents, Mapping) or not depth:
         return
     for key, value in contents.items():
-        # States of optimisers are numbered.
+        # Skips optimiser states, whose keys are numbers.
         if not isinstance(key, str):
             continue
         if _is_state_dict(value):
@@ -172,10 +172,10 @@ def _is_state_dict(value: Any) -> bool:
 def _in_wanted_names(
     state: Mapping[str, Tensor], wanted: Collection[str]
 ) -> dict[str, dict[str, Tensor]]:
-    """The parts of a state dict that have the wanted names and no others, by their prefixes.
+    """The parts of a state dict that have exactly the wanted names, by their prefixes.
 
-    A prefix is that of all names, or of some: then the others are other models' or losses', or
-    stand beside the wrapped part under names of their own, as a head beside a backbone.
+    A prefix may be on all names or on some. In the latter case the other names belong to other
+    models or losses, or to parts beside the wrapped one, such as a head beside a backbone.
     """
     unwrapped = _unwrapped(state)
     fitting = {}
@@ -188,9 +188,9 @@ def _in_wanted_names(
         beside = {
             name: weight for name, weight in unwrapped.items() if not name.startswith(prefix)
         }
-        # In the order of the wanted names, which is that of the network.
+        # Ordered as the wanted names, which is the network's order.
         for part in (below, beside | below):
-            # Of two weights that would get one name neither is the one that is meant.
+            # Two weights for one name are ambiguous: use neither.
             is_whole = part is below or len(part) == len(below) + len(beside)
             if is_whole and part.keys() == set(wanted):
                 fitting[prefix.rstrip(".")] = {name: part[name] for name in wanted}
@@ -199,10 +199,10 @@ def _in_wanted_names(
 
 
 def _nearest_names(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """A state dict without the prefix that keeps most of its names from being wanted ones.
+    """Strip the prefix that hides most of the wanted names.
 
-    Blocks of another family's stages end like wanted names too: a wrapper's prefix is of nearly
-    all names.
+    Another family's stages may end in wanted names too, so only a prefix of nearly all names is
+    taken for a wrapper's.
     """
     unwrapped = _unwrapped(state)
     prefix = next(
@@ -223,12 +223,12 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _prefixes(state: Collection[str], wanted: Collection[str]) -> list[str]:
-    """What stands before wanted names, empty or with a dot at its end, the most frequent first."""
+    """Prefixes of wanted names, empty or ending in a dot, the most frequent first."""
     known = set(wanted)
     votes: Counter[str] = Counter()
     for name in state:
         parts = name.split(".")
-        # Ends of a name are wanted names too where modules are called alike: the longest counts.
+        # A name may end in several wanted names, if modules repeat names: the longest counts.
         for i in range(len(parts)):
             if ".".join(parts[i:]) in known:
                 votes["".join(f"{part}." for part in parts[:i])] += 1
@@ -239,10 +239,10 @@ def _prefixes(state: Collection[str], wanted: Collection[str]) -> list[str]:
 def _chosen(
     candidates: Mapping[tuple[str, str], dict[str, Tensor]], path: Path
 ) -> dict[str, Tensor]:
-    """The state dict that is meant, of those by their key in the file and the prefix below it.
+    """Choose among state dicts, given by their key in the file and their prefix.
 
     Raises:
-        InputError: nothing says which.
+        InputError: the choice is ambiguous.
     """
     for key in _PREFERRED:
         of_key = [state for (own_key, _), state in candidates.items() if own_key == key]

@@ -1,16 +1,16 @@
-"""Resize networks to another image size: resample what was learned for a grid of tokens.
+"""Resize networks to another image size, by resampling what was learned for a grid of tokens.
 
-Less attention's maps over tokens fit one image size, as position embeddings do. A map acts on
+Like position embeddings, less attention's maps over tokens fit one image size. A map acts on
 tokens that are samples of the image, so its difference from the identity becomes
 
     R (difference) R'
 
-with R' resampling the new grid's tokens to the old grid, R the old grid's to the new, both bicubic
-with anti-aliasing, as timm resamples position embeddings. The rows of R and R' sum to 1: the row
-sums of the difference, what it does to equal tokens, are themselves resampled and not scaled. The
-identity is left as it is, so plain reuse stays plain reuse. A low-rank difference U V becomes
-(R U) (V R'). Prefix tokens keep their rows and columns to themselves. Ours; the papers do not
-resample maps.
+where R' resamples the new grid's tokens to the old grid, and R the old grid's to the new, both
+bicubic with anti-aliasing, as timm resamples position embeddings. The rows of R and R' sum to 1:
+the row sums of the difference, its effect on equal tokens, are themselves resampled and not
+scaled. The identity stays, so plain reuse remains plain reuse. A low-rank difference U V becomes
+(R U) (V R'). Prefix tokens keep their rows and columns. This is ours; the papers do not resample
+maps.
 
 Shape letters: N tokens, Y x X grid.
 """
@@ -37,7 +37,7 @@ Grid = tuple[int, int]
 
 
 def at_image_size(network: Network, image_size: int) -> Network:
-    """A network for images of another size, with the weights of this one.
+    """Convert a network to images of another size, with the same weights.
 
     Args:
         network: any network.
@@ -48,9 +48,9 @@ def at_image_size(network: Network, image_size: int) -> Network:
         every other weight is copied. Device, dtype and mode are those of `network`.
 
     Raises:
-        InputError: a size that the backbone cannot take, or at which it cannot carry the
-            placement, or pools the attention residual otherwise; weights that follow the image
-            size and cannot be resampled.
+        InputError: the backbone cannot have this size, or the placement is not legal at it, or the
+            attention residual pools differently; or weights that depend on the image size cannot
+            be resampled.
     """
     backbone, only = replace(network.backbone, image_size=image_size), network.only_placement
     like = next(network.parameters())
@@ -80,12 +80,12 @@ def at_image_size(network: Network, image_size: int) -> Network:
 
 
 def resampling(num_prefix_tokens: int, old: Grid, new: Grid) -> Tensor:
-    """R: what resamples tokens on one grid to another, prefix tokens left alone.
+    """R, which resamples tokens from one grid to another and keeps prefix tokens.
 
     Args:
         num_prefix_tokens: P, at the head of both sequences.
-        old: Y x X of the tokens that there are.
-        new: Y' x X' of those that are wanted.
+        old: Y x X, the grid of the given tokens.
+        new: Y' x X', the grid of the result.
 
     Returns:
         (P + Y' X', P + Y X), in float64; each row sums to 1.
@@ -101,10 +101,10 @@ def resampling(num_prefix_tokens: int, old: Grid, new: Grid) -> Tensor:
 
 
 def _check_pooling(old: BackboneShape, new: BackboneShape) -> None:
-    """Refuse kernels of the attention residual that another image size has of another side.
+    """Check that the attention residual's kernels have the same size at both image sizes.
 
     Raises:
-        InputError: a stage whose grid of queries or keys shrinks otherwise. Names it.
+        InputError: the ratio of queries or keys between two stages differs; the message names it.
     """
     ratios = (
         [pooling_ratios(before, stage) for before, stage in pairwise(shape.stages)]
@@ -151,12 +151,12 @@ def _resample(name: str, weight: Tensor, sides: dict[str, tuple[Tensor, Tensor]]
 
 
 def _there_and_back(old: tuple[int, Grid], new: tuple[int, Grid]) -> tuple[Tensor, Tensor]:
-    """R and R' between the tokens of two stages, each a number of prefix tokens and a grid."""
+    """R and R' between the tokens of two stages, each given as prefix tokens and grid."""
     return resampling(new[0], old[1], new[1]), resampling(old[0], new[1], old[1])
 
 
 def _query_tokens(stage: StageShape) -> tuple[int, Grid]:
-    # The queries of one of several windows lie on the grid of its keys.
+    # The queries of one among several windows lie on the grid of its keys.
     grid = stage.grid if stage.attention.num_windows == 1 else stage.attention.key_grid
     return stage.attention.num_queries - grid[0] * grid[1], grid
 

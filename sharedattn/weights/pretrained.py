@@ -1,10 +1,10 @@
 """Start from a trained model: check its weights and load them into a network.
 
-The weights are those of the backbone as it was published, which is the all-vanilla placement of
-every network over it: a plain state dict of timm's model, timm's own pretrained weights, or an
-exported folder of ours. What the network has beyond them keeps the start it was built with. Maps
-of less attention start as the identity, and DIA units with `dia_start=one` as a gate of 1; the
-memories of external attention are fitted by `sharedattn.weights.branch_fit`.
+The weights are those of the published backbone, which is the all-vanilla placement of every
+network over it: a plain state dict of timm's model, timm's own pretrained weights, or a folder
+exported by this package. Other parts of the network keep their initialisation: maps of less
+attention start as the identity, and DIA units with `dia_start=one` as a gate of 1;
+`sharedattn.weights.branch_fit` fits the memories of external attention.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from sharedattn.weights.interpolate import at_image_size
 from sharedattn.yaml_text import read_yaml
 
 TIMM = "timm"
-"""The source that is timm's pretrained weights and no file."""
+"""The source that stands for timm's pretrained weights."""
 
 CONFIG_NAME = "config.yaml"
-"""The file of an exported folder that says what was exported."""
+"""The file of an exported folder that describes the network."""
 
 WEIGHTS_NAME = "model.safetensors"
 """The file of an exported folder with the weights."""
@@ -59,23 +59,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Tensor]:
-    """The weights of a trained model, in the names and shapes of a backbone.
+    """Load the weights of a trained model, in the names and shapes of a backbone.
 
     Args:
-        source: `timm`, for timm's pretrained weights; a file of safetensors or of torch with the
-            state dict of timm's model, also below some key and with the prefixes of wrapped
-            models (`sharedattn.weights.files`); or a folder of an exported all-vanilla network.
+        source: `timm`, for timm's pretrained weights; a safetensors or torch file with the state
+            dict of timm's model, also below a key and with the prefixes of wrapped models
+            (`sharedattn.weights.files`); or the folder of an exported all-vanilla network.
             Nothing in a file is executed.
-        backbone: what it is to be the model of; its mechanism options do not matter.
+        backbone: the backbone; its mechanism options do not matter.
 
     Returns:
-        Tensors by name, on the CPU: the state dict of the backbone's all-vanilla network. Of
-        weights for another image size, position parameters are resampled.
+        Tensors by name, on the CPU: the state dict of the backbone's all-vanilla network. Position
+        parameters for another image size are resampled.
 
     Raises:
-        InputError: a source that is not there or cannot be read, weights of another family or
-            shape or that are not finite, or a head of another number of classes. Names the first
-            tensors that differ.
+        InputError: the source does not exist or cannot be read, or its weights are of another
+            family or shape, not finite, or for another number of classes. The message names the
+            first tensors that differ.
     """
     path = Path(source)
     describe(backbone)
@@ -101,14 +101,14 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse weights of which no network could compute anything.
+    """Check that all weights are finite.
 
     Args:
         state: tensors by name.
-        source: names them in the message.
+        source: name of the weights in the message.
 
     Raises:
-        InputError: NaN or infinity among them. Names the first tensors.
+        InputError: NaN or infinity among them; the message names the first tensors.
     """
     broken = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
     if broken:
@@ -119,15 +119,15 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
 
 
 def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
-    """Put a trained model's weights under a network, in place.
+    """Load a trained model's weights into a network, in place.
 
     Args:
-        network: any network over the model's backbone. Its all-vanilla placement, at full depth,
-            then gives the model's logits; what the model does not have keeps its values.
-        state: as `load_pretrained` gives it; tensors are copied to the network's device and dtype.
+        network: any network over the model's backbone. Its all-vanilla placement at full depth
+            then gives the model's logits; parts that the model lacks keep their values.
+        state: result of `load_pretrained`; copied to the network's device and dtype.
 
     Raises:
-        InputError: weights that are not those of the network's backbone.
+        InputError: the weights are not those of the network's backbone.
     """
     _check_fit(_shapes(state), _shapes_of(network.backbone), network.backbone, "the state dict")
     own = network.state_dict()
@@ -146,7 +146,7 @@ def pretrained_network(
     fused: bool = True,
     drop_path_rate: float = 0.0,
 ) -> Network:
-    """A network that starts from a trained model.
+    """Build a network that starts from a trained model.
 
     Args:
         backbone: the backbone, with the options of its mechanisms.
@@ -159,7 +159,7 @@ def pretrained_network(
         The network, in training mode.
 
     Raises:
-        InputError: as `build_network` and `load_pretrained`.
+        InputError: as in `build_network` and `load_pretrained`.
     """
     state = load_pretrained(source, backbone)
     network = build_network(backbone, envelope, fused=fused, drop_path_rate=drop_path_rate)
@@ -168,10 +168,10 @@ def pretrained_network(
 
 
 def _of_file(path: Path, wanted: Shapes) -> dict[str, Tensor]:
-    """The state dict in a file, in the wanted names where it has them.
+    """Read the state dict in a file, under the wanted names if it has them.
 
     Raises:
-        InputError: no such file, or as `sharedattn.weights.files.read_state_dict`.
+        InputError: no such file, or as in `sharedattn.weights.files.read_state_dict`.
     """
     if not os.path.isfile(path):
         raise InputError(
@@ -182,10 +182,10 @@ def _of_file(path: Path, wanted: Shapes) -> dict[str, Tensor]:
 
 
 def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
-    """The weights of an exported all-vanilla network of a backbone.
+    """Read the weights of an exported all-vanilla network of a backbone.
 
     Raises:
-        InputError: no export, or of another network; weights that are not the recorded ones.
+        InputError: not an export, of another network, or weights other than the recorded ones.
     """
     try:
         text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
@@ -238,10 +238,10 @@ def _sha256_of(path: Path) -> str:
 
 
 def _fitted(state: Mapping[str, Tensor], backbone: BackboneSpec, source: str) -> dict[str, Tensor]:
-    """A state dict in the shapes of a backbone, whatever image size it is for.
+    """Convert a state dict to a backbone's shapes, from whatever image size it has.
 
     Raises:
-        InputError: as `load_pretrained`.
+        InputError: as in `load_pretrained`.
     """
     found, wanted = _shapes(state), _shapes_of(backbone)
     stored = backbone
@@ -256,7 +256,7 @@ def _fitted(state: Mapping[str, Tensor], backbone: BackboneSpec, source: str) ->
 def _resampled(
     state: Mapping[str, Tensor], stored: BackboneSpec, backbone: BackboneSpec
 ) -> dict[str, Tensor]:
-    """The state dict of a backbone, of that at another image size or the same."""
+    """A backbone's state dict from its state dict at another image size, or at the same."""
     size = describe(backbone).image_size
     if describe(stored, recorded=True).image_size == size:
         return dict(state)
@@ -266,9 +266,9 @@ def _resampled(
 
 
 def _at_size_of(found: Shapes, wanted: Shapes, backbone: BackboneSpec) -> BackboneSpec | None:
-    """The backbone at the image size that the shapes are of; None: they are of no other size.
+    """The backbone at the image size of the given shapes, or None if they match no other size.
 
-    The number of positions in a position parameter, (1, N, D), grows with the area of the image.
+    The number of positions in a position parameter, (1, N, D), grows with the image's area.
     """
     shape = describe(backbone)
     prefixes = {0, *(stage.num_prefix_tokens for stage in shape.stages)}
@@ -289,10 +289,10 @@ def _at_size_of(found: Shapes, wanted: Shapes, backbone: BackboneSpec) -> Backbo
 
 
 def _check_classes(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: str) -> None:
-    """Refuse weights that fit but for the number of classes.
+    """Refuse weights that fit except for the number of classes.
 
     Raises:
-        InputError: a head of another number of classes.
+        InputError: the head has another number of classes.
     """
     for name, own in wanted.items():
         if own == found[name] or not found[name] or own[:1] != (backbone.num_classes,):
@@ -307,10 +307,11 @@ def _check_classes(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source
 
 
 def _check_fit(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: str) -> None:
-    """Refuse weights that are not those of a backbone.
+    """Check that weights are those of a backbone.
 
     Raises:
-        InputError: missing or unexpected tensors, or tensors of other shapes. Names the first.
+        InputError: tensors are missing, unexpected or of other shapes; the message names the
+            first.
     """
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
@@ -340,7 +341,7 @@ def _check_fit(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: st
 
 
 def _other_family_of(found: Shapes, wanted: Shapes) -> str | None:
-    """The family whose tensors these are by most of their names; None: none more than wanted."""
+    """The family that matches most of the names, or None if no other matches more than wanted."""
     names, own = {_unnumbered(name) for name in found}, {_unnumbered(name) for name in wanted}
     if names <= own:
         return None
@@ -348,7 +349,7 @@ def _other_family_of(found: Shapes, wanted: Shapes) -> str | None:
     for family in families():
         theirs = {_unnumbered(name) for name in _shapes_of(BackboneSpec(name=family.base_name))}
         alike[family.base_name] = len(names & theirs) / len(names | theirs)
-    # Of equal ones the first, which is that of the wanted names.
+    # Ties go to the first, which is that of the wanted names.
     nearest = max(alike, key=lambda name: alike[name])
     return nearest if alike[nearest] > 0.5 else None
 
@@ -375,10 +376,10 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def _shapes_of(backbone: BackboneSpec) -> Shapes:
-    """Of the all-vanilla network's state dict.
+    """Shapes of the all-vanilla network's state dict.
 
     Raises:
-        InputError: as `describe`.
+        InputError: as in `describe`.
     """
     with without_storage():
         network = build(_published(backbone))

@@ -17,13 +17,13 @@ _SYNSET = re.compile(r"n\d{8}")
 
 
 def wordnet_names(folders: Sequence[str]) -> tuple[str, ...] | None:
-    """Names of classes whose folders are called by WordNet's numbers, as ImageNet's are.
+    """Names of classes whose folders are WordNet numbers, such as ImageNet's.
 
     Args:
         folders: names of the folders, such as `n01440764`, in the order of the classes.
 
     Returns:
-        A name for each, all different where the folders are; None: not all are called so.
+        A name for each, distinct if the folders are, or None if a folder is no such number.
     """
     info = _info()
     lemmas = []
@@ -35,7 +35,7 @@ def wordnet_names(folders: Sequence[str]) -> tuple[str, ...] | None:
             lemmas.append(None)
     if not lemmas or None in lemmas:
         return None
-    # A crane is a bird and a machine.
+    # One lemma may name several classes: a crane is a bird and a machine.
     counts = Counter(lemmas)
     return tuple(
         f"{lemma} ({folder})" if counts[lemma] > 1 else str(lemma)

@@ -1,4 +1,4 @@
-"""Cut splits from the training images: seeded, with each class in proportion."""
+"""Cut splits from the training images: seeded, and in proportion to each class."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Indices = npt.NDArray[np.int64]
 def cut_by_class(
     labels: Indices, shares: Mapping[str, float], classes: Sequence[str], *, seed: int
 ) -> tuple[Indices, dict[str, Indices]]:
-    """Cut splits off some images, each with its share of every class, and at least one of each.
+    """Cut splits off some images: a share of every class each, and at least one image of each.
 
     Args:
         labels: (n,), the class of each image.
-        shares: of each split to be cut, by name, in (0, 1); together less than 1.
+        shares: share of each split to cut, by name, in (0, 1); less than 1 in total.
         classes: names by number, for messages.
-        seed: of the choice.
+        seed: seed of the choice.
 
     Returns:
-        Indices of the images that are left, and those of each split, ascending.
+        Indices of the remaining images, and those of each split, ascending.
 
     Raises:
-        InputError: classes with too few images to be in every split. Names them.
+        InputError: a class has too few images for every split; the message names it.
     """
     rng = np.random.default_rng(seed)
     cuts: dict[str, list[Indices]] = {name: [] for name in shares}

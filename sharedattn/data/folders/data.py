@@ -1,4 +1,4 @@
-"""A folder of images as a data set: reader 2, the reader of every folder that is opened today."""
+"""A folder of images as a data set: reader 2, the current reader of folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_folder(config: DataConfig) -> Opened:
     """Open a folder of images, without decoding any.
 
     Raises:
-        InputError: as `list_folder` and `with_cuts`.
+        InputError: as in `list_folder` and `with_cuts`.
     """
     listing = listing_of(config)
     given = {
@@ -46,10 +46,10 @@ def open_folder(config: DataConfig) -> Opened:
 
 
 def listing_of(config: DataConfig) -> Listing:
-    """What the folder holds, by the config's classes and without what it leaves out.
+    """List the folder with the config's classes, without the files that it leaves out.
 
     Raises:
-        InputError: as `list_folder`.
+        InputError: as in `list_folder`.
     """
     return list_folder(
         Path(config.name),
@@ -60,7 +60,7 @@ def listing_of(config: DataConfig) -> Listing:
 
 
 def _identity(listing: Listing, parts: dict[SplitName, Part]) -> dict[str, Any]:
-    # A folder's own name is no identity: a moved or renamed copy holds the same data.
+    # The folder's own name is not included: a moved or renamed copy holds the same data.
     sizes = {
         path: int(size)
         for files in listing.splits.values()

@@ -1,8 +1,8 @@
 """Decode an image file to pixels of one mode, the same way for every reader.
 
-Three things are settled here that Pillow's `convert` leaves to the caller: the orientation that a
-camera wrote into the file is applied, what is transparent stands on white, and grey values of 16
-or 32 bits are scaled to 8 bits where `convert` would clip them.
+Three things are fixed here that Pillow's `convert` leaves to the caller: the camera's orientation
+is applied, transparency is blended with white, and grey values of 16 or 32 bits are scaled to 8
+bits where `convert` would clip them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-# Formats that Pillow names but does not decode by itself: EPS runs Ghostscript, the others have
-# no decoder of their own.
+# Formats that Pillow knows but does not decode by itself: EPS runs Ghostscript, the others have
+# no decoder.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSED = {
@@ -26,25 +26,25 @@ _TRANSPOSED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Where Pillow keeps what may tell an orientation, beside a TIFF file's own tags.
+# Entries in which Pillow may keep an orientation, besides a TIFF file's own tags.
 _CAMERA_DATA = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
 _MOST_OF_16_BITS = 65_535
 
 
 class ImageReadError(RuntimeError):
-    """An image that cannot be read, or not in one way alone; the message names it and says why."""
+    """An image that cannot be read, or only ambiguously; the message names it and the reason."""
 
 
 @cache
 def image_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read."""
+    """Pillow's names of the readable formats."""
     Image.init()
     return tuple(sorted(set(Image.OPEN) - _NOT_DECODED))
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of the files that are taken for images: lower case, with the dot."""
+    """Suffixes of files that count as images: lower case, with the dot."""
     formats = set(image_formats())
     return frozenset(s for s, name in Image.registered_extensions().items() if name in formats)
 
@@ -57,10 +57,10 @@ def read_image(path: str | Path, mode: str) -> Image.Image:
         mode: Pillow's mode of the result, `RGB` or `L`.
 
     Returns:
-        The image, upright, on white where it is transparent.
+        The image, upright, with transparency on white.
 
     Raises:
-        ImageReadError: it cannot be decoded whole, or its values have no one scale.
+        ImageReadError: it cannot be decoded completely, or the scale of its values is unknown.
     """
     try:
         with Image.open(path, formats=image_formats()) as image:
@@ -73,7 +73,7 @@ def read_image(path: str | Path, mode: str) -> Image.Image:
 
 
 def check_header(path: str | Path) -> None:
-    """Find out whether a file begins as an image does; its pixels are not decoded.
+    """Check that a file begins as an image, without decoding its pixels.
 
     Raises:
         ImageReadError: it does not.
@@ -86,14 +86,14 @@ def check_header(path: str | Path) -> None:
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """An opened image in one mode: upright, on white, and scaled to 8 bits.
+    """Convert an opened image to one mode: upright, on white, scaled to 8 bits.
 
     Args:
         image: opened by Pillow, decoded or not.
         mode: `RGB` or `L`.
 
     Raises:
-        ImageReadError: its values have no one scale.
+        ImageReadError: the scale of its values is unknown.
     """
     image.load()
     file_format = image.format
@@ -110,26 +110,26 @@ def as_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def shown(path: str | Path) -> str:
-    """A path as messages and records show it: bytes that are no UTF-8 as `\\xe9`."""
+    """A path for messages and records, with bytes that are not UTF-8 as `\\xe9`."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _orientation(image: Image.Image) -> int:
-    # Looked for by name first: to ask Pillow takes a tenth of decoding a small image.
+    # Check the metadata first: Pillow's own look-up takes a tenth of decoding a small image.
     if not hasattr(image, "tag_v2") and _CAMERA_DATA.isdisjoint(image.info):
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    # Damaged camera data says nothing about the pixels, which are whole.
+    # Damaged metadata says nothing about the pixels, which are intact.
     except Exception:
         return 1
 
 
 def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
-    """An image of one deep channel as 8 bits.
+    """Scale an image of one deep channel to 8 bits.
 
     Raises:
-        ImageReadError: values whose scale the file does not tell.
+        ImageReadError: the file does not tell the scale of its values.
     """
     values = np.asarray(image)
     if image.mode == "F":
@@ -139,7 +139,7 @@ def _eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
                 f"scale; save them as 8 or 16 bits, or scaled to 0..1"
             )
         return Image.fromarray(np.rint(values * 255.0).astype(np.uint8))
-    # Pillow has read 16-bit PNG and PGM files as 32-bit integers.
+    # Pillow reads 16-bit PNG and PGM files as 32-bit integers.
     is_16_bit = image.mode != "I" or file_format in ("PNG", "PPM")
     if is_16_bit:
         # (v + 128) // 257 rounds v / 257, which takes 65,535 to 255.

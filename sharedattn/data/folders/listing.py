@@ -1,12 +1,12 @@
 """List a folder of images as splits of labelled files, in one order on every disk.
 
-A split is a folder named as one (`train`, `Val`, `Testing`), whatever its case; below it each
-folder is a class, with all images below that. Where no folder is named as a split, the folders at
-the top are the classes and all of it is the training split.
+A split is a folder with a split's name (`train`, `Val`, `Testing`) in any case; each folder below
+it is a class, with all images below that. If no folder has a split's name, the top folders are the
+classes and everything is the training split.
 
-Names are ordered by code point, so that class numbers and cuts depend on no disk and no locale.
-Hidden files are left out, links are followed once. What could be read in two ways is refused with
-what was found; what was left out is said.
+Names are ordered by code point, so that class numbers and cuts do not depend on disk or locale.
+Hidden files are left out, and links are followed once. Ambiguous folders are refused, with what
+was found; files that were left out are reported.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 _SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
-# What systems write beside people's files, beyond names that begin with a dot.
+# Files that systems write beside a user's own, apart from names that begin with a dot.
 _SYSTEM_NAMES = frozenset(
     {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini"}
 )
-# Pictures and films of formats that Pillow does not decode: an image of a class may be among them.
+# Pictures and films in formats that Pillow does not decode; they may belong to a class.
 _UNREAD_SUFFIXES = frozenset(
     ".heic .heif .jxl .svg .eps .ai .cr2 .cr3 .nef .arw .dng .raf .orf .rw2 .raw .exr .hdr .dcm"
     " .npy .mp4 .mov .avi .mkv .webm .wmf .emf".split()
 )
-MAX_NAMED = 10  # of what a message lists
+MAX_NAMED = 10  # entries that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Problem:
     """A file that may be an image and cannot be used as one.
 
     Attributes:
-        path: below the folder, with `/`.
+        path: path below the folder, with `/`.
         reason: what is wrong with it.
     """
 
@@ -62,11 +62,11 @@ class SplitFiles:
     """The images of one split.
 
     Attributes:
-        folder: of the split below the data's folder; empty: that folder itself.
-        paths: below the data's folder, with `/`, ascending by code point.
-        labels: (n,), int64, the class of each.
-        sizes: (n,), int64, bytes.
-        times_ns: (n,), int64, when each was changed last.
+        folder: the split's folder below the data's folder; empty for that folder itself.
+        paths: paths below the data's folder, with `/`, ascending by code point.
+        labels: (n,), int64, the class of each image.
+        sizes: (n,), int64, bytes of each file.
+        times_ns: (n,), int64, modification time of each file.
     """
 
     folder: str
@@ -78,14 +78,14 @@ class SplitFiles:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a folder holds; no image of it has been decoded.
+    """The contents of a folder, before any image is decoded.
 
     Attributes:
         root: the folder.
         classes: names, in the order of their numbers.
-        splits: the splits that are there, `train` among them.
+        splits: the existing splits, `train` among them.
         problems: files that may be images and cannot be used.
-        notes: what was left out or is noteworthy, a sentence each.
+        notes: remarks, such as on files that were left out, one sentence each.
     """
 
     root: Path
@@ -106,14 +106,14 @@ def list_folder(
 
     Args:
         root: the folder.
-        classes: names of the classes in the order of their numbers; None: those that train has,
-            by code point.
-        left_out: paths, as `Problem.path` has them, that are taken for absent.
-        without_test: whether a test split is left alone, such as one without labels.
+        classes: names of the classes in the order of their numbers; defaults to those of train,
+            sorted by code point.
+        left_out: paths, as in `Problem.path`, to treat as absent.
+        without_test: whether to ignore a test split, such as one without labels.
 
     Raises:
-        InputError: a folder that cannot be listed, or whose splits or classes are not clear; or a
-            class without training images. Says what was found, and what to do.
+        InputError: the folder cannot be listed, its splits or classes are ambiguous, or a class
+            has no training images; the message says what was found and what to do.
     """
     walk = _Walk(root, frozenset(left_out))
     top = walk.list_top()
@@ -152,14 +152,14 @@ class _File:
 
 @dataclass(slots=True)
 class _Tree:
-    """A folder: its folders by name, and its images."""
+    """A folder: its subfolders by name, and its images."""
 
     path: str
     folders: dict[str, _Tree] = field(default_factory=dict)
     files: list[_File] = field(default_factory=list)
 
     def all_files(self) -> Iterator[_File]:
-        """Every image below."""
+        """Yield every image below."""
         yield from self.files
         for folder in self.folders.values():
             yield from folder.all_files()
@@ -170,7 +170,7 @@ class _Tree:
 
 
 class _Walk:
-    """One pass over a folder, which notes what it meets."""
+    """One pass over a folder, which records its findings."""
 
     def __init__(self, root: Path, left_out: frozenset[str]) -> None:
         self.root = root
@@ -187,7 +187,7 @@ class _Walk:
         return self._list("", (), os.stat(self.root))
 
     def notes(self) -> tuple[str, ...]:
-        """What was left out, a sentence each."""
+        """Remarks on what was left out, one sentence each."""
         notes = list(self.said)
         if self._hidden:
             notes.append(f"{_count(self._hidden, 'hidden file', 'hidden files')} left out")
@@ -205,7 +205,7 @@ class _Walk:
         return tuple(notes)
 
     def note_beside_splits(self, top: _Tree, splits: dict[SplitName, _Tree]) -> None:
-        """Say what lies beside the splits; refuse images there, which may be a split's."""
+        """Report what lies beside the splits; refuse images there, which may belong to one."""
         used = {tree.path for tree in splits.values()}
         for name, tree in top.folders.items():
             if name in used:
@@ -224,7 +224,7 @@ class _Walk:
             )
 
     def files_of(self, split: _Tree, classes: tuple[str, ...]) -> SplitFiles:
-        """The labelled images of a split; one outside of the classes' folders is a problem."""
+        """The labelled images of a split; an image outside the classes' folders is a problem."""
         for file in split.files:
             if self._is_left_out(file.path):
                 continue
@@ -267,7 +267,7 @@ class _Walk:
             try:
                 found = entry.stat()
             except OSError:
-                # A link to nothing; one to itself.
+                # A link to nothing, or to itself.
                 self.problems.append(Problem(shown(below), "is a link to nothing"))
                 continue
             if entry.is_dir():
@@ -285,7 +285,7 @@ class _Walk:
             elif entry.is_file():
                 key = (found.st_dev, found.st_ino)
                 if key in self._files:
-                    # Counted twice it could be trained on and tested on.
+                    # Counted twice, it could be both trained and tested on.
                     other = shown(self._files[key])
                     self.problems.append(
                         Problem(shown(below), f"is the same file as {other}, by a link")
@@ -298,7 +298,7 @@ class _Walk:
         return tree
 
     def _take(self, tree: _Tree, file: _File) -> None:
-        """Put a file where it belongs: among the images, the problems, or what is left out."""
+        """Sort a file into the images, the problems, or what is left out."""
         suffix = Path(file.path).suffix.lower()
         if suffix in image_suffixes():
             tree.files.append(file)
@@ -316,7 +316,7 @@ class _Walk:
 
 
 def _begins_as_image(path: Path, size: int) -> bool:
-    """Whether a file without an image's ending is an image all the same."""
+    """Whether a file without an image's suffix is an image anyway."""
     if not size:
         return False
     try:
@@ -327,15 +327,15 @@ def _begins_as_image(path: Path, size: int) -> bool:
 
 
 def _splits_of(top: _Tree) -> dict[SplitName, _Tree] | None:
-    """The folders at the top that are splits; None: the folders are classes.
+    """The top folders that are splits, or None if the top folders are classes.
 
     Raises:
-        InputError: two folders of one split, or splits whose images are in no class's folder.
+        InputError: two folders for one split, or splits without class folders.
     """
     named = {name: _SPLIT_OF[name.lower()] for name in top.folders if name.lower() in _SPLIT_OF}
     if not named:
         return None
-    # Vehicles, say: `train/`, `bus/` and `car/` with images of each are classes.
+    # For example, `train/`, `bus/` and `car/` with images in each are classes of vehicles.
     with_classes = [
         name for name in named if any(t.num_images for t in top.folders[name].folders.values())
     ]
@@ -360,10 +360,10 @@ def _splits_of(top: _Tree) -> dict[SplitName, _Tree] | None:
 
 
 def _refuse_splits_below(top: _Tree) -> None:
-    """Refuse a folder that holds no splits, while a folder in it does.
+    """Refuse a folder without splits if one of its subfolders has them.
 
     Raises:
-        InputError: such a folder.
+        InputError: there is such a subfolder.
     """
     for name, tree in top.folders.items():
         below = [inner for inner in tree.folders if inner.lower() in _SPLIT_OF]
@@ -383,11 +383,11 @@ def _refuse_splits_below(top: _Tree) -> None:
 def _class_names(
     walk: _Walk, trees: dict[SplitName, _Tree], asked: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The classes: folders of train that hold images, in the order asked for or by code point.
+    """The classes: folders of train that hold images, in the given order or by code point.
 
     Raises:
-        InputError: a folder that is no class of train's, or of those asked for; a class whose name
-            is no UTF-8; a class none of whose files is an image.
+        InputError: a folder that is not a class of train or not among those given; a class name
+            that is not UTF-8; a class without a usable image.
     """
     train = trees["train"]
     where = f"{train.path}/" if train.path else "the folder"
@@ -447,7 +447,7 @@ def _has_images(tree: _Tree, name: str) -> bool:
 
 
 def _refuse_classes_without_images(walk: _Walk, train: _Tree, found: list[str]) -> None:
-    """Refuse a class that would vanish, since nothing in its folder is read as an image."""
+    """Refuse a class that would vanish, since no file in its folder can be read as an image."""
     for name, tree in train.folders.items():
         if name in found:
             continue

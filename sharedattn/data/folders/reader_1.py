@@ -1,8 +1,8 @@
 """Reader 1: read folders as before our own scan, to verify older evaluations.
 
-timm lists the folders, validation is cut without regard to classes, of two splits the held-out
-one is the test split, and files are converted as Pillow does by itself. Where that depended on the
-process or the disk it is refused.
+timm lists the folders, validation is cut regardless of classes, the held-out one of two splits is
+the test split, and Pillow's default conversion is used. Where the result depended on the process
+or the disk, the data is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class _PlainFiles(FileSamples):
-    """Files that are converted as Pillow does by itself."""
+    """Files converted by Pillow's defaults."""
 
     def read(self, index: int, mode: str) -> Image.Image:
         path = self.root / self.paths[index]
@@ -45,10 +45,10 @@ class _PlainFiles(FileSamples):
 
 
 def open_reader_1(config: DataConfig) -> Opened:
-    """Open data as it was read before.
+    """Open data as reader 1 did.
 
     Raises:
-        InputError: data that is not there, or that was read in more than one way.
+        InputError: the data is absent, or reader 1 was ambiguous on it.
     """
     root = Path(config.name)
     is_folder = root.is_dir()
@@ -141,14 +141,14 @@ def _timm_folder(folder: Path, classes: dict[str, int] | None) -> Any:
 
 
 def _refuse_ties(what: str, names: Iterable[str]) -> None:
-    """Refuse names that timm's natural order leaves in the order of the disk or the process.
+    """Refuse names that timm's natural order leaves in the order of disk or process.
 
     Raises:
-        InputError: two names of one key.
+        InputError: two names have the same sort key.
     """
     by_key: dict[Any, str] = {}
     for name in names:
-        # timm's order is that of whole paths; equal folders above change no tie.
+        # timm sorts whole paths; equal parent folders do not break a tie.
         key = tuple(natural_key(name))
         if key in by_key:
             raise InputError(

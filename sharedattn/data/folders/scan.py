@@ -1,7 +1,7 @@
 """Decode every image file once before anything depends on it.
 
-What was found is remembered by size and time, so that a second look at 50,000 files reads none of
-them again. Where it is kept is the caller's affair.
+Results are cached by size and time, so that a second scan of 50,000 files reads none of them
+again. The caller decides where to keep the cache.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sharedattn.data.folders.listing import Listing, Problem
 from sharedattn.errors import InputError
 
 DECODE_ALL_UP_TO = 100_000
-"""Files of a folder up to which every one is decoded unless asked; above it, headers are read."""
+"""Largest folder in which every file is decoded by default; in larger ones, headers are read."""
 
 MAX_SHOWN = 12  # rows of the table of problems
-_BATCH = 64  # files that a thread takes at a time
-# A file that was changed this short a time before a look may be changed again unseen, by a clock
-# that is coarser than that.
+_BATCH = 64  # files per task of a thread
+# A file changed within this time before the scan may change again without a new time stamp, since
+# file clocks are coarse.
 _SETTLED_NS = 2 * 10**9
 _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is remembered of a file: its size and time then, and what was wrong; empty: nothing."""
+    """A cached result: a file's size and time, and what was wrong with it, or empty."""
 
     size: int
     time_ns: int
@@ -41,11 +41,11 @@ class Seen:
 
 @dataclass(slots=True)
 class ScanMemory:
-    """What earlier looks at a folder found, by path below it.
+    """Results of earlier scans of a folder, by path below it.
 
     Attributes:
-        decoded: of files that were decoded whole.
-        headers: of files whose headers alone were read.
+        decoded: results for completely decoded files.
+        headers: results for files of which only the header was read.
     """
 
     decoded: dict[str, Seen] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class ScanMemory:
 
     @classmethod
     def from_json(cls, document: Any) -> ScanMemory:
-        """The inverse of `to_json`; of a document that is none, an empty memory."""
+        """Invert `to_json`; an unreadable document gives an empty memory."""
         try:
             if document["format"] != _FORMAT:
                 return cls()
@@ -84,16 +84,16 @@ def scan(
     memory: ScanMemory,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Problem, ...]:
-    """Look at every image of a folder.
+    """Check every image of a folder.
 
     Args:
-        listing: of the folder.
-        whole: whether each is decoded; else its header alone is read.
-        memory: what is known already; what is found is added.
-        on_progress: called now and then with the files looked at, and their number.
+        listing: the folder's listing.
+        whole: whether to decode each image, rather than only read its header.
+        memory: results of earlier scans; new results are added.
+        on_progress: called from time to time with the number of checked files, and the total.
 
     Returns:
-        The listing's problems and those of the images, by path.
+        The problems of the listing and of the images, by path.
     """
     known = memory.decoded if whole else memory.headers | memory.decoded
     files = [
@@ -110,10 +110,10 @@ def scan(
     def look_at(batch: Sequence[tuple[str, int, int]]) -> list[Seen]:
         return [Seen(size, at, look(listing.root / path)) for path, size, at in batch]
 
-    # Decoding releases the interpreter's lock, and threads need no copy of the program.
+    # Threads suffice, since decoding releases the interpreter's lock.
     batches = [new[i : i + _BATCH] for i in range(0, len(new), _BATCH)]
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        # Damaged camera data and large pictures, which are read all the same.
+        # Pillow warns of damaged metadata and of large pictures, both of which are read anyway.
         warnings.simplefilter("ignore")
         for batch, seen in zip(batches, pool.map(look_at, batches), strict=True):
             found.update((shown(file[0]), what) for file, what in zip(batch, seen, strict=True))
@@ -122,7 +122,7 @@ def scan(
     known = known | found
     names = [shown(path) for path, *_ in files]
     bad = [Problem(name, known[name].reason) for name in names if known[name].reason]
-    # Files that have gone are forgotten.
+    # Results for deleted files are dropped.
     kept = {name: known[name] for name in names if known[name].time_ns < settled_ns}
     if whole:
         memory.decoded = kept
@@ -132,7 +132,7 @@ def scan(
 
 
 def problems_text(problems: Sequence[Problem]) -> str:
-    """A table of what is wrong, a line a file, the rest counted by reason."""
+    """A table of problems, one line per file; beyond `MAX_SHOWN`, their number."""
     lines = [f"  {p.path}  {p.reason}" for p in problems[:MAX_SHOWN]]
     if len(problems) > MAX_SHOWN:
         lines.append(f"  and {len(problems) - MAX_SHOWN:,} more")
@@ -140,10 +140,10 @@ def problems_text(problems: Sequence[Problem]) -> str:
 
 
 def refuse_problems(problems: Sequence[Problem]) -> None:
-    """Refuse images that cannot be used.
+    """Raise if there are images that cannot be used.
 
     Raises:
-        InputError: there are some. Its message has a table of them.
+        InputError: there are some; the message has a table of them.
     """
     if problems:
         files = "file" if len(problems) == 1 else "files"
