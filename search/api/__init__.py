@@ -1,4 +1,4 @@
-"""The front door: searching from Python, under names that stay; `sharedattn` exports them."""
+"""The public Python API: searching under stable names, which `sharedattn` exports."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A study in its database, as it was when it was read.
+    """A study as read from its database.
 
     Attributes:
-        url: of the database.
+        url: URL of the database.
         summary: the study with its trials.
-        weights: where its weights are; None: it trains nothing.
+        weights: store of its weights, or None if it trains nothing.
     """
 
     url: str
@@ -40,13 +40,13 @@ class Stored:
     weights: WeightsStore | None
 
     def open(self) -> Store:
-        """The database, to be read."""
+        """Open the database for reading."""
         return Store.open(self.url, read_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One placement that a study has evaluated.
+    """A placement that a study has evaluated.
 
     Attributes:
         stored: its study.
@@ -58,32 +58,32 @@ class Member:
 
     @property
     def id(self) -> int:
-        """Number of the search trial that evaluated it first."""
+        """Number of the first search trial that evaluated it."""
         return self.candidate.number
 
     @property
     def placement(self) -> Placement:
-        """What its layers do."""
+        """The placement."""
         return Placement.parse(self.candidate.placement)
 
     @property
     def top1(self) -> float:
-        """Mean accuracy over its seeds, a fraction."""
+        """Mean accuracy over seeds, a fraction."""
         return self.candidate.top1
 
     @property
     def costs(self) -> Mapping[str, float]:
-        """Its costs by name: MACs and params of one image, and what else the study knows."""
+        """Costs by name: MACs and params per image, and other costs that the study knows."""
         return self.candidate.costs
 
     @property
     def network(self) -> NetworkSpec:
-        """The network, for `build` and `cost`."""
+        """The network's spec, for `build` and `cost`."""
         with self.stored.open() as store:
             return NetworkSpec.from_json(store.spec(self.candidate.spec_key).document)
 
     def load(self) -> Network:
-        """The network with the weights of its best seed, in eval mode on the CPU.
+        """Load the network with the weights of its best seed, in eval mode on the CPU.
 
         Raises:
             InputError: its weights were not kept.
@@ -92,26 +92,26 @@ class Member:
         key, sha256 = run.evaluation_key, run.weights_sha256
         if weights is None or key is None or sha256 is None:
             raise InputError(
-                f"trial {self.id} has no weights: its evaluator keeps none; `build` gives its "
-                f"network without"
+                f"trial {self.id} has no weights, since its evaluator keeps none; `build` gives "
+                f"the network without them"
             )
         if not weights.has(key, sha256):
             raise InputError(
-                f"the weights of trial {self.id} are not at {weights.shown(key, sha256)}, as only "
-                f"those of the front's members are kept; `export` trains it again"
+                f"the weights of trial {self.id} are not at {weights.shown(key, sha256)}, since "
+                f"only those of the front's members are kept; `export` trains it again"
             )
         return rebuild(self.network, weights.load(key, sha256))
 
     def export(self, folder: str | Path, *, onnx: bool = False, device: str = "cpu") -> Path:
-        """Write it as a folder that rebuilds it; trained again where its weights are not kept.
+        """Export it as a folder; a member whose weights were not kept is trained again.
 
         Args:
-            folder: where to; replaced when it is an export.
-            onnx: whether to write model.onnx as well; needs the extra `onnx`.
-            device: where to train again.
+            folder: the folder; an existing export is replaced.
+            onnx: whether to also write model.onnx, which needs the extra `onnx`.
+            device: device for training it again.
 
         Raises:
-            InputError: a folder that cannot be written, or a study that trains nothing.
+            InputError: the folder cannot be written, or the study trains nothing.
         """
         if self.stored.weights is None:
             raise InputError("an export has trained weights, and this study trains nothing")
@@ -133,7 +133,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Front:
-    """The members of a study that no other dominates, from the cheapest on.
+    """The members of a study that no other dominates, from the cheapest to the most expensive.
 
     Attributes:
         stored: the study.
@@ -143,7 +143,7 @@ class Front:
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
-        """From the cheapest to the most expensive."""
+        """The members, from the cheapest to the most expensive."""
         return tuple(Member(self.stored, one) for one in self.stored.summary.front.members)
 
     @property
@@ -153,12 +153,12 @@ class Front:
 
     @property
     def hypervolume(self) -> float:
-        """A fraction of the box to the study's reference point."""
+        """Hypervolume as a fraction of the box to the study's reference point."""
         return self.stored.summary.hypervolume
 
     @cached_property
     def _costs(self) -> tuple[Objective, ...]:
-        """The costs that tables of the front have."""
+        """The costs in tables of the front."""
         known = {name for member in self.members for name in member.costs}
         return shown_costs(self.stored.summary.objectives, known)
 
@@ -167,7 +167,7 @@ class Front:
         return front_document(self.stored.summary)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """A row for each member: id, placement, top1 and its standard error, costs, seeds.
+        """The members as rows: id, placement, top1 and its standard error, costs, seeds.
 
         Raises:
             InputError: pandas is not installed.

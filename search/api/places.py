@@ -1,4 +1,4 @@
-"""Where a study's trials run: each class is one kind of executor with its options."""
+"""Executors for a study's trials, with their options."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """One trial at a time, in this process: nothing is spawned or pickled."""
+    """Runs one trial at a time in this process: nothing is spawned or pickled."""
 
     def options(self) -> dict[str, Any]:
-        """The fields of `ComputeConfig` that say so."""
+        """The corresponding fields of `ComputeConfig`."""
         return {"executor": "in-process"}
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerProcesses:
-    """Spawned processes of this machine, one for each worker.
+    """Runs trials in spawned processes of this machine, one for each worker.
 
     Attributes:
-        cpus: cores and torch threads of each; None: the machine's shared among them.
-        gpus: GPUs of each, a fraction to share one; None: one where it trains on GPUs.
+        cpus: cores and torch threads of each; defaults to an equal share of the machine's.
+        gpus: GPUs of each, a fraction to share one; defaults to one if trials train on GPUs.
     """
 
     cpus: int | None = None
     gpus: float | None = None
 
     def options(self) -> dict[str, Any]:
-        """The fields of `ComputeConfig` that say so."""
+        """The corresponding fields of `ComputeConfig`."""
         return {"executor": "local", "cpus_per_trial": self.cpus, "gpus_per_trial": self.gpus}
 
 
 @dataclass(frozen=True, slots=True)
 class RayCluster:
-    """Workers on a Ray cluster; needs the extra `ray`.
+    """Runs trials in workers on a Ray cluster; needs the extra `ray`.
 
     Attributes:
-        address: of the cluster; None: one is started on this machine.
-        cpus: as of `WorkerProcesses`, one where it is None.
-        gpus: as of `WorkerProcesses`.
+        address: address of the cluster; by default one is started on this machine.
+        cpus: cores and torch threads of each worker; defaults to one.
+        gpus: as in `WorkerProcesses`.
         resources: amounts of the cluster's own resources for each worker, by name.
     """
 
@@ -50,7 +50,7 @@ class RayCluster:
     resources: Mapping[str, float] = field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
-        """The fields of `ComputeConfig` that say so."""
+        """The corresponding fields of `ComputeConfig`."""
         return {
             "executor": "ray",
             "address": self.address,

@@ -1,4 +1,4 @@
-"""What a study's run shows: in a notebook a bar, else what the command line shows."""
+"""Progress display of a study: a bar in a notebook, otherwise the command line's display."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _EVERY_S = 0.5
 
 
 class NotebookDisplay:
-    """A bar below a notebook's cell, drawn anew in its place.
+    """A bar below a notebook's cell, redrawn in place.
 
     Args:
-        name: of the study.
-        num_trials: asked for.
+        name: name of the study.
+        num_trials: requested number of trials.
     """
 
     def __init__(self, name: str, num_trials: int) -> None:
@@ -48,13 +48,13 @@ class NotebookDisplay:
             self._draw(self._newest)
 
     def update(self, progress: Progress) -> None:
-        """Take in how far the study is."""
+        """Show new progress."""
         self._newest = progress
         if time.monotonic() - self._drawn_at >= _EVERY_S:
             self._draw(progress)
 
     def _draw(self, progress: Progress) -> None:
-        # No dependency: who is shown this runs in it.
+        # Not a dependency: a notebook provides it.
         notebook: Any = import_module("IPython.display")
         self._drawn_at = time.monotonic()
         picture = notebook.HTML(self.html(progress))
@@ -64,7 +64,7 @@ class NotebookDisplay:
             self._handle.update(picture)
 
     def html(self, progress: Progress) -> str:
-        """The bar with its texts."""
+        """The bar with its texts, as HTML."""
         texts = [
             f"{progress.num_ended:,} of {self._num_trials:,} trials",
             clock(progress.wall_time_s),
@@ -85,7 +85,7 @@ class NotebookDisplay:
 
 @contextmanager
 def watcher(prepared: Prepared, shows: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """What is to be told how far a study is, None for nothing; its picture stands meanwhile."""
+    """Yield a callback for the study's progress, or None; its display stays open meanwhile."""
     if not shows:
         yield None
         return
@@ -100,7 +100,7 @@ def watcher(prepared: Prepared, shows: bool) -> Iterator[Callable[[Progress], No
 
 
 def _is_notebook() -> bool:
-    # Who runs in a notebook has imported IPython already.
+    # A notebook has already imported IPython.
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return hasattr(shell, "kernel")

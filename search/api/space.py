@@ -1,4 +1,4 @@
-"""A space of placements, perhaps inside a budget, for scripts and notebooks."""
+"""Search spaces, perhaps inside a budget, for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Space:
     """The legal placements on one backbone, counted exactly.
 
     Attributes:
-        declared: the space as it was declared.
-        budget: what a placement may cost.
+        declared: the space as declared.
+        budget: bounds on a placement's costs.
     """
 
     def __init__(self, declared: DeclaredSpace, budget: Budget | None = None) -> None:
@@ -32,31 +32,31 @@ class Space:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Space:
-        """A preset by its name, or a space from a YAML file.
+        """Load a preset by its name, or a space from a YAML file.
 
         Raises:
-            InputError: neither, or a document that breaks a rule; the message has the line.
+            InputError: neither, or an invalid document; the message gives the line.
         """
         return cls(DeclaredSpace.load(name_or_path))
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Space:
-        """A space from plain dictionaries and lists, with the keys of the YAML format.
+        """Read a space from plain dictionaries and lists, with the keys of the YAML format.
 
         Raises:
-            InputError: a key or value that means nothing.
+            InputError: an unknown key or an invalid value.
         """
         return cls(DeclaredSpace.from_document(document))
 
     def within(self, **bounds: float | str) -> Space:
-        """The members inside a budget, beside bounds that this space already has.
+        """Return the members inside a budget, in addition to this space's bounds.
 
         Args:
             **bounds: `max_` and the name of a cost, such as max_macs="1.1G", max_params=3e6 or
                 max_attention_bytes="64M"; K, M and G are powers of 1000.
 
         Raises:
-            InputError: an unknown cost, or a bound that means nothing.
+            InputError: an unknown cost, or an invalid bound.
         """
         own = dict(self.budget.bounds)
         for argument, bound in bounds.items():
@@ -70,7 +70,7 @@ class Space:
 
     @property
     def name(self) -> str:
-        """Of the declared space."""
+        """The space's name."""
         return self.declared.name
 
     @property
@@ -80,18 +80,18 @@ class Space:
 
     @property
     def size(self) -> int:
-        """Distinct placements inside the budget."""
+        """Number of distinct placements inside the budget."""
         return self._counted.in_budget
 
     def members(self) -> Iterator[Placement]:
-        """All placements inside the budget, in a fixed order."""
+        """Yield all placements inside the budget, in a fixed order."""
         return self._counted.enumerate()
 
     def sample(self, n: int = 1, seed: int = 0) -> list[Placement]:
-        """`n` placements that all differ, uniform over those inside the budget.
+        """Draw `n` distinct placements uniformly from those inside the budget.
 
         Raises:
-            InputError: the budget has fewer than `n`.
+            InputError: fewer than `n` placements are inside the budget.
         """
         return self._counted.sample_many(random.Random(seed), n)
 
@@ -99,7 +99,7 @@ class Space:
         """The network of a placement on this space's backbone, for `cost` and `build`.
 
         Raises:
-            InputError: no placement, or one that the backbone cannot carry.
+            InputError: not a placement, or it is not legal on the backbone.
         """
         if isinstance(placement, str):
             placement = Placement.parse(placement)

@@ -1,4 +1,4 @@
-"""A study: run, taken up again, read, for scripts and notebooks."""
+"""Studies for scripts and notebooks: run, resume, read."""
 
 from __future__ import annotations
 
@@ -36,29 +36,31 @@ DEFAULT_FOLDER = "sharedattn-out"
 
 
 class Study:
-    """One search over one space, in a database: what is stored there is not run again.
+    """One search over one space, stored in a database; stored trials are not run again.
 
     Args:
-        space: what is searched; a `Space`, a preset's name or a YAML file.
-        evaluator: how placements are evaluated: `FromScratch`, `FromSupernet`, `FromTable`; or a
-            callable that gets the built network, or, where its parameter is named `placement`,
-            the placement, and returns metrics by name, such as {"top1": 0.7}.
+        space: a `Space`, a preset's name or a YAML file.
+        evaluator: how placements are evaluated: `FromScratch`, `FromSupernet`, `FromTable`, or a
+            callable that takes the built network (or the placement, if its parameter is named
+            `placement`) and returns metrics by name, such as {"top1": 0.7}.
         searcher: nsga2, tpe or random.
-        storage: the database: a file's path, or a URL; None: a file in `out`.
-        name: the study's name; None: made of space, data and what else makes it this study.
-        objectives: names, top1 among them.
-        seed: of proposals and trainings.
-        confirm_seeds: seeds of each front member.
-        early_stopping: rule by which trials are stopped at rungs; None: none is.
-        rungs: epochs at which trials are judged; empty: the recipe's, else the rule's own.
-        max_latency_ms: milliseconds that a forward of a placement may take; None: no bound.
-        latency_batch_size: images of that forward.
-        deterministic: whether the order of completion must not matter.
+        storage: path or URL of the database; defaults to a file in `out`.
+        name: the study's name; by default it is made of space, data and the other choices that
+            identify the study.
+        objectives: names of the objectives, top1 among them.
+        seed: seed of proposals and trainings.
+        confirm_seeds: number of seeds of each front member.
+        early_stopping: name of the rule that stops trials at rungs, or None to stop none.
+        rungs: epochs at which trials are judged; defaults to the recipe's, or else the rule's.
+        max_latency_ms: bound on a placement's latency in milliseconds, or None for no bound.
+        latency_batch_size: batch size of latency measurements.
+        deterministic: whether results must not depend on the order of completion.
         device: cpu, cuda, or auto.
-        out: folder of reports; None: the database's, if that is a file, else `sharedattn-out`.
+        out: folder of reports; defaults to the folder of a database file, or else
+            `sharedattn-out`.
 
     Raises:
-        InputError: an argument that means nothing, or two that do not go together.
+        InputError: an invalid argument, or a combination of arguments that is not supported.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """The study's name; where none was given, finding it opens the data."""
+        """The study's name; if none was given, this opens the data to make one."""
         if self._name is None:
             self._name = prepare(self._config).record.name
         return self._name
@@ -126,23 +128,23 @@ class Study:
         executor: Place | None = None,
         progress: bool | Callable[[Progress], None] = True,
     ) -> Study:
-        """Run until the study has so many trials and its front is confirmed.
+        """Run until the study has `trials` trials and its front is confirmed.
 
         Args:
-            trials: search trials, a total over all runs; None: 24, or as many as a supernet
-                scores.
-            workers: trials at once. One runs in this process; more are processes, and a script
-                that asks for them does so under `if __name__ == "__main__":`. None: as many
-                processes as fit.
-            executor: where trials run; None: as `workers` says.
-            progress: whether to show how far it is; or what is told of it instead.
+            trials: total number of search trials over all runs; defaults to 24, or to the number
+                that a supernet scores.
+            workers: number of trials at once, or None for as many as fit. One runs in this
+                process; more are processes, and a script has to call this method under
+                `if __name__ == "__main__":`.
+            executor: where trials run; defaults to what `workers` says.
+            progress: whether to show the progress, or a callback for it.
 
         Returns:
             The study itself.
 
         Raises:
-            InputError: what is wrong with data, recipe or space; or another process runs this
-                study; or its name belongs to another one.
+            InputError: data, recipe or space are invalid, another process runs this study, or its
+                name belongs to another one.
             StorageError: the database failed; what it had committed is kept.
         """
         if executor is None:
@@ -166,34 +168,34 @@ class Study:
         return self
 
     def front(self) -> Front:
-        """The front as it stands in the database.
+        """The front of the stored trials.
 
         Raises:
-            InputError: the study is not there.
+            InputError: the study does not exist.
         """
         return Front(self._stored())
 
     def pick(self, which: str | int = "knee") -> Member:
-        """One placement of the study.
+        """Pick one placement of the study.
 
         Args:
             which: knee, best, the id of a search trial, or a limit such as "macs<1.2G".
 
         Raises:
-            InputError: it means nothing, or there is none.
+            InputError: `which` is invalid, or no placement matches.
         """
         stored = self._stored()
         return Member(stored, stored.summary.pick(str(which)))
 
     def plot_front(self) -> Figure:
-        """A figure of accuracy against the first cost: the front over all placements."""
+        """Plot accuracy against the first cost: the front over all placements."""
         return plot_front(self._stored().summary)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report, one self-contained HTML file.
 
         Args:
-            path: the file; None: `report.html` in the study's folder.
+            path: the file; defaults to `report.html` in the study's folder.
         """
         summary = self._stored().summary
         file = (
@@ -219,7 +221,7 @@ class Study:
 
     def _repr_html_(self) -> str:
         if self._name is None:
-            # Its name would need the data, which to show it opens no one asked for.
+            # Making its name would open the data, which displaying it should not do.
             return f"<b>Study</b>, not run yet{self.space._repr_html_()}"
         try:
             stored = self._stored()
@@ -240,7 +242,7 @@ def _space(space: Space | DeclaredSpace | str | Path) -> Space:
 
 
 def _places(storage: str | Path | None, out: str | Path | None) -> tuple[str | None, Path]:
-    """The database's URL, None for a file in the folder; and the folder."""
+    """The database's URL, or None for a file in the folder, and the folder."""
     if storage is None:
         return None, Path(os.path.abspath(out or DEFAULT_FOLDER))
     text = os.fspath(storage)
