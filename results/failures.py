@@ -1,4 +1,4 @@
-"""Summarise why trials failed, in one line each, without tracebacks and secrets."""
+"""Summarise why trials failed, in one line per reason, without tracebacks and secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sharedattn.results.records import Document, TrialRole, TrialRow, TrialState
 from sharedattn.results.redaction import redacted
 
 MAX_LENGTH = 400  # characters of a reason
-MAX_SHOWN = 10  # reasons that people are shown at once
+MAX_SHOWN = 10  # reasons displayed at once
 _FRAME = re.compile(r'\s+File ".*", line \d+')
 
 
@@ -20,9 +20,9 @@ class Failure:
     """Runs that failed for the same reason.
 
     Attributes:
-        reason: the line that says why, without secrets.
-        count: runs that it ended, those of a confirmation among them.
-        trials: the search trials that proposed their placements, by number.
+        reason: one line, without secrets.
+        count: number of failed runs, including confirmations.
+        trials: numbers of the search trials that proposed their placements.
     """
 
     reason: str
@@ -39,13 +39,13 @@ class Failure:
 
 
 def reason_of(traceback: str) -> str:
-    """The line of a traceback that says what was raised.
+    """The line of a traceback that names the exception.
 
-    It is the first line below the last frame: a message may go on for many lines, of which the
-    last says little. Of a text without frames it is the last line.
+    It is the first line below the last frame: a message may have many lines, of which the last
+    says little. For a text without frames it is the last line.
 
     Args:
-        traceback: as Python prints it, or what is known of an end that left none.
+        traceback: as Python prints it, or what is known of an end without one.
     """
     lines = [line for line in traceback.strip().splitlines() if line.strip()]
     frames = [i for i, line in enumerate(lines) if _FRAME.match(line)]
@@ -56,13 +56,13 @@ def reason_of(traceback: str) -> str:
 
 
 def shown_reason(text: str) -> str:
-    """A reason as it may stand on a terminal: one line, without secrets or control characters."""
+    """A reason for display: one line, without secrets or control characters."""
     line = "".join(c if c.isprintable() else " " for c in redacted(text))
     return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 3]}..."
 
 
 def failure_lines(failures: Sequence[Failure]) -> list[str]:
-    """Failures for people, the rarest left out where there are many reasons."""
+    """Failures for display; rare reasons are only counted if there are many."""
     lines = [str(failure) for failure in failures[:MAX_SHOWN]]
     rest = failures[MAX_SHOWN:]
     if rest:
@@ -72,7 +72,7 @@ def failure_lines(failures: Sequence[Failure]) -> list[str]:
 
 
 def failures_of(rows: Iterable[TrialRow]) -> tuple[Failure, ...]:
-    """The failed runs of a study by their reasons, the most frequent first.
+    """Group the failed runs of a study by reason, the most frequent first.
 
     Args:
         rows: trials of one study, of both roles.

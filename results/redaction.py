@@ -1,8 +1,7 @@
 """Redact secrets from what is printed and stored.
 
-A password may hold any character: those that a URL should have in percent are often written as
-they are. So whatever stands where a password could is redacted as far as it could reach, rather
-too much than too little.
+A password may contain any character, including those that a URL should percent-encode. So anything
+that could be part of a password is redacted, rather too much than too little.
 """
 
 from __future__ import annotations
@@ -12,47 +11,47 @@ from collections.abc import Iterable
 
 MASK = "***"
 
-# `scheme://`, also with a slash too few or too many, and the schemes of databases without one.
+# `scheme://`, also with a missing or an extra slash, and schemes of databases without slashes.
 _SCHEME = re.compile(
     r"(?P<file>\b(?:sqlite|sqlite\+pysqlite|file):///+)|[a-z][a-z0-9+.-]*:/+"
     r"|postgres(?:ql)?(?:\+\w+)?:",
     re.I,
 )
-# `HOST:PORT,HOST:PORT`, with a path or options behind it or not: these digits are no password.
+# `HOST:PORT,HOST:PORT`, perhaps with a path or options: these digits are not a password.
 _HOST = r"(?:\[[0-9A-Fa-f:.%]*\]|[^\s/?#:@,\[\]]*)"
 _HOSTS_WITH_PORTS = re.compile(rf"{_HOST}:\d{{1,5}}(?:,{_HOST}:\d{{1,5}})*(?=[/?,;\s'\"`)]|$)")
 _HOST_ALONE = re.compile(rf"{_HOST}(?=[/?]|$)")
 # `password=...` in a URL's options or in a connection string, quoted or not.
 _SETTING = re.compile(r"(\w*(?:password|passwd|secret)\s*=\s*)('[^']*'|[^\s&#'\"]+)", re.I)
 _SETTING_TO_THE_END = re.compile(
-    # In a URL's options a space after the sign is the password's own.
+    # In a URL's options a space after the sign belongs to the password.
     r"([?&]\w*(?:password|passwd|secret)=|\w*(?:password|passwd|secret)\s*=\s*).+",
     re.I | re.DOTALL,
 )
-# In a sentence: the @ of a URL, and where a URL without one ends.
+# In a sentence: the @ of a URL, and the end of a URL without one.
 _AT_IN_MESSAGE = re.compile(r"(?<=\S)@(?=[\w\[])")
 _END_IN_MESSAGE = re.compile(r"[\s'\"]")
 _MIN_PART = 3  # letters; shorter parts of a password would be found everywhere
 
 
 def redacted(text: str) -> str:
-    """A URL, or a command's argument with one in it, without what may be a password.
+    """Redact possible passwords in a URL, or in a command's argument that contains one.
 
-    It need not be well-formed: a URL that is refused is shown in a message too.
+    The URL may be malformed, since messages also show refused URLs.
 
     Args:
-        text: the whole argument; what may be a password in it may reach to its end.
+        text: the whole argument; a possible password may reach to its end.
     """
     return _SETTING_TO_THE_END.sub(rf"\g<1>{MASK}", _without_userinfo(text, whole=True))
 
 
 def redacted_message(message: str, arguments: Iterable[str] = ()) -> str:
-    """A sentence without what may be a password in it.
+    """Redact possible passwords in a sentence.
 
     Args:
         message: the sentence.
-        arguments: of the command line. A password that one of them holds is redacted wherever the
-            sentence repeats it or a word of it, since it may have been taken apart as a list.
+        arguments: the command line's arguments. A password in one of them is redacted wherever the
+            sentence repeats it or a word of it, since a list may have been split.
     """
     for argument in arguments:
         shown = redacted(argument)
@@ -68,7 +67,7 @@ def redacted_message(message: str, arguments: Iterable[str] = ()) -> str:
 
 
 def _secret_parts(argument: str, shown: str) -> list[str]:
-    """What `redacted` took out of an argument, and the words of it, the longest first."""
+    """What `redacted` removed from an argument, and its words, the longest first."""
     head, _, tail = shown.partition(MASK)
     secret = argument[len(head) : len(argument) - len(tail)]
     parts = {secret, repr(secret)[1:-1], *re.split(r"[\W_]+", secret)}
@@ -76,11 +75,11 @@ def _secret_parts(argument: str, shown: str) -> list[str]:
 
 
 def _without_userinfo(text: str, *, whole: bool) -> str:
-    """Mask `user:password` of every URL, with a host behind it or not.
+    """Mask `user:password` in every URL, with or without a host after it.
 
     Args:
-        text: a URL or an argument, or a sentence.
-        whole: whether a password without a host behind it may reach to the end of the text.
+        text: a URL, an argument, or a sentence.
+        whole: whether a password without a host may reach to the end of the text.
     """
     shown, rest = "", text
     while match := _SCHEME.search(rest):
@@ -102,18 +101,18 @@ def _without_userinfo(text: str, *, whole: bool) -> str:
 
 
 def _last_at(rest: str) -> int:
-    """The @ before a URL's host in what follows its scheme in a sentence; -1: there is none."""
+    """The @ before a URL's host in the text after its scheme, or -1 if there is none."""
     if done := re.match(rf"[^\s:]*:{re.escape(MASK)}@", rest):
         return done.end() - 1
     return max((match.start() for match in _AT_IN_MESSAGE.finditer(rest)), default=-1)
 
 
 def _password_colon(rest: str, at: int) -> int | None:
-    """Find the colon before a possible password in a URL behind its scheme, or None.
+    """Find the colon before a possible password in a URL, or None.
 
     Args:
-        rest: what follows the scheme.
-        at: the last @ in it; -1: there is none.
+        rest: the text after the scheme.
+        at: the last @ in it, or -1.
     """
     begin = 0
     if rest.startswith("[") and at < 0:

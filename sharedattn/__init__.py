@@ -1,7 +1,7 @@
-"""Search where a vision transformer needs full attention, and what may stand in its place.
+"""Search for the layers of a vision transformer that need full attention, and replace the others.
 
-The names in `__all__` are stable; what lies in the modules below may move. They are imported when
-they are first asked for, since torch and timm take seconds.
+The names in `__all__` are stable; the modules below may change. They are imported on first use,
+since torch and timm take seconds to import.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import an exported name when it is first asked for (PEP 562)."""
+    """Import an exported name on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""`python -m sharedattn` is the command `sharedattn`."""
+"""Makes `python -m sharedattn` the command `sharedattn`."""
 
 import sys
 

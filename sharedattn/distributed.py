@@ -1,8 +1,8 @@
 """Share one network's training among the processes of one machine.
 
-Every process takes an equally large shard of each batch, and the mean of their gradients is the
-gradient of the whole batch. A process alone is rank 0 of a world of size 1, where all of this does
-nothing.
+Every process takes an equal shard of each batch, and the mean of their gradients is the gradient
+of the whole batch. A single process is rank 0 of a world of size 1, where nothing of this has an
+effect.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ class Rank:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files for all."""
+        """Whether this process writes files for all."""
         return self.index == 0
 
     def shard_positions(self, batch_size: int) -> list[int]:
-        """Return the positions of this process's shard of a training batch, in ascending order.
+        """The positions of this process's shard of a training batch, ascending.
 
-        Positions go in pairs from the batch's ends inward: the first with the last, and so on. So
-        timm's mixup and cutmix pair them, which mix a batch with itself in reverse order; a shard
-        is mixed by itself as it is in the whole batch, and no process needs another's images.
+        Positions are taken in pairs from the batch's ends inward: the first with the last, and so
+        on. timm's mixup and cutmix pair them in the same way, mixing a batch with its reverse. So
+        a shard is mixed by itself as it is in the whole batch, and no process needs another's
+        images.
 
         Args:
-            batch_size: images of the whole batch; a multiple of `world_size`.
+            batch_size: number of images of the whole batch; a multiple of `world_size`.
         """
         size = batch_size // self.world_size
         inward = sorted(range(batch_size), key=lambda i: min(i, batch_size - 1 - i))
         return sorted(inward[self.index * size : (self.index + 1) * size])
 
     def shard_batches(self, batches: Sequence[T]) -> Sequence[T]:
-        """Return this process's shard of an evaluation's batches: every `world_size`-th one."""
+        """This process's shard of an evaluation's batches: every `world_size`-th one."""
         return batches[self.index :: self.world_size]
 
     def sum_(self, tensor: Tensor) -> None:
@@ -64,16 +65,16 @@ class Rank:
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every process the mean of their gradients.
 
-        All gradients travel as one vector in the order of the parameters, after the backward pass.
-        torch's DistributedDataParallel sends buckets during it, whose layout changes after the
-        first step; with three processes or more the layout decides in which order each sum is
-        taken, and a training that goes on from a checkpoint is another from its first step on.
+        All gradients are sent as one vector in the order of the parameters, after the backward
+        pass. torch's DistributedDataParallel sends buckets during it, and their layout changes
+        after the first step. With three or more processes the layout determines the order of
+        sums, so a training resumed from a checkpoint would differ from its first step on.
         """
         if self.world_size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
-            # None in any process: of placements that use nothing but what stays as it is.
+            # No process has one: the placements only use parameters that are fixed.
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
@@ -83,7 +84,7 @@ class Rank:
             gradient.copy_(part.view_as(gradient))
 
     def share_batch_norms(self, network: nn.Module) -> None:
-        """Make batch norms take the statistics of whole batches, in place; works on GPUs only."""
+        """Make batch norms use the statistics of whole batches, in place; GPUs only."""
         if self.world_size > 1:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
 
@@ -92,10 +93,10 @@ ALONE = Rank()
 
 
 class Rendezvous:
-    """Where the processes of a group find each other: a store that listens on loopback alone.
+    """The meeting point of a group's processes: a store that listens on loopback only.
 
     Attributes:
-        port: of the store.
+        port: port of the store.
     """
 
     def __init__(self) -> None:
@@ -112,14 +113,14 @@ class Rendezvous:
 
 
 def join(rank: Rank, port: int, device: str) -> None:
-    """Make this process one of its group, which is torch's default one from now on.
+    """Join this process to its group, which becomes torch's default one.
 
     Args:
         rank: the rank of this process.
         port: port of the group's `Rendezvous`.
         device: the device type; with `cuda`, the visible GPU of the rank's index becomes current.
     """
-    # Traffic stays on this machine, wherever its name points to.
+    # Keeps the traffic on this machine, whatever address its name has.
     interface = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
     store = dist.TCPStore(_LOOPBACK, port, is_master=False)  # type: ignore[attr-defined]

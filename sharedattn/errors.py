@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Input that breaks a stated rule; the command line ends with exit code 2.
+    """Invalid input; the command line then ends with exit code 2.
 
-    The message states the rule in backticks, the offending value, and what to do.
+    The message names the argument and its value, says what is wrong, and what to do.
     """

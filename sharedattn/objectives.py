@@ -1,8 +1,8 @@
-"""Describe every objective that a search compares, in one registry.
+"""The registry of objectives that a search optimises.
 
-Fronts, hypervolumes, bounds, tables, reports and documents ask this registry; a new objective is
-one more entry, made by `register`. Accuracy (`top1`) is the one objective that is averaged over
-seeds; all the others are costs of a placement, known in closed form or measured.
+Fronts, hypervolumes, bounds, tables, reports and documents read this registry; `register` adds an
+objective. Accuracy (`top1`) is the only objective that is averaged over seeds; all others are
+costs of a placement, known in closed form or measured.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Direction(StrEnum):
 
 
 class StageRule(Protocol):
-    """A bound on one stage's layers, read in order, so that a space can count what keeps it."""
+    """A bound on one stage's layers as an automaton, so that a space can count its members."""
 
     @property
     def start(self) -> Hashable:
         """The state before the first layer."""
 
     def step(self, state: Hashable, position: int, choice: LayerChoice) -> Hashable | None:
-        """The state after the layer at `position`; None: no continuation is within the bound."""
+        """The state after the layer at `position`, or None if no continuation is in the bound."""
 
     def accepts(self, state: Hashable) -> bool:
         """Whether layers that end in `state` are within the bound."""
@@ -45,25 +45,25 @@ class StageRule(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """One axis of a search.
+    """One objective of a search.
 
-    How a bound on it is kept follows from the fields. Where `adds_up`, a space counts its members
-    within the bound by their sums over layers; where there is a `stage_rule`, by leaving out
-    layers; both exactly. Any other cost is checked after a placement was drawn.
+    The fields determine how a bound on it is enforced. With `adds_up`, a space counts its members
+    within the bound by sums over layers; with a `stage_rule`, by leaving out layers; both are
+    exact. Any other cost is checked after a placement is drawn.
 
     Attributes:
-        name: as in the database, in every document and on the command line.
+        name: name in the database, in every document and on the command line.
         label: title of an axis, with the unit.
-        heading: of a column in tables.
+        heading: heading of a table's column.
         unit: how values are read and written.
-        value_of: the cost of a placement in closed form; None: it is measured.
+        value_of: the cost of a placement in closed form, or None if it is measured.
         direction: whether more or less is better.
-        ideal: the value that nothing exceeds; one corner of the hypervolume's box.
-        adds_up: whether it is a sum over layers that a space counts with: MACs and params alone.
-        stage_rule: the rule of one stage under a bound, from costs, the stage's index and the
-            bound; None: there is none.
-        always_shown: whether tables and documents have it in every study that knows it, rather
-            than in those alone that have it as an objective.
+        ideal: the best possible value; one corner of the hypervolume's box.
+        adds_up: whether a space counts it as a sum over layers; only MACs and params.
+        stage_rule: makes the rule of one stage under a bound, from costs, the stage's index and
+            the bound; or None.
+        always_shown: whether tables and documents include it for every study that knows it, rather
+            than only for those that have it as an objective.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Objective:
 
     @property
     def is_counted(self) -> bool:
-        """Whether a space counts its members within a bound on it, exactly."""
+        """Whether a space counts its members within a bound on it exactly."""
         return self.adds_up or self.stage_rule is not None
 
 
@@ -96,7 +96,7 @@ def _attention_bytes(costs: CostModel, placement: Placement) -> int:
 
 
 def _attention_rule(costs: CostModel, stage: int, bound: float) -> StageRule:
-    # Imported here: the command line names objectives before it loads what builds networks.
+    # Imported here, since the command line lists objectives before it imports networks.
     from sharedattn.costs.attention_memory import AttentionMemoryRule
 
     return AttentionMemoryRule(costs, stage, bound)
@@ -152,13 +152,13 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def register(objective: Objective) -> None:
-    """Add a cost to those that searches may compare and bound.
+    """Add a cost that searches can optimise and bound.
 
     Args:
-        objective: a cost in closed form. Only the package's own are measured or summed by spaces.
+        objective: a closed-form cost; only built-in ones are measured or summed by spaces.
 
     Raises:
-        InputError: its name is taken or is no identifier, or it is no cost in closed form.
+        InputError: its name is taken or not an identifier, or it is not a closed-form cost.
     """
     if objective.name in OBJECTIVES or not objective.name.isidentifier():
         raise InputError(
@@ -174,12 +174,12 @@ def register(objective: Objective) -> None:
 
 
 def cost_objectives() -> tuple[Objective, ...]:
-    """Every objective but accuracy."""
+    """Every objective except accuracy."""
     return tuple(o for o in OBJECTIVES.values() if o.name != ACCURACY)
 
 
 def cost_objective(name: str) -> Objective:
-    """The cost of this name.
+    """Look up a cost by its name.
 
     Raises:
         InputError: there is none.
@@ -191,7 +191,7 @@ def cost_objective(name: str) -> Objective:
 
 
 def parse_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
-    """The objectives of these names, in their order.
+    """Look up objectives by their names, in the given order.
 
     Raises:
         InputError: an unknown name, or not top1 followed by different costs.
@@ -211,10 +211,10 @@ def parse_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
 
 
 def parse_bounds(texts: Iterable[str]) -> list[tuple[str, float]]:
-    """Bounds from texts such as `macs=1.2G` or `attention_bytes=64M`.
+    """Read bounds from texts such as `macs=1.2G` or `attention_bytes=64M`.
 
     Raises:
-        InputError: no NAME=VALUE, an unknown cost, or a value that its unit does not read.
+        InputError: not NAME=VALUE, an unknown cost, or a value that its unit cannot read.
     """
     bounds = []
     for text in texts:
@@ -228,18 +228,18 @@ def parse_bounds(texts: Iterable[str]) -> list[tuple[str, float]]:
 def costs_of(
     costs: CostModel, placement: Placement, objectives: Iterable[Objective]
 ) -> dict[str, float]:
-    """A placement's costs, of those among some objectives that are in closed form."""
+    """A placement's costs, for those objectives that have a closed form."""
     return {o.name: o.value_of(costs, placement) for o in objectives if o.value_of is not None}
 
 
 def shown_costs(
     objectives: Iterable[Objective], known: Container[str] | None = None
 ) -> tuple[Objective, ...]:
-    """The costs that tables and documents of a study have: always the same, then its own.
+    """The costs in tables and documents of a study: the standard ones, then the study's own.
 
     Args:
-        objectives: of the study.
-        known: leaves out what is not in it; None: nothing is left out.
+        objectives: the study's objectives.
+        known: names to keep, or None to keep all.
     """
     asked = {objective.name for objective in objectives}
     return tuple(

@@ -1,4 +1,4 @@
-"""Load the entry points by which other distributions add parts."""
+"""Load the entry points of plug-ins."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ GROUPS = (
 
 @dataclass(frozen=True, slots=True, order=True)
 class Plugin:
-    """A distribution that adds to the package.
+    """A distribution that extends the package.
 
     Attributes:
-        name: of the distribution.
-        version: of the distribution.
+        name: name of the distribution.
+        version: version of the distribution.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Plugin:
 
 
 def load(group: str) -> Iterator[tuple[Plugin, Any]]:
-    """What the entry points of a group name, by distribution and name in alphabetical order.
+    """Load the entry points of a group, sorted by distribution and name.
 
     Raises:
-        InputError: an entry point that cannot be loaded.
+        InputError: an entry point cannot be loaded.
     """
     for plugin, _, loaded in load_named(group):
         yield plugin, loaded
 
 
 def load_named(group: str) -> Iterator[tuple[Plugin, str, Any]]:
-    """As `load`, with the names of the entry points."""
+    """`load`, with the names of the entry points."""
     for plugin, point in _points(group):
         try:
             loaded = point.load()
@@ -66,23 +66,23 @@ def added(
     fits: Callable[[Any], bool],
     names_of: Callable[[str, Any], Sequence[str]],
 ) -> list[tuple[str, Any]]:
-    """What plug-ins add to a list of ours whose entries go by name.
+    """The named entries that plug-ins add to a built-in list.
 
     Args:
-        group: of the entry points.
-        taken: names of ours.
-        what: an entry, for messages, such as "a searcher".
-        wanted: what an entry point is to name, for messages.
-        fits: whether an object is such.
-        names_of: the names that it takes, its own first, from the entry point's name and the
-            object.
+        group: group of the entry points.
+        taken: names of the built-in entries.
+        what: kind of an entry, for messages, such as "a searcher".
+        wanted: what an entry point must name, for messages.
+        fits: whether an object is a valid entry.
+        names_of: the names that an entry takes, its own first, from the entry point's name and
+            the object.
 
     Returns:
-        The first name of each and the object.
+        The first name of each entry, and the object.
 
     Raises:
-        InputError: a plug-in that cannot be imported, names something else, or takes a name that
-            another has.
+        InputError: a plug-in cannot be imported, names something else, or takes a name that
+            is in use.
     """
     names, found = set(taken), []
     for plugin, point, loaded in load_named(group):
@@ -104,7 +104,7 @@ def added(
 
 
 def installed() -> tuple[Plugin, ...]:
-    """Every distribution with an entry point of ours, without loading any."""
+    """Every distribution with an entry point of this package's groups, without loading any."""
     return tuple(sorted({plugin for group in GROUPS for plugin, _ in _points(group)}))
 
 

@@ -1,8 +1,8 @@
 """Report the progress of a training or a scoring, about once a second.
 
-Watching costs nothing and changes nothing: between two messages only a clock is read, the device
-is asked for the loss when a message is due, and no random number is drawn. A message that gets
-lost does no harm, since the next one holds all that it held.
+Reporting is cheap and has no side effects: between messages only a clock is read, the loss is only
+fetched from the device when a message is due, and no random number is drawn. A lost message does
+no harm, since the next one includes its content.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from dataclasses import dataclass
 
 import torch
 
-EVERY_S = 1.0  # between two messages, at least
-_WINDOW = 20  # messages over which a speed is measured
+EVERY_S = 1.0  # least time between two messages
+_WINDOW = 20  # messages over which the speed is measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingProgress:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
         epoch: number of the running epoch, from 1.
-        epochs: epochs of the training.
-        step: steps of the epoch that are done.
-        steps: steps of an epoch.
-        images_per_s: training images per second, by all processes of the training together; None
-            until it is known.
-        loss: mean training loss over the epoch so far; None before its first step.
-        left_s: estimated seconds to the end of the last epoch at this speed, evaluations apart;
-            None until it is known.
+        epochs: number of epochs of the training.
+        step: number of finished steps of the epoch.
+        steps: number of steps per epoch.
+        images_per_s: training images per second over all processes of the training, or None if
+            not known yet.
+        loss: mean training loss over the epoch so far, or None before its first step.
+        left_s: estimated seconds to the end of the last epoch at this speed, without evaluations,
+            or None if not known yet.
         is_validating: whether the epoch is done and being evaluated.
     """
 
@@ -47,12 +47,12 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringProgress:
-    """How far placements are scored by shared weights.
+    """Progress of scoring placements by shared weights.
 
     Attributes:
-        placements: placements that are scored together.
-        share: of the work that is done, 0 to 1.
-        left_s: estimated seconds left at this speed; None until it is known.
+        placements: number of placements that are scored together.
+        share: share of the work that is done, 0 to 1.
+        left_s: estimated seconds left at this speed, or None if not known yet.
     """
 
     placements: int
@@ -65,13 +65,13 @@ OnProgress = Callable[[WorkProgress], None]
 
 
 class TrainingMeter:
-    """Tells a callback how far a training is: once in `EVERY_S`, and where it is validated.
+    """Reports a training's progress: once in `EVERY_S`, and when validation begins.
 
     Args:
-        on_progress: told.
-        epochs: epochs of the training.
-        steps: steps of an epoch.
-        batch_size: images of a step, those of all processes.
+        on_progress: callback.
+        epochs: number of epochs of the training.
+        steps: number of steps per epoch.
+        batch_size: number of images per step, over all processes.
     """
 
     def __init__(
@@ -87,20 +87,20 @@ class TrainingMeter:
         self._window: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=_WINDOW)
 
     def begin_epoch(self, epoch: int) -> None:
-        """An epoch begins; `epoch` counts those finished before."""
+        """Record the start of an epoch; `epoch` counts those finished before."""
         self._pauses_s += time.perf_counter() - self._paused_at
         self._epoch, self._step = epoch, 0
 
     def count_step(self, loss_sum: torch.Tensor) -> None:
-        """A step is done; `loss_sum` sums the losses of the epoch's steps, a scalar."""
+        """Record a step; `loss_sum`, a scalar, sums the losses of the epoch's steps."""
         self._step += 1
         self._steps_here += 1
         if time.perf_counter() - self._told_at >= EVERY_S:
-            # Reading it waits for the device, so that the clock is read afterwards.
+            # Fetching the loss waits for the device, so read the clock afterwards.
             self._tell(loss_sum.item() / self._step)
 
     def end_epoch(self, loss: float, *, validates: bool) -> None:
-        """An epoch's steps are done, with their mean loss, and maybe it is evaluated now."""
+        """Record the end of an epoch's steps, with their mean loss, before any evaluation."""
         if validates:
             self._tell(loss, is_validating=True)
         self._paused_at = time.perf_counter()
@@ -128,11 +128,11 @@ class TrainingMeter:
 
 
 class ScoringMeter:
-    """Tells a callback how far a scoring is, once in `EVERY_S`.
+    """Reports the progress of a scoring, once in `EVERY_S`.
 
     Args:
-        on_progress: told.
-        placements: placements that are scored.
+        on_progress: callback.
+        placements: number of placements to score.
     """
 
     def __init__(self, on_progress: OnProgress, *, placements: int) -> None:
@@ -141,7 +141,7 @@ class ScoringMeter:
         self._began_at = self._told_at = time.perf_counter()
 
     def tell(self, share: float) -> None:
-        """A share of the work is done, 0 to 1."""
+        """Record the share of the work that is done, 0 to 1."""
         now = time.perf_counter()
         if now - self._told_at < EVERY_S:
             return

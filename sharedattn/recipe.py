@@ -28,8 +28,8 @@ class Recipe:
     Attributes:
         epochs: passes over the training split; the fidelity of an evaluation.
         batch_size: images per optimiser step, and per evaluation batch.
-        init: `timm`: the backbone's own initialisation; `torch`: `reset_parameters` of every
-            linear and convolution layer.
+        init: `timm` for the backbone's own initialisation, or `torch` for `reset_parameters` of
+            every linear and convolution layer.
         optimizer: timm's name of the optimiser (`adamw`, `muon`, `sgd`, ...).
         optimizer_options: further arguments of timm's `create_optimizer_v2`.
         lr: peak learning rate.
@@ -39,25 +39,25 @@ class Recipe:
         min_lr: learning rate at the end.
         clip_grad_norm: bound on the gradient's norm, or None for no bound.
         drop_path_rate: stochastic depth of the last layer, growing linearly with depth.
-        label_smoothing: of the cross entropy.
-        diagonality_weight: weight of the less-attention diagonality term; 0: off.
-        ema_decay: decay of the averaged weights that are evaluated; None evaluates the last ones.
+        label_smoothing: label smoothing of the cross entropy.
+        diagonality_weight: weight of the less-attention diagonality term; 0 for none.
+        ema_decay: decay of the averaged weights, which are then evaluated; or None for no average.
         amp: precision of forward passes in training on an accelerator: `none` or `bfloat16`.
         hflip: probability of a horizontal flip.
-        crop_scale_min: least share of the image's area in a random crop; 1: no random crop.
-        color_jitter: strength.
+        crop_scale_min: least share of the image's area in a random crop; 1 for no random crop.
+        color_jitter: strength of colour jitter.
         auto_augment: timm's policy text, such as `rand-m9-mstd0.5-inc1`, or None.
-        random_erasing: probability.
-        mixup: alpha of mixup; 0: off.
-        cutmix: alpha of cutmix; 0: off.
+        random_erasing: probability of random erasing.
+        mixup: alpha of mixup; 0 for none.
+        cutmix: alpha of cutmix; 0 for none.
         rungs: epochs, ascending, after which a trial is evaluated and may be stopped.
-        restarts: whether the schedule comes down at each rung and starts again, or is one
-            descent whatever the rungs.
-        loader_workers: processes that load images, at most one a core of the trial; None: one a
-            core; 0: none, images are loaded where they are used. The embedded data needs none.
-        grad_checkpointing: compute each layer again in the backward pass, for less memory.
-        pixels: how images are resized and normalised, in place of the model's own way; part of
-            the data's identity and not of the recipe's.
+        restarts: whether the schedule descends to each rung and starts again, rather than
+            descending once.
+        loader_workers: number of processes that load images, at most one per core of the trial,
+            which is the default; 0 loads in the training process. Embedded data needs none.
+        grad_checkpointing: whether to recompute layers in the backward pass, to save memory.
+        pixels: changes to the model's own preprocessing; part of the data's identity rather than
+            the recipe's.
 
     Raises:
         InputError: a value out of its range.
@@ -132,7 +132,7 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of every field."""
         document = {field.name: getattr(self, field.name) for field in fields(self)}
-        # Left out where none is asked for, as in recipes from before there was a choice.
+        # Omitted if empty, as in recipes from before pixels could be changed.
         pixels = {"pixels": self.pixels.to_json()} if self.pixels.given() else {}
         del document["pixels"]
         return {
@@ -144,7 +144,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Recipe:
-        """The inverse of `to_json`; fields left out take their defaults.
+        """Invert `to_json`; omitted fields take their defaults.
 
         Raises:
             InputError: an unknown field, a missing `epochs`, or a value out of its range.
@@ -175,10 +175,10 @@ class Recipe:
 
     @classmethod
     def load(cls, name: str) -> Recipe:
-        """A built-in recipe by name, or one from a YAML file.
+        """Load a built-in recipe by name, or one from a YAML file.
 
         Raises:
-            InputError: no such recipe or file, or a file that holds no recipe.
+            InputError: no such recipe or file, or the file holds no valid recipe.
         """
         return load_named(name, RECIPES, "a recipe", cls.from_json)
 
@@ -198,16 +198,16 @@ class Recipe:
 def load_named(
     name: str, known: Mapping[str, _R], what: str, from_json: Callable[[Any], _R]
 ) -> _R:
-    """A built-in recipe of some sort by name, or one from a YAML file.
+    """Load a built-in recipe of some kind by name, or one from a YAML file.
 
     Args:
-        name: of the recipe or the file.
-        known: the built-in ones.
-        what: names the sort in messages.
-        from_json: reads one.
+        name: name of the recipe or path of the file.
+        known: the built-in recipes.
+        what: name of the kind in messages.
+        from_json: reads a recipe.
 
     Raises:
-        InputError: no such recipe or file, or a file that holds none.
+        InputError: no such recipe or file, or the file holds no valid recipe.
     """
     if name in known:
         return known[name]
@@ -221,11 +221,11 @@ def load_named(
 
 
 def check_rungs(rungs: tuple[int, ...], epochs: int) -> None:
-    """Refuse rungs that do not part a training.
+    """Check that rungs lie inside a training.
 
     Args:
         rungs: epochs after which a trial is evaluated and may be stopped.
-        epochs: epochs of the whole training.
+        epochs: number of epochs of the whole training.
 
     Raises:
         InputError: rungs that are not ascending whole numbers between 0 and `epochs`.
@@ -240,7 +240,7 @@ def check_rungs(rungs: tuple[int, ...], epochs: int) -> None:
 
 
 def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
-    """An optimiser's option, a list (`betas`) as a tuple, so that a recipe can be hashed."""
+    """An optimiser's option, with a list (`betas`) as a tuple, so that recipes are hashable."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     if not isinstance(name, str) or not all(
         v is None or isinstance(v, (bool, int, str)) or (isinstance(v, float) and math.isfinite(v))
@@ -254,7 +254,7 @@ def _plain_option(name: Any, value: Any) -> tuple[str, Any]:
 
 
 def _check_range(name: str, value: object) -> None:
-    """Refuse a value of a numeric field that is no number of its range."""
+    """Check that a numeric field has a number in its range."""
     low, high = _RANGES[name]
     if value is None and name in _MAY_BE_NONE:
         return
@@ -303,8 +303,8 @@ RECIPES: dict[str, Recipe] = {
         lr=2e-2,
         warmup_epochs=0.8,
     ),
-    # The recipe of DeiT (Touvron et al. 2021, arXiv 2012.12877, Table 9) but for repeated
-    # augmentation; the learning rate is for the batch size that stands beside it.
+    # The recipe of DeiT (Touvron et al. 2021, arXiv 2012.12877, Table 9) without repeated
+    # augmentation; the learning rate is for the given batch size.
     "deit": Recipe(
         epochs=300,
         batch_size=256,
@@ -323,8 +323,8 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
-# From trained weights, ours: fewer epochs at lower rates. The embedded supernet is trained so
-# short that its members go on learning at the full rate.
+# Our recipes from trained weights: fewer epochs at lower rates. The embedded supernet is trained
+# so briefly that its members keep learning at the full rate.
 RECIPES |= {
     "digit-pairs-from-supernet": replace(RECIPES["digit-pairs"], epochs=6, warmup_epochs=0.3),
     "digit-pairs-fine-tuning": replace(

@@ -1,4 +1,4 @@
-"""The sizes of a backbone, stage by stage: all that a closed-form cost or a space needs."""
+"""Sizes of a backbone by stage, from which closed-form costs and spaces are computed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionShape:
-    """How the vanilla and less layers of a stage attend.
+    """Sizes of the vanilla and less attention in a stage; equal for all its layers.
 
     Queries and keys are those of one window; a stage without windows is one window of all its
-    tokens. Every layer of a stage has these sizes.
+    tokens.
 
     Attributes:
         num_windows: W.
-        num_queries: n, queries of a window, prefix tokens and padding included.
-        num_keys: m, keys and values of a window; fewer than n where the stage reduces them.
-        context_params: parameters that make the keys' and values' tokens, such as spatial
-            reduction with its norm; vanilla and less layers have them.
-        context_macs: multiply-accumulates of that for one image.
-        context_norm_macs: the share of `context_macs` that norms take.
+        num_queries: n, queries per window, including prefix tokens and padding.
+        num_keys: m, keys and values per window; fewer than n if the stage reduces them.
+        context_params: parameters that compute the tokens of keys and values, such as spatial
+            reduction with its norm, in vanilla and less layers.
+        context_macs: multiply-accumulates of that per image.
+        context_norm_macs: the part of `context_macs` in norms.
         position_params: parameters of a relative-position bias on the scores, which vanilla layers
-            have and less layers take over, mapped; 0: no such bias.
+            have and less layers reuse, mapped; 0 for no bias.
         head_mixing: whether vanilla layers mix their maps over heads after the softmax.
-        score_groups: per layer position, its group: a less layer takes the scores of the last
-            vanilla or less layer of its own group. Empty: all layers are one group.
-        key_grid: rows and columns of the keys of a window, prefix tokens apart.
+        score_groups: the group of each layer position: a less layer takes the scores of the last
+            vanilla or less layer of its group. Empty if all layers are one group.
+        key_grid: rows and columns of a window's keys, without prefix tokens.
     """
 
     num_windows: int = 1
@@ -40,32 +40,32 @@ class AttentionShape:
     key_grid: tuple[int, int]
 
     def score_group(self, index: int) -> int:
-        """The group of the layer at a position."""
+        """The group of the layer at index `index`."""
         return self.score_groups[index] if self.score_groups else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageShape:
-    """One stage: equal blocks on equally many tokens of equal width.
+    """One stage: equal blocks on the same number of tokens of the same width.
 
     Attributes:
-        max_depth: layers the backbone has here; a placement has from 1 to as many.
-        num_tokens: N, prefix tokens included.
-        num_prefix_tokens: class and register tokens at the head of the sequence.
+        max_depth: number of layers in the backbone; a placement has from 1 to this number.
+        num_tokens: N, including prefix tokens.
+        num_prefix_tokens: number of class and register tokens at the head of the sequence.
         grid: rows and columns of the other tokens.
         embed_dim: D, channels of the residual stream.
-        num_heads: H, heads of vanilla and less attention, D / H channels each.
-        attention: how vanilla and less layers attend.
+        num_heads: H, heads of vanilla and less attention, with D / H channels each.
+        attention: sizes of vanilla and less attention.
         mlp_params: parameters of a block's MLP.
-        mlp_macs: multiply-accumulates of a block's MLP for one image, norms inside it included.
-        mlp_norm_macs: the share of `mlp_macs` that norms inside the MLP take.
-        qkv_bias: whether queries, keys and values carry a bias.
-        proj_bias: whether the attention's output projection carries a bias.
+        mlp_macs: multiply-accumulates of a block's MLP per image, including norms inside it.
+        mlp_norm_macs: the part of `mlp_macs` in norms inside the MLP.
+        qkv_bias: whether queries, keys and values have a bias.
+        proj_bias: whether the attention's output projection has a bias.
         layer_scale: whether each branch ends with a learned scale per channel.
-        frame_params: parameters around the stage's blocks: what leads into the stage, and its
-            final norm; 0 in a backbone of one stage, which has stem and head alone.
-        frame_macs: multiply-accumulates of the frame for one image.
-        frame_norm_macs: the share of `frame_macs` that norms take.
+        frame_params: parameters around the stage's blocks: the transition into the stage, and its
+            final norm; 0 in a backbone of one stage, which only has stem and head.
+        frame_macs: multiply-accumulates of the frame per image.
+        frame_norm_macs: the part of `frame_macs` in norms.
     """
 
     max_depth: int
@@ -93,19 +93,19 @@ class StageShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneShape:
-    """A backbone at one image size: its stages, and the cost of what stands around them.
+    """Sizes of a backbone at one image size: its stages, and the cost of stem and head.
 
     Attributes:
         image_size: pixels on a side.
         stages: the stages, first to last.
         stem_params: parameters before the first stage: patch and position embedding, tokens.
-        stem_macs: multiply-accumulates of the stem for one image.
-        stem_norm_macs: the share of `stem_macs` that norms take.
+        stem_macs: multiply-accumulates of the stem per image.
+        stem_norm_macs: the part of `stem_macs` in norms.
         head_params: parameters after the last stage: final norm and classifier.
-        head_macs: multiply-accumulates of final norm, pooling and classifier for one image.
-        head_norm_macs: the share of `head_macs` that norms take.
-        num_frozen_params: the share of all parameters that no training changes, such as fixed
-            position embeddings.
+        head_macs: multiply-accumulates of final norm, pooling and classifier per image.
+        head_norm_macs: the part of `head_macs` in norms.
+        num_frozen_params: number of parameters that are never trained, such as fixed position
+            embeddings.
     """
 
     image_size: int
@@ -125,7 +125,7 @@ class BackboneShape:
 
 
 def layer_norm_macs(num_tokens: int, embed_dim: int) -> int:
-    """What a layer norm counts for one image: 5 an element, by fvcore's convention."""
+    """MACs of a layer norm per image: 5 per element, by fvcore's convention."""
     return 5 * num_tokens * embed_dim
 
 

@@ -1,4 +1,4 @@
-"""Figures with their units: read from the command line, written for people."""
+"""Units of figures: parsing from the command line, and formatting for display."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 def parse_quantity(text: str) -> int:
     """Read a count such as `1.3G`, `2.3 M`, `500k` or `1258411200`.
 
-    Suffixes are decimal: k 1e3, M 1e6, G 1e9, T 1e12 (K is read as k). The value is exact, not
-    by way of a float.
+    Suffixes are decimal: k 1e3, M 1e6, G 1e9, T 1e12 (K is read as k). The value is exact, without
+    rounding to a float.
 
     Raises:
         InputError: not a number with one of the suffixes, or not a whole count.
@@ -34,14 +34,14 @@ def parse_quantity(text: str) -> int:
 
 
 def format_quantity(count: float) -> str:
-    """A count in three digits with its suffix: 1258411200 is `1.26 G`, 5717416 is `5.72 M`.
+    """Format a count in three digits with its suffix, such as `1.26 G` or `5.72 M`.
 
     Args:
-        count: 0 or more; below 1000 it is written as it is.
+        count: 0 or more; below 1000 it is written in full.
     """
     if count < 1000:
         return f"{count:.0f}"
-    # A value that three digits would round up to 1000 belongs to the next suffix.
+    # A value that rounds to 1000 in three digits gets the next suffix.
     suffix = next((s for s in "kMG" if count / _FACTORS[s] < 999.5), "T")
     value = count / _FACTORS[suffix]
     decimals = 2 if value < 9.995 else 1 if value < 99.95 else 0
@@ -50,21 +50,21 @@ def format_quantity(count: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """How a figure is read from the command line and written for people.
+    """How a figure is parsed and formatted.
 
     Attributes:
-        symbol: stands behind the number; empty: a count or a fraction.
-        scaled: whether k, M, G and T, powers of 1000, shorten it. Scaled figures are whole.
+        symbol: text after the number; empty for a count or a fraction.
+        scaled: whether to shorten by k, M, G and T, powers of 1000. Scaled figures are whole.
     """
 
     symbol: str = ""
     scaled: bool = True
 
     def parse(self, text: str) -> float:
-        """Read a figure: `1.3G` where it is scaled, else a number such as `2.5`.
+        """Parse a figure: `1.3G` if scaled, otherwise a number such as `2.5`.
 
         Raises:
-            InputError: no such figure, or one that is not finite.
+            InputError: not such a figure, or not finite.
         """
         if self.scaled:
             return parse_quantity(text)
@@ -77,7 +77,7 @@ class Unit:
         return value
 
     def format(self, value: float) -> str:
-        """A figure as people read it: `1.26 G`, `64.0 MB`, `2.35 ms`."""
+        """Format a figure, such as `1.26 G`, `64.0 MB`, `2.35 ms`."""
         if not self.scaled:
             return f"{value:.3g} {self.symbol}".rstrip()
         text = format_quantity(value)
@@ -95,5 +95,5 @@ FRACTION = Unit(scaled=False)
 
 
 def format_fraction(mean: float, standard_error: float | None = None) -> str:
-    """An accuracy with its standard error where there is one: `0.893 ± 0.006`."""
+    """Format an accuracy, with its standard error if given: `0.893 ± 0.006`."""
     return f"{mean:.3f}" if standard_error is None else f"{mean:.3f} ± {standard_error:.3f}"

@@ -1,7 +1,7 @@
-"""YAML documents of plain values: parsed in one way, strictly, with errors that name the line.
+"""Strict parsing of YAML documents of plain values, with errors that name the line.
 
-Numbers are those of YAML 1.2: `1e-3` is one, which YAML 1.1 and PyYAML read as text. What the two
-versions read as different numbers, such as `010` and `1:30`, is refused.
+Numbers are those of YAML 1.2: `1e-3` is a number, which YAML 1.1 and PyYAML read as text. Text
+that the two versions read as different numbers, such as `010` and `1:30`, is refused.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sharedattn.errors import InputError
 T = TypeVar("T")
 DocumentPath = tuple[str | int, ...]
 
-# Aliases let a small file stand for a huge tree; no document of ours comes near these.
+# Aliases let a small file expand to a huge tree; valid documents are far smaller.
 _MAX_NODES = 100_000
 _MAX_NESTING = 30
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 _COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _INT_TAG = "tag:yaml.org,2002:int"
-# A float of YAML 1.2 that YAML 1.1 takes for text: an exponent without a sign or a point.
+# A float in YAML 1.2 that YAML 1.1 reads as text: an exponent without a sign or a point.
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+")
 # Octal and base 60 in YAML 1.1, decimal or text in YAML 1.2.
 _OTHER_NUMBER = re.compile(r"[-+]?(?:0[0-9_]+|[0-9][0-9_]*(?::[0-9_]+)+(?:\.[0-9_]*)?)")
@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper; puts text in quotes that is a number in YAML 1.2."""
+    """PyYAML's safe dumper, which also quotes text that is a number in YAML 1.2."""
 
 
 for _class in (_Loader, _Dumper):
@@ -45,7 +45,7 @@ for _class in (_Loader, _Dumper):
 
 
 class DocumentError(InputError):
-    """A document that breaks a stated rule at a known place.
+    """An invalid document, with the place of the error.
 
     Attributes:
         path: the keys and indices that lead to the place.
@@ -61,7 +61,7 @@ class DocumentError(InputError):
 
 @contextmanager
 def located(path: DocumentPath) -> Iterator[None]:
-    """Gives an `InputError` that knows no place the place `path`."""
+    """Add the place `path` to an `InputError` that has none."""
     try:
         yield
     except DocumentError:
@@ -71,23 +71,23 @@ def located(path: DocumentPath) -> Iterator[None]:
 
 
 def write_yaml(document: Any) -> str:
-    """The text of a document of plain values, its keys in the order they have."""
+    """Write a document of plain values, with keys in their own order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=99)
 
 
 def read_document(
     text: str, source: str, read: Callable[[Any], T], *, number_keys: bool = False
 ) -> T:
-    """What a YAML document says.
+    """Parse a YAML document and read it.
 
     Args:
         text: the document.
-        source: names the document in messages.
-        read: takes the parsed document; its `DocumentError`s get the line of their place.
-        number_keys: as of `read_yaml`.
+        source: name of the document in messages.
+        read: reads the parsed document; the line is added to its `DocumentError`s.
+        number_keys: as in `read_yaml`.
 
     Raises:
-        InputError: a document that breaks a rule; the message has source and line.
+        InputError: an invalid document; the message has source and line.
     """
     lines: dict[DocumentPath, int] = {}
     try:
@@ -106,13 +106,13 @@ def read_yaml(text: str, lines: dict[DocumentPath, int], *, number_keys: bool = 
 
     Args:
         text: the document.
-        lines: is filled with the line (from 1) in which the entry at each path begins, up to the
+        lines: filled with the line (from 1) in which the entry at each path begins, up to the
             place of an error.
-        number_keys: whether keys may be whole numbers, beside text.
+        number_keys: whether keys may also be whole numbers.
 
     Raises:
         InputError: text that is not one YAML document of plain values.
-        DocumentError: a key that stands twice or is no text, a number that depends on the version
+        DocumentError: a key that is repeated or not text, a number that depends on the version
             of YAML, or a tree that is too large.
     """
     try:
