@@ -698,12 +698,23 @@ class TestOnSQLite:
         driver.begin_trial(number=0, spec=spec)
 
 
+# Imports once, for seconds, and forks a driver of its own for each line that it reads.
 _WRITER = """
+import os
 import sys
 from sharedattn.results.records import *
 from sharedattn.results.database.store import Store
 from sharedattn.placement import NetworkSpec
 
+while sys.stdin.readline():
+    driver_id = os.fork()
+    if driver_id == 0:
+        break
+    os.waitpid(driver_id, 0)
+    print("gone", flush=True)
+else:
+    sys.exit()
+print(os.getpid(), flush=True)
 with Store.open(sys.argv[1], create=True) as store:
     study = store.get_or_create_study(StudyRecord(
         name="digits", fingerprint_document={}, space={}, data={}, recipe={},
@@ -729,27 +740,41 @@ with Store.open(sys.argv[1], create=True) as store:
 """
 
 
-def test_what_is_committed_survives_a_kill_at_any_moment(url: str) -> None:
+@pytest.fixture
+def writer(url: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_what_is_committed_survives_a_kill_at_any_moment(
+    url: str, writer: subprocess.Popen[str]
+) -> None:
     """Three times: what the driver said it had done is there, nothing by halves, no stale lock."""
+    assert writer.stdin is not None and writer.stdout is not None
     begun = ended = -1
     for delay_s in (0.0, 0.003, 0.007):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, url], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "driving\n"
+        writer.stdin.write("drive\n")
+        writer.stdin.flush()
+        driver_id = int(writer.stdout.readline())
+        assert writer.stdout.readline() == "driving\n"
         # Some trials first, however slow the machine; then somewhere in those that follow.
-        lines = [process.stdout.readline() for _ in range(9)]
+        lines = [writer.stdout.readline() for _ in range(9)]
         time.sleep(delay_s)
-        process.send_signal(signal.SIGKILL)
-        for line in [*lines, *process.stdout.read().splitlines()]:
+        os.kill(driver_id, signal.SIGKILL)
+        for line in itertools.chain(lines, writer.stdout):
             what, _, number = line.strip().partition(" ")
-            if what == "begun" and number:
+            if what == "gone":
+                break
+            if what == "begun":
                 begun = int(number)
-            if what == "ended" and number:
+            if what == "ended":
                 ended = int(number)
-        process.wait()
-        process.stdout.close()
 
         with Store.open(url, read_only=True) as store:
             study = store.study("digits")
