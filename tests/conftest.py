@@ -59,12 +59,30 @@ def entry_point(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
+@pytest.fixture
+def trials_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials run in this process; worker processes are tested by themselves."""
+    from commands import run_trials_here
+
+    run_trials_here(monkeypatch)
+
+
+@pytest.fixture
+def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`digit-pairs` with few images, in this process alone."""
+    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 448)
+    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)
+
+
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PostgreSQLServer]:
     """A server of these tests' own; mark those who use it as slow."""
     from postgresql_server import PostgreSQLServer
 
     with PostgreSQLServer() as server:
+        # No test cuts the power, and what a server has written outlives its crash without a flush.
+        for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
+            server.execute(statement)
         yield server
 
 

@@ -10,20 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
+from made_up_parts import Pooling, Shrink
 
-from sharedattn.mechanisms.interface import (
-    Branch,
-    BranchCall,
-    BranchResult,
-    Colors,
-    Gate,
-    NumberOption,
-    Options,
-    PartCost,
-)
-from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.mechanisms.registry import registry
 from sharedattn.placement import NetworkSpec
 from sharedattn.plugins import Plugin
@@ -41,7 +29,6 @@ from sharedattn.results.records import (
     TrialRow,
     TrialState,
 )
-from sharedattn.shape import StageShape
 from sharedattn.testing import registered
 
 FIDELITY = Fidelity(epochs=7, image_size=16)
@@ -185,46 +172,6 @@ def url(tmp_path: Path) -> str:
 def store(url: str) -> Iterator[Store]:
     with Store.open(url, create=True) as opened:
         yield opened
-
-
-class Pooling(Branch):
-    """A made-up kind of layer: the mean over tokens, in windows of some size."""
-
-    letter, name, title, rank = "P", "pooling", "token pooling", 50
-    options = (NumberOption(name="width", key="width", code="w", default=3),)
-    colors = Colors(fill="#cc79a7", ink="#111111", dark_fill="#aa5588", dark_ink="#eeeeee")
-
-    def run(self, call: BranchCall) -> BranchResult:
-        return BranchResult(branch_BND=call.x_BND)
-
-    def cost(
-        self,
-        options: Options,
-        stage: StageShape,
-        network_options: MechanismOptions,
-        *,
-        has_bias: bool,
-    ) -> PartCost:
-        return PartCost(0, 0)
-
-
-class Shrink(Gate):
-    """A made-up gate: one number a channel."""
-
-    name, code, cell_code, title, rank = "shrink", "sq", "q", "squeeze gate", 20
-    colors = Colors(fill="#882255", ink="#ffffff", dark_fill="#dd88bb", dark_ink="#000000")
-
-    def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> nn.Module:
-        return nn.Linear(stage.embed_dim, stage.embed_dim)
-
-    def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        return torch.sigmoid(cell(mean_BD)), None
-
-    def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
-        return stage.embed_dim**2 + stage.embed_dim
-
-    def macs(self, stage: StageShape, network_options: MechanismOptions) -> int:
-        return stage.embed_dim**2
 
 
 @contextmanager

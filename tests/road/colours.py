@@ -1,11 +1,7 @@
-"""Folders of images that are learnt at once, and commands over them."""
-
-import json
+"""Folders of images that are learnt at once, and a space to search on them."""
 
 import numpy as np
 from PIL import Image
-
-from sharedattn.search.cli.main import main
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 SPACE = """\
@@ -26,24 +22,3 @@ def put(folder, colour, count, start=0, suffix=".png"):
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, start + count):
         picture(COLOURS[colour], i).save(folder / f"{i:03d}{suffix}")
-
-
-def run(capsys, *arguments):
-    """Exit code, standard output, standard error."""
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def document(capsys, *arguments):
-    code, out, err = run(capsys, *arguments, "--json")
-    assert code == 0, err
-    return json.loads(out)
-
-
-def refusal(capsys, *arguments):
-    """The one error of a command that begins nothing."""
-    code, out, err = run(capsys, *arguments)
-    assert (code, out) == (2, ""), (code, out, err)
-    assert "Traceback" not in err
-    return " ".join(err.split())

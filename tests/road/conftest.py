@@ -5,10 +5,12 @@ Each test here is a command as a person types it, and what becomes of it.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
+import commands
 import pytest
+from tiny import SPACE_WITH_CB
 
 sys.path.insert(0, str(Path(__file__).parent))
 # `reader_2` asks the studies and fake evaluators of the tests of searches.
@@ -16,19 +18,6 @@ sys.path.append(str(Path(__file__).parents[1] / "search"))
 
 from colours import COLOURS, RECIPE, SPACE, put
 from road_lab import InProcess, Lab
-
-from sharedattn.search.cli.main import main
-
-TINY_SPACE = """\
-name: tiny
-backbone: vit(class_token=false,depth=2,embed_dim=12,global_pool=avg,in_chans=1,mlp_ratio=1,\
-num_classes=2,num_heads=2,patch_size=8)@16
-order: any
-stages:
-  - depth: 1..2
-    counts: {V: 0..2, L: 0..1, N: 0..1}
-    cb: [none, all]
-"""
 
 
 @pytest.fixture
@@ -58,7 +47,7 @@ def lab(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def few_pairs(monkeypatch):
-    """`digit-pairs` with few images."""
+    """`digit-pairs` with still fewer images than other rooms' tests have."""
     monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 256)
     monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 200)
 
@@ -73,7 +62,7 @@ def in_process(monkeypatch, few_pairs):
 def tiny(tmp_path):
     """A space of 12 placements, as a file."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY_SPACE)
+    path.write_text(SPACE_WITH_CB.replace("in_chans=1,", "in_chans=1,mlp_ratio=1,"))
     return path
 
 
@@ -93,9 +82,4 @@ def recipe(tmp_path):
 def run(capsys):
     """Runs a command; its exit code, standard output and standard error."""
 
-    def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
-
-    return call
+    return partial(commands.run, capsys)

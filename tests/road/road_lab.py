@@ -1,4 +1,4 @@
-"""What the tests of this folder share: a space and a table that are searched in a moment."""
+"""What the tests of this folder share: an executor that says all, and a folder to search in."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import run
+from tiny import SPACE, TABLE
 
-from sharedattn.search.cli.main import main
 from sharedattn.search.executors import Executor, Progressed, Reported, advance
-
-BACKBONE = (
-    "vit(class_token=false,depth=2,embed_dim=12,global_pool=avg,in_chans=1,num_classes=2,"
-    "num_heads=2,patch_size=8)@16"
-)
-SPACE = f"""\
-name: tiny
-backbone: {BACKBONE}
-order: any
-stages:
-  - depth: 1..2
-    counts: {{V: 0..2, L: 0..1, N: 0..1}}
-"""
-TABLE = {"V2": 0.9, "V1L1": 0.8, "V1": 0.7, "V1N1": 0.7, "N1V1": 0.65, "N1": 0.5}
 
 
 class InProcess(Executor):
@@ -75,10 +62,7 @@ class Lab:
 
     def run(self, *arguments: object) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of a command."""
-        self._capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        captured = self._capsys.readouterr()
-        return code, captured.out, captured.err
+        return run(self._capsys, *arguments)
 
     def search(self, *arguments: object, space: str = "tiny.yaml") -> tuple[int, str, str]:
         """The same of a search in the table."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from road_lab import BACKBONE
 from safetensors.torch import load_file, save_file
+from tiny import BACKBONE
 
 from sharedattn.results.artifacts.folders import folder_in_place_of
 from sharedattn.results.artifacts.weights import sha256_of

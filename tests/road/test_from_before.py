@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import run
 
 from sharedattn.backbones import resolve
 from sharedattn.data import DataConfig, open_data
@@ -15,7 +16,6 @@ from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import RECIPES, Recipe
-from sharedattn.search.cli.main import main
 from sharedattn.search.config import SearchConfig
 from sharedattn.search.run import prepare
 from sharedattn.supernet.trainer import SUPERNET_RECIPES
@@ -41,12 +41,6 @@ def before(tmp_path, monkeypatch):
         shutil.copy(BEFORE / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_specs_recipes_and_the_embedded_data_keep_their_keys():
@@ -116,7 +110,9 @@ def test_a_study_from_before_is_shown_reported_and_exported(capsys, before):
 
 
 @pytest.mark.slow
-def test_a_study_of_embedded_data_goes_on_and_one_of_a_folder_does_not(capsys, before):
+def test_a_study_of_embedded_data_goes_on_and_one_of_a_folder_does_not(
+    capsys, before, trials_run_here
+):
     digits = ("tiny.yaml", "--epochs", 1, "--confirm-seeds", 2, "--workers", 1, "--out", "out")
     code, out, err = run(capsys, "search", *digits, "--trials", 5, "--json")
     assert code == 0, err

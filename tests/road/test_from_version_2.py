@@ -4,13 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import commands
 import optuna
 import pytest
 import torch
 from reader_2 import make_continued, make_draws, make_keys
 
 from sharedattn.results.export.folder import load_network, read_export
-from sharedattn.search.cli.main import main
 
 BEFORE = Path(__file__).parent / "reader_2"
 KEYS = json.loads((BEFORE / "keys.json").read_text())
@@ -44,10 +44,9 @@ def run(capsys):
     """Runs a command that succeeds; what it says in JSON, or as text."""
 
     def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert code == 0, captured.out + captured.err
-        return json.loads(captured.out) if "--json" in arguments else captured.out
+        code, out, err = commands.run(capsys, *arguments)
+        assert code == 0, out + err
+        return json.loads(out) if "--json" in arguments else out
 
     return call
 
@@ -189,7 +188,7 @@ def test_a_study_of_latencies_is_shown_reported_and_exported(run, before):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", CONTINUED)
-def test_a_study_goes_on(run, before, study):
+def test_a_study_goes_on(run, before, trials_run_here, study):
     """First for no more trials, and nothing changes; then for one more, as it did then."""
     expected, known = CONTINUED[study], make_continued.trials(study)
     found = make_continued.in_short(run(*make_continued.search(study, 0)))

@@ -6,7 +6,8 @@ import shutil
 import pytest
 import torch
 import yaml
-from colours import COLOURS, RECIPE, SPACE, document, picture, put, refusal, run
+from colours import COLOURS, RECIPE, SPACE, picture, put
+from commands import document, refusal, run, run_trials_here
 
 from sharedattn.search.cli.main import main
 
@@ -25,6 +26,7 @@ def searched(tmp_path_factory):
     shutil.copytree(root / "pristine", root / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        run_trials_here(patch)
         arguments = ("--data", "data", "--recipe", "recipe.yaml", "--study", "colours", *TRIALS)
         assert main(["search", "space.yaml", *map(str, arguments)]) == 0
     return root

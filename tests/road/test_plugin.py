@@ -11,8 +11,9 @@ import random
 
 import pytest
 import torch
+from commands import document
 from sharedattn_extras.skipat import SKIPAT, OutputMap
-from sharedattn_extras.squeeze import SQUEEZE, SharedSqueeze
+from sharedattn_extras.squeeze import SharedSqueeze
 
 from sharedattn.backbones import build, resolve
 from sharedattn.costs.model import CostModel
@@ -56,26 +57,6 @@ def folder(tmp_path, monkeypatch):
     ):
         (tmp_path / name).write_text(text)
     return tmp_path
-
-
-@pytest.fixture
-def few_pairs(monkeypatch):
-    """Small embedded data, in this process alone."""
-    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 128)
-    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 100)
-
-
-def run(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", [SKIPAT, SQUEEZE], ids=["branch", "gate"])
-def test_the_parts_keep_the_contract(part):
-    check_mechanism(part)
 
 
 def test_costs_in_closed_form_by_hand():
@@ -142,9 +123,9 @@ def test_placements_that_mean_nothing(text, message):
 
 @pytest.mark.slow
 def test_a_search_on_two_workers_is_shown_exported_and_verified(folder, capsys):
-    found = run(
+    found = document(
         capsys, "search", "space.yaml", "--recipe", "recipe.yaml", "--trials", 4,
-        "--confirm-seeds", 1, "--workers", 2, "--json",
+        "--confirm-seeds", 1, "--workers", 2,
     )  # fmt: skip
     placements = [member["placement"] for member in found["front"]]
     assert found["trials"]["complete"] == 4 and placements
@@ -153,30 +134,30 @@ def test_a_search_on_two_workers_is_shown_exported_and_verified(folder, capsys):
     out = "sharedattn-out"
     exported = folder / "net"
     assert all("S" in placement for placement in placements)
-    assert run(capsys, "export", found["study"], "--to", exported, "--json")
+    assert document(capsys, "export", found["study"], "--to", exported)
     config = (exported / "config.yaml").read_text()
     assert "sharedattn-extras" in config and "0.3.1" in config
-    assert run(capsys, "verify", exported, "--json")["ok"]
-    assert run(capsys, "front", found["study"], "--out", out, "--json")["front"] == found["front"]
+    assert document(capsys, "verify", exported)["ok"]
+    assert document(capsys, "front", found["study"], "--out", out)["front"] == found["front"]
 
 
 @pytest.mark.slow
 def test_a_network_with_the_kind_is_trained_exported_and_verified(folder, few_pairs, capsys):
-    run(
+    document(
         capsys, "train", f"{BACKBONE}: V1S1N1/xse1", "--recipe", "recipe.yaml", "--to", "net",
-        "--json",
     )  # fmt: skip
     config = (folder / "net" / "config.yaml").read_text()
     assert "branch S" in config and "gate squeeze" in config
-    assert run(capsys, "verify", "net", "--json")["ok"]
+    assert document(capsys, "verify", "net")["ok"]
 
 
 @pytest.mark.slow
-def test_a_supernet_scores_placements_of_the_kind_as_a_tree(folder, few_pairs, capsys):
-    found = run(
+@pytest.mark.usefixtures("trials_run_here", "few_pairs")
+def test_a_supernet_scores_placements_of_the_kind_as_a_tree(folder, capsys):
+    found = document(
         capsys, "search", "space.yaml", "--evaluator", "supernet", "--supernet-recipe",
         "supernet.yaml", "--recipe", "recipe.yaml", "--trials", 12, "--workers", 1,
-        "--confirm-seeds", 1, "--json",
+        "--confirm-seeds", 1,
     )  # fmt: skip
     assert found["trials"]["complete"] == 12
 
@@ -283,8 +264,6 @@ def test_a_missing_plug_in_is_named(monkeypatch):
 
 @pytest.mark.slow
 def test_doctor_holds_plug_ins_to_their_contract(folder, capsys):
-    checks = {
-        check["name"]: check for check in run(capsys, "doctor", "--plugins", "--json")["checks"]
-    }
+    checks = {check["name"]: check for check in document(capsys, "doctor", "--plugins")["checks"]}
     assert checks["contract of branch S"]["found"] == "skip attention"
     assert checks["contract of gate squeeze"]["ok"]

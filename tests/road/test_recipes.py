@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from road_lab import BACKBONE, SPACE
+from tiny import BACKBONE, SPACE
 
 from sharedattn.recipe import Recipe
 from sharedattn.spaces.space import Space

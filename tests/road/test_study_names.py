@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from road_lab import SPACE
+from tiny import SPACE
 
 from sharedattn.search.cli.main import main
 from sharedattn.search.study_name import check_name, made_name

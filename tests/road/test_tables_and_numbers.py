@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from road_lab import BACKBONE
+from tiny import BACKBONE
 
 PAIRS = [("V2", 0.9), ("V1L1", 0.8), ("V1", 0.7), ("V1N1", 0.7), ("N1V1", 0.65), ("N1", 0.5)]
 

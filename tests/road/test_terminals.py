@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from road_lab import BACKBONE, SPACE, TABLE
+from tiny import BACKBONE, SPACE, TABLE
 
 from sharedattn.search.cli import commands
 from sharedattn.search.cli import main as cli

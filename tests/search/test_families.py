@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fakes import Inline
 
 from sharedattn.backbones import FAMILIES
 from sharedattn.results.database.store import Store
@@ -22,16 +21,9 @@ from sharedattn.testing.tiny_backbones import tiny_space
 
 @pytest.mark.slow
 @pytest.mark.parametrize("base_name", [family.base_name for family in FAMILIES])
-def test_three_trials_and_an_export(
-    base_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Trials run here: worker processes are tested by themselves, and take seconds to begin.
-    monkeypatch.setattr(
-        "sharedattn.search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator)
-    )
-    # What is asked is whether all of it fits together, not what is learnt.
-    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 448)
-    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)
+# What is asked is whether all of it fits together, not what is learnt.
+@pytest.mark.usefixtures("trials_run_here", "few_pairs")
+def test_three_trials_and_an_export(base_name: str, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(tiny_space(base_name)), encoding="utf-8")
     prepared = prepare(
         SearchConfig.of(

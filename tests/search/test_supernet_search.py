@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from fakes import Inline
 from safetensors.torch import load_file, save_file
 
 from sharedattn.backbones import build, resolve
@@ -43,12 +42,7 @@ SPACE = {
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "sharedattn.search.run.LocalExecutor", lambda evaluator, **_: Inline(evaluator)
-    )
-    monkeypatch.setattr("sharedattn.data.digit_pairs.PAIRS_PER_EPOCH", 448)
-    monkeypatch.setattr("sharedattn.data.digit_pairs.EVAL_PAIRS", 400)
+def config(tmp_path, trials_run_here, few_pairs):
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE), encoding="utf-8")
     given = {
         "space": str(tmp_path / "space.yaml"),

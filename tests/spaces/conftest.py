@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
+from made_up_parts import PARTS
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import PartCost
@@ -31,11 +32,8 @@ from sharedattn.spaces.space import Order, Space
 from sharedattn.spaces.stages import CountedStage, ListedStage, Stage
 from sharedattn.testing import registered
 
-# The folder of the tiny backbones, which tests on several floors share, and that of parts.
+# The folder of the tiny backbones, which tests on several floors share.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "sharedattn"))
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-from made_up_parts import PARTS
 
 
 class FakeCosts:

@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-import onnxruntime
 import pytest
 import torch
 import yaml
@@ -16,7 +15,6 @@ from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.results.artifacts.atomic import temporary_name
 from sharedattn.results.artifacts.weights import sha256_of
-from sharedattn.results.export import folder as export_module
 from sharedattn.results.export.folder import (
     ExportRecord,
     check_target,
@@ -337,25 +335,6 @@ def test_onnx_without_its_extra_says_how_to_get_it(
     with pytest.raises(InputError, match=r"ONNX files require .*sharedattn\[onnx\]"):
         export(tmp_path / "knee", record, network.state_dict(), onnx=True)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_onnx_computes_the_same_logits(
-    tmp_path: Path, record: ExportRecord, network: Network
-) -> None:
-    small = record.evaluation.identity
-    at_8 = replace(small, fidelity=replace(small.fidelity, image_size=8))
-    evaluation = replace(record.evaluation, identity=at_8)
-    export(
-        tmp_path / "knee", replace(record, evaluation=evaluation), network.state_dict(), onnx=True
-    )
-    images_BCYX = torch.randn(5, 1, 8, 8)  # another batch size than the exporter's
-    session = onnxruntime.InferenceSession(tmp_path / "knee" / export_module.ONNX_NAME)
-    (logits,) = session.run(None, {"images": images_BCYX.numpy()})
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            torch.from_numpy(logits), network(images_BCYX), rtol=0, atol=1e-5
-        )
 
 
 def test_a_latency_is_kept_and_stands_on_the_card(

@@ -4,26 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
+from commands import document, run
 
 from sharedattn.costs.model import CostModel
 from sharedattn.objectives import OBJECTIVES, Objective, register
 from sharedattn.placement import Placement
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.search.cli.main import main
 from sharedattn.spaces.space import Space
 from sharedattn.units import COUNT
 
-SPACE = """\
-name: tiny
-backbone: vit(class_token=false,depth=2,embed_dim=12,global_pool=avg,in_chans=1,num_classes=2,\
-num_heads=2,patch_size=8)@16
-order: any
-stages:
-  - depth: 1..2
-    counts: {V: 0..2, L: 0..1, N: 0..1, E: 0..1}
-    slots: [3]
-"""
+SPACE = tiny.SPACE.replace("}", ", E: 0..1}\n    slots: [3]")
 TOP1 = {
     "V2": 0.9, "V1L1": 0.8, "V1": 0.7, "V1N1": 0.69, "N1V1": 0.65, "N1": 0.5, "E1/s3": 0.72,
     "E1V1/s3": 0.85, "V1E1/s3": 0.84, "E1N1/s3": 0.71, "N1E1/s3": 0.73,
@@ -54,18 +46,6 @@ def search(tmp_path):
         "search", space, "--evaluator", "table", "--table", table, "--out", tmp_path / "out",
         "--trials", 11, "--confirm-seeds", 1,
     )  # fmt: skip
-
-
-def run(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def document(capsys, *arguments):
-    code, out, err = run(capsys, *arguments, "--json")
-    assert code == 0, err
-    return json.loads(out)
 
 
 def by_hand(cost):

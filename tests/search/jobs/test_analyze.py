@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from commands import run
 
 from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataConfig, open_data
@@ -14,7 +15,6 @@ from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.analysis.measuring import layers_of, measure
 from sharedattn.results.export.folder import load_network
-from sharedattn.search.cli.main import main
 from sharedattn.search.jobs.analyze import analyse_config
 from sharedattn.search.jobs.train import PlacementTraining, train_placement
 
@@ -44,16 +44,10 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(tmp_path_factory.mktemp("exports") / "without", "V1L1E1/s4/dia1")
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main(["analyze", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def test_the_command_writes_what_a_direct_computation_gives(
     capsys: pytest.CaptureFixture[str], exported: Path
 ) -> None:
-    code, out, err = run(capsys, exported, "--images", 20, "--seeds", 2, "--json")
+    code, out, err = run(capsys, "analyze", exported, "--images", 20, "--seeds", 2, "--json")
     assert code == 0, err
     document = json.loads(out)
     folder = exported / "analysis"
@@ -94,7 +88,7 @@ def test_the_summary_is_for_people_and_an_analysis_is_replaced(
 ) -> None:
     out_folder = tmp_path / "shown"
     few = ("--images", 5, "--seeds", 2, "--out", out_folder)
-    code, out, err = run(capsys, exported / "config.yaml", *few, "--against", without)
+    code, out, err = run(capsys, "analyze", exported / "config.yaml", *few, "--against", without)
     assert code == 0, err
     text = " ".join(out.split())
     assert "layer choice entropy change with CB like before diagonality" in text
@@ -109,7 +103,7 @@ def test_the_summary_is_for_people_and_an_analysis_is_replaced(
     assert document["broadcasting"]["counterpart"] == "V1L1E1/s4/dia1"
     assert document["broadcasting"]["layers"][2]["trained_change"] is not None
 
-    code, out, err = run(capsys, f"{BACKBONE}: E1N1/s4", *few)
+    code, out, err = run(capsys, "analyze", f"{BACKBONE}: E1N1/s4", *few)
     assert code == 0, err
     assert "correlation of gates" not in out
     document = json.loads((out_folder / "analysis.json").read_text())
@@ -126,7 +120,9 @@ def test_undefined_figures_are_counted_for_people(
         "vit(embed_dim=8,num_heads=2,depth=1,patch_size=16,class_token=false,global_pool=avg,"
         "num_classes=2,in_chans=1)@16: V1"
     )
-    code, out, err = run(capsys, spec, "--images", 3, "--seeds", 2, "--out", tmp_path / "x")
+    code, out, err = run(
+        capsys, "analyze", spec, "--images", 3, "--seeds", 2, "--out", tmp_path / "x"
+    )
     assert code == 0, err
     assert "undefined" in out
     assert "3 values are undefined and left out of their means" in " ".join(out.split())
@@ -165,7 +161,7 @@ def test_bad_input_is_refused_before_any_work(
         ((f"{BACKBONE}: {'V1' * 200}",), "layers, more than the"),
         (("vit(in_chans=1)@16: V1",), "`num_classes` of the network is"),
     ):
-        code, out, err = run(capsys, *arguments)
+        code, out, err = run(capsys, "analyze", *arguments)
         assert (code, out) == (2, ""), (arguments, err)
         assert rule in " ".join(err.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "work"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sharedattn.mechanisms.interface import (
@@ -77,21 +78,51 @@ class Passer(_NeverRun):
     leaves = ()
 
 
-class Squeeze(Gate):
-    """A gate that comes before ours."""
+class Pooling(_NeverRun):
+    """Stands for a mean over windows of tokens; gives what it gets, for nothing."""
 
-    name = "shrink"
-    code = "sq"
-    cell_code = "q"
-    title = "made-up squeezing"
-    rank = 5
-    colors = GREY
+    letter, name, title, rank = "P", "pooling", "token pooling", 50
+    options = (NumberOption(name="width", key="width", code="w", default=3),)
+    colors = Colors(fill="#cc79a7", ink="#111111", dark_fill="#aa5588", dark_ink="#eeeeee")
+
+    def run(self, call: BranchCall) -> BranchResult:
+        return BranchResult(branch_BND=call.x_BND)
+
+    def cost(
+        self,
+        options: Options,
+        stage: StageShape,
+        network_options: MechanismOptions,
+        *,
+        has_bias: bool,
+    ) -> PartCost:
+        return PartCost(0, 0)
+
+
+class Shrink(Gate):
+    """A gate of one linear map."""
+
+    name, code, cell_code, title, rank = "shrink", "sq", "q", "squeeze gate", 20
+    colors = Colors(fill="#882255", ink="#ffffff", dark_fill="#dd88bb", dark_ink="#000000")
 
     def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> nn.Module:
-        return nn.Identity()
+        return nn.Linear(stage.embed_dim, stage.embed_dim)
 
     def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        raise AssertionError("spaces are counted and drawn from, and run nothing")
+        return torch.sigmoid(cell(mean_BD)), None
+
+    def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
+        return stage.embed_dim**2 + stage.embed_dim
+
+    def macs(self, stage: StageShape, network_options: MechanismOptions) -> int:
+        return stage.embed_dim**2
+
+
+class Squeeze(Shrink):
+    """The same gate, before ours and of another cost."""
+
+    title = "made-up squeezing"
+    rank = 5
 
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
         return 22
