@@ -138,7 +138,7 @@ class Staged(Fake):
 
 @dataclass(frozen=True)
 class Ranked(Staged):
-    """One of the processes of a trial, which writes its id into `folder`."""
+    """One of the processes of a trial; it writes its id into `folder` and says how far it is."""
 
     folder: str = ""
     device: str = "cpu"
@@ -149,31 +149,15 @@ class Ranked(Staged):
         path = os.path.join(self.folder, str(self.rank.index))
         with open(path, "x") as file:
             file.write(str(os.getpid()))
+        if on_progress is not None:
+            on_progress(progress_at(1, 2))
+        # Each has said what it says before one of them raises.
+        self.rank.sum_(torch.zeros(1))
         if task.seed == self.RAISING and self.rank.index == 1:
             threads = torch.get_num_threads()
             raise ArithmeticError(f"in process 1 of {self.rank.world_size}, on {threads} threads")
         self.rank.sum_(torch.zeros(1))
         return (yield from super().evaluate(task))
-
-
-@dataclass(frozen=True)
-class Talking(Ranked):
-    """Says `times` over how far it is, waiting a little in between, and then measures."""
-
-    times: int = 3
-    pause_s: float = 0.0
-
-    @property
-    def rungs(self):
-        return ()
-
-    def evaluate(self, task, on_progress=None):
-        for step in range(1, self.times + 1):
-            if on_progress is not None:
-                on_progress(progress_at(step, self.times))
-            time.sleep(self.pause_s)
-        yield from ()
-        return self.measure(task)
 
 
 def progress_at(step, steps, epoch=1, epochs=1):
@@ -206,8 +190,10 @@ class DiskFilling(Fake):
 class Obedient(Fake):
     """Does what the order of a task's seed says, and tells where: in files, and as its device.
 
-    Orders: `return`; `raise`; `fill` the disk; `report` once and then return; `wait` for a file
-    named `go`, and then return.
+    Orders: `return`; `raise`; `fill` the disk; `die`; `report` or `report twice`, and then return;
+    `wait` for a file named `go`, and then return; `talk`: say three times how far it is, and wait
+    after each for a file named `heard` with the step's number; `flood`: say it 20,000 times, and
+    then make a file named `flooded`.
     """
 
     folder: str = ""
@@ -221,15 +207,29 @@ class Obedient(Fake):
             raise MemoryError("the network does not fit")
         if order == "fill":
             raise OSError(errno.ENOSPC, "No space left on device", "weights")
-        while order == "wait" and not Path(self.folder, "go").exists():
-            time.sleep(0.02)
-        if order == "report":
+        if order == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if order == "wait":
+            self.await_file("go")
+        if order == "talk":
+            for step in range(1, 4):
+                on_progress(progress_at(step, 3))
+                self.await_file(f"heard{step}")
+        if order == "flood":
+            for step in range(1, 20_001):
+                on_progress(progress_at(step, 20_000))
+            Path(self.folder, "flooded").touch()
+        for epoch in range(1, {"report": 2, "report twice": 3}.get(order, 1)):
             try:
-                yield EpochMetrics(epoch=1, top1=0.25, loss=1.5)
+                yield EpochMetrics(epoch=epoch, top1=0.25, loss=1.5)
             except GeneratorExit:
                 where.with_name(f"{task.seed}.closed").touch()
                 raise
         return replace(self.measure(task), device=f"process {os.getpid()}")
+
+    def await_file(self, name):
+        while not Path(self.folder, name).exists():
+            time.sleep(0.02)
 
 
 class Inline(InProcessExecutor):

@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-LONGEST_S = 60.0  # until a process has gone, on a machine with much else to do
+# Until a process has begun or gone, on a machine with much else to do.
+LONGEST_S = 300.0
 
 
 def is_alive(pid):

@@ -8,7 +8,7 @@ from multiprocessing.context import SpawnProcess
 
 import pytest
 import torch
-from fakes import Ranked, Talking, progress_at
+from fakes import Ranked, progress_at
 from processes import all_end, is_alive
 
 from sharedattn.backbones import resolve
@@ -22,7 +22,6 @@ from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.search.cli.main import main
 from sharedattn.search.cluster.resources import find_slots, processes_here
 from sharedattn.search.config import ComputeConfig
-from sharedattn.search.evaluators.base import measure
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.executors import (
     DiskFull,
@@ -48,15 +47,6 @@ SPEC = resolve(
         "num_heads=2,patch_size=4)@16: V1"
     )
 )
-
-
-@pytest.mark.slow
-def test_a_group_says_how_far_its_first_process_is(tmp_path):
-    evaluator = in_processes(Talking(folder=str(tmp_path), times=2, pause_s=0.2), 2)
-    told = []
-    measured = measure(evaluator, evaluator.task(SPEC, 5), told.append)
-    assert told == [progress_at(1, 2), progress_at(2, 2)]
-    assert measured.top1 == Talking().measure(evaluator.task(SPEC, 5)).top1
 
 
 def processes():
@@ -106,7 +96,9 @@ def test_a_group_measures_what_one_process_does_and_a_retry_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_ends_a_process_ends_the_trial_and_what_ends_the_worker_ends_its_processes(tmp_path):
+def test_what_ends_a_process_ends_the_trial_and_what_ends_the_worker_ends_its_processes(
+    tmp_path, monkeypatch
+):
     evaluator = ProcessGroupEvaluator(Ranked(folder=str(tmp_path)), 2)
 
     def pids():
@@ -115,23 +107,23 @@ def test_what_ends_a_process_ends_the_trial_and_what_ends_the_worker_ends_its_pr
             path.unlink()
         return list(found.values())
 
+    told = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    raising = evaluator.evaluate(evaluator.task(SPEC, Ranked.RAISING), told.append)
+    event = advance(raising, 1)
+    assert isinstance(event, Raised)
+    assert event.traceback.endswith("ArithmeticError: in process 1 of 2, on 3 threads\n")
+    # The first process says how far the trial is.
+    assert told == [progress_at(1, 2)]
+    assert all_end(pids())
+
     with LocalExecutor(evaluator, num_slots=1, threads=2) as executor:
-
-        def begin(ticket, seed=0):
-            executor.submit(ticket, evaluator.task(SPEC, seed))
-            return executor.wait(60)
-
-        [(ticket, event)] = begin(0, seed=Ranked.RAISING)
-        assert ticket == 0 and isinstance(event, Raised)
-        assert event.traceback.endswith("ArithmeticError: in process 1 of 2, on 1 threads\n")
-        assert all_end(pids())
-        worker = executor._slots[0].process.pid
-        [(_, event)] = begin(1)
-        # The worker has outlived that.
-        assert isinstance(event, Reported) and executor._slots[0].process.pid == worker
+        executor.submit(0, evaluator.task(SPEC, 0))
+        while not isinstance(event, Reported):
+            [(_, event)] = executor.wait()
         left = pids()
         assert all(map(is_alive, left))
-        os.kill(worker, signal.SIGKILL)
+        os.kill(executor._slots[0].process.pid, signal.SIGKILL)
         assert all_end(left)
 
 
