@@ -31,7 +31,7 @@ def tiny(tmp_path):
 
 
 @pytest.fixture
-def table(tmp_path):
+def table(tmp_path, trials_run_here):
     path = tmp_path / "table.json"
     path.write_text(json.dumps({**TABLE, **{f"{p}/cb": a + 0.05 for p, a in TABLE.items()}}))
     return path

@@ -38,7 +38,7 @@ def num_layers():
 
 
 @pytest.fixture
-def search(tmp_path):
+def search(tmp_path, trials_run_here):
     space, table = tmp_path / "tiny.yaml", tmp_path / "table.json"
     space.write_text(SPACE)
     table.write_text(json.dumps(TOP1))
