@@ -195,30 +195,14 @@ def test_a_folder_of_equal_name_on_a_node_s_own_disk_is_found_out(tmp_path, data
     assert [path for path in (tmp_path / "weights").rglob("*") if path.is_file()] == []
 
 
-@pytest.fixture
-def address(monkeypatch):
-    """Of a cluster of two nodes on this machine."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    from sharedattn.search.executors.ray import executor as ray_tune
-
-    for name, value in ray_tune.ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    # Else workers would wait for every other process of the machine.
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    options = {"num_cpus": 1, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=options)
-    cluster.add_node(num_cpus=1)
-    yield cluster.address
-    cluster.shutdown()
-
-
 @pytest.mark.slow
 @pytest.mark.ray
-def test_two_real_nodes(address, tmp_path, data, blobs, monkeypatch, capsys):
+def test_two_real_nodes(ray_cluster, tmp_path, data, blobs, monkeypatch, capsys):
     from sharedattn.search.executors.ray import executor as ray_tune
 
+    address = ray_cluster.address
+    for name, value in ray_tune.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     ours = ("--data", data.name, "--weights-dir", blobs.url, "--out", str(tmp_path / "out"))
     capsys.readouterr()
     assert main(["doctor", "--address", address, "--json", *ours]) == 0

@@ -5,6 +5,7 @@ What needs no cluster stands at the end.
 
 import http.server
 import importlib
+import itertools
 import os
 import random
 import re
@@ -22,9 +23,7 @@ from fakes import (
     Fake,
     Inline,
     Obedient,
-    Slow,
     Staged,
-    Talking,
     complain,
     dawdle,
     echo,
@@ -56,14 +55,12 @@ pytest.importorskip("ray")
 
 import ray
 from event_files import read_events, scalars
-from ray.cluster_utils import Cluster
 from ray.exceptions import OutOfMemoryError
 
 from sharedattn.search.executors.ray import executor as ray_tune
 from sharedattn.search.executors.ray.executor import RayTuneExecutor
 
 BACKBONE = "vit(depth=4,embed_dim=8,num_heads=2,patch_size=4,in_chans=1,num_classes=2)@16: "
-FOLDER = Path(__file__).parents[1]
 
 
 def clustered(test):
@@ -71,29 +68,17 @@ def clustered(test):
 
 
 @pytest.fixture(scope="module")
-def running_cluster():
-    """Two nodes of one core each, whose death is noticed within two seconds."""
+def running_cluster(ray_cluster):
+    """Two nodes, joined."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_health_check_initial_delay_ms", "1000")
-        patch.setenv("RAY_health_check_period_ms", "500")
-        patch.setenv("RAY_health_check_failure_threshold", "3")
-        # Else workers would wait for every other process of the machine.
-        patch.setenv("RAY_worker_niceness", "0")
-        # Where workers find the fakes.
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parent), str(FOLDER.parents[2])]))
         for name in (*ray_tune.ENVIRONMENT, "RAY_USAGE_STATS_ENABLED"):
             # What `connect` sets is gone afterwards.
             patch.setenv(name, "0")
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
+        ray_tune.connect(ray_cluster.address)
         try:
-            cluster.add_node(num_cpus=1)
-            ray_tune.connect(cluster.address)
-            yield cluster
+            yield ray_cluster
         finally:
             ray_tune.disconnect()
-            cluster.shutdown()
 
 
 @pytest.fixture
@@ -111,17 +96,17 @@ def raylet_of(node):
     return node.all_processes["raylet"][0].process
 
 
-ORDERS = ("return", "raise", "fill", "report", "report", "wait", "wait", "wait")
+ORDERS = ("return", "raise", "fill", "report", "report", "wait", "wait", "wait", "talk")
 
 
 class Crew:
-    """An executor of two slots, warm, and where its workers are."""
+    """An executor, and where its workers are."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, num_slots):
         self.folder = folder
         self.evaluator = Obedient(folder=str(folder), orders=ORDERS)
-        self.executor = executor_of(self.evaluator, folder, num_slots=2)
-        self.tickets = iter(range(1000))
+        self.executor = executor_of(self.evaluator, folder, num_slots)
+        self.tickets = itertools.count()
 
     def submit(self, seed):
         ticket = next(self.tickets)
@@ -172,43 +157,76 @@ def task(evaluator, seed, placement="V4"):
     return evaluator.task(spec, seed, checkpoint=f"study/search-{seed}")
 
 
+@pytest.fixture(scope="module")
+def crews(running_cluster):
+    """The crew that tests share, as workers take seconds to begin; one at most, for its cores."""
+    crews = []
+    yield crews
+    dismiss(crews)
+
+
+def dismiss(crews):
+    while crews:
+        crews.pop().executor.close()
+
+
 @pytest.fixture
-def crew(cluster, tmp_path):
-    crew = Crew(tmp_path)
-    with crew.executor:
-        yield crew
+def crew_of(cluster, crews, tmp_path_factory):
+    """Gives a crew of so many slots, with nothing to do."""
+
+    def choose(num_slots):
+        if [crew.executor.num_slots for crew in crews] != [num_slots]:
+            dismiss(crews)
+            crews.append(Crew(tmp_path_factory.mktemp("crew"), num_slots))
+        for path in crews[0].folder.iterdir():
+            if path.is_file():
+                path.unlink()
+        return crews[0]
+
+    yield choose
+    if any(crew.executor.num_free < crew.executor.num_slots for crew in crews):
+        dismiss(crews)
+
+
+@pytest.fixture
+def idle_cluster(cluster, crews):
+    """The cluster, whose cores nobody holds."""
+    dismiss(crews)
+    return cluster
+
+
+@pytest.fixture
+def crew(crew_of):
+    """Two workers at most."""
+    return crew_of(2)
+
+
+@pytest.fixture
+def lone_crew(crew_of):
+    """One worker: whatever runs next, it runs."""
+    return crew_of(1)
 
 
 @clustered
-def test_a_trial_says_how_far_it_is(cluster, tmp_path):
-    evaluator = Talking(times=40, pause_s=0.1)
-    with executor_of(evaluator, tmp_path, num_slots=1) as executor:
-        for ticket in range(2):
-            executor.submit(ticket, task(evaluator, 0))
-            said = []
-            while not said or isinstance(said[-1], Progressed):
-                for named, message in executor.wait(0.2):
-                    assert named == ticket
-                    said.append(message)
-                    assert executor.num_free == (0 if isinstance(message, Progressed) else 1)
-            steps = [message.progress.step for message in said[:-1]]
-            # The newest at each look, and none twice.
-            assert steps and steps == sorted(set(steps))
-            assert said[0].progress == progress_at(steps[0], 40)
-            assert isinstance(said[-1], Finished)
-        # Without its board it runs as before.
-        ray.kill(executor._board.actor)
-        executor.submit(2, task(evaluator, 1))
-        said = []
-        deadline = time.monotonic() + LONGEST_S
-        while not said and time.monotonic() < deadline:
-            said = [m for _, m in executor.wait(0.2) if not isinstance(m, Progressed)]
-        assert isinstance(said[0], Finished)
+def test_a_trial_says_how_far_it_is(lone_crew):
+    crew = lone_crew
+    ticket = crew.submit(8)
+    # The newest at each look, and none twice.
+    for step in range(1, 4):
+        assert crew.events() == {ticket: Progressed(progress_at(step, 3))}
+        assert crew.executor.num_free == 0
+        (crew.folder / f"heard{step}").touch()
+    assert isinstance(crew.events()[ticket], Finished)
+    assert crew.executor.num_free == 1
+    # Without its board it runs as before.
+    ray.kill(crew.executor._board.actor)
+    assert isinstance(crew.run(0), Finished)
 
 
 @clustered
-def test_a_worker_is_kept_through_ends_of_every_kind(crew):
-    assert crew.executor.num_free == 2
+def test_a_worker_is_kept_through_ends_of_every_kind(lone_crew):
+    crew = lone_crew
+    assert crew.executor.num_free == 1
     first = crew.run(0)
     assert isinstance(first, Finished)
     assert first.threads == 1
@@ -224,7 +242,7 @@ def test_a_worker_is_kept_through_ends_of_every_kind(crew):
     reported = Reported(EpochMetrics(epoch=1, top1=0.25, loss=1.5))
     ticket = crew.submit(3)
     assert crew.events() == {ticket: reported}
-    assert crew.executor.num_free == 1
+    assert crew.executor.num_free == 0
     crew.executor.go_on(ticket)
     went_on = crew.events()[ticket]
     assert went_on.measurement.device == worker
@@ -232,7 +250,7 @@ def test_a_worker_is_kept_through_ends_of_every_kind(crew):
     ticket = crew.submit(4)
     assert crew.events() == {ticket: reported}
     crew.executor.stop(ticket)
-    assert crew.executor.num_free == 2
+    assert crew.executor.num_free == 1
     assert crew.executor.wait(0.5) == []
     # The stopped evaluation is closed, and its worker runs the next task.
     assert crew.run(0).measurement.device == worker
@@ -244,6 +262,25 @@ def test_a_worker_is_kept_through_ends_of_every_kind(crew):
     assert (1, "top1", 0.25) in scalars(folder)
     assert (1, "top1", went_on.measurement.top1) in scalars(folder)
     assert read_events(folder)[1].summary.value[0].tag == "network/text_summary"
+
+
+@clustered
+def test_a_worker_that_dies_between_two_tasks_ends_the_next_one_only(lone_crew):
+    crew = lone_crew
+    before = crew.run(0)
+    worker = int(before.measurement.device.split()[1])
+    os.kill(worker, signal.SIGKILL)
+    assert all_end([worker])
+    struck = crew.run(0)
+    assert isinstance(struck, Lost)
+    assert "its worker process has died" in struck.reason
+    after = crew.run(0)
+    assert after.measurement.top1 == before.measurement.top1
+    assert int(after.measurement.device.split()[1]) != worker
+    # Tune makes a folder for each trial; that of the last one is in use until Tune goes on.
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    last = max(session.glob("artifacts/*"), key=lambda path: path.stat().st_mtime)
+    assert len([path for path in last.glob("tune/driver_artifacts/*") if path.is_dir()]) == 1
 
 
 @clustered
@@ -271,24 +308,6 @@ def test_a_dead_worker_costs_its_own_task_once(crew):
     assert ticket == spared
     assert isinstance(event, Finished)
     assert crew.executor.wait(0.2) == []
-
-
-@clustered
-def test_a_worker_that_dies_between_two_tasks_ends_the_next_one_only(crew):
-    before = crew.run(0)
-    worker = int(before.measurement.device.split()[1])
-    os.kill(worker, signal.SIGKILL)
-    assert all_end([worker])
-    struck = crew.run(0)
-    assert isinstance(struck, Lost)
-    assert "its worker process has died" in struck.reason
-    after = crew.run(0)
-    assert after.measurement.top1 == before.measurement.top1
-    assert int(after.measurement.device.split()[1]) != worker
-    # Tune makes a folder for each trial; that of the last one is in use until Tune goes on.
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
-    last = max(session.glob("artifacts/*"), key=lambda path: path.stat().st_mtime)
-    assert len([path for path in last.glob("tune/driver_artifacts/*") if path.is_dir()]) == 1
 
 
 @clustered
@@ -325,7 +344,7 @@ def test_a_dead_node_takes_its_task_away_and_another_node_runs_it(cluster, crew,
 
 @clustered
 @pytest.mark.usefixtures("sigint_is_heeded")
-def test_ctrl_c_leaves_no_worker(crew):
+def test_ctrl_c_leaves_no_worker(crew, crews):
     crew.submit(5)
     crew.submit(6)
     workers = [process for process, _ in crew.await_processes(5, 6)]
@@ -335,7 +354,7 @@ def test_ctrl_c_leaves_no_worker(crew):
     with pytest.raises(KeyboardInterrupt):
         crew.executor.wait(60)
     began = time.monotonic()
-    crew.executor.close()
+    dismiss(crews)
     assert all_end(workers)
     assert time.monotonic() - began < 30
     assert crew.executor.num_free == 2
@@ -358,7 +377,7 @@ def labs(tmp_path, space, *names):
 
 
 @clustered
-def test_one_slot_gives_the_study_of_any_other_executor(cluster, tmp_path, space):
+def test_one_slot_gives_the_study_of_any_other_executor(idle_cluster, tmp_path, space):
     here, there = labs(tmp_path, space, "here", "there")
     evaluator = Staged(noise=0.3)
     options = {
@@ -377,38 +396,30 @@ def test_one_slot_gives_the_study_of_any_other_executor(cluster, tmp_path, space
     ]
 
 
-@clustered
-def test_two_slots_give_equal_studies_where_the_order_of_ends_must_not_matter(
-    cluster, tmp_path, space
-):
-    here, there = labs(tmp_path, space, "here", "there")
-    options = {"searcher": "tpe", "num_trials": 20, "deterministic": True}
-    here.run(executor=Inline(Fake(noise=0.3), 2, random.Random(0)), **options)
-    slow = executor_of(Slow(noise=0.3), tmp_path, num_slots=2)
-    there.run(executor=slow, **options)
-    assert there.history() == here.history()
-
-
 SKIPPING = {
     **SPACE,
     "name": "skipping",
-    "stages": [{"depth": [2, 3], "counts": {"V": [1], "S": [1, 2]}, "xse": [0, 1]}],
+    "stages": [{"depth": [2, 3, 4], "counts": {"V": [1, 2], "S": [1, 2, 3]}, "xse": [0, 1]}],
 }
 
 
 @clustered
-def test_nodes_know_the_mechanisms_of_plug_ins(cluster, tmp_path):
+def test_two_slots_give_equal_studies_where_the_order_of_ends_must_not_matter(
+    idle_cluster, tmp_path
+):
+    """Of a space with the mechanisms of a plug-in, which the nodes know too."""
     here, there = labs(tmp_path, BudgetedSpace(Space.from_document(SKIPPING)), "here", "there")
-    options = {"searcher": "random", "num_trials": 4, "deterministic": True}
-    summary = here.run(executor=Inline(Building(), 2, random.Random(0)), **options)
-    there.run(executor=executor_of(Building(), tmp_path, num_slots=2), **options)
+    options = {"searcher": "tpe", "num_trials": 20, "deterministic": True}
+    summary = here.run(executor=Inline(Building(noise=0.3), 2, random.Random(0)), **options)
+    building = executor_of(Building(noise=0.3), tmp_path, num_slots=2)
+    there.run(executor=building, **options)
     assert there.history() == here.history()
-    assert summary.count(TrialRole.SEARCH)["complete"] == 4
+    assert summary.count(TrialRole.SEARCH)["complete"] == 20
     assert all("S" in member.placement for member in summary.front.members)
 
 
 @clustered
-def test_a_search_by_shared_weights_gives_what_it_gives_without_a_cluster(cluster, tmp_path):
+def test_a_search_by_shared_weights_gives_what_it_gives_without_a_cluster(idle_cluster, tmp_path):
     labs = []
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
@@ -422,7 +433,7 @@ def test_a_search_by_shared_weights_gives_what_it_gives_without_a_cluster(cluste
             resources=TrialResources(),
             folder=tmp_path / what,
         )
-        for what, num_slots in (("supernet", 1), ("scoring", 2), ("tune", 2))
+        for what, num_slots in (("supernet", 1), ("scoring", 2), ("tune", 1))
     ]
     summary = there.run(confirm_seeds=1, executors=executors)
     assert summary.count(TrialRole.SEARCH)["complete"] == there.space.in_budget
@@ -580,6 +591,8 @@ def test_a_worker_killed_for_memory_does_not_end_the_search(monkeypatch, tmp_pat
     monkeypatch.setattr(ray_tune.tune, "run", run)
     monkeypatch.setattr(ray_tune.tune, "with_parameters", lambda trainable, **_: trainable)
     monkeypatch.setattr(ray_tune.ray, "kill", lambda actor: None)
+    # Asked for an actor, Ray starts a cluster of its own where there is none.
+    monkeypatch.setattr(ray_tune._BoardReader, "open", lambda _: None)
     evaluator = Fake()
     with executor_of(evaluator, tmp_path, num_slots=2) as executor:
         taken_away = Preempted(f"Ray Tune was started again, since {memory}")
