@@ -34,7 +34,9 @@ from sharedattn.search.cli.main import main
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
 SPEC = resolve(
-    NetworkSpec.parse("vit(embed_dim=12,num_heads=2,depth=2,patch_size=4,num_classes=3)@16: V1E1")
+    NetworkSpec.parse(
+        "vit(embed_dim=12,num_heads=2,depth=3,patch_size=4,num_classes=3)@16: V1L1E1/dia1/cb"
+    )
 )
 PIXELS = {
     "mean": [0.5, 0.4, 0.3],

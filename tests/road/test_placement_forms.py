@@ -120,9 +120,9 @@ def test_a_form_that_is_no_default_stays_a_form_of_its_own() -> None:
     keys, full = Placement.parse("V1L1/keys | V1L1"), Placement.parse("V1L1/full | V1L1")
     network = build_network(backbone, Envelope.of(keys))
     assert network.envelope.stages[0][1].branches == {("L", ())}
-    with pytest.raises(InputError, match="envelope"):
+    with pytest.raises(InputError, match="L/full, outside the network's envelope: it holds L"):
         extract(network, full)
-    with pytest.raises(InputError, match="stages"):
+    with pytest.raises(InputError, match="'V1L1' has 1 stages and the network 2"):
         extract(network, Placement.parse("V1L1"))
     both = build_network(replace(backbone), Envelope.of(keys, full))
     assert both.envelope.stages[0][1].branches == {("L", ()), ("L", (("form", "full"),))}

@@ -29,7 +29,7 @@ def test_a_searcher_from_outside_may_be_chosen(entry_point):
 
 def test_ours_alone_where_nothing_is_installed():
     assert searchers() == SEARCHERS
-    with pytest.raises(InputError, match="other"):
+    with pytest.raises(InputError, match="`--searcher` is one of .*, but got 'other'"):
         SearchConfig.of(searcher="other")
 
 
