@@ -173,13 +173,20 @@ def build_network(
     return _network(plan)
 
 
-def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0) -> Network:
+def build(
+    spec: NetworkSpec,
+    *,
+    fused: bool = True,
+    drop_path_rate: float = 0.0,
+    recorded: bool = False,
+) -> Network:
     """The stand-alone network of one placement, which it runs where none is named.
 
     Args:
-        spec: the network; it is resolved where it is not yet.
+        spec: the network; one that is not resolved is checked, and keeps the backbone's options.
         fused: as of `build_network`.
         drop_path_rate: as of `build_network`.
+        recorded: as `describe`.
 
     Returns:
         As `build_network`.
@@ -187,12 +194,17 @@ def build(spec: NetworkSpec, *, fused: bool = True, drop_path_rate: float = 0.0)
     Raises:
         InputError: as `resolve`.
     """
-    spec = resolve(spec)
+    placement = resolve(spec, recorded=recorded).placement
+    shape = (
+        spec.shape
+        if isinstance(spec, ResolvedSpec)
+        else describe(spec.backbone, recorded=recorded)
+    )
     plan = NetworkPlan(
         backbone=spec.backbone,
-        envelope=Envelope.of(spec.placement),
-        only_placement=spec.placement,
-        shape=spec.shape,
+        envelope=Envelope.of(placement),
+        only_placement=placement,
+        shape=shape,
         fused=fused,
         drop_path_rate=drop_path_rate,
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sharedattn.backbones import build, resolve
+from sharedattn.backbones import build
 from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec, Placement
 
@@ -34,9 +34,10 @@ def extract(
     placement = network.accepted(placement)
     with torch.device("meta"):
         alone = build(
-            resolve(NetworkSpec(network.backbone, placement), recorded=True),
+            NetworkSpec(network.backbone, placement),
             fused=network.fused,
             drop_path_rate=network.drop_path_rate if drop_path_rate is None else drop_path_rate,
+            recorded=True,
         )
     shared = _as_used(network, placement)
     own = {}

@@ -12,7 +12,7 @@ from shades import RECIPE, SPEC, Shades
 from torch import nn
 from torch.nn import functional as F
 
-from sharedattn.backbones import build, describe, resolve
+from sharedattn.backbones import build, resolve
 from sharedattn.distributed import Rank
 from sharedattn.errors import InputError
 from sharedattn.placement import Envelope, NetworkSpec, Placement
@@ -73,24 +73,23 @@ def test_the_diagonality_term_is_trained_where_the_recipe_weighs_it():
     assert diagonality(weighed) < diagonality(plain) - 0.01
 
 
-def fewer_keys(backbone):
-    """The backbone's sizes, said to have 2 keys a window."""
-    shape = describe(backbone)
-    [stage] = shape.stages
+def fewer_keys(spec):
+    """The network, its backbone said to have 2 keys a window."""
+    [stage] = spec.shape.stages
     attention = replace(stage.attention, num_keys=2)
-    return replace(shape, stages=(replace(stage, attention=attention),))
+    return replace(spec, shape=replace(spec.shape, stages=(replace(stage, attention=attention),)))
 
 
-def test_maps_without_a_diagonal_are_refused_before_anything_is_trained(monkeypatch):
-    monkeypatch.setattr("sharedattn.training.trainer.describe", fewer_keys)
+def test_maps_without_a_diagonal_are_refused_before_anything_is_trained():
+    spec = fewer_keys(SPEC)
     weighed = replace(RECIPE, diagonality_weight=0.5)
     data = Shades()
     rule = "L in stage 1 has 9 queries and 2 keys; train with diagonality_weight=0"
     for refuse in (check_recipe, partial(train, seed=0)):
         with pytest.raises(InputError, match=rule):
-            refuse(SPEC, data, weighed)
+            refuse(spec, data, weighed)
         assert data.opened == []
-    vanilla = NetworkSpec(SPEC.backbone, Placement.parse("V2"))
+    vanilla = replace(spec, placement=Placement.parse("V2"))
     check_recipe(vanilla, data, weighed)
     check_recipe(SPEC, data, RECIPE)
     # A search checks one placement for all: what others of them would do is in the envelope.
