@@ -157,7 +157,7 @@ def test_a_supernet_scores_placements_of_the_kind_as_a_tree(folder, capsys):
     found = document(
         capsys, "search", "space.yaml", "--evaluator", "supernet", "--supernet-recipe",
         "supernet.yaml", "--recipe", "recipe.yaml", "--trials", 12, "--workers", 1,
-        "--confirm-seeds", 1,
+        "--cpus-per-trial", 1, "--confirm-seeds", 1,
     )  # fmt: skip
     assert found["trials"]["complete"] == 12
 
