@@ -91,19 +91,20 @@ def unfused(name: str) -> nn.Module:
     return model
 
 
-def test_macs_are_those_of_timms_model() -> None:
-    # Those of the others are counted in the same way, and stand above.
-    analysis = FlopCountAnalysis(unfused("pvt_v2_b0"), torch.zeros(1, 3, 224, 224))
+@pytest.mark.parametrize(
+    "name", ["pvt_v2_b0", *(pytest.param(f"pvt_v2_b{i}", marks=pytest.mark.slow) for i in (1, 2))]
+)
+def test_macs_are_those_of_timms_model(name: str) -> None:
+    analysis = FlopCountAnalysis(unfused(name), torch.zeros(1, 3, 224, 224))
     analysis.unsupported_ops_warnings(False).tracer_warnings("none")
-    assert analysis.total() == all_vanilla("pvt_v2_b0").macs
+    assert analysis.total() == all_vanilla(name).macs
 
 
-# b3 and b4 are b2 with more blocks.
 @pytest.mark.parametrize(
     "name",
     [
         *("pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2"),
-        pytest.param("pvt_v2_b5", marks=pytest.mark.slow),
+        *(pytest.param(f"pvt_v2_b{i}", marks=pytest.mark.slow) for i in (3, 4, 5)),
     ],
 )
 def test_products_are_those_of_timms_model(name: str) -> None:
