@@ -1,4 +1,4 @@
-"""Checks of options, by the names that the command line has for them."""
+"""Checks of options, reported by their command-line names."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ MAX_WORKERS = 100_000
 
 
 def check_whole(option: str, value: int | None, least: int, most: int) -> None:
-    """Refuse a number that is too small, or too large for what keeps it.
+    """Check that a number is within bounds.
 
     Args:
-        option: names it in the message.
-        value: the number, or None if none is given.
-        least: that is allowed.
-        most: that is allowed.
+        option: name of the option, for the message.
+        value: the number, or None if it was not given.
+        least: smallest allowed value.
+        most: largest allowed value.
 
     Raises:
-        InputError: a number outside.
+        InputError: the number is out of bounds.
     """
     if value is not None and not least <= value <= most:
         raise InputError(f"`{option}` is a whole number from {least} to {most}, but got {value}")
 
 
 def check_applies(part: Any, names: Iterable[str], required: str, is_met: bool) -> None:
-    """Refuse options that the other options leave without a meaning.
+    """Check that no option is given that the other options make meaningless.
 
     Args:
         part: a dataclass of options.
         names: some of its fields.
-        required: what these fields require, for the message.
-        is_met: whether that is so.
+        required: the condition of these fields, for the message.
+        is_met: whether the condition is met.
 
     Raises:
-        InputError: a field is given in vain.
+        InputError: the condition is not met and a field is not at its default.
     """
     if not is_met and (useless := ", ".join(given_options(part, names))):
         raise InputError(f"{useless} requires {required}; leave out {useless}")
 
 
 def given_options(part: Any, names: Iterable[str]) -> list[str]:
-    """The options whose fields of a dataclass are not at their defaults, as the command line."""
+    """The fields that are not at their defaults, as command-line options."""
     defaults = {f.name: f for f in fields(part)}
     given = []
     for name in sorted(names):
@@ -67,5 +67,5 @@ def given_options(part: Any, names: Iterable[str]) -> list[str]:
 
 
 def option_of(name: str) -> str:
-    """The option of a field."""
+    """The command-line option of a field."""
     return f"--{name.replace('_', '-')}"

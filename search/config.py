@@ -1,4 +1,4 @@
-"""What a search is asked to do, checked as far as that needs neither data nor a machine."""
+"""A search's configuration, with the checks that need neither data nor a machine."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ DEFAULT_CONFIRM_SEEDS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeConfig:
-    """Where trials run, and what each of them has.
+    """Where trials run, and the resources of each.
 
     Attributes:
-        executor: local, worker processes of this machine; in-process, one trial at a time in this
-            process; or ray, a cluster.
-        address: of the Ray cluster, or None to start one on this machine.
-        num_workers: trials at once, or None for as many as fit the machine or the cluster.
-        cpus_per_trial: cores and torch threads of a trial; None shares this machine's among the
-            workers, and gives one on a cluster.
-        gpus_per_trial: GPUs of a trial, a fraction to share one; None gives one where it trains
+        executor: local for worker processes on this machine, in-process for one trial at a time in
+            this process, or ray for a cluster.
+        address: address of the Ray cluster, or None to start one on this machine.
+        num_workers: number of trials at once, or None for as many as the resources allow.
+        cpus_per_trial: cores and torch threads of a trial; defaults to an equal share of this
+            machine's, or to one on a cluster.
+        gpus_per_trial: GPUs of a trial, a fraction to share one; defaults to one if trials train
             on GPUs.
-        resources_per_trial: amounts of the cluster's own resources, by name.
+        resources_per_trial: amounts of the cluster's custom resources, by name.
         device: cpu, cuda, or auto.
     """
 
@@ -73,26 +73,26 @@ class ComputeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    """Everything that a search is asked to do.
+    """The whole configuration of a search.
 
     Attributes:
         space: a preset's name, a YAML file, or a space.
-        evaluation: how placements are evaluated.
-        compute: where trials run.
-        storage: where the search keeps things.
-        budget: what a placement may cost, of what is known in closed form.
-        max_latency_ms: the longest forward of a placement, milliseconds, or None for no bound.
-        latency_batch_size: images of the forward whose time is the latency.
-        objectives: names, top1 among them.
+        evaluation: how to evaluate placements.
+        compute: where to run trials.
+        storage: where to store results.
+        budget: bounds on a placement's closed-form costs.
+        max_latency_ms: longest forward pass of a placement in milliseconds, or None for no bound.
+        latency_batch_size: number of images in the timed forward pass.
+        objectives: names of the objectives; includes top1.
         searcher: nsga2, tpe or random.
-        num_trials: search trials, a total; None for 24, or for as many as a supernet scores.
-        confirm_seeds: seeds of each front member, a total; 1: none is confirmed; 0, with a
-            supernet alone: none is trained.
-        seed: of proposals and trainings.
-        early_stopping: rule by which trials are stopped at rungs, or None.
-        rungs: epochs at which trials are judged; empty for the recipe's, else the rule's own.
-        deterministic: whether the order of completion must not matter.
-        study: the study's name, or None to make it of space, data and fingerprint.
+        num_trials: total number of search trials; defaults to 24, or to the supernet's number.
+        confirm_seeds: total seeds of each front member; 1 to confirm none, 0 (only with a
+            supernet) to train none.
+        seed: seed of proposals and trainings.
+        early_stopping: rule that stops trials at rungs, or None.
+        rungs: epochs at which trials are judged; empty for the recipe's, else the rule's default.
+        deterministic: whether results are independent of the order in which trials finish.
+        study: name of the study, or None to derive it from space, data and fingerprint.
     """
 
     space: str | Space = DEFAULT_SPACE
@@ -114,16 +114,16 @@ class SearchConfig:
 
     @classmethod
     def of(cls, evaluator: str = "scratch", **options: Any) -> SearchConfig:
-        """The search that options describe.
+        """Create the configuration of a search from options.
 
         Args:
-            evaluator: scratch, supernet to score placements by shared weights, table for a
+            evaluator: scratch, supernet to score placements with shared weights, table for a
                 simulated search, or callable for a function.
-            options: fields of the evaluator's `Evaluation`, of `ComputeConfig`, of
-                `StorageConfig` and of this class, by name.
+            options: values for the fields of the evaluator's `Evaluation`, `ComputeConfig`,
+                `StorageConfig` and this class, by name.
 
         Raises:
-            InputError: an option that means nothing beside the others.
+            InputError: an option contradicts the others.
         """
         own = EVALUATIONS[evaluator]
         _check_of_evaluator(own, options)
@@ -140,7 +140,7 @@ class SearchConfig:
         check_whole("--trials", self.num_trials, 1, MAX_COUNT)
         check_whole("--confirm-seeds", self.confirm_seeds, evaluation.least_seeds, MAX_COUNT)
         check_whole("--latency-batch-size", self.latency_batch_size, 1, MAX_COUNT)
-        # Its confirmations have the seeds that follow.
+        # Confirmations use the following seeds.
         check_whole("--seed", self.seed, 0, MAX_SEED - self.confirm_seeds)
         if self.study is not None:
             check_name(self.study)
@@ -168,7 +168,7 @@ class SearchConfig:
 
     @property
     def measures_latency(self) -> bool:
-        """Whether latencies are an objective, or bounded."""
+        """Whether latency is an objective or bounded."""
         return "latency_ms" in self.objectives or self.max_latency_ms is not None
 
     def _check_latency(self) -> None:
@@ -194,15 +194,15 @@ class SearchConfig:
 
 
 def _taken(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Take options of these names out of others."""
+    """Remove and return the options with these names."""
     return {name: options.pop(name) for name in names if name in options}
 
 
 def _check_of_evaluator(own: type[Evaluation], options: Mapping[str, Any]) -> None:
-    """Refuse options of other evaluators.
+    """Check that no option belongs to another evaluator.
 
     Raises:
-        InputError: an option, and the evaluators that take it.
+        InputError: one does; the message names the evaluators that take it.
     """
     for kind in EVALUATIONS.values():
         foreign = set(kind.options()) - set(own.options())

@@ -1,4 +1,4 @@
-"""Which data a command works on, from what was asked for: looked at whole before anything runs."""
+"""The data of a command, chosen by its options and checked whole before anything runs."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ DEFAULT_DATA = "digit-pairs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
-    """What is asked of data on disk, beyond its name.
+    """Options for data on disk, beyond its name.
 
     Attributes:
-        test_split: share of train that is cut off where the data has no test split; 0: none is;
-            None: as much as of validation.
-        classes: file with a folder's classes, a name a line, in the order of their numbers.
-        on_bad_image: fail on files that cannot be used, or skip them.
+        test_split: share of the training split to use as the test split if the data has none; 0
+            for no test split; defaults to the validation share.
+        classes: file with the names of a folder's classes, one per line, in index order.
+        on_bad_image: fail on unusable files, or skip them.
         scan: auto decodes every image of up to 100,000; full decodes every image.
-        tag: timm's tag of weights whose pixels are taken, or a full name with a tag.
-        pixels: what is asked for in place of a model's own pixels.
+        tag: timm weight tag, or full name with a tag, whose pixel settings are used.
+        pixels: pixel settings that override the model's.
     """
 
     test_split: float | None = None
@@ -51,7 +51,7 @@ class DataOptions:
     pixels: PixelChanges = field(default_factory=PixelChanges)
 
     def given(self) -> list[str]:
-        """The options that are not at their defaults, as the command line names them."""
+        """The options not at their defaults, by their command-line names."""
         own = {
             "--test-split": self.test_split is not None,
             "--classes": self.classes is not None,
@@ -77,22 +77,22 @@ def data_for(
     weights: str | None = None,
     recipe: Recipe | None = None,
 ) -> DataConfig:
-    """Data by its name, at the size, with the channels and the pixels that a backbone takes.
+    """Data by name, with the image size, channels and pixel settings that a backbone requires.
 
     Args:
-        backbone: what will look at it, with timm's tag of weights where it has one.
-        name: `digit-pairs`, a folder, or a name that timm opens.
-        root: folder that holds a named data set.
-        val_fraction: share of train that is cut off for validation, or None for a tenth.
-        options: what else is asked for, or None.
-        weights: what the network starts from, see `load_pretrained`, or None for scratch.
-        recipe: the recipe, which may ask for pixels, or None.
+        backbone: the backbone, with its timm weight tag if it has one.
+        name: `digit-pairs`, a folder, or a name known to timm.
+        root: folder of a named data set.
+        val_fraction: share of the training split used for validation; defaults to a tenth.
+        options: further options, or None.
+        weights: weights that the network starts from, see `load_pretrained`, or None for scratch.
+        recipe: the recipe, which may set pixel settings, or None.
 
     Returns:
-        The config; of a folder, and of a root, the path is absolute.
+        The config, with the absolute path of a folder or root.
 
     Raises:
-        InputError: options that do not apply or mean nothing, or pixels that nothing tells.
+        InputError: options do not apply or are invalid, or the pixel settings are unknown.
     """
     options = options or DataOptions()
     if name == EMBEDDED:
@@ -129,25 +129,24 @@ def look_at(
     remember: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DataConfig:
-    """Read every file of a folder once, before anything depends on it.
+    """Scan every file of a folder once, before anything depends on it.
 
     Args:
-        config: which data.
-        options: whether unusable files are refused or skipped, and how closely each is looked at.
-        memory: folder of what earlier scans have seen, or None to read every file.
-        remember: whether what is seen now is written there.
-        on_progress: called now and then with the files looked at and their number.
+        config: the data.
+        options: whether to skip unusable files, and how thoroughly to scan.
+        memory: folder with the results of earlier scans, or None to scan every file.
+        remember: whether to store this scan's results there.
+        on_progress: called from time to time with the number of files scanned, and their total.
 
     Returns:
-        The config, without the files that are to be skipped.
+        The config, without the skipped files.
 
     Raises:
-        InputError: files that cannot be used, with a table of them; or whatever is wrong with the
-            folder.
+        InputError: files cannot be used, listed in a table; or the folder has another fault.
     """
     if not config.is_folder or config.reader == 1:
         return config
-    # Imported here: the embedded data needs none of it.
+    # Imported here: the embedded data does not need it.
     from sharedattn.data.folders.data import listing_of
     from sharedattn.data.folders.scan import DECODE_ALL_UP_TO, ScanMemory, refuse_problems, scan
 
@@ -165,7 +164,7 @@ def look_at(
         on_progress=on_progress,
     )
     if file is not None and remember:
-        # What cannot be remembered is looked at again; a result may lie in a folder to read only.
+        # Without stored results the next scan is repeated; the folder may be read-only.
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(file, json.dumps(known.to_json()).encode())
@@ -176,14 +175,14 @@ def look_at(
 
 
 def open_checked(config: DataConfig, val_fraction: float | None) -> DataSource:
-    """Open data as it is now, and refuse an option that has no effect on it.
+    """Open current data, and refuse an option that has no effect on it.
 
     Args:
-        config: which data.
-        val_fraction: the option's value, or None if it was not given.
+        config: the data.
+        val_fraction: value of the option, or None if it was not given.
 
     Raises:
-        InputError: no such data, or a share of train that nothing is cut by.
+        InputError: the data is missing, or its validation split does not depend on the option.
     """
     source = reopen_data(config)
     cut_by_it = "validation" in source.cuts or (
@@ -198,12 +197,12 @@ def open_checked(config: DataConfig, val_fraction: float | None) -> DataSource:
 
 
 def absolute(name: str) -> str:
-    """The name of data; of a folder its absolute path.
+    """The name of data, with a folder made absolute.
 
-    Workers and later runs may have another current folder.
+    Workers and later runs may have another working directory.
 
     Raises:
-        InputError: a folder whose path is not UTF-8.
+        InputError: the folder's path is not UTF-8.
     """
     if not _is_folder(name):
         return name
@@ -222,7 +221,7 @@ def _pixels(
     options: DataOptions,
     recipe: Recipe | None,
 ) -> PixelChanges:
-    """The pixels of a model: asked for by option, by the recipe, or those of its weights."""
+    """The pixel settings: from the options, from the recipe, or from the weights."""
     asked = (recipe.pixels if recipe is not None else PixelChanges()).given()
     if options.tag is not None:
         asked |= _of_tag(backbone, options.tag).given()
@@ -231,10 +230,10 @@ def _pixels(
 
 
 def _of_tag(backbone: BackboneSpec, tag: str) -> PixelChanges:
-    """The pixels of a tag of timm's.
+    """The pixel settings of a timm weight tag.
 
     Raises:
-        InputError: timm has no weights of that tag.
+        InputError: timm has no weights with that tag.
     """
     architecture = backbone.name.partition(".")[0]
     name = tag if tag.partition(".")[2] else f"{architecture}.{tag}"
@@ -252,10 +251,10 @@ def _of_tag(backbone: BackboneSpec, tag: str) -> PixelChanges:
 def _of_weights(
     backbone: BackboneSpec, weights: str | None, asked: dict[str, Any]
 ) -> PixelChanges:
-    """The pixels that come with the weights a network starts from, or with its own tag.
+    """The pixel settings of the network's initial weights, or of its own tag.
 
     Raises:
-        InputError: weights in a file that nothing is said of, where timm's own differ.
+        InputError: a weights file has no settings, and they cannot be derived from timm's.
     """
     own = tagged_pixels(backbone.name, backbone.in_chans) if "." in backbone.name else None
     if weights is None:
@@ -293,7 +292,7 @@ def _of_weights(
 
 
 def _recorded_pixels(weights: Path) -> PixelChanges | None:
-    """The pixels in the config of an export, in a folder or beside a file; None without one."""
+    """The pixel settings in an export's config, in a folder or beside a file, or None."""
     config = (weights if weights.is_dir() else weights.parent) / CONFIG_NAME
     try:
         document = read_yaml(config.read_text(encoding="utf-8"), {}, number_keys=True)
@@ -301,17 +300,17 @@ def _recorded_pixels(weights: Path) -> PixelChanges | None:
     except (OSError, InputError, UnicodeDecodeError, KeyError, TypeError):
         return None
     if not isinstance(transform, dict):
-        # Of digit-pairs, whose images are of one kind alone.
+        # An export of digit-pairs, which has no pixel settings.
         return None
     names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
     return PixelChanges.from_json({n: transform[n] for n in names if n in transform})
 
 
 def _classes(file: Path) -> tuple[str, ...]:
-    """Names of classes from a file, a line each.
+    """Read class names from a file, one per line.
 
     Raises:
-        InputError: a file that cannot be read, is empty, or names a class twice.
+        InputError: the file cannot be read, is empty, or repeats a class.
     """
     try:
         if file.stat().st_size > MAX_CLASSES_FILE_BYTES:

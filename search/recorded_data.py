@@ -1,4 +1,4 @@
-"""The data of a record: its document, and whether data is still what the record was made on."""
+"""A record's data: its document, and whether the data has changed since."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sharedattn.search.data_plan import absolute
 
 
 def data_document(source: DataSource) -> Document:
-    """The document of data in the database and in exports."""
+    """The document that describes data in the database and in exports."""
     splits: tuple[SplitName, ...] = ("train", "validation", "test")
     counts = {split: source.class_counts(split) for split in splits}
     return {
@@ -46,17 +46,17 @@ def open_recorded(
     data_root: str | None = None,
     check: bool = True,
 ) -> DataSource:
-    """The data of a record, as it is now.
+    """Open the data of a record, as it is now.
 
     Args:
-        document: what the record says of its data, see `data_document`.
+        document: the record's description of its data; see `data_document`.
         what: the record, for messages.
         data: where its data is now, or None if it has not moved.
-        data_root: where a named data set is now, or None.
-        check: whether other data than the record's is refused.
+        data_root: folder of a named data set, or None if it has not moved.
+        check: whether to refuse data that differs from the record's.
 
     Raises:
-        InputError: no such data, or other data than the record's.
+        InputError: the data is missing or differs from the record's.
     """
     config = DataConfig.from_json(document.get("config", {}))
     if data is not None:
@@ -75,11 +75,11 @@ def open_recorded(
 
 
 def differences(source: DataSource, recorded: Document) -> list[str]:
-    """The differences between data and its document in a record, in a few words each.
+    """Describe briefly each difference between data and its recorded document.
 
     Args:
-        source: the data as it is.
-        recorded: its document in the record, see `data_document`.
+        source: the current data.
+        recorded: its recorded document; see `data_document`.
     """
     if recorded.get("fingerprint") in (None, source.fingerprint):
         return []
@@ -98,11 +98,11 @@ def differences(source: DataSource, recorded: Document) -> list[str]:
 
 
 def content_differences(source: DataSource, recorded: Document) -> list[str]:
-    """The differences between the images of data and those of a record, pixels left out.
+    """Describe differences between the data's images and the recorded ones, except pixels.
 
     Args:
-        source: the data as it is.
-        recorded: its document in the record, see `data_document`.
+        source: the current data.
+        recorded: its recorded document; see `data_document`.
     """
     now, then = source.identity, recorded.get("identity", {})
     found: list[str] = []
@@ -123,15 +123,15 @@ def content_differences(source: DataSource, recorded: Document) -> list[str]:
 
 
 def refuse_other_data(source: DataSource, recorded: Document, what: str) -> None:
-    """Refuse data that is not what a record was made on.
+    """Check that data is the data of a record.
 
     Args:
-        source: the data as it is.
-        recorded: its document in the record, see `data_document`.
+        source: the current data.
+        recorded: its recorded document; see `data_document`.
         what: the record, for the message.
 
     Raises:
-        InputError: it is other data; the message says how it differs.
+        InputError: the data differs; the message says how.
     """
     if found := differences(source, recorded):
         raise InputError(

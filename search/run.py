@@ -1,4 +1,4 @@
-"""A search from its configuration to its result: checked completely, then run."""
+"""Prepare a search from its configuration, checking everything, and run it."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ from sharedattn.search.study_name import check_folder, made_name
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
 
-REFERENCE_FACTOR = 1.1  # of the space's largest cost
+REFERENCE_FACTOR = 1.1  # times the space's largest cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Setup):
-    """A search that passed every check and has begun nothing; with what its evaluation prepared.
+    """A search that passed every check but has not begun, with the setup of its evaluation.
 
     Attributes:
-        config: what was asked for.
-        objectives: what is optimised.
+        config: the search's configuration.
+        objectives: the objectives.
         stopping: stops trials at rungs, or None.
-        slots: what trials run on.
-        record: the study as it will stand in the database.
+        slots: resources for trials.
+        record: the study's database record.
     """
 
     config: SearchConfig
@@ -84,7 +84,7 @@ def prepare(
     on_scan: Callable[[int, int], None] | None = None,
     remember: bool = True,
 ) -> Prepared:
-    """Check everything that can be wrong, before anything begins.
+    """Check everything that can be wrong before a search begins.
 
     Args:
         config: the search's configuration.
@@ -93,7 +93,7 @@ def prepare(
         remember: whether to cache these checks beside the database.
 
     Raises:
-        InputError: what is wrong, and what to do.
+        InputError: something is wrong; the message says what to do.
     """
     end_while_main_is_imported()
     objectives = parse_objectives(config.objectives)
@@ -145,7 +145,7 @@ def _fingerprint(
         "workers": slots.num_slots if config.deterministic else None,
     }
     if config.measures_latency:
-        # Only then, so that studies from before latencies keep their fingerprint.
+        # Added only then, so that studies from before latencies keep their fingerprints.
         fingerprint["latency"] = {
             "max_ms": config.max_latency_ms,
             "batch_size": config.latency_batch_size,
@@ -185,7 +185,7 @@ def _record(
 
 
 def _plugins_of(space: Space) -> dict[str, str]:
-    """Versions of the plug-ins whose kinds or gates a space uses, by name."""
+    """Versions of plug-ins whose kinds or gates a space uses, by name."""
     if not registry().plugins:
         return {}
     positions = list(itertools.chain.from_iterable(space.envelope().stages))
@@ -235,9 +235,9 @@ def search_plan(prepared: Prepared) -> Document:
 
 
 def _changed_data(prepared: Prepared, source: DataSource) -> list[str]:
-    """A warning where a folder has changed since an earlier study read it; else no warning.
+    """A warning if a folder has changed since an earlier study read it, or nothing.
 
-    With changed data the same command has another fingerprint, and so begins another study.
+    Changed data changes the fingerprint, so the same command begins another study.
     """
     config = source.config
     if not config.is_folder:
@@ -274,9 +274,9 @@ def _reference_point(objectives: Sequence[Objective], space: BudgetedSpace) -> d
 
 
 def _stopping_document(stopping: Pruner, space: BudgetedSpace) -> Document:
-    """What judgements depend on, in the form that fingerprints have.
+    """The settings that judgements depend on, for the fingerprint.
 
-    Trials once competed in bins of MACs. Now one bin covers the whole budget; its entry stays, so
+    Trials once competed in MACs bins. Now one bin covers the whole budget; its entry stays so
     that stored studies keep their fingerprints.
     """
     least, most = space.macs_range
@@ -300,18 +300,18 @@ def run_search(
     Args:
         prepared: the checked search.
         store: its database, open.
-        on_latency: called before a new study's latencies are measured, which takes a while.
-        on_begin: called with the study once this process has the right to drive it.
+        on_latency: called before a new study's latencies are measured, which takes some time.
+        on_begin: called with the study once this process holds its lock.
         on_progress: called after every event, and once a second without one.
 
     Returns:
         The finished study.
 
     Raises:
-        InputError: the study's name belongs to another search, or another process drives it; or
-            latencies would be measured under another setting than before, or none is within its
+        InputError: the study's name belongs to another search; another process drives it;
+            latencies would be measured with other settings than before, or none is within the
             bound; or workers cannot import the calling script.
-        StorageError: the database failed; what it had committed is kept.
+        StorageError: the database failed; committed data is kept.
     """
     end_while_main_is_imported()
     study = _study(prepared, store, on_latency)
@@ -407,14 +407,14 @@ def _supernet_strategy(prepared: Prepared) -> SearchStrategy | None:
 
 
 def _executor(prepared: Prepared, what: str = "") -> Executor:
-    """Slots for trials, or for what else is named, whose files stand apart."""
-    # Scores are no work that several processes share.
+    """Create slots for trials, or for other named work with separate files."""
+    # Scoring cannot run as several processes, which `evaluator` may.
     evaluator = prepared.shared if what and prepared.shared is not None else prepared.evaluator
     return _make_executor(prepared, evaluator, prepared.slots, what)
 
 
 def _training_executor(prepared: Prepared) -> Executor:
-    """One slot for the supernet: this machine's whole resources, or a trial's on a cluster."""
+    """One slot for the supernet: the whole machine, or a trial's resources on a cluster."""
     slots, resources = prepared.slots, prepared.slots.resources
     if prepared.config.compute.executor != "ray":
         resources = TrialResources(

@@ -1,4 +1,4 @@
-"""The commands with their options, as argparse reads them; imports nothing that is slow."""
+"""The commands and their options for argparse; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _Add = Callable[[str, str], argparse.ArgumentParser]
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with its errors in our one form."""
+    """Argument parser that reports errors in the form of all our commands."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        # argparse says nothing where its help cannot be written.
+        # argparse ignores errors of writing its help.
         output = StandardOutput()
         output.write(message)
         output.flush()
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line: it reads `command` and the options of that command."""
+    """Build the parser, which reads `command` and the options of that command."""
     root = _Parser(
         prog="sharedattn",
         description="Search where a vision transformer needs full attention.",
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_figures(add: _Add) -> None:
-    """Commands that print figures of spaces and networks, and need no data."""
+    """Add the commands that print figures of spaces and networks and need no data."""
     space = add("space", "a space's size, its ranges of cost, its share in a budget")
     space.add_argument("space", metavar="SPACE", help="a preset's name or a YAML file")
     _add_budget(space)
@@ -74,7 +74,7 @@ def _add_figures(add: _Add) -> None:
 
 
 def _add_studies(add: _Add) -> None:
-    """Commands that read a study's database."""
+    """Add the commands that read a study's database."""
     front = add("front", "a study's Pareto front and its hypervolume")
     _add_study(front)
 
@@ -96,7 +96,7 @@ def _add_studies(add: _Add) -> None:
 
 
 def _add_networks(add: _Add) -> None:
-    """Commands that run one network."""
+    """Add the commands that run one network."""
     verify = add("verify", "rebuild an exported network and check every figure of it")
     verify.add_argument("folder", type=Path, metavar="DIR")
     _add_moved_data(verify)
@@ -290,7 +290,7 @@ def _share(text: str) -> float:
         share = float(text)
     except ValueError:
         share = 0.0
-    # 0 is written as none, so that nobody loses the test split by a slip.
+    # 0 is spelled `none`, so that nobody loses the test split by mistake.
     if not 0.0 < share < 1.0:
         raise argparse.ArgumentTypeError(
             f"it is {text!r}; give a share above 0 and below 1, or none"
@@ -330,7 +330,7 @@ def _amounts(text: str) -> dict[str, float]:
 
 
 def _quantity(text: str) -> int:
-    # argparse would turn a ValueError into a message without the rule.
+    # argparse would replace a ValueError's message with its own, which omits the rule.
     try:
         return parse_quantity(text)
     except InputError as error:

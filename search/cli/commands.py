@@ -1,4 +1,4 @@
-"""What each command does: checked arguments in, a JSON document out, the rest for people."""
+"""The commands: checked arguments in, a JSON document out, and text for people."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ from sharedattn.units import format_quantity
 
 
 def search(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn search`: the main job, to its report and its exported knee."""
+    """Run `sharedattn search`: search, write the report and export the knee."""
     started = time.monotonic()
     errors = progress_console()
     bounds = cost_bounds(arguments)
@@ -96,7 +96,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         exported = _export_knee(prepared, store, summary, folder / "knee", console)
     document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
     print_front(summary, console)
-    # What leaves a search without a result is an error, also with --json.
+    # A search without a result is an error, also with --json.
     print_failures(summary, console if summary.candidates else errors)
     _print_ending(prepared, summary, console)
     console.print(f"report   {report_path}")
@@ -131,11 +131,11 @@ def _export_knee(
     """Export the knee unless the folder has that export; None if there is nothing to export."""
     if prepared.weights is None or summary.knee is None:
         return None
-    # A finished study is asked again for its result: what stands there is not made anew, nor is
-    # the test split opened once more.
+    # A finished study may be run again for its result; neither repeat its export nor open the
+    # test split once more.
     if is_export_of(folder, summary.knee, prepared.record.name):
         return folder
-    # The machine that drives a cluster may have no GPU of its own.
+    # The machine that drives a cluster may have no GPU.
     compute = prepared.config.compute
     device = "auto" if compute.executor == "ray" else compute.device
     with TrainingDisplay(progress_console(), "export", summary.knee.placement) as display:
@@ -154,7 +154,7 @@ def _export_knee(
 
 
 def _print_ending(prepared: Prepared, summary: StudySummary, console: Console) -> None:
-    """Print why a search has fewer trials than were asked for."""
+    """Print why a search has fewer trials than requested."""
     config, record, space = prepared.config, prepared.record, prepared.space
     num_begun = sum(summary.count(TrialRole.SEARCH).values())
     checked = [
@@ -171,7 +171,7 @@ def _print_ending(prepared: Prepared, summary: StudySummary, console: Console) -
 
 
 def space(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn space`: how large a space is, and what lies in a budget."""
+    """Run `sharedattn space`: print a space's size, in total and within a budget."""
     budget = Budget(bounds=cost_bounds(arguments))
     if budget.uncounted:
         raise InputError(
@@ -198,7 +198,7 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def cost(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn cost`: the closed form, and on demand what two counters say."""
+    """Run `sharedattn cost`: print the closed-form cost, and with --check two counters'."""
     spec = resolve(NetworkSpec.parse(arguments.network))
     costs = CostModel(spec.backbone)
     figures = costs.cost(spec.placement)
@@ -212,7 +212,7 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
         document["less_attention"].append(economics.to_json())
         console.print(f"stage {stage + 1}: {economics_text(economics)}")
     if arguments.check:
-        # Imported here: fvcore takes its time, and only --check asks it.
+        # Imported here: fvcore is slow to import, and only --check needs it.
         from sharedattn.costs.flop_counters import fvcore_macs, matmul_macs
 
         network = build(spec).eval()
@@ -229,8 +229,8 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def papers(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn papers`: each published figure beside ours, and why they differ."""
-    # Imported here: other commands need none of the papers' networks.
+    """Run `sharedattn papers`: print published figures beside ours, and why they differ."""
+    # Imported here: other commands do not need the papers' networks.
     from sharedattn.papers import RULE, rows
     from sharedattn.papers.page import convention_text, page
 
@@ -251,7 +251,7 @@ def papers(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def front(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn front`: what a study has found so far."""
+    """Run `sharedattn front`: print a study's front so far."""
     with _open(arguments) as store:
         study = _study(store, arguments.study)
         summary = StudySummary.read(store, study)
@@ -263,7 +263,7 @@ def front(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def report(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn report`: the study as one file."""
+    """Run `sharedattn report`: write a study's report as one file."""
     with _open(arguments) as store:
         study = _study(store, arguments.study)
         summary = StudySummary.read(store, study)
@@ -274,7 +274,7 @@ def report(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def export(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn export`: one placement as a folder that rebuilds it."""
+    """Run `sharedattn export`: write one placement to a folder that can rebuild it."""
     with _open(arguments) as store:
         study = _study(store, arguments.study)
         summary = StudySummary.read(store, study)
@@ -303,7 +303,7 @@ def export(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def verify(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn verify`: whether an exported folder is what it says."""
+    """Run `sharedattn verify`: check an exported folder against its record."""
     document = verify_folder(
         arguments.folder,
         data=arguments.data,
@@ -316,7 +316,7 @@ def verify(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def train(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn train`: one placement, the whole recipe."""
+    """Run `sharedattn train`: train one placement with the whole recipe."""
     check_whole("--seed", arguments.seed, 0, MAX_SEED)
     check_whole("--processes-per-trial", arguments.processes_per_trial, 1, MAX_WORKERS)
     check_target(arguments.to, onnx=arguments.onnx)
@@ -356,8 +356,8 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def _training(arguments: argparse.Namespace, device: str, errors: Console) -> PlacementTraining:
-    """The training that `train` is asked for: of a network, or as of an export."""
-    if os.path.exists(arguments.config):  # `Path.exists` raises on a text too long for a name
+    """Set up the training of a network, or of an export again."""
+    if os.path.exists(arguments.config):  # `Path.exists` raises if the text is too long for a path
         return _training_again(arguments, device)
     options = data_options(arguments)
     parsed = NetworkSpec.parse(arguments.config)
@@ -378,7 +378,7 @@ def _training(arguments: argparse.Namespace, device: str, errors: Console) -> Pl
 
 
 def _training_again(arguments: argparse.Namespace, device: str) -> PlacementTraining:
-    """The training of an export, with what the options change."""
+    """Set up the training of an export, changed by the options."""
     record = read_export(Path(arguments.config))
     given = data_options(arguments).given()
     given += ["--val-fraction"] if arguments.val_fraction else []
@@ -392,7 +392,7 @@ def _training_again(arguments: argparse.Namespace, device: str) -> PlacementTrai
         if arguments.epochs is not None:
             recipe = recipe.with_changes(epochs=arguments.epochs)
     else:
-        # A fine-tuned export's own recipe begins with shared weights, which are not here.
+        # A fine-tuned export's recipe starts from shared weights, which are not here.
         recipe = load_recipe(arguments.recipe, record.data["name"], arguments.epochs)
     source = open_recorded(
         record.data,
@@ -406,8 +406,8 @@ def _training_again(arguments: argparse.Namespace, device: str) -> PlacementTrai
 
 
 def analyze(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn analyze`: what the papers measured, with its random control."""
-    # Imported here: matplotlib takes its time, and only this command draws.
+    """Run `sharedattn analyze`: repeat the papers' measurements, with random controls."""
+    # Imported here: matplotlib is slow to import, and only this command plots.
     from sharedattn.search.jobs.analyze import analyse_config
 
     document, folder = analyse_config(
@@ -429,8 +429,8 @@ def analyze(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def doctor(arguments: argparse.Namespace, console: Console) -> Document:
-    """`sharedattn doctor`: what a search would find here, or on a cluster."""
-    # Imported here: no other command looks at the machine.
+    """Run `sharedattn doctor`: check this machine, or a cluster, before a search."""
+    # Imported here: no other command checks the machine.
     from sharedattn.search.cluster.doctor import diagnose
 
     config = search_config(arguments, executor="local" if arguments.address is None else "ray")
@@ -453,7 +453,7 @@ def _open(arguments: argparse.Namespace) -> Store:
 
 
 def _study(store: Store, name: str | None) -> Study:
-    """The study of this name, or the latest."""
+    """The named study, or the latest if no name is given."""
     if name is not None:
         return store.study(name)
     studies = store.studies()

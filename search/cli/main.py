@@ -1,9 +1,9 @@
-"""The command line: arguments in, one clear error or a result out.
+"""Entry point of the command line: runs a command; reports one clear error if it fails.
 
-Exit codes: 0 done; 2 bad input with nothing begun, or storage that gave out (a full disk) with
-nothing lost; 1 anything else; 130 after Ctrl-C with the state saved. Results go to standard output
-and progress and errors to standard error; with `--json` standard output holds one document and
-nothing else.
+Exit codes: 0 success; 2 bad input, before anything began, or failed storage (such as a full disk),
+with nothing lost; 1 any other error; 130 after Ctrl-C, with the state saved. Results go to
+standard output, progress and errors to standard error; with `--json`, standard output holds one
+document and nothing else.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: of the command line; None: this process's.
+        arguments: command-line arguments; defaults to those of this process.
 
     Returns:
         The exit code.
     """
-    # timm 1.0.31 uses torch.jit at import, which torch deprecates; nobody here can help it.
+    # timm 1.0.31 uses torch.jit at import, which torch deprecates; users cannot change that.
     warnings.filterwarnings("ignore", message=".*torch.jit.*")
     given = sys.argv[1:] if arguments is None else list(arguments)
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
     def fail(message: str, exit_code: int) -> int:
-        # Whatever the message is made of, such as an argument out of place.
-        with suppress(OSError):  # nobody can be told then but by the exit code
+        # The message may contain any text, such as an unknown argument.
+        with suppress(OSError):  # then only the exit code can report it
             errors.print(f"sharedattn: {redacted_message(message, given)}", style="red")
         return exit_code
 
@@ -55,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_text(given)
         check_removed(given)
         parsed = parser().parse_args([_at_home(argument) for argument in given])
-        # Not after hours: and a file that is opened next would take its number.
+        # Check now, not after hours; also, the next file opened would take the closed stream's
+        # number.
         output.check_open()
-        # With --json, what people would read is not printed at all.
+        # With --json, print no text for people.
         console = Console(
             file=cast("IO[str]", output),
             quiet=parsed.json,
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             markup=False,
             highlight=False,
         )
-        # Imported here: torch and timm take seconds that --help and a typing error need not wait.
+        # Imported here: torch and timm take seconds, which --help and a typo need not wait for.
         commands: Any = import_module("sharedattn.search.cli.commands")
         document: dict[str, Any] = getattr(commands, parsed.command)(parsed, console)
         if parsed.json:
@@ -87,20 +88,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.discard()
         return fail(str(error), EXIT_FAILED)
     except OSError as error:
-        # Of a disk or a file system, in the midst of writing: it has said all there is to say.
+        # Raised by a disk or file system during a write; its message says enough.
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return fail(f"{where}{error.strerror or error}", EXIT_FAILED)
 
 
 def _check_text(arguments: Sequence[str]) -> None:
-    """Refuse what neither the database nor a document could hold.
+    """Check that the database and JSON documents can hold the arguments.
 
     Raises:
-        InputError: an argument that is not UTF-8, or empty; or an option with `=--`, which
-            argparse takes for an empty list.
+        InputError: an argument is not UTF-8 or is empty, or an option ends in `=--`, which
+            argparse reads as an empty list.
     """
     for argument in arguments:
-        # As of a variable that is not set: no option means anything by it.
+        # Empty arguments come from unset shell variables; no option gives them a meaning.
         option, is_given, value = argument.partition("=")
         is_empty = option.startswith("--") and is_given and value in ("", "--")
         if argument == "" or is_empty:
@@ -117,7 +118,7 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 
 def _at_home(argument: str) -> str:
-    """The argument with a path's ~ read as the shell does, which leaves it alone behind `=`."""
+    """Expand a path's `~`, which the shell leaves alone after `=`."""
     option, is_given, value = argument.partition("=")
     if not (is_given and option.startswith("--")):
         return argument

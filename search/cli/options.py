@@ -1,4 +1,4 @@
-"""What the options of a command mean: a search's config, bounds, options of data."""
+"""Convert a command's options to a search's config, cost bounds and data options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sharedattn.search.paths import StorageConfig
 
 
 def search_config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:
-    """The search that the options given describe; the others keep their defaults."""
+    """The search's config from the given options, with defaults for the others."""
     parts = (SearchConfig, ComputeConfig, StorageConfig, *EVALUATIONS.values())
     names = {"evaluator", *(field.name for part in parts for field in fields(part))}
     given = {n: value for n, value in vars(arguments).items() if n in names and value is not None}
@@ -25,7 +25,7 @@ def search_config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig
 
 
 def _of_plugin(evaluator: str) -> dict[str, Any]:
-    """What the name of a plug-in's evaluator stands for; nothing where it is one of ours."""
+    """The options that a plug-in's evaluator name expands to; empty for built-in names."""
     ours = [name for name in EVALUATIONS if name != "callable"]
     if evaluator in ours:
         return {}
@@ -39,7 +39,7 @@ def _of_plugin(evaluator: str) -> dict[str, Any]:
 
 
 def data_options(arguments: argparse.Namespace) -> DataOptions:
-    """What the options ask of data on disk."""
+    """The options for data on disk."""
     names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
     return DataOptions(
         test_split=arguments.test_split,
@@ -52,10 +52,10 @@ def data_options(arguments: argparse.Namespace) -> DataOptions:
 
 
 def cost_bounds(arguments: argparse.Namespace) -> dict[str, float]:
-    """The bounds of `--max` and of the options that are short for it, by name.
+    """Cost bounds by name, from `--max` and the options that abbreviate it.
 
     Raises:
-        InputError: one that means nothing, or two on one cost.
+        InputError: a bound is invalid, or one cost has two.
     """
     short = {"macs": arguments.max_macs, "params": arguments.max_params}
     if "max_latency_ms" in arguments:

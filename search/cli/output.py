@@ -1,4 +1,4 @@
-"""Standard output that may be full, closed, or of a terminal that knows few characters."""
+"""Standard output that may be full, closed, or limited to few characters."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ import sys
 from contextlib import suppress
 
 _ERRORS = "sharedattn.plain"
-# In place of signs that tables are made with; whatever else there is keeps its code.
+# Replacements of the characters used in tables; any other is written as its escape code.
 _PLAIN = {"±": "+-", "²": "2", "×": "x", "…": "...", "–": "-", "—": "-", "\u2007": " "}
 
 
 class ClosedOutputError(Exception):
-    """Standard output takes nothing; whoever reads it must look after it."""
+    """Standard output cannot be written."""
 
 
 class ReaderGoneError(ClosedOutputError):
-    """Whoever read standard output has closed it, as `head` does; there is nothing to be said."""
+    """The reader closed standard output, as `head` does; no message is needed."""
 
 
 class StandardOutput:
-    """Writes to whatever `sys.stdout` is, and says in one kind of error that it cannot.
+    """Writes to the current `sys.stdout`, and raises one kind of error if it cannot.
 
-    Of a stream it has what rich and json ask for.
-
-    Characters that its encoding lacks are written as plain ones (`+-`), or as `\\xe9`.
+    It has the parts of a stream that rich and json use. Characters that its encoding lacks are
+    written in plain form (`+-`), or as `\\xe9`.
     """
 
     def __init__(self) -> None:
-        # Not `reconfigure`, which would change the stream for everybody else in this process.
+        # Not `reconfigure`, which would change the stream for all code in this process.
         codecs.register_error(_ERRORS, _plain)
 
     @property
     def encoding(self) -> str:
-        """Of the stream; rich draws tables with plain lines where it is not a Unicode one."""
+        """The stream's encoding; rich draws plain lines if it is not a Unicode one."""
         return getattr(sys.stdout, "encoding", None) or "utf-8"
 
     def check_open(self) -> None:
-        """Find out before any work that nothing can be written.
+        """Check that the stream can be written, before any work.
 
         Raises:
             ClosedOutputError: the stream is closed.
@@ -53,7 +52,7 @@ class StandardOutput:
 
         Raises:
             ClosedOutputError: the disk behind the stream is full, or the stream closed.
-            ReaderGoneError: by whoever read it.
+            ReaderGoneError: the reader closed the stream.
         """
         encoding = self.encoding
         try:
@@ -64,24 +63,24 @@ class StandardOutput:
         try:
             return sys.stdout.write(text)
         except BrokenPipeError as error:
-            # Not as it is: rich would end the process by it.
+            # Convert it: rich would end the process on a BrokenPipeError.
             raise ReaderGoneError from error
         except OSError as error:
             raise _cannot_write(error) from error
 
     def flush(self) -> None:
-        """Write what is held back; errors as of `write`."""
+        """Flush the buffer; raises the errors of `write`."""
         self.check_open()
         try:
             sys.stdout.flush()
         except BrokenPipeError as error:
-            # Not as it is: rich would end the process by it.
+            # Convert it: rich would end the process on a BrokenPipeError.
             raise ReaderGoneError from error
         except OSError as error:
             raise _cannot_write(error) from error
 
     def fileno(self) -> int:
-        """Of the stream."""
+        """The stream's file descriptor."""
         return sys.stdout.fileno()
 
     def isatty(self) -> bool:
@@ -89,7 +88,7 @@ class StandardOutput:
         return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
 
     def discard(self) -> None:
-        """Drop what is held back: Python would try to write it once more at its end."""
+        """Drop the buffer, which Python would otherwise try to write again at exit."""
         with suppress(OSError, ValueError, AttributeError):
             descriptor = os.open(os.devnull, os.O_WRONLY)
             os.dup2(descriptor, sys.stdout.fileno())
@@ -97,7 +96,7 @@ class StandardOutput:
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """A handler of encoding errors: one character after the other."""
+    """Handle encoding errors, one character at a time."""
     assert isinstance(error, UnicodeEncodeError)
     character = error.object[error.start]
     if character in _PLAIN:

@@ -1,4 +1,4 @@
-"""What several commands print for people: plans, progress, fronts, failures."""
+"""Output shared by several commands: plans, progress, fronts, failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCAN_LINE_EVERY_S = 5.0
 
 
 def progress_console() -> Console:
-    """Where progress and what goes wrong are shown, also with --json."""
+    """The console for progress and errors, also with --json."""
     return Console(stderr=True, soft_wrap=True)
 
 
@@ -25,7 +25,7 @@ def print_plan(plan: Document, errors: Console) -> None:
     if plan["data"] is None:
         return
     for line in plan_lines(plan["data"], plan["cost"]):
-        # In a log a line stays whole, for whoever searches in it.
+        # Keep log lines whole, so that they can be searched.
         folded = (
             textwrap.wrap(line, errors.width, subsequent_indent=" " * 8)
             if errors.is_terminal
@@ -36,7 +36,7 @@ def print_plan(plan: Document, errors: Console) -> None:
 
 
 def scan_display(errors: Console) -> Callable[[int, int], None]:
-    """Says from time to time how many files of a folder have been looked at."""
+    """Make a callback that reports from time to time how many files of a folder were scanned."""
     said_at = time.monotonic()
 
     def say(done: int, total: int) -> None:
@@ -49,7 +49,7 @@ def scan_display(errors: Console) -> Callable[[int, int], None]:
 
 
 def print_failures(summary: StudySummary, console: Console) -> None:
-    """Why trials failed; none that is complete makes it what went wrong."""
+    """Print why trials failed, as an error if none is complete."""
     is_error = bool(summary.failures) and not summary.candidates
     for line in summary.failure_lines:
         console.print(

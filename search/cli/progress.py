@@ -1,7 +1,7 @@
-"""What a running search or training shows: what runs, how far it is, and the front so far.
+"""Display of a running search or training: its state, its progress, and the front so far.
 
-On a terminal all of it stands in one place and is drawn anew by a thread of rich's, so that times
-move while nothing happens. Where there is no terminal, lines are printed now and then.
+On a terminal, a thread of rich redraws it in place, so that times advance while nothing happens.
+Elsewhere it prints lines from time to time.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from sharedattn.search.status import Failed, Progress, Running
 REFRESHES_PER_S = 1.0
 FIRST_LINE_AFTER_S = 10.0
 LINE_EVERY_S = 60.0
-FRONT_SHARE = 0.05  # of the driver's time, at most, that reading the front for the display takes
+FRONT_SHARE = 0.05  # largest share of the driver's time for reading the displayed front
 _MIN_FRONT_ROWS = 3
 _MAX_BAR = 40  # columns
 
 
 class Display(ABC):
-    """Something shown in place on a terminal, and in lines where there is none.
+    """A display redrawn in place on a terminal, or printed as lines elsewhere.
 
     Args:
-        console: where to show; the command line gives standard error.
+        console: output; standard error in commands.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._is_live = console.is_terminal and not console.is_dumb_terminal
-        self._lock = threading.Lock()  # between what is told and the thread that draws it
+        self._lock = threading.Lock()  # guards the state between updates and the drawing thread
         self._live: Live | None = None
         self._begun_at = time.monotonic()
         self._printed_at: float | None = None
@@ -73,18 +73,18 @@ class Display(ABC):
 
     @abstractmethod
     def _picture(self) -> RenderableType:
-        """What a terminal shows now."""
+        """The current content for a terminal."""
 
     @abstractmethod
     def _lines(self) -> Iterable[str]:
-        """What a log says now."""
+        """The current lines for a log."""
 
     def _locked_picture(self) -> RenderableType:
         with self._lock:
             return self._picture()
 
     def _log(self) -> None:
-        """Print lines where they are due, and there is no terminal."""
+        """Print the lines if they are due and there is no terminal."""
         if self._is_live:
             return
         now = time.monotonic()
@@ -98,7 +98,7 @@ class Display(ABC):
             self._print(line)
 
     def _print(self, line: str, style: str | None = None) -> None:
-        """Print a line for good, above what is shown in place."""
+        """Print a permanent line above the redrawn part."""
         self._console.print(line, style=style, markup=False, highlight=False)
 
     @property
@@ -107,17 +107,17 @@ class Display(ABC):
 
     @property
     def _overflow(self) -> OverflowMethod:
-        """How what is too long ends: rich's ellipsis is no ASCII."""
+        """How overlong text ends: rich's ellipsis is not ASCII."""
         return "ellipsis" if self._console.encoding.lower().startswith("utf") else "crop"
 
 
 class StudyDisplay(Display):
-    """A running study: its trials, what is in its slots, and its front so far.
+    """Display of a running study: its trials, its slots, and its front so far.
 
     Args:
-        console: as of `Display`.
+        console: as in `Display`.
         record: the study.
-        objectives: what its front is drawn in.
+        objectives: the objectives that the front shows.
     """
 
     def __init__(
@@ -131,12 +131,12 @@ class StudyDisplay(Display):
         self._num_failures = 0
         self._reasons: set[str] = set()
         self._front: tuple[Candidate, ...] = ()
-        self._front_of: tuple[int, int] | None = None  # trials and trainings ended by then
+        self._front_of: tuple[int, int] | None = None  # trials and trainings ended when read
         self._front_due_at = 0.0
         self._drawing: tuple[object, RenderableType] | None = None
 
     def update(self, progress: Progress) -> None:
-        """Take in how far the study is."""
+        """Update the study's progress."""
         if self._is_live:
             self._read_front(progress)
         with self._lock:
@@ -146,7 +146,7 @@ class StudyDisplay(Display):
         self._log()
 
     def _read_front(self, progress: Progress) -> None:
-        """Read the front where trials have ended since; seldom where it takes long."""
+        """Read the front if trials have ended since; less often if reading is slow."""
         ended = (progress.num_ended, progress.num_confirmed)
         begun_at = time.monotonic()
         if ended == self._front_of or begun_at < self._front_due_at:
@@ -159,7 +159,7 @@ class StudyDisplay(Display):
         self._front_due_at = now + max(1.0 / REFRESHES_PER_S, (now - begun_at) / FRONT_SHARE)
 
     def _tell_failures(self, failed: Sequence[Failed]) -> None:
-        """Print why trials failed, as they do; each reason once."""
+        """Print each reason for which trials failed, once."""
         for one in failed[self._num_failures :]:
             if one.reason not in self._reasons and len(self._reasons) < MAX_SHOWN:
                 self._reasons.add(one.reason)
@@ -193,7 +193,7 @@ class StudyDisplay(Display):
         return Group(*parts)
 
     def _drawn_front(self, num_rows: int) -> RenderableType:
-        """The front as drawn before, unless it or its room has changed: it takes the longest."""
+        """The front, drawn again only if it or its size changed, as drawing is slowest."""
         key = (self._front, num_rows, self._width)
         if self._drawing is None or self._drawing[0] != key:
             lines = self._console.render_lines(Group(*self._front_so_far(num_rows)), pad=False)
@@ -201,7 +201,7 @@ class StudyDisplay(Display):
         return self._drawing[1]
 
     def _front_so_far(self, num_rows: int) -> Iterator[RenderableType]:
-        """The front in at most so many rows, spread evenly over it where it has more."""
+        """The front in at most `num_rows` rows, spread evenly over its members."""
         members = self._front
         count = len(members)
         if count > num_rows:
@@ -231,12 +231,12 @@ class StudyDisplay(Display):
 
 
 class TrainingDisplay(Display):
-    """One training; `tell` is its callback.
+    """Display of one training; pass `tell` as its callback.
 
     Args:
-        console: as of `Display`.
-        name: what it is, for people.
-        placement: text of the placement.
+        console: as in `Display`.
+        name: name for display.
+        placement: the placement's text.
     """
 
     def __init__(self, console: Console, name: str, placement: str) -> None:
@@ -246,7 +246,7 @@ class TrainingDisplay(Display):
         )
 
     def tell(self, progress: WorkProgress) -> None:
-        """Take in how far the training is."""
+        """Update the training's progress."""
         running = Running(
             name=self._running.name,
             placement=self._running.placement,
@@ -267,17 +267,17 @@ class TrainingDisplay(Display):
 def slots_table(
     running: Sequence[Running], now: float, *, overflow: OverflowMethod = "ellipsis"
 ) -> Table:
-    """What runs, a row each; a placement that is too long for its row is cut.
+    """A table of running work, one row each; placements too long for a row are cut.
 
     Args:
-        running: what runs.
-        now: by `time.monotonic`.
-        overflow: rich's name for how a text is cut.
+        running: running work.
+        now: current `time.monotonic`.
+        overflow: rich's overflow method.
     """
     table = Table(box=None, header_style="dim", pad_edge=False, expand=False)
     has_top1 = any(one.top1 is not None for one in running)
     table.add_column("running", no_wrap=True, overflow=overflow)
-    # The one column that may be narrower than its texts, which are cut and not wrapped.
+    # Only this column may be narrower than its texts, which are cut, not wrapped.
     table.add_column("placement")
     for name in ("epoch", "images/s", "loss", *(("top1",) if has_top1 else ()), "time", "left"):
         table.add_column(name, justify="right", no_wrap=True, overflow=overflow)
@@ -286,7 +286,7 @@ def slots_table(
         top1 = "" if one.top1 is None else f"{one.top1:.3f}"
         table.add_row(
             one.name,
-            # As a plain text its brackets would be markup.
+            # `Text`, since a plain string's brackets would be markup.
             Text(_what(one), no_wrap=True, overflow=overflow),
             epoch,
             speed,
@@ -299,11 +299,11 @@ def slots_table(
 
 
 def slot_line(running: Running, now: float) -> str:
-    """What runs in one slot, for a log.
+    """One log line for the work in one slot.
 
     Args:
-        running: what runs.
-        now: by `time.monotonic`.
+        running: the work.
+        now: current `time.monotonic`.
     """
     progress = running.progress
     parts = [running.name, running.placement]
@@ -324,14 +324,14 @@ def slot_line(running: Running, now: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A duration as 0:42, 12:05 or 1:02:11."""
+    """Format a duration as 0:42, 12:05 or 1:02:11."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def about(seconds: float) -> str:
-    """An estimated duration, in no more figures than it deserves."""
+    """Format an estimated duration with few digits."""
     if seconds < 60:
         return "less than a minute"
     if seconds < 90 * 60:
@@ -347,7 +347,7 @@ def _what(running: Running) -> str:
 
 
 def _cells(progress: WorkProgress | None) -> tuple[str, str, str, str]:
-    """Epoch, images per second, loss and time left, each empty where it is not known."""
+    """Epoch, images per second, loss and time left; unknown ones are empty."""
     if progress is None:
         return "", "", "", ""
     left = "" if progress.left_s is None else clock(progress.left_s)

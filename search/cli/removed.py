@@ -1,4 +1,4 @@
-"""Names of the command line that were removed, and what replaces each."""
+"""Removed names of the command line and their replacements."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OPTIONS = {
 
 
 def check_removed(arguments: Sequence[str]) -> None:
-    """Refuse a command or an option that an earlier version had.
+    """Check that no argument is a command or option of an earlier version.
 
     Raises:
-        InputError: it names what replaces it.
+        InputError: an argument was removed; the message names its replacement.
     """
     if arguments and arguments[0] in COMMANDS:
         raise InputError(f"the command `{arguments[0]}` was removed: {COMMANDS[arguments[0]]}")

@@ -1,4 +1,4 @@
-"""Tables for people at a terminal; the same numbers as in the JSON documents."""
+"""Tables for terminals, with the numbers of the JSON documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RIGHT: JustifyMethod = "right"
 
 
 def front_table(front: Front, objectives: Sequence[Objective]) -> Table:
-    """The members of a front, from the cheapest to the most expensive."""
+    """A front's members, from the cheapest to the most expensive."""
     return members_table(front.members, objectives)
 
 
@@ -32,13 +32,13 @@ def members_table(
     one_line: bool = False,
     overflow: OverflowMethod = "fold",
 ) -> Table:
-    """Members of a front, in their order.
+    """A table of front members, in the given order.
 
     Args:
         members: the members.
-        objectives: of their study.
-        one_line: whether each has one line, in which a long placement is cut.
-        overflow: how.
+        objectives: their study's objectives.
+        one_line: whether to give each one line, cutting long placements.
+        overflow: rich's method of cutting.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
     known = {name for member in members for name in member.costs}
@@ -51,13 +51,13 @@ def members_table(
         ("seeds", "right"),
     )
     for name, justify in columns:
-        # Where there is one line, the placement alone may have less room than its text.
+        # With one line each, only the placement's column may be narrower than its text.
         no_wrap = one_line and name != "placement"
         table.add_column(name, justify=justify, no_wrap=no_wrap, overflow=overflow)
     for member in members:
         table.add_row(
             str(member.number),
-            # As a plain text its brackets would be markup.
+            # `Text`, since a plain string's brackets would be markup.
             Text(member.placement, no_wrap=one_line, overflow=overflow if one_line else None),
             format_fraction(member.top1, member.top1_standard_error),
             *(
@@ -70,7 +70,7 @@ def members_table(
 
 
 def cost_table(cost: Cost) -> Table:
-    """A cost, stage by stage and mechanism by mechanism."""
+    """A table of a cost by stage and mechanism."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("part")
     table.add_column("params", justify="right")
@@ -84,7 +84,7 @@ def cost_table(cost: Cost) -> Table:
 
 
 def checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
-    """The checks of an exported folder."""
+    """A table of an exported folder's checks."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("", "check", "expected", "found"):
         table.add_column(name, overflow="fold")
@@ -92,14 +92,14 @@ def checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
         style = None if check["ok"] else "red"
         found = "equal" if check["expected"] == check["found"] else str(check["found"])
         mark = "ok" if check["ok"] else "NO"
-        # Texts of a file that anybody may have written, so none of them is markup.
+        # The texts come from a file that anyone may have written; do not read them as markup.
         texts = (mark, check["name"], str(check["expected"]), found)
         table.add_row(*(Text(text) for text in texts), style=style)
     return table
 
 
 def papers_tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
-    """Published figures beside ours, source by source; what explains them stands below each."""
+    """Tables of published figures beside ours, one per source, with explanations below."""
     styles = {"equal": "green", "explained": None, "unknown shape": "dim"}
     for (paper, source), group in itertools.groupby(
         rows, key=lambda row: (row.figure.paper, row.figure.source)
@@ -139,7 +139,7 @@ def papers_tables(rows: Sequence[Row]) -> Iterator[RenderableType]:
 
 
 def analysis_table(document: Mapping[str, Any]) -> Table:
-    """An analysis, layer by layer; under each figure its random control's mean and SD."""
+    """A table of an analysis by layer, with the random controls' mean and SD below each figure."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("layer", "choice", "entropy", "change with CB", "like before", "diagonality"):
         table.add_column(name)
@@ -159,7 +159,7 @@ def analysis_table(document: Mapping[str, Any]) -> Table:
 
 
 def analysis_notes(document: Mapping[str, Any]) -> list[str]:
-    """What stands under the table of an analysis: the gates, and what is compared."""
+    """Notes under an analysis's table: the gates, and what is compared."""
     seeds = len(document["control"]["seeds"])
     gates = document["gates"]
     notes = [
@@ -207,7 +207,7 @@ def _number_text(value: float | None) -> str:
 
 
 def economics_text(economics: LessAttentionEconomics) -> str:
-    """In words, what a less-attention layer of a stage saves or loses."""
+    """Describe what a stage's less-attention layer saves or loses."""
     default = economics.default
     verb = "saves" if default.saved_macs >= 0 else "loses"
     share = abs(default.saved_macs) / economics.vanilla_macs

@@ -1,1 +1,1 @@
-"""What the commands beside `search` do."""
+"""The work of the commands other than `search`."""

@@ -1,4 +1,4 @@
-"""Analyse one network, trained or not: read it, measure it, write the document and plots."""
+"""Analyse one network, trained or not, and write the document and plots."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from sharedattn.search.recorded_data import open_recorded
 from sharedattn.training.trainer import check_fit
 
 ANALYSIS_NAME = "analysis.json"
-OWN_SEED = 0  # of a network without trained weights; its controls have the seeds from 1 on
+OWN_SEED = 0  # seed of a network without trained weights; its controls have 1, 2, ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The network that is analysed, and what it is measured on.
+    """The network to analyse, and the data to measure it on.
 
     Attributes:
         spec: the network.
         state_dict: its weights, or None if it is randomly initialised.
         weights: where its weights come from, as a document.
-        data: what it is measured on.
-        recipe: how it was trained; its controls have the same initialisation.
-        out: where its analysis goes unless told.
+        data: data to measure it on.
+        recipe: its training recipe; controls are initialised by the same.
+        out: default output folder.
     """
 
     spec: ResolvedSpec
@@ -70,30 +70,30 @@ def analyse_config(
     out: Path | None = None,
     device: str = "cpu",
 ) -> tuple[Document, Path]:
-    """Analyse a network, and write the document and the plots.
+    """Analyse a network and write the document and plots.
 
     Args:
-        config: an exported folder, its config.yaml, or `backbone: placement`, which has no trained
-            weights and is randomly initialised.
-        data: where the data is now, or None where it was, or for the embedded data.
-        data_root: where a named data set is now, or None.
-        against: an exported folder of a network that differs in context broadcasting alone; None:
-            there is none.
-        num_images: validation images to measure on, all where there are fewer.
-        num_controls: randomly initialised networks to measure beside it.
-        out: folder to write, which replaces an older analysis; None for `analysis` in the export,
-            or `sharedattn-out/analysis`.
-        device: where to run.
+        config: an exported folder, its config.yaml, or `backbone: placement` for a randomly
+            initialised network.
+        data: where the data is now, or None if it has not moved or is embedded.
+        data_root: folder of a named data set, or None if it has not moved.
+        against: an exported folder of a network that differs only in context broadcasting, or
+            None to compare with none.
+        num_images: number of validation images to measure on; all if there are fewer.
+        num_controls: number of randomly initialised networks to measure for comparison.
+        out: folder to write, replacing an older analysis; defaults to `analysis` in the export,
+            or to `sharedattn-out/analysis`.
+        device: device to run on.
 
     Returns:
         The document of `analyze --json`, and the folder it was written to.
 
     Raises:
-        InputError: no such network, data or counterpart, a folder that cannot be written, too few
-            images or controls. Nothing was measured.
+        InputError: no such network, data or counterpart; or the folder cannot be written; or too
+            few images or controls. Nothing was measured.
     """
     check_whole("--images", num_images, 1, MAX_COUNT)
-    check_whole("--seeds", num_controls, 2, MAX_COUNT)  # fewer have no spread
+    check_whole("--seeds", num_controls, 2, MAX_COUNT)  # fewer have no standard deviation
     subject = _read(config, data, data_root)
     counterpart = None if against is None else _read_counterpart(against, subject.spec)
     folder = out or subject.out
@@ -122,7 +122,7 @@ def analyse_config(
 def _write(
     folder: Path, analysis: Analysis, subject: _Subject, *, against: Path | None, device: str
 ) -> Document:
-    """Write the document and the plots, and return the document."""
+    """Write the document and plots; return the document."""
     with folder_in_place_of(folder) as made:
         document = analysis_document(analysis) | {
             "weights": subject.weights,
@@ -142,7 +142,7 @@ def _write(
 
 
 def _read(config: str, data: str | None, data_root: str | None) -> _Subject:
-    # Not `Path.exists`, which raises on a text too long for a file's name.
+    # Not `Path.exists`, which raises if the text is too long for a path.
     if not os.path.exists(config):
         parsed = NetworkSpec.parse(config)
         spec = resolve(parsed)

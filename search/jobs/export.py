@@ -1,4 +1,4 @@
-"""Export a placement of a study, trained again where its weights are no longer kept."""
+"""Export a placement of a study, training it again if its weights are no longer kept."""
 
 from __future__ import annotations
 
@@ -42,30 +42,30 @@ def export_placement(
     data_root: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> str | None:
-    """Export the best run of a placement that a study has evaluated.
+    """Export the best run of an evaluated placement.
 
-    Weights that are no longer kept are trained again, under the same seed and recipe; those of a
-    fine-tuned placement from its share of the supernet's.
+    Weights that are no longer kept are trained again with the same seed and recipe; a fine-tuned
+    placement starts from the supernet's weights again.
 
     Args:
         store: the study's database.
         summary: the study.
-        pick: which placement, see `StudySummary.pick`.
-        folder: where to; replaced when it is an export.
-        weights: where the study keeps its weights.
-        device: where to train again.
+        pick: the placement, as in `StudySummary.pick`.
+        folder: output folder; an export there is replaced.
+        weights: store of the study's weights.
+        device: device to train on.
         onnx: whether to write model.onnx as well.
         data: where the study's data is now, or None if it has not moved.
-        data_root: where a named data set is now, or None.
-        on_progress: is told how far a training is, or None.
+        data_root: folder of a named data set, or None if it has not moved.
+        on_progress: called with the progress of a training, or None.
 
     Returns:
-        The sentence that says why the placement was trained again, or None if it was not.
+        A sentence that says why the placement was trained again, or None if it was not.
 
     Raises:
-        InputError: a folder that cannot be written, a pick that means nothing, a study without
-            training, weights that are not the recorded ones, or data that is not the study's.
-            Nothing was trained.
+        InputError: the folder cannot be written, the pick is invalid, the study trains nothing,
+            the weights differ from the recorded ones, or the data from the study's. Nothing was
+            trained.
     """
     check_target(folder, onnx=onnx)
     chosen = _Chosen.of(store, summary, pick)
@@ -86,10 +86,10 @@ def export_placement(
 
 
 def is_export_of(folder: Path, candidate: Candidate, study: str) -> bool:
-    """Whether a folder is the export of a study's placement, of the run that would be exported.
+    """Whether a folder holds the export of a placement's best run.
 
     Args:
-        folder: that may be there.
+        folder: path, which may not exist.
         candidate: the placement.
         study: the study's name.
     """
@@ -101,19 +101,19 @@ def is_export_of(folder: Path, candidate: Candidate, study: str) -> bool:
     identity = record.evaluation.identity
     if Fidelity.from_key(run.fidelity_key or "").weights == "trained":
         return identity.key == run.evaluation_key
-    # It was trained for its export: the study has no evaluation of that name.
+    # A run trained only for its export: the study has no such evaluation.
     made = (record.study, record.trial, identity.spec_key, identity.seed)
     return made == (study, candidate.number, run.spec_key, run.seed)
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """The placement of a study that is exported.
+    """The placement to export.
 
     Attributes:
         study: the study.
         candidate: the placement.
-        evaluation: of its best run.
+        evaluation: its best run.
         supernet: the study's note on the supernet that its placements are fine-tuned from, or
             None if they are trained from scratch.
     """
@@ -125,7 +125,7 @@ class _Chosen:
 
     @classmethod
     def of(cls, store: Store, summary: StudySummary, pick: str) -> _Chosen:
-        """The placement that a pick means; errors as of `export_placement`."""
+        """Find the placement that a pick means; raises the errors of `export_placement`."""
         study, candidate = summary.study.record, summary.pick(pick)
         if not study.recipe:
             raise InputError(
@@ -147,7 +147,7 @@ class _Chosen:
     def trained(
         self, training: PlacementTraining, weights: WeightsStore, folder: Path
     ) -> tuple[EvaluationRecord, dict[str, torch.Tensor], str | None]:
-        """The run with its weights, trained where they are not kept, and why it was trained."""
+        """The run, its weights (trained if they are not kept), and why it was trained."""
         evaluation = self.evaluation
         missing = self._missing(weights)
         if missing is None:
@@ -168,7 +168,7 @@ class _Chosen:
         ), f"{missing}: {why}"
 
     def with_origin(self, record: ExportRecord) -> ExportRecord:
-        """The record of a run, with the study and the other seeds of its placement."""
+        """Add the study and the placement's other seeds to a run's record."""
         by_seed = {
             run.seed: run.top1
             for run in (() if self._is_inherited else self.candidate.runs)
@@ -176,7 +176,7 @@ class _Chosen:
         }
         return replace(
             record,
-            # The accuracy of a run that was trained again takes the place of the recorded one.
+            # The accuracy of a retrained run replaces the recorded one.
             top1_by_seed={**by_seed, **record.top1_by_seed},
             study=self.study.name,
             trial=self.candidate.number,
@@ -188,7 +188,7 @@ class _Chosen:
         return self.evaluation.identity.fidelity.weights == "inherited"
 
     def _missing(self, weights: WeightsStore) -> str | None:
-        """Why there are no weights to export, or None if there are."""
+        """Why the weights cannot be exported, or None if they can."""
         key, sha256 = self.evaluation.identity.key, self.evaluation.weights_sha256
         if self._is_inherited:
             return "its accuracy is of shared weights"
@@ -201,10 +201,10 @@ class _Chosen:
     def _start(
         self, note: Document, training: PlacementTraining, weights: WeightsStore, missing: str
     ) -> SharedStart:
-        """What a fine-tuning begins with.
+        """The shared weights that a fine-tuning starts from.
 
         Raises:
-            InputError: the supernet's weights have gone as well.
+            InputError: the supernet's weights are gone as well.
         """
         sha256 = str(note["sha256"])
         if not weights.has(note["key"], sha256):

@@ -1,4 +1,4 @@
-"""Train one placement by the whole recipe, and export it."""
+"""Train one placement with the whole recipe, and export it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sharedattn.training.trainer import check_recipe
 
 @dataclass(frozen=True, slots=True)
 class SharedStart:
-    """The share of a supernet's weights that a placement's training begins with."""
+    """The supernet's weights for a placement, from which its training starts."""
 
     supernet: SupernetEvaluator
     weights_sha256: str
@@ -45,11 +45,11 @@ class PlacementTraining:
 
     Attributes:
         spec: the network.
-        data: what to train and evaluate on.
-        recipe: how to train.
-        device: where to train.
-        num_processes: processes that train it together.
-        on_progress: is told how far a training is, or None.
+        data: data to train and evaluate on.
+        recipe: training recipe.
+        device: device to train on.
+        num_processes: number of processes that train it together.
+        on_progress: called with the progress of a training, or None.
     """
 
     spec: ResolvedSpec
@@ -62,14 +62,14 @@ class PlacementTraining:
     def run(
         self, folder: Path, *, seed: int, threads: int, start: SharedStart | None = None
     ) -> tuple[EvaluationRecord, dict[str, torch.Tensor]]:
-        """Train, and keep no file.
+        """Train without leaving files.
 
         Args:
-            folder: the weights pass through a folder beside it, since only a study's driver
-                writes to the study's own.
-            seed: of the training.
-            threads: torch threads; a run that is repeated has as many as before.
-            start: the weights that the training begins with, or None for its initialisation.
+            folder: temporary weights are written beside it, since only a study's driver writes
+                to the study's folder.
+            seed: training seed.
+            threads: torch threads; repeat a run with the same number for equal results.
+            start: weights to start from, or None for random initialisation.
         """
         room = temporary_beside(folder, "weights")
         weights = WeightsStore(BlobStore(str(room)))
@@ -95,9 +95,9 @@ class PlacementTraining:
     def record(
         self, evaluation: EvaluationRecord, state_dict: dict[str, torch.Tensor]
     ) -> ExportRecord:
-        """What an export says of a run and its weights, its accuracy on the test split included.
+        """The export's record of a run and its weights, including the accuracy on the test split.
 
-        This alone opens the test split: nothing is chosen by what it says.
+        Only this opens the test split; no choice depends on the result.
         """
         source = open_data(self.data)
         cost = CostModel(self.spec.backbone, recorded=True).totals(self.spec.placement)
@@ -122,20 +122,20 @@ class PlacementTraining:
 def train_placement(
     training: PlacementTraining, folder: Path, *, seed: int, onnx: bool = False
 ) -> ExportRecord:
-    """Train one placement by the whole recipe, and export it.
+    """Train one placement with the whole recipe, and export it.
 
     Args:
-        training: of which placement, and how.
-        folder: where to; replaced when it is an export.
-        seed: of the training.
+        training: the placement, its data and recipe.
+        folder: output folder; an export there is replaced.
+        seed: training seed.
         onnx: whether to write model.onnx as well.
 
     Returns:
-        What was exported.
+        The export's record.
 
     Raises:
-        InputError: a folder that cannot be written, data that does not fit the network, or a
-            recipe that cannot be trained. Nothing was trained.
+        InputError: the folder cannot be written, the data does not fit the network, or the recipe
+            cannot be trained. Nothing was trained.
     """
     check_target(folder, onnx=onnx)
     check_recipe(
@@ -152,10 +152,10 @@ def train_placement(
 
 
 def training_plan(training: PlacementTraining) -> Document:
-    """What `train_placement` is about to do, see `data_plan` and `cost_plan`.
+    """The plan of `train_placement`: documents of `data_plan` and `cost_plan`.
 
     Raises:
-        InputError: a recipe that cannot be trained on this data.
+        InputError: the recipe cannot be trained on this data.
     """
     spec, source = training.spec, open_data(training.data)
     check_recipe(spec, source, training.recipe, device=training.device)
@@ -176,7 +176,7 @@ def training_plan(training: PlacementTraining) -> Document:
 
 
 def training_warnings(record: ExportRecord) -> list[str]:
-    """Says whether a training is no better than guessing, and what is odd in its data."""
+    """Warn if a training is no better than guessing, or if its data is unusual."""
     counts = known_class_counts(record.data)
     num_classes = record.spec.backbone.num_classes
     evaluation = record.evaluation

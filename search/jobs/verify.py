@@ -1,4 +1,4 @@
-"""Rebuild an exported network, and compare what it measures with what its folder says."""
+"""Rebuild an exported network and compare its figures with the folder's."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from sharedattn.training.trainer import Metrics, evaluate
 def verify_folder(
     folder: Path, *, data: str | None = None, data_root: str | None = None, device: str = "cpu"
 ) -> Document:
-    """Rebuild an exported network, and compare its figures: see `results.export.verify`.
+    """Rebuild an exported network and compare its figures; see `results.export.verify`.
 
     Args:
         folder: the exported folder.
         data: where its data is now, or None if it has not moved.
-        data_root: where a named data set is now, or None.
-        device: where to evaluate.
+        data_root: folder of a named data set, or None if it has not moved.
+        device: device to evaluate on.
 
     Returns:
         The document of `verify --json`: `ok` and `checks`.
 
     Raises:
-        InputError: no readable export, or no such data.
+        InputError: the folder is no readable export, or the data is missing.
     """
 
     def opened(record: ExportRecord) -> OpenedData:
@@ -43,7 +43,7 @@ def verify_folder(
     def measure(network: Network, record: ExportRecord, source: DataSource) -> Remeasured:
         recipe = Recipe.from_json(record.recipe)
         network.to(device)
-        # Sums have the order that as many threads give them.
+        # The order of summation depends on the number of threads.
         with torch_threads(record.evaluation.threads):
             batch_size = recipe.batch_size
             validation = evaluate(

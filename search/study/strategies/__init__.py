@@ -1,4 +1,4 @@
-"""Strategies that create search trials: one by one, or as scores of a supernet."""
+"""Search strategies: trials one by one, or scores of a supernet."""
 
 from __future__ import annotations
 

@@ -24,15 +24,15 @@ class StudyParts:
     """The parts of a study's loop, one job each.
 
     Attributes:
-        context: the study, its database, its space.
-        history: the search trials, and which of them the searcher has been told.
+        context: the study, its database and its space.
+        history: the search trials, and which of them the searcher knows.
         proposer: finds a placement for each search trial.
         judge: judges trials at rungs.
         front: the search's front.
         files: weights and checkpoints.
         board: reports progress.
         runner: runs trials in slots.
-        starter: creates the rows of trials, and starts them.
+        starter: creates rows of trials and starts them.
         confirmer: confirms the front.
     """
 
@@ -49,14 +49,14 @@ class StudyParts:
 
 
 class SearchStrategy(ABC):
-    """Creates the search trials of one study; keeps no state beyond the database's."""
+    """Creates the search trials of one study; the database holds all its lasting state."""
 
     @abstractmethod
     def restore(self, parts: StudyParts) -> list[TrialParameters]:
         """Restore history, judge and front from the database.
 
         Returns:
-            Search trials that ran when the driver ended.
+            Search trials that were running when the driver ended.
         """
 
     @abstractmethod
@@ -67,18 +67,18 @@ class SearchStrategy(ABC):
 
         Args:
             parts: the loop's parts.
-            restarted: trials that ran when the driver ended, not started again yet.
+            restarted: trials that were running when the driver ended, not yet started again.
 
         Returns:
-            Those of `restarted` that are still to be started at the confirmation.
+            Trials of `restarted` that the confirmation still has to start.
         """
 
     @abstractmethod
     def counts(self, parts: StudyParts) -> SearchCounts:
-        """Progress of the search, for display."""
+        """The search's progress, for display."""
 
     def adapt(self, task: Task, context: StudyContext) -> Task:
-        """The task to run for a task of the evaluator."""
+        """Convert a task of the evaluator to the task to run."""
         return task
 
     def shared_checkpoints(self, context: StudyContext) -> frozenset[str]:
@@ -86,4 +86,4 @@ class SearchStrategy(ABC):
         return frozenset()
 
     def prepare_confirmation(self, parts: StudyParts, left: Sequence[RunningTrial]) -> None:  # noqa: B027 (most have nothing to do)
-        """Prepare the confirmation; `left` is what `search` returned."""
+        """Prepare the confirmation; `left` is the result of `search`."""

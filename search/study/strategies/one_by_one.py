@@ -1,4 +1,4 @@
-"""A search trial by trial: each is proposed, evaluated and told on its own."""
+"""A search in which each trial is proposed, evaluated and told separately."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sharedattn.search.study.strategies.base import SearchStrategy, StudyParts
 
 
 class OneByOne(SearchStrategy):
-    """Starts a trial whenever a slot is free and the results that its proposal needs are known.
+    """Starts a trial when a slot is free and the results that its proposal needs are known.
 
     Args:
-        begins_in_rounds: whether to propose trials for all slots before starting any, as when
-            networks are timed while no trial runs.
+        begins_in_rounds: whether to propose trials for all slots before starting any, needed
+            when networks are timed while no trial runs.
     """
 
     def __init__(self, *, begins_in_rounds: bool = False) -> None:

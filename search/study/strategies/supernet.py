@@ -1,10 +1,9 @@
-"""The search of a supernet: train once, score placements by its weights, train the front.
+"""Supernet search: train once, score placements with its weights, then train the front.
 
-Search trials are scores: placements that have the shared weights' accuracy from the moment they
-are written. A space that is small enough is scored whole, so that its front of inherited
-accuracies is exact; of a larger one the searcher proposes generations, each scored at once. The
-front's members are then trained by themselves, as further runs of the study, by the same rules and
-in the same slots as any trial.
+Search trials are scores: they get their accuracy with the shared weights when they are written. A
+space that is small enough is scored whole, so its front of inherited accuracies is exact; in a
+larger one the searcher proposes generations, each scored at once. The front's members are then
+trained separately, as further runs of the study, by the rules and in the slots of ordinary trials.
 """
 
 from __future__ import annotations
@@ -47,26 +46,26 @@ from sharedattn.supernet.trainer import SupernetRecipe, check_no_groups
 from sharedattn.training.trainer import Metrics
 
 SUPERNET_NOTE = "sharedattn:supernet"
-MAX_EXHAUSTIVE = 20_000  # placements of a space that is scored whole, unless fewer are asked for
-LARGE_SPACE_TRIALS = 2_000  # placements scored of a larger one, where no number is asked for
-GENERATION = 100  # proposals that are scored at once
-TASKS_PER_SLOT = 4  # of scoring: fewer share more, more waste less at the end
+MAX_EXHAUSTIVE = 20_000  # largest space that is scored whole, unless fewer trials are requested
+LARGE_SPACE_TRIALS = 2_000  # default number of placements scored of a larger space
+GENERATION = 100  # proposals scored at once
+TASKS_PER_SLOT = 4  # for scoring; fewer share more, more leave fewer slots idle at the end
 
 
 def default_num_trials(space: BudgetedSpace) -> int:
-    """Placements that are scored where no number is asked for."""
+    """The default number of placements to score."""
     return space.in_budget if space.in_budget <= MAX_EXHAUSTIVE else LARGE_SPACE_TRIALS
 
 
 def check_goes_on(store: Store, study: Study) -> None:
-    """Refuse to go on with a study whose supernet cannot be trained or asked any more.
+    """Check that a study's supernet can still be trained and evaluated.
 
     Args:
         store: the database.
-        study: one of a supernet, or of none.
+        study: a study with or without a supernet.
 
     Raises:
-        InputError: its supernet was of several networks.
+        InputError: its supernet consists of several networks, as in earlier versions.
     """
     note = store.searcher_attributes(study).get(SUPERNET_NOTE, {})
     try:
@@ -81,12 +80,12 @@ def check_goes_on(store: Store, study: Study) -> None:
 def evaluator_of(
     study: StudyRecord, note: Document, scratch: ScratchEvaluator
 ) -> SupernetEvaluator:
-    """The evaluator of a study whose supernet has been trained, for its members.
+    """The evaluator of front members for a study whose supernet is trained.
 
     Args:
         study: the study.
-        note: what it keeps under `SUPERNET_NOTE`.
-        scratch: trains placements by themselves; its weights' store has the supernet's.
+        note: the study's entry `SUPERNET_NOTE`.
+        scratch: trains placements separately; its weights store holds the supernet's.
     """
     supernet = SupernetSpec(
         space=Space.from_document(study.space),
@@ -100,10 +99,10 @@ def evaluator_of(
 
 @dataclass(frozen=True, slots=True)
 class SharedExecutors:
-    """What runs the work that all placements share; each is opened when it is needed.
+    """Executors of the supernet's work, opened when needed.
 
     Attributes:
-        training: one slot, for the supernet's training.
+        training: one slot, to train the supernet.
         scoring: slots for the scores.
     """
 
@@ -112,21 +111,21 @@ class SharedExecutors:
 
 
 class SupernetSearch(SearchStrategy):
-    """Scores placements by a supernet; the loop's evaluator trains the front.
+    """Scores placements with a supernet; the loop's evaluator trains the front.
 
     Args:
         shared: trains the supernet and scores placements.
-        executors: what runs the shared work.
+        executors: run the supernet's training and the scores.
     """
 
     def __init__(self, shared: SupernetEvaluator, executors: SharedExecutors) -> None:
         self._shared = shared
         self._executors = executors
-        self._numbers: set[int] = set()  # of what is scored
-        self._scores_all = False  # what is scored was not proposed by the searcher
+        self._numbers: set[int] = set()  # numbers of the scored trials
+        self._scores_all = False  # whether placements are scored without the searcher's proposals
 
     def restore(self, parts: StudyParts) -> list[TrialParameters]:
-        """Feed the searcher from the scores; none of them is ever left running."""
+        """Tell the searcher the scores; none is ever left running."""
         context = parts.context
         rows = context.store.trials.parameters(context.study, TrialRole.SEARCH)
         self._numbers = {row.number for row in rows}
@@ -159,11 +158,11 @@ class SupernetSearch(SearchStrategy):
                     self._score_all(parts, scorer)
                 else:
                     _score_generations(parts, scorer)
-        # After the search: another executor's work would wait for slots that these hold.
+        # Start them after the search: they would hold the slots that the other executor needs.
         return restarted
 
     def counts(self, parts: StudyParts) -> SearchCounts:
-        # What is scored takes other times than the supernet's training.
+        # Scores and the supernet's training take different times, so there is no estimate.
         return SearchCounts(num_ended=len(parts.history.seen), num_left=None)
 
     def adapt(self, task: Task, context: StudyContext) -> Task:
@@ -175,7 +174,7 @@ class SupernetSearch(SearchStrategy):
         return frozenset({self._shared.checkpoint_of(_supernet_checkpoint(context))})
 
     def prepare_confirmation(self, parts: StudyParts, left: Sequence[RunningTrial]) -> None:
-        """Have the supernet's weights at hand where the front is fine-tuned from them."""
+        """Provide the supernet's weights if the front is fine-tuned from them."""
         if self._shared.fine_tunes and (left or parts.confirmer.is_due):
             self._supernet(parts).trained_sha256()
 
@@ -183,14 +182,14 @@ class SupernetSearch(SearchStrategy):
         return SupernetWeights(self._shared, self._executors.training, parts)
 
     def _is_exhaustive(self, context: StudyContext) -> bool:
-        # A space that was begun to be scored whole is, whatever number is asked for since.
+        # Once begun, a whole space is scored whole, whatever number is requested later.
         return self._scores_all or context.study.record.num_trials >= context.space.in_budget
 
     def _score_all(self, parts: StudyParts, scorer: Scorer) -> None:
-        """Score what has not been scored of the whole space.
+        """Score the rest of the whole space.
 
-        Numbers follow the space's order, after those that the searcher has proposed if a part was
-        asked for first.
+        Trials are numbered in the space's order, after earlier proposals of the searcher if fewer
+        trials were requested first.
         """
         seen = parts.history.seen
         free = (number for number in itertools.count() if number not in self._numbers)
@@ -211,14 +210,14 @@ def _score_generations(parts: StudyParts, scorer: Scorer) -> None:
         changed: dict[str, Any] = {}
         for _ in range(min(GENERATION, total - len(history.trials))):
             proposal = parts.proposer.accept_next()
-            # None is for a bound on latency, which scores do not go with.
+            # None would mean a bound on latency, which supernet searches do not allow.
             assert proposal is not None
             changed |= proposal.changed_notes
             proposals[proposal.number] = proposal
         placements = {number: proposal.placement for number, proposal in proposals.items()}
         trials = [trial for part in scorer.scored(placements, proposals) for trial in part]
         trials.sort(key=lambda trial: trial.number)
-        # A generation is written whole: half of one would not be proposed again.
+        # Write a generation whole: the searcher would not propose the other half again.
         context.driver.record_scored(trials, searcher_attributes=changed)
         for trial in trials:
             costs = context.costs_of(placements[trial.number])
@@ -231,12 +230,12 @@ def _supernet_checkpoint(context: StudyContext) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SupernetWeights:
-    """The supernet's weights of one study: stored, or trained and then stored.
+    """The supernet's weights of one study, loaded or else trained and stored.
 
     Attributes:
         shared: trains the supernet.
-        training: opens what runs the training.
-        parts: the loop's.
+        training: opens the executor of the training.
+        parts: the loop's parts.
     """
 
     shared: SupernetEvaluator
@@ -244,10 +243,10 @@ class SupernetWeights:
     parts: StudyParts
 
     def trained_sha256(self) -> str:
-        """sha256 of the supernet's weights, which are trained unless they are there.
+        """The sha256 of the supernet's weights, after training them if they are missing.
 
         Raises:
-            InputError: those that the study's scores are of have gone, and come out otherwise.
+            InputError: the weights behind the study's scores are gone, and retraining differs.
         """
         context, seen = self.parts.context, self.parts.history.seen
         weights = self.shared.scratch.weights
@@ -259,7 +258,7 @@ class SupernetWeights:
         measured, threads = self._train()
         assert measured.weights_sha256 is not None
         if note is not None and seen and note["sha256"] != measured.weights_sha256:
-            # Another try, where they come out right, must not go on from these.
+            # Don't resume a retry from a mismatched checkpoint.
             self._forget_checkpoint()
             raise InputError(
                 f"the weights that scored {len(seen)} placements are not at "
@@ -282,7 +281,7 @@ class SupernetWeights:
         return measured.weights_sha256
 
     def _train(self) -> tuple[Measurement, int]:
-        """What the training measured, and the torch threads of its worker."""
+        """The training's measurement, and its worker's torch threads."""
         task = self.shared.supernet_task(_supernet_checkpoint(self.parts.context))
         with self.training() as executor:
             [(_, measured, threads)] = run_tasks(
@@ -297,13 +296,13 @@ class SupernetWeights:
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """Scores placements by the trained supernet.
+    """Scores placements with the trained supernet.
 
     Attributes:
-        shared: scores.
-        parts: the loop's.
+        shared: scores placements.
+        parts: the loop's parts.
         executor: runs the scores.
-        sha256: of the supernet's weights.
+        sha256: the supernet's weights.
     """
 
     shared: SupernetEvaluator
@@ -316,11 +315,11 @@ class Scorer:
         placements: Mapping[int, Placement],
         proposals: Mapping[int, AcceptedProposal] | None = None,
     ) -> Iterator[list[ScoredTrial]]:
-        """Scores of placements, part by part as they come.
+        """Score placements, and yield the scores in parts as they finish.
 
         Args:
-            placements: by trial number.
-            proposals: the searcher's proposals by trial number, or None if it made none.
+            placements: placements by trial number.
+            proposals: the searcher's proposals by trial number, or None if there are none.
         """
         number_of = {placement: number for number, placement in placements.items()}
         for task, measured, threads in run_tasks(
@@ -344,7 +343,7 @@ class Scorer:
             ]
 
     def _tasks(self, placements: Mapping[int, Placement]) -> list[ScoreTask]:
-        """Tasks for all slots; placements that begin alike are in one task."""
+        """Divide placements among the slots; those with equal first layers share a task."""
         numbers = sorted(placements, key=lambda number: _in_tree_order(placements[number]))
         most = TASKS_PER_SLOT * self.executor.num_slots
         num_parts = max(1, min(len(numbers) // GENERATION, most))
@@ -394,5 +393,5 @@ def _shown_by(board: ProgressBoard) -> Callable[[tuple[Running, ...]], None]:
 
 
 def _in_tree_order(placement: Placement) -> tuple[tuple[str, ...], ...]:
-    """Sorts placements so that those that begin alike stand together."""
+    """Sort key that puts placements with equal first layers together."""
     return tuple(tuple(map(str, stage)) for stage in placement.stages)
