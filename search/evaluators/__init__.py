@@ -1,4 +1,4 @@
-"""Evaluators: what a placement is worth, by training it, or by looking it up."""
+"""Evaluators: the accuracy of a placement, by training or by looking it up."""
 
 from __future__ import annotations
 

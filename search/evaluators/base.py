@@ -1,4 +1,4 @@
-"""What an evaluator takes and gives; it runs inside a worker and knows no database."""
+"""The evaluator interface; evaluators run inside workers and use no database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sharedattn.search.provenance import library_versions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One evaluation to be made.
+    """One evaluation to run.
 
     Attributes:
         spec: the network.
         seed: the training seed.
-        identity: what names this evaluation in the database.
-        checkpoint: name under which the evaluation keeps what it goes on from; None: it keeps
-            nothing, and starts anew when it is run again.
+        identity: key of this evaluation in the database.
+        checkpoint: name of the evaluation's checkpoint, or None to keep none and start anew when
+            the task is run again.
     """
 
     spec: ResolvedSpec
@@ -34,17 +34,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What an evaluation measured.
+    """Result of an evaluation.
 
     Attributes:
-        split: name of the split that the metrics are measured on.
+        split: name of the split of the metrics.
         top1: accuracy, a fraction.
         loss: mean cross entropy, nats.
-        num_images: images in the split.
+        num_images: number of images in the split.
         wall_time_s: seconds of training and evaluation.
         device: such as "cpu".
-        learning_curve: one document an epoch.
-        weights_sha256: of the file written for this evaluation; None: none is kept.
+        learning_curve: one document per epoch.
+        weights_sha256: of the file written for this evaluation, or None if none is kept.
     """
 
     split: str
@@ -58,29 +58,29 @@ class Measurement:
 
 
 class Evaluator(ABC):
-    """Measures placements; pickled once to each worker.
+    """Measures placements; pickled once per worker.
 
-    Equal tasks give equal measurements, times apart.
+    Equal tasks give equal measurements, except for times.
     """
 
     @property
     @abstractmethod
     def recipe_key(self) -> str:
-        """Names the way of training in the evaluation's identity."""
+        """Identifies the training method in the evaluation's identity."""
 
     @property
     @abstractmethod
     def data_fingerprint(self) -> str:
-        """Names the data in the evaluation's identity."""
+        """Identifies the data in the evaluation's identity."""
 
     @property
     @abstractmethod
     def fidelity(self) -> Fidelity:
-        """How faithfully placements are measured."""
+        """The fidelity at which placements are measured."""
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Epochs at which an evaluation reports and may be stopped; ascending."""
+        """Epochs at which an evaluation reports and may be stopped, ascending."""
         return ()
 
     @abstractmethod
@@ -90,23 +90,23 @@ class Evaluator(ABC):
         """Measure one placement.
 
         Args:
-            task: what is measured.
-            on_progress: told about once a second how far it is, if the evaluator knows; it
-                changes nothing. None: nobody watches.
+            task: the evaluation to run.
+            on_progress: called about once a second with the progress, if the evaluator knows it,
+                without influence on the result; or None.
 
         Yields:
-            A report at each rung. Whoever runs the evaluation decides there: `next` lets it go
-            on, `close` ends it. One that goes on from a checkpoint of a rung reports that again.
+            A report at each rung. The caller decides: `next` continues, `close` stops. A run that
+            resumes from a rung's checkpoint yields that report again.
 
         Returns:
-            What was measured.
+            The measurement.
 
         Raises:
-            Exception: whatever makes the trial a failed one; its traceback is stored.
+            Exception: any error fails the trial; its traceback is stored.
         """
 
     def task(self, spec: ResolvedSpec, seed: int, checkpoint: str | None = None) -> Task:
-        """The task of measuring `spec` with a seed; `checkpoint` as of `Task`."""
+        """The task of measuring `spec` with a seed; `checkpoint` as in `Task`."""
         identity = EvaluationIdentity(
             spec_key=spec.key,
             recipe_key=self.recipe_key,
@@ -118,11 +118,11 @@ class Evaluator(ABC):
 
 
 class RankedEvaluator(Evaluator):
-    """An evaluator that several processes may run together, each as its rank; a dataclass.
+    """An evaluator that several processes may run together, one rank each; a dataclass.
 
     Attributes:
-        rank: which of the processes this is.
-        device: where they compute.
+        rank: rank of this process.
+        device: device to compute on.
     """
 
     rank: Rank
@@ -130,7 +130,7 @@ class RankedEvaluator(Evaluator):
 
     @property
     def shown_device(self) -> str:
-        """The device, and by how many processes it is used."""
+        """The device, with the number of processes that use it."""
         return (
             self.device if self.rank.world_size == 1 else f"{self.device} x{self.rank.world_size}"
         )
@@ -139,12 +139,12 @@ class RankedEvaluator(Evaluator):
 def measure(
     evaluator: Evaluator, task: Task, on_progress: OnProgress | None = None
 ) -> Measurement:
-    """Run an evaluation to its end, whatever it reports on the way."""
+    """Run an evaluation to its end, ignoring its reports."""
     return outcome(evaluator.evaluate(task, on_progress))
 
 
 def outcome(evaluation: Generator[EpochMetrics, None, Measurement]) -> Measurement:
-    """What an evaluation returns at its end, whatever it reports on the way."""
+    """Exhaust an evaluation, and return its measurement."""
     while True:
         try:
             next(evaluation)
@@ -156,15 +156,15 @@ def outcome(evaluation: Generator[EpochMetrics, None, Measurement]) -> Measureme
 def evaluation_record(
     identity: EvaluationIdentity, measured: Measurement, threads: int
 ) -> EvaluationRecord:
-    """What the database keeps of a measurement.
+    """The database record of a measurement.
 
     Args:
-        identity: what was measured.
-        measured: what it gave.
-        threads: torch threads it ran on.
+        identity: the evaluation's key.
+        measured: its result.
+        threads: torch threads that it used.
 
     Raises:
-        ValueError: a metric that is not finite or out of range: the trial is a failed one.
+        ValueError: a metric is not finite or out of range; the trial then fails.
     """
     return EvaluationRecord(
         identity=identity,

@@ -1,4 +1,4 @@
-"""A training inside an evaluation: it reports at rungs, and goes on from its last checkpoint."""
+"""Training with reports at rungs, resumed from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sharedattn.training.trainer import Epoch, EpochTrainer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointedTraining:
-    """Runs trainers of tasks to their end, keeping checkpoints on the way.
+    """Runs the trainers of tasks to their end, writing checkpoints on the way.
 
     Attributes:
-        checkpoints: where unfinished trainings are put; None: nowhere.
-        rank: which of the processes this is that train a network together.
-        every_s: least seconds between two checkpoints of a training, those of rungs apart: a
-            large network takes long to write.
+        checkpoints: store of unfinished trainings, or None to keep none.
+        rank: rank of this process among those that train one network together.
+        every_s: minimum seconds between checkpoints of a training, except at rungs: a large
+            network takes long to write.
     """
 
     checkpoints: CheckpointStore | None = None
@@ -31,20 +31,20 @@ class CheckpointedTraining:
     def run(
         self, trainer: EpochTrainer, task: Task, rungs: tuple[int, ...] = ()
     ) -> Generator[EpochMetrics, None, None]:
-        """Train to the end, from the task's checkpoint where there is one.
+        """Train to the end, from the task's checkpoint if there is one.
 
         Args:
-            trainer: at its start.
-            task: names the checkpoint, and what it is a checkpoint of.
-            rungs: epochs after which it reports.
+            trainer: a new trainer.
+            task: gives the checkpoint's name and the identity stored in it.
+            rungs: epochs to report after.
 
         Yields:
-            A report at each rung; that of the rung it goes on from again.
+            A report at each rung; when resumed at a rung, that report again.
         """
         self._restore(task, trainer)
         saved_at = time.monotonic()
         if trainer.epoch in rungs:
-            # Whoever judged this rung may not have lived to write the judgement down.
+            # The driver may have died before it recorded its decision at this rung.
             yield _report(trainer.curve[-1])
         while not trainer.finished:
             epoch = trainer.run_epoch(validate=trainer.epoch + 1 in rungs)
@@ -66,7 +66,7 @@ class CheckpointedTraining:
     def _save(self, task: Task, trainer: EpochTrainer) -> None:
         if self.checkpoints is None or task.checkpoint is None or not self.rank.is_first:
             return
-        # The identity says what it is a checkpoint of: names are used again by new studies.
+        # Store the identity, since new studies may use the name again.
         state = {"identity": task.identity.key, "trainer": trainer.state_dict()}
         self.checkpoints.save(task.checkpoint, state)
 

@@ -1,9 +1,9 @@
-"""A function as an evaluator, with an identity that follows what the function computes.
+"""An evaluator that calls a function, identified by what the function computes.
 
-A program on standard input has no source, so the identity is made of code objects: bytecode,
-constants and names, the values that a closure holds, and the plain values and functions of its
-own module that it reads. Another Python version has another bytecode, and so another identity:
-where results are to be reused beyond that, give the function an `identity`.
+A program on standard input has no source, so the identity is derived from code objects: bytecode,
+constants and names, the values in a closure, and the plain values and functions that it reads from
+its own module. Python versions differ in bytecode, and so in identity; to reuse results across
+versions, give the function an `identity`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class FunctionEvaluator(Evaluator):
     """Calls a function for each placement.
 
     Attributes:
-        function: gets a network or a placement, returns metrics by name.
-        identity: names what it computes.
-        takes: what it gets: network or placement.
-        image_size: pixels on a side.
-        device: where the network is put.
+        function: maps a network or a placement to metrics by name.
+        identity: identifies what it computes.
+        takes: the argument that it takes: network or placement.
+        image_size: image height and width in pixels.
+        device: device of the network.
     """
 
     function: Callable[..., Any]
@@ -54,15 +54,15 @@ class FunctionEvaluator(Evaluator):
     def of(
         cls, function: Callable[..., Any], *, image_size: int, device: str = "cpu"
     ) -> FunctionEvaluator:
-        """The evaluator of a function.
+        """Create the evaluator of a function.
 
         Args:
-            function: with one parameter, named `placement` where it gets that.
-            image_size: pixels on a side.
-            device: where its network is put.
+            function: takes one parameter; if that is named `placement`, it gets a placement.
+            image_size: image height and width in pixels.
+            device: device of its network.
 
         Raises:
-            InputError: no callable of one argument, or one without an identity.
+            InputError: it is no callable of one argument, or it cannot be identified.
         """
         if not callable(function):
             raise InputError(f"`evaluator` is a callable, but got {function!r}")
@@ -85,7 +85,7 @@ class FunctionEvaluator(Evaluator):
     ) -> Generator[EpochMetrics, None, Measurement]:
         yield from ()
         begun = time.perf_counter()
-        # What the caller draws after it must not depend on where its trials ran.
+        # The caller's later random numbers must not depend on where its trials ran.
         with torch.random.fork_rng():
             torch.manual_seed(task.seed)
             if self.takes == "placement":
@@ -120,10 +120,10 @@ def _takes(function: Callable[..., Any]) -> str:
 
 
 def _checked(returned: Any) -> dict[str, float]:
-    """The metrics that a function has returned, as numbers.
+    """Convert a function's result to metrics.
 
     Raises:
-        InputError: no metrics by name, none named top1, or one that there is no place for.
+        InputError: it is no mapping of names to metrics, lacks top1, or has an unknown metric.
     """
     if not isinstance(returned, Mapping) or "top1" not in returned:
         raise InputError(
@@ -142,10 +142,10 @@ def _checked(returned: Any) -> dict[str, float]:
 
 
 def identity_of(function: Callable[..., Any]) -> str:
-    """What names a function: its `identity`, else a hash of what it computes.
+    """The function's `identity`, or else a hash of what it computes.
 
     Raises:
-        InputError: an `identity` that is no text, or a value in its closure that has no hash.
+        InputError: the `identity` is not a string, or a value in its closure has no hash.
     """
     own = getattr(function, "identity", None)
     if own is not None:
@@ -156,7 +156,7 @@ def identity_of(function: Callable[..., Any]) -> str:
 
 
 def _described(value: Any, seen: tuple[int, ...]) -> str:
-    """A text that equal values share, in any process of one Python version."""
+    """Text that is the same for equal values in all processes of one Python version."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return f"{type(value).__name__}:{value!r}"
     if id(value) in seen:
@@ -211,7 +211,7 @@ def _described_function(function: FunctionType, seen: tuple[int, ...]) -> str:
 
 
 def _read_globals(function: FunctionType) -> dict[str, Any]:
-    """The module's values that a function reads: plain ones, and functions of the same module."""
+    """The module globals that a function reads: plain values, and the module's own functions."""
     found = {}
     for name in _names(function.__code__):
         value = function.__globals__.get(name)
@@ -222,12 +222,12 @@ def _read_globals(function: FunctionType) -> dict[str, Any]:
 
 
 def _names(code: CodeType) -> set[str]:
-    """Names that a code object and those inside it look up."""
+    """Names that a code object and its nested ones look up."""
     inner = (_names(const) for const in code.co_consts if isinstance(const, CodeType))
     return set(code.co_names).union(*inner)
 
 
 def _described_code(code: CodeType, seen: tuple[int, ...]) -> str:
-    # Line numbers and the file's name stay out: where it stands is not what it computes.
+    # Leave out line numbers and the file's name: they do not affect what it computes.
     parts = (code.co_code, code.co_consts, code.co_names, code.co_freevars, code.co_varnames)
     return f"code{_described(parts, seen)}"

@@ -1,4 +1,4 @@
-"""Training from scratch: every placement gets the whole recipe, unless it is stopped at a rung."""
+"""Training from scratch with the whole recipe, unless stopped at a rung."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from sharedattn.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class ScratchEvaluator(RankedEvaluator):
-    """Trains a placement from its initialisation, and keeps the weights.
+    """Trains a placement from its initialisation, and stores the weights.
 
     Attributes:
-        data: the data, opened in each worker once.
-        recipe: how to train.
-        weights: where the trained weights are put; None: nowhere.
-        checkpoints: where unfinished trainings are put; None: nowhere.
-        device: where to train.
-        rank: which of the processes this is that train a placement together.
-        data_digest: of the data as the search found it, see `DataSource.digest`; None: data is
-            taken as it is.
-        checkpoint_every_s: least seconds between two checkpoints of a training, those of rungs
-            apart: a large network takes long to write.
+        data: the data, opened once per worker.
+        recipe: training recipe.
+        weights: store of the trained weights, or None to keep none.
+        checkpoints: store of unfinished trainings, or None to keep none.
+        device: device to train on.
+        rank: rank of this process among those that train one placement together.
+        data_digest: the data's `DataSource.digest` when the search was prepared, or None to accept
+            any data.
+        checkpoint_every_s: minimum seconds between checkpoints of a training, except at rungs: a
+            large network takes long to write.
     """
 
     data: DataConfig
@@ -63,10 +63,10 @@ class ScratchEvaluator(RankedEvaluator):
         return Fidelity(epochs=self.recipe.epochs, image_size=open_data(self.data).image_size)
 
     def opened(self) -> DataSource:
-        """The data, in this process.
+        """The data in this process.
 
         Raises:
-            InputError: it is not there, or no longer the data that the search found.
+            InputError: the data is missing, or has changed since the search was prepared.
         """
         source = open_data(self.data)
         if self.data_digest not in (None, source.digest):
@@ -88,7 +88,7 @@ class ScratchEvaluator(RankedEvaluator):
         *,
         on_progress: OnProgress | None = None,
     ) -> Generator[EpochMetrics, None, Measurement]:
-        """Train a placement, from its initialisation or from the weights of its `network`."""
+        """Train a placement, from its initialisation or from `network`'s weights."""
         trainer = Trainer(
             task.spec,
             self.opened(),

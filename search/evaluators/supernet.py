@@ -1,7 +1,7 @@
-"""The supernet as an evaluator: trained once, then asked for any placement's accuracy.
+"""The supernet evaluator: trained once, then used to score any placement.
 
-A worker is handed one of three tasks: to train the supernet, to score many placements by its
-weights, or to train one placement by itself.
+A worker runs one of three tasks: train the supernet, score many placements with its weights, or
+train one placement separately.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from sharedattn.supernet.tree_evaluation import TreeEvaluation
 from sharedattn.training.trainer import Metrics
 from sharedattn.weights.extract import extract
 
-# Of the weights' names and the checkpoint's, since supernets could have several networks.
+# Part of the names of weights and checkpoints, from when supernets could have several networks.
 _ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupernetTask(Task):
-    """The training of the supernet; its identity names the resulting weights."""
+    """The supernet's training; its identity names the resulting weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTask(Task):
-    """Placements to be scored by shared weights.
+    """Placements to score with shared weights.
 
     Attributes:
         placements: canonical on the backbone.
-        weights_sha256: of the supernet's weights, which its identity names.
+        weights_sha256: hash of the supernet's weights, part of the scores' identity.
     """
 
     placements: tuple[Placement, ...]
@@ -62,10 +62,10 @@ class ScoreTask(Task):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneTask(Task):
-    """The training of one placement that begins with its share of the supernet's weights.
+    """The training of one placement, starting from its share of the supernet's weights.
 
     Attributes:
-        supernet_sha256: of the supernet's weights.
+        supernet_sha256: hash of the supernet's weights.
     """
 
     supernet_sha256: str
@@ -73,10 +73,10 @@ class FineTuneTask(Task):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores(Measurement):
-    """What shared weights give for many placements; its own figures are the best of them.
+    """Scores of many placements; its own metrics are those of the best.
 
     Attributes:
-        metrics: of each placement, in the task's order.
+        metrics: metrics of each placement, in the task's order.
     """
 
     metrics: tuple[Metrics, ...]
@@ -84,15 +84,14 @@ class Scores(Measurement):
 
 @dataclass(frozen=True)
 class SupernetEvaluator(RankedEvaluator):
-    """Trains a supernet over a space, scores placements by it, and trains placements alone.
+    """Trains a supernet over a space, scores placements with it, and trains placements alone.
 
     Attributes:
-        scratch: trains placements by themselves; its weights' store keeps the supernet's as well.
+        scratch: trains placements separately; its weights store holds the supernet's as well.
         supernet: the supernet.
-        fine_tunes: whether a placement that is trained by itself begins with its share of the
-            supernet's weights, or from scratch. The former needs a backbone whose DIA cells have
-            the form that they are shared in.
-        rank: which of the processes this is that train together.
+        fine_tunes: whether placements trained separately start from their share of the supernet's
+            weights, not from scratch. This needs a backbone whose DIA cells can be shared.
+        rank: rank of this process among those that train together.
     """
 
     scratch: ScratchEvaluator
@@ -109,12 +108,12 @@ class SupernetEvaluator(RankedEvaluator):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone: a worker loads the weights for itself."""
+        """The fields alone, since a worker loads the weights itself."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def device(self) -> str:  # type: ignore[override]
-        """Where everything is computed."""
+        """The device of all computations."""
         return self.scratch.device
 
     @property
@@ -131,7 +130,7 @@ class SupernetEvaluator(RankedEvaluator):
 
     @cached_property
     def supernet_identity(self) -> EvaluationIdentity:
-        """What names the supernet's weights."""
+        """The identity of the supernet's weights."""
         recipe = self.supernet.recipe
         return EvaluationIdentity(
             spec_key=self.supernet.key,
@@ -142,10 +141,10 @@ class SupernetEvaluator(RankedEvaluator):
         )
 
     def scored_identity(self, spec: NetworkSpec, weights_sha256: str) -> EvaluationIdentity:
-        """What names a placement's accuracy by the shared weights.
+        """The identity of a placement's accuracy with the shared weights.
 
-        These stand in the place of a recipe: the same training on other threads may end in other
-        weights, which score otherwise.
+        The weights' hash takes the place of the recipe: the same training with other thread
+        counts may give other weights and scores.
         """
         asked = {
             "supernet_sha256": weights_sha256,
@@ -155,7 +154,7 @@ class SupernetEvaluator(RankedEvaluator):
         return replace(self.supernet_identity, spec_key=spec.key, recipe_key=document_key(asked))
 
     def supernet_task(self, checkpoint: str) -> SupernetTask:
-        """The task of training the supernet, with the name of its checkpoint."""
+        """The task of training the supernet; `checkpoint` as in `Task`."""
         return SupernetTask(
             spec=self.supernet.largest_network,
             seed=self.supernet.seed,
@@ -164,7 +163,7 @@ class SupernetEvaluator(RankedEvaluator):
         )
 
     def score_task(self, placements: Sequence[Placement], weights_sha256: str) -> ScoreTask:
-        """The task of scoring placements by the supernet's weights."""
+        """The task of scoring placements with the supernet's weights."""
         return ScoreTask(
             spec=self.supernet.largest_network,
             seed=self.supernet.seed,
@@ -174,7 +173,7 @@ class SupernetEvaluator(RankedEvaluator):
         )
 
     def fine_tuning_task(self, task: Task, weights_sha256: str) -> FineTuneTask:
-        """A placement's training from scratch as one from its share of the supernet's weights."""
+        """Turn a placement's training from scratch into one from the supernet's weights."""
         recipe_key = fine_tuning_key(task.identity.recipe_key, weights_sha256)
         return FineTuneTask(
             spec=task.spec,
@@ -185,7 +184,7 @@ class SupernetEvaluator(RankedEvaluator):
         )
 
     def member(self, placement: Placement, weights_sha256: str) -> Network:
-        """A placement's own network with its share of the supernet's weights, to be trained."""
+        """A placement's own network with its share of the supernet's weights, ready to train."""
         return extract(
             self._trained_network(weights_sha256),
             placement,
@@ -206,7 +205,7 @@ class SupernetEvaluator(RankedEvaluator):
         return (yield from own.train(task, network, on_progress=on_progress))
 
     def checkpoint_of(self, checkpoint: str) -> str:
-        """Name of the checkpoint of a supernet's training."""
+        """Name of the checkpoint of the supernet's training."""
         return f"{checkpoint}-{_ALL}"
 
     def _train(
@@ -234,7 +233,7 @@ class SupernetEvaluator(RankedEvaluator):
         own = task
         if task.checkpoint is not None:
             own = replace(task, checkpoint=self.checkpoint_of(task.checkpoint))
-        # For whoever watches; nothing is judged there.
+        # For display; nothing is decided on it.
         epochs = supernet.recipe.training.epochs
         step = max(1, epochs // 8)
         yield from checkpointed.run(trainer, own, tuple(range(step, epochs, step)))
@@ -261,7 +260,7 @@ class SupernetEvaluator(RankedEvaluator):
             task.placements,
             self.scratch.opened(),
             "validation",
-            # Nothing is kept for a backward pass.
+            # Twice the batch, since no activations are kept for a backward pass.
             batch_size=2 * recipe.training.batch_size,
             device=self.device,
             num_images=recipe.scored_images,
@@ -282,7 +281,7 @@ class SupernetEvaluator(RankedEvaluator):
         )
 
     def _trained_network(self, sha256: str) -> Network:
-        """The network with its weights; a worker loads them once."""
+        """The network with its weights, loaded once per worker."""
         if sha256 not in self._networks:
             assert self.scratch.weights is not None
             state = self.scratch.weights.load(self.supernet_identity.key, sha256)

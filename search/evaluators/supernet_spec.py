@@ -1,4 +1,4 @@
-"""What a supernet is: its space, how it is trained, and the network that it begins as."""
+"""Description of a supernet: its space, its recipe, and its initial network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sharedattn.supernet.trainer import SupernetRecipe, supernet_network
 from sharedattn.weights.branch_fit import fit_branches
 from sharedattn.weights.pretrained import load_pretrained, start_from, weights_digest
 
-FITTED_IMAGES = 256  # of training, to which external memories are fitted
+FITTED_IMAGES = 256  # training images to which external memories are fitted
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,11 @@ class SupernetSpec:
 
     Attributes:
         space: the space.
-        budget: what a placement may cost; placements beyond it are not trained.
-        recipe: how the supernet is trained and asked.
-        seed: of its initialisation and training.
-        pretrained: file, folder or `timm`, whose weights it starts from; None: it starts from its
-            initialisation.
-        pretrained_sha256: of those weights, see `weights_digest`.
+        budget: bounds on placements; those beyond are not trained.
+        recipe: how to train and evaluate the supernet.
+        seed: seed of its initialisation and training.
+        pretrained: file, folder or `timm` of the initial weights, or None for random ones.
+        pretrained_sha256: hash of those weights; see `weights_digest`.
     """
 
     space: Space
@@ -46,12 +45,12 @@ class SupernetSpec:
     pretrained_sha256: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone: a worker counts the space for itself."""
+        """The fields alone, since a worker counts the space itself."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def key(self) -> str:
-        """Names the space, the budget and the weights that the supernet starts from."""
+        """Identifies the space, the budget and the supernet's initial weights."""
         document = {
             "space": self.space.to_document(),
             **self.budget.to_document(),
@@ -61,12 +60,12 @@ class SupernetSpec:
 
     @cached_property
     def counted(self) -> BudgetedSpace:
-        """The placements inside the budget."""
+        """The placements within the budget."""
         return BudgetedSpace(self.space, self.budget)
 
     @cached_property
     def largest(self) -> Placement:
-        """All-vanilla at full depth, whether the space has it or not."""
+        """All-vanilla at full depth, even if the space lacks it."""
         return Placement.all_vanilla(describe(self.space.backbone).depths)
 
     @property
@@ -76,7 +75,7 @@ class SupernetSpec:
 
     @cached_property
     def envelope(self) -> Envelope:
-        """Holds the space's placements and the largest."""
+        """The envelope of the space's placements and the largest."""
         return self.space.envelope().union(Envelope.of(self.largest))
 
     def network(self) -> Network:
@@ -84,13 +83,13 @@ class SupernetSpec:
         return supernet_network(self.space.backbone, self.envelope, self.recipe, seed=self.seed)
 
     def started_network(self, data: DataSource) -> Network:
-        """The network as its training begins.
+        """The network at the start of its training.
 
         Args:
-            data: to whose training images new branches of a trained model are fitted.
+            data: its training images are used to fit new branches of a pretrained model.
 
         Raises:
-            InputError: the trained weights are no longer those that the search began with.
+            InputError: the pretrained weights have changed since the search was prepared.
         """
         network = self.network()
         if self.pretrained is None:

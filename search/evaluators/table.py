@@ -1,7 +1,7 @@
-"""Accuracies read from a table: a simulated search, for samplers, rules and the driver itself.
+"""Accuracies from a table, to simulate searches for samplers, rules and the driver.
 
-The table is a JSON object from placement text to top1, such as another study's results; or to a
-learning curve, one top1 an epoch, and then it is reported on and may be stopped as a training is.
+The table is a JSON object from placement text to top1, such as another study's results, or to a
+learning curve with one top1 per epoch, which reports and may be stopped like a training.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from sharedattn.training.trainer import Epoch, Metrics
 
 @dataclass(frozen=True)
 class TableEvaluator(Evaluator):
-    """Looks a placement's learning curve up; a placement that is not there fails.
+    """Looks up a placement's learning curve; fails for unknown placements.
 
     Attributes:
-        curves: by placement text, accuracy after each epoch, a fraction; all of one length.
-        image_size: pixels on a side of the network the table speaks of.
-        rungs: epochs at which an evaluation reports; ascending.
+        curves: accuracies (fractions) after each epoch by placement text; all of one length.
+        image_size: height and width in pixels of the images behind the table.
+        rungs: epochs at which an evaluation reports, ascending.
 
     Raises:
-        InputError: rungs that are not below the number of epochs.
+        InputError: a rung is not below the number of epochs.
     """
 
     curves: Mapping[str, tuple[float, ...]]
@@ -50,14 +50,14 @@ class TableEvaluator(Evaluator):
 
         Args:
             path: the table.
-            shape: of the backbone that its placements are of.
+            shape: shape of the placements' backbone.
 
         Raises:
-            InputError: no such file, not a JSON object of placements and fractions or equally
-                long lists of them, an empty one, or one in which a placement stands twice.
+            InputError: the file is missing, empty, or no JSON object from placements to fractions
+                or to lists of equal length, or it has a placement twice.
         """
         try:
-            # Pairs: of a key that stands twice, a dictionary would keep the last one alone.
+            # Pairs, since a dictionary would silently keep only the last of equal keys.
             document = json.loads(
                 path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: pairs
             )
@@ -129,10 +129,10 @@ class TableEvaluator(Evaluator):
 
 
 def _placement(text: str, shape: BackboneShape, path: Path) -> str:
-    """The one text that a placement has on a backbone.
+    """The canonical text of a placement on a backbone.
 
     Raises:
-        InputError: no placement, or one of another number of stages.
+        InputError: it is no placement, or its number of stages is wrong.
     """
     try:
         placement = Placement.parse(text)
@@ -147,6 +147,6 @@ def _placement(text: str, shape: BackboneShape, path: Path) -> str:
 
 
 def _is_fraction(value: object) -> bool:
-    if isinstance(value, bool):  # a number to Python
+    if isinstance(value, bool):  # bool is a subclass of int
         return False
     return isinstance(value, int | float) and 0.0 <= value <= 1.0

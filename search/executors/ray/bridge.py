@@ -1,4 +1,4 @@
-"""Alternates two threads: the study loop, and a scheduler that runs its tasks.
+"""Alternates two threads: the study loop and a scheduler that runs its tasks.
 
 A scheduler with its own loop, such as Ray Tune's, asks for tasks and delivers events; the study
 loop submits tasks and asks for events. Each is written as if it called the other.
@@ -19,18 +19,18 @@ _LONGEST_WAIT_S = 0.2
 
 
 class ClosedError(RuntimeError):
-    """The study loop has closed: the scheduler ends whatever it is doing."""
+    """The study loop has closed; the scheduler ends."""
 
 
 class Handover:
     """Passes tasks from the study loop to a scheduler's thread, and events back.
 
-    Like coroutines, only one of the two runs at a time: from an event until the loop waits again,
-    the scheduler stands still. By then the loop has recorded the event, answered it and submitted
-    what comes next, so the scheduler never sees an empty queue that is about to be filled, and
+    Like coroutines, only one of the two runs at a time: after an event, the scheduler stands still
+    until the loop waits again. By then the loop has recorded and answered the event and submitted
+    the next tasks, so the scheduler never sees an empty queue that is about to be filled, and
     neither thread takes the interpreter from the other.
 
-    Events of a ticket that is not in flight are dropped: its task was considered lost.
+    Events of tickets that are not in flight are dropped: their tasks were considered lost.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Handover:
 
     @property
     def num_in_flight(self) -> int:
-        """Number of submitted tasks without a last event, apart from stopped ones."""
+        """Number of submitted tasks without a last event, except stopped ones."""
         return len(self._in_flight)
 
     def submit(self, ticket: int, task: Task) -> None:
@@ -59,10 +59,10 @@ class Handover:
             self._tasks.append((ticket, task))
 
     def wait(self, timeout_s: float | None) -> list[tuple[int, Event]]:
-        """Let the scheduler run until there is an event, or the time is up.
+        """Let the scheduler run until an event arrives or the time is up.
 
         Raises:
-            ClusterLostError: the scheduler has ended.
+            ClusterLostError: the scheduler ended.
             RuntimeError: a report is still unanswered.
         """
         with self._condition:
@@ -89,7 +89,7 @@ class Handover:
             return events
 
     def answer(self, ticket: int, goes_on: bool) -> None:
-        """Decide whether a task that has reported continues; otherwise it leaves the flight."""
+        """Decide whether a task that reported continues; if not, it leaves the flight."""
         with self._condition:
             self._unanswered = None
             self._answers[ticket] = goes_on
@@ -106,37 +106,37 @@ class Handover:
     # The scheduler's side
 
     def take(self) -> tuple[int, Task] | None:
-        """The next submitted task, or None if there is none at the moment.
+        """The next submitted task, or None if there is none yet.
 
         Raises:
-            ClosedError: the study loop has closed.
+            ClosedError: the study loop closed.
         """
         with self._condition:
             self._check()
             return self._tasks.popleft() if self._tasks else None
 
     def check(self) -> None:
-        """Raise in the scheduler's thread once the study loop has closed.
+        """Raise in the scheduler's thread if the study loop has closed.
 
         Raises:
-            ClosedError: the study loop has closed.
+            ClosedError: the study loop closed.
         """
         with self._condition:
             self._check()
 
     def held(self) -> list[int]:
-        """Tickets of the tasks that the scheduler has taken and that are in flight."""
+        """Tickets in flight that the scheduler has taken."""
         with self._condition:
             return sorted(self._in_flight - {ticket for ticket, _ in self._tasks})
 
     def deliver(self, ticket: int, event: Event) -> bool:
-        """Pass an event to the study loop, and let it run until it waits again.
+        """Pass an event to the study loop, and let the loop run until it waits again.
 
         Returns:
             Whether the task continues.
 
         Raises:
-            ClosedError: the study loop has closed.
+            ClosedError: the study loop closed.
         """
         with self._condition:
             self._check()
@@ -152,7 +152,7 @@ class Handover:
             return self._answers.pop(ticket, False)
 
     def end(self, error: BaseException | None) -> None:
-        """Record that the scheduler has ended, and its error."""
+        """Record that the scheduler ended, with its error."""
         with self._condition:
             self._ended = True
             self._error = error
@@ -164,8 +164,8 @@ class Handover:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return
-            # In short waits: a Ctrl-C that the system delivers to another thread, such as one of
-            # Ray's, reaches this one only when it runs.
+            # Wait briefly each time: a Ctrl-C that the system delivers to another thread, such as
+            # one of Ray's, reaches this one only when it runs.
             self._condition.wait(min(remaining, _LONGEST_WAIT_S))
 
     def _check(self) -> None:
@@ -174,6 +174,6 @@ class Handover:
 
 
 def _last_line(error: BaseException | None) -> str:
-    """The last line of an error, where a nested traceback names the cause."""
+    """The last line of an error; in a nested traceback it names the cause."""
     lines = str(error).strip().splitlines() if error is not None else []
     return f"Ray says: {lines[-1].strip()}" if lines else "and does not say why"

@@ -6,10 +6,10 @@ import re
 
 from sharedattn.search.executors.base import Lost, Preempted, Raised
 
-# The trial's worker could not start, and would fail again.
+# The worker could not start, and would fail again.
 _FAILED_AT_START = "because of an error raised in its creation task"
 # The node is gone, drained, pre-empted or unreachable, or the worker was asked to end: not the
-# trial's fault. Any other end of a worker may be.
+# trial's fault. Any other death may be.
 _TAKEN_AWAY = (
     "node has died",
     "owner has died",
@@ -22,7 +22,7 @@ _DETAIL = re.compile(r"^\s*ip: \S+$\s*(.*)", re.MULTILINE | re.DOTALL)
 
 
 def death(message: str) -> Lost | Preempted | Raised:
-    """The event that corresponds to an actor's error.
+    """Classify an actor's error as an event.
 
     Args:
         message: text of the `ray.exceptions.RayActorError`.
@@ -32,7 +32,7 @@ def death(message: str) -> Lost | Preempted | Raised:
     address = _NODE_ADDRESS.search(message)
     detail = _DETAIL.search(message)
     cause = " ".join(detail[1].split()) if detail else first_line(message)
-    # Ray's list of common causes is a paragraph long, and always the same.
+    # Drop Ray's list of common causes, always the same long paragraph.
     cause = cause.partition(" Some common causes include")[0]
     reason = f"{cause} (node {address[1]})" if address else cause
     if any(sign in message for sign in _TAKEN_AWAY):
@@ -41,5 +41,5 @@ def death(message: str) -> Lost | Preempted | Raised:
 
 
 def first_line(message: str) -> str:
-    """The first line of an error text, which in Ray may go on for pages."""
+    """The first line of an error text; Ray's may be pages long."""
     return message.strip().partition("\n")[0]

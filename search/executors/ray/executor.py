@@ -1,8 +1,8 @@
-"""Ray Tune as an executor, and what a search asks of a Ray cluster; the only importer of ray.
+"""The executor on Ray Tune, and queries of a Ray cluster; the only module that imports ray.
 
-Tune's loop runs in a thread of its own and decides nothing: its searcher hands out what the study
-loop has submitted, its scheduler passes on what the study loop decided, and its snapshots are
-never read. What is known of a study is in the database.
+Tune's loop runs in its own thread and decides nothing: its searcher hands out the study loop's
+tasks, its scheduler passes on the study loop's decisions, and its snapshots are never read. A
+study's whole state is in the database.
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ except ImportError as error:
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 3.0
-_MAX_PENDING = 100  # messages of progress that a trial has under way
-# What opens an HTTP/2 connection: the preface and empty settings; and the type of their answer.
+_MAX_PENDING = 100  # pending progress messages per trial
+# Opens an HTTP/2 connection: the preface and empty settings. Below, the type of the answer.
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = bytes([4])
-_MAX_SOCKET_PATH = 107  # bytes, of Linux
-# As Ray names them: when the cluster was started, and by which process.
+_MAX_SOCKET_PATH = 107  # bytes, on Linux
+# Ray's pattern: the cluster's start time and the process that started it.
 _LONGEST_SOCKET = "/ray/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
 ENVIRONMENT = {
-    # Paths mean the same to a trial as to the driver.
+    # Give paths the same meaning in a trial as in the driver.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # What trials measured is in the database and in TensorBoard's files, and how they died too.
+    # The database and TensorBoard's files already hold measurements and errors.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    # Snapshots of Tune's own, each of all trials so far, would never be read.
+    # Tune's snapshots of all trials would never be read.
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
-    # The new output prints a box of settings however quiet it is asked to be.
+    # The new output prints a box of settings even if silenced.
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
@@ -77,15 +77,15 @@ ENVIRONMENT = {
 class RayTuneExecutor(Executor):
     """Runs tasks as trials of Ray Tune on the cluster that `connect` has joined.
 
-    A worker is kept from trial to trial. One that dies is not replaced by Tune: the study loop
-    submits the task again, which goes on from its own checkpoint. A report is to be answered
-    before the next `wait`: until then Tune stands still.
+    A worker is reused from trial to trial. Tune does not replace one that dies: the study loop
+    submits the task again, which resumes from its own checkpoint. A report must be answered before
+    the next `wait`; until then Tune stands still.
 
     Args:
-        evaluator: pickled once to each worker.
-        num_slots: trials at once; those that the cluster has no room for wait for it.
-        resources: of each trial.
-        folder: gets Tune's files and those of TensorBoard.
+        evaluator: pickled once per worker.
+        num_slots: number of trials at once; those that do not fit the cluster wait.
+        resources: resources of each trial.
+        folder: gets Tune's and TensorBoard's files.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class RayTuneExecutor(Executor):
         self.num_slots = num_slots
         self.resources = resources
         self.folder = folder.absolute()
-        # Also what was defined in a script or a notebook.
+        # cloudpickle, which also covers definitions in a script or a notebook.
         self._evaluator: bytes = ray.cloudpickle.dumps(evaluator)  # type: ignore[no-untyped-call]
         self._handover = Handover()
         self._watch = _Watch(self._handover)
@@ -119,7 +119,7 @@ class RayTuneExecutor(Executor):
         self._handover.submit(ticket, task)
         if self._thread is None:
             self._board.open()
-            # Not before the first task: Tune sleeps for seconds when it finds none at all.
+            # Start it with the first task: Tune sleeps for seconds if it finds none.
             self._thread = threading.Thread(target=self._run_tune, name="ray-tune", daemon=True)
             self._thread.start()
 
@@ -148,16 +148,16 @@ class RayTuneExecutor(Executor):
         self._handover.close()
         self._board.close()
         if self._thread is not None:
-            # Tune would ask busy workers to end and wait for them.
+            # Tune would ask busy workers to end, and wait for them.
             self._watch.kill_actors()
             self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run_tune(self) -> None:
-        """Tune's thread: Tune's loop, and again where a worker's death has ended it."""
+        """Run Tune's loop in its thread, and again if a worker's death ended it."""
         while True:
             error = self._end_of_tune()
-            # Tune knows two errors of a worker's; any other that Ray has, such as the one of a
-            # worker that was killed for want of memory, ends its loop and all its workers.
+            # Tune handles two kinds of worker errors; any other of Ray's, such as that of a worker
+            # killed for lack of memory, ends its loop and all its workers.
             cause = error.__cause__
             if not isinstance(cause, ray.exceptions.RayError):
                 self._handover.end(error)
@@ -170,7 +170,7 @@ class RayTuneExecutor(Executor):
                 return
 
     def _end_of_tune(self) -> BaseException:
-        """Run Tune's loop, which ends by an error: when it is closed, or when it fails."""
+        """Run Tune's loop until it is closed or fails, and return its error."""
         try:
             tune.run(
                 tune.with_parameters(
@@ -183,7 +183,7 @@ class RayTuneExecutor(Executor):
                 search_alg=_TaskSearcher(self._handover),
                 scheduler=_AskingScheduler(self._handover),
                 callbacks=[self._watch],
-                # Also how many workers Tune starts at once.
+                # Also limits the workers that Tune starts at once.
                 max_concurrent_trials=self.num_slots,
                 resources_per_trial=tune.PlacementGroupFactory([_bundle(self.resources)]),
                 reuse_actors=True,
@@ -195,40 +195,40 @@ class RayTuneExecutor(Executor):
                 verbose=0,
             )
         except BaseException as error:
-            # Of whatever kind it is: the study loop waits, and must be told.
+            # Return any kind of error, since the study loop waits for it.
             return error
         return RuntimeError("Ray Tune has ended by itself")
 
 
 class _Board:
-    """An actor that holds what each trial has last said of its progress.
+    """An actor that holds each trial's latest progress.
 
-    Trials write without waiting, and the driver reads without waiting: what is written over, or
-    lost with the actor, is only progress. It holds one message a trial at most.
+    Trials and driver access it without waiting: an overwritten message, or one lost with the
+    actor, is only progress. It holds at most one message per trial.
     """
 
     def __init__(self) -> None:
         self._said: dict[int, WorkProgress] = {}
 
     def write(self, ticket: int, progress: WorkProgress) -> None:
-        """Put what a trial says in place of what it said before."""
+        """Replace a trial's progress."""
         self._said[ticket] = progress
 
     def read(self) -> dict[int, WorkProgress]:
-        """What trials have said since the last call."""
+        """Progress received since the last call."""
         said, self._said = self._said, {}
         return said
 
 
 class _BoardReader:
-    """The driver's side of a board; asks it again only when it has answered."""
+    """The driver's side of a board; asks again only after an answer."""
 
     def __init__(self) -> None:
         self.actor: Any = None
         self._answer: Any = None
 
     def open(self) -> None:
-        """Start the actor beside the driver, where it takes no core; nobody waits for it."""
+        """Start the actor beside the driver, without a core, and do not wait for it."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = ray.remote(_Board)
         self.actor = board.options(
@@ -236,7 +236,7 @@ class _BoardReader:
         ).remote()
 
     def read(self) -> dict[int, WorkProgress]:
-        """What trials have said, as far as it is here; empty where the board has gone."""
+        """Progress received so far; empty if the board is gone."""
         if self.actor is None:
             return {}
         said: dict[int, WorkProgress] = {}
@@ -248,7 +248,7 @@ class _BoardReader:
                 said = ray.get(self._answer)
             self._answer = self.actor.read.remote()
         except ray.exceptions.RayError:
-            # With its node, or a node without this package: trials go on without being watched.
+            # The node died or lacks this package: trials continue without display.
             self.actor = None
         return said
 
@@ -261,7 +261,7 @@ class _BoardReader:
 
 
 class _TaskSearcher(Searcher):
-    """Hands out submitted tasks; knows nothing, so Tune has nothing of it to save."""
+    """Hands out submitted tasks; stateless, so Tune has nothing to save."""
 
     def __init__(self, handover: Handover) -> None:
         super().__init__()
@@ -272,13 +272,13 @@ class _TaskSearcher(Searcher):
         if taken is None:
             return None
         ticket, task = taken
-        # Bytes, since Tune copies a trial's configuration deeply, several times.
+        # Pickled, since Tune deep-copies a trial's configuration several times.
         return {"ticket": ticket, "task": pickle.dumps(task)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        # Stopped and finished trials come here alike: the study loop knows them apart.
+        # Called for stopped and finished trials alike; the study loop distinguishes them.
         pass
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
@@ -299,22 +299,22 @@ class _AskingScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: tune.experiment.Trial) -> None:
-        # Below a line that says when.
+        # The first line is the time.
         message = Path(trial.error_file).read_text(encoding="utf-8").partition("\n")[2]
         self._handover.deliver(trial.config["ticket"], death(message))
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        # Tune starts pending trials anyway, in order; FIFO's way goes through all trials ever.
+        # Tune starts pending trials in order anyway; FIFO's method scans all trials ever run.
         return None
 
 
 class _Watch(tune.Callback):
-    """Ends Tune's loop when the executor is closed; knows who runs what, and tidies up."""
+    """Ends Tune's loop when the executor closes; tracks workers, and deletes trial folders."""
 
     def __init__(self, handover: Handover) -> None:
         self._handover = handover
         self._actors: dict[int, Any] = {}  # by ticket
-        self._failed: list[Any] = []  # trials whose folders are to go
+        self._failed: list[Any] = []  # trials whose folders are to be deleted
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._handover.check()
@@ -330,7 +330,7 @@ class _Watch(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        # Tune keeps the last result of each trial to the end.
+        # Drop the event, since Tune keeps each trial's last result to the end.
         del result["event"]
 
     def on_trial_complete(
@@ -339,8 +339,8 @@ class _Watch(tune.Callback):
         self._forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        # Where the worker had died before the trial came to it, Tune is told so twice in one
-        # step, for the worker and for its task, and writes the error into the folder each time.
+        # If the worker died before the trial reached it, Tune is notified twice in one step, for
+        # the worker and for its task, and each time writes the error into the folder.
         self._failed.append(trial)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -349,7 +349,7 @@ class _Watch(tune.Callback):
 
     def _forget(self, trial: Any) -> None:
         self._actors.pop(trial.config["ticket"], None)
-        # Tune makes a folder for each trial, which stays empty but for the text of its error.
+        # Tune creates a folder per trial, which only ever holds the text of its error.
         shutil.rmtree(trial.local_path, ignore_errors=True)
 
     def kill_actors(self) -> None:
@@ -358,11 +358,11 @@ class _Watch(tune.Callback):
             ray.kill(actor)
 
     def deaths(self, message: str) -> dict[int, Lost | Preempted]:
-        """What became of the trials that ran when an error ended Tune's loop, by ticket.
+        """The fates, by ticket, of the trials that ran when an error ended Tune's loop.
 
         Args:
-            message: the error's text. Those whose workers it names are lost, and the others'
-                slots were taken from them.
+            message: the error's text. Trials whose workers it names are lost; the others were
+                preempted.
         """
         reason = first_line(message)
         actors, self._actors = self._actors, {}
@@ -375,7 +375,7 @@ class _Watch(tune.Callback):
 
 
 class _Evaluation(tune.Trainable):
-    """A worker: runs the evaluation of one trial after the other, a step to each of its rungs."""
+    """A worker: evaluates one trial after the other, one step per rung."""
 
     def setup(
         self,
@@ -394,7 +394,7 @@ class _Evaluation(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         if self._evaluation is not None:
-            # It was stopped at a rung, and still stands there.
+            # The previous trial was stopped at a rung, and its evaluation is still open.
             self._clean_up()
         self._begin(new_config)
         return True
@@ -403,7 +403,7 @@ class _Evaluation(tune.Trainable):
         self._evaluation: Generator[EpochMetrics, None, Measurement] | None = self._evaluate(
             config["ticket"], config["task"]
         )
-        # Tune would send the configuration back with every result, and leave a folder a trial.
+        # Otherwise Tune sends the configuration with every result, and keeps a folder per trial.
         self.config = {}
         shutil.rmtree(self.logdir, ignore_errors=True)
 
@@ -416,24 +416,24 @@ class _Evaluation(tune.Trainable):
 
     def _evaluate(self, ticket: int, task: bytes) -> Generator[EpochMetrics, None, Measurement]:
         def tell(progress: WorkProgress) -> None:
-            # Sent in the background; where the board has gone, nobody asks for the error.
+            # Sent in the background; if the board is gone, the error is ignored.
             with suppress(ray.exceptions.PendingCallsLimitExceeded):
                 self._board.write.remote(ticket, progress)
 
-        # Here and not before, so that what cannot be loaded is the trial's own failure.
+        # Load it here, so that a failure to load fails the trial.
         if self._evaluator is None:
             self._evaluator = pickle.loads(self._pickled)
         return (yield from self._evaluator.evaluate(pickle.loads(task), tell))
 
     def _clean_up(self) -> None:
-        """Give back what a trial has held: others may share the GPU."""
+        """Free a trial's memory, since others may share the GPU."""
         assert self._evaluation is not None
         self._evaluation.close()
         self._evaluation = None
         gc.collect()
         if self._is_fresh:
-            # Modules and data, loaded by now and here to stay: looking through them after each
-            # trial would take longer than many a trial.
+            # Modules and data are loaded by now and stay: collecting them after each trial would
+            # take longer than many trials.
             gc.freeze()
             self._is_fresh = False
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -442,10 +442,10 @@ class _Evaluation(tune.Trainable):
 
 
 def connect(address: str | None) -> None:
-    """Join a running Ray cluster, or start one on this machine; once joined, stay with it.
+    """Join a running Ray cluster, or start one on this machine; later calls do nothing.
 
     Args:
-        address: `auto`, or host:port of the cluster's head; None: start one.
+        address: `auto`, or host:port of the cluster's head, or None to start a cluster.
 
     Raises:
         InputError: there is no cluster at the address, or none can be started here.
@@ -455,7 +455,7 @@ def connect(address: str | None) -> None:
     if address is None:
         _check_socket_paths()
     os.environ.update(ENVIRONMENT)
-    # Nothing is sent out of the cluster unless its owner says so.
+    # Send no usage data unless the cluster's owner enables it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is not None and address != "auto":
         _check_is_cluster(address)
@@ -473,16 +473,16 @@ def connect(address: str | None) -> None:
             f"RAY_AUTH_MODE=token and its head's ~/.ray/auth_token"
         ) from error
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # Ray prints to standard output what became of nodes and workers, whatever it is told; there
-    # the command line prints its document.
+    # Ray prints news of nodes and workers to standard output despite its settings; the command
+    # line prints its document there.
     ray._private.worker._worker_logs_enabled = False
 
 
 def _check_socket_paths() -> None:
-    """Refuse a folder of temporary files in which a cluster's sockets would have too long paths.
+    """Check that a cluster's socket paths fit below the folder of temporary files.
 
     Raises:
-        InputError: the folder's path is too long for a socket below it.
+        InputError: the folder's path is too long.
     """
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
     folder = "/tmp" if variable is None else os.environ[variable]
@@ -496,10 +496,10 @@ def _check_socket_paths() -> None:
 
 
 def _check_is_cluster(address: str) -> None:
-    """Refuse in seconds what Ray would try for minutes, and then end the process over.
+    """Check the address quickly: Ray would try for minutes, then end the process.
 
     Raises:
-        InputError: nothing at the address speaks HTTP/2, as the head of a cluster does.
+        InputError: nothing there speaks HTTP/2, as a cluster's head does.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -518,12 +518,12 @@ def _check_is_cluster(address: str) -> None:
 
 
 def disconnect() -> None:
-    """Leave the cluster; one that `connect` has started ends."""
+    """Leave the cluster, and end it if `connect` started it."""
     ray.shutdown()
 
 
 def node_resources() -> dict[str, dict[str, float]]:
-    """What each living node has, by Ray's names; memory in bytes."""
+    """Resources of each living node by Ray's names; memory in bytes."""
     return {name: node["Resources"] for name, node in _nodes().items()}
 
 
@@ -533,14 +533,15 @@ def has_gpus() -> bool:
 
 
 def trial_slots(resources: TrialResources, num_workers: int | None) -> int:
-    """Trials at once: as many as are asked for, or as fit the cluster when it is empty.
+    """Number of trials at once: as requested, or as many as fit the empty cluster.
 
     Args:
-        resources: of each trial; a trial is on one node.
-        num_workers: as asked for, those beyond the cluster's room waiting for it; None: all.
+        resources: resources of each trial, all on one node.
+        num_workers: the requested number, of which those that do not fit wait; or None for as
+            many as fit.
 
     Raises:
-        InputError: not one fits.
+        InputError: not even one fits.
     """
     bundle = _bundle(resources)
     totals = node_resources()
@@ -561,12 +562,12 @@ def on_every_node(function: Callable[..., Any], *args: Any, timeout_s: float) ->
     """Call a function once on every node of the cluster.
 
     Args:
-        function: of a module that the nodes have.
+        function: defined in a module that the nodes have.
         args: its arguments.
-        timeout_s: for all nodes together.
+        timeout_s: time limit for all nodes together.
 
     Returns:
-        By node, what it returned, or the exception that kept it from returning.
+        By node, its result, or the exception that prevented one.
     """
     remote = ray.remote(num_cpus=0, max_retries=0)(function)
     calls = {
@@ -592,7 +593,7 @@ def _outcome(call: Any, timeout_s: float) -> Any:
 
 
 def _nodes() -> dict[str, dict[str, Any]]:
-    """The living nodes, by names that say where they are and differ."""
+    """The living nodes, by unique names that show where they are."""
     return {
         f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node
         for node in ray.nodes()  # type: ignore[no-untyped-call]
@@ -607,12 +608,12 @@ def _bundle(resources: TrialResources) -> dict[str, float]:
 
 
 def _num_fitting(bundle: Mapping[str, float], total: Mapping[str, float]) -> int:
-    """Trials that fit an empty node."""
+    """Number of trials that fit an empty node."""
     fitting = []
     for name, amount in bundle.items():
         has = total.get(name, 0.0)
         if name == "GPU" and amount < 1:
-            # A trial's share is of one GPU: what two of them have left makes no third share.
+            # A trial's share is of one GPU: leftovers of two GPUs make no third share.
             fitting.append(int(has) * math.floor(1 / amount + 1e-9))
         else:
             fitting.append(math.floor(has / amount + 1e-9))

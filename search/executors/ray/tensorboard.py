@@ -14,10 +14,10 @@ from sharedattn.search.executors.base import Event, Finished, Reported
 
 
 class TensorBoardLog:
-    """Writes event files that `tensorboard --logdir folder` shows while the search runs.
+    """Writes event files, shown by `tensorboard --logdir folder` while the search runs.
 
-    Each event is a file of its own in its trial's folder, which TensorBoard joins; so no file is
-    left open, however a trial ends.
+    Each event is a separate file in its trial's folder, which TensorBoard joins; no file stays
+    open, however a trial ends.
 
     Args:
         folder: the log folder.
@@ -45,8 +45,8 @@ class TensorBoardLog:
         if not folder.exists():
             folder.mkdir(parents=True)
             summaries.insert(0, (0, text("network", str(task.spec))))
-        # Not `SummaryWriter`, whose thread would hide the error of a full disk. The suffix makes
-        # names unique within a second.
+        # Not `SummaryWriter`, whose thread would hide a full disk's error. The suffix makes names
+        # unique within a second.
         writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         try:
             for step, summary in summaries:
@@ -56,7 +56,7 @@ class TensorBoardLog:
 
 
 def trial_name(task: Task) -> str:
-    """The name of a task's folder: the end of its checkpoint's name, or a part of its key."""
+    """Folder name of a task: the end of its checkpoint's name, or a part of its key."""
     if task.checkpoint is not None:
         return PurePosixPath(task.checkpoint).name
     return task.identity.key[:16]
