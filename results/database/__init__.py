@@ -1,1 +1,1 @@
-"""The database: its schema, its connection, reading and writing it."""
+"""The database: schema, connections, reading and writing."""

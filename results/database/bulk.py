@@ -1,4 +1,4 @@
-"""Pause the garbage collector while many small records are made."""
+"""Pause the garbage collector while creating many small records."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Make many records without the garbage collector going over them again and again.
+    """Create many records without repeated garbage collections.
 
-    Records hold no cycles; over 50,000 of them the collector takes as long as the database.
+    Records hold no cycles, yet over 50,000 of them the collector takes as long as the database.
     """
     was_enabled = gc.isenabled()
     gc.disable()

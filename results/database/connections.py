@@ -1,4 +1,4 @@
-"""Run transactions on an open database, and again where a connection was lost."""
+"""Run transactions on an open database, retrying when a connection is lost."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _T = TypeVar("_T")
 
 
 class Database:
-    """An open database, with an engine each for writes, single reads and consistent reads.
+    """An open database with one engine each for writes, single reads and consistent reads.
 
     Args:
-        engine: of the database.
+        engine: the database's engine.
 
     Attributes:
-        engine: the same.
-        url: where it is, for messages: without a password.
+        engine: the same engine.
+        url: its URL without the password, for messages.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -34,13 +34,13 @@ class Database:
 
     @contextmanager
     def consistent(self) -> Iterator[None]:
-        """Make all reads inside the block see the database as it stood at the first of them.
+        """Make all reads in the block see the database as of the first of them.
 
-        The driver is never held up by it. A connection that is lost inside ends the block: run
-        the whole of it by `retry_on_lost_connection`.
+        This never delays the driver. A connection lost in the block ends it, so run the whole
+        block with `retry_on_lost_connection`.
 
         Raises:
-            StorageError: the database failed underneath.
+            StorageError: the database failed.
         """
         if self._snapshot is not None:
             yield
@@ -52,10 +52,10 @@ class Database:
                 self._snapshot = None
 
     def writing(self) -> AbstractContextManager[Connection]:
-        """A writing transaction, not run again: all of it is committed, or nothing of it.
+        """Begin a writing transaction, committed as a whole or not at all, and not retried.
 
         Raises:
-            StorageError: the database failed underneath.
+            StorageError: the database failed.
         """
         return self._transaction(self._writer)
 
@@ -68,7 +68,7 @@ class Database:
         return self._run(self._reader, operation)
 
     def rows(self, *queries: Select[*tuple[Any, ...]]) -> list[Row[*tuple[Any, ...]]]:
-        """All rows of some queries, one query after the other, of one state of the database."""
+        """Rows of several queries, concatenated, all of one state of the database."""
 
         def read(connection: Connection) -> list[Row[*tuple[Any, ...]]]:
             return [row for query in queries for row in connection.execute(query).all()]

@@ -1,4 +1,4 @@
-"""Compute the costs of stored trials: from their columns, or in closed form."""
+"""Costs of stored trials, from their columns or in closed form."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ COST_COLUMNS = {
 
 
 class StoredCosts:
-    """Makes the costs of one study's trials from their columns.
+    """Computes costs of one study's trials from their columns.
 
     Args:
-        study: whose objectives and backbone.
+        study: study that sets the objectives and the backbone.
     """
 
     def __init__(self, study: Study) -> None:
         objectives = parse_objectives(study.record.objectives)
         self._others = tuple(o for o in objectives[1:] if o.name not in COST_COLUMNS)
         if self._others:
-            # Imported here: what builds networks takes seconds, and is seldom asked for.
+            # Imported here: it builds networks, takes seconds to import, and is rarely needed.
             from sharedattn.costs.model import CostModel
 
             backbone = BackboneSpec.from_json(study.record.space["backbone"])
@@ -38,11 +38,11 @@ class StoredCosts:
     def of(
         self, values: Sequence[float | None], placement: Callable[[], Placement]
     ) -> dict[str, float]:
-        """Costs by name; what was not measured is left out.
+        """Costs by name, without those not measured.
 
         Args:
-            values: of `COST_COLUMNS`, in their order.
-            placement: asked only where a cost has no column.
+            values: values of `COST_COLUMNS`, in their order.
+            placement: called only if a cost has no column.
         """
         costs = {n: v for n, v in zip(COST_COLUMNS, values, strict=True) if v is not None}
         if self._others:

@@ -1,16 +1,15 @@
-"""Open a database, check that it is one of ours, and migrate it to the current schema.
+"""Open a database, check that it belongs to this project, and migrate it to the current schema.
 
-SQLite runs in WAL mode with `synchronous = NORMAL`: a commit is handed to the operating system
-before it returns, so it survives the death of the process by any signal, and readers never wait
-for the driver. A power cut may take back the last commits, never a part of one, and the search
-then runs those trials again; FULL would pay two flushes a trial to save them.
+SQLite runs in WAL mode with `synchronous = NORMAL`: a commit reaches the operating system before
+it returns, so it survives the death of the process by any signal, and readers never wait for the
+driver. A power cut may undo the last commits, but never a part of one; the search then runs those
+trials again. FULL would avoid that at the cost of two flushes per trial.
 
-Nothing is written before the database is known to be ours: a file is looked at through a
-read-only connection first, of a server's database the user's rights are looked at as well.
+Nothing is written until the database is known to be ours: a file is first read through a read-only
+connection; of a server's database the user's rights are checked as well.
 
-A server's password may stand in the URL, from where it is neither shown nor stored. Better, it
-stands where every program of PostgreSQL looks for it: in the variable PGPASSWORD or the file
-~/.pgpass.
+A password in the URL is neither shown nor stored. It is better kept where all PostgreSQL programs
+look for it: in the variable PGPASSWORD or the file ~/.pgpass.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ from sharedattn.results.database.retry import is_restarting, reason, retry_on_lo
 from sharedattn.results.redaction import redacted
 
 BUSY_TIMEOUT_S = 30.0
-# So that a line that is cut is noticed within a minute; a URL may say otherwise.
+# Detect a broken connection within a minute; options in the URL take precedence.
 _CONNECTION = {
     "fallback_application_name": "sharedattn",
-    "connect_timeout": 10,  # seconds, as the next two
+    "connect_timeout": 10,  # seconds, as are the next two
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,  # milliseconds
 }
-_UPGRADE_LOCK = 0x5348415245444154  # "SHAREDAT", among the advisory locks of a database
+_UPGRADE_LOCK = 0x5348415245444154  # "SHAREDAT", an advisory lock's key
 
 _SELECT_READ_ONLY = text(
     "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::boolean"
@@ -70,13 +69,13 @@ _SELECT_MISSING_RIGHTS = text(
 )
 
 
-# As SQLAlchemy writes them.
+# SQLAlchemy leaves these unescaped.
 _PLAIN_IN_PATHS = " +/"
 _SQLITE = re.compile(r"sqlite(\+pysqlite)?:///(?P<path>.*)", re.DOTALL)
 
 
 class Schema(Enum):
-    """Which of our tables a database has."""
+    """Whether a database has our tables, and at which schema."""
 
     EMPTY = auto()
     CURRENT = auto()
@@ -84,10 +83,10 @@ class Schema(Enum):
 
 
 def sqlite_url(file: Path) -> str:
-    """The URL of an SQLite database's file, whatever characters its path has.
+    """The URL of an SQLite file, whose path may have any characters.
 
     Raises:
-        InputError: a path that is not UTF-8, which no URL can hold.
+        InputError: the path is not UTF-8, so no URL can hold it.
     """
     try:
         path = quote(str(file), safe=_PLAIN_IN_PATHS)
@@ -95,26 +94,26 @@ def sqlite_url(file: Path) -> str:
         raise InputError(
             f"the folder of the database has a name that is not UTF-8: {str(file)!r}; rename it"
         ) from None
-    # A folder of this name, and not the home folder.
+    # A leading `~` is this file's name here, not the home folder.
     return f"sqlite:///{path.replace('~', '%7E', 1) if path.startswith('~') else path}"
 
 
 def parse_url(url: str) -> URL:
-    """The URL of a supported database; plain `postgresql://` means psycopg 3.
+    """Parse the URL of a supported database; plain `postgresql://` means psycopg 3.
 
-    The path of an SQLite database may have characters in percent (`%3F` for `?`), and `~` at its
-    beginning is the home folder, as it would be in a path that the shell reads.
+    The path of an SQLite database may be percent-encoded (`%3F` for `?`); a leading `~` is the
+    home folder, as in a shell.
 
     Raises:
-        InputError: another database, no URL, an SQLite database in memory, which no second
-            process could read, or one with options.
+        InputError: the text is no URL, or names another kind of database, an SQLite database in
+            memory (which a second process could not read), or one with options.
     """
     if url.startswith(("sqlite:", "sqlite+")):
         return _parse_sqlite(url)
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # Not chained: the error may hold the password.
+        # No chaining: the error may contain the password.
         raise InputError(
             f"`storage` is a URL such as sqlite:///study.db or postgresql://HOST/DATABASE, but "
             f"got {redacted(url)!r}"
@@ -133,10 +132,10 @@ def parse_url(url: str) -> URL:
 
 
 def _parse_sqlite(url: str) -> URL:
-    """The URL of an SQLite file.
+    """Parse the URL of an SQLite file.
 
     Raises:
-        InputError: no file, or anything beside it.
+        InputError: it names no file, or more than a file.
     """
     match = _SQLITE.fullmatch(url)
     if match is None:
@@ -170,30 +169,30 @@ def _parse_sqlite(url: str) -> URL:
 
 
 def shown_url(url: URL) -> str:
-    """The URL as messages show it: without its password, and without options, which may be one."""
+    """The URL for messages, without password and options, which may hold another."""
     return redacted(url.set(query={}).render_as_string(hide_password=True))
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """The file of an SQLite database; None of a server's."""
+    """The file of an SQLite database, or None for a server's."""
     return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
 
 
 def open_engine(url: str, *, create: bool, read_only: bool) -> Engine:
-    """An engine on a database of this project at the current schema.
+    """Open an engine on a database of this project at the current schema.
 
     Args:
-        url: see `parse_url`.
-        create: whether a database that does not exist is made.
-        read_only: refuse every write; the schema is not upgraded either.
+        url: as for `parse_url`.
+        create: whether to create a missing database.
+        read_only: whether to refuse every write, including a schema upgrade.
 
     Returns:
-        The engine; its transactions are deferred, or immediate with `write=True` among the
-        execution options.
+        The engine; its transactions are deferred, or immediate with the execution option
+        `write=True`.
 
     Raises:
-        InputError: no such database, a corrupt file, another program's, one written by a newer
-            version of this package, or one that cannot be written. The file is left as it was.
+        InputError: the database is missing, corrupt, another program's, written by a newer
+            version of this package, or not writable. It was not changed.
     """
     parsed = parse_url(url)
     file = sqlite_file(parsed)
@@ -205,14 +204,14 @@ def open_engine(url: str, *, create: bool, read_only: bool) -> Engine:
 
 
 def look_at(url: str) -> Schema:
-    """Return the schema that a search would find at a URL, without writing anything there.
+    """Find the schema at a URL as a search would, without writing.
 
     Args:
-        url: see `parse_url`.
+        url: as for `parse_url`.
 
-    Raises:
-        InputError: what a search would be refused for.
-        ConnectionLostError: the server starts or stops, and goes on to.
+        Raises:
+        InputError: a search could not use the database.
+        ConnectionLostError: the server is starting or stopping.
     """
     parsed = parse_url(url)
     file = sqlite_file(parsed)
@@ -233,10 +232,10 @@ def look_at(url: str) -> Schema:
 
 
 def reading_engines(engine: Engine) -> tuple[Engine, Engine]:
-    """The same engine for one query, and for several of the same state of the database."""
+    """Variants of an engine for single queries, and for several queries of one state."""
     if sqlite_file(engine.url) is not None:
         return engine, engine
-    # One query needs no transaction around it, which takes two more trips to the server.
+    # A single query needs no transaction, which would cost two more round trips.
     one = engine.execution_options(isolation_level="AUTOCOMMIT")
     several = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return one, several
@@ -244,7 +243,7 @@ def reading_engines(engine: Engine) -> tuple[Engine, Engine]:
 
 def _open_file(file: Path, url: URL, *, create: bool, read_only: bool) -> Engine:
     shown = shown_url(url)
-    is_new = not os.path.exists(file)  # `Path.exists` raises on a name that is too long
+    is_new = not os.path.exists(file)  # `Path.exists` raises if the name is too long
     if is_new:
         _prepare_new_file(file, create and not read_only)
     try:
@@ -260,11 +259,11 @@ def _open_file(file: Path, url: URL, *, create: bool, read_only: bool) -> Engine
 
 
 def _open_server(url: URL, *, create: bool, read_only: bool) -> Engine:
-    """An engine on a server's database.
+    """Open an engine on a server's database.
 
     Raises:
-        InputError: as `open_engine`.
-        ConnectionLostError: the server is there, but starts or stops.
+        InputError: as for `open_engine`.
+        ConnectionLostError: the server is starting or stopping.
     """
     shown = shown_url(url)
     engine = _server_engine(url, read_only=read_only)
@@ -288,7 +287,7 @@ def _look_at_server(url: URL) -> Schema:
 
 @contextmanager
 def _opening(engine: Engine) -> Iterator[None]:
-    """Close a server's engine when the block fails, and say what the server said."""
+    """Close a server's engine if the block fails, and report the server's message."""
     shown = shown_url(engine.url)
     try:
         yield
@@ -319,11 +318,11 @@ def _prepare_new_file(file: Path, create: bool) -> None:
 
 
 def _look_at_file(file: Path, url: URL, read_only: bool) -> Schema:
-    """The schema of an SQLite file, found without writing to it."""
+    """Find the schema of an SQLite file without writing to it."""
     if not file.is_file():
         raise InputError(f"the database {file} is not a file; name another path")
     if file.stat().st_size == 0:
-        # What a process killed while it made the database leaves behind.
+        # Left behind by a process killed while it created the database.
         return Schema.EMPTY
     probe = _sqlite_engine(file, url, read_only=True)
     try:
@@ -374,13 +373,13 @@ def _upgrade(engine: Engine, schema: Schema, shown: str, *, create: bool, read_o
         )
     with engine.execution_options(write=True).begin() as connection:
         if engine.dialect.name == "postgresql":
-            # Of two processes that open it at once, the second one finds it done.
+            # Of two processes that open it at once, the second finds the upgrade done.
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         migrations.upgrade(connection)
 
 
 def _check_rights(engine: Engine, schema: Schema, shown: str, *, read_only: bool) -> None:
-    """Refuse a server's database that may not be written, or not even be read."""
+    """Check that the user may write a server's database, or at least read it."""
     with engine.connect() as connection:
         if not read_only:
             standby, guarded = connection.execute(_SELECT_READ_ONLY).one()
@@ -413,7 +412,7 @@ def _check_rights(engine: Engine, schema: Schema, shown: str, *, read_only: bool
 
 
 def _check_pages(engine: Engine, shown: str) -> None:
-    """Refuse a damaged file before a driver writes into it."""
+    """Check a file for damage before a driver writes to it."""
     with engine.connect() as connection:
         finding = connection.execute(text("PRAGMA quick_check(1)")).scalar()
     if finding != "ok":
@@ -424,8 +423,8 @@ def _check_pages(engine: Engine, shown: str) -> None:
 def _sqlite_engine(file: Path, url: URL, *, read_only: bool) -> Engine:
     mode = "ro" if read_only else "rwc"
     if read_only and not os.access(file.parent, os.W_OK) and not Path(f"{file}-wal").exists():
-        # A database in WAL mode makes a file beside it even to be read; on a read-only disk it
-        # can be read as what it then is, a file that nobody changes.
+        # WAL mode creates a file beside the database even to read it; on a read-only disk, open
+        # the database as immutable, which it then is.
         mode = "ro&immutable=1"
     uri = f"file:{quote(str(file.absolute()))}?mode={mode}"
 
@@ -443,9 +442,9 @@ def _sqlite_engine(file: Path, url: URL, *, read_only: bool) -> Engine:
             connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
 
-    # The driver's own transactions are off (isolation_level None): they would leave out reads
-    # and table definitions. A writer takes the lock at once, since one that first reads could be
-    # refused at its first write without the busy timeout.
+    # Turn off the DBAPI's own transactions (isolation_level None), which leave out reads and table
+    # definitions. A writer takes the lock at once: after a read, its first write could be refused
+    # without waiting for the busy timeout.
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         immediate = connection.get_execution_options().get("write", False)
@@ -460,9 +459,9 @@ def _server_engine(url: URL, *, read_only: bool) -> Engine:
         return create_engine(
             url,
             connect_args=settings,
-            # A second driver's check of the epoch must see what the first one has committed.
+            # When a second driver checks the epoch, it needs to see the first one's commits.
             isolation_level="READ COMMITTED",
-            # Not False else, which would overrule what the server's side says.
+            # Otherwise empty, since False would override the server's own setting.
             execution_options={"postgresql_readonly": True} if read_only else {},
         )
     except ModuleNotFoundError as error:

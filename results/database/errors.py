@@ -1,20 +1,20 @@
-"""The errors that the database and its writers raise."""
+"""Errors raised by the database and its writers."""
 
 
 class StorageError(RuntimeError):
-    """The storage failed during a run: a full disk, a lock held too long, a damaged page.
+    """The storage failed during a run: a full disk, a long-held lock, a damaged page.
 
-    What was committed before stays; the same command goes on from there.
+    Committed data stays; the same command resumes from there.
     """
 
 
 class StaleAttemptError(ValueError):
-    """A result of an attempt that is no longer the open one of its trial.
+    """A result belongs to an attempt that is not the trial's open one.
 
-    It comes late, from a worker that was taken for lost: the trial has been started again, or
-    has ended. Nothing was written.
+    It comes late, from a worker considered lost: the trial was started again, or has ended.
+    Nothing was written.
     """
 
 
 class ConnectionLostError(StorageError):
-    """The server cannot be reached for now: it restarts, or the line to it was cut."""
+    """The server cannot be reached for now: it is restarting, or the connection was cut."""

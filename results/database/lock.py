@@ -1,4 +1,4 @@
-"""Give each study one driver, by a lock that is freed when its holder dies."""
+"""Locks that give each study one driver, released when their holder dies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sharedattn.results.database.engine import shown_url
 from sharedattn.results.database.errors import ConnectionLostError, StorageError
 from sharedattn.results.database.retry import retry_on_lost_connection, storage_errors
 
-_LOOK_S = 0.2  # far longer than a look at who holds a lock
+_LOOK_S = 0.2  # far longer than finding out who holds a lock takes
 
 
 def _study_hash(study_name: str) -> bytes:
@@ -27,17 +27,17 @@ def _study_hash(study_name: str) -> bytes:
 
 
 def lock_file(database: Path, study_name: str) -> Path:
-    """The lock file of one study, beside its SQLite database."""
+    """The lock file of a study, beside its SQLite database."""
     return database.with_name(f"{database.name}.{_study_hash(study_name).hex()[:12]}.lock")
 
 
 @contextmanager
 def file_lock(database: Path, study_name: str) -> Iterator[None]:
-    """Hold the study of an SQLite database for this process alone.
+    """Lock a study of an SQLite database for this process.
 
-    The lock belongs to the open file, so it ends with the process, whatever ends it; the file
-    itself stays, since removing it would let two processes lock two files of one name. A forked
-    child shares the lock: workers are spawned.
+    The lock belongs to the open file, so it ends with the process, however that ends. The file
+    is never deleted, since two processes could then lock two files of one name. A forked child
+    would share the lock, so workers are spawned.
 
     Raises:
         InputError: another process drives the study, or the folder cannot be written.
@@ -51,7 +51,7 @@ def file_lock(database: Path, study_name: str) -> Iterator[None]:
         ) from error
     try:
         if not _taken(descriptor):
-            # It may be somebody who only looks, see `holder_of_file`.
+            # The holder may be a process that only checks the lock, see `holder_of_file`.
             time.sleep(_LOOK_S)
             if not _taken(descriptor):
                 raise InputError(_second_driver(study_name, _file_holder(descriptor)))
@@ -71,13 +71,13 @@ def _taken(descriptor: int) -> bool:
 
 
 def holder_of_file(database: Path, study_name: str) -> str | None:
-    """Describe who drives a study of an SQLite database, for messages, or None if nobody does."""
+    """Describe the driver of a study of an SQLite database for messages, or None without one."""
     try:
         descriptor = os.open(lock_file(database, study_name), os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        # Only one that a driver's lock excludes can tell; it is given back at once.
+        # A shared lock, which only a driver's lock excludes; it is released at once.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _file_holder(descriptor)
@@ -91,7 +91,7 @@ def _file_holder(descriptor: int) -> str:
 
 
 class _Session(NamedTuple):
-    """A session of the server: its process, and when that began, since numbers come again."""
+    """A server session: its process and its start time, since process numbers recur."""
 
     pid: int
     since: str
@@ -103,8 +103,8 @@ _SESSION_COLUMNS = """
         to_char(activity.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), ''
     ) AS since
 """
-# The server is told to notice within a minute that the line to the driver is cut, which by
-# default takes it hours: until then the lock would stay with a driver that is gone.
+# Make the server notice a broken connection within a minute; by default it takes hours, in which
+# the lock would stay with a driver that is gone.
 _BEGIN_SESSION = text(
     f"""
     SELECT set_config('application_name', :name, false),
@@ -117,8 +117,8 @@ _BEGIN_SESSION = text(
     """
 )
 _TAKE = text("SELECT pg_try_advisory_lock(:key)")
-# A key of 64 bits stands in two columns of 32. Of another user's session, address and time are
-# null for those who may not see them.
+# A 64-bit key is split over two 32-bit columns. Address and time of other users' sessions are null
+# without the right to see them.
 _SELECT_HOLDER = text(
     f"""
     SELECT {_SESSION_COLUMNS}, activity.usename, host(activity.client_addr) AS address
@@ -131,13 +131,13 @@ _SELECT_HOLDER = text(
 
 
 def holder_on_server(connection: Connection, study_name: str) -> str | None:
-    """Describe who drives a study of a server's database, for messages, or None if nobody does."""
+    """Describe the driver of a study of a server's database for messages, or None without one."""
     holder = _find_holder(connection, _key(study_name))
     return None if holder is None else _described(holder)
 
 
 def _key(study_name: str) -> bytes:
-    """The study's number among the advisory locks of its database."""
+    """The study's key among the advisory locks of its database."""
     return _study_hash(study_name)[:8]
 
 
@@ -154,18 +154,17 @@ def _described(holder: Row[Any]) -> str:
 
 
 class ServerLock:
-    """The study of a PostgreSQL database, held for this process by a session advisory lock.
+    """Locks a study of a PostgreSQL database with a session advisory lock.
 
-    Every write goes through the session that holds the lock, so a driver whose session has ended
-    (a restart of the server, a cut line) notices at its next write, and takes the lock again
-    before it. Another driver may have begun and ended meanwhile, or begin on a server that knows
-    nothing of this lock (after a failover): therefore each write checks the driver's epoch as
-    well, see `Fence`.
+    Every write goes through the session that holds the lock. So a driver whose session has ended
+    (the server restarted, the connection was cut) notices at its next write, and takes the lock
+    again first. Another driver may have run meanwhile, or may run on a server that does not know
+    this lock (after a failover), so each write also checks the driver's epoch; see `Fence`.
 
-    A connection pooler must hand out whole sessions, not transactions.
+    A connection pooler must use session pooling, not transaction pooling.
 
     Args:
-        engine: of the database.
+        engine: the database's engine.
         study_name: the study.
     """
 
@@ -174,7 +173,7 @@ class ServerLock:
         self._study_name = study_name
         self._key = _key(study_name)
         self._connection: Connection | None = None
-        self._sessions: set[_Session] = set()  # this driver's, of which one may hold the lock
+        self._sessions: set[_Session] = set()  # this driver's; one may hold the lock
         self._has_begun = False
 
     def __enter__(self) -> Self:
@@ -188,12 +187,12 @@ class ServerLock:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Let the lock go, at once where the session is alive."""
+        """Release the lock, at once if the session is alive."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        # Not by the session's end alone, which the server may take its time to notice; a session
-        # that has ended already holds nothing.
+        # Unlock explicitly, since the server may notice the session's end late; a session that has
+        # ended holds nothing.
         with suppress(DBAPIError), connection:
             if not connection.invalidated:
                 connection.execute(text("SELECT pg_advisory_unlock_all()"))
@@ -201,12 +200,12 @@ class ServerLock:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction on the session that holds the lock, which is taken again if need be.
+        """A transaction on the session that holds the lock, which is taken again if necessary.
 
         Raises:
-            ConnectionLostError: for now.
-            StorageError: the database failed, or another process has begun to drive the study
-                while this one was cut off.
+            ConnectionLostError: the connection was lost; a retry may succeed.
+            StorageError: the database failed, or another process began to drive the study while
+                this one was disconnected.
         """
         if self._connection is None or self._connection.invalidated:
             self._take()
@@ -215,20 +214,21 @@ class ServerLock:
             yield self._connection
 
     def _take(self) -> None:
-        """Take the lock, on a session of its own.
+        """Take the lock in a new session.
 
         Raises:
-            InputError: another process drives the study, before this one has begun.
-            StorageError: another process has begun to drive it while this one was cut off.
-            ConnectionLostError: for now; this driver's own former session may still hold it.
+            InputError: another process drives the study, and this one has not begun.
+            StorageError: another process began to drive it while this one was disconnected.
+            ConnectionLostError: a retry may succeed; this driver's previous session may still hold
+                the lock.
         """
         if self._connection is not None:
             self._connection.close()
             self._connection = None
         with storage_errors(shown_url(self._engine.url)):
             connection = self._engine.connect()
-            # Out of the pool: a session that is named after a study and may hold its lock must
-            # not serve anybody else.
+            # Remove it from the pool: a session named after a study that may hold its lock must
+            # not serve anything else.
             connection.detach()
             try:
                 self._take_on(connection)
@@ -241,15 +241,15 @@ class ServerLock:
     def _take_on(self, connection: Connection) -> None:
         name = f"sharedattn {self._study_name}"
         session = connection.execute(_BEGIN_SESSION, {"name": name}).one()
-        # Before it takes the lock, which it may have and this side not know.
+        # Before taking the lock: the session may get it without this side learning so.
         self._sessions.add(_Session(session.pid, session.since))
         key = {"key": int.from_bytes(self._key, "big", signed=True)}
         while not connection.execute(_TAKE, key).scalar():
             holder = _find_holder(connection, self._key)
             if holder is None:
-                continue  # It has just let go.
+                continue  # It was just released.
             if (holder.pid, holder.since) in self._sessions:
-                # The server has not yet noticed that this driver is not there any more.
+                # The server has not yet noticed that this driver's session is gone.
                 connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": holder.pid})
                 raise ConnectionLostError(
                     f"the server has not yet ended this driver's former session {holder.pid}"

@@ -1,8 +1,8 @@
-"""The tables: SQLAlchemy models that the migrations and the store agree on.
+"""The tables as SQLAlchemy models, shared by the migrations and the store.
 
-Times are naive UTC (`utc_now`): SQLite keeps no time zone, and what is written must be equal to
-what is read on every database. Small columns stand before JSON ones, so that SQLite reads the
-light columns of a row without walking over its documents.
+Times are naive UTC (`utc_now`): SQLite keeps no time zone, and values written must equal values
+read on every database. Small columns precede JSON ones, so that SQLite reads a row's light columns
+without scanning its documents.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Sha256 = String(64)
 
 
 def utc_now() -> datetime:
-    """The time now, UTC without a time zone."""
+    """The current time in UTC, without a time zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _text_enum(members: type[StrEnum]) -> Enum:
-    """Stored as the member's value in a text column: new members need no migration."""
+    """An enum stored as text by member value, so that new members need no migration."""
     return Enum(
         members,
         native_enum=False,
@@ -46,7 +46,7 @@ def _text_enum(members: type[StrEnum]) -> Enum:
 
 
 class Base(DeclarativeBase):
-    """Tables of this project; named constraints, so that migrations can address them."""
+    """Base of the tables, with named constraints that migrations can address."""
 
     metadata = MetaData(
         naming_convention={
@@ -60,10 +60,10 @@ class Base(DeclarativeBase):
 
 
 class Study(Base):
-    """A search: what is searched, on which data, with which recipe, by whom.
+    """A search: its space, data, recipe and provenance.
 
-    `driver_epoch` counts its drivers, `driver_write` the transactions of the present one.
-    `latency` says how latencies are obtained; it is NULL where none are.
+    `driver_epoch` counts its drivers, `driver_write` the transactions of the current one.
+    `latency` describes how latencies are obtained; it is NULL without latencies.
     """
 
     __tablename__ = "studies"
@@ -91,9 +91,9 @@ class Study(Base):
 
 
 class SearcherAttribute(Base):
-    """One note of a study's searcher, such as NSGA-II's parents of one generation.
+    """One note of a study's searcher, such as the parents of one NSGA-II generation.
 
-    A row a note: writing one does not rewrite the others.
+    Each note has a row, so that writing one does not rewrite the others.
     """
 
     __tablename__ = "searcher_attributes"
@@ -104,7 +104,7 @@ class SearcherAttribute(Base):
 
 
 class Spec(Base):
-    """A network with its closed-form figures, shared by all studies."""
+    """A network with its closed-form costs, shared by all studies."""
 
     __tablename__ = "specs"
 
@@ -121,8 +121,8 @@ class Spec(Base):
 class Evaluation(Base):
     """A complete evaluation, shared by all studies.
 
-    `key` is the sha256 of (spec, recipe, data fingerprint, fidelity, seed): unique over them, and
-    the name of the weights' file.
+    `key` is the sha256 of (spec, recipe, data fingerprint, fidelity, seed). It is unique, and
+    names the file of the weights.
     """
 
     __tablename__ = "evaluations"
@@ -144,13 +144,13 @@ class Evaluation(Base):
     weights_sha256: Mapped[str | None] = mapped_column(Sha256)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     versions: Mapped[dict[str, Any]]
-    # Nothing is in it, and nothing reads it; without it readers would refuse older databases.
+    # Always empty and never read, but readers of older versions require it.
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     learning_curve: Mapped[list[Any]]
 
 
 class Latency(Base):
-    """How long a forward of a network takes on the device that a study searches for."""
+    """Latency of a network's forward pass on a study's target device."""
 
     __tablename__ = "latencies"
     __table_args__ = (UniqueConstraint("study_id", "spec_id"),)
@@ -168,7 +168,7 @@ class Latency(Base):
 
 
 class Trial(Base):
-    """One proposal of a study, from its first attempt to its end."""
+    """A proposal of a study, from its first attempt to its end."""
 
     __tablename__ = "trials"
     __table_args__ = (
@@ -192,7 +192,7 @@ class Trial(Base):
     proposed: Mapped[dict[str, Any]]
     repaired: Mapped[dict[str, Any]]
     sampler_attributes: Mapped[dict[str, Any]]
-    # As `Evaluation.metrics`.
+    # As with `Evaluation.metrics`.
     learning_curve: Mapped[list[Any]] = mapped_column(default=list)
 
 
@@ -212,7 +212,7 @@ class Attempt(Base):
 
 
 class RungReport(Base):
-    """What a trial had come to at a rung; by id, in the order in which they were decided."""
+    """A trial's metrics at a rung; ids give the order of the decisions."""
 
     __tablename__ = "rung_reports"
     __table_args__ = (UniqueConstraint("trial_id", "epoch"),)
@@ -227,7 +227,7 @@ class RungReport(Base):
 
 
 class FrontSnapshot(Base):
-    """The front as it stood after a number of complete search trials."""
+    """The front after a number of complete search trials."""
 
     __tablename__ = "front_snapshots"
     __table_args__ = (UniqueConstraint("study_id", "num_complete"),)

@@ -16,16 +16,16 @@ _T = TypeVar("_T")
 PATIENCE_S = 120.0
 LONGEST_PAUSE_S = 5.0
 _FIRST_PAUSE_S = 0.05
-# A server's answers that time mends: connections (08), serialisation and deadlocks (40), too many
-# connections, and a server that is being shut down, has crashed or is starting.
+# SQLSTATEs that pass with time: connections (08), serialisation failures and deadlocks (40), too
+# many connections, and a server that is shutting down, has crashed or is starting.
 _PASSING = {"40001", "40P01", "53300", "57P01", "57P02", "57P03"}
 
 
 def is_passing(error: DBAPIError) -> bool:
     """Whether the same operation may succeed later, on another connection.
 
-    True for errors that PostgreSQL raises while it restarts, and for connections that were cut or
-    refused, whose errors carry no SQLSTATE. SQLite never loses a connection.
+    True for errors of a restarting PostgreSQL, and for connections cut or refused, which have
+    no SQLSTATE. SQLite never loses a connection.
     """
     if error.connection_invalidated:
         return True
@@ -36,26 +36,26 @@ def is_passing(error: DBAPIError) -> bool:
 def is_restarting(error: DBAPIError) -> bool:
     """Whether a server answers but is starting up or shutting down.
 
-    It tells new connections so in its message only, of which the English wording is known here.
+    Only the message to a new connection says so; its English wording is matched here.
     """
     return error.connection_invalidated or "the database system is " in str(error.orig)
 
 
 def reason(error: DBAPIError) -> str:
-    """Return the database's own message, in one line."""
+    """The database's own message on one line."""
     return " ".join(str(error.orig).split())
 
 
 @contextmanager
 def storage_errors(shown_url: str) -> Iterator[None]:
-    """Convert the database's errors inside the block into errors of the storage.
+    """Convert the database's errors in the block to storage errors.
 
     Args:
         shown_url: the database, without its password.
 
     Raises:
-        ConnectionLostError: the connection was lost; the block may be run again.
-        StorageError: the database failed; the same block would fail again.
+        ConnectionLostError: the connection was lost; a retry may succeed.
+        StorageError: the database failed; a retry would fail again.
         IntegrityError: the row exists already; raised unchanged.
     """
     try:
@@ -76,13 +76,13 @@ def storage_errors(shown_url: str) -> Iterator[None]:
 
 
 def retry_on_lost_connection(operation: Callable[[], _T]) -> _T:
-    """Run an operation, and retry it for `PATIENCE_S` while the connection is lost.
+    """Run an operation, retrying for `PATIENCE_S` while the connection is lost.
 
     Args:
-        operation: a callable that may be run again after a `ConnectionLostError`.
+        operation: callable that is safe to repeat after a `ConnectionLostError`.
 
     Raises:
-        ConnectionLostError: the connection was still lost after that time.
+        ConnectionLostError: the connection was still lost in the end.
     """
     deadline, pause_s = None, 0.0
     while True:
@@ -94,6 +94,6 @@ def retry_on_lost_connection(operation: Callable[[], _T]) -> _T:
                 deadline = now + PATIENCE_S
             if now + pause_s > deadline:
                 raise
-        # At once the first time: a pooled connection may have died while it was idle.
+        # The first retry does not wait: a pooled connection may have died while idle.
         time.sleep(pause_s)
         pause_s = min(max(_FIRST_PAUSE_S, 2 * pause_s), LONGEST_PAUSE_S)

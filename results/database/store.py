@@ -1,7 +1,7 @@
 """Read studies from the database, and open the writer of a study's driver.
 
-Everything may be read by any process at any time; a study is written through the `StudyWriter`
-that `Store.drive` hands to one process at a time. Each method is one transaction.
+Any process may read at any time; a study is written through the `StudyWriter` that `Store.drive`
+gives to one process at a time. Each method is one transaction.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from sharedattn.results.records import (
 class Store:
     """An open database; a context manager that closes it.
 
-    Made by `Store.open`.
+    Created by `Store.open`.
 
     Attributes:
         database: its connections and transactions.
-        trials: reads the trials of its studies.
-        url: where it is, for messages: without a password.
+        trials: queries of its studies' trials.
+        url: its URL without the password, for messages.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -60,21 +60,21 @@ class Store:
 
     @classmethod
     def open(cls, url: str, *, create: bool = False, read_only: bool = False) -> Store:
-        """Open a database of this project, bringing an older schema up to date.
+        """Open a database of this project, upgrading an older schema.
 
         Args:
             url: `sqlite:///FILE`, or `postgresql://...` (with the extra `postgres`).
-            create: make a database that does not exist, with the folders above it.
-            read_only: nothing is written, not even an upgrade of the schema.
+            create: whether to create a missing database and its parent folders.
+            read_only: whether to write nothing, not even a schema upgrade.
 
-        Raises:
-            InputError: no such database, a corrupt file, another program's, one of a newer
-                schema, or one that cannot be written. Nothing was touched.
+            Raises:
+            InputError: the database is missing, corrupt, another program's, of a newer schema, or
+                not writable. It was not changed.
         """
         return cls(open_engine(url, create=create, read_only=read_only))
 
     def close(self) -> None:
-        """Close every connection; SQLite folds its log into the file."""
+        """Close all connections; SQLite then merges its log into the file."""
         self.database.engine.dispose()
 
     def __enter__(self) -> Self:
@@ -84,12 +84,12 @@ class Store:
         self.close()
 
     def studies(self) -> list[Study]:
-        """Every study, oldest first."""
+        """All studies, oldest first."""
         query = select(models.Study.__table__).order_by(models.Study.id)
         return [_study(row) for row in self.database.rows(query)]
 
     def find_study(self, name: str) -> Study | None:
-        """The study of this name, if there is one."""
+        """The study of this name, or None."""
         rows = self.database.rows(_study_of(name))
         return _study(rows[0]) if rows else None
 
@@ -97,7 +97,7 @@ class Store:
         """The study of this name.
 
         Raises:
-            InputError: there is none; the message names those there are.
+            InputError: there is none; the message lists the existing ones.
         """
         found = self.find_study(name)
         if found is None:
@@ -106,15 +106,15 @@ class Store:
         return found
 
     def get_or_create_study(self, record: StudyRecord) -> Study:
-        """The study of this name, made if need be.
+        """Get the study of this name, or create it.
 
-        Nothing of a study that exists is changed, since another process may be driving it: new
-        totals are for `StudyWriter.set_totals`, and what else is not part of the fingerprint
-        (reference point, provenance, weights' folder, latencies) stays as it was first written.
+        An existing study is not changed, since another process may be driving it: totals are
+        changed by `StudyWriter.set_totals`, and everything else outside the fingerprint (reference
+        point, provenance, weights' folder, latencies) stays as first written.
 
         Raises:
-            InputError: the name belongs to a study with another fingerprint; the message names
-                the fields that differ.
+            InputError: the study of this name has another fingerprint; the message names the
+                differing fields.
         """
 
         def write(connection: Connection) -> Study:
@@ -142,7 +142,7 @@ class Store:
 
     @contextmanager
     def drive(self, study: Study) -> Iterator[StudyWriter]:
-        """Become the one process that writes to `study`, until the block ends.
+        """Make this process the only one that writes to `study`, until the block ends.
 
         Raises:
             InputError: another process drives it.
@@ -156,21 +156,21 @@ class Store:
                 yield StudyWriter(self.database.writing, study.id)
 
     def driver_of(self, study: Study) -> str | None:
-        """Describe who drives a study, for messages, or None if nobody does."""
+        """Describe the driver of a study for messages, or None without one."""
         database, name = sqlite_file(self.database.engine.url), study.record.name
         if database is None:
             return self.database.read(partial(holder_on_server, study_name=name))
         return holder_of_file(database, name)
 
     def searcher_attributes(self, study: Study) -> Document:
-        """Every note of the study's searcher, by key."""
+        """All notes of the study's searcher, by key."""
         query = select(models.SearcherAttribute.key, models.SearcherAttribute.value).where(
             models.SearcherAttribute.study_id == study.id
         )
         return {key: value for key, value in self.database.rows(query)}
 
     def spec(self, key: str) -> SpecRecord:
-        """The spec of this key.
+        """The spec with this key.
 
         Raises:
             InputError: there is none.
@@ -182,10 +182,10 @@ class Store:
         return SpecRecord(**{name: value for name, value in columns.items() if name != "id"})
 
     def find_evaluation(self, identity: EvaluationIdentity | str) -> StoredEvaluation | None:
-        """A complete evaluation of any study, so that nothing is trained twice.
+        """Find a complete evaluation of any study, so that nothing is trained twice.
 
         Args:
-            identity: the identity, or its key.
+            identity: the evaluation's identity, or its key.
         """
         key = identity if isinstance(identity, str) else identity.key
         query = (
@@ -201,7 +201,7 @@ class Store:
 
         Args:
             evaluation_key: the evaluation's key.
-            study: whose trials do not count.
+            study: the study to leave out.
         """
         query = select(
             exists()
@@ -213,7 +213,7 @@ class Store:
         return bool(self.database.rows(query)[0][0])
 
     def latencies(self, study: Study) -> dict[str, LatencyRecord]:
-        """The latencies of a study by the spec's key, those of refused proposals among them."""
+        """Latencies of a study by the spec's key, including those of refused proposals."""
         names = [field.name for field in fields(LatencyRecord)]
         query = (
             select(models.Spec.key, *(getattr(models.Latency, name) for name in names))
@@ -228,7 +228,7 @@ class Store:
         }
 
     def snapshots(self, study: Study) -> list[FrontSnapshot]:
-        """The fronts as they stood during the search, earliest first."""
+        """The search's fronts, earliest first."""
         query = (
             select(
                 models.FrontSnapshot.num_complete,
@@ -280,7 +280,7 @@ _ABSENT = object()
 
 
 def _differences(stored: Any, asked: Any, path: str = "") -> Sequence[str]:
-    """The leaves in which two documents differ, as `path: stored is not asked`."""
+    """Leaves in which two documents differ, as `path: stored is not asked`."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         return [
             difference

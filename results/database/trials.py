@@ -72,18 +72,18 @@ class TrialQueries:
     """Reads trials; each method is one transaction.
 
     Args:
-        database: where they are.
+        database: the database.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def of(self, study: Study, role: TrialRole | None = None) -> list[TrialRow]:
-        """Trials with their results, in one query a role.
+        """Trials with their results, in one query per role.
 
         Args:
-            study: whose trials.
-            role: the only role to read; None reads search trials, then confirmations.
+            study: their study.
+            role: role to read; defaults to search trials, then confirmations.
 
         Returns:
             Ordered by role and number.
@@ -101,12 +101,12 @@ class TrialQueries:
         role: TrialRole | None = None,
         states: Collection[TrialState] = tuple(TrialState),
     ) -> list[TrialParameters]:
-        """Trials as a searcher needs them to go on: proposals, notes and values.
+        """Trials as a searcher needs them to resume: proposals, notes and values.
 
         Args:
-            study: whose trials.
-            role: the only role to read; None reads search trials, then confirmations.
-            states: of these states only; RUNNING finds the trials in flight at a kill.
+            study: their study.
+            role: role to read; defaults to search trials, then confirmations.
+            states: states to read; RUNNING finds trials in flight when the driver was killed.
 
         Returns:
             Ordered by role and number.
@@ -139,12 +139,12 @@ class TrialQueries:
             .where(models.Trial.study_id == study.id, models.Trial.state.in_(states))
             .order_by(models.Trial.number)
         )
-        # A role at a time, since the index then gives the order.
+        # One role at a time, since the index then gives the order.
         roles = tuple(TrialRole) if role is None else (role,)
         return self._database.rows(*(query.where(models.Trial.role == each) for each in roles))
 
     def counts(self, study: Study, role: TrialRole) -> dict[TrialState, int]:
-        """How many trials stand in each state, every state present."""
+        """Number of trials by state, with every state present."""
         query = (
             select(models.Trial.state, func.count())
             .where(models.Trial.study_id == study.id, models.Trial.role == role)
@@ -154,14 +154,14 @@ class TrialQueries:
         return {state: found.get(state, 0) for state in TrialState}
 
     def attempts(self, trial_id: int) -> list[Attempt]:
-        """The attempts at one trial, oldest first."""
+        """The attempts of one trial, oldest first."""
         columns = [getattr(models.Attempt, field.name) for field in fields(Attempt)]
         query = select(*columns).where(models.Attempt.trial_id == trial_id)
         rows = self._database.rows(query.order_by(models.Attempt.number))
         return [Attempt(**row._mapping) for row in rows]
 
     def rung_reports(self, study: Study) -> list[RungRow]:
-        """What the search trials had come to at their rungs, in the order of the decisions."""
+        """The search trials' metrics at their rungs, in the order of the decisions."""
         query = (
             select(
                 models.Trial.number,
@@ -187,7 +187,7 @@ class TrialQueries:
 def _with_costs(
     row: Row[*tuple[Any, ...]], costs: StoredCosts, placement: Callable[[], Placement]
 ) -> tuple[Any, ...]:
-    """A row whose last columns, those of `COST_COLUMNS`, are made one mapping."""
+    """A row whose last columns, those of `COST_COLUMNS`, are merged into one mapping."""
     return (*row[:-_NUM_COSTS], costs.of(row[-_NUM_COSTS:], placement))
 
 

@@ -13,7 +13,7 @@ from sharedattn.results.database.models import Base
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# Columns that make a row of these tables the same row.
+# Columns that identify a row of these tables.
 _UNIQUE = {
     "studies": ("name",),
     "specs": ("key",),
@@ -26,7 +26,7 @@ _UNIQUE = {
 _FOUND = ("studies", "specs", "evaluations", "latencies", "rung_reports")
 _REPLACED = ("searcher_attributes", "front_snapshots")
 _TABLES = {name: Base.metadata.tables[name] for name in _UNIQUE}
-# `ON CONFLICT` is no standard SQL, so each dialect has its own statement.
+# `ON CONFLICT` is not standard SQL, so each dialect has its own statement.
 _DIALECTS = (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 
 
@@ -39,8 +39,8 @@ def _replacement(insert: Any, table: Table) -> Any:
     )
 
 
-# On PostgreSQL the insert waits for another driver's transaction to end; the select after it
-# then sees that driver's row.
+# On PostgreSQL the insert waits for another driver's transaction; the select after it then sees
+# that driver's row.
 _INSERTS = {
     (dialect, name): insert(_TABLES[name])
     .on_conflict_do_nothing(index_elements=_UNIQUE[name])
@@ -62,12 +62,12 @@ _REPLACEMENTS = {
 
 
 def columns_of(record: DataclassInstance) -> dict[str, Any]:
-    """The fields of a record whose names are those of columns, as they are."""
+    """The record's fields that have a column of the same name."""
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def insert_or_find(connection: Connection, table: str, **columns: Any) -> tuple[int, bool]:
-    """Insert a row, or find the row of the same name or key; several drivers may do so at once.
+    """Insert a row, or find the one with the same name or key; safe with several drivers.
 
     Args:
         connection: a connection inside a writing transaction.
@@ -85,7 +85,7 @@ def insert_or_find(connection: Connection, table: str, **columns: Any) -> tuple[
 
 
 def insert_or_replace(connection: Connection, table: str, **columns: Any) -> None:
-    """Insert a row, or replace the row of the same key.
+    """Insert a row, or replace the one with the same key.
 
     Args:
         connection: a connection inside a writing transaction.

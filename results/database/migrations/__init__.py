@@ -1,9 +1,10 @@
-"""Migrate the database's schema from within the package (no alembic.ini needed).
+"""Migrate the database's schema from within the package, without an alembic.ini.
 
-A new version: change `sharedattn.results.database.models`, add `versions/v000N_<what>.py` after
-its predecessor (or let Alembic draft it, `alembic.command.revision(alembic_config(),
-autogenerate=True)` with a connection in `attributes`), set `HEAD` to it, and freeze the schema it
-makes in `tests/results/database/migrations/schemas/`. A test compares migrations and models. A
+To add a version: change `sharedattn.results.database.models`; add `versions/v000N_<what>.py`, by
+hand or with Alembic (`alembic.command.revision(alembic_config(), autogenerate=True)` with a
+connection in `attributes`); set `HEAD` to it; and store its schema in
+`tests/results/database/migrations/schemas/`. A test compares migrations and models. Versions
+import nothing from the package, since the package changes and a version does not.
 version imports nothing of the package, which goes on while what the version does is fixed.
 """
 
@@ -18,23 +19,23 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION_TABLE = "sharedattn_alembic_version"
-# Kept here, so that opening a current database does not import Alembic; a test compares it.
+# Defined here, so that opening a current database does not import Alembic; a test compares it.
 HEAD = "0005"
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration, with the scripts of the installed package."""
+    """Alembic's configuration with the installed package's scripts."""
     from alembic.config import Config
 
     config = Config()
-    # Alembic interpolates options, so a percent sign in a path is doubled.
+    # Double percent signs in the path, since Alembic interpolates options.
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
 
 
 def known_revisions() -> tuple[str, ...]:
-    """Every version of the schema that this package knows, oldest first."""
+    """All schema versions that this package knows, oldest first."""
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
@@ -42,7 +43,7 @@ def known_revisions() -> tuple[str, ...]:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Bring the database to `revision`, inside the connection's transaction."""
+    """Upgrade the database to `revision` in the connection's transaction."""
     from alembic import command
 
     config = alembic_config()

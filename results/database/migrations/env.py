@@ -1,4 +1,4 @@
-"""Run by Alembic: applies migrations on the connection that `upgrade` hands over."""
+"""Alembic's entry point: migrates on the connection that `upgrade` passes."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Write a study: the fence around its transactions, the rows in them, and the writer's verbs."""
+"""Writing a study: fenced transactions, rows, and the writer."""
 
 from sharedattn.results.database.writing.fence import Fence
 from sharedattn.results.database.writing.writer import StudyWriter

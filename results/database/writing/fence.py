@@ -1,10 +1,10 @@
 """Fence the transactions that write to a study to its one driver.
 
-A transaction begins with one update of the study's row, which does three things. It matches the
-driver's epoch, so that a driver that has lost its lock unseen (a restarted server, a network
-disk) is stopped once another one has begun. It locks the row, so that no other driver can begin
-between this check and the commit. And it numbers the transaction: one whose connection was lost
-while it was being committed is run again, and finds by the number whether it had been.
+A transaction begins by updating the study's row, with three effects. It matches the driver's
+epoch, so that a driver that lost its lock unnoticed (a restarted server, a network disk) is
+stopped once another has begun. It locks the row, so that no other driver can begin before the
+commit. And it numbers the transaction: if the connection is lost during the commit, the retry
+finds by this number whether the commit succeeded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sharedattn.results.database.retry import retry_on_lost_connection
 _T = TypeVar("_T")
 
 _STUDIES = Base.metadata.tables["studies"]
-# Built once, as in `rows`.
+# Built once, as are the statements of `rows`.
 _BEGIN_TO_DRIVE = (
     update(_STUDIES)
     .where(_STUDIES.c.id == bindparam("b_study_id"))
@@ -38,15 +38,15 @@ _SELECT_EPOCH = select(_STUDIES.c.driver_epoch).where(_STUDIES.c.id == bindparam
 
 
 def _nothing(_: Connection) -> None:
-    """A transaction's further statements, or its result, where there are none."""
+    """No-op, for transactions without further statements or a result."""
 
 
 class Fence:
-    """Runs one driver's transactions on a study, which end with the next driver's beginning.
+    """Runs one driver's transactions on a study, until another driver begins.
 
     Args:
         transaction: begins a writing transaction of the store.
-        study_id: the study's row.
+        study_id: id of the study's row.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Fence:
         self._epoch = retry_on_lost_connection(self._begin_to_drive)
 
     def write(self, write: Callable[[Connection], None] = _nothing, **study_columns: Any) -> None:
-        """Run a transaction without a result, see `commit`."""
+        """Run a transaction without a result; see `commit`."""
         self.commit(write, _nothing, **study_columns)
 
     def commit(
@@ -67,13 +67,13 @@ class Fence:
         find: Callable[[Connection], _T],
         **study_columns: Any,
     ) -> _T:
-        """Run a transaction, again where its connection was lost.
+        """Run a transaction, retrying if its connection is lost.
 
         Args:
-            write: what it does; its result is returned.
-            find: finds that result in the database, where the transaction was committed and
-                the connection lost before the driver knew.
-            **study_columns: columns of the study that it changes.
+            write: the statements; its result is returned.
+            find: finds that result in the database, if the transaction was committed but the
+                connection was lost before the driver learnt so.
+            **study_columns: columns of the study to change.
 
         Raises:
             StorageError: another driver has begun, or the database failed.

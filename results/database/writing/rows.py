@@ -1,4 +1,4 @@
-"""Write the rows of one study inside a transaction that is open."""
+"""Write rows of one study inside an open transaction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ATTEMPTS = Base.metadata.tables["attempts"]
 _EVALUATIONS = Base.metadata.tables["evaluations"]
 
 # Built once, since building a statement takes SQLAlchemy longer than SQLite takes to run it.
-# Names that begin with `b_` are bound in conditions; the columns of an update are its other keys.
+# Names starting with `b_` are bound in conditions; other keys of an update are its columns.
 _INSERT_TRIAL = insert(_TRIALS).returning(_TRIALS.c.id)
 _INSERT_ATTEMPT = insert(_ATTEMPTS)
 _SELECT_TRIAL_ID = select(_TRIALS.c.id).where(
@@ -58,7 +58,7 @@ _CLOSE_ATTEMPT = (
     )
     .returning(
         _SPEC_ID.scalar_subquery().label("spec_id"),
-        # No join: what SQLite returns names its columns without their tables.
+        # No join: SQLite returns column names without their tables.
         select(_SPECS.c.key)
         .where(_SPECS.c.id == _SPEC_ID.scalar_subquery())
         .scalar_subquery()
@@ -69,10 +69,10 @@ _UPDATE_EVALUATION = update(_EVALUATIONS).where(_EVALUATIONS.c.key == bindparam(
 
 
 class StudyRows:
-    """The rows of a study's trials, notes and fronts.
+    """Writes rows of a study's trials, notes and fronts.
 
     Args:
-        study_id: the study's row.
+        study_id: id of the study's row.
     """
 
     def __init__(self, study_id: int) -> None:
@@ -80,7 +80,7 @@ class StudyRows:
         self._bound = {"b_study_id": study_id}
 
     def insert_trial(self, connection: Connection, **columns: Any) -> int:
-        """Write a RUNNING trial with its first attempt; returns its id."""
+        """Insert a RUNNING trial with its first attempt; return its id."""
         trial_id = connection.execute(
             _INSERT_TRIAL, {"study_id": self.study_id, "state": TrialState.RUNNING, **columns}
         ).scalar_one()
@@ -88,12 +88,12 @@ class StudyRows:
         return int(trial_id)
 
     def trial_id(self, connection: Connection, role: TrialRole, number: int) -> int:
-        """The id of a trial that is there."""
+        """The id of an existing trial."""
         bound = {**self._bound, "b_role": role, "b_number": number}
         return int(connection.execute(_SELECT_TRIAL_ID, bound).scalar_one())
 
     def insert_scored(self, connection: Connection, trials: Iterable[ScoredTrial]) -> None:
-        """Write search trials that are complete from the first, with their evaluations."""
+        """Insert search trials that are already complete, with their evaluations."""
         rows = []
         for trial in trials:
             spec_id = save_spec(connection, trial.spec)
@@ -118,7 +118,7 @@ class StudyRows:
             connection.execute(insert(_TRIALS), rows)
 
     def check_open(self, connection: Connection, trial_id: int, attempt: int) -> None:
-        """Refuse what is not of the open attempt of a running trial of this study."""
+        """Check that an attempt is the open one of a running trial of this study."""
         bound = {**self._bound, "b_trial_id": trial_id}
         row = connection.execute(_SELECT_OPEN_ATTEMPT, bound).first()
         if row is None:
@@ -141,10 +141,10 @@ class StudyRows:
         traceback: str | None = None,
         spec_key: str | None = None,
     ) -> int:
-        """Close the open attempt of a running trial; with `spec_key`, of a trial of that spec.
+        """Close the open attempt of a running trial, which has spec `spec_key` if given.
 
         Returns:
-            The spec's row.
+            The id of the spec's row.
         """
         row = connection.execute(
             _CLOSE_ATTEMPT,
@@ -174,7 +174,7 @@ class StudyRows:
         state: TrialState,
         **columns: Any,
     ) -> None:
-        """Write how a trial has ended, with further columns."""
+        """Write a trial's final state, with further columns."""
         connection.execute(
             _UPDATE_TRIAL,
             {"b_trial_id": trial_id, "state": state, "finished_at": utc_now(), **columns},
@@ -183,14 +183,14 @@ class StudyRows:
     def save_searcher_attributes(
         self, connection: Connection, attributes: Mapping[str, Any] | None
     ) -> None:
-        """Write notes on the study, each in place of one of its name."""
+        """Write notes on the study, replacing those of the same name."""
         for key, value in (attributes or {}).items():
             insert_or_replace(
                 connection, "searcher_attributes", study_id=self.study_id, key=key, value=value
             )
 
     def save_snapshot(self, connection: Connection, snapshot: FrontSnapshot | None) -> None:
-        """Write a front, in place of one with as many complete trials."""
+        """Write a front, replacing one with as many complete trials."""
         if snapshot is not None:
             insert_or_replace(
                 connection, "front_snapshots", study_id=self.study_id, **columns_of(snapshot)
@@ -198,19 +198,19 @@ class StudyRows:
 
 
 def insert_attempt(connection: Connection, trial_id: int, number: int) -> None:
-    """Begin an attempt at a trial."""
+    """Insert an attempt of a trial."""
     connection.execute(_INSERT_ATTEMPT, {"trial_id": trial_id, "number": number})
 
 
 def save_spec(connection: Connection, spec: SpecRecord) -> int:
-    """The row of a spec, written unless its key is there."""
+    """The id of a spec's row, inserted unless its key exists."""
     return insert_or_find(connection, "specs", **columns_of(spec))[0]
 
 
 def save_evaluation(
     connection: Connection, spec_id: int, evaluation: EvaluationRecord
 ) -> tuple[int, bool]:
-    """The row of an evaluation, and whether it was there already."""
+    """The id of an evaluation's row, and whether it existed already."""
     identity = evaluation.identity
     measured = {
         **columns_of(evaluation),
@@ -238,10 +238,10 @@ def save_evaluation(
 def save_rung(
     connection: Connection, trial_id: int, metrics: EpochMetrics, *, goes_on: bool
 ) -> None:
-    """Write what a trial has come to at a rung, unless it has passed the rung before.
+    """Write a trial's metrics at a rung, unless it passed the rung before.
 
     Raises:
-        ValueError: it had been let on there, and is to be stopped now.
+        ValueError: it was allowed to continue then, and would be stopped now.
     """
     _, is_there = insert_or_find(
         connection, "rung_reports", trial_id=trial_id, **columns_of(metrics), goes_on=goes_on
@@ -254,7 +254,7 @@ def save_rung(
 
 
 def save_weights(connection: Connection, evaluation_key: str, weights_sha256: str | None) -> None:
-    """Write which weights of an evaluation are on the disk."""
+    """Write which weights of an evaluation are on disk."""
     connection.execute(
         _UPDATE_EVALUATION, {"b_key": evaluation_key, "weights_sha256": weights_sha256}
     )

@@ -1,7 +1,7 @@
-"""Write a study's trials and results, each transaction fenced to the study's one driver.
+"""Write a study's trials and results, in transactions fenced to the study's one driver.
 
-Each method is one transaction, so a driver killed at any moment leaves whole rows: a trial is
-RUNNING with an open attempt, or it is finished with its evaluation, its attempt closed and its
+Each method is one transaction, so a driver killed at any moment leaves consistent rows: a trial is
+RUNNING with an open attempt, or finished, with its evaluation written, its attempt closed and its
 searcher's notes written.
 """
 
@@ -45,12 +45,13 @@ _UNFINISHED = (AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.PREEMP
 class StudyWriter:
     """Writes to one study while `Store.drive` holds its lock.
 
-    What it is told of a trial carries the number of the attempt that it comes from, and is
-    refused unless that is the open one: a worker that was taken for lost may still answer.
+    Results of a trial carry their attempt's number, and are refused unless that attempt is the
+    open
+    one: a worker considered lost may still answer.
 
     Args:
         transaction: begins a writing transaction of the store.
-        study_id: the study's row.
+        study_id: id of the study's row.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class StudyWriter:
         self._rows = StudyRows(study_id)
 
     def set_totals(self, *, num_trials: int, confirm_seeds: int) -> None:
-        """Change how much the study is asked for, which is no part of its fingerprint.
+        """Change the study's totals, which are not part of its fingerprint.
 
         Args:
-            num_trials: search trials, a total.
-            confirm_seeds: seeds per front member, a total.
+            num_trials: total number of search trials.
+            confirm_seeds: total number of seeds per front member.
         """
         self._fence.write(num_trials=num_trials, confirm_seeds=confirm_seeds)
 
@@ -80,17 +81,17 @@ class StudyWriter:
         sampler_attributes: Document | None = None,
         searcher_attributes: Mapping[str, Any] | None = None,
     ) -> int:
-        """Write a RUNNING trial with its first attempt, its spec and the searcher's notes.
+        """Insert a RUNNING trial with its first attempt, its spec and the searcher's notes.
 
         Args:
-            number: within the study and role; taken numbers are refused by the database.
-            spec: written unless its key is there.
+            number: number within the study and role; the database refuses taken ones.
+            spec: inserted unless its key exists.
             role: search or confirm.
             replicate: r; the training seed is the study's seed + r.
-            proposed: the searcher's parameters; None for confirmations.
-            repaired: the parameters of what will be evaluated.
+            proposed: the searcher's parameters, or None for confirmations.
+            repaired: the parameters to evaluate.
             sampler_attributes: the searcher's notes on this trial.
-            searcher_attributes: the notes on the study that were added or changed.
+            searcher_attributes: new or changed notes on the study.
 
         Returns:
             The trial's id.
@@ -128,15 +129,14 @@ class StudyWriter:
         Args:
             trial_id: the trial, which keeps its number and parameters.
             attempt: number of the open attempt.
-            outcome: how it ended: FAILED, LOST when its worker or its driver went away, or
-                PREEMPTED.
-            traceback: what is known of it.
+            outcome: how it ended: FAILED, LOST if its worker or driver died, or PREEMPTED.
+            traceback: traceback or reason, if known.
 
         Returns:
-            The number of the new attempt, from 2.
+            The number of the new attempt, at least 2.
 
         Raises:
-            StaleAttemptError: that attempt is not the open one.
+            StaleAttemptError: the attempt is not the open one.
         """
         _check_unfinished(outcome)
 
@@ -148,18 +148,18 @@ class StudyWriter:
         return attempt + 1
 
     def report_rung(self, trial_id: int, metrics: EpochMetrics, *, attempt: int) -> None:
-        """Write what a trial has come to at a rung that it goes on from.
+        """Write a trial's metrics at a rung after which it continues.
 
-        Nothing is written for a rung that is there already: a trial that was started again
-        passes it again, and what was decided then stands.
+        Nothing is written if the rung is there already: a restarted trial passes it again, and the
+        first decision stays.
 
         Args:
             trial_id: a RUNNING trial.
-            metrics: at the rung.
-            attempt: number of the attempt that reports.
+            metrics: its metrics at the rung.
+            attempt: number of the reporting attempt.
 
-        Raises:
-            StaleAttemptError: that attempt is not the open one.
+            Raises:
+            StaleAttemptError: the attempt is not the open one.
         """
 
         def write(connection: Connection) -> None:
@@ -176,21 +176,21 @@ class StudyWriter:
         attempt: int,
         snapshot: FrontSnapshot | None = None,
     ) -> None:
-        """Complete a trial with an evaluation, which is written unless it is stored already.
+        """Complete a trial with an evaluation, which is inserted unless it is stored already.
 
-        Where another study has written the same evaluation meanwhile, that one is linked and
-        shown as reused. If this one has weights, it takes the other's place: the file of their
-        key is now ours, and a measurement stands with the weights that it is of.
+        If another study has stored the same evaluation meanwhile, that one is linked and marked as
+        reused. But if this one has weights, it replaces the other: the weights file of their key
+        is now this one's, and a measurement must belong to its weights.
 
         Args:
             trial_id: a RUNNING trial.
-            evaluation: of the trial's spec: what was measured, or `Store.find_evaluation` found.
+            evaluation: evaluation of the trial's spec, new or from `Store.find_evaluation`.
             attempt: number of the open attempt.
-            snapshot: the front that this trial has changed, kept in place of one with as many
-                complete trials; None: it has not.
+            snapshot: the front if this trial changed it, or None; replaces one with as many
+                complete trials.
 
         Raises:
-            StaleAttemptError: that attempt is not the open one.
+            StaleAttemptError: the attempt is not the open one.
         """
         record = evaluation if isinstance(evaluation, EvaluationRecord) else evaluation.record
 
@@ -223,11 +223,11 @@ class StudyWriter:
 
         Args:
             trial_id: a RUNNING trial.
-            metrics: at the rung at which it was stopped.
-            attempt: number of the attempt that was stopped.
+            metrics: its metrics at the rung that stopped it.
+            attempt: number of the stopped attempt.
 
-        Raises:
-            StaleAttemptError: that attempt is not the open one.
+            Raises:
+            StaleAttemptError: the attempt is not the open one.
         """
 
         def write(connection: Connection) -> None:
@@ -245,19 +245,19 @@ class StudyWriter:
         attempt: int,
         outcome: AttemptOutcome = AttemptOutcome.FAILED,
     ) -> None:
-        """End a trial that raised, or that lost its slot once too often, with its traceback.
+        """End a trial that raised, or lost its slot too often, with its traceback.
 
         Args:
             trial_id: a RUNNING trial.
-            traceback: whole; the line that says why becomes the trial's error, see `reason_of`.
+            traceback: the whole traceback; `reason_of` extracts the trial's error from it.
             attempt: number of its last attempt.
-            outcome: how that one ended: FAILED, LOST or PREEMPTED.
+            outcome: how that attempt ended: FAILED, LOST or PREEMPTED.
 
-        Raises:
-            StaleAttemptError: that attempt is not the open one.
+            Raises:
+            StaleAttemptError: the attempt is not the open one.
         """
         _check_unfinished(outcome)
-        # Of several megabytes, in an extreme case: a column for people has a line of it.
+        # It may have megabytes; the column for people gets one line.
         error = shown_reason(reason_of(traceback))
 
         def write(connection: Connection) -> None:
@@ -277,13 +277,13 @@ class StudyWriter:
         *,
         searcher_attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write search trials that are complete from the first, all of them or none.
+        """Insert search trials that are already complete, all of them or none.
 
-        They had no attempt of their own: one evaluation of shared weights gave many.
+        They had no attempts of their own: one evaluation of shared weights scored many.
 
         Args:
-            trials: numbers that are taken are refused by the database.
-            searcher_attributes: the notes on the study that were added or changed.
+            trials: the trials; the database refuses taken numbers.
+            searcher_attributes: new or changed notes on the study.
         """
 
         def write(connection: Connection) -> None:
@@ -293,17 +293,17 @@ class StudyWriter:
         self._fence.write(write, finished_at=None)
 
     def save_searcher_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Write notes on the study, each in place of one of its name."""
+        """Write notes on the study, replacing those of the same name."""
         self._fence.write(
             lambda connection: self._rows.save_searcher_attributes(connection, attributes)
         )
 
     def record_weights(self, evaluation_key: str, weights_sha256: str | None) -> None:
-        """Say which weights of an evaluation are on the disk.
+        """Write which weights of an evaluation are on disk.
 
         Args:
             evaluation_key: the evaluation's key, which names the file.
-            weights_sha256: of the file; None before the file is deleted.
+            weights_sha256: hash of the file, or None before the file is deleted.
         """
 
         self._fence.write(
@@ -311,11 +311,11 @@ class StudyWriter:
         )
 
     def record_latency(self, spec: SpecRecord, latency: LatencyRecord) -> None:
-        """Write the latency of a spec in this study; one that is there stands.
+        """Insert the latency of a spec in this study, unless there is one.
 
         Args:
-            spec: written unless its key is there; it need not become a trial.
-            latency: what was measured.
+            spec: inserted unless its key exists; it need not become a trial.
+            latency: the measurement.
         """
 
         def write(connection: Connection) -> None:
@@ -330,7 +330,7 @@ class StudyWriter:
         self._fence.write(write)
 
     def finish_study(self) -> None:
-        """Mark the study finished; the next trial that begins takes the mark away."""
+        """Mark the study finished; the next trial to begin removes the mark."""
         self._fence.write(finished_at=utc_now())
 
 
