@@ -1,4 +1,4 @@
-"""Measure on an export what the papers measured on their networks."""
+"""Repeat on a network the measurements of the papers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write an analysis as one JSON document: each figure with its control and its meaning."""
+"""The JSON document of an analysis: each figure with its control and its definition."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DEFINITIONS = {
 
 
 def analysis_document(analysis: Analysis) -> Document:
-    """Every figure of an analysis, with the definitions beside them; no NaN in it."""
+    """All figures of an analysis with their definitions, without NaN."""
     return {
         "format": ANALYSIS_FORMAT,
         "network": str(analysis.spec),
@@ -64,7 +64,7 @@ def analysis_document(analysis: Analysis) -> Document:
 
 
 def figure_document(figure: Figure) -> Document:
-    """One figure."""
+    """The document of one figure."""
     return {
         "value": figure.value,
         "undefined": figure.num_undefined,
@@ -150,7 +150,7 @@ def _similarity(analysis: Analysis) -> Document:
 
 
 def groups_of(pairs: Iterable[tuple[Layer, Layer]]) -> list[list[Layer]]:
-    """The layers of pairs that are all comparable with each other, group by group."""
+    """Group the layers of pairs, so that all layers of a group are comparable."""
     groups: dict[tuple[int, int], dict[int, Layer]] = {}
     for pair in pairs:
         for layer in pair:
@@ -159,9 +159,9 @@ def groups_of(pairs: Iterable[tuple[Layer, Layer]]) -> list[list[Layer]]:
 
 
 def matrices(figures: Mapping[Name, Figure], measure: str, group: Sequence[Layer]) -> Document:
-    """A measure of pairs as symmetric matrices: the network's, the controls' mean and SD.
+    """A measure of pairs as symmetric matrices: the network's, and the controls' mean and SD.
 
-    The diagonal is 1, and its control as well; what is undefined is None.
+    The diagonal is 1, for the controls too; undefined entries are None.
     """
 
     def entry(one: Layer, other: Layer) -> Figure:

@@ -1,6 +1,6 @@
-"""Measure one network on images: means of named values over images.
+"""Measure a network on images: means over images of named values.
 
-Names are tuples: a measure, and the layers it is of, numbered from 0 through the whole network.
+A name is a tuple of a measure and the layers measured, numbered from 0 through the network.
 
 Shape letters: B images, W windows of an image, H heads, N queries, M keys, D channels.
 """
@@ -38,13 +38,13 @@ class Layer:
     """A layer of a placement, with the sizes that measures need.
 
     Attributes:
-        position: its number in the network, from 0.
+        position: number in the network, from 0.
         stage: number of its stage, from 0.
-        index: its number in the stage, from 0.
-        choice: what it does.
-        sizes: of its stage.
+        index: number in the stage, from 0.
+        choice: its computation.
+        sizes: its stage's sizes.
         maps: sizes of its attention maps for one image, or None without maps.
-        frame: layers of one stage and one frame attend from the same queries to the same keys.
+        frame: layers of one stage and frame attend from the same queries to the same keys.
     """
 
     position: int
@@ -57,17 +57,17 @@ class Layer:
 
     @property
     def label(self) -> str:
-        """Stage and layer as people count them."""
+        """Stage and layer, counted from 1."""
         return f"{self.stage + 1}.{self.index + 1}"
 
     @property
     def has_scores(self) -> bool:
-        """Whether its maps are of scores between tokens, as those of vanilla and less layers."""
+        """Whether its maps come from token-to-token scores, as in vanilla and less layers."""
         return self.maps is not None and SCORES in self.choice.branch.leaves
 
     @property
     def num_prefix_keys(self) -> int:
-        """Prefix tokens among its keys."""
+        """Number of prefix tokens among its keys."""
         if not self.has_scores:
             return 0
         rows, columns = self.sizes.attention.key_grid
@@ -89,10 +89,10 @@ def layers_of(
     """The layers of a placement on a backbone.
 
     Args:
-        shape: the backbone's sizes, with `score_groups` as equal shift has them, whatever the
-            placement's hand-over: they say which layers attend within the same windows.
-        placement: one that the backbone carries.
-        options: forms of the mechanisms.
+        shape: the backbone's sizes, with `score_groups` as for equal shift, whatever score reuse
+            the placement allows, since they tell which layers attend within the same windows.
+        placement: a placement that the backbone supports.
+        options: options of the mechanisms.
     """
     positions = itertools.count()
     return tuple(
@@ -111,7 +111,7 @@ def layers_of(
 
 
 def comparable_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
-    """Pairs of layers with scores whose maps are over the same queries and keys."""
+    """Pairs of layers with scores over the same queries and keys."""
     with_scores = [layer for layer in layers if layer.has_scores]
     for one, other in itertools.combinations(with_scores, 2):
         if (one.stage, one.frame) == (other.stage, other.frame):
@@ -119,7 +119,7 @@ def comparable_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
 
 
 def consecutive_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
-    """The pairs of `comparable_pairs` with no comparable layer between."""
+    """Those of `comparable_pairs` with no comparable layer between them."""
     seen: set[int] = set()
     for one, other in comparable_pairs(layers):
         if one.position not in seen:
@@ -128,7 +128,7 @@ def consecutive_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
 
 
 def gate_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
-    """Pairs of gated layers of one stage, whose channels are the same."""
+    """Pairs of gated layers of one stage, which have equal channels."""
     gated = [layer for layer in layers if layer.choice.gate is not None]
     for one, other in itertools.combinations(gated, 2):
         if one.stage == other.stage:
@@ -136,12 +136,12 @@ def gate_pairs(layers: Sequence[Layer]) -> Iterator[Pair]:
 
 
 def share_unit(one: Layer, other: Layer) -> bool:
-    """Whether two gated layers of a stage share the cell of their gate."""
+    """Whether two gated layers of a stage share their gate's cell."""
     return one.choice.gate == other.choice.gate
 
 
 def batch_size_for(layers: Sequence[Layer], most: int) -> int:
-    """Return the batch size that `MAX_MAP_BYTES` allows in float32, at most `most`."""
+    """The batch size that `MAX_MAP_BYTES` allows in float32, at most `most`."""
     elements = sum(layer.maps.num_elements for layer in layers if layer.maps is not None)
     return max(1, min(most, MAX_MAP_BYTES // (4 * elements))) if elements else most
 
@@ -152,8 +152,8 @@ class Mean:
 
     Attributes:
         value: the mean of the defined values, or None if none is defined.
-        num_defined: how many are.
-        num_undefined: how many are NaN, and left out.
+        num_defined: number of defined values.
+        num_undefined: number of NaN values, which the mean leaves out.
     """
 
     value: float | None
@@ -162,23 +162,23 @@ class Mean:
 
 
 class MeanAccumulator:
-    """Sums up values by name, batch by batch; NaN is left out and counted."""
+    """Accumulates means of values by name, batch by batch; NaN is left out and counted."""
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
+        """Start without values."""
         self._sum: dict[Name, float] = defaultdict(float)
         self._num_defined: dict[Name, int] = defaultdict(int)
         self._num_undefined: dict[Name, int] = defaultdict(int)
 
     def add(self, name: Name, values: Tensor) -> None:
-        """Take the values of a batch, of any shape."""
+        """Add a batch's values, of any shape."""
         is_defined = ~values.isnan()
         self._sum[name] += values[is_defined].sum().item()
         self._num_defined[name] += int(is_defined.sum())
         self._num_undefined[name] += int((~is_defined).sum())
 
     def means(self) -> dict[Name, Mean]:
-        """The means so far."""
+        """The means of the values so far."""
         return {
             name: Mean(
                 self._sum[name] / defined if defined else None, defined, self._num_undefined[name]
@@ -196,20 +196,20 @@ def measure(
     *,
     gates_alone: bool = False,
 ) -> dict[Name, Mean]:
-    """Every measure that a placement has, on images.
+    """Compute every measure that applies to a placement on images.
 
     Args:
-        network: one whose envelope holds the placement, in eval mode.
-        layers: those of the placement.
-        placement: what each layer does.
+        network: network in eval mode whose envelope contains the placement.
+        layers: the placement's layers.
+        placement: the placement.
         batches: images (B, C, Y, X), on the network's device.
-        gates_alone: leave out the measures of attention, and compute no maps.
+        gates_alone: whether to leave out the measures of attention, computing no maps.
 
     Returns:
-        Means by name: `entropy` and, where there are prefix tokens, `entropy without prefix` of
-        each layer with attention; `cosine` and `correlation` of comparable pairs; `diagonality`
-        of layers with square maps; `gates` and `gates pooled` of pairs of gated layers, and
-        their means over all pairs and those `of stage`, `of shared` and `of independent`.
+        Means by name: for each layer with attention, `entropy` and, with prefix tokens,
+        `entropy without prefix`; `cosine` and `correlation` of comparable pairs; `diagonality`
+        of layers with square maps; `gates` and `gates pooled` of pairs of gated layers, with
+        means over all pairs and those `of stage`, `of shared` and `of independent`.
     """
     collect = {"gates"} if gates_alone else {"gates", "attention"}
     tally, pooled = MeanAccumulator(), dict[int, PooledCorrelation]()
@@ -242,7 +242,7 @@ def _measure_attention(
             )
             tally.add(("entropy without prefix", layer.position), entropy_B)
         if layer.has_scores:
-            # The number of a head means nothing in another vanilla layer, so heads are averaged.
+            # Average over heads, since head numbers do not correspond between vanilla layers.
             mean_maps[layer.position] = maps_BWHNM.mean(2).flatten(1)
         if layer.is_square:
             tally.add(("diagonality", layer.position), diagonality_by_image(maps_BWHNM))
@@ -266,7 +266,7 @@ def _measure_gates(
         values[one, other] = correlation(gates[0], gates[1])
         tally.add(("gates", one.position, other.position), values[one, other])
     for group, pairs in _groups(values).items():
-        # The mean over pairs first, then over images; an image without a defined pair has none.
+        # Average over pairs, then over images; an image without a defined pair gives NaN.
         mean_B = torch.stack([values[pair] for pair in pairs]).nanmean(0)
         tally.add(("gates mean", *group), mean_B)
     for stage in {one.stage for one, _ in values}:
@@ -279,7 +279,7 @@ def _measure_gates(
 
 
 def _groups(pairs: Iterable[Pair]) -> dict[Name, list[Pair]]:
-    """The groups of gated pairs that are averaged: all, of a stage, by sharing a unit."""
+    """Groups of gated pairs to average: all, by stage, and by sharing a cell."""
     groups: dict[Name, list[Pair]] = defaultdict(list)
     for one, other in pairs:
         sharing = "shared" if share_unit(one, other) else "independent"

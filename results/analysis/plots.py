@@ -1,4 +1,4 @@
-"""Draw the plots of an analysis as SVG files: the network in colour, its control in grey."""
+"""Plots of an analysis as SVG files, the network in colour and its control in grey."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sharedattn.results.analysis.measuring import (
     gate_pairs,
 )
 
-# Okabe and Ito's palette, which people who see fewer colours can tell apart.
+# The palette of Okabe and Ito, safe for colour-blind readers.
 _NETWORK, _TRAINED, _CONTROL = "#0072B2", "#D55E00", "#777777"
-_MAX_ANNOTATED = 8  # layers of a matrix whose entries are written out
-_MAX_CHOICES = 12  # layers whose choices stand under the axis
+_MAX_ANNOTATED = 8  # largest matrix, in layers, with its entries written out
+_MAX_CHOICES = 12  # most layers whose choices are written below the axis
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -31,19 +31,19 @@ _STYLE: Any = {
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "legend.frameon": False,
-    "svg.hashsalt": "sharedattn",  # equal figures give equal files
+    "svg.hashsalt": "sharedattn",  # makes equal figures give equal files
 }
 
 
 def write_plots(folder: Path, analysis: Analysis) -> list[str]:
-    """Draw every plot that the analysis has figures for.
+    """Draw every plot for which the analysis has figures.
 
     Args:
-        folder: where to; it exists.
-        analysis: what is drawn.
+        folder: existing output folder.
+        analysis: the analysis.
 
     Returns:
-        Names of the files, each ending in .svg.
+        Names of the .svg files.
     """
     written = []
     with matplotlib.rc_context(_STYLE):
@@ -168,12 +168,12 @@ def _canvas(width: float, height: float) -> Canvas:
 
 
 def _values(values: Sequence[float | None]) -> list[float]:
-    """What matplotlib draws: NaN leaves a gap where a figure is undefined."""
+    """Values for matplotlib, with NaN for a gap where a figure is undefined."""
     return [np.nan if value is None else value for value in values]
 
 
 def _figures(axes: Axes, layers: Sequence[Layer], figures: Sequence[Figure]) -> None:
-    """Figures against layers: a line of the network, bars of the control's mean and SD."""
+    """Plot figures by layer: a line for the network, bars for the control's mean and SD."""
     x = np.arange(len(layers))
     mean = np.array(_values([figure.control_mean for figure in figures]))
     sd = np.array(_values([figure.control_sd for figure in figures]))
@@ -205,7 +205,7 @@ def _choice(layer: Layer) -> str:
 
 
 def _matrix(axes: Axes, group: Sequence[Layer], matrix: list[list[float | None]]) -> None:
-    """Values between -1 and 1; an undefined one is left white."""
+    """Draw values between -1 and 1, undefined ones in white."""
     values = np.array([_values(row) for row in matrix])
     axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
     labels = [f"{x.label} {x.choice.kind}" for x in group]

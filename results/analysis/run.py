@@ -1,8 +1,8 @@
 """Run the papers' measurements on one network and on randomly initialised controls.
 
-A figure by itself says little: attention over 16 keys is nearly uniform before any training, and
-maps without negative weights look alike. So every figure stands beside the same one of networks
-of the same spec that nobody trained, over several seeds.
+A figure alone says little: attention over 16 keys is nearly uniform even before training, and
+maps without negative weights look alike. So every figure comes with the same figure of untrained
+networks of the same spec, over several seeds.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ _Means = dict[Name, Mean]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value beside its control.
+    """A measured value with its control.
 
     Attributes:
         value: the network's value, or None if it is undefined on every image.
-        num_undefined: values left out of it since they were NaN.
+        num_undefined: number of NaN values left out of it.
         control_mean: mean over randomly initialised networks, or None if undefined in all.
         control_sd: their standard deviation (n - 1), or None with fewer than two.
     """
@@ -71,14 +71,14 @@ class Figure:
 
     @classmethod
     def of(cls, value: Mean, controls: Sequence[Mean]) -> Figure:
-        """A mean over images, and those of the controls."""
+        """Make a figure of means over images: the network's and the controls'."""
         return cls.of_values(value.value, [c.value for c in controls], value.num_undefined)
 
     @classmethod
     def of_values(
         cls, value: float | None, controls: Sequence[float | None], num_undefined: int = 0
     ) -> Figure:
-        """A value and those of the controls, of which undefined ones are left out."""
+        """Make a figure of the network's and the controls' values; undefined ones are left out."""
         defined = [control for control in controls if control is not None]
         return cls(
             value,
@@ -90,11 +90,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images that are measured on.
+    """Images to measure on.
 
     Attributes:
-        batches: (B, C, Y, X) each.
-        count: images in all.
+        batches: tensors (B, C, Y, X).
+        count: total number of images.
     """
 
     batches: tuple[Tensor, ...]
@@ -103,7 +103,7 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class TrainedNetwork:
-    """A trained network: the one analysed, or one that differs in context broadcasting alone.
+    """A trained network: the analysed one, or one that differs only in context broadcasting.
 
     Attributes:
         spec: the network.
@@ -125,15 +125,17 @@ class Analysis:
         control_seeds: seeds of the randomly initialised networks.
         init: how they were initialised.
         figures: every figure of `measuring.measure`, by name.
-        counterpart: the placement with context broadcasting the other way: that of the trained
-            counterpart; else with it in every layer, or in none where the placement has some.
-        broadcasting_change: per layer position with attention, entropy with context broadcasting
-            less that without: the network's own weights run both ways, and each control's.
+        counterpart: the placement with the opposite context broadcasting: that of the trained
+            counterpart, if any; else without broadcasting, or with it in every layer if the
+            placement has none.
+        broadcasting_change: entropy with context broadcasting minus that without, by position of
+            layers with attention; the same weights run both ways, the network's and each
+            control's.
         trained_change: the same change between the network and the trained counterpart, or None
             without one.
-        unshared_gates: the figures of gates in random networks whose gated layers have a cell
-            each, by the same names: a control without a value; None if no layers of the
-            placement share a cell.
+        unshared_gates: the gates' figures in random networks in which each gated layer has its own
+            cell, by the same names: a control without a value; or None if the placement shares no
+            cells.
     """
 
     spec: ResolvedSpec
@@ -163,20 +165,20 @@ def analyse(
 
     Args:
         spec: the network.
-        state_dict: its weights, or None for one that is randomly initialised itself.
-        images: what to measure on, on `device`.
-        init: how the controls are initialised, see `sharedattn.training.trainer.initialise`.
-        seed: of the network's own initialisation, where it has no weights.
-        control_seeds: seeds of the randomly initialised networks; at least two, for a spread.
-        counterpart: a network that differs as `check_counterpart` says, or None.
-        device: where to run.
+        state_dict: its weights, or None to initialise it randomly.
+        images: images to measure on, on `device`.
+        init: initialisation of the controls; see `sharedattn.training.trainer.initialise`.
+        seed: seed of the network's own initialisation, if it has no weights.
+        control_seeds: seeds of the randomly initialised networks; at least two, for an SD.
+        counterpart: a network that passes `check_counterpart`, or None.
+        device: device to run on.
 
     Returns:
-        Every figure that the placement has.
+        Every figure that applies to the placement.
 
     Raises:
-        InputError: weights that do not fit, a counterpart that differs in more, or fewer than
-            two controls.
+        InputError: the weights do not fit, the counterpart differs in more, or there are fewer
+            than two controls.
     """
     if len(control_seeds) < 2:
         raise InputError(
@@ -188,7 +190,7 @@ def analyse(
         check_counterpart(spec, counterpart.spec)
         other = counterpart.spec.placement
         if _has_broadcasting(other):
-            # The form of broadcasting is said by the one that has it.
+            # The network with broadcasting determines its form.
             backbone = counterpart.spec.backbone
     runs = _Runs(spec, other, backbone, images, init, device)
     trained = None if state_dict is None else TrainedNetwork(spec, state_dict)
@@ -212,18 +214,18 @@ def analyse(
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Networks that run a placement and its counterpart.
+    """Runs of networks with a placement and its counterpart.
 
-    One network runs the placement both ways: plain broadcasting has no weights, and a learned
-    scale that the counterpart adds begins at the plain form.
+    One network runs both: plain broadcasting has no weights, and a learned scale that the
+    counterpart adds starts at the plain form.
 
     Attributes:
-        spec: the network that is analysed.
-        other: its placement with context broadcasting the other way.
-        backbone: of all networks.
-        images: what is measured on.
-        init: how networks are initialised.
-        device: where they run.
+        spec: the analysed network.
+        other: its placement with the opposite context broadcasting.
+        backbone: backbone of all networks.
+        images: images to measure on.
+        init: initialisation of networks.
+        device: device to run on.
     """
 
     spec: NetworkSpec
@@ -234,7 +236,7 @@ class _Runs:
     device: str
 
     def network(self, seed: int, trained: TrainedNetwork | None = None) -> Network:
-        """A network of this seed, with the weights of a trained one where it is given."""
+        """A network of this seed, with a trained one's weights if given."""
         envelope = Envelope.of(self.spec.placement, self.other)
         network = random_network(self.backbone, envelope, self.init, seed)
         if trained is not None:
@@ -242,7 +244,7 @@ class _Runs:
         return network.to(self.device)
 
     def both_ways(self, network: Network) -> tuple[_Means, _Means]:
-        """The figures of a network by the placement, and by its counterpart."""
+        """The figures of a network with the placement and with its counterpart."""
         return self._measured(network, self.spec.placement), self._measured(network, self.other)
 
     def broadcasting_change(
@@ -269,17 +271,17 @@ class _Runs:
 def read_images(
     data: DataSource, spec: NetworkSpec, count: int, *, batch_size: int, device: str = "cpu"
 ) -> Images:
-    """Images of the validation split, spread evenly over it, in batches that a network can take.
+    """Read validation images, spread evenly over the split, in batches within the memory limit.
 
     Args:
-        data: whose validation split.
-        spec: the network; the memory of its attention maps bounds a batch.
-        count: images to read; fewer where the split has fewer.
-        batch_size: the most images of a batch.
-        device: where to put them.
+        data: the data.
+        spec: the network; the memory of its attention maps limits the batch size.
+        count: number of images to read; all if the split has fewer.
+        batch_size: largest batch size.
+        device: device of the images.
 
     Raises:
-        InputError: no image is asked for.
+        InputError: `count` is less than 1.
     """
     if count < 1:
         raise InputError(f"`images` is {count}; measure on at least 1 image")
@@ -295,13 +297,13 @@ def read_images(
 
 
 def random_network(backbone: BackboneSpec, envelope: Envelope, init: str, seed: int) -> Network:
-    """The network that a training of this seed begins with, in eval mode on the CPU.
+    """The initial network of a training with this seed, in eval mode on the CPU.
 
     Args:
         backbone: the backbone.
-        envelope: what the network must be able to run.
-        init: see `sharedattn.training.trainer.initialise`.
-        seed: of the initialisation.
+        envelope: envelope of the placements to run.
+        init: initialisation; see `sharedattn.training.trainer.initialise`.
+        seed: seed of the initialisation.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -311,18 +313,18 @@ def random_network(backbone: BackboneSpec, envelope: Envelope, init: str, seed: 
 
 
 def broadcasting_counterpart(placement: Placement) -> Placement:
-    """The placement without context broadcasting; with it in every layer where it has none."""
+    """The placement without context broadcasting, or if it has none, with it in every layer."""
     return _with_broadcasting(placement, not _has_broadcasting(placement))
 
 
 def check_counterpart(spec: NetworkSpec, other: NetworkSpec) -> None:
-    """Refuse a network as the counterpart of another.
+    """Check that a network can be the counterpart of another.
 
     Raises:
-        InputError: they differ in more than context broadcasting, or not in whether there is any.
+        InputError: they differ in more than context broadcasting, or do not differ in having it.
     """
     bare = {
-        # Resolved, since options that concern broadcasting alone are no other difference.
+        # Resolve, so that options of broadcasting alone do not count as another difference.
         resolve(NetworkSpec(one.backbone, _with_broadcasting(one.placement, False)))
         for one in (spec, other)
     }
@@ -345,7 +347,7 @@ def _with_broadcasting(placement: Placement, cb: bool) -> Placement:
 
 
 def unshared(placement: Placement) -> Placement:
-    """The placement with a cell for each gated layer by itself."""
+    """The placement with its own cell for each gated layer."""
     return Placement(
         tuple(
             tuple(
@@ -366,11 +368,11 @@ def _layers(spec: NetworkSpec) -> tuple[Layer, ...]:
 
 
 def _load(network: Network, state_dict: Mapping[str, Tensor], spec: NetworkSpec) -> None:
-    """Weights of `spec` into a network that can do more in context broadcasting alone."""
+    """Load weights of `spec` into a network that may only add context broadcasting."""
     try:
         found = network.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:
-        why = " ".join(str(error).split())  # torch lists keys over several lines
+        why = " ".join(str(error).split())  # torch lists keys on several lines
         raise InputError(f"the weights do not fit {spec}: {why}") from error
     wrong = [*found.unexpected_keys]
     wrong += [key for key in found.missing_keys if not key.endswith(".broadcasting.scale")]
@@ -381,7 +383,7 @@ def _load(network: Network, state_dict: Mapping[str, Tensor], spec: NetworkSpec)
 def _entropy_changes(
     placement: Placement, own: Mapping[Name, Mean], other_way: Mapping[Name, Mean]
 ) -> dict[int, float | None]:
-    """Entropy with broadcasting less that without, by layer position."""
+    """Entropy with broadcasting minus that without, by layer position."""
     with_cb, without = (own, other_way)
     if not _has_broadcasting(placement):
         with_cb, without = without, with_cb
@@ -401,7 +403,7 @@ def _unshared_gates(
     if not any(share_unit(*pair) for pair in gate_pairs(_layers(spec))):
         return None
     alone = NetworkSpec(spec.backbone, unshared(spec.placement))
-    # The layers as they are say which pairs are averaged together: those that share and the rest.
+    # The original layers determine which pairs count as shared and which as independent.
     layers, envelope = _layers(spec), Envelope.of(alone.placement)
     controls = []
     for seed in seeds:

@@ -1,1 +1,1 @@
-"""Pareto fronts and what they are made of."""
+"""Pareto fronts: computation, confirmation and summaries."""

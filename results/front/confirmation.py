@@ -1,13 +1,13 @@
-"""Compute fronts at one fidelity, and the runs that confirm each member with enough seeds.
+"""Fronts at one fidelity, and the runs that confirm their members with further seeds.
 
-A front over many single runs flatters itself, since its members are those that were lucky. So
-its members are run again with other seeds and the front is taken anew on means, until what is on
-it has all its seeds.
+A front over many single runs is optimistic, since its members tend to be the lucky ones. So its
+members are run again with other seeds and the front is recomputed with means, until every member
+has all its seeds.
 
-A search by shared weights has a front of inherited accuracies first. Its members, thinned where
-they are many, are then trained by themselves with all seeds, and the final front is taken among
-those: no front holds both. All of this is computed from the trials alone and depends on what is
-complete, not on the order of completion: a search that was killed goes on where it was.
+A supernet search first has a front of inherited accuracies. Its members, thinned if they are many,
+are then trained separately with all seeds, and the final front is taken among those: no front
+mixes both. All of this is computed from the trials alone and depends on which are complete, not on
+the order of completion, so that a killed search resumes where it was.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Candidate:
     """A placement with its complete evaluations of one fidelity.
 
     Attributes:
-        number: number of the first search trial that evaluated it; its id in every document.
-        runs: the complete trials, one per replicate, in ascending order. Replicate 0 is the search
+        runs: the complete trials, one per replicate, ascending. Replicate 0 is the search trial,
+            unless that used inherited weights and these runs are trained.
             trial, except where that used inherited weights and these runs are trained.
     """
 
@@ -62,12 +62,12 @@ class Candidate:
 
     @property
     def costs(self) -> Mapping[str, float]:
-        """Its costs by the names of `sharedattn.objectives`, the same for all runs."""
+        """Its costs by the names of `sharedattn.objectives`, equal for all runs."""
         return self.runs[0].costs
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one image."""
+        """Multiply-accumulates per image."""
         return self.runs[0].macs
 
     @property
@@ -91,23 +91,23 @@ class Candidate:
 
     @property
     def latency_source(self) -> LatencySource | None:
-        """How the latency was obtained, or None where the study measures none."""
+        """The source of the latency, or None if the study measures none."""
         return self.runs[0].latency_source
 
     @property
     def is_reused(self) -> bool:
-        """Whether the search trial's evaluation existed before this study asked for it."""
+        """Whether the search trial reused an existing evaluation."""
         return self.runs[0].reused
 
     @property
     def best_run(self) -> TrialRow:
-        """The run that is exported: the most accurate one, of equals the earliest replicate."""
+        """The run to export: the most accurate, of equal ones the earliest replicate."""
         return max(self.runs, key=lambda run: (run.top1 or 0.0, -run.replicate))
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """One run that the front still needs.
+    """A run that the front still needs.
 
     Attributes:
         number: number of the candidate's search trial.
@@ -124,10 +124,10 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """The front of a study at one moment.
+    """A study's front at one moment.
 
     Attributes:
-        members: from the cheapest to the most expensive.
+        members: sorted from the cheapest to the most expensive.
         is_confirmed: whether every member has all its seeds and nothing is left to confirm.
         fidelity: the fidelity of all its evaluations, or None for an empty front.
     """
@@ -138,12 +138,12 @@ class Front:
 
 
 def search_fidelity(rows: Iterable[TrialRow]) -> Fidelity | None:
-    """Return the highest fidelity among complete search trials."""
+    """The highest fidelity among complete search trials."""
     return _highest(row for row in rows if row.role is TrialRole.SEARCH)
 
 
 def retrained_fidelity(rows: Sequence[TrialRow]) -> Fidelity | None:
-    """Return the fidelity of stand-alone trainings after a supernet search, or None elsewhere."""
+    """The fidelity of separate trainings after a supernet search, or None for other searches."""
     searched = search_fidelity(rows)
     if searched is None or searched.weights != "inherited":
         return None
@@ -157,21 +157,21 @@ def _highest(rows: Iterable[TrialRow]) -> Fidelity | None:
 
 
 def candidates(rows: Sequence[TrialRow], num_seeds: int) -> list[Candidate]:
-    """Return every placement with a complete search trial, at the highest fidelity of those.
+    """All placements with a complete search trial at the highest fidelity.
 
     Args:
         rows: trials of one study, of both roles.
-        num_seeds: K; replicates from K on are left out, so that all means use the same seeds.
+        num_seeds: K; replicates from K on are ignored, so that all means use the same seeds.
 
     Returns:
-        Candidates ordered by number, without duplicates of a placement.
+        Candidates by number, one per placement.
     """
     fidelity = search_fidelity(rows)
     return [] if fidelity is None else candidates_at(rows, fidelity, num_seeds)
 
 
 def candidates_at(rows: Sequence[TrialRow], fidelity: Fidelity, num_seeds: int) -> list[Candidate]:
-    """Return every placement with a complete search trial and evaluations at a fidelity.
+    """All placements with a complete search trial and evaluations at a fidelity.
 
     Args:
         rows: trials of one study, of both roles.
@@ -211,19 +211,19 @@ def objective_values(
     objectives: Sequence[Objective],
     averaged: Collection[str] | None = None,
 ) -> FloatArray:
-    """Return the objective values of candidates, for `sharedattn.results.front.pareto`.
+    """The objective values of candidates, for `sharedattn.results.front.pareto`.
 
     Args:
         pool: n candidates.
         objectives: m objectives.
-        averaged: spec keys of the candidates whose accuracy is the mean over all runs; the
-            others take that of their first run. None averages all of them.
+        averaged: spec keys of the candidates whose accuracy is the mean over all runs, while the
+            others' is that of their first run; None averages all of them.
 
     Returns:
         (n, m).
 
     Raises:
-        InputError: an objective that was not measured.
+        InputError: an objective was not measured.
     """
     columns = []
     for objective in objectives:
@@ -250,30 +250,30 @@ def pareto_members(
     objectives: Sequence[Objective],
     averaged: Collection[str] | None = None,
 ) -> tuple[Candidate, ...]:
-    """The non-dominated candidates, ties kept, from the cheapest to the most expensive.
+    """The non-dominated candidates, including ties, from the cheapest to the most expensive.
 
     Args:
         pool: candidates.
-        objectives: what is compared.
+        objectives: the objectives.
         averaged: as in `objective_values`.
     """
     if not pool:
         return ()
     losses = to_losses(objective_values(pool, objectives, averaged), objectives)
     members = np.flatnonzero(non_dominated(losses)).tolist()
-    # Costs first, in the order of the objectives, then accuracy, then the earlier trial.
+    # Sort by cost, in the order of the objectives, then by accuracy, then by trial number.
     ranks = sorted(members, key=lambda i: (*losses[i, 1:], losses[i, 0], pool[i].number))
     return tuple(pool[i] for i in ranks)
 
 
 def is_inherited(rows: Iterable[TrialRow]) -> bool:
-    """Whether the search's own accuracies are of inherited weights."""
+    """Whether the search's accuracies use inherited weights."""
     searched = search_fidelity(rows)
     return searched is not None and searched.weights == "inherited"
 
 
 def all_vanilla(pool: Iterable[Candidate]) -> Candidate | None:
-    """The deepest all-vanilla placement of some: the backbone without savings, where it is one."""
+    """The deepest all-vanilla placement: the unmodified backbone, if it is at full depth."""
     found = [c for c in pool if _ALL_VANILLA.fullmatch(c.placement)]
     return max(found, key=lambda c: c.macs, default=None)
 
@@ -283,19 +283,18 @@ def to_retrain(
     objectives: Sequence[Objective],
     baseline: Candidate | None = None,
 ) -> tuple[Candidate, ...]:
-    """The placements that are trained by themselves after a search by inherited weights.
+    """The placements to train separately after a supernet search.
 
-    All members of the inherited front up to `MAX_RETRAINED`, else as many, spread evenly over it
-    from the cheapest to the most expensive: neighbours differ by less than shared weights can tell
-    apart.
-    Of members that are alike in every objective the first is trained: often they compute the same,
-    as context broadcasting before a mean over all tokens changes nothing. And the baseline, which
-    tells what a placement saves.
+    These are the members of the inherited front; if they exceed `MAX_RETRAINED`, that many, spread
+    evenly from the cheapest to the most expensive, since neighbours differ by less than shared
+    weights can resolve. Of members equal in every objective only the first is trained: often they
+    compute the same, as context broadcasting before a mean over all tokens changes nothing. The
+    baseline is added to show what a placement saves.
 
     Args:
-        members: from the cheapest to the most expensive.
-        objectives: what they are alike in.
-        baseline: a candidate that is trained as well, as the last, or None.
+        members: sorted from the cheapest to the most expensive.
+        objectives: the objectives to compare for equality.
+        baseline: a candidate to train as well, last, or None.
     """
     values = map(tuple, objective_values(members, objectives).tolist())
     firsts: dict[tuple[float, ...], Candidate] = {}
@@ -314,26 +313,26 @@ def to_retrain(
 def next_confirmations(
     rows: Sequence[TrialRow], objectives: Sequence[Objective], num_seeds: int
 ) -> tuple[Confirmation, ...]:
-    """The runs of the current round of confirmation that have not been begun.
+    """The runs of the current confirmation round that have not begun.
 
-    After a search by inherited weights there is one round: K trainings of each member that
-    `to_retrain` chooses, all of them further runs, since the search trained none.
+    After a supernet search there is one round: K trainings of each member that `to_retrain`
+    chooses, all of them new, since the search trained none.
 
-    Else rounds are replayed from the start. In each, the front is taken with the means of those
-    whom earlier rounds have chosen and the single runs of everybody else; its members that were
-    not chosen yet are chosen, and need K runs. It ends when a round chooses nobody, or when twice
-    the size of the first front has been chosen. A placement with a failed run is out: it can
-    never have K, and another takes its place.
+    Otherwise rounds are replayed from the start. In each, the front is computed with means for the
+    placements chosen in earlier rounds and with single runs for all others; members not chosen
+    yet are chosen, and need K runs. This ends when a round chooses none, or when twice the size
+    of the first front has been chosen. A placement with a failed run is excluded: it can never
+    have K, and another takes its place.
 
     Args:
         rows: trials of one study, of both roles.
-        objectives: what is compared.
-        num_seeds: K, runs per member with the search's own; 1 asks for nothing there, nor does 0
-            after a search by inherited weights.
+        objectives: the objectives.
+        num_seeds: K, runs per member including the search's own; 1 requests no confirmation, as
+            does 0 after a supernet search.
 
     Returns:
-        The runs in the order of the front. Empty means that confirmation is over, or that it
-        waits for running confirmations where there are some.
+        The runs in the order of the front. If empty, confirmation is over or waits for running
+        confirmations.
     """
     begun = {
         (row.spec_key, row.replicate): row.state for row in rows if row.role is TrialRole.CONFIRM
@@ -375,17 +374,17 @@ def next_confirmations(
 def study_front(
     rows: Sequence[TrialRow], objectives: Sequence[Objective], num_seeds: int
 ) -> Front:
-    """The front to show: the confirmed one where confirmation is over, else the one of means.
+    """The front to show: the confirmed one once confirmation is over, until then one of means.
 
-    The confirmed front is taken among the placements with all K runs. Until then a placement
-    enters with the mean of what it has, one run of most; with K = 1 that is all there is. After
-    a search by inherited weights the front is that of inherited accuracies until all trainings
-    of its members have ended, then one of trained accuracies alone.
+    The confirmed front is taken among the placements with all K runs. Until then each placement
+    enters with the mean of its runs so far, mostly one; with K = 1 that is final. After a
+    supernet search the front has inherited accuracies until all trainings of its members have
+    ended, then trained accuracies alone.
 
     Args:
         rows: trials of one study, of both roles.
-        objectives: what is compared.
-        num_seeds: K, runs per member with the search's own.
+        objectives: the objectives.
+        num_seeds: K, runs per member including the search's own.
     """
     pool = candidates(rows, num_seeds)
     fidelity = search_fidelity(rows)

@@ -1,4 +1,4 @@
-"""Summarise early stopping in a study: which trials stopped at which rung, and what it saved."""
+"""Summary of a study's early stopping: trials stopped per rung, and compute saved."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from sharedattn.results.records import Document, RungRow, TrialRole, TrialRow, T
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """How a study's search trials were stopped.
+    """How many of a study's search trials were stopped, and the compute spent.
 
     Attributes:
-        stopped: by epoch of each rung that some trial has reached, how many were stopped there.
-        compute_share: training compute spent, epochs times MACs, over that of training the same
-            trials to their end. Of complete and stopped trials that this study trained itself;
-            None where there is none, or no complete trial to say how long a training is.
+        stopped: number of trials stopped at each reached rung, by epoch.
+        compute_share: training compute spent (epochs times MACs), divided by that of training the
+            same trials to their end, over complete and stopped trials that this study trained
+            itself; None without any, or without a complete trial to give a training's length.
     """
 
     stopped: Mapping[int, int]
     compute_share: float | None
 
     def to_json(self) -> Document:
-        """A plain dictionary, epochs as text."""
+        """A plain dictionary, with epochs as text."""
         return {
             "stopped": {str(epoch): count for epoch, count in self.stopped.items()},
             "compute_share": self.compute_share,
@@ -45,12 +45,12 @@ class Stopping:
 def stopping_of(
     rows: Iterable[TrialRow], reports: Iterable[RungRow], epochs: int | None
 ) -> Stopping | None:
-    """Summarise how a study's search trials were stopped, or return None if none was.
+    """Summarise a study's early stopping, or return None if no trial was stopped.
 
     Args:
         rows: the study's trials.
         reports: its rung reports.
-        epochs: the epochs of a whole training, or None if not known yet.
+        epochs: epochs of a whole training, or None if not known yet.
     """
     reports = list(reports)
     stopped_at = {report.number: report.metrics.epoch for report in reports if not report.goes_on}

@@ -1,4 +1,4 @@
-"""Test whether accuracies exceed those of guessing by more than the noise of the images."""
+"""Test whether accuracies exceed guessing by more than the sampling noise of the images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _MAX_NAMED = 10  # members in one sentence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guessing:
-    """What guessing gets on the validation images, and what counts as more.
+    """Accuracy of guessing on the validation images, and the bar above it.
 
     Attributes:
-        level: accuracy without a look at the images, a fraction, see `guessing_level`.
-        num_classes: classes of the label.
-        num_images: validation images.
-        num_tries: trainings of which the best are judged.
+        level: accuracy of guessing, a fraction; see `guessing_level`.
+        num_classes: number of classes.
+        num_images: number of validation images.
+        num_tries: number of trainings of which the best are judged.
     """
 
     level: float
@@ -33,19 +33,19 @@ class Guessing:
 
     @property
     def bar(self) -> float:
-        """The accuracy that the best of all tries stays below by guessing, in 95 of 100 searches.
+        """The accuracy that the best of all tries exceeds by guessing in 5 of 100 searches.
 
-        Right answers are binomial; that the best are looked at raises the bar (Sidak). Several
-        seeds of one placement do not lower it: they are asked about the same images.
+        Correct answers are binomial; choosing the best raises the bar (Sidak). Several seeds of
+        one placement do not lower it, since they see the same images.
         """
         confidence = CONFIDENCE ** (1.0 / self.num_tries)
         deviation = math.sqrt(self.level * (1.0 - self.level) / self.num_images)
-        # Half an image more: the normal distribution is continuous, a number of images is not.
+        # Continuity correction: half an image, since the normal distribution is continuous.
         return self.level + NormalDist().inv_cdf(confidence) * deviation + 0.5 / self.num_images
 
     @property
     def text(self) -> str:
-        """Describe the bar, for people."""
+        """Description of the bar, for people."""
         tries = f", the best of {self.num_tries:,} trainings" if self.num_tries > 1 else ""
         how = (
             f"chance among {self.num_classes} classes"
@@ -59,13 +59,13 @@ class Guessing:
 
 
 def known_class_counts(data: Document) -> Sequence[int] | None:
-    """Return the validation images of each class, from a study's data document, or None."""
+    """Validation images per class, from a study's data document, or None."""
     counts: Sequence[int] | None = data.get("class_counts", {}).get("validation")
     return counts
 
 
 def remedy(epochs: int, option: str = "--epochs") -> str:
-    """Name the settings to raise where nothing is learnt."""
+    """The settings to raise if nothing is learnt."""
     return (
         f"train for more than {epochs} epoch{'s' if epochs != 1 else ''} ({option}), on more "
         f"images, or with another learning rate (lr in --recipe)"
@@ -73,15 +73,15 @@ def remedy(epochs: int, option: str = "--epochs") -> str:
 
 
 def guessing_warnings(front: Front, members: Sequence[Candidate], guessing: Guessing) -> list[str]:
-    """Warn of a front that has members no better than guessing.
+    """Warn if members of a front are no better than guessing.
 
     Args:
         front: the front.
-        members: those of its members that are not above the bar.
+        members: its members that are not above the bar.
         guessing: the bar.
 
     Returns:
-        Sentences; none where all members are above it.
+        Sentences, none if all members are above the bar.
     """
     if not members or front.fidelity is None:
         return []

@@ -26,7 +26,7 @@ class Gap:
 
     Attributes:
         inherited: the placement evaluated with shared weights.
-        trained: the same placement trained by itself.
+        trained: the same placement trained separately.
     """
 
     inherited: Candidate
@@ -47,10 +47,10 @@ class Inheritance:
         num_scored: number of placements that the supernet scored.
         front: the front of supernet scores, from the cheapest member to the most expensive.
         hypervolume: the hypervolume of that front.
-        fine_tuned: whether stand-alone trainings start from the supernet's weights, rather than
-            from scratch.
+        fine_tuned: whether separate trainings start from the supernet's weights, not from
+            scratch.
         gaps: one for each placement trained since, in the front's order.
-        objectives: the objectives of the study.
+        objectives: the study's objectives.
     """
 
     fidelity: Fidelity
@@ -63,12 +63,12 @@ class Inheritance:
 
     @property
     def mean_gap(self) -> float | None:
-        """Mean of trained minus inherited accuracy, or None before anything was trained."""
+        """Mean of trained minus inherited accuracy, or None before any training."""
         return mean(gap.top1 for gap in self.gaps) if self.gaps else None
 
     @property
     def how_trained(self) -> str:
-        """How placements are trained by themselves, in words."""
+        """How placements are trained separately, in words."""
         return "fine-tuned from them" if self.fine_tuned else "trained from scratch"
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class Inheritance:
         )
 
     def to_json(self) -> Document:
-        """Return the document that `search --json` prints under `inherited`."""
+        """The document under `inherited` in the output of `search --json`."""
         return {
             "fidelity": self.fidelity.to_json(),
             "scored": self.num_scored,
@@ -124,14 +124,14 @@ def inheritance_of(
     *,
     fine_tuned: bool,
 ) -> Inheritance | None:
-    """Compare scores and accuracies, or return None where the search trained its placements.
+    """Compare scores and accuracies, or return None if the search trained its placements.
 
     Args:
         rows: trials of one study, of both roles.
-        objectives: the objectives of the study.
-        num_seeds: K, the number of trainings of a placement that count.
-        reference_point: the reference point of the hypervolume, by objective.
-        fine_tuned: whether stand-alone trainings start from the supernet's weights.
+        objectives: the study's objectives.
+        num_seeds: K, the number of trainings per placement to count.
+        reference_point: the hypervolume's reference point, by objective.
+        fine_tuned: whether separate trainings start from the supernet's weights.
     """
     if not is_inherited(rows):
         return None

@@ -1,8 +1,8 @@
-"""Compute Pareto fronts, hypervolumes and the knee of arrays of objective values.
+"""Pareto fronts, hypervolumes and knees of arrays of objective values.
 
 Values are arrays of shape (n, m): n points, m objectives in the order of `objectives`. A point
-dominates another where it is no worse in every objective and better in one. Equal points do not
-dominate each other: ties are kept, so a front may hold several placements of the same values.
+dominates another if it is no worse in every objective and better in one. Equal points do not
+dominate each other, so a front may hold several placements with the same values.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ BoolArray = NDArray[np.bool_]
 
 
 def to_losses(values: FloatArray, objectives: Sequence[Objective]) -> FloatArray:
-    """Values with every objective turned so that less is better; shape (n, m) kept."""
+    """Convert values to losses, all minimised; the shape (n, m) is kept."""
     signs = np.array([1 if o.direction is Direction.MINIMIZE else -1 for o in objectives])
     losses: FloatArray = np.asarray(values, dtype=float).reshape(-1, len(objectives)) * signs
     return losses
 
 
 def non_dominated(losses: FloatArray) -> BoolArray:
-    """Which points no other point dominates.
+    """Mark the points that no other point dominates.
 
-    Two objectives take one sort and one pass. More take one sort and one vectorised comparison
+    Two objectives take one sort and one pass; more take one sort and one vectorised comparison
     per member of the front.
 
     Args:
-        losses: (n, m), less is better, finite.
+        losses: (n, m), minimised, finite.
 
     Returns:
-        (n,), True for members of the front; all of several equal members are True.
+        (n,), True for members of the front, including all of several equal ones.
     """
-    # Sorted by the first objective, ties by the next ones, nobody is dominated from behind.
+    # In lexicographic order, no point is dominated by a later one.
     order = np.lexsort(losses.T[::-1])
     ordered = losses[order]
     is_member = np.zeros(len(losses), dtype=bool)
@@ -59,7 +59,7 @@ def _staircase(ordered: FloatArray) -> BoolArray:
     """Non-dominated rows of (n, 2) losses in lexicographic order."""
     best_before = np.concatenate(([np.inf], np.minimum.accumulate(ordered[:, 1])[:-1]))
     descends = ordered[:, 1] < best_before
-    # A repeat of a member sits right behind it: it is one as well.
+    # Repeats of a member follow it directly, and are members as well.
     start_of_run = np.concatenate(([True], np.any(np.diff(ordered, axis=0) != 0, axis=1)))
     first_of_run = np.maximum.accumulate(np.where(start_of_run, np.arange(len(ordered)), 0))
     return np.asarray(descends[first_of_run], dtype=bool)
@@ -70,9 +70,9 @@ def hypervolume(
     objectives: Sequence[Objective],
     reference_point: Mapping[str, float],
 ) -> float:
-    """The dominated share of the box between the ideal and the reference point.
+    """The dominated fraction of the box between the ideal and the reference point.
 
-    Exact in any number of objectives: a staircase in two, slices along the last objective in
+    Exact for any number of objectives: a staircase for two, slices along the last objective for
     more (HSO, While et al. 2006, without its ordering heuristics).
 
     Args:
@@ -81,10 +81,10 @@ def hypervolume(
         reference_point: the worst value of each objective, by name.
 
     Returns:
-        From 0 (nothing better than the reference point) to 1 (the ideal itself).
+        From 0 (nothing better than the reference point) to 1 (the ideal point is reached).
 
     Raises:
-        InputError: a reference that is missing, or not worse than the ideal.
+        InputError: a reference is missing, or not worse than the ideal.
     """
     losses, reference = _unit_box(values, objectives, reference_point)
     inside = losses[np.all(losses < reference, axis=1)]
@@ -96,7 +96,7 @@ def hypervolume_history(
     objectives: Sequence[Objective],
     reference_point: Mapping[str, float],
 ) -> FloatArray:
-    """Hypervolume after each point, in the order given.
+    """The hypervolume after each point, in the given order.
 
     Args:
         values: (n, m).
@@ -104,10 +104,10 @@ def hypervolume_history(
         reference_point: the worst value of each objective, by name.
 
     Returns:
-        (n,), never falling; entry i is the hypervolume of the first i + 1 points.
+        (n,), non-decreasing; entry i is the hypervolume of the first i + 1 points.
 
     Raises:
-        InputError: a reference that is missing, or not worse than the ideal.
+        InputError: a reference is missing, or not worse than the ideal.
     """
     losses, reference = _unit_box(values, objectives, reference_point)
     history = np.zeros(len(losses))
@@ -126,7 +126,7 @@ def _unit_box(
     objectives: Sequence[Objective],
     reference_point: Mapping[str, float],
 ) -> tuple[FloatArray, FloatArray]:
-    """Losses scaled so that the ideal is 0 and the reference 1 in each objective."""
+    """Scale losses so that the ideal is 0 and the reference 1 in each objective."""
     for objective in objectives:
         if objective.name not in reference_point:
             raise InputError(
@@ -145,7 +145,7 @@ def _unit_box(
 
 
 def _dominated_volume(front: FloatArray, reference: FloatArray) -> float:
-    """Volume between a front (k, m) of points better than the reference, and the reference."""
+    """The volume between the reference and a front (k, m) of points better than it."""
     if not len(front):
         return 0.0
     if front.shape[1] == 2:
@@ -165,29 +165,29 @@ def _dominated_volume(front: FloatArray, reference: FloatArray) -> float:
 
 
 def knee(values: FloatArray, objectives: Sequence[Objective]) -> int:
-    """The member of a front where giving up either objective stops paying.
+    """Find the knee of a front: beyond it, giving up one objective gains little in the other.
 
-    Each objective is scaled to run from 0 (the best on this front) to 1 (the worst). The knee is
-    the point farthest from the chord between the extremes, on the side of the ideal: the chord
-    is x + y = 1, so it is the point of the smallest sum, and in more than two objectives of the
-    smallest sum as well. On a tie the best in the first objective wins; so it does on fronts of
-    one or two members, where there is no bend, and on fronts that bulge away from the ideal.
+    Each objective is scaled from 0 (the best on this front) to 1 (the worst). The knee is the
+    point farthest from the chord between the extremes, on the side of the ideal; as the chord is
+    x + y = 1, it has the smallest sum. In more objectives it is the smallest sum too. On a tie the
+    best in the first objective wins, as it does on fronts of one or two members, which have no
+    bend, and on fronts that bulge away from the ideal.
 
     Args:
         values: (n, m), n > 0, a non-dominated set.
         objectives: the m objectives of the columns.
 
     Returns:
-        Index of the knee's row.
+        Row index of the knee.
 
     Raises:
-        InputError: an empty front.
+        InputError: the front is empty.
     """
     losses = to_losses(values, objectives)
     if not len(losses):
         raise InputError("`values` is an empty front, which has no knee")
     spread = np.ptp(losses, axis=0)
     unit = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1.0)
-    # Rounding keeps a tie a tie: sums of scaled values differ in their last bits.
+    # Round so that ties stay ties: sums of scaled values differ in their last bits.
     sums = np.round(unit.sum(axis=1), 12)
     return int(np.lexsort((losses[:, 0], sums))[0])

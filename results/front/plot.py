@@ -1,4 +1,4 @@
-"""A study's front as a figure: accuracy against its first cost."""
+"""Plot of a study's front: accuracy against its first cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FRONT, _OTHERS = "#0072B2", "#999999"
 
 
 class FrontFigure(Figure):
-    """A figure that a notebook shows, whether matplotlib's own display was set up or not."""
+    """A figure that notebooks show even without matplotlib's own display."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -22,14 +22,14 @@ class FrontFigure(Figure):
 
 
 def plot_front(summary: StudySummary) -> Figure:
-    """Draw the front over all placements of its study.
+    """Plot a study's front over all its placements.
 
     Args:
         summary: the study.
 
     Returns:
-        A figure with one axes: the first cost of the objectives to the right, top1 upwards, and
-        the standard error of members with several seeds.
+        A figure with one axes: the objectives' first cost on the x axis, top1 on the y axis, and
+        error bars (standard error) for members with several seeds.
     """
     cost = next(o for o in summary.objectives if o.name != ACCURACY)
     figure = FrontFigure(figsize=(6.4, 4.0), layout="constrained")

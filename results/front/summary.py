@@ -1,4 +1,4 @@
-"""Summarise a study: its front, warnings and counts, read from the database once."""
+"""A study's front, warnings and counts, read from the database once."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ _LIMIT = re.compile(r"(\w+)\s*(<=?)\s*(.+)")
 
 @dataclass(frozen=True)
 class StudySummary:
-    """A study with its trials and its front.
+    """A study with its trials and front.
 
     Attributes:
         study: the study.
         rows: its trials of both roles.
-        rung_reports: what its search trials had come to at their rungs.
+        rung_reports: its search trials' metrics at rungs.
     """
 
     study: Study
@@ -65,7 +65,7 @@ class StudySummary:
 
     @classmethod
     def read(cls, store: Store, study: Study) -> StudySummary:
-        """Read a study with its trials, all as it stood at one moment, from the database."""
+        """Read a study and its trials, consistently, from the database."""
 
         def read_once() -> StudySummary:
             with store.database.consistent():
@@ -84,17 +84,17 @@ class StudySummary:
 
     @cached_property
     def candidates(self) -> list[Candidate]:
-        """Every placement with a complete search trial, by number."""
+        """All placements with a complete search trial, by number."""
         return candidates(self.rows, self.study.record.confirm_seeds)
 
     @cached_property
     def front(self) -> Front:
-        """The front to show, see `study_front`."""
+        """The front to show; see `study_front`."""
         return study_front(self.rows, self.objectives, self.study.record.confirm_seeds)
 
     @cached_property
     def stopping(self) -> Stopping | None:
-        """How search trials were stopped early, or None if none was."""
+        """The summary of early stopping, or None if no trial was stopped."""
         fidelity = self.front.fidelity
         return stopping_of(
             self.rows, self.rung_reports, None if fidelity is None else fidelity.epochs
@@ -102,7 +102,7 @@ class StudySummary:
 
     @cached_property
     def inheritance(self) -> Inheritance | None:
-        """Supernet scores beside stand-alone accuracies, or None without a supernet."""
+        """Supernet scores compared with separate trainings, or None without a supernet."""
         record = self.study.record
         return inheritance_of(
             self.rows,
@@ -114,7 +114,7 @@ class StudySummary:
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """Why trials of both roles failed, the most frequent reason first."""
+        """Reasons for which trials of both roles failed, the most frequent first."""
         return failures_of(self.rows)
 
     @property
@@ -141,7 +141,7 @@ class StudySummary:
 
     @cached_property
     def guessers(self) -> tuple[Candidate, ...]:
-        """The front's members that are not above guessing, by more than the images' noise."""
+        """Members of the front that are not significantly above guessing."""
         guessing = self.guessing
         if guessing is None:
             return ()
@@ -158,13 +158,13 @@ class StudySummary:
 
     @cached_property
     def hypervolume(self) -> float:
-        """Hypervolume of the front, a fraction of the box to the reference point."""
+        """The front's hypervolume, a fraction of the box to the reference point."""
         values = objective_values(self.front.members, self.objectives)
         return hypervolume(values, self.objectives, self.study.record.reference_point)
 
     @cached_property
     def knee(self) -> Candidate | None:
-        """The front's knee; None of an empty front."""
+        """The front's knee, or None if the front is empty."""
         members = self.front.members
         if not members:
             return None
@@ -172,12 +172,12 @@ class StudySummary:
 
     @cached_property
     def best(self) -> Candidate | None:
-        """The front's member of best accuracy, the cheapest of several."""
+        """The front's most accurate member, the cheapest of equals."""
         return max(self.front.members, key=lambda member: member.top1, default=None)
 
     @cached_property
     def baseline(self) -> Candidate | None:
-        """The deepest all-vanilla placement that was evaluated as the front's members were."""
+        """The deepest all-vanilla placement evaluated in the same way as the front's members."""
         pool = self.candidates
         if self.inheritance is not None and self.front.fidelity != self.inheritance.fidelity:
             pool = [gap.trained for gap in self.inheritance.gaps]
@@ -185,7 +185,7 @@ class StudySummary:
 
     @cached_property
     def latency_text(self) -> str | None:
-        """How latencies were obtained, for people, or None where there are none."""
+        """How latencies were measured, for people, or None without latencies."""
         found = self.study.record.latency
         if found is None:
             return None
@@ -196,20 +196,20 @@ class StudySummary:
         return f"{how}; {found['where']}"
 
     def count(self, role: TrialRole) -> dict[str, int]:
-        """How many trials of a role stand in each state, by lower-case name."""
+        """Number of trials of a role by lower-case state."""
         states = Counter(row.state for row in self.rows if row.role is role)
         return {state.value.lower(): states[state] for state in TrialState}
 
     def pick(self, expression: str) -> Candidate:
-        """The placement that an expression names.
+        """Find the placement that an expression selects.
 
         Args:
-            expression: `knee`, `best`, the number of a search trial, or a limit such as
-                `macs<1.2G`, `params<=3M` or `latency_ms<3`, on any cost, which picks the most
-                accurate member of the front within it.
+            expression: `knee`, `best`, the number of a search trial, or a limit on any cost, such
+                as `macs<1.2G`, `params<=3M` or `latency_ms<3`, which selects the front's most
+                accurate member within it.
 
         Raises:
-            InputError: an expression that means nothing, or nothing that it names.
+            InputError: the expression is invalid, or selects nothing.
         """
         text = expression.strip()
         limit = _LIMIT.fullmatch(text)
@@ -254,7 +254,7 @@ class StudySummary:
         return max(within, key=lambda member: member.top1)
 
     def _pick_number(self, number: int) -> Candidate:
-        # A placement proposed twice stands once, under its first number.
+        # A placement proposed twice is listed once, under its first number.
         spec_keys = {
             row.spec_key
             for row in self.rows
@@ -272,9 +272,9 @@ class StudySummary:
 
 
 def hypervolume_rises(summary: StudySummary) -> tuple[list[int], list[float]]:
-    """The search trials that raised the hypervolume, by number, and what each raised it to.
+    """Numbers of the search trials that raised the hypervolume, and the values after them.
 
-    The hypervolume is that of single runs, without their confirmations.
+    The hypervolume is that of single runs, without confirmations.
     """
     values = objective_values(summary.candidates, summary.objectives, averaged=())
     reference_point = summary.study.record.reference_point
@@ -290,9 +290,9 @@ def front_document(
 
     Args:
         summary: the study.
-        report: where its report is, if there is one.
-        wall_time_s: wall time of this run; None takes that of the whole study, from its beginning
-            to its last finished trial, pauses included.
+        report: path of its report, if there is one.
+        wall_time_s: wall time of this run; defaults to that of the whole study, from its start
+            to its last finished trial, including pauses.
     """
     front = summary.front
     if wall_time_s is None:
@@ -321,9 +321,9 @@ def front_document(
 
 
 def _latency_document(study: Study) -> Document | None:
-    """How latencies were obtained; None where there are none.
+    """How latencies were measured, or None without latencies.
 
-    Left out are the times of layers that studies of earlier versions have.
+    Leaves out the layer times that studies of earlier versions have.
     """
     found = study.record.latency
     if found is None:

@@ -1,7 +1,7 @@
-"""Frozen records that are written to and read from the database, without a session.
+"""Frozen records read from and written to the database, usable without a session.
 
-The ORM classes in `sharedattn.results.database.models` stay inside the store; everything
-else sees these.
+The ORM classes in `sharedattn.results.database.models` stay inside the store; all other code
+uses these.
 """
 
 from sharedattn.results.records.document import Document

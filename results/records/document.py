@@ -1,4 +1,4 @@
-"""Documents: what is written to JSON."""
+"""JSON documents."""
 
 from typing import Any
 

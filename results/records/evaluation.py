@@ -1,4 +1,4 @@
-"""Records of evaluations, and what makes two of them the same one."""
+"""Records of evaluations, and the identity by which they are reused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sharedattn.results.records.document import Document
 
 
 def fine_tuning_key(recipe_key: str, starts_from: str) -> str:
-    """Names a training that starts from weights that are there, in the place of its recipe.
+    """Identifies a training that starts from existing weights, in place of its recipe's key.
 
     Args:
-        recipe_key: of the recipe that it follows.
+        recipe_key: key of its recipe.
         starts_from: sha256 of the weights.
     """
     return document_key({"recipe": recipe_key, "starts_from": starts_from})
@@ -26,12 +26,12 @@ def fine_tuning_key(recipe_key: str, starts_from: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """How faithfully an evaluation measures a placement; a front is drawn among equals only.
+    """How faithfully an evaluation measures a placement; fronts compare only equal ones.
 
     Attributes:
         epochs: passes over the training data; > 0.
-        image_size: pixels on a side.
-        weights: trained for this placement alone, or inherited from a shared network.
+        image_size: image height and width in pixels.
+        weights: trained for this placement alone, or inherited from a supernet.
     """
 
     epochs: int
@@ -52,7 +52,7 @@ class Fidelity:
             )
 
     def to_json(self) -> Document:
-        """Every field by name, and the share of the training data that keys have: all of it."""
+        """All fields by name, and the share of training data (always 1), which keys contain."""
         return {**asdict(self), "data_fraction": 1.0}
 
     @classmethod
@@ -60,8 +60,8 @@ class Fidelity:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: a field out of its range, or a share of the training data.
-            TypeError: missing fields, or others.
+            InputError: a field or the share of training data is out of range.
+            TypeError: fields are missing or unknown.
         """
         fields = dict(document)
         if fields.pop("data_fraction", 1.0) != 1.0:
@@ -73,31 +73,31 @@ class Fidelity:
 
     @property
     def key(self) -> str:
-        """The canonical JSON itself: short enough to be read in the database."""
+        """The canonical JSON itself, short enough to read in the database."""
         return canonical_json(self.to_json())
 
     @classmethod
     @lru_cache(maxsize=256)
     def from_key(cls, key: str) -> Fidelity:
-        """The inverse of `key`; cached, since a study of 50,000 trials has a handful."""
+        """The inverse of `key`; cached, since even 50,000 trials have only a few."""
         return cls.from_json(json.loads(key))
 
     @property
     def rank(self) -> tuple[bool, int, int]:
-        """Sorts from the cheapest fidelity to the most faithful one."""
+        """Sort key from the cheapest fidelity to the most faithful one."""
         return (self.weights == "trained", self.image_size, self.epochs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationIdentity:
-    """What makes two evaluations the same one, in whichever study.
+    """Identity of an evaluation across studies.
 
     Attributes:
         spec_key: sha256 of the network spec.
         recipe_key: sha256 of the training recipe.
         data_fingerprint: sha256 over data, split and evaluation transform.
-        fidelity: epochs, image size, provenance of weights.
-        seed: the training seed itself, not the replicate's number.
+        fidelity: epochs, image size, source of the weights.
+        seed: the training seed itself, not the replicate.
     """
 
     spec_key: str
@@ -108,7 +108,7 @@ class EvaluationIdentity:
 
     @property
     def key(self) -> str:
-        """sha256 in hexadecimal: unique in the database, and the name of the weights' file."""
+        """sha256 in hexadecimal: unique in the database, and the weights' file name."""
         return document_key({**asdict(self), "fidelity": self.fidelity.to_json()})
 
 
@@ -117,11 +117,11 @@ class EvaluationRecord:
     """A complete evaluation.
 
     Attributes:
-        identity: what was evaluated.
-        split: name of the split that the metrics are measured on.
+        identity: the evaluation's identity.
+        split: name of the split of the metrics.
         top1: accuracy, a fraction.
         loss: mean cross-entropy, nats.
-        num_images: images in the split.
+        num_images: number of images in the split.
         learning_curve: one document per epoch.
         wall_time_s: seconds of training and evaluation.
         device: such as "cpu".
@@ -130,7 +130,7 @@ class EvaluationRecord:
         weights_sha256: sha256 of the stored weights' file, or None if none are kept.
 
     Raises:
-        ValueError: a metric that is not finite or out of range, which is a failed trial and no
+        ValueError: a metric is not finite or out of range; the trial failed and has no
             evaluation.
     """
 
@@ -159,8 +159,8 @@ class StoredEvaluation:
     """An evaluation in the database.
 
     Attributes:
-        id: its row.
-        record: what was measured.
+        id: id of its row.
+        record: the evaluation.
     """
 
     id: int

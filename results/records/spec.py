@@ -12,16 +12,16 @@ from sharedattn.results.records.document import Document
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecRecord:
-    """A network spec with its closed-form figures.
+    """A network spec with its closed-form costs.
 
     Attributes:
-        key: sha256, the spec's own.
+        key: the spec's sha256.
         text: `backbone(...)@size: placement`.
         placement: the placement's text alone.
         document: the spec as JSON.
-        params: parameters.
-        macs: multiply-accumulates of one image.
-        attention_bytes: live attention memory of one image, float32.
+        params: number of parameters.
+        macs: multiply-accumulates per image.
+        attention_bytes: live attention memory per image, float32.
     """
 
     key: str
@@ -34,7 +34,7 @@ class SpecRecord:
 
     @classmethod
     def of(cls, spec: NetworkSpec, *, params: int, macs: int, attention_bytes: int) -> SpecRecord:
-        """The record of a resolved spec and of its cost."""
+        """Create the record of a resolved spec with its cost."""
         return cls(
             key=spec.key,
             text=str(spec),
@@ -47,7 +47,7 @@ class SpecRecord:
 
 
 class LatencySource(StrEnum):
-    """How a latency is known; what was summed from a table is of earlier versions."""
+    """Source of a latency; only earlier versions summed it from a table."""
 
     TABLE = "table"
     NETWORK = "network"
@@ -55,19 +55,19 @@ class LatencySource(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyRecord:
-    """How long a forward of a network takes, and how that is known.
+    """Latency of a network's forward pass, and how it was measured.
 
     Attributes:
-        latency_ms: milliseconds of one forward of a batch.
-        latency_source: measured on the whole network, or, by earlier versions, summed from a
-            table of parts.
-        repeats: timed calls that the median is of.
-        device: the device's name, with its threads where it is a CPU.
-        batch_size: images of the batch.
-        peak_bytes: peak memory on a CUDA device, or None where it was not counted.
+        latency_ms: milliseconds per forward pass of a batch.
+        latency_source: measured on the whole network, or (earlier versions) summed from a table
+            of parts.
+        repeats: number of timed calls behind the median.
+        device: the device's name, with the thread count for a CPU.
+        batch_size: number of images in the batch.
+        peak_bytes: peak memory on a CUDA device, or None if it was not measured.
 
     Raises:
-        ValueError: no time at all, or none that is finite.
+        ValueError: a time is not positive or not finite.
     """
 
     latency_ms: float
@@ -82,7 +82,7 @@ class LatencyRecord:
             raise ValueError(f"`latency_ms`={self.latency_ms} is not a finite number above 0")
 
     def to_json(self) -> Document:
-        """A plain dictionary of every field."""
+        """A plain dictionary of all fields."""
         return {**asdict(self), "latency_source": self.latency_source.value}
 
     @classmethod
@@ -90,8 +90,8 @@ class LatencyRecord:
         """The inverse of `to_json`.
 
         Raises:
-            TypeError: missing fields, or others.
-            ValueError: an unknown source, or no time.
+            TypeError: fields are missing or unknown.
+            ValueError: the source is unknown, or a time is invalid.
         """
         record = cls(**document)
         return replace(record, latency_source=LatencySource(record.latency_source))

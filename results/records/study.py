@@ -1,4 +1,4 @@
-"""Records of studies and of their fronts."""
+"""Records of studies and their fronts."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from sharedattn.results.records.document import Document
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
-    """A study as it is first written.
+    """A study as first written.
 
     Attributes:
         name: unique in the database.
-        fingerprint_document: every choice that makes this study this study; a study of the same
-            name with another document is refused.
+        fingerprint_document: every choice that identifies the study; another study of this name
+            with another document is refused.
         space: the space's document.
         data: the data's document (name, version, splits, fingerprint).
         recipe: the training recipe's document.
-        objectives: names, in order.
+        objectives: names of the objectives, in order.
         searcher: the searcher's name.
         seed: the study's seed.
-        reference_point: of the hypervolume, by objective, fixed before the first trial.
+        reference_point: the hypervolume's reference point by objective, fixed before the first
+            trial.
         provenance: command line, versions and machine of the first run.
-        num_trials: search trials asked for, a total; may change from run to run.
-        confirm_seeds: seeds per front member, a total; may change from run to run.
-        weights_dir: the weights folder that its first run named, or None if unknown.
-        latency: where latencies are measured: `source`, `where`, `setting` and `backbone`; None:
-            there are none.
+        num_trials: total number of search trials; may change between runs.
+        confirm_seeds: total seeds per front member; may change between runs.
+        weights_dir: the weights folder of the first run, or None if unknown.
+        latency: how latencies are measured (`source`, `where`, `setting` and `backbone`), or None
+            without latencies.
     """
 
     name: str
@@ -55,7 +56,7 @@ class StudyRecord:
 
     @property
     def fine_tunes(self) -> bool:
-        """Whether placements are trained from their share of a supernet's weights."""
+        """Whether placements are trained from their share of the supernet's weights."""
         return "starts_from" in self.fingerprint_document
 
 
@@ -64,10 +65,10 @@ class Study:
     """A study in the database.
 
     Attributes:
-        id: its row.
-        record: what it was made of, with the current totals.
+        id: id of its row.
+        record: its record, with the current totals.
         created_at: naive UTC.
-        finished_at: naive UTC, or None while trials or confirmations are missing.
+        finished_at: naive UTC, or None while trials or confirmations are outstanding.
     """
 
     id: int
@@ -78,12 +79,12 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontSnapshot:
-    """The front as it stood after a number of complete search trials.
+    """The front after a number of complete search trials.
 
     Attributes:
-        num_complete: complete search trials at that time.
-        members: trial numbers of the front's members.
-        hypervolume: of that front, a fraction of the box.
+        num_complete: number of complete search trials by then.
+        members: trial numbers of its members.
+        hypervolume: its hypervolume, a fraction of the box.
     """
 
     num_complete: int

@@ -1,4 +1,4 @@
-"""Records of trials, of their attempts and of their rungs."""
+"""Records of trials, their attempts and their rungs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sharedattn.results.records.spec import LatencySource, SpecRecord
 
 
 class TrialState(StrEnum):
-    """Where a trial stands; only COMPLETE ones have an evaluation."""
+    """State of a trial; only COMPLETE ones have an evaluation."""
 
     RUNNING = "RUNNING"
     COMPLETE = "COMPLETE"
@@ -24,17 +24,17 @@ class TrialState(StrEnum):
 
 
 class TrialRole(StrEnum):
-    """Why a trial is run: to search, or to confirm a front member with another seed."""
+    """Purpose of a trial: to search, or to confirm a front member with another seed."""
 
     SEARCH = "search"
     CONFIRM = "confirm"
 
 
 class AttemptOutcome(StrEnum):
-    """How one attempt at a trial ended.
+    """How an attempt of a trial ended.
 
-    LOST: its worker or its driver went away. PREEMPTED: the machine or its scheduler took the
-    slot away, which is no fault of the trial.
+    LOST: its worker or driver died. PREEMPTED: the machine or its scheduler took the slot away,
+    which is not the trial's fault.
     """
 
     COMPLETE = "COMPLETE"
@@ -45,33 +45,33 @@ class AttemptOutcome(StrEnum):
 
 
 class TrialRow(NamedTuple):
-    """One trial with its results, without the parameters: for fronts, reports and progress.
+    """A trial with its results but without parameters, for fronts, reports and progress.
 
-    A named tuple in the order of the query's columns: 50,000 of them are made at once.
+    A named tuple in the order of the query's columns, since 50,000 of them are created at once.
 
     Attributes:
-        id: the trial's row.
-        number: its number within its study and role, from 0.
+        id: id of the trial's row.
+        number: number within its study and role, from 0.
         role: search or confirm.
         replicate: r; the training seed is the study's seed + r.
         state: RUNNING, COMPLETE, PRUNED or FAILED.
-        reused: whether its evaluation was there already, from this study or another.
-        error: the line of a failed trial's traceback that says why, see `reason_of`.
+        reused: whether its evaluation existed already, in this study or another.
+        error: the line of a failed trial's traceback that gives the reason; see `reason_of`.
         created_at: naive UTC.
-        finished_at: naive UTC; None while RUNNING.
+        finished_at: naive UTC, or None while RUNNING.
         spec_key: sha256 of the spec.
-        placement: text.
-        evaluation_key: of a COMPLETE trial, None of others, as are the fields that follow.
+        placement: the placement's text.
+        evaluation_key: key of a COMPLETE trial's evaluation, else None, as in the next fields.
         fidelity_key: see `Fidelity.key`.
         seed: training seed.
-        top1: fraction.
-        loss: nats.
+        top1: accuracy, a fraction.
+        loss: mean cross-entropy, nats.
         wall_time_s: seconds of the evaluation.
-        weights_sha256: None where no weights are kept.
-        latency_source: how the latency is known; None where the study measures none.
-        num_images: images that a COMPLETE trial was evaluated on; 0 where it was looked up.
-        costs: of any trial, by the names of `sharedattn.objectives`: those that the database keeps
-            and the study's own; without latency where the study measures none.
+        weights_sha256: hash of the weights' file, or None if none are kept.
+        latency_source: source of the latency, or None if the study measures none.
+        num_images: number of images that a COMPLETE trial was evaluated on, 0 for a table.
+        costs: costs by the names of `sharedattn.objectives`, in any state: those of the database
+            and the study's own, without latency if the study measures none.
     """
 
     id: int
@@ -98,28 +98,28 @@ class TrialRow(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one image."""
+        """Multiply-accumulates per image."""
         return int(self.costs["macs"])
 
 
 @dataclass(frozen=True, slots=True)
 class TrialParameters:
-    """One trial as a searcher needs it: what was proposed, what it came to, what it gave.
+    """A trial as a searcher needs it: its parameters, state and values.
 
     Attributes:
-        id: the trial's row.
-        number: its number within its study and role.
+        id: id of the trial's row.
+        number: number within its study and role.
         role: search or confirm.
         replicate: r of the training seed.
-        state: where it stands.
+        state: its state.
         proposed: the searcher's parameters.
-        repaired: the parameters of the placement that was evaluated, told back to the searcher.
-        sampler_attributes: the searcher's own notes on this trial.
+        repaired: parameters of the evaluated placement, told to the searcher.
+        sampler_attributes: the searcher's notes on this trial.
         spec_document: the spec as JSON.
         spec_key: sha256 of the spec.
-        top1: of a COMPLETE trial, None of others.
-        num_attempts: attempts begun, from 1.
-        costs: as of `TrialRow`.
+        top1: accuracy of a COMPLETE trial, else None.
+        num_attempts: number of attempts begun, at least 1.
+        costs: as in `TrialRow`.
     """
 
     id: int
@@ -139,14 +139,14 @@ class TrialParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredTrial:
-    """A search trial that came to its end at once, since shared weights gave its accuracy.
+    """A search trial scored with shared weights, and so complete from the start.
 
     Attributes:
-        number: its number among the study's search trials.
+        number: number among the study's search trials.
         spec: the network.
-        evaluation: what shared weights gave.
-        proposed: the searcher's parameters; empty where the space was listed.
-        repaired: the parameters of the placement, or None.
+        evaluation: its accuracy with shared weights.
+        proposed: the searcher's parameters, or empty if the whole space was listed.
+        repaired: the placement's parameters, or None.
         sampler_attributes: the searcher's notes on the trial.
     """
 
@@ -160,13 +160,13 @@ class ScoredTrial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt at a trial.
+    """One attempt of a trial.
 
     Attributes:
-        number: from 1.
-        finished_at: naive UTC; None while it runs.
-        outcome: None while it runs.
-        traceback: of a failed attempt, or what is known of a lost one.
+        number: number of the attempt, from 1.
+        finished_at: naive UTC, or None while it runs.
+        outcome: how it ended, or None while it runs.
+        traceback: traceback of a failed attempt, or what is known of a lost one.
     """
 
     number: int
@@ -177,7 +177,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
-    """What a trial has come to after some epochs of training, as at a rung.
+    """A trial's metrics after some epochs of training, such as at a rung.
 
     Attributes:
         epoch: epochs trained; > 0.
@@ -185,7 +185,7 @@ class EpochMetrics:
         loss: mean cross-entropy, nats.
 
     Raises:
-        ValueError: a metric that is not finite or out of range, which is a failed trial.
+        ValueError: a metric is not finite or out of range; the trial failed.
     """
 
     epoch: int
@@ -201,13 +201,13 @@ class EpochMetrics:
 
 
 class RungRow(NamedTuple):
-    """What a search trial had come to at a rung, and what was decided there.
+    """A search trial's metrics at a rung, and the decision there.
 
     Attributes:
         number: the search trial's number.
-        metrics: at the rung.
-        macs: multiply-accumulates of one image.
-        goes_on: whether the trial was let on, or was stopped there.
+        metrics: its metrics at the rung.
+        macs: multiply-accumulates per image.
+        goes_on: whether the trial continued or was stopped.
     """
 
     number: int
