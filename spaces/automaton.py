@@ -1,8 +1,8 @@
-"""A space as a minimal deterministic automaton: one path per member, one symbol per position.
+"""A space as a minimal deterministic automaton: a path per member, a symbol per position.
 
-Every path reads as many symbols as the stages have positions at most; a stage that ends earlier
-is followed by None up to its last position. Levels are the states between symbols, level 0 before
-the first; so forward and backward passes over levels give sizes, ranges and tables of costs.
+Every path has a symbol for each position at full depth; after a stage's last layer, the remaining
+positions are None. Levels are the states between symbols, level 0 before the first, so forward and
+backward passes over levels give sizes, ranges and tables of costs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Path = tuple[Symbol, ...]
 
 
 class Edge(NamedTuple):
-    """A symbol that may come next.
+    """A possible next symbol.
 
     Attributes:
-        symbol: the choice at this position, or None where the stage has ended.
-        new_cell: whether the symbol is the first in its stage to use its gate's cell.
-        target: index of the state after it, in the next level.
+        symbol: the choice at this position, or None after the stage's last layer.
+        new_cell: whether the symbol is the first of its stage with its gate's cell.
+        target: index of the following state, in the next level.
     """
 
     symbol: Symbol
@@ -39,12 +39,12 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Automaton:
-    """The members of a space as the paths from the one state of level 0 to that of the last.
+    """The members of a space as paths from the only state of level 0 to that of the last level.
 
     Attributes:
-        depths: positions of each stage.
-        levels: states per level, each its edges sorted by symbol; no state is without a member.
-            Without any members there is no level.
+        depths: number of positions in each stage.
+        levels: states per level, each a tuple of edges sorted by symbol; every state is on some
+            member's path. Without members there are no levels.
     """
 
     depths: tuple[int, ...]
@@ -52,7 +52,7 @@ class Automaton:
 
     @cached_property
     def positions(self) -> tuple[tuple[int, int], ...]:
-        """Stage and position within it, both from 0, of the symbol read after each level."""
+        """Stage and position within it, both from 0, of the symbol after each level."""
         return tuple(
             (stage, position)
             for stage, depth in enumerate(self.depths)
@@ -61,7 +61,7 @@ class Automaton:
 
     @cached_property
     def alphabets(self) -> tuple[tuple[Symbol, ...], ...]:
-        """The symbols that some member has at each position, sorted."""
+        """The symbols at each position over all members, sorted."""
         return tuple(
             tuple(sorted({edge.symbol for state in level for edge in state}, key=symbol_key))
             for level in self.levels[:-1]
@@ -78,7 +78,7 @@ class Automaton:
         return paths[0]
 
     def path(self, placement: Placement) -> Path | None:
-        """The symbols of `placement`; None: its stages are not this automaton's."""
+        """The symbols of `placement`, or None if its stages do not fit."""
         if len(placement.stages) != len(self.depths) or any(
             len(stage) > depth for stage, depth in zip(placement.stages, self.depths, strict=True)
         ):
@@ -86,7 +86,7 @@ class Automaton:
         return pad(placement.stages, self.depths)
 
     def accepts(self, path: Path) -> bool:
-        """Whether `path` is a member's."""
+        """Whether `path` is a member."""
         state = 0
         for symbol, level in zip(path, self.levels[:-1], strict=True):
             edge = next((edge for edge in level[state] if edge.symbol == symbol), None)
@@ -96,11 +96,11 @@ class Automaton:
         return True
 
     def placement(self, path: Sequence[Symbol]) -> Placement:
-        """The placement whose symbols are `path`; the inverse of `path`."""
+        """The placement of a path; the inverse of `path`."""
         return Placement(tuple(stages_of(path, self.depths)))
 
     def cover(self) -> Iterator[Path]:
-        """Members that together have every symbol at every position that some member has."""
+        """Members that together have all of the space's symbols at every position."""
         ends: list[list[Path]] = [[()]]
         for level in reversed(self.levels[:-1]):
             ends.append([(state[0].symbol, *ends[-1][state[0].target]) for state in level])
@@ -116,7 +116,7 @@ class Automaton:
 
 
 def pad(stages: Sequence[Sequence[LayerChoice]], depths: Sequence[int]) -> Path:
-    """The layers of all stages in a row, each stage filled with None up to its depth."""
+    """The layers of all stages in sequence, each stage padded with None to its depth."""
     return tuple(
         symbol
         for stage, depth in zip(stages, depths, strict=True)
@@ -137,11 +137,11 @@ Cells = tuple[GateCell, ...]
 
 
 def count_cell(cells: Cells, symbol: Symbol) -> tuple[bool, Cells]:
-    """Whether a symbol is the first in its stage to use its gate's cell, and the cells with it.
+    """Whether a symbol is the first of its stage with its gate's cell, and the cells so far.
 
     Args:
-        cells: what the stage has used before it.
-        symbol: in canonical cells.
+        cells: cells used in the stage before it.
+        symbol: symbol with canonical cells.
     """
     gate = None if symbol is None else symbol.gate
     if gate is None:
@@ -154,12 +154,12 @@ def count_cell(cells: Cells, symbol: Symbol) -> tuple[bool, Cells]:
 
 
 class _State(NamedTuple):
-    """What the continuation of a member depends on.
+    """The state that determines a member's continuations.
 
     Attributes:
         stage: state of the stage's language.
-        cells: of gates that the stage has used so far.
-        constraints: state of every constraint.
+        cells: gates' cells used in the stage so far.
+        constraints: states of all constraints.
     """
 
     stage: State
@@ -168,14 +168,14 @@ class _State(NamedTuple):
 
 
 def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint]) -> Automaton:
-    """The minimal automaton of all placements that the stages and constraints allow.
+    """Build the minimal automaton of all placements that the stages and constraints allow.
 
     Args:
         languages: the legal members of each stage.
         constraints: rules over the layers of each stage or of the network.
 
     Raises:
-        InputError: the constraints need more states than can be held.
+        InputError: the constraints need too many states.
     """
     product = _Product(languages, constraints)
     states = [product.start]
@@ -204,7 +204,7 @@ def build(languages: Sequence[StageLanguage], constraints: Sequence[Constraint])
 
 
 class _Product:
-    """The languages of all stages and the constraints, read together.
+    """The product of all stages' languages and the constraints.
 
     Attributes:
         start: the state before the first symbol.
@@ -214,14 +214,14 @@ class _Product:
         self, languages: Sequence[StageLanguage], constraints: Sequence[Constraint]
     ) -> None:
         self._languages, self._constraints = languages, constraints
-        # Many states of the constraints share one state of a language.
+        # Many constraint states share one state of a language.
         self._moves = [cache(language.moves) for language in languages]
         self.start = _State(languages[0].start, (), tuple(c.start for c in constraints))
 
     def moves(
         self, stage: int, state: _State, position: int
     ) -> Iterator[tuple[Symbol, bool, _State]]:
-        """Each symbol that may come next, whether its cell is new, and the state after it."""
+        """Each possible next symbol, whether its cell is new, and the state after it."""
         is_last = position + 1 == self._languages[stage].max_depth
         for symbol, stage_state in self._moves[stage](state.stage, position).items():
             new_cell, target = False, _State(None, (), state.constraints)
@@ -237,7 +237,7 @@ class _Product:
                 yield symbol, new_cell, ended
 
     def _end_stage(self, state: _State, stage: int) -> _State | None:
-        """The state before the next stage; None: the stage, or the network, cannot end so."""
+        """The state before the next stage, or None if the stage or network cannot end here."""
         is_last = stage + 1 == len(self._languages)
         if None not in self._moves[stage](state.stage, self._languages[stage].max_depth):
             return None
@@ -253,9 +253,9 @@ class _Product:
 def _minimal(
     levels: list[list[list[Edge]]], num_ends: int
 ) -> tuple[tuple[tuple[Edge, ...], ...], ...]:
-    """Drop states that lead nowhere and merge those of equal futures, last level first."""
+    """Remove dead states and merge equivalent ones, last level first."""
     merged: list[tuple[tuple[Edge, ...], ...]] = [((),)] if num_ends else [()]
-    # Where each state of the level above went; every state after the last symbol is the end.
+    # New indices of the states one level up; all states after the last symbol are the end.
     place: dict[int, int] = dict.fromkeys(range(num_ends), 0)
     for level in reversed(levels):
         index: dict[tuple[Edge, ...], int] = {}

@@ -1,1 +1,1 @@
-"""What a placement costs: parameters, MACs, attention memory, latency."""
+"""Costs of placements: parameters, MACs, attention memory, latency."""

@@ -1,8 +1,8 @@
-"""Bound the attention memory of each layer, by a rule that reads a stage layer by layer.
+"""A bound on the attention memory of each layer, as a rule that reads a stage layer by layer.
 
-What is alive while a layer attends depends on later layers: what it left, such as scores, is held
-for them, see `CostModel.attention_bytes`. So the rule keeps, of each layer read, which later
-events would put it above the bound, and refuses the layer that would make one true.
+The memory in use while a layer attends depends on later layers, for which what it left, such as
+scores, is held; see `CostModel.attention_bytes`. So the rule records, for each layer read, the
+later events that would exceed the bound, and refuses the layer that would complete a set of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sharedattn.networks.legality import left_keys, taken_keys
 from sharedattn.networks.state import Key
 from sharedattn.placement import LayerChoice
 
-# Events beside those that what was left in a channel is taken by the next layer that touches it.
+# The other events are: the next layer that touches a channel takes what was left there.
 _RESIDUAL: Key = ("a later layer adds the attention residual", 0)
 _HANDED_ON: Key = ("no later layer touches scores, and the next stage takes them", 0)
 
@@ -26,12 +26,12 @@ _Events = frozenset[Key]
 
 
 class _State(NamedTuple):
-    """What is known of the layers read so far.
+    """State of the rule after some layers.
 
     Attributes:
-        forbidden: sets of events that may not all come true, none within another.
-        left: where layers have left what a later one might take.
-        bias_is_own: whether the last scores made are their layer's own, not mapped.
+        forbidden: minimal sets of events that must not all happen.
+        left: channels and groups in which layers have left something.
+        bias_is_own: whether the last scores have their layer's own bias, not a mapped one.
     """
 
     forbidden: frozenset[_Events]
@@ -40,10 +40,10 @@ class _State(NamedTuple):
 
 
 class AttentionMemoryRule:
-    """The layers of one stage, none of whose attention takes more memory than a bound.
+    """Accepts stages in which no layer's attention takes more memory than a bound.
 
     Args:
-        costs: of the backbone.
+        costs: costs on the backbone.
         stage: index of the stage.
         max_bytes: the bound, inclusive.
     """
@@ -59,11 +59,11 @@ class AttentionMemoryRule:
 
     @property
     def start(self) -> Hashable:
-        """No layer."""
+        """The state before any layer."""
         return _State(frozenset(), frozenset(), False)
 
     def step(self, state: Hashable, position: int, choice: LayerChoice) -> Hashable | None:
-        """The state after a layer; None: this layer, or one before it, takes too much."""
+        """The state after a layer, or None if this layer or an earlier one takes too much."""
         assert isinstance(state, _State)
         forbidden, left, bias_is_own = state
         branch = choice.branch
@@ -87,14 +87,14 @@ class AttentionMemoryRule:
         return _State(_minimal(found), left, bias_is_own)
 
     def accepts(self, state: Hashable) -> bool:
-        """Whether a stage may end here."""
+        """Whether a stage may end in this state."""
         assert isinstance(state, _State)
         return frozenset({_HANDED_ON}) not in state.forbidden
 
     def _too_much(
         self, choice: LayerChoice, left: frozenset[Key], bias_is_own: bool
     ) -> Iterator[_Events]:
-        """Sets of later events with which a layer takes too much memory."""
+        """Sets of later events that make a layer take too much memory."""
 
         def exceeds(held: frozenset[Key], holds_residual: bool) -> bool:
             taken = self._costs.layer_attention_bytes(

@@ -1,4 +1,4 @@
-"""Compute what a less-attention layer saves against the vanilla layer that it replaces."""
+"""Savings of a less-attention layer over the vanilla layer that it replaces."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FORMS = ("full", "keys", "lowrank16", "reuse")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormEconomics:
-    """One form of less attention in one stage.
+    """Economics of one form of less attention in one stage.
 
     Attributes:
-        form: of the maps, as a layer names it.
-        macs: attention of such a layer for one image.
-        saved_macs: what it saves against a vanilla layer; negative where it costs more.
-        saved_params: likewise of parameters.
-        break_even_tokens: it saves exactly where the queries of a window are fewer, their ratio
-            to the keys and the number of windows being the same; None: there is no such number.
-        fits: whether the maps are within the bound on their size.
+        form: name of the form.
+        macs: MACs of such a layer's attention per image.
+        saved_macs: MACs saved over a vanilla layer; negative if it costs more.
+        saved_params: parameters saved over a vanilla layer.
+        break_even_tokens: the layer saves MACs exactly if a window has fewer queries, at the same
+            ratio of queries to keys and number of windows; None if there is no such number.
+        fits: whether the maps are within their size limit.
     """
 
     form: str
@@ -40,24 +40,24 @@ class FormEconomics:
     fits: bool
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
+        """A plain dictionary of all fields."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LessAttentionEconomics:
-    """Whether less attention pays in a stage.
+    """Economics of less attention in a stage.
 
     Attributes:
         num_tokens: N of the stage.
         num_windows: W.
-        num_queries: n, queries of a window.
-        num_keys: m, keys of a window.
+        num_queries: n, queries per window.
+        num_keys: m, keys per window.
         embed_dim: D of the stage.
-        vanilla_macs: attention of a vanilla layer, for one image.
-        paper_form_macs: a less layer with both maps applied to every head's scores, as printed.
-        default: the form of a less layer that names none.
-        forms: the forms in `FORMS`.
+        vanilla_macs: MACs of a vanilla layer's attention per image.
+        paper_form_macs: those of a less layer that maps every head's scores twice, as printed.
+        default: the default form.
+        forms: economics of each form in `FORMS`.
     """
 
     num_tokens: int
@@ -72,12 +72,12 @@ class LessAttentionEconomics:
 
     @property
     def best(self) -> FormEconomics:
-        """The form that saves most among those that have maps and fit; else plain reuse."""
+        """The form with maps that saves most and fits, or else plain reuse."""
         with_maps = [f for f in self.forms if f.fits and f.form != "reuse" and f.saved_macs > 0]
         return max(with_maps, key=lambda f: f.saved_macs, default=self.forms[-1])
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
+        """A plain dictionary of all fields."""
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "default": self.default.to_json(),
@@ -86,13 +86,13 @@ class LessAttentionEconomics:
 
 
 def less_attention_economics(costs: CostModel, stage: int) -> LessAttentionEconomics:
-    """Whether less attention pays in a stage.
+    """Compute the economics of less attention in a stage.
 
-    In one window of N queries and keys, full maps save 2 N D (D - N) MACs; a bias of the scores,
-    which they map too, takes 2 H N^3 of it.
+    In one window of N queries and keys, full maps save 2 N D (D - N) MACs; mapping a bias of the
+    scores as well costs 2 H N^3 of that.
 
     Args:
-        costs: of the backbone.
+        costs: costs on the backbone.
         stage: index of the stage, from 0.
 
     Returns:
@@ -150,13 +150,13 @@ def _break_even_tokens(
     mixing_macs: int = 0,
     num_bias_heads: int = 0,
 ) -> int | None:
-    """Return the least number of queries at which a layer no longer saves, or None.
+    """The smallest number of queries at which a layer no longer saves MACs, or None.
 
-    The ratio n / m = p / q, in least terms, and the number of windows W are kept. In each window a
-    layer saves (n + m) D^2 of projections, and n m c where vanilla layers mix maps over heads. It
-    pays its maps in channels: full n^2 + m^2, keys m^2, rank R 2 R (n + m). In an image it pays
-    for mapping a bias of H heads: full H n m (n + m), keys H n m^2, rank R 4 R H n m. With
-    m = n q / p and times p^2 / n, it saves where
+    The ratio n / m = p / q, in lowest terms, and the number of windows W are fixed. In each
+    window a layer saves (n + m) D^2 of projections, and n m c if vanilla layers mix maps over
+    heads. Its maps of channels cost: full n^2 + m^2, keys m^2, rank R 2 R (n + m). Per image,
+    mapping a bias of H heads costs: full H n m (n + m), keys H n m^2, rank R 4 R H n m. With
+    m = n q / p, and multiplied by p^2 / n, it saves if
 
         a + b n - d n^2 > 0
 
@@ -167,11 +167,11 @@ def _break_even_tokens(
         reuse       W p (p + q) D^2            W p q c                        0
 
     Args:
-        form: of the maps.
+        form: name of the form.
         sizes: W, n and m.
         embed_dim: D.
-        mixing_macs: c, of an element of the maps; 0 where vanilla layers do not mix them.
-        num_bias_heads: H of a bias; 0 where the scores have none.
+        mixing_macs: c, per element of the maps; 0 if vanilla layers do not mix them.
+        num_bias_heads: H of a bias; 0 if the scores have none.
     """
     D, H, W, c = embed_dim, num_bias_heads, sizes.num_windows, mixing_macs
     ratio = Fraction(sizes.num_queries, sizes.num_keys)
@@ -187,17 +187,17 @@ def _break_even_tokens(
 
 
 def _least_not_positive(a: int, b: int, d: int) -> int | None:
-    """The least n > 0 from which a + b n - d n^2 is not positive, being positive before.
+    """The smallest n > 0 at which a + b n - d n^2 turns from positive to not positive.
 
     Args:
-        a: any number, above 0 where d is.
+        a: any number; positive if d is.
         b: any number.
-        d: 0 or above.
+        d: 0 or positive.
 
     Returns:
-        The number; None where the sign is the same at all n > 0, or turns from not positive.
+        The number, or None if the sign never changes, or changes to positive.
     """
     if d:
-        # The ceiling of the one positive root, (b + sqrt(b^2 + 4 a d)) / 2 d.
+        # The ceiling of the only positive root, (b + sqrt(b^2 + 4 a d)) / 2 d.
         return -(-(b + 1 + math.isqrt(b**2 + 4 * a * d - 1)) // (2 * d))
     return -(a // b) if a > 0 > b else None

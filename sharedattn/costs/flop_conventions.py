@@ -1,8 +1,8 @@
-"""Count networks by the conventions of publications, to compare with their figures.
+"""Costs of networks under the counting conventions of publications, for comparison.
 
-Our own convention is `sharedattn.costs.model.CONVENTION`, with the maps of less attention as they
-run, factored. Publications count otherwise, often without saying how; each way that explains a
-figure is an argument here.
+Our own convention is `sharedattn.costs.model.CONVENTION`, with less attention's maps factored, as
+they run. Publications count otherwise, often without saying how; each convention that explains a
+published figure is an argument here.
 
 Shape letters: n queries and m keys of a window, D embed_dim, H heads, W windows.
 """
@@ -28,29 +28,29 @@ def counted(
     attention_products: bool = True,
     norms: bool = True,
 ) -> PartCost:
-    """Params and MACs of a network by a convention.
+    """Params and MACs of a network under a convention.
 
     Args:
         spec: the network.
-        maps: how a less layer counts. `factored`: as it is run, maps on queries and keys and both
-            token-token products. `paper`: as LaViT prints it (CVPR 2024, arXiv:2406.00427), Psi
-            and Theta on the scores of every head, whatever the layer's form:
+        maps: how to count a less layer. `factored`: as it runs, with maps on queries and keys and
+            both token-token products. `paper`: as LaViT prints it (CVPR 2024,
+            arXiv:2406.00427), with Psi and Theta on every head's scores, whatever the form:
 
                 params = n**2 + m**2
                 macs = W * H*n*m*(n + m)
 
-            and one product, the maps times the values, since the scores are not made anew.
-            `free`: as `paper` without these two, which is what LaViT's figures amount to.
-        attention_products: whether the token-token products of vanilla and less layers count; a
-            counter that does not know the fused kernel leaves them out. External attention's
-            stay: they are linear maps.
-        norms: whether norms count.
+            and one product, maps times values, since the scores are reused. `free`: as `paper`
+            without these two terms, which reproduces LaViT's figures.
+        attention_products: whether to count the token-token products of vanilla and less layers,
+            which counters unaware of the fused kernel leave out. External attention's always
+            count: they are linear maps.
+        norms: whether to count norms.
 
     Returns:
         The cost; with the defaults, that of `CostModel`.
 
-    Raises:
-        InputError: a network that is not understood, or cannot be built.
+        Raises:
+        InputError: the network is not supported, or cannot be built.
     """
     spec = resolve(spec)
     model = CostModel(spec.backbone)
@@ -67,7 +67,7 @@ def counted(
 
 
 def _instead_of_factored(model: CostModel, i: int, choice: LayerChoice, maps: Maps) -> PartCost:
-    """What a less layer counts as printed, with or without its maps, less what it counts here."""
+    """A less layer's cost as printed, with or without maps, minus its factored cost."""
     stage = model.shape.stages[i]
     sizes = stage.attention
     n, m, W = sizes.num_queries, sizes.num_keys, sizes.num_windows
@@ -81,7 +81,7 @@ def _instead_of_factored(model: CostModel, i: int, choice: LayerChoice, maps: Ma
 
 
 def _num_products(choice: LayerChoice, maps: Maps) -> int:
-    """Token-token products that a layer counts."""
+    """Number of token-token products that a layer counts."""
     if choice.branch is vanilla.VANILLA:
         return 2
     if choice.branch is less.LESS:
@@ -90,6 +90,6 @@ def _num_products(choice: LayerChoice, maps: Maps) -> int:
 
 
 def _product_macs(stage: StageShape) -> int:
-    """One token-token product over all heads: W n m D."""
+    """MACs of one token-token product over all heads: W n m D."""
     sizes = stage.attention
     return sizes.num_windows * sizes.num_queries * sizes.num_keys * stage.embed_dim

@@ -1,8 +1,8 @@
-"""Check the closed-form cost on built networks with two independent counters.
+"""Two independent counters that check the closed-form cost on built networks.
 
-fvcore counts a traced network by operator, with handlers for fused attention and for a batched
-product with a sum, which it does not know. torch's FlopCounterMode counts matrix products and
-convolutions as they run. Both see a network of one placement, in eval mode, with one image.
+fvcore counts a traced network by operator, with added handlers for fused attention and for a
+batched product with a sum. torch's FlopCounterMode counts matrix products and convolutions as they
+run. Both run a network of one placement in eval mode on one image.
 """
 
 from __future__ import annotations
@@ -50,17 +50,16 @@ FREE_OPERATORS = frozenset(
 
 
 def fvcore_macs(network: Network) -> int:
-    """Multiply-accumulates for one image, as fvcore counts them.
+    """Multiply-accumulates per image as counted by fvcore.
 
     Args:
         network: a network of one placement.
 
     Returns:
-        fvcore's total: a multiply-add is 1, layer norm 5 an element.
+        fvcore's total, where a multiply-add is 1 and a layer norm 5 per element.
 
     Raises:
-        RuntimeError: the network runs an operator that fvcore does not know and that is not
-            known to be free.
+        RuntimeError: the network runs an operator unknown to fvcore and not listed as free.
     """
     with _one_image(network) as image:
         analysis = (
@@ -85,16 +84,16 @@ def fvcore_macs(network: Network) -> int:
 
 
 def matmul_macs(network: Network) -> int:
-    """Multiply-accumulates of matrix products and convolutions, as torch counts them.
+    """Multiply-accumulates of matrix products and convolutions as counted by torch.
 
-    Attention maps are asked for, so that attention runs as the two products it is: torch counts
-    the fused kernel as 0 on a CPU.
+    Attention maps are requested so that attention runs as two products: torch counts the fused
+    kernel as 0 on a CPU.
 
     Args:
         network: a network of one placement.
 
     Returns:
-        FlopCounterMode's total, halved: it counts 2 for a multiply-add.
+        FlopCounterMode's total, halved since it counts a multiply-add as 2.
     """
     with _one_image(network) as image, FlopCounterMode(display=False) as counter:
         network.run(image, collect={"attention"})
@@ -104,7 +103,7 @@ def matmul_macs(network: Network) -> int:
 
 @contextmanager
 def _one_image(network: Network) -> Iterator[Tensor]:
-    """An image for a network that is in eval mode, without gradients, meanwhile."""
+    """An image for a network, which is in eval mode without gradients in the block."""
     training = network.training
     network.eval()
     size = network.shape.image_size
@@ -117,7 +116,7 @@ def _one_image(network: Network) -> Iterator[Tensor]:
 
 
 def _fused_attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Queries times keys, and the maps times values: 2 B H N M K."""
+    """Queries times keys, and maps times values: 2 B H N M K."""
     B, H, N, K = get_shape(inputs[0])
     M = get_shape(inputs[1])[-2]
     macs: int = 2 * B * H * N * M * K
@@ -125,7 +124,7 @@ def _fused_attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _batched_product_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """(B, N, R) times (B, R, D), a sum with it being free: B N R D."""
+    """(B, N, R) times (B, R, D), with a free addition: B N R D."""
     B, N, R = get_shape(inputs[1])
     macs: int = B * N * R * get_shape(inputs[2])[-1]
     return macs

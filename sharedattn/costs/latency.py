@@ -1,7 +1,7 @@
-"""Measure the latency of placements on a device, by forwards of the stand-alone network.
+"""Latency of placements on a device, measured on the stand-alone network.
 
-A latency is never summed from the times of layers: such sums erred by more than 5 % on every
-machine that they were tried on.
+Latencies are never summed from times of layers: such sums were off by more than 5 % on every
+machine tried.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sharedattn.placement import NetworkSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencySetting:
-    """What latencies depend on beside the network; those of different settings never mix.
+    """The settings that latencies depend on besides the network; never mix different ones.
 
     Attributes:
-        device: where torch computes, "cpu" or "cuda".
-        device_name: the model of that device.
+        device: torch device, "cpu" or "cuda".
+        device_name: model of the device.
         threads: torch threads.
-        torch_version: torch's own.
-        dtype: of weights and images.
-        batch_size: images of one forward, whose whole time is the latency.
+        torch_version: version of torch.
+        dtype: data type of weights and images.
+        batch_size: number of images per forward pass; the latency is that of the whole batch.
     """
 
     device: str
@@ -43,10 +43,10 @@ class LatencySetting:
 
         Args:
             device: "cpu" or "cuda".
-            batch_size: images of one forward; > 0.
+            batch_size: number of images per forward pass; > 0.
 
         Raises:
-            InputError: a batch without images.
+            InputError: `batch_size` is less than 1.
         """
         if batch_size < 1:
             raise InputError(f"`batch_size` of a latency is {batch_size}; give 1 or more images")
@@ -60,12 +60,12 @@ class LatencySetting:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
+        """A plain dictionary of all fields."""
         return asdict(self)
 
     @property
     def device_text(self) -> str:
-        """The device's name, with the threads where it is a CPU."""
+        """The device's name, with the number of threads for a CPU."""
         plural = "" if self.threads == 1 else "s"
         threads = f", {self.threads} thread{plural}" if self.device == "cpu" else ""
         return f"{self.device_name}{threads}"
@@ -78,16 +78,16 @@ class LatencySetting:
 
 
 def measure_network(spec: NetworkSpec, setting: LatencySetting) -> Timing:
-    """Time forwards of the stand-alone network of a placement, in eval mode.
+    """Time forward passes of a placement's stand-alone network in eval mode.
 
     Args:
         spec: the network.
-        setting: where; of this process.
+        setting: the setting, of this process.
 
     Returns:
-        The median of the repeats.
+        The median of the repeated measurements.
     """
-    # The images and the weights are drawn here; torch's own generator stays as it was.
+    # Building and drawing images use torch's generator; restore it afterwards.
     with (
         torch.random.fork_rng(devices=()),
         torch.inference_mode(),

@@ -1,7 +1,7 @@
-"""Compute the cost of a placement in closed form: params, MACs, attention memory.
+"""The closed-form cost of a placement: params, MACs, attention memory.
 
-Each mechanism states its own cost beside its module; this module adds them up, layer by layer. The
-figures are exact: `sharedattn.costs.flop_counters` counts the same on the built networks.
+Each mechanism states its own cost; this module adds them up layer by layer. The figures are exact:
+`sharedattn.costs.flop_counters` counts the same on built networks.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class Cost:
     """The cost of a placement.
 
     Attributes:
-        placement: its text.
-        params: parameters of the network.
-        trainable_params: those that training changes: all but fixed position embeddings.
-        macs: multiply-accumulates for one image; `CONVENTION` says what counts.
-        matmul_macs: the share of matrix products and convolutions: `macs` without the norms.
-        attention_bytes: the most that the attention of any one layer keeps in memory; see
+        placement: the placement's text.
+        params: number of parameters.
+        trainable_params: number of trained parameters, all but fixed position embeddings.
+        macs: multiply-accumulates per image, counted by `CONVENTION`.
+        matmul_macs: those of matrix products and convolutions: `macs` without the norms.
+        attention_bytes: largest memory that any one layer's attention uses; see
             `CostModel.attention_bytes`.
-        image_size: pixels on a side.
-        stages: per stage, its blocks and DIA cells, and what leads into it; stem and head are in
-            none.
-        mechanisms: by the name of a branch or gate, `broadcasting`, and `rest` for stem, head,
+        image_size: image height and width in pixels.
+        stages: cost of each stage: its blocks, its DIA cells, and the transition into it; stem and
+            head belong to none.
+        mechanisms: cost by name of a branch or gate, `broadcasting`, and `rest` for stem, head,
             MLPs, norms and layer scales; they sum to `params` and `macs`.
     """
 
@@ -57,7 +57,7 @@ class Cost:
     mechanisms: Mapping[str, PartCost]
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
+        """A plain dictionary of all fields."""
         return {
             "placement": self.placement,
             "params": self.params,
@@ -77,15 +77,15 @@ class CostModel:
     Attributes:
         backbone: the backbone.
         shape: its sizes.
-        fixed: stem, head, what stands around the blocks of each stage, and the attention
-            residuals: what no placement changes.
+        fixed: cost that no placement changes: stem, head, everything around the blocks, and the
+            attention residuals.
     """
 
     def __init__(self, backbone: BackboneSpec, *, recorded: bool = False) -> None:
-        """Read the backbone's sizes; `recorded` as `sharedattn.backbones.describe` has it.
+        """Read the backbone's sizes; `recorded` as in `sharedattn.backbones.describe`.
 
         Raises:
-            InputError: a backbone that is unknown, not understood, or cuts off pixels.
+            InputError: the backbone is unknown or unsupported, or drops pixels.
         """
         self.backbone = backbone
         self.shape = describe(backbone, recorded=recorded)
@@ -107,14 +107,14 @@ class CostModel:
         self._cell_params: dict[tuple[int, str], int] = {}
 
     def layer(self, stage: int, choice: LayerChoice) -> PartCost:
-        """A whole block; a DIA cell's MACs are in it, its params are not, being shared.
+        """The cost of a whole block; includes a DIA cell's MACs but not its shared params.
 
         Args:
             stage: index of the stage, from 0.
-            choice: what the layer does.
+            choice: the layer's choice.
 
-        Returns:
-            Its cost, remembered per stage and choice.
+            Returns:
+            Its cost, cached per stage and choice.
         """
         known = self._layers[stage]
         if choice not in known:
@@ -122,7 +122,7 @@ class CostModel:
         return known[choice]
 
     def attention(self, stage: int, choice: LayerChoice) -> PartCost:
-        """The attention branch of a layer alone: no norm, no MLP, no gate; nothing for kind N."""
+        """The cost of a layer's attention branch, without norm, MLP and gate; zero for kind N."""
         return choice.branch.cost(
             choice.options,
             self.shape.stages[stage],
@@ -131,12 +131,12 @@ class CostModel:
         )
 
     def has_bias(self, stage: int) -> bool:
-        """Whether scores of a stage carry a bias: relative positions, an attention residual."""
+        """Whether scores of a stage have a bias: relative positions or an attention residual."""
         positions = self.shape.stages[stage].attention.position_params
         return positions > 0 or self._residuals[stage] != NO_COST
 
     def cell_params(self, stage: int, gate: str) -> int:
-        """Params of each distinct cell of a gate in a stage."""
+        """Number of params of each cell of a gate in a stage."""
         key = stage, gate
         if key not in self._cell_params:
             sizes, options = self.shape.stages[stage], self.backbone.options
@@ -144,15 +144,15 @@ class CostModel:
         return self._cell_params[key]
 
     def totals(self, placement: Placement) -> PartCost:
-        """Params and MACs of a placement: the fast way, for tens of thousands a second.
+        """Params and MACs of a placement, fast enough for tens of thousands per second.
 
-            params = fixed + sum over layers + sum over stages of cells * params of a cell
+            params = fixed + sum over layers + sum over stages of cells * params per cell
             macs = fixed + sum over layers
 
         Args:
-            placement: a placement that the backbone can hold.
+            placement: a placement that the backbone supports.
 
-        Returns:
+            Returns:
             The network's cost.
         """
         params, macs = self.fixed.params, self.fixed.macs
@@ -167,10 +167,10 @@ class CostModel:
         return PartCost(params, macs)
 
     def cost(self, placement: Placement) -> Cost:
-        """Every figure of a placement.
+        """The full cost of a placement.
 
         Args:
-            placement: a placement that the backbone can hold.
+            placement: a placement that the backbone supports.
 
         Returns:
             The cost, by stage and by mechanism.
@@ -209,27 +209,28 @@ class CostModel:
     def attention_bytes(self, placement: Placement) -> int:
         """Attention memory of the most expensive layer: float32, one image, inference, not fused.
 
-        While a layer attends there are alive
+        While a layer attends, memory holds
 
-        - its maps: W H n m elements of vanilla and less attention, W windows of n queries and m
-          keys (twice that where a vanilla layer mixes maps over heads), N S of external attention
+        - its maps: W H n m elements for vanilla and less attention, with W windows of n queries
+        and
+          m keys (twice that if a vanilla layer mixes maps over heads); N S for external attention
           (c H times that in the multi-head form);
         - its external memories: 2 S D elements (2 S K in the multi-head form);
-        - queries and keys held for a later less-attention layer, W (n + m) D elements, and a bias
-          of theirs, H n m, from the layer that makes them up to the layer before the one that
-          transforms them; for each group of layers that share scores. (Elements of the tensors:
-          where one linear map makes values along with them, the values stay in memory too.)
-        - the attention residual, H n m, from the stage's first layer to the layer before its last
-          vanilla one; once, where the scores that are held have it as their bias as it is.
+        - queries and keys held for a later less-attention layer, W (n + m) D elements, and their
+          bias, H n m, from the layer that makes them to the layer before the one that maps
+          them; for each group of layers that share scores. (These are the tensors' own elements;
+          if one linear map also makes the values, those stay in memory too.)
+        - the attention residual, H n m, from the stage's first layer to the one before its last
+          vanilla layer; counted once if the held scores have it, unmapped, as their bias.
 
         With a fused kernel there are no maps of vanilla and less attention; training keeps the
         maps of all layers.
 
         Args:
-            placement: a placement that the backbone can hold.
+            placement: a placement that the backbone supports.
 
         Returns:
-            Bytes: the largest of these sums over all layers.
+            Bytes, the largest of these sums over all layers.
         """
         return max(
             self._attention_bytes_of(i, choices, index)
@@ -249,7 +250,7 @@ class CostModel:
         )
 
     def hands_on_scores(self, stage: int) -> bool:
-        """Whether the stage after `stage` takes the last scores of `stage`."""
+        """Whether the next stage takes the last scores of `stage`."""
         return stage + 1 < len(self.shape.stages) and self._residuals[stage + 1] != NO_COST
 
     def layer_attention_bytes(
@@ -261,22 +262,22 @@ class CostModel:
         holds_residual: bool,
         bias_is_own: bool,
     ) -> int:
-        """What is alive while one layer attends, in bytes; see `attention_bytes`.
+        """Bytes in use while one layer attends; see `attention_bytes`.
 
         Args:
             stage: index of the stage.
-            choice: what the layer does.
-            held: what of channels is held after it, see `sharedattn.networks.state.Held`.
+            choice: the layer's choice.
+            held: channels held after it; see `sharedattn.networks.state.Held`.
             holds_residual: whether a later layer adds the attention residual, if the backbone has
                 one.
-            bias_is_own: whether the last scores made up to here are their layer's own, not mapped.
+            bias_is_own: whether the last scores so far have their layer's own bias, not mapped.
         """
         sizes, channels = self.shape.stages[stage], registry().channels
         elements = choice.branch.attention_elements(choice.options, sizes, self.backbone.options)
         names = [name for name, _ in held if name in channels]
         has_bias = self.has_bias(stage)
         elements += sum(channels[name].elements(sizes, has_bias) for name in names)
-        # The scores that are held have the residual for their bias as it came, unmapped.
+        # The held scores' bias is then the unmapped residual itself.
         bias_is_residual = bias_is_own and not sizes.attention.position_params
         if (
             holds_residual
@@ -287,7 +288,7 @@ class CostModel:
         return _FLOAT32_BYTES * elements
 
     def _layer_parts(self, stage: int, choice: LayerChoice) -> dict[str, PartCost]:
-        """A block's cost by mechanism, the params of its gate's cell left out."""
+        """A block's cost by mechanism, without its gate's cell params."""
         sizes, options = self.shape.stages[stage], self.backbone.options
         parts = {"rest": _block_frame(sizes, choice)}
         if choice.branch.attends:
@@ -303,12 +304,12 @@ class CostModel:
 
 
 def distinct_cells(choices: tuple[LayerChoice, ...]) -> frozenset[GateCell]:
-    """The cells of a stage's layers, each once."""
+    """The distinct cells of a stage's layers."""
     return frozenset(choice.gate for choice in choices if choice.gate is not None)
 
 
 def _mechanism_names(placement: Placement) -> tuple[str, ...]:
-    """Where costs of a placement belong: our mechanisms, and others' where it has them."""
+    """Names of mechanisms in a cost: ours, and other ones that the placement uses."""
     known = registry()
     kinds = {choice.kind for choice in placement.layers}
     gates = {choice.gate.gate for choice in placement.layers if choice.gate is not None}
@@ -322,7 +323,7 @@ def _mechanism_names(placement: Placement) -> tuple[str, ...]:
 
 
 def _residual_cost(stages: tuple[StageShape, ...], i: int) -> PartCost:
-    """The attention residual into stage `i`; none into the first."""
+    """Cost of the attention residual into stage `i`; zero for the first."""
     if i == 0:
         return NO_COST
     before, stage = stages[i - 1], stages[i]
@@ -332,7 +333,7 @@ def _residual_cost(stages: tuple[StageShape, ...], i: int) -> PartCost:
 
 
 def bias_is_own(choices: Sequence[LayerChoice]) -> bool:
-    """Whether the last scores that these layers made are their layer's own, not mapped."""
+    """Whether the last scores that these layers make have their own bias, not a mapped one."""
     biases = [
         choice.branch.score_bias(choice.options)
         for choice in choices
@@ -350,7 +351,7 @@ def _norm_macs(sizes: StageShape, choice: LayerChoice) -> int:
 
 
 def _block_frame(sizes: StageShape, choice: LayerChoice) -> PartCost:
-    """Norms, layer scales and MLP; a layer of kind N has the MLP branch's alone."""
+    """Norms, layer scales and MLP; for kind N only those of the MLP branch."""
     D, branch = sizes.embed_dim, choice.branch
     num_branches = branch.attends + branch.feeds_forward
     frame = PartCost(

@@ -1,7 +1,7 @@
 """Time calls on a device, and measure their memory.
 
-A figure is the median of repeats after a warm-up, each of them waited for until the device has
-done it. It is of this process alone: whoever times sees to it that nothing else runs.
+A figure is the median of repeats after a warm-up, each synchronised with the device. It covers
+this process only; the caller makes sure that nothing else runs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ REPEATS = 31  # odd, so that the median is one of them
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The time and memory of a call.
+    """Time and memory of a call.
 
     Attributes:
-        median_ms: milliseconds, the median of the repeats.
-        repeats: how often it was timed, warm-up apart.
-        peak_bytes: the most memory that tensors had on a CUDA device meanwhile, those that were
-            there before among them; None on a CPU, where torch does not count.
+        median_ms: median of the repeats in milliseconds.
+        repeats: number of timed calls, without the warm-up.
+        peak_bytes: peak memory of tensors on a CUDA device, including those from before the call;
+            None on a CPU, where torch does not count.
     """
 
     median_ms: float
@@ -37,11 +37,11 @@ class Timing:
 
 
 def elapsed_ms(step: Callable[[], object], device: str) -> float:
-    """Milliseconds of one call, until the device has done all of it.
+    """Time one call in milliseconds, until the device has finished.
 
     Args:
-        step: what is timed.
-        device: where it computes, such as "cpu" or "cuda".
+        step: the call to time.
+        device: device that it runs on, such as "cpu" or "cuda".
     """
     _synchronize(device)
     started = time.perf_counter()
@@ -57,13 +57,13 @@ def time_call(
     repeats: int = REPEATS,
     warm_ups: int = WARM_UPS,
 ) -> Timing:
-    """The median time of a call, and the most memory it had.
+    """Measure the median time of a call, and its peak memory.
 
     Args:
-        step: what is timed; every call does the same work.
-        device: where it computes.
-        repeats: timed calls; > 0.
-        warm_ups: calls before them, which choose kernels and fill caches; > 0.
+        step: the call to time; does the same work every time.
+        device: device that it runs on.
+        repeats: number of timed calls; > 0.
+        warm_ups: number of earlier calls, which choose kernels and fill caches; > 0.
     """
     counts_memory = _is_cuda(device)
     if counts_memory:
@@ -76,7 +76,7 @@ def time_call(
 
 
 def device_name(device: str) -> str:
-    """The name of a device's model; of a CPU, the processor's.
+    """The name of a device's model, or of the processor for a CPU.
 
     Args:
         device: such as "cpu" or "cuda".
@@ -96,7 +96,7 @@ def torch_threads(count: int) -> Iterator[None]:
     """Set the number of torch threads inside the block, and restore it afterwards.
 
     Args:
-        count: threads; > 0.
+        count: number of threads; > 0.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -1,1 +1,1 @@
-"""Networks: blocks that run a placement layer by layer, their state, what a backbone admits."""
+"""Networks: blocks that run a placement by layer, their state, and legality of placements."""

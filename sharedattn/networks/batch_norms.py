@@ -1,4 +1,4 @@
-"""Replace the statistics of a network's batch norms while a block of code runs."""
+"""Replace the statistics of a network's batch norms within a block of code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Statistics = list[tuple[_BatchNorm, str, Tensor]]
 
 
 def statistics_of(module: nn.Module) -> Statistics:
-    """The statistics that the batch norms inside a module keep."""
+    """The statistics of a module's batch norms."""
     return [
         (norm, name, buffer)
         for norm in module.modules()
@@ -24,11 +24,11 @@ def statistics_of(module: nn.Module) -> Statistics:
 
 @contextmanager
 def in_place_of(own: Statistics, others: Sequence[Tensor]) -> Iterator[None]:
-    """Batch norms take, and count batches into, other statistics; their own stay as they are.
+    """Make batch norms use and update other statistics, leaving their own unchanged.
 
     Args:
         own: from `statistics_of`.
-        others: as many tensors, of equal shapes.
+        others: replacements of equal number and shapes.
     """
     for (norm, name, _), other in zip(own, others, strict=True):
         setattr(norm, name, other)

@@ -1,6 +1,6 @@
-"""The pre-norm transformer block that every family uses; it runs every layer choice.
+"""The pre-norm transformer block of all families, which runs every layer choice.
 
-A family hands over its backbone's own norms, attention and MLP, and overrides what differs.
+A family supplies its backbone's norms, attention and MLP, and overrides what differs.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, S slots, M keys.
 """
@@ -26,13 +26,13 @@ from sharedattn.shape import StageShape
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block that can do everything its layer position asks for.
+    """A pre-norm transformer block that supports every choice of its layer position.
 
-    The attention branch is that of the layer's kind, or absent. The MLP's branch goes through fc2,
+    The attention branch is that of the layer's kind, or absent. The MLP branch passes through fc2,
     context broadcasting, the gate, layer scale and stochastic depth, in this order, so that what
-    a gate hands on follows the undropped branch. `norm2` and the MLP serve every choice; `norm1`
-    serves every kind of attention, unless `separate_norms` says otherwise; the backbone's own
-    attention serves every kind that uses any of it.
+    a gate passes on follows the undropped branch. All choices share `norm2` and the MLP; all kinds
+    of attention share `norm1`, unless `separate_norms` gives them their own; and all kinds that
+    use any part of the backbone's attention share it.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class Block(nn.Module):
         stage: StageShape,
         options: MechanismOptions,
     ) -> None:
-        """Take over the parts of a backbone's block that the position needs; add the mechanisms.
+        """Take the needed parts of a backbone's block, and add the mechanisms.
 
         Args:
-            block: the backbone's block of this position, with `norm1`, `norm2`, `mlp`, and where
-                it has them `ls1`, `ls2`, `drop_path1`, `drop_path2` (or `drop_path` for both).
-            attention: what serves vanilla and less attention, made of the block's own; None where
+            block: the backbone's block at this position, with `norm1`, `norm2`, `mlp`, and
+                optional `ls1`, `ls2`, `drop_path1`, `drop_path2` (or `drop_path` for both).
+            attention: module for vanilla and less attention, made from the block's own, or None if
                 the position has neither.
-            position: what the layer must be able to do.
+            position: choices that the layer must support.
             stage: sizes of the stage.
-            options: forms of the mechanisms.
+            options: options of the mechanisms.
         """
         super().__init__()
         self.num_left_out = 0 if options.class_token_in_mean else stage.num_prefix_tokens
@@ -90,15 +90,15 @@ class Block(nn.Module):
         cell: nn.Module | None,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
-        """One layer: `start` and `complete`.
+        """Run one layer: `start` and `complete`.
 
         Args:
             x_BND: (B, N, D).
-            state: from the layer before.
-            choice: what the layer does.
-            index: of the layer in its stage.
-            cell: what `choice.gate` names; None without one.
-            recorder: takes the attention maps and the gate.
+            state: state after the previous layer.
+            choice: the layer's choice.
+            index: index of the layer in its stage.
+            cell: the cell of `choice.gate`, or None without a gate.
+            recorder: collects the attention maps and the gate.
 
         Returns:
             Tokens (B, N, D) and the state for the next layer.
@@ -109,7 +109,7 @@ class Block(nn.Module):
     def start(
         self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
     ) -> StartedLayer:
-        """The layer as far as its CB and gate do not matter; arguments as `forward` has them."""
+        """Run the layer up to CB and gate; arguments as for `forward`."""
         branch, maps, last_BND = choice.branch, None, None
         if branch.attends:
             found = self._attend(x_BND, state, choice, index, recorder)
@@ -128,17 +128,17 @@ class Block(nn.Module):
         return StartedLayer(x_BND, last_BND, state, maps)
 
     def separate_norms(self, position: LayerEnvelope) -> None:
-        """Give every kind but the backbone's own attention a norm of its own, at first a copy.
+        """Give each kind, except the backbone's own attention, its own norm, initially a copy.
 
         Args:
-            position: what the layer may be.
+            position: choices that the layer supports.
         """
         for branch in position.kinds:
             if branch.reads_tokens and "scores" not in branch.uses:
                 self.add_module(_norm_name(branch), deepcopy(self.norm1))
 
     def norm_of(self, branch: Branch) -> nn.Module:
-        """The norm before a branch that reads tokens."""
+        """The norm before a branch that reads the layer's tokens."""
         norm: nn.Module = getattr(self, _norm_name(branch), self.norm1)
         return norm
 
@@ -149,7 +149,7 @@ class Block(nn.Module):
         cell: nn.Module | None,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
-        """The rest of a layer that `start` began; arguments and result as `forward` has them."""
+        """Finish a layer that `start` began; arguments and result as for `forward`."""
         branch, branch_BND, state, gate_BD = choice.branch, started.branch, started.state, None
         if branch_BND is None:
             recorder.add(branch, started.maps, None)
@@ -169,19 +169,19 @@ class Block(nn.Module):
         return started.tokens + self.drop_path1(self.ls1(branch_BND)), state
 
     def feed_forward(self, x_BND: Tensor) -> Tensor:
-        """The MLP of normed tokens (B, N, D)."""
+        """Apply the MLP to normed tokens (B, N, D)."""
         out_BND: Tensor = self.mlp(x_BND)
         return out_BND
 
     def module_of(self, branch: Branch, form: Options) -> nn.Module | None:
-        """What serves a form of a branch here; None: it has no module of its own."""
+        """The module of a branch's form here, or None if it has no module of its own."""
         module: nn.Module | None = getattr(self, _module_name(branch, form), None)
         return module
 
     def _attend(
         self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
     ) -> BranchResult:
-        """The attention branch of tokens."""
+        """Apply the attention branch to tokens."""
         branch = choice.branch
         if branch.reads_tokens:
             x_BND = self.norm_of(branch)(x_BND)
@@ -205,10 +205,10 @@ class Block(nn.Module):
 
 
 class GridBlock(Block):
-    """A block whose MLP works on the grid of its tokens.
+    """A block whose MLP works on the tokens' grid.
 
     Attributes:
-        grid: rows and columns of the tokens, prefix tokens apart.
+        grid: rows and columns of the tokens, without prefix tokens.
     """
 
     def __init__(
@@ -219,23 +219,23 @@ class GridBlock(Block):
         stage: StageShape,
         options: MechanismOptions,
     ) -> None:
-        """Arguments as `Block` has them; the MLP takes the grid beside the tokens."""
+        """Take arguments as `Block`; the MLP gets the grid as well as the tokens."""
         super().__init__(block, attention, position, stage, options)
         self.grid = stage.grid
 
     def feed_forward(self, x_BND: Tensor) -> Tensor:
-        """The MLP of normed tokens (B, N, D)."""
+        """Apply the MLP to normed tokens (B, N, D)."""
         out_BND: Tensor = self.mlp(x_BND, self.grid)
         return out_BND
 
 
 def _module_name(branch: Branch, form: Options) -> str:
-    """What a block calls the module of a form; the default form has the branch's own name."""
+    """Name of a form's module in a block; the default form has the branch's name."""
     return "_".join((branch.name, *(str(value) for _, value in form)))
 
 
 def _norm_name(branch: Branch) -> str:
-    """What a block calls the norm of a branch, where a supernet has it apart from `norm1`."""
+    """Name of a branch's norm in a block, if a supernet separates it from `norm1`."""
     return f"norm1_{branch.name}"
 
 

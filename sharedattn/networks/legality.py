@@ -1,4 +1,4 @@
-"""Check which placements a backbone's sizes admit."""
+"""Checks which placements a backbone's sizes allow."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ MAX_EXTERNAL_EXPANSION = 10**6
 
 
 def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
-    """Refuse options that mean nothing on a backbone.
+    """Check that options are meaningful on a backbone.
 
     Args:
-        shape: the backbone's sizes, whatever the options.
-        options: the forms of its mechanisms.
+        shape: the backbone's sizes, independent of the options.
+        options: options of its mechanisms.
 
-    Raises:
-        InputError: another hand-over where all layers share scores anyway; means without prefix
-            tokens where there are none; an attention residual over a single stage, over windows,
-            or over grids that do not divide; an expansion beyond `MAX_EXTERNAL_EXPANSION`.
+        Raises:
+        InputError: `handover` is set although all layers share scores anyway; means exclude
+            prefix tokens that do not exist; an attention residual spans a single stage, windows,
+            or grids that do not divide; or an expansion exceeds `MAX_EXTERNAL_EXPANSION`.
     """
     if options.external_expansion > MAX_EXTERNAL_EXPANSION:
         raise InputError(
@@ -68,12 +68,12 @@ def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
 def used_options(
     shape: BackboneShape, options: MechanismOptions, placement: Placement
 ) -> MechanismOptions:
-    """The options of a placement's network: those that none of its layers uses are the defaults.
+    """The options of a placement's network, with unused ones reset to their defaults.
 
     Args:
-        shape: the backbone's sizes, whatever the options.
-        options: forms of the mechanisms.
-        placement: one that the backbone can carry under these options.
+        shape: the backbone's sizes, independent of the options.
+        options: options of the mechanisms.
+        placement: a placement that the backbone supports with these options.
     """
     used = {"attention_residual"}
     for stage, choices in zip(shape.stages, placement.stages, strict=True):
@@ -96,13 +96,13 @@ def used_options(
 def _sources(
     sizes: AttentionShape, choices: tuple[LayerChoice, ...]
 ) -> list[tuple[int, str, int]]:
-    """Per layer and channel that it takes, the layer that it takes from."""
+    """For each layer and channel that it takes, the layer that it takes from."""
     last: dict[Key, int] = {}
     sources = []
     for j, choice in enumerate(choices):
         branch = choice.branch
         for channel in branch.takes:
-            # Without anything to take, the source is a layer that cannot be.
+            # With nothing to take, the source is an impossible layer number.
             key = channel.name, channel.group(sizes, j)
             sources.append((j, channel.name, last.get(key, -1)))
         for channel in branch.leaves:
@@ -111,11 +111,11 @@ def _sources(
 
 
 def canonical_placement(shape: BackboneShape, placement: Placement) -> Placement:
-    """The placement without what is a stage's default anyway, such as a form said by name.
+    """The placement without its stages' defaults, such as a default form given by name.
 
     Args:
-        shape: the backbone's sizes, with as many stages as the placement.
-        placement: any placement that the backbone can hold.
+        shape: the backbone's sizes, with the placement's number of stages.
+        placement: a placement that the backbone supports.
     """
     return Placement(
         tuple(
@@ -126,13 +126,13 @@ def canonical_placement(shape: BackboneShape, placement: Placement) -> Placement
 
 
 def canonical_envelope(shape: BackboneShape, envelope: Envelope) -> Envelope:
-    """The envelope without what is a stage's default anyway.
+    """The envelope without its stages' defaults.
 
-    A form said by name and left out is then one form, with one set of weights.
+    A default form, given by name or left out, is then one form with one set of weights.
 
     Args:
-        shape: the backbone's sizes, with as many stages as the envelope.
-        envelope: any envelope that the backbone can hold.
+        shape: the backbone's sizes, with the envelope's number of stages.
+        envelope: an envelope that the backbone supports.
     """
     return Envelope(
         tuple(
@@ -152,18 +152,18 @@ def canonical_envelope(shape: BackboneShape, envelope: Envelope) -> Envelope:
 
 
 def canonical_choice(stage: StageShape, choice: LayerChoice) -> LayerChoice:
-    """The choice without what is its stage's default anyway."""
+    """The choice without its stage's defaults."""
     options = choice.branch.canonical(choice.options, stage)
     return choice if options == choice.options else replace(choice, options=options)
 
 
 def check_placement(shape: BackboneShape, options: MechanismOptions, placement: Placement) -> None:
-    """Refuse a placement that a backbone cannot carry, though it has the stages and layers.
+    """Check that a backbone supports a placement whose stages and depths fit.
 
     Raises:
-        InputError: a layer whose group has nothing yet that it could take; a branch, such as maps
-            that are too large, or a gate that does not fit its stage; a stage without a layer
-            that takes the attention residual. Names the layer or stage, and what fits.
+        InputError: a layer has nothing to take in its group; a branch (such as maps that are too
+            large) or a gate does not fit its stage; or no layer of a stage takes the attention
+            residual. The message names the layer or stage, and what fits.
     """
     for i, (stage, choices) in enumerate(zip(shape.stages, placement.stages, strict=True)):
         left: set[Key] = set()
@@ -194,24 +194,24 @@ def _nothing_to_take(where: str, channel: Channel) -> str:
 
 
 def taken_keys(sizes: AttentionShape, choice: LayerChoice, index: int) -> frozenset[Key]:
-    """Where a layer of a stage takes what an earlier one left."""
+    """The channels and groups in which a layer takes what an earlier one left."""
     return frozenset(
         (channel.name, channel.group(sizes, index)) for channel in choice.branch.takes
     )
 
 
 def left_keys(sizes: AttentionShape, choice: LayerChoice, index: int) -> frozenset[Key]:
-    """Where a layer of a stage leaves something for later ones."""
+    """The channels and groups in which a layer leaves something for later ones."""
     return frozenset(
         (channel.name, channel.group(sizes, index)) for channel in choice.branch.leaves
     )
 
 
 def check_choice(stage: StageShape, options: MechanismOptions, choice: LayerChoice) -> None:
-    """Refuse a layer whose branch or gate does not fit its stage.
+    """Check that a layer's branch and gate fit its stage.
 
     Raises:
-        InputError: says what does not fit, and what does.
+        InputError: one does not fit; the message says what does.
     """
     branch = choice.branch
     branch.check(choice.options, stage, options)
@@ -225,14 +225,14 @@ def check_choice(stage: StageShape, options: MechanismOptions, choice: LayerChoi
 
 
 def check_diagonality(shape: BackboneShape, envelope: Envelope) -> None:
-    """Refuse the diagonality term where maps of less attention have no diagonal.
+    """Check that maps of less attention have a diagonal, for the diagonality term.
 
     Args:
         shape: the backbone's sizes.
-        envelope: the placements that are meant.
+        envelope: the placements to check.
 
-    Raises:
-        InputError: less attention in a stage whose windows have fewer keys than queries.
+        Raises:
+        InputError: a stage with less attention has fewer keys than queries in its windows.
     """
     for i, (stage, positions) in enumerate(zip(shape.stages, envelope.stages, strict=True)):
         n, m = stage.attention.num_queries, stage.attention.num_keys
@@ -248,16 +248,16 @@ def check_diagonality(shape: BackboneShape, envelope: Envelope) -> None:
 def held_after(
     sizes: AttentionShape, choices: Sequence[LayerChoice], index: int, *, handed_on: bool
 ) -> Held:
-    """What of the state after layer `index` of a stage later layers take.
+    """The state after layer `index` of a stage that later layers take.
 
-    What a layer left in a channel is held where the next layer of its group that touches the
-    channel takes it: in a valid placement it has been made by then. Scores that no layer touches
-    any more are held where the next stage takes them.
+    Values left in a channel are held if the next layer of the group that touches the channel takes
+    them; a valid placement has made them by then. Scores that no further layer touches are held if
+    the next stage takes them.
 
     Args:
-        sizes: of the stage's attention.
+        sizes: sizes of the stage's attention.
         choices: the stage's layers.
-        index: of a layer.
+        index: index of the layer.
         handed_on: whether the next stage takes the stage's last scores.
     """
     next_takes: dict[Key, bool] = {}

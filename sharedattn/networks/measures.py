@@ -1,11 +1,10 @@
-"""Measure attention maps and gates as the papers did: tensor functions, one value an image.
+"""The papers' measures of attention maps and gates, as tensor functions with a value per image.
 
-Values are float64. Where a measure has no meaning for an image, such as a correlation with a
-constant, its value is NaN: nothing is added to a denominator to hide it, and whoever averages
-counts what was left out.
+Values are float64. A measure that is undefined for an image, such as a correlation with a
+constant, is NaN: no denominator is changed to hide it, and averages count the values left out.
 
 Shape letters: B images, W windows of an image, H heads, N queries, M keys (or slots), P pixels of
-whatever is compared, L layers, C channels.
+a compared quantity, L layers, C channels.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ def row_entropy(
 ) -> Tensor:
     """How spread out attention is: 0 for one-hot rows, 1 for uniform ones.
 
-    The entropy of a row over the logarithm of its keys, so that different M compare; mean over
-    windows, heads and queries:
+    The entropy of a row divided by the logarithm of its number of keys, so that different M are
+    comparable; mean over windows, heads and queries:
 
         mean_i H_i / ln M,  H_i = -sum_j A_ij ln A_ij
 
     After the density analysis of context broadcasting (arXiv:2210.08457), whose exact method was
-    not at hand.
+    not available.
 
     Args:
         maps_BWHNM: (B, W, H, N, M), rows summing to 1.
-        num_prefix_queries: rows left out at the head, such as the class token's.
-        num_prefix_keys: columns left out at the head; what remains of a row is scaled to sum to 1.
+        num_prefix_queries: leading rows to leave out, such as the class token's.
+        num_prefix_keys: leading columns to leave out; the rest of a row is rescaled to sum to 1.
 
-    Returns:
-        (B,), float64; NaN for an image with a row that is no distribution, or where M is 1.
+        Returns:
+        (B,), float64; NaN for an image with a row that is no distribution, or if M is 1.
     """
     maps = maps_BWHNM.double()
     is_distribution_B = (
@@ -53,13 +52,14 @@ def row_entropy(
 
 
 def broadcasting_entropy(num_tokens: int, num_left_out: int = 0) -> float:
-    """`row_entropy` of the fixed map that plain context broadcasting is, in closed form.
+    """`row_entropy` of plain context broadcasting's fixed map, in closed form.
 
     With P tokens in the mean, the row of one of them is 1/2 + 1/(2P) at itself and 1/(2P) at the
-    others; the row of a token left out is 1/2 at itself and 1/(2P) at all P.
+    others; the row of a token outside the mean is 1/2 at itself and 1/(2P) at all P.
 
     Args:
-        num_tokens: N, prefix tokens included; at least 2.
+        num_tokens: N, including prefix tokens; at least 2.
+        num_left_out: prefix tokens outside the mean; fewer than N.
         num_left_out: prefix tokens that are not in the mean; fewer than N.
     """
     P = num_tokens - num_left_out
@@ -70,9 +70,9 @@ def broadcasting_entropy(num_tokens: int, num_left_out: int = 0) -> float:
 
 
 def cosine(one_BP: Tensor, other_BP: Tensor) -> Tensor:
-    """Cosine of the angle between two vectors, (B,); NaN where one is zero.
+    """Cosine of the angle between two vectors, (B,); NaN if one is zero.
 
-    Of attention maps it is high by itself, since all weights are positive: two uniform maps have
+    It is high for any attention maps, since all weights are positive: two uniform maps have
     cosine 1.
     """
     one_BP, other_BP = one_BP.double(), other_BP.double()
@@ -82,12 +82,12 @@ def cosine(one_BP: Tensor, other_BP: Tensor) -> Tensor:
 
 
 def correlation(one_BP: Tensor, other_BP: Tensor) -> Tensor:
-    """Pearson correlation over P, (B,); NaN where one of them is constant.
+    """Pearson correlation over P, (B,); NaN if one of them is constant.
 
-    Of attention maps, whose mean is 1/M whatever they are, it is the agreement of their departures
-    from uniform attention.
+    Attention maps always have mean 1/M, so theirs measures the agreement of their deviations from
+    uniform attention.
     """
-    # Constant is asked exactly: the deviations of equal numbers from their rounded mean are not 0.
+    # Test constancy exactly: deviations of equal numbers from their rounded mean are not 0.
     is_constant_B = _is_constant(one_BP) | _is_constant(other_BP)
     one_BP, other_BP = one_BP.double(), other_BP.double()
     centred = (x - x.mean(1, keepdim=True) for x in (one_BP, other_BP))
@@ -95,19 +95,19 @@ def correlation(one_BP: Tensor, other_BP: Tensor) -> Tensor:
 
 
 def diagonality_by_image(maps_BWHNN: Tensor) -> Tensor:
-    """`sharedattn.mechanisms.less.diagonality` of each image, (B,); maps must be square."""
+    """`sharedattn.mechanisms.less.diagonality` of each image, (B,); requires square maps."""
     return torch.vmap(diagonality)(maps_BWHNN.double())
 
 
 class PooledCorrelation:
     """Pearson correlation between layers over images and channels together.
 
-    The other reading of a correlation between gates. It is inflated by what all images have in
-    common, each channel's mean.
+    The other interpretation of a correlation between gates. It is inflated by each channel's mean,
+    which all images share.
     """
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
+        """Start without values."""
         self._count = 0
         self._shift_L1 = torch.zeros(0)
         self._sum_L = torch.zeros(0)
@@ -115,10 +115,10 @@ class PooledCorrelation:
         self._is_constant_L = torch.zeros(0)
 
     def add(self, x_BLC: Tensor) -> None:
-        """Take a batch: the values of L layers, always the same ones."""
+        """Add a batch of values of L layers, the same in each call."""
         x_LX = x_BLC.double().transpose(0, 1).flatten(1)
         if not self._count:
-            # Values close to each other are told apart in sums of deviations from one of them.
+            # Sum deviations from one of the values, to keep precision if they are close together.
             self._shift_L1 = x_LX[:, :1]
             self._sum_L = torch.zeros_like(x_LX[:, 0])
             self._products_LL = torch.zeros_like(x_LX[:, :1] @ x_LX[:, :1].T)
@@ -130,7 +130,7 @@ class PooledCorrelation:
         self._is_constant_L &= (shifted_LX == 0).all(1)
 
     def result(self) -> Tensor:
-        """(L, L), float64; NaN where a layer is constant."""
+        """(L, L), float64; NaN for constant layers."""
         covariance_LL = self._products_LL / self._count - torch.outer(
             self._sum_L / self._count, self._sum_L / self._count
         )

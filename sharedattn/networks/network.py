@@ -1,11 +1,11 @@
-"""The one definition of a network: over an envelope of placements, run with the placement given.
+"""The network: built for an envelope of placements, run with a given placement.
 
-The supernet and every stand-alone network are this class: what is built for one placement alone
-has what that placement needs. The placement is an argument of `forward`, and what one layer hands
-to the next is a value, `State`; nothing about a run is stored on modules. A forward pass is
-therefore re-entrant, and can be resumed after any layer: `begin`, `run` of each `layer`, `finish`.
-A layer itself can be resumed once: `enter` where it is the first of a later stage, then its
-`start`, which placements share that differ in CB or gate there, and its `complete`.
+The supernet and every stand-alone network are of this class; a network built for one placement has
+only what that placement needs. The placement is an argument of `forward`, and layers pass state on
+as a value, `State`; modules store nothing of a run. So a forward pass is re-entrant, and can be
+resumed after any layer: `begin`, `run` of each `layer`, `finish`. A layer can be split once:
+`enter` if it begins a later stage, then `start`, which placements share that differ only in its CB
+or gate, and `complete`.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, S slots, C channels,
 Y x X grid.
@@ -43,16 +43,16 @@ from sharedattn.shape import BackboneShape
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run returns.
+    """Result of a run.
 
     Attributes:
         logits: (B, classes).
         tokens: (B, N, D) after the last layer, before the final norm.
-        attention: maps per layer where collected, (B, H, N, M) of vanilla and less attention, N
-            queries and M keys of a window and B images times windows; (B, heads, N, S) of
+        attention: maps per layer if collected: (B, H, N, M) for vanilla and less attention, with N
+            queries and M keys of a window and B images times windows; (B, heads, N, S) for
             external; None for a layer without an attention branch.
-        gates: DIA gates (B, D) per layer where collected; None for a layer without one.
-        diagonality: where collected, the mean diagonality term of the less-attention layers, a
+        gates: DIA gates (B, D) per layer if collected; None for a layer without a gate.
+        diagonality: if collected, the mean diagonality term of the less-attention layers, a
             differentiable scalar; 0 without such layers.
     """
 
@@ -65,15 +65,15 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkPlan:
-    """What a network is built as.
+    """The description from which a network is built.
 
     Attributes:
         backbone: the backbone.
         envelope: the placements it can run.
         shape: sizes of the backbone, stage by stage.
-        only_placement: the one it is for, where it is for one; an envelope cannot tell, for what
-            can run V2 can run V1 as well.
-        fused: whether attention uses the fused kernel where no map is asked for.
+        only_placement: the only placement, for a network of one; the envelope is not enough, since
+            one that can run V2 can run V1 as well.
+        fused: whether attention uses the fused kernel unless maps are requested.
         drop_path_rate: stochastic depth of the backbone's last block.
     """
 
@@ -86,29 +86,29 @@ class NetworkPlan:
 
 
 class Network(nn.Module, ABC):
-    """A backbone whose layers can do everything in an envelope; a family gives stem and head.
+    """A backbone whose layers support all choices of an envelope; families add stem and head.
 
     Attributes:
         backbone: the backbone it was built from.
         envelope: the placements it can run.
-        only_placement: the one it was built for, run where none is named; None: it was built for
-            an envelope, and is told which to run.
+        only_placement: the default placement, for a network built for one, or None if built for an
+            envelope.
         shape: sizes of the backbone, stage by stage.
-        fused: whether attention uses the fused kernel where no map is asked for.
+        fused: whether attention uses the fused kernel unless maps are requested.
         drop_path_rate: stochastic depth of the backbone's last block.
-        grad_checkpointing: whether a run keeps, for the backward pass, what each layer takes
-            alone, and computes the layer again there: less memory for another forward pass, equal
-            gradients, and equal statistics of batch norms.
-        dia_cells: per stage, the DIA cells by number; other gates' cells have names alike.
-        residuals: by stage, what adds the stage before's scores to its own; empty unless the
-            backbone asks for the attention residual.
+        grad_checkpointing: whether to store only each layer's input and recompute the layer in the
+            backward pass: saves memory for another forward pass, with equal gradients and equal
+            statistics of batch norms.
+        dia_cells: DIA cells by stage and number; other gates' cells are named alike.
+        residuals: by stage, the module that adds the previous stage's scores to its own; empty
+            unless the backbone has the attention residual.
     """
 
     def __init__(self, plan: NetworkPlan) -> None:
-        """Make what all families share: the cells of gates and the attention residuals.
+        """Build what all families share: the gates' cells and the attention residuals.
 
         Raises:
-            InputError: a gate that does not fit its stage.
+            InputError: a gate does not fit its stage.
         """
         super().__init__()
         options = plan.backbone.options
@@ -122,7 +122,7 @@ class Network(nn.Module, ABC):
         stages = list(zip(plan.shape.stages, plan.envelope.stages, strict=True))
         cells = [frozenset().union(*(p.cells for p in positions)) for _, positions in stages]
         used = {cell.gate for of_stage in cells for cell in of_stage}
-        # The list of an unused gate would hold nothing and have no weights.
+        # Skip unused gates, whose lists would be empty.
         gates = [gate for gate in registry().gates_by_rank if gate.name in used]
         for gate in gates:
             of_stages = nn.ModuleList()
@@ -143,31 +143,31 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def embed_images(self, images_BCYX: Tensor) -> Tensor:
-        """Tokens (B, N, D) of the first stage, of images (B, C, Y, X)."""
+        """Convert images (B, C, Y, X) to tokens (B, N, D) of the first stage."""
 
     @abstractmethod
     def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
-        """Tokens of `stage`, which is not the first, of the last stage's tokens."""
+        """Convert the previous stage's tokens to tokens of `stage`, which is not the first."""
 
     @abstractmethod
     def block(self, stage: int, index: int) -> Block:
         """The block at a layer position."""
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
-        """A position parameter of this network for one of another image size.
+        """Convert a position parameter of this network to another image size.
 
         A family with position parameters overrides it.
 
         Args:
-            name: of a weight, in the state dict of both, whose shape differs between them.
-            weight: this network's.
-            target: the network of another image size.
+            name: name of a weight in both state dicts whose shapes differ.
+            weight: this network's weight.
+            target: a network of another image size.
 
         Returns:
-            The weight in the shape that `target` has it.
+            The weight in `target`'s shape.
 
         Raises:
-            InputError: a weight that cannot be resampled.
+            InputError: the weight cannot be resampled.
         """
         raise InputError(
             f"the weight {name} cannot be resampled from {tuple(weight.shape)} at "
@@ -177,13 +177,13 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes) of the last stage's tokens."""
+        """Logits (B, classes) from the last stage's tokens."""
 
     def accepted(self, placement: Placement) -> Placement:
-        """The placement as the envelope has it, default forms left out.
+        """The placement in canonical form, with default forms left out.
 
         Raises:
-            InputError: it lies outside the envelope, or the backbone cannot carry it.
+            InputError: it lies outside the envelope, or the backbone does not support it.
         """
         if len(placement.stages) == len(self.shape.stages):
             placement = canonical_placement(self.shape, placement)
@@ -201,7 +201,7 @@ class Network(nn.Module, ABC):
             Tokens (B, N, D) and an empty state.
 
         Raises:
-            InputError: images of another size than the network's.
+            InputError: the images are not of the network's size.
         """
         size = self.shape.image_size
         if images_BCYX.shape[-2:] != (size, size):
@@ -213,7 +213,7 @@ class Network(nn.Module, ABC):
         return self.embed_images(images_BCYX), State()
 
     def layer(self, stage: int, index: int) -> LayerPosition:
-        """The layer at a position, to be run.
+        """The layer at a position, ready to run.
 
         Args:
             stage: index of the stage, from 0.
@@ -231,20 +231,20 @@ class Network(nn.Module, ABC):
 
         Args:
             stage: index of the stage; > 0.
-            tokens: (B, N, D) from the last layer of the stage before.
-            state: from there.
+            tokens: (B, N, D) after the last layer of the previous stage.
+            state: state after that layer.
 
-        Returns:
-            What `LayerPosition.start` takes.
+            Returns:
+            Arguments of `LayerPosition.start`.
         """
         residual = None
         if str(stage) in self.residuals:
-            # The attention residual asks for a V in every stage, and has but one group.
+            # The attention residual requires a V in every stage, and a single group.
             residual = self.residuals[str(stage)](state.values[SCORES.name, 0])
         return self.enter_stage(stage, tokens), State(residual=residual)
 
     def held_after(self, stage: int, choices: tuple[LayerChoice, ...], index: int) -> Held:
-        """What of the state after a layer later layers take.
+        """The state after a layer that later layers take.
 
         Args:
             stage: index of the stage.
@@ -255,7 +255,7 @@ class Network(nn.Module, ABC):
         return held_after(sizes, choices, index, handed_on=str(stage + 1) in self.residuals)
 
     def finish(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes) of the tokens after the last layer."""
+        """Logits (B, classes) from the tokens after the last layer."""
         return self.classify(tokens)
 
     def run(
@@ -265,21 +265,21 @@ class Network(nn.Module, ABC):
         *,
         collect: Collection[str] = frozenset(),
     ) -> RunResult:
-        """Run a placement, and collect what is asked for.
+        """Run a placement, collecting the requested values.
 
         Args:
             images_BCYX: (B, C, Y, X).
-            placement: what each layer does; may be left out where the network was built for one.
+            placement: the placement; optional if the network was built for one.
             collect: names among `attention`, `gates` and `diagonality`. Layers whose maps are
                 needed compute their attention explicitly.
 
-        Returns:
-            Logits, tokens, and what was collected.
+            Returns:
+            Logits, tokens, and the collected values.
 
-        Raises:
-            InputError: the placement lies outside the envelope, or is left out where the network
-                was built for an envelope; an unknown name in `collect`; the diagonality of maps
-                without a diagonal; images of another size.
+            Raises:
+            InputError: the placement lies outside the envelope, or is missing although the network
+                was built for an envelope; a name in `collect` is unknown; maps without a diagonal
+                have no diagonality; or the images have another size.
         """
         if placement is None:
             placement = self.only_placement
@@ -299,7 +299,7 @@ class Network(nn.Module, ABC):
         for stage, choices in enumerate(placement.stages):
             for index, choice in enumerate(choices):
                 tokens, state = run(self.layer(stage, index), tokens, state, choice, recorder)
-                # What no later layer takes would only fill the memory.
+                # Free what no later layer takes.
                 state = state.keeping(self.held_after(stage, choices, index))
         logits = self.finish(tokens)
         terms = recorder.diagonality_terms
@@ -323,10 +323,10 @@ class Network(nn.Module, ABC):
         choice: LayerChoice,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
-        """`LayerPosition.run`, computed again in the backward pass."""
+        """Run `LayerPosition.run`, recomputing it in the backward pass."""
 
         def run(tokens: Tensor, state: State) -> tuple[Tensor, State, Recorder]:
-            # A recorder of its own, since what is computed again would be recorded again.
+            # A separate recorder, since the recomputation would record again.
             own = recorder.empty_copy()
             return *layer.run(tokens, state, choice, own), own
 
@@ -340,21 +340,21 @@ class Network(nn.Module, ABC):
         return tokens, state
 
     def forward(self, images_BCYX: Tensor, placement: Placement | None = None) -> Tensor:
-        """Logits (B, classes) of images (B, C, Y, X): `run` without its by-products."""
+        """Logits (B, classes) of images (B, C, Y, X), as by `run`."""
         return self.run(images_BCYX, placement).logits
 
 
 def _cells_name(gate: str) -> str:
-    """What a network calls the cells of a gate, stage by stage."""
+    """Attribute of a network that holds the cells of a gate, by stage."""
     return f"{gate}_cells"
 
 
 @contextmanager
 def _frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Lets batch norms count batches into copies of their statistics, which are then dropped.
+    """Make batch norms update copies of their statistics, which are then dropped.
 
-    What is computed again has been counted in the forward pass. Norms that keep no statistics
-    would save other tensors than there, which checkpointing refuses.
+    The forward pass has already counted what is recomputed. Norms without running statistics would
+    save other tensors than it did, which checkpointing refuses.
     """
     own = statistics_of(network)
     with in_place_of(own, [buffer.clone() for _, _, buffer in own]):

@@ -1,4 +1,4 @@
-"""One layer of a network, run with the choice given: whole, or in two halves.
+"""A layer of a network, run with a given choice: whole, or in two halves.
 
 Shape letters: B batch, N tokens, D embed_dim.
 """
@@ -20,11 +20,11 @@ class LayerPosition:
     """A layer position of a network.
 
     Attributes:
-        block: what runs there.
-        index: of the layer in its stage, from 0.
-        cells: by gate, those of the stage's cells, by number.
-        enter: what leads into the stage, of the tokens and the state of the stage before; None:
-            the layer is not the first of a later stage.
+        block: the block of the position.
+        index: index of the layer in its stage, from 0.
+        cells: the stage's cells, by gate and number.
+        enter: converts tokens and state of the previous stage, or None unless the layer is the
+            first of a later stage.
     """
 
     block: Block
@@ -35,20 +35,20 @@ class LayerPosition:
     def run(
         self, tokens: Tensor, state: State, choice: LayerChoice, recorder: Recorder | None = None
     ) -> tuple[Tensor, State]:
-        """Tokens and state after the layer; the first one of a stage enters it.
+        """Run the layer, after entering the stage if it is the stage's first.
 
         Args:
-            tokens: (B, N, D) from the layer before.
-            state: from the layer before.
-            choice: what the layer does.
-            recorder: takes what the run collects.
+            tokens: (B, N, D) after the previous layer.
+            state: state after the previous layer.
+            choice: the layer's choice.
+            recorder: collects values of the run, or None.
 
-        Returns:
-            What the next layer, or `Network.finish`, takes.
+            Returns:
+            Tokens and state for the next layer, or for `Network.finish`.
         """
         if self.enter is not None:
             tokens, state = self.enter(tokens, state)
-        # The module is called, rather than its two halves, so that hooks see it.
+        # Call the module rather than its two halves, so that hooks run.
         after: tuple[Tensor, State] = self.block(
             tokens, state, choice, self.index, self._cell(choice), recorder or Recorder(())
         )
@@ -57,31 +57,31 @@ class LayerPosition:
     def start(
         self, tokens: Tensor, state: State, choice: LayerChoice, recorder: Recorder | None = None
     ) -> StartedLayer:
-        """The attention branch and the MLP of the layer, in a stage that has been entered.
+        """Run the layer's attention branch and MLP, in a stage that was entered.
 
         Args:
-            tokens: (B, N, D) from `Network.enter`, or from the layer before.
-            state: from there.
-            choice: what the layer does; its CB and gate do not matter.
-            recorder: says which maps are needed.
+            tokens: (B, N, D) from `Network.enter` or the previous layer.
+            state: state from there.
+            choice: the layer's choice; its CB and gate have no effect.
+            recorder: tells which maps are needed, or None.
 
-        Returns:
-            What `complete` takes, for any CB and gate.
+            Returns:
+            The input of `complete`, for any CB and gate.
         """
         return self.block.start(tokens, state, choice, self.index, recorder or Recorder(()))
 
     def complete(
         self, started: StartedLayer, choice: LayerChoice, recorder: Recorder | None = None
     ) -> tuple[Tensor, State]:
-        """CB, the gate and the residual addition of the layer.
+        """Apply the layer's CB and gate, and add the residual.
 
         Args:
-            started: from `start`, of a choice that differs in CB and gate at most.
-            choice: what the layer does.
-            recorder: takes what the run collects.
+            started: result of `start` for a choice that may differ in CB and gate.
+            choice: the layer's choice.
+            recorder: collects values of the run, or None.
 
-        Returns:
-            What `run` does, bit for bit.
+            Returns:
+            The result of `run`, bit for bit.
         """
         return self.block.complete(started, choice, self._cell(choice), recorder or Recorder(()))
 

@@ -1,4 +1,4 @@
-"""The state that a run carries from layer to layer, and the values that it collects.
+"""The state that a run carries from layer to layer, and the values it collects.
 
 Shape letters: B batch, N queries, M keys, D embed_dim, H heads.
 """
@@ -24,10 +24,10 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What of a state later layers take.
+    """The part of a state that later layers take.
 
     Attributes:
-        keys: of what they take.
+        keys: channels and groups that they take.
         residual: whether they take the attention residual.
     """
 
@@ -35,37 +35,36 @@ class Held:
     residual: bool = False
 
     def __or__(self, other: Held) -> Held:
-        """What is taken by either."""
+        """The union of both."""
         return Held(self.keys | other.keys, self.residual or other.residual)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the layers of a stage hand on, beside the tokens; empty at each stage's start.
+    """Values passed between a stage's layers besides tokens; empty when a stage starts.
 
     Attributes:
-        values: by channel and group, what the group's last layer left; by gate and cell, what the
-            cell's last layer left.
-        residual: (B, H, N, M), what the stage before adds to the scores of this stage's layers
-            that make their own, or None.
+        values: the last value left, by channel and group, or by gate and cell.
+        residual: (B, H, N, M), added by the previous stage to the scores that this stage's layers
+            compute themselves, or None.
     """
 
     values: Mapping[Key, Any] = field(default_factory=dict)
     residual: Tensor | None = None
 
     def with_values(self, values: Mapping[Key, Any]) -> State:
-        """This state after a layer that left `values`."""
+        """This state with `values` that a layer left."""
         return replace(self, values={**self.values, **values}) if values else self
 
     def keeping(self, held: Held) -> State:
-        """This state without what is not held."""
+        """This state reduced to what is held."""
         return State(
             values={key: value for key, value in self.values.items() if key in held.keys},
             residual=self.residual if held.residual else None,
         )
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that it holds."""
+        """All tensors of the state."""
         for value in self.values.values():
             yield from _tensors(value)
         if self.residual is not None:
@@ -73,7 +72,7 @@ class State:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of what a layer left: a tensor, a tuple of such, or a dataclass."""
+    """The tensors of a value: a tensor, a tuple of them, or a dataclass."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple):
@@ -86,14 +85,14 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class StartedLayer:
-    """A layer half done: its attention, and its MLP as far as it depends on neither CB nor gate.
+    """A layer half done: attention, and the MLP up to CB and gate.
 
     Attributes:
         tokens: (B, N, D) before the layer's last branch is added.
-        branch: (B, N, D), the output of its last branch, as a rule the MLP's; None: it has none.
-        state: after the attention branch.
-        maps: of the attention, where they are collected.
-        passthrough_tokens: (B, ..., D), which the layer hands on unchanged, or None.
+        branch: (B, N, D), output of its last branch, usually the MLP, or None without a branch.
+        state: state after the attention branch.
+        maps: attention maps, if collected.
+        passthrough_tokens: (B, ..., D) tokens that the layer passes on unchanged, or None.
     """
 
     tokens: Tensor
@@ -104,19 +103,19 @@ class StartedLayer:
 
 
 class Recorder:
-    """What one run collects, layer by layer; made for a run and dropped with it.
+    """Values collected in one run, layer by layer; created for a run and dropped after it.
 
     Attributes:
-        maps: attention maps of each layer run so far; None: no attention branch, or not wanted.
-        gates: DIA gates (B, D) of each layer run so far; None: no gate, or not wanted.
-        diagonality_terms: the diagonality term of each layer run so far that has one.
+        maps: attention maps of each layer so far; None without attention, or if not collected.
+        gates: DIA gates (B, D) of each layer so far; None without a gate, or if not collected.
+        diagonality_terms: diagonality terms of the layers so far that have one.
     """
 
     def __init__(self, collect: Collection[str]) -> None:
         """Collect the names in `collect`.
 
         Raises:
-            InputError: a name that is not collectable.
+            InputError: a name is not collectable.
         """
         unknown = sorted(set(collect) - COLLECTABLE)
         if unknown:
@@ -130,11 +129,11 @@ class Recorder:
         self.diagonality_terms: list[Tensor] = []
 
     def empty_copy(self) -> Recorder:
-        """A recorder of the same names, with nothing collected."""
+        """An empty recorder of the same names."""
         return Recorder(self._collect)
 
     def extend(self, other: Recorder) -> None:
-        """Take what another has collected of later layers."""
+        """Append the values of later layers from another recorder."""
         self.maps += other.maps
         self.gates += other.gates
         self.diagonality_terms += other.diagonality_terms
@@ -146,7 +145,7 @@ class Recorder:
         )
 
     def add(self, branch: Branch, maps_BHNM: Tensor | None, gate_BD: Tensor | None) -> None:
-        """Take what a layer has computed."""
+        """Add a layer's values."""
         self.maps.append(maps_BHNM if "attention" in self._collect else None)
         self.gates.append(gate_BD if "gates" in self._collect else None)
         if "diagonality" in self._collect and branch.has_diagonality:

@@ -1,4 +1,4 @@
-"""Compare what the papers printed with what this library computes, one paper a file."""
+"""Comparison of the papers' printed figures with this library's, one module per paper."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["RULE", "Row", "rows"]
 
 
 def rows() -> list[Row]:
-    """A row for each published figure and convention, paper by paper."""
+    """A row for each published figure and convention, by paper."""
     return [
         *less_attention.rows(),
         *detectors.rows(),

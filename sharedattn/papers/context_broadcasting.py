@@ -1,6 +1,6 @@
-"""The figures of context broadcasting (ICCV 2023, arXiv:2210.08457): what it adds to a network.
+"""Figures of context broadcasting (ICCV 2023, arXiv:2210.08457): its added cost.
 
-The tables of the paper were not at hand; these are claims of its abstract and reviews.
+The paper's tables were not available; these are claims of its abstract and reviews.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OPERATIONS = 2
 
 
 def rows() -> list[Row]:
-    """Every figure of the paper that needs no training."""
+    """All figures of the paper that need no training."""
     return [
         *(row for model, backbone in BACKBONES for row in _plain_rows(model, backbone)),
         *(_scaled_row(model, backbone) for model, backbone in BACKBONES),

@@ -1,8 +1,8 @@
-"""Rows about networks: each counted whole, and by every convention that gives what was printed.
+"""Rows that compare networks: counted whole, and by every convention that gives what was printed.
 
-No convention is chosen by hand. A network is first counted as this library counts; where that is
-not what was printed, every way of leaving norms or attention products out is tried, and those
-that give the printed figure have rows of their own.
+No convention is chosen by hand. A network is first counted as this library counts; if that differs
+from the printed figure, every combination of leaving out norms or attention products is tried, and
+those that match get rows of their own.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sharedattn.placement import BackboneSpec, LayerChoice, NetworkSpec, Placeme
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """What is counted of a network; see `sharedattn.costs.flop_conventions.counted`.
+    """A counting convention; see `sharedattn.costs.flop_conventions.counted`.
 
     Attributes:
-        maps: how less layers count; None: the network has none.
-        attention_products: whether Q K^T and A V count.
-        norms: whether norms count.
+        maps: how to count less layers, or None if the network has none.
+        attention_products: whether to count Q K^T and A V.
+        norms: whether to count norms.
     """
 
     maps: Maps | None = None
@@ -42,11 +42,11 @@ class Convention:
         return ", ".join(parts) or "whole"
 
     def count(self, network: str) -> PartCost:
-        """Params and MACs of a network, given as text."""
+        """Params and MACs of a network in text form."""
         return _counted(network, self)
 
     def change(self, network: str, base: str) -> Fraction:
-        """By which fraction of its MACs a network differs from its base; both counted so."""
+        """Relative change of MACs from a base to a network, both counted by this convention."""
         whole = replace(self, maps=None).count(base).macs
         return Fraction(self.count(network).macs - whole, whole)
 
@@ -84,17 +84,17 @@ def _counted(network: str, convention: Convention) -> PartCost:
 def params_rows(
     figure: Figure, network: str, *, reason: str = "", known: bool = True
 ) -> list[Row]:
-    """Parameters of a network without less attention beside a published figure.
+    """Compare the parameters of a network without less attention with a published figure.
 
     Args:
         figure: the published figure.
-        network: ours, as text.
-        reason: why it differs, where neither counting all parameters nor cutting off says it.
+        network: our network, as text.
+        reason: why it differs, unless counting all parameters or truncation explains it.
         known: whether the published network's shape is known.
 
-    Returns:
-        One row of the trainable parameters; where that is not what was printed, but all of them
-        are, those that no training changes included, a row of these.
+        Returns:
+        A row of the trainable parameters; if only the total including fixed parameters matches,
+        a row of that as well.
     """
     frozen = describe(NetworkSpec.parse(network).backbone).num_frozen_params
     every = Fraction(WHOLE.count(network).params)
@@ -116,17 +116,17 @@ def params_rows(
 
 
 def macs_rows(figure: Figure, network: str, *, reason: str = "", known: bool = True) -> list[Row]:
-    """MACs of a network without less attention beside a published figure.
+    """Compare the MACs of a network without less attention with a published figure.
 
     Args:
         figure: the published figure.
-        network: ours, as text.
-        reason: why it differs, where neither a convention nor cutting off says it.
+        network: our network, as text.
+        reason: why it differs, unless a convention or truncation explains it.
         known: whether the published network's shape is known.
 
-    Returns:
-        One row of the network counted whole; where that is not what was printed, a row more for
-        each convention that is.
+        Returns:
+        A row of the network counted whole; if that differs, another for each convention that
+        matches.
     """
     number = figure.number
     counts = {convention: Fraction(convention.count(network).macs) for convention in CONVENTIONS}
@@ -151,7 +151,7 @@ def macs_rows(figure: Figure, network: str, *, reason: str = "", known: bool = T
 
 
 def cut_off(figure: Figure, ours: Fraction) -> str:
-    """The reason of a figure that was cut off after its digits, not rounded; else no reason."""
+    """The reason of a figure that was truncated instead of rounded, or an empty text."""
     number = figure.number
     if number.prints(ours) or not number.cuts_off(ours):
         return ""
@@ -160,13 +160,13 @@ def cut_off(figure: Figure, ours: Fraction) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """A network with less attention, beside its base.
+    """A network with less attention compared with its base.
 
     Attributes:
-        backbone: as text.
-        counts: less layers of each stage.
+        backbone: the backbone, as text.
+        counts: number of less layers in each stage.
         cost: params and MACs.
-        change: of its base's MACs, below 0 where it saves.
+        change: relative change of its base's MACs; negative if it saves.
     """
 
     backbone: str
@@ -176,27 +176,27 @@ class Saving:
 
     @property
     def network(self) -> str:
-        """The network, as text."""
+        """The network as text."""
         return late_less(self.backbone, self.counts)
 
     @property
     def num_less(self) -> int:
-        """Less layers in all."""
+        """Total number of less layers."""
         return sum(self.counts)
 
 
 @cache
 def savings(backbone: str, convention: Convention) -> tuple[Saving, ...]:
-    """Every placement whose stages begin with vanilla layers and end with less ones.
+    """All placements whose stages have vanilla layers followed by less ones.
 
-    Layers of a stage are equal, so a placement saves what its less layers save one by one.
+    Layers of a stage are equal, so a placement's saving is the sum of its less layers' savings.
 
     Args:
-        backbone: as text.
-        convention: how the networks and their base count.
+        backbone: the backbone, as text.
+        convention: how to count the networks and their base.
 
     Returns:
-        From those that save most; all-vanilla is not among them.
+        The placements, largest saving first, without all-vanilla.
     """
     depths = describe(BackboneSpec.parse(backbone)).depths
     base = replace(convention, maps=None).count(late_less(backbone, ()))
@@ -218,12 +218,12 @@ def savings(backbone: str, convention: Convention) -> tuple[Saving, ...]:
 
 
 def late_less(backbone: str, num_less: Sequence[int], kind: str = "V") -> str:
-    """Build a network of full depth whose stages end with these numbers of less layers.
+    """Build a network of full depth whose stages end with given numbers of less layers.
 
     Args:
-        backbone: as text.
-        num_less: less layers of each stage, at least one layer fewer than it has; empty: none.
-        kind: the letter of the layers before them.
+        backbone: the backbone, as text.
+        num_less: less layers of each stage, fewer than its depth; or empty for none.
+        kind: letter of the layers before them.
     """
     depths = describe(BackboneSpec.parse(backbone)).depths
     placement = Placement(

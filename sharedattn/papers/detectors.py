@@ -1,10 +1,10 @@
 """LaViT's figures on detection and segmentation (CVPR 2024, arXiv:2406.00427).
 
-Detectors are not built here. Of RetinaNet (arXiv:1708.02002) the parameters beside the backbone
-are a closed form of the backbone's widths, so that its figures can be held against a backbone: a
-feature pyramid of 256 channels over the last three stages, two further levels made of the last
-stage, and two heads of four convolutions each, 80 classes and 9 anchors. MACs, at 800 x 1280
-pixels, and the heads of segmentation have no counterpart here.
+Detectors are not built here. The parameters of RetinaNet (arXiv:1708.02002) apart from its
+backbone are a closed form of the backbone's widths, so its figures can be compared with a
+backbone: a feature pyramid of 256 channels over the last three stages, two more levels made from
+the last stage, and two heads of four convolutions each, 80 classes and 9 anchors. MACs at 800 x
+1280 pixels and segmentation heads have no counterpart here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAPER = "LaViT"
 TABLE = "CVPR 2024 poster, detection and segmentation"
 
 DETECTORS = (
-    # model, params, MACs, our network, what was printed of the backbone where it is not known
+    # model, params, MACs, our network, the backbone's printed figure if its shape is unknown
     ("PVT-S", "34 M", "226 G", "pvt_small: V3 | V4 | V6 | V3", ""),
     ("Swin-T", "39 M", "245 G", "swin_tiny_patch4_window7_224: V2 | V2 | V6 | V2", ""),
     ("LaViT-T", "33 M", "202 G", "pvt_tiny: V2 | V2 | V1L1 | V1L1", "10.9 M"),
@@ -38,7 +38,7 @@ _PYRAMID_DIM, _NUM_CLASSES, _NUM_ANCHORS = 256, 80, 9
 
 
 def retinanet_params(widths: Sequence[int]) -> int:
-    """Parameters of a RetinaNet beside its backbone.
+    """Parameters of a RetinaNet without its backbone.
 
     Args:
         widths: channels of the backbone's stages that feed the pyramid, first to last.
@@ -56,7 +56,7 @@ def _conv_params(inside: int, outside: int, kernel: int = 3) -> int:
 
 
 def rows() -> list[Row]:
-    """Every figure on detection and segmentation that needs no training."""
+    """All figures on detection and segmentation that need no training."""
     return [*_detector_rows(), *_segmenter_rows()]
 
 
@@ -109,7 +109,7 @@ def _not_built(model: str, metric: str, printed: str) -> Row:
 
 
 def _rounded_twice(figure: Figure, ours: Fraction) -> str:
-    """The reason of a figure that was rounded with a digit more before; else no reason."""
+    """The reason of a figure that was first rounded to one more digit, or an empty text."""
     number = figure.number
     once = round(ours / number.step, 1) * number.step
     if number.prints(ours) or not number.prints(once):

@@ -1,8 +1,8 @@
-"""External attention's figures (TPAMI, arXiv:2105.02358): EAMLP, and its layers.
+"""Figures of external attention (TPAMI, arXiv:2105.02358): EAMLP, and its layers.
 
-Parameter counts in full are those of the networks that the paper's published code builds, without
-the fixed position embedding. The paper's own cost table was not at hand and is from memory: its
-rows are marked, and hold nothing.
+Full parameter counts are those of networks built by the paper's published code, without the fixed
+position embedding. The paper's own cost table was not available and is quoted from memory: its
+rows are marked, and count for nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ QUESTION = "question 30 to the authors of the code"
 KERAS = "Keras example of external attention on CIFAR-100"
 
 NETWORKS = (
-    # model, printed, source, our network
+    # model, printed figure, source, our network
     ("EAMLP-7", "6,096,206", CODE, "t2t_ea_7: E7/mea"),
     ("EAMLP-14", "29,801,422", CODE, "t2t_ea_14: E14/mea"),
     ("EAMLP-19", "54,470,798", CODE, "t2t_ea_19: E19/mea"),
@@ -59,7 +59,7 @@ _RECALLED_DIM, _RECALLED_TOKENS, _RECALLED_SLOTS = 512, 128 * 128, 64
 
 
 def rows() -> list[Row]:
-    """Every figure of the paper that needs no training."""
+    """All figures of the paper that need no training."""
     return [*_layer_rows(), *_network_rows(), _dearer_row(), *_stand_in_rows(), *_recalled_rows()]
 
 
@@ -85,7 +85,7 @@ def _layer_rows() -> Iterable[Row]:
 
 
 def _dearer_row() -> Row:
-    """That the layers of the code cost more than self-attention."""
+    """The row on the code's layers, which cost more than self-attention."""
     network = "t2t_ea_14: E1V1/mea"
     spec = NetworkSpec.parse(network)
     costs = CostModel(spec.backbone)

@@ -1,12 +1,12 @@
-"""A figure as a paper printed it, ours beside it, and the rule that says what becomes of the two.
+"""A printed figure with ours, and the rule that compares them.
 
-Two figures are equal when ours, rounded to the digits that were printed, is what was printed; a
-whole number printed in full is equal to itself alone. The status follows from the figures:
+Two figures are equal if ours, rounded to the printed digits, is the printed one; a whole number
+printed in full equals only itself. The status follows from the figures:
 
-- `unknown shape`: the network that was measured is not known or not built here, ours stands in;
+- `unknown shape`: the measured network is unknown or not built here, and ours is a stand-in;
 - `equal`: by the rule above;
-- `explained`: ours differs, and the row says why. What was printed in words, or is from memory
-  alone, is never held to be equal.
+- `explained`: ours differs, and the row says why. Figures printed in words, or only from memory,
+  never count as equal.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _MORE_DIGITS = 2
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """A number as it was printed.
+    """A printed number.
 
     Attributes:
-        text: digits, and k, M, G or % after a space.
-        value: what the text says; of a percentage, the fraction.
-        step: one in the last printed digit.
-        decimals: digits after the point.
+        text: digits, with k, M, G or % after a space.
+        value: the text's value; for a percentage, the fraction.
+        step: one unit of the last printed digit.
+        decimals: number of digits after the point.
         unit: k, M, G, %, or None.
     """
 
@@ -57,10 +57,10 @@ class Printed:
 
     @classmethod
     def parse(cls, text: str) -> Printed:
-        """Read a number as it was printed, such as `5.7 M`, `-14.2 %` or `29,801,422`.
+        """Parse a printed number, such as `5.7 M`, `-14.2 %` or `29,801,422`.
 
         Raises:
-            ValueError: text that is no number.
+            ValueError: the text is not a number.
         """
         match = _PRINTED.fullmatch(text)
         if match is None:
@@ -73,20 +73,20 @@ class Printed:
 
     @property
     def range(self) -> tuple[Fraction, Fraction]:
-        """The least and the most that print as this."""
+        """The smallest and the largest number printed as this."""
         return self.value - self.step / 2, self.value + self.step / 2
 
     def prints(self, number: Fraction) -> bool:
-        """Whether a number, rounded to the printed digits, is this; a half rounds either way."""
+        """Whether a number rounds to this at the printed digits; a half may round either way."""
         least, most = self.range
         return least <= number <= most
 
     def cuts_off(self, number: Fraction) -> bool:
-        """Whether a number, cut off after the printed digits, is this."""
+        """Whether a number, truncated after the printed digits, is this."""
         return abs(self.value) <= abs(number) < abs(self.value) + self.step
 
     def show(self, number: Fraction) -> str:
-        """Another number in the unit of this one, with more digits unless this has them all."""
+        """Format another number in this one's unit, with more digits unless this has them all."""
         if self.unit is None and self.decimals == 0:
             return f"{round(number):,}"
         shown = float(number / _UNITS[self.unit])
@@ -97,16 +97,16 @@ class Printed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One published figure.
+    """A published figure.
 
     Attributes:
         paper: short name of the paper.
         source: where it was printed.
-        model: the network, by the paper's name.
-        metric: what was counted.
-        printed: as it was printed.
-        shown_like: where words were printed, a number whose digits and unit show ours.
-        recalled: whether it is from memory, not seen in a source.
+        model: the paper's name of the network.
+        metric: the counted quantity.
+        printed: the figure as printed.
+        shown_like: for a figure printed in words, a number whose digits and unit ours is shown in.
+        recalled: whether it is quoted from memory, not from a source.
     """
 
     paper: str
@@ -119,24 +119,24 @@ class Figure:
 
     @property
     def number(self) -> Printed:
-        """The printed figure as a number, or the number that stands for its digits."""
+        """The printed figure as a number, or the number given for its digits."""
         return Printed.parse(self.shown_like or self.printed)
 
     def is_equal(self, ours: Fraction) -> bool:
-        """Whether ours is what was printed, by the rule of this module."""
+        """Whether ours equals the printed figure by this module's rule."""
         return not self.shown_like and not self.recalled and self.number.prints(ours)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A published figure beside ours.
+    """A published figure compared with ours.
 
     Attributes:
-        figure: what was published.
-        ours: our figure, exactly; of a percentage, the fraction. None: we have no such network.
+        figure: the published figure.
+        ours: our exact figure (for a percentage, the fraction), or None without such a network.
         convention: how ours is counted.
-        note: why it differs, or what an equal figure is worth.
-        network: the network that ours is of, as text; empty where it is a closed form alone.
+        note: why it differs, or how much an equal figure means.
+        network: our network as text, or empty for a mere closed form.
         known: whether the shape of the published network is known.
     """
 
@@ -154,19 +154,19 @@ class Row:
 
     @property
     def status(self) -> Status:
-        """What becomes of the figure, by the rule of this module."""
+        """The figure's status by this module's rule."""
         if not self.known or self.ours is None:
             return "unknown shape"
         return "equal" if self.figure.is_equal(self.ours) else "explained"
 
     @property
     def ours_text(self) -> str:
-        """Ours in the unit of the printed figure."""
+        """Ours in the printed figure's unit."""
         return "" if self.ours is None else self.figure.number.show(self.ours)
 
     @property
     def difference_text(self) -> str:
-        """Ours less the published figure: percentages in points (pt), others in per cent of it."""
+        """Ours minus the published figure: points (pt) for percentages, else per cent of it."""
         if self.ours is None or self.figure.shown_like:
             return ""
         published = self.figure.number
@@ -180,7 +180,7 @@ class Row:
         return f"{float(100 * difference / published.value):+.1f} %"
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; figures are whole numbers, or fractions of a percentage."""
+        """A plain dictionary; figures are whole numbers, or fractions for percentages."""
         in_words = bool(self.figure.shown_like)
         published = None if in_words else self.figure.number.value
         difference = None if self.ours is None or published is None else self.ours - published

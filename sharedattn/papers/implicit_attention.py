@@ -1,8 +1,8 @@
-"""The figures of dense-and-implicit attention (AAAI 2020, arXiv:1905.10671; arXiv:2210.16101).
+"""Figures of dense-and-implicit attention (AAAI 2020, arXiv:1905.10671; arXiv:2210.16101).
 
-What was published of transformers was not at hand. The cells themselves are held to the published
-totals of convolutional networks: the plain network's parameters, which are not ours to count, and
-the cells of its stages, which are.
+The published figures of transformers were not available. Instead the cells are compared with the
+published totals of convolutional networks: the plain network's parameters, which are taken as
+given, plus our cells of its stages.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ EAN = "experiments of the same authors on ImageNet"
 
 @dataclass(frozen=True, slots=True)
 class DIANetwork:
-    """A convolutional network with one DIA-LSTM cell a stage.
+    """A convolutional network with one DIA-LSTM cell per stage.
 
     Attributes:
-        model: its name.
-        printed: its parameters as published.
-        source: where.
-        plain_params: parameters of the network without cells.
+        model: name of the network.
+        printed: its published number of parameters.
+        source: where it was published.
+        plain_params: number of parameters without cells.
         widths: channels of its stages.
         reduction: r of its cells.
     """
@@ -54,7 +54,7 @@ NETWORKS = (
 
 
 def rows() -> list[Row]:
-    """Published totals beside the plain network and our cells."""
+    """Published totals compared with the plain network plus our cells."""
     found = []
     for network in NETWORKS:
         cells = sum(dia.params(width, network.reduction) for width in network.widths)

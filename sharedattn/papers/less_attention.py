@@ -1,8 +1,8 @@
-"""LaViT's figures (CVPR 2024, arXiv:2406.00427): its models, its baselines, its plug-in table.
+"""LaViT's figures (CVPR 2024, arXiv:2406.00427): its models, baselines and plug-in table.
 
-The poster says FLOPs where it means multiply-accumulates. It says neither which layers of a host
-are less attention nor how their maps are counted: each reduction is held against the closest of
-all placements whose stages end with less layers, by each way of counting the maps.
+The poster calls multiply-accumulates FLOPs. It does not say which layers of a host are less
+attention, or how their maps are counted: each reduction is compared with the closest of all
+placements whose stages end with less layers, for each way of counting the maps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MODELS_TABLE = "CVPR 2024 poster, table of models"
 PLUG_IN_TABLE = "CVPR 2024 poster, plug-in table"
 
 MODELS = (
-    # model, params, MACs, ours: vanilla layers as in a PVT, but for one in stages 3 and 4 each
+    # model, params, MACs, ours: vanilla layers as in a PVT, except one in each of stages 3 and 4
     ("LaViT-T", "10.9 M", "1.6 G", "pvt_tiny: V2 | V2 | V1L1 | V1L1"),
     ("LaViT-S", "22.4 M", "3.3 G", "pvt_small: V3 | V4 | V1L5 | V1L2"),
     ("LaViT-B", "39.6 M", "6.1 G", LAVIT_LIKE["lavit_like_b"]),
@@ -61,15 +61,15 @@ BASELINES = (
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A row of the plug-in table, of which the reduction was printed beside both MACs.
+    """A row of the plug-in table, which prints both MACs and their reduction.
 
     Attributes:
-        model: by the poster's name.
-        before: MACs as printed.
-        after: MACs with less attention, as printed.
-        change: the reduction as printed.
-        backbone: ours, as text.
-        unknown: why the host's shape is not known; empty where it is.
+        model: the poster's name.
+        before: printed MACs.
+        after: printed MACs with less attention.
+        change: printed reduction.
+        backbone: our backbone, as text.
+        unknown: why the host's shape is unknown, or empty if it is known.
     """
 
     model: str
@@ -112,7 +112,7 @@ HOSTS = (
 
 
 def rows() -> list[Row]:
-    """Every figure of the paper that needs no training."""
+    """All figures of the paper that need no training."""
     return [
         *(row for model in MODELS for row in _model_rows(*model)),
         *_baseline_rows(),
@@ -122,7 +122,7 @@ def rows() -> list[Row]:
 
 
 def _model_rows(model: str, params: str, macs: str, network: str) -> Iterable[Row]:
-    """A model of the paper's own, beside the placement on a PVT that is read into it."""
+    """Compare a model of the paper with the placement on a PVT that it is taken to be."""
     of_params, of_macs = (
         Figure(paper=PAPER, source=MODELS_TABLE, model=model, metric=metric, printed=printed)
         for metric, printed in (("params", params), ("MACs", macs))
@@ -179,7 +179,7 @@ def _model_row(
 
 
 def _fits(saving: Saving, of_params: Figure, of_macs: Figure) -> bool:
-    """Whether both figures of a placement are what was printed, rounded or cut off."""
+    """Whether a placement gives both printed figures, rounded or truncated."""
     return all(
         figure.number.prints(Fraction(ours)) or figure.number.cuts_off(Fraction(ours))
         for figure, ours in ((of_params, saving.cost.params), (of_macs, saving.cost.macs))
@@ -187,7 +187,7 @@ def _fits(saving: Saving, of_params: Figure, of_macs: Figure) -> bool:
 
 
 def _distance(saving: Saving, of_params: Figure, of_macs: Figure) -> Fraction:
-    """The larger of the two relative differences from what was printed."""
+    """The larger of both relative differences from the printed figures."""
     return max(
         abs(saving.cost.params / of_params.number.value - 1),
         abs(saving.cost.macs / of_macs.number.value - 1),
@@ -220,7 +220,7 @@ def _deepvit_rows() -> Iterable[Row]:
 
 
 def _without_head(figure: Figure, backbone: str) -> str:
-    """That a count of parameters is nobody's: neither with the classifier nor without."""
+    """The reason if a parameter count matches neither with the classifier nor without it."""
     every = Fraction(WHOLE.count(_all_vanilla(backbone)).params)
     if figure.number.prints(every):
         return ""
@@ -272,7 +272,7 @@ def _all_vanilla(backbone: str) -> str:
 
 
 def _base_reason(figure: Figure, backbone: str) -> str:
-    """What the other table prints for the same network, or between which counts the figure is."""
+    """What the other table prints for the network, or which counts the figure lies between."""
     for model, _, macs, other in BASELINES:
         if other.replace("vit_", "deit_") == backbone.replace("vit_", "deit_"):
             if macs != figure.printed:
@@ -289,7 +289,7 @@ def _base_reason(figure: Figure, backbone: str) -> str:
 
 
 def _closest(host: Host, convention: Convention) -> Saving:
-    """The placement whose change is the closest to the printed one, of those the fewest layers."""
+    """The placement whose change is closest to the printed one, with the fewest layers."""
     printed = host.figure("change", host.change).number.value
     return min(
         savings(host.backbone, convention),
@@ -311,7 +311,7 @@ def _after_row(host: Host, closest: Saving) -> Row:
 
 
 def _after_reason(host: Host, figure: Figure, ours: Fraction, change: Fraction) -> str:
-    """Why MACs with less attention are not what was printed; empty where they are."""
+    """The reason if MACs with less attention differ from the printed ones, or an empty text."""
     number = figure.number
     if number.prints(ours):
         return ""
@@ -372,7 +372,7 @@ def _change_row(host: Host, closest: Saving, convention: Convention) -> Row:
 
 
 def _range_by_printed_macs(host: Host) -> tuple[Fraction, Fraction]:
-    """The least and the largest change that the printed MACs allow."""
+    """The smallest and the largest change that the printed MACs allow."""
     before = host.figure("MACs", host.before).number.range
     after = host.figure("MACs", host.after).number.range
     return after[0] / before[1] - 1, after[1] / before[0] - 1

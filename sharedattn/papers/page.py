@@ -1,4 +1,4 @@
-"""Write the table of papers as a page of Markdown."""
+"""The table of papers as a Markdown page."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _COLUMNS = (
 
 
 def convention_text() -> str:
-    """What is counted, in every row and by each convention."""
+    """Description of what each convention counts."""
     return f"{CONVENTION}. {LEGEND}"
 
 
 def page(rows: Sequence[Row]) -> str:
-    """What the columns mean, how many rows have which status, and a table for each source."""
+    """The meaning of the columns, the number of rows by status, and a table per source."""
     meaning = (*_MEANING[:1], f"**Counted.** {convention_text()}.", *_MEANING[1:])
     items = (textwrap.fill(f"- {text}", _WIDTH, subsequent_indent="  ") for text in meaning)
     parts = [_HEAD, "\n".join(items) + "\n"]
@@ -83,5 +83,5 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.status,
         ": ".join(filter(None, (network, row.note))),
     )
-    # A placement's bars would end the cell.
+    # A placement's bars would end the table cell.
     return tuple(cell.replace("|", "\\|") for cell in cells)

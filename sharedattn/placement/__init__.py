@@ -1,4 +1,4 @@
-"""Placements: which attention mechanism stands in which layer, and the specs of networks."""
+"""Placements, which give each layer its attention mechanism, and specs of networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Envelopes: what each layer position of a network must be able to run."""
+"""Envelopes: the choices that each layer position of a network must support."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sharedattn.placement.placement import Placement
 
 @dataclass(frozen=True, slots=True)
 class LayerEnvelope:
-    """What one layer position must be able to do.
+    """The choices that one layer position must support.
 
     Attributes:
-        branches: every branch that some placement puts here, as its letter and the options that
-            have weights of their own, such as a form; number options are not among them.
-        sizes: by letter and name of a number option, the largest number of a layer here.
-        cells: the cells of gates that gate this layer in some placement.
+        branches: branches at this position, as letter and those options with weights of their own,
+            such as a form; number options are not included.
+        sizes: the largest value of each number option, by letter and name.
+        cells: the gates' cells that gate this layer.
         cb: whether some placement broadcasts context here.
     """
 
@@ -32,13 +32,13 @@ class LayerEnvelope:
 
     @property
     def kinds(self) -> tuple[Branch, ...]:
-        """The branches, each once, as they are registered."""
+        """The distinct branches, in registration order."""
         letters = {letter for letter, _ in self.branches}
         return tuple(b for letter, b in registry().branches.items() if letter in letters)
 
     @property
     def attends(self) -> bool:
-        """Whether some placement puts an attention branch here."""
+        """Whether some placement has an attention branch here."""
         return any(branch.attends for branch in self.kinds)
 
     @property
@@ -62,9 +62,9 @@ class LayerEnvelope:
         return any(branch.uses for branch in self.kinds)
 
     def forms(self) -> tuple[tuple[Branch, Options, Options], ...]:
-        """What has weights of its own: a branch, its form, and that with the largest numbers.
+        """Modules with weights of their own: branch, form, and form with the largest numbers.
 
-        Branches stand as they are registered, their forms by text, the default first.
+        Branches are in registration order, their forms by text, the default first.
         """
         largest: dict[str, dict[str, int]] = {}
         for letter, name, size in self.sizes:
@@ -87,7 +87,7 @@ class LayerEnvelope:
         return ", ".join((*kinds, *sizes, *cells, *(["cb"] if self.cb else [])))
 
     def holds(self, choice: LayerChoice) -> bool:
-        """Whether `choice` can be run at this position."""
+        """Whether this position supports `choice`."""
         branch = choice.branch
         most = {(letter, name): size for letter, name, size in self.sizes}
         return (
@@ -104,7 +104,7 @@ class LayerEnvelope:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The union of placements that one network serves, layer position by layer position.
+    """The union of placements that one network supports, by layer position.
 
     Attributes:
         stages: the layer positions of each stage; a placement may use fewer, from the first on.
@@ -114,10 +114,10 @@ class Envelope:
 
     @classmethod
     def of(cls, *placements: Placement) -> Envelope:
-        """The smallest envelope over all `placements`.
+        """The smallest envelope of all `placements`.
 
         Raises:
-            InputError: no placement, or placements with different numbers of stages.
+            InputError: there is no placement, or they differ in the number of stages.
         """
         if len({len(placement.stages) for placement in placements}) != 1:
             raise InputError(
@@ -135,10 +135,10 @@ class Envelope:
         )
 
     def union(self, other: Envelope) -> Envelope:
-        """The smallest envelope that holds what either holds.
+        """The smallest envelope that contains both.
 
         Raises:
-            InputError: they have different numbers of stages.
+            InputError: they differ in the number of stages.
         """
         if len(self.stages) != len(other.stages):
             raise InputError(
@@ -156,10 +156,10 @@ class Envelope:
         )
 
     def check(self, placement: Placement) -> None:
-        """Refuse a placement that a network over this envelope cannot run.
+        """Check that a network of this envelope can run a placement.
 
         Raises:
-            InputError: names the first layer that is outside.
+            InputError: it cannot; the message names the first layer outside.
         """
         if len(placement.stages) != len(self.stages):
             raise InputError(
@@ -181,7 +181,7 @@ class Envelope:
 
 
 def layer_union(choices: Sequence[LayerChoice]) -> LayerEnvelope:
-    """The smallest envelope of one position that holds every choice of a list."""
+    """The smallest envelope of one position that contains all given choices."""
     return _join([_envelope_of(choice) for choice in choices])
 
 

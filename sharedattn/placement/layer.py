@@ -10,17 +10,17 @@ from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, NumberOption, Options, OptionValue
 from sharedattn.mechanisms.registry import branch_of, gate_of, registry, registry_cache
 
-# Where the JSON of a layer has places of their own for what it named before mechanisms were parts.
+# Options with fixed places in a layer's JSON, which is older than the registry of mechanisms.
 _PLACED_OPTIONS = ("slots", "form")
 _PLACED_GATE = "dia"
 
 
 class GateCell(NamedTuple):
-    """The cell of a gate.
+    """A cell of a gate.
 
     Attributes:
         gate: the gate's name.
-        cell: numbered within its stage and among the cells of this gate.
+        cell: its number within its stage, among this gate's cells.
     """
 
     gate: str
@@ -29,17 +29,17 @@ class GateCell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LayerChoice:
-    """What one layer does.
+    """The choice of one layer.
 
     Attributes:
-        kind: the letter of its branch: what stands in the place of its attention.
-        options: of the branch, as (name, value), those that are said; see `Branch.options`.
-        gate: the cell that gates the layer; None: no gate.
-        cb: whether the layer's MLP ends with context broadcasting.
+        kind: letter of the branch in place of the backbone's attention.
+        options: the branch's explicit options as (name, value); see `Branch.options`.
+        gate: the cell that gates the layer, or None.
+        cb: whether context broadcasting ends the layer's MLP.
 
-    Raises:
-        InputError: no such branch or gate, options that are not the branch's, or a number out of
-            range.
+        Raises:
+        InputError: the branch or gate is unknown, an option is not the branch's, or a number is
+            out of range.
     """
 
     kind: str
@@ -60,16 +60,16 @@ class LayerChoice:
         cb: bool = False,
         **named: OptionValue | None,
     ) -> LayerChoice:
-        """A layer by names: `LayerChoice.of("E", slots=16, dia=0, cb=True)`.
+        """Create a choice by names: `LayerChoice.of("E", slots=16, dia=0, cb=True)`.
 
         Args:
             kind: letter of the branch.
-            cb: as the attribute.
-            named: options of the branch, of which a number that is left out is its default; and
-                under a gate's name the layer's cell of it. None: not said.
+            cb: whether context broadcasting ends the layer's MLP.
+            named: options of the branch, and under a gate's name the number of the layer's cell.
+                None, or a missing number option, stands for the default.
 
-        Raises:
-            InputError: cells of two gates, or as the class has it.
+            Raises:
+            InputError: cells of two gates are given, or as for the class.
         """
         said = {name: value for name, value in named.items() if value is not None}
         gates = [name for name in registry().gates if name in said]
@@ -85,18 +85,18 @@ class LayerChoice:
 
     @property
     def branch(self) -> Branch:
-        """What the letter stands for."""
+        """The branch of the letter."""
         return branch_of(self.kind)
 
     def option(self, name: str) -> Any:
-        """The value of an option; None: it is not said, or the branch has none of this name."""
+        """The value of an option, or None if it is not set or not the branch's."""
         for own, value in self.options:
             if own == name:
                 return value
         return None
 
     def with_option(self, name: str, value: OptionValue | None) -> LayerChoice:
-        """The layer with another value of an option of its branch; None leaves it out."""
+        """The choice with an option of its branch changed, or removed if None."""
         others = dict(self.options)
         others.pop(name, None)
         if value is not None:
@@ -104,13 +104,13 @@ class LayerChoice:
         return replace(self, options=tuple(others.items()))
 
     def cell_of(self, gate: str) -> int | None:
-        """The layer's cell of a gate; None: another gate, or none."""
+        """The layer's cell of a gate, or None if that does not gate it."""
         return self.gate.cell if self.gate is not None and self.gate.gate == gate else None
 
     def to_json(self) -> list[Any]:
-        """The layer as `[kind, slots, dia cell, "cb" or null]`, and its form where it has one.
+        """The layer as `[kind, slots, dia cell, "cb" or null]`, then its form if it has one.
 
-        A sixth entry, a mapping, holds options of other names and the cell of another gate.
+        A sixth entry, a mapping, holds options of other names and another gate's cell.
         """
         said = dict(self.options)
         slots, form = (said.pop(name, None) for name in _PLACED_OPTIONS)
@@ -127,7 +127,7 @@ class LayerChoice:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: not a list of four to six, or of values that mean no layer.
+            InputError: not a list of four to six entries, or the values are no valid layer.
         """
         try:
             kind, slots, dia, broadcasting, form, other = _six(layer)
@@ -198,7 +198,7 @@ def _canonical_options(kind: str, options: Options) -> Options:
 
 def _checked(kind: str, options: Options) -> Options:
     for name, value in options:
-        # True would be found as the 1 that was checked before.
+        # True would equal the cached 1.
         if type(value) not in (int, str):
             raise InputError(f"`{name}` is {value!r}; an option is a whole number or a text")
     return _canonical_options(kind, options)
@@ -213,18 +213,18 @@ def _check_cell(gate: Any, cell: Any) -> None:
 
 
 def gate_runs(num_layers: int, num_groups: int, code: str = "dia") -> tuple[int, ...]:
-    """The cell of each layer when a stage is split into contiguous groups, longer ones first.
+    """The cell of each layer if a stage is split into contiguous groups, longer ones first.
 
     Args:
-        num_layers: layers in the stage; > 0.
-        num_groups: cells; from 1 to `num_layers`.
-        code: of the gate, for the message.
+        num_layers: number of layers in the stage; > 0.
+        num_groups: number of cells, from 1 to `num_layers`.
+        code: code of the gate, for the message.
 
     Returns:
         One cell number per layer: 7 layers in 3 groups are (0, 0, 0, 1, 1, 2, 2).
 
     Raises:
-        InputError: more groups than layers, or none.
+        InputError: there are more groups than layers, or none.
     """
     if not 1 <= num_groups <= num_layers:
         raise InputError(
@@ -237,7 +237,7 @@ def gate_runs(num_layers: int, num_groups: int, code: str = "dia") -> tuple[int,
 
 
 def numbered_cells(layers: Sequence[LayerChoice]) -> tuple[LayerChoice, ...]:
-    """The same layers with the cells of each gate numbered by first use."""
+    """The layers with each gate's cells renumbered by first use."""
     cell_of: dict[GateCell, int] = {}
     counts: dict[str, int] = {}
     for layer in layers:

@@ -1,22 +1,22 @@
-"""LaViT's models, as near as its printed figures let them be known.
+"""Networks like LaViT's models, as far as its printed figures determine them.
 
-LaViT (CVPR 2024, arXiv:2406.00427) prints params and MACs of three models; no source at hand gives
-the shape of any. None of these is therefore called what the paper calls its own:
+LaViT (CVPR 2024, arXiv:2406.00427) prints params and MACs of three models; no available source
+gives their shapes. So none of these has the paper's name for its own:
 
 - `lavit_like_b` is PVT-Medium with vanilla layers in stages 1 and 2, and one before less layers in
-  stages 3 and 4. By the paper's convention, maps free, it has 39.67 M params and 6.15 G MACs
-  (6.13 G without norms), printed 39.6 M and 6.1 G. Eleven placements of vanilla layers before less
-  ones on published pyramids print the same figures, all of them on PVT-Medium and with the same
-  stages 3 and 4; this is the one that leaves stages 1 and 2 vanilla.
-- `lavit_like_t` and `lavit_like_s` are no published pyramid: none gives LaViT-T's 10.9 M and
+  stages 3 and 4. By the paper's convention (maps are free) it has 39.67 M params and 6.15 G MACs
+  (6.13 G without norms); printed are 39.6 M and 6.1 G. Eleven placements of vanilla layers before
+  less ones on published pyramids give the same figures, all on PVT-Medium and with the same
+  stages 3 and 4; this is the one whose stages 1 and 2 are all vanilla.
+- `lavit_like_t` and `lavit_like_s` are not published pyramids: none gives LaViT-T's 10.9 M and
   1.6 G, or LaViT-S's 22.4 M and 3.3 G, with any number of less layers. They are the nearest on a
-  grid of depths and widths within the published ranges, placed as `lavit_like_b` is, maps free:
-  10.90 M and 1.597 G, 22.42 M and 3.296 G. About two hundred others there print the same figures,
-  and other placements come nearer still, so nothing but being nearest speaks for either;
+  grid of depths and widths within the published ranges, placed like `lavit_like_b`, maps free:
+  10.90 M and 1.597 G, 22.42 M and 3.296 G. About two hundred others on the grid print the same
+  figures, and other placements come nearer still, so only being nearest distinguishes them;
   `benchmarks/lavit_search.py` finds them.
 
-All three are without the attention residual and the diagonality term, which the paper's have: the
-wiring of the one is our reading, the other is the recipe's.
+All three lack the paper's attention residual and diagonality term: the wiring of the former is our
+interpretation, and the latter belongs to the recipe.
 """
 
 from __future__ import annotations

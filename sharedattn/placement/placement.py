@@ -1,8 +1,8 @@
-"""Placements: what each layer of a network does, stage by stage.
+"""Placements: the choice of each layer of a network, by stage.
 
-The truth of a placement is one `LayerChoice` per layer; text, YAML and JSON are forms of it.
-Everything here is frozen, validated on construction, and canonical: two placements that mean the
-same network are equal, have the same text and the same hash.
+A placement consists of one `LayerChoice` per layer; text, YAML and JSON are its forms. All objects
+are frozen, validated on construction, and canonical: placements of the same network are equal, and
+have the same text and hash.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from sharedattn.placement.text import parse_stage, stage_text
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One choice per layer, stage by stage; canonical and hashable.
+    """One choice per layer, by stage; canonical and hashable.
 
     Cells of gates are renumbered within each stage by first use.
 
     Attributes:
-        stages: the layers of each stage, first stage first.
+        stages: the layers of each stage, in order.
 
-    Raises:
-        InputError: a stage without layers, or a layer that takes what no layer before it in its
-            stage leaves.
+        Raises:
+        InputError: a stage has no layers, or a layer takes what no earlier layer of its stage
+            leaves.
     """
 
     stages: tuple[tuple[LayerChoice, ...], ...]
@@ -44,20 +44,20 @@ class Placement:
 
     @property
     def layers(self) -> tuple[LayerChoice, ...]:
-        """All layers, stage after stage."""
+        """All layers, in the order of stages."""
         return tuple(itertools.chain.from_iterable(self.stages))
 
     @property
     def depths(self) -> tuple[int, ...]:
-        """Layers of each stage."""
+        """Number of layers in each stage."""
         return tuple(len(stage) for stage in self.stages)
 
     @classmethod
     def parse(cls, text: str) -> Placement:
-        """Read the text form, `stage | stage | ...`; see `sharedattn.placement.text`.
+        """Parse the text form, `stage | stage | ...`; see `sharedattn.placement.text`.
 
         Raises:
-            InputError: text that means no placement; the message names the part at fault.
+            InputError: the text is no placement; the message names the faulty part.
         """
         return cls(tuple(parse_stage(part.strip()) for part in text.split("|")))
 
@@ -66,7 +66,7 @@ class Placement:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: not lists of layers, or layers that mean no placement.
+            InputError: the value is not nested lists of layers, or is no valid placement.
         """
         if not _is_list(stages) or not all(map(_is_list, stages)):
             raise InputError(f"a placement is a list of stages of layers, but got {stages!r}")
@@ -76,11 +76,11 @@ class Placement:
 
     @classmethod
     def all_vanilla(cls, depths: Sequence[int]) -> Placement:
-        """The backbone's own attention in every layer: the backbone as it was published."""
+        """The backbone's own attention in every layer, as published."""
         return cls(tuple((LayerChoice(VANILLA.letter),) * depth for depth in depths))
 
     def to_json(self) -> list[list[list[Any]]]:
-        """Stages of layers, each layer as `LayerChoice.to_json` has it."""
+        """Lists of layers by stage, each layer as in `LayerChoice.to_json`."""
         return [[layer.to_json() for layer in stage] for stage in self.stages]
 
     def __str__(self) -> str:
@@ -109,11 +109,11 @@ def _canonical_stage(index: int, stage: Iterable[LayerChoice]) -> tuple[LayerCho
 
 @registry_cache(maxsize=4096)
 def _unserved(kinds: tuple[str, ...]) -> tuple[Branch, Channel] | None:
-    """The first branch that takes from a channel in which none before it leaves anything.
+    """The first branch that takes from a channel in which no earlier one leaves anything.
 
     Args:
-        kinds: of a stage's layers, each once, by first use: if the first layer of a kind has what
-            it takes, the others have.
+        kinds: the distinct kinds of a stage's layers, by first use: if the first layer of a kind
+            has what it takes, so have the others.
     """
     left: set[Channel] = set()
     for branch in map(branch_of, kinds):
@@ -125,7 +125,7 @@ def _unserved(kinds: tuple[str, ...]) -> tuple[Branch, Channel] | None:
 
 
 def makers_of(channel: Channel) -> list[str]:
-    """Letters of the kinds that leave something in a channel without taking it from there."""
+    """Letters of the kinds that leave something in a channel without taking from it."""
     return [
         branch.letter
         for branch in registry().branches.values()

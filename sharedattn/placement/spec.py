@@ -1,4 +1,4 @@
-"""The specs of backbones and networks, which name them in the database."""
+"""Specs of backbones and networks, which identify them in the database."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Keyword = bool | int | float | str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneSpec:
-    """A backbone without its placement: which timm model, at which size, with which forms.
+    """A backbone without its placement: its timm model, image size and mechanism options.
 
     Attributes:
         name: timm's model name, or a family's base name such as `vit`.
         keywords: the model's keyword arguments that differ from its defaults, sorted by name.
-        image_size: pixels on a side; None: the backbone's own default.
-        in_chans: image channels.
-        num_classes: classes of the head.
-        options: forms of the mechanisms.
+        image_size: image height and width in pixels, or None for the backbone's default.
+        in_chans: number of image channels.
+        num_classes: number of classes.
+        options: options of the mechanisms.
     """
 
     name: str
@@ -61,13 +61,13 @@ class BackboneSpec:
 
     @classmethod
     def parse(cls, text: str) -> BackboneSpec:
-        """Read `backbone(key=value,...)@image_size`.
+        """Parse `backbone(key=value,...)@image_size`.
 
-        `in_chans`, `num_classes` and the names of `MechanismOptions` are keys beside the
-        backbone's own.
+        Besides the backbone's own, the keys include `in_chans`, `num_classes` and the names of
+        `MechanismOptions`.
 
         Raises:
-            InputError: text that names no backbone, or a key twice.
+            InputError: the text names no backbone, or repeats a key.
         """
         match = _SPEC.fullmatch(text)
         if match is None:
@@ -97,7 +97,7 @@ class BackboneSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field, the options as `MechanismOptions.to_json`."""
+        """A plain dictionary of all fields, the options as in `MechanismOptions.to_json`."""
         return {
             "name": self.name,
             "keywords": dict(self.keywords),
@@ -112,7 +112,7 @@ class BackboneSpec:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: unknown or missing fields, or values out of range.
+            InputError: fields are unknown, missing or out of range.
         """
         try:
             return cls(
@@ -156,11 +156,11 @@ def _keyword_text(value: Keyword) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """Everything that defines a network up to its weights; its `key` names it in the database.
+    """Everything that defines a network except its weights; identified by `key`.
 
     Attributes:
-        backbone: the backbone with its size and forms.
-        placement: what each layer does.
+        backbone: the backbone with its size and options.
+        placement: the placement.
     """
 
     backbone: BackboneSpec
@@ -168,10 +168,10 @@ class NetworkSpec:
 
     @classmethod
     def parse(cls, text: str) -> NetworkSpec:
-        """Read `backbone(key=value,...)@image_size: placement`, or the name of a network.
+        """Parse `backbone(key=value,...)@image_size: placement`, or a network's name.
 
         Raises:
-            InputError: text that means no network.
+            InputError: the text is no network.
         """
         backbone, colon, placement = LAVIT_LIKE.get(text.strip(), text).partition(":")
         if not colon:
@@ -182,7 +182,7 @@ class NetworkSpec:
         return NetworkSpec(BackboneSpec.parse(backbone), Placement.parse(placement))
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary: format version, backbone, placement."""
+        """A plain dictionary of format version, backbone and placement."""
         return {
             "format": SPEC_FORMAT_VERSION,
             "backbone": self.backbone.to_json(),
@@ -191,10 +191,10 @@ class NetworkSpec:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> NetworkSpec:
-        """The inverse of `to_json`; the placement may be text as well.
+        """The inverse of `to_json`; accepts a placement as text as well.
 
         Raises:
-            InputError: another format version, missing fields, or values that mean no network.
+            InputError: the format version differs, fields are missing, or values are invalid.
         """
         version = document.get("format") if isinstance(document, dict) else document
         if type(version) is not int or version not in (1, SPEC_FORMAT_VERSION):
@@ -217,14 +217,14 @@ class NetworkSpec:
 
     @property
     def key(self) -> str:
-        """sha256 of the canonical JSON, in hexadecimal."""
+        """sha256 of the canonical JSON, hexadecimal."""
         return document_key(self.to_json())
 
     def __str__(self) -> str:
         return f"{self.backbone}: {self.placement}"
 
     def __eq__(self, other: object) -> bool:
-        # Not by class: a spec and what it is resolved to may be one network.
+        # Ignore the class: a spec and its resolved form may be the same network.
         return isinstance(other, NetworkSpec) and (self.backbone, self.placement) == (
             other.backbone,
             other.placement,
@@ -233,9 +233,9 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResolvedSpec(NetworkSpec):
-    """A network spec that is canonical, and whose placement fits its backbone.
+    """A canonical network spec whose placement fits its backbone.
 
-    `sharedattn.backbones.resolve` makes it; what takes one checks neither again.
+    Created by `sharedattn.backbones.resolve`; code that takes one need not check it again.
 
     Attributes:
         shape: sizes of the backbone.
@@ -245,7 +245,7 @@ class ResolvedSpec(NetworkSpec):
 
 
 def _from_format_1(document: dict[str, Any]) -> dict[str, Any]:
-    """A spec of format 1, where one option gave all external layers their form, in format 2."""
+    """Convert format 1, in which one option set the form of all external layers, to format 2."""
     backbone = document.get("backbone")
     if not isinstance(backbone, dict) or not isinstance(backbone.get("options", {}), dict):
         return document

@@ -1,11 +1,10 @@
 """Parse and write the text form of a stage.
 
-Layers in order, run-length (`E1V2L3N1`), then options that expand to the layers: those of
-branches, such as `/s16` memory slots and `/mea` the multi-head form of external attention, and
-`/keys`, `/full`, `/lowrankR` or `/reuse` the maps of less attention; those of gates, such as
-`/dia2` for two contiguous groups of layers; `/cb` or `/cbK` context broadcasting in all or the
-last K layers.
-Where these cannot say the layers, they are written one by one with commas:
+First the layers in order, run-length encoded (`E1V2L3N1`), then options that expand to the layers:
+those of branches, such as `/s16` for memory slots, `/mea` for external attention's multi-head
+form, and `/keys`, `/full`, `/lowrankR` or `/reuse` for the maps of less attention; those of gates,
+such as `/dia2` for two contiguous groups of layers; `/cb` or `/cbK` for context broadcasting in
+all or the last K layers. Layers that this cannot express are written one by one with commas:
 `E/s16,E/s64/cb,V/d0,L/keys/d0`.
 """
 
@@ -29,20 +28,20 @@ _Said = dict[str, int | None]
 
 
 def parse_layer(text: str) -> LayerChoice:
-    """Read one layer of the long form, such as `E/s16/d0/cb`; its cell as it stands.
+    """Parse one layer of the long form, such as `E/s16/d0/cb`, keeping its cell's number.
 
     Raises:
-        InputError: text that means no layer.
+        InputError: the text is no layer.
     """
     compact = re.sub(r"\s+", "", text)
     return _parse_layer(compact, compact)
 
 
 def parse_stage(text: str) -> tuple[LayerChoice, ...]:
-    """Read one stage, in the short or the long form.
+    """Parse one stage, in the short or the long form.
 
     Raises:
-        InputError: text that means no stage; the message names the part at fault.
+        InputError: the text is no stage; the message names the faulty part.
     """
     compact = re.sub(r"\s+", "", text)
     if "," in compact or _LONG_LAYER.fullmatch(compact):
@@ -78,7 +77,7 @@ def parse_stage(text: str) -> tuple[LayerChoice, ...]:
 
 
 def stage_text(stage: tuple[LayerChoice, ...]) -> str:
-    """The short form where it says the same layers, else the layers one by one."""
+    """The short form if it gives the same layers, else the layers one by one."""
     options = {kind: {x.options for x in stage if x.kind == kind} for kind in _kinds(stage)}
     cells = [layer.gate for layer in stage]
     gates = {cell.gate for cell in cells if cell is not None}
@@ -115,7 +114,7 @@ def _kinds(stage: Iterable[LayerChoice]) -> dict[str, None]:
 
 
 def _ordered_options() -> list[tuple[Branch, Option]]:
-    """Options of every branch in the order of text: numbers, then forms, each by rank."""
+    """Options of all branches in the order of text: numbers, then forms, each by rank."""
     every = [(branch, option) for branch in registry().by_rank for option in branch.options]
     return sorted(every, key=lambda pair: not isinstance(pair[1], NumberOption))
 
@@ -132,12 +131,12 @@ def _known(letter: str, text: str) -> Branch:
 
 
 def _parse_options(options: str, text: str, allowed: Mapping[str, str]) -> _Said:
-    """Options of `text` as code to number, None where the code stands without one.
+    """Options of `text` as numbers by code, None for a code without number.
 
     Args:
-        options: the part from the first slash on.
-        text: the stage or layer the options belong to, for messages.
-        allowed: pattern of the number by code.
+        options: the text from the first slash on.
+        text: the stage or layer of the options, for messages.
+        allowed: pattern of the number, by code.
     """
     found: _Said = {}
     for option in options.split("/")[1:]:
@@ -162,10 +161,10 @@ def _parse_options(options: str, text: str, allowed: Mapping[str, str]) -> _Said
 
 
 def _options(said: _Said, kinds: Iterable[str], text: str) -> dict[str, Options]:
-    """The options of each kind's layers.
+    """The options of layers, by kind.
 
     Raises:
-        InputError: an option of a kind that is not there, or two values of one option.
+        InputError: an option has no layer of its kind, or two values.
     """
     values: dict[str, dict[str, int | str]] = {kind: {} for kind in kinds}
     for branch, option in _ordered_options():
@@ -191,7 +190,7 @@ def _options(said: _Said, kinds: Iterable[str], text: str) -> dict[str, Options]
 
 
 def _group_cells(said: _Said, num_layers: int, text: str) -> Sequence[GateCell | None]:
-    """The cell of each layer, by the number of groups of the one gate that is said."""
+    """The cell of each layer, from the number of groups of the one gate given."""
     gates = [gate for gate in registry().gates_by_rank if gate.code in said]
     if not gates:
         return [None] * num_layers
@@ -211,7 +210,7 @@ def _check_one(gates: Sequence[Gate], codes: Sequence[str], text: str) -> None:
 
 
 def _bounded_count(count: str, text: str) -> int:
-    # A bound far above any backbone's depth keeps a typing error from filling the memory.
+    # This bound, far above any backbone's depth, keeps a typo from filling the memory.
     if len(count) > 4 or not 1 <= int(count) <= 1000:
         raise InputError(f"{text!r} has a run of {count} layers; a run has from 1 to 1000")
     return int(count)

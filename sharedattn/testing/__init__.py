@@ -1,4 +1,4 @@
-"""Contracts that parts of the package must pass, and what tests of plug-ins need."""
+"""Contracts for parts of the package, and helpers for plug-ins' tests."""
 
 from __future__ import annotations
 

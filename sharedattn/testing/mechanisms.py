@@ -1,8 +1,7 @@
-"""The contract of a mechanism: what every branch and gate must pass, ours and a plug-in's.
+"""The contract of mechanisms, which every branch and gate must pass, including a plug-in's.
 
-A plug-in's own tests call `check_mechanism(MyBranch())`; `sharedattn doctor --plugins` runs it
-over all that are installed. Each check says in its AssertionError which placement failed it and
-how.
+A plug-in's tests call `check_mechanism(MyBranch())`; `sharedattn doctor --plugins` runs it for all
+installed plug-ins. Each AssertionError names the placement that failed, and how.
 """
 
 from __future__ import annotations
@@ -48,22 +47,22 @@ def check_mechanism(
     num_placements: int = 4,
     seed: int = 0,
 ) -> None:
-    """Hold a branch or a gate to all that the package expects of one.
+    """Check that a branch or a gate keeps the contract of mechanisms.
 
-    On a tiny backbone of each family, over random placements of our kinds and the part: text and
-    JSON are read as they are written; params and MACs in closed form equal those of both referees;
-    weights cut out of a shared network give its logits; a run can be resumed after every layer
-    with what `takes` and `leaves` say is held; a tree of placements gives each one's logits; every
-    parameter of the part's own gets a gradient.
+    On a tiny backbone of each family, with random placements of our kinds and the part: text and
+    JSON round trips are exact; closed-form params and MACs equal those of both counters; weights
+    extracted from a shared network give its logits; a run can be resumed after every layer with
+    only the state that `takes` and `leaves` declare; a tree of placements gives each one's logits;
+    every parameter of the part itself gets a gradient.
 
     Args:
         part: a registered branch or gate.
         backbones: base names of families in `sharedattn.testing.tiny_backbones.TINY`.
-        num_placements: with the part, on each backbone.
-        seed: of the placements, weights and images.
+        num_placements: number of placements with the part, on each backbone.
+        seed: seed of the placements, weights and images.
 
-    Raises:
-        AssertionError: the part breaks the contract; says where.
+        Raises:
+        AssertionError: the part breaks the contract; the message says where.
     """
     checks: tuple[Callable[[BackboneSpec, list[Placement]], None], ...] = (
         check_forms,
@@ -88,7 +87,7 @@ def check_mechanism(
 
 
 def check_forms(backbone: BackboneSpec, placements: list[Placement]) -> None:
-    """Text and JSON of specs are read as they are written, and equal specs have one key."""
+    """Check that text and JSON round trips of specs are exact, and equal specs share a key."""
     for placement in placements:
         spec = NetworkSpec(backbone, placement)
         document = json.loads(json.dumps(spec.to_json()))
@@ -97,7 +96,7 @@ def check_forms(backbone: BackboneSpec, placements: list[Placement]) -> None:
 
 
 def check_costs(backbone: BackboneSpec, placements: list[Placement]) -> None:
-    """Closed-form params and MACs equal both referees' on built networks."""
+    """Check that closed-form params and MACs equal both counters' on built networks."""
     model = CostModel(backbone)
     for placement in placements:
         network = build(NetworkSpec(backbone, placement))
@@ -115,7 +114,7 @@ def check_costs(backbone: BackboneSpec, placements: list[Placement]) -> None:
 
 
 def check_extraction(backbone: BackboneSpec, placements: list[Placement]) -> None:
-    """Shared and extracted weights give equal logits."""
+    """Check that shared and extracted weights give equal logits."""
     shared, x = shared_network(backbone, placements).float(), random_images(backbone).float()
     with torch.no_grad():
         for placement in placements:
@@ -127,7 +126,7 @@ def check_extraction(backbone: BackboneSpec, placements: list[Placement]) -> Non
 
 
 def check_resuming(backbone: BackboneSpec, placements: list[Placement]) -> None:
-    """A run resumed after each layer, with what is held there alone, gives the whole run's."""
+    """Check that a run resumed after each layer, with only the held state, equals the whole."""
     network, x = shared_network(backbone, placements), random_images(backbone)
     with torch.no_grad():
         for placement in placements:
@@ -148,7 +147,7 @@ def check_resuming(backbone: BackboneSpec, placements: list[Placement]) -> None:
 
 
 def check_tree(backbone: BackboneSpec, placements: list[Placement]) -> None:
-    """Placements walked as a tree of shared prefixes give what each gives alone."""
+    """Check that placements run as a tree of shared prefixes give their own logits."""
     network, x = shared_network(backbone, placements), random_images(backbone)
     tree = PlacementTree(placements)
     held = held_after_steps(network, tree)
@@ -171,14 +170,14 @@ def check_tree(backbone: BackboneSpec, placements: list[Placement]) -> None:
 def check_own_gradients(
     part: Branch | Gate, backbone: BackboneSpec, placements: list[Placement]
 ) -> None:
-    """Each parameter of the part's own modules gets a gradient in some layer or cell."""
+    """Check that each parameter of the part's modules gets a gradient in some layer or cell."""
     network, x = shared_network(backbone, placements), random_images(backbone)
     for placement in placements:
         (network(x, placement) ** 2).sum().backward()
     reached: dict[str, bool] = {}
     for name, p in network.named_parameters():
         if _is_of(part, name):
-            # By what the parameter is, wherever it stands: a cell of one layer hands nothing on.
+            # Compare names without numbers: a cell used by one layer may pass nothing on.
             what = re.sub(r"\.\d+(?=\.)", "", name)
             reached.setdefault(what, False)
             reached[what] |= p.grad is not None and bool(p.grad.abs().gt(0).any())
@@ -187,12 +186,12 @@ def check_own_gradients(
 
 
 def shared_network(backbone: BackboneSpec, placements: list[Placement]) -> Network:
-    """A network of all placements, float64, in eval mode, whose weights make every part matter."""
+    """A network of all placements, in float64 and eval mode, with weights that use every part."""
     return randomised(build_network(backbone, Envelope.of(*placements)))
 
 
 def randomised(network: Network) -> Network:
-    """The network in float64, in eval mode, with weights that make every part matter."""
+    """The network in float64 and eval mode, with weights that use every part."""
     network = network.double().eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -200,7 +199,7 @@ def randomised(network: Network) -> Network:
 
 
 def random_images(backbone: BackboneSpec, batch_size: int = 3) -> Tensor:
-    """Images (B, C, Y, X) in float64."""
+    """Random images (B, C, Y, X) in float64."""
     size = describe(backbone).image_size
     return torch.randn(batch_size, backbone.in_chans, size, size, dtype=torch.float64)
 
@@ -208,8 +207,8 @@ def random_images(backbone: BackboneSpec, batch_size: int = 3) -> Tensor:
 def _placements_with(
     part: Branch | Gate, backbone: BackboneSpec, num: int, seed: int
 ) -> list[Placement]:
-    """All-vanilla, and placements with the part, one of them everywhere; the first alone where
-    it fits nowhere."""
+    """All-vanilla and placements with the part, one of them with it everywhere; only all-vanilla
+    if it fits nowhere."""
     parts = (*OURS, *([] if part in OURS else [part]))
     shape = describe(backbone)
     found = [Placement.all_vanilla(shape.depths)]
@@ -228,7 +227,7 @@ def _placements_with(
 def _with_part(
     part: Branch | Gate,
 ) -> Callable[[tuple[LayerChoice, ...]], tuple[LayerChoice, ...]]:
-    """Puts a gate on every layer of a stage, or a branch in every layer but the first."""
+    """A function that puts a gate on all layers of a stage, or a branch in all but the first."""
 
     def put(layers: tuple[LayerChoice, ...]) -> tuple[LayerChoice, ...]:
         if isinstance(part, Gate):
@@ -245,7 +244,7 @@ def _has(part: Branch | Gate, kind: str, gate: tuple[str, int] | None) -> bool:
 
 
 def _is_of(part: Branch | Gate, name: str) -> bool:
-    """Whether a parameter's name is one of the part's own modules."""
+    """Whether a parameter's name belongs to the part's modules."""
     if isinstance(part, Gate):
         return name.startswith(f"{part.name}_cells.")
     pieces = itertools.chain.from_iterable(piece.split("_")[:1] for piece in name.split("."))

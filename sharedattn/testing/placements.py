@@ -1,4 +1,4 @@
-"""Random placements that a backbone can carry, of every kind, option, gate and depth."""
+"""Random placements that a backbone supports, of every kind, option, gate and depth."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ MAX_DRAWS = 1000
 def random_placements(
     backbone: BackboneSpec, seed: int, num: int, parts: Sequence[Branch | Gate] = OURS
 ) -> list[Placement]:
-    """So many placements, the first all-vanilla and of full depth; each stage of any depth.
+    """Draw placements with stages of any depth; the first is all-vanilla at full depth.
 
     Args:
-        backbone: what carries them.
-        seed: of the draws.
-        num: how many, repeats among them.
-        parts: the kinds and gates that layers are drawn from.
+        backbone: the backbone.
+        seed: seed of the draws.
+        num: number of placements, possibly with repeats.
+        parts: kinds and gates to draw layers from.
 
     Raises:
         AssertionError: no placement of these parts fits the backbone.
@@ -52,13 +52,13 @@ def random_placement(
     options: MechanismOptions,
     parts: Sequence[Branch | Gate] = OURS,
 ) -> Placement:
-    """A placement that is legal on a backbone, canonical; each stage of any depth."""
+    """Draw a canonical placement that a backbone supports, with stages of any depth."""
     stages = tuple(_random_stage(rng, shape, stage, options, parts) for stage in shape.stages)
     return canonical_placement(shape, Placement(stages))
 
 
 def random_choice(rng: random.Random, parts: Sequence[Branch | Gate] = OURS) -> LayerChoice:
-    """One layer, whether or not it fits anywhere."""
+    """Draw one layer, which may fit nowhere."""
     branch = rng.choice([part for part in parts if isinstance(part, Branch)])
     drawn = ((option.name, _random_value(rng, option)) for option in branch.options)
     said = tuple((name, value) for name, value in drawn if value is not None)
@@ -73,7 +73,7 @@ def _random_value(rng: random.Random, option: Option) -> OptionValue | None:
         return rng.choice(
             [n for n in NUMBERS if option.least <= n <= option.most] or [option.default]
         )
-    # A form's number, such as a rank, is small enough for the least of the tiny backbones.
+    # A form's number, such as a rank, must fit the smallest of the tiny backbones.
     forms = [f"{code}{'2' if pattern else ''}" for code, pattern in option.codes.items()]
     return rng.choice([None, *forms])
 

@@ -1,4 +1,4 @@
-"""Mechanisms that are registered for a while."""
+"""Temporary registration of mechanisms."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sharedattn.mechanisms.registry import Registry, clear_registry_caches, regi
 
 @contextmanager
 def registered(*parts: Branch | Gate) -> Iterator[None]:
-    """Within it, branches and gates are registered as if a plug-in added them.
+    """Register branches and gates in the block, as if a plug-in added them.
 
-    In this process alone: workers and other nodes know what is installed. What was made of a part
-    within, such as a placement or a space, is of no use afterwards.
+    This affects only this process: workers and other nodes see installed plug-ins. Objects made
+    with a part in the block, such as placements and spaces, cannot be used after it.
 
     Args:
         parts: objects of subclasses of `Branch` or `Gate`.
 
     Raises:
-        InputError: a part that takes a letter, name, rank, code or key of another.
+        InputError: a part has a letter, name, rank, code or key that is taken.
 
     Example:
         with registered(MyBranch()):
@@ -37,7 +37,7 @@ def registered(*parts: Branch | Gate) -> Iterator[None]:
 
 
 def _become(known: Registry, other: Registry) -> None:
-    """The registry that everybody has, with the entries of another."""
+    """Replace the entries of the global registry by another's."""
     pairs: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         (known.branches, other.branches),
         (known.gates, other.gates),

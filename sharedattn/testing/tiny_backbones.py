@@ -1,4 +1,4 @@
-"""A tiny backbone of every family at the size of the embedded digits, and spaces over it."""
+"""Tiny backbones of all families, sized for the embedded digits, and spaces over them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TINY = {
 
 
 def tiny_backbone(base_name: str, options: str = "") -> BackboneSpec:
-    """16 pixels on a side, 1 channel, 2 classes, with options such as `dia_reduction=2`."""
+    """A backbone for 16 x 16 pixels, 1 channel, 2 classes; options such as `dia_reduction=2`."""
     ending = f"{options and f',{options}'},in_chans=1,num_classes=2)@16"
     return BackboneSpec.parse(TINY[base_name] + ending)
 
 
 def tiny_space(base_name: str) -> dict[str, Any]:
-    """The document of a space of every mechanism and form on the tiny backbone."""
+    """The document of a space with every mechanism and form on the tiny backbone."""
     backbone = tiny_backbone(base_name)
     stages = [
         {
