@@ -1,4 +1,4 @@
-"""Backbones: families of timm models whose layers can be placed."""
+"""Backbones: families of timm models whose layers take a placement."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""CeiT: a vision transformer with convolutions in stem and MLPs, and a last look at class tokens.
+"""CeiT: a vision transformer with convolutions in stem and MLPs, and class-token attention.
 
-"Incorporating Convolution Designs into Visual Transformers" (arXiv:2103.11816), as the published
-code has it: image-to-tokens (a 7 x 7 convolution of stride 2, batch norm, max-pooling, patches of
-4 pixels), an MLP with a 3 x 3 depthwise convolution over the patches, which the class token passes
-by as it is, and layer-wise class-token attention (LCA) before the final norm. All else is timm's
-vision transformer, with its initialisation. Weights carry the published code's names, but that its
-`i2t` is `patch_embed` here, and its `leff` and `feedforward` are `mlp`.
+"Incorporating Convolution Designs into Visual Transformers" (arXiv:2103.11816), following the
+published code: image-to-tokens (a 7 x 7 convolution of stride 2, batch norm, max-pooling, patches
+of 4 pixels); an MLP with a 3 x 3 depthwise convolution over the patches, which the class token
+bypasses; and layer-wise class-token attention (LCA) before the final norm. All else is timm's
+vision transformer, with its initialisation. Weights have the published code's names, except that
+its `i2t` is `patch_embed` here, and its `leff` and `feedforward` are `mlp`.
 
 LCA belongs to the head, not to the placement: one token attends to as many as there are layers, so
-there are no maps over the image's tokens to share, and next to nothing to save. In a placement of
-fewer layers, those that are missing hand their tokens on unchanged: LCA sees the last class token
-in their places, and the head costs what it costs at full depth. That is our reading; the paper has
-no such network.
+there are no maps over image tokens to share, and almost nothing to save. In a placement of fewer
+layers, missing layers pass their tokens on unchanged: LCA sees the last class token in their
+place, and the head costs as much as at full depth. This is our interpretation; the paper has no
+such network.
 
-The class tokens of the layers run so far travel behind the tokens of the image: between layers
-tokens are (B, N + layers, D).
+The class tokens of earlier layers are appended to the image's tokens: between layers, tokens are
+(B, N + layers, D).
 
 Shape letters: B batch, N tokens, L layers, D embed_dim, M hidden channels, H heads, K head_dim,
 Y x X grid.
@@ -63,18 +63,18 @@ STEM_CHANNELS = 64
 
 
 class ImageToTokens(PatchEmbed):  # type: ignore[misc]
-    """Images to patch tokens of a convolved, pooled image.
+    """Converts images to patch tokens of a convolved, pooled image.
 
     Attributes:
-        backbone: images to a quarter of their size, in 64 channels.
-        image_size: pixels on a side of the image; `img_size` is that of the pooled one.
-        conv_size: pixels on a side after the convolution.
+        backbone: images to a quarter of their size, with 64 channels.
+        image_size: image height and width in pixels; `img_size` is that of the pooled image.
+        conv_size: height and width in pixels after the convolution.
     """
 
     def __init__(
         self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: Any
     ) -> None:
-        """Patches of the pooled image; timm's further arguments are for its own stem."""
+        """Patches of the pooled image; timm's other arguments, for its own stem, are ignored."""
         conv_size = (img_size + 1) // 2
         super().__init__((conv_size + 1) // 2, patch_size, STEM_CHANNELS, embed_dim)
         self.image_size, self.conv_size = img_size, conv_size
@@ -92,26 +92,26 @@ class ImageToTokens(PatchEmbed):  # type: ignore[misc]
         return x_BND
 
     def macs(self) -> int:
-        """Multiply-accumulates for one image, norm included."""
+        """Multiply-accumulates per image, norm included."""
         backbone = weight_macs(self.backbone, self.conv_size**2) + self.norm_macs()
         return backbone + weight_macs(self.proj, self.num_patches)
 
     def norm_macs(self) -> int:
-        """What the batch norm counts for one image in eval mode: 2 an element."""
+        """The batch norm's MACs per image in eval mode, 2 per element."""
         return 2 * self.conv_size**2 * STEM_CHANNELS
 
 
 class LocallyEnhancedMlp(nn.Module):
-    """D -> M -> D over patches on their grid, with a depthwise convolution between.
+    """D -> M -> D over patches on their grid, with a depthwise convolution in the middle.
 
     Attributes:
         conv1: D -> M, then `bn1` and GELU.
-        conv2: 3 x 3 over the grid, each channel alone, then `bn2` and GELU.
+        conv2: 3 x 3 over the grid, depthwise, then `bn2` and GELU.
         conv3: M -> D, then `bn3`.
     """
 
     def __init__(self, embed_dim: int, hidden_dim: int) -> None:
-        """Of D and M channels."""
+        """Create an MLP of D and M channels."""
         super().__init__()
         self.conv1 = nn.Conv2d(embed_dim, hidden_dim, 1)
         self.conv2 = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
@@ -121,7 +121,7 @@ class LocallyEnhancedMlp(nn.Module):
         self.bn3 = nn.BatchNorm2d(embed_dim)
 
     def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Tokens (B, N, D): the class token as it is, and the patches after it, mapped."""
+        """Tokens (B, N, D): the class token unchanged, and the mapped patches after it."""
         B, _, D = x_BND.shape
         x_BDYX = x_BND[:, 1:].transpose(1, 2).reshape(B, D, *grid)
         x_BMYX = F.gelu(self.bn1(self.conv1(x_BDYX)))
@@ -130,7 +130,7 @@ class LocallyEnhancedMlp(nn.Module):
         return torch.cat([x_BND[:, :1], x_BDYX.flatten(2).transpose(1, 2)], dim=1)
 
     def norm_macs(self, num_patches: int) -> int:
-        """What the batch norms count in eval mode: 2 an element."""
+        """The batch norms' MACs in eval mode, 2 per element."""
         channels = sum(bn.num_features for bn in (self.bn1, self.bn2, self.bn3))
         return 2 * num_patches * channels
 
@@ -150,13 +150,13 @@ class LastTokenAttention(SelfAttention):
 
 
 class LayerwiseClassAttention(nn.Module):
-    """The last class token attends to those of all layers; a block with that token alone."""
+    """A block in which the last class token alone attends to the class tokens of all layers."""
 
     def __init__(self, block: Any) -> None:
-        """Take over the parts of timm's `block`."""
+        """Take the parts of timm's `block`."""
         super().__init__()
         self.norm1 = block.norm1
-        # A handful of tokens: the fused kernel would save nothing.
+        # With this few tokens the fused kernel would save nothing.
         self.attn = LastTokenAttention(
             block.attn.qkv, block.attn.proj, block.attn.num_heads, fused=False
         )
@@ -164,7 +164,7 @@ class LayerwiseClassAttention(nn.Module):
         self.mlp = block.mlp
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """The last token (B, D) of class tokens (B, L, D)."""
+        """The last token (B, D) from class tokens (B, L, D)."""
         branch_B1D, _ = self.attn(*self.attn.scores_and_values(self.norm1(x_BLD)))
         x_BD = x_BLD[:, -1] + branch_B1D.squeeze(1)
         out_BD: Tensor = x_BD + self.mlp(self.norm2(x_BD))
@@ -172,10 +172,10 @@ class LayerwiseClassAttention(nn.Module):
 
 
 class CeiT(ViTParts):
-    """The parts of a CeiT; sizes that are not given are those of CeiT-T.
+    """The parts of a CeiT; default sizes are those of CeiT-T.
 
     Attributes:
-        lca: a block of timm's, for the class tokens.
+        lca: a timm block, for the class tokens.
         pos_layer_embed: (1, L, D), added to the class tokens of the layers.
     """
 
@@ -190,7 +190,7 @@ class CeiT(ViTParts):
         patch_size: int = 4,
         **arguments: Any,
     ) -> None:
-        """timm's arguments; `patch_size` is in pixels of the pooled image."""
+        """Take timm's arguments; `patch_size` is in pixels of the pooled image."""
         block = {"num_heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
         super().__init__(
             embed_dim=embed_dim,
@@ -208,10 +208,10 @@ class CeiT(ViTParts):
 
 
 class CeiTBlock(GridBlock):
-    """A block that the class tokens of the layers before pass by, and that adds its own to them.
+    """A block that passes on the earlier layers' class tokens, and appends its own.
 
     Attributes:
-        num_tokens: N, behind which they stand.
+        num_tokens: N, the number of tokens before them.
     """
 
     def __init__(
@@ -222,14 +222,14 @@ class CeiTBlock(GridBlock):
         stage: StageShape,
         options: MechanismOptions,
     ) -> None:
-        """Arguments as `Block` has them."""
+        """Take arguments as `Block`."""
         super().__init__(block, attention, position, stage, options)
         self.num_tokens = stage.num_tokens
 
     def start(
         self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
     ) -> StartedLayer:
-        """As `Block` has it, of tokens (B, N + layers before, D)."""
+        """As in `Block`, for tokens (B, N + earlier layers, D)."""
         N = self.num_tokens
         started = super().start(x_BND[:, :N], state, choice, index, recorder)
         return replace(started, passthrough_tokens=x_BND[:, N:])
@@ -241,14 +241,14 @@ class CeiTBlock(GridBlock):
         cell: nn.Module | None,
         recorder: Recorder,
     ) -> tuple[Tensor, State]:
-        """As `Block` has it, giving tokens (B, N + layers, D)."""
+        """As in `Block`, with resulting tokens (B, N + layers, D)."""
         x_BND, state = super().complete(started, choice, cell, recorder)
         assert started.passthrough_tokens is not None
         return torch.cat([x_BND, started.passthrough_tokens, x_BND[:, :1]], dim=1), state
 
 
 class CeiTNetwork(ViTNetwork):
-    """A CeiT over an envelope; attributes as those of `ViTNetwork`.
+    """A CeiT over an envelope; further attributes as in `ViTNetwork`.
 
     Attributes:
         lca: attention over class tokens.
@@ -256,23 +256,23 @@ class CeiTNetwork(ViTNetwork):
     """
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
-        """Take over the parts of `model` that the envelope needs; see `Family`."""
+        """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(model, plan)
         self.lca = LayerwiseClassAttention(model.lca)
         self.pos_layer_embed = model.pos_layer_embed
 
     def make_block(self, block: Any, position: LayerEnvelope, stage: StageShape) -> Block:
-        """The layer of a position."""
+        """Build the layer of a position."""
         attention = self_attention(block.attn, position, stage.num_heads, fused=self.fused)
         return CeiTBlock(block, attention, position, stage, self.backbone.options)
 
     def reset_parameters(self) -> None:
-        """Tokens and positions alone: those of the layers zero, as the published code has them."""
+        """Initialise tokens and positions only; the layers' are zero, as in the published code."""
         super().reset_parameters()
         nn.init.zeros_(self.pos_layer_embed)
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes): attention over the class tokens of all layers, norm, head."""
+        """Logits (B, classes): attention over all layers' class tokens, norm, head."""
         own_BLD = tokens[:, self.shape.stages[0].num_tokens :]
         missing = self.shape.stages[0].max_depth - own_BLD.shape[1]
         class_tokens_BLD = torch.cat([own_BLD, own_BLD[:, -1:].expand(-1, missing, -1)], dim=1)
@@ -281,10 +281,10 @@ class CeiTNetwork(ViTNetwork):
 
 
 def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
-    """Sizes of a `CeiT`.
+    """Read the sizes of a `CeiT`.
 
     Raises:
-        InputError: no patch.
+        InputError: the image has no patches.
     """
     stage, stem, lca = vit_stage(model), model.patch_embed, model.lca
     mlp, D, L = model.blocks[0].mlp, stage.embed_dim, stage.max_depth
@@ -305,10 +305,10 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
 
 
 def _seen_pixels(keywords: Keywords, image_size: int) -> int:
-    """The patches of the pooled image are whole; 4 pixels make one of its, and 2 more reach it.
+    """The patches of the pooled image are whole; it has a pixel per 4 pixels, and reaches 2 more.
 
-    Row q of the pooled image is of rows 2 q - 1 to 2 q + 1 after the convolution, row c there of
-    rows 2 c - 3 to 2 c + 3 of the image: the last of n rows sees up to row 4 (n - 1) + 5.
+    Row q of the pooled image depends on rows 2 q - 1 to 2 q + 1 after the convolution, and row c
+    there on rows 2 c - 3 to 2 c + 3 of the image: the last of n rows sees up to row 4 (n - 1) + 5.
     """
     patch_size = keywords["patch_size"]
     assert isinstance(patch_size, int)

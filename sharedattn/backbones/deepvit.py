@@ -4,13 +4,14 @@
 
     Norm(Theta^T softmax(Q K^T / sqrt(K))) V                                            (Eq. 3)
 
-with Theta over heads, a 1 x 1 convolution with bias, and Norm a batch norm, as the published code
-has them; weights carry its names. All else is timm's vision transformer, with its initialisation.
-The published sizes are those of one width, of 16, 24 and 32 blocks; DeepViT-S and -L have a
-convolutional stem, scaled branches and re-attention in their last blocks alone, and are not here.
+with Theta over heads, a 1 x 1 convolution with bias, and Norm a batch norm, following the
+published code; weights have its names. All else is timm's vision transformer, with its
+initialisation. The published sizes here have one width, and 16, 24 or 32 blocks; DeepViT-S and -L
+are left out, since they have a convolutional stem, scaled branches, and re-attention in their last
+blocks only.
 
-A less layer attends without mixing: its maps over tokens stand in the place of the map over
-heads. That is our reading; the saving that LaViT prints for DeepViT is out of reach otherwise.
+A less layer attends without mixing: its maps over tokens replace the map over heads. This is our
+interpretation; the saving that LaViT prints for DeepViT is out of reach otherwise.
 
 Shape letters: B batch, H heads, N tokens, M keys, K head_dim, D embed_dim.
 """
@@ -33,7 +34,7 @@ from sharedattn.shape import BackboneShape, StageShape
 
 
 class DeepViT(ViTParts):
-    """The parts of a DeepViT; sizes that are not given are those of DeepViT-16B."""
+    """The parts of a DeepViT; default sizes are those of DeepViT-16B."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class DeepViT(ViTParts):
         mlp_ratio: float = 3.0,
         **arguments: Any,
     ) -> None:
-        """timm's arguments."""
+        """Take timm's arguments."""
         super().__init__(
             embed_dim=embed_dim,
             depth=depth,
@@ -58,15 +59,15 @@ class DeepViT(ViTParts):
 
 
 class ReAttention(SelfAttention):
-    """Self-attention whose own maps are mixed over heads before they meet the values.
+    """Self-attention whose own maps are mixed over heads before they are applied to the values.
 
     Attributes:
-        reatten_matrix: Theta and its bias, H -> H at each query and key.
+        reatten_matrix: Theta with bias, H -> H for each query and key.
         var_norm: Norm, over each head's maps.
     """
 
     def __init__(self, attention: Any, *, fused: bool) -> None:
-        """Take over the maps of a `DeepViT` block's attention; `fused` is for reused scores."""
+        """Take the weights of a `DeepViT` block's attention; `fused` applies to reused scores."""
         super().__init__(attention.qkv, attention.proj, attention.num_heads, fused=fused)
         self.reatten_matrix = attention.reatten_matrix
         self.var_norm = attention.var_norm
@@ -74,13 +75,13 @@ class ReAttention(SelfAttention):
     def attend_own(
         self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend with mixed maps; the maps that are returned are those before they are mixed."""
+        """Attend with mixed maps, and return the maps from before the mixing."""
         maps_BHNM = attention_maps(scores)
         softmaxed_BHNM = maps_BHNM.to(v_BHMK.dtype) if with_maps else None
-        # The norm leaves of the maps their departures from 1 / N, which half precision rounds
-        # away: they stay in the weights' own precision up to there, whatever autocast says.
+        # The norm keeps only the maps' deviations from 1 / N, which half precision rounds away, so
+        # use the weights' own precision up to there, regardless of autocast.
         maps_BHNM = maps_BHNM.to(self.reatten_matrix.weight.dtype)
-        # Step by step, so that no more than two maps are alive at once.
+        # In separate steps, so that at most two maps are in memory at once.
         with without_autocast(maps_BHNM):
             maps_BHNM = self.reatten_matrix(maps_BHNM)
             maps_BHNM = self.var_norm(maps_BHNM)
@@ -89,10 +90,10 @@ class ReAttention(SelfAttention):
 
 
 class DeepViTNetwork(ViTNetwork):
-    """A DeepViT over an envelope; attributes as those of `ViTNetwork`."""
+    """A DeepViT over an envelope; attributes as in `ViTNetwork`."""
 
     def make_block(self, block: Any, position: LayerEnvelope, stage: StageShape) -> Block:
-        """The layer of a position, with re-attention where it may be vanilla."""
+        """Build the layer of a position, with re-attention if it may be vanilla."""
         if not position.uses_scores:
             return super().make_block(block, position, stage)
         attention = ReAttention(block.attn, fused=self.fused)
@@ -100,10 +101,10 @@ class DeepViTNetwork(ViTNetwork):
 
 
 def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
-    """Sizes of a `DeepViT`.
+    """Read the sizes of a `DeepViT`.
 
     Raises:
-        InputError: no patch.
+        InputError: the image has no patches.
     """
     stage = vit_stage(model)
     return vit_shape(

@@ -1,4 +1,4 @@
-"""Describe a backbone family to the registry: its timm class, and how to read and run it."""
+"""Description of a backbone family: its timm class, and how to read and run its models."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def _unchanged(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class KeywordRule:
-    """One keyword argument of a family's timm class.
+    """A keyword argument of a family's timm class.
 
     Attributes:
-        read: the keyword's value as a built model shows it; its type is the keyword's type.
-        may_be_zero: whether 0 means something; a number below 0 never does.
-        to_argument: what the model's constructor takes, of the keyword's value; raises
-            `ValueError` on a value that means nothing.
-        per_stage: whether it is one number a stage, written with dashes; a family with such a
-            keyword has `depths` among them.
-        most: the most that a number may be.
+        read: reads the keyword's value from a built model; its type is the keyword's type.
+        may_be_zero: whether 0 is valid; a negative number never is.
+        to_argument: converts the keyword's value to the model's constructor argument; raises
+            `ValueError` for an invalid value.
+        per_stage: whether it is one number per stage, joined by dashes; a family with such a
+            keyword must have `depths` as one.
+        most: largest valid number.
     """
 
     read: Callable[[Any], Keyword]
@@ -59,12 +59,12 @@ class KeywordRule:
 def per_stage(
     read: Callable[[Any], Iterable[float]], *, whole: bool = True, most: int = MAX_NUMBER
 ) -> KeywordRule:
-    """A keyword with one number a stage, written with dashes: `depths=2-2-2-2`.
+    """A keyword with one number per stage, joined by dashes: `depths=2-2-2-2`.
 
     Args:
-        read: the numbers as a built model shows them.
+        read: reads the numbers from a built model.
         whole: whether they are whole numbers.
-        most: the most that one may be.
+        most: largest valid number.
     """
     return KeywordRule(
         lambda model: stage_numbers(read(model)),
@@ -75,11 +75,11 @@ def per_stage(
 
 
 def stage_numbers(numbers: Iterable[float]) -> int | float | str:
-    """A keyword's value of one number a stage; of a single stage, the number itself.
+    """A keyword's value from one number per stage; for a single stage, the number itself.
 
-    A text of one number would be read as the number.
+    Text of a single number would be parsed as a number.
     """
-    # Neither with an exponent, whose sign would be a dash, nor with a whole number's ".0".
+    # Avoid exponents, whose sign would be a dash, and the ".0" of whole numbers.
     texts = [f"{Decimal(str(number)):f}".removesuffix(".0") for number in numbers]
     if len(texts) > 1:
         return "-".join(texts)
@@ -87,7 +87,7 @@ def stage_numbers(numbers: Iterable[float]) -> int | float | str:
 
 
 def numbers_of(value: Keyword) -> tuple[int, ...]:
-    """The inverse of `stage_numbers`, of whole numbers."""
+    """The inverse of `stage_numbers`, for whole numbers."""
     return tuple(map(int, str(value).split("-")))
 
 
@@ -108,17 +108,18 @@ def _numbers_of_stages(value: float | str, *, whole: bool, most: int) -> tuple[f
 
 
 def mlp_ratio(*widths: tuple[int, int]) -> float:
-    """The shortest decimal r with floor(r D) = M, which is how timm takes M from a ratio.
+    """The shortest decimal r with floor(r D) = M, since timm computes M from a ratio.
 
-    M / D itself will not do: rounded, or multiplied by D again, it can fall below M.
+    M / D itself does not work: rounded, or multiplied by D again, it can fall below M.
 
     Args:
-        widths: D and M of each width that the ratio is for.
+        widths: D and M of each width that must have this ratio.
 
     Raises:
+        InputError: there is no such ratio.
         InputError: there is none.
     """
-    # M <= r D < M + 1 for each of them.
+    # M <= r D < M + 1 for each width.
     D, M = max(widths, key=lambda width: Fraction(width[1], width[0]))
     if any(Fraction(M, D) >= Fraction(hidden + 1, embed) for embed, hidden in widths):
         sizes = ", ".join(f"{embed} to {hidden}" for embed, hidden in widths)
@@ -135,24 +136,23 @@ def mlp_ratio(*widths: tuple[int, int]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """A family of timm models that are all built and run in one way.
+    """A family of timm models that are built and run in the same way.
 
     Attributes:
-        base_name: the name that stands for `model_class` with its own defaults.
-        model_class: timm's class; a model of a subclass is not understood.
-        keywords: the keyword arguments whose meaning is implemented, beside image size, channels
-            and classes.
-        describe: sizes of a built model, at an image size where the model does not know its own
-            (None where it does); raises `InputError`, without the model's name, on one
-            whose parts are not understood.
-        make_network: the family's `Network` class: it takes a built model, whose parts it takes
-            over, and the network's plan.
-        names: further names that are not timm's, each with what builds its model.
-        default_image_size: of a family whose models do not know their image size; None: they
-            take `img_size`, and have a default of their own.
-        seen_pixels: of an image size, how many pixels on a side, from the first on, reach the
-            logits of the all-vanilla network with these keywords: grids that are rounded down
-            leave the last rows and columns out.
+        base_name: name of `model_class` with its own defaults.
+        model_class: timm's class; models of a subclass are refused.
+        keywords: the supported keyword arguments, apart from image size, channels and classes.
+        describe: reads the sizes of a built model, at an image size if the model does not know its
+            own, else None; raises `InputError`, without the model's name, if a part is not
+            supported.
+        make_network: the family's `Network` class; takes a built model, whose parts it uses, and
+            the network's plan.
+        names: further names that are not timm's, with their model constructors.
+        default_image_size: image size of families whose models do not know theirs, or None if the
+            models take `img_size` and have their own default.
+        seen_pixels: for keywords and an image size, the number of leading pixels on each side
+            that affect the all-vanilla network's logits: grids that are rounded down ignore the
+            last rows and columns.
     """
 
     base_name: str
@@ -165,31 +165,31 @@ class Family:
     seen_pixels: Callable[[Keywords, int], int] = lambda _, image_size: image_size
 
     def read_keywords(self, model: Any) -> dict[str, Keyword]:
-        """The value of every keyword as a built model shows it."""
+        """Read the value of every keyword from a built model."""
         return {key: rule.read(model) for key, rule in self.keywords.items()}
 
 
 def whole_patches(keywords: Keywords, image_size: int) -> int:
-    """`Family.seen_pixels` of a stem that cuts square patches side by side."""
+    """`Family.seen_pixels` for a stem of adjacent square patches."""
     patch_size = keywords["patch_size"]
     assert isinstance(patch_size, int)
     return image_size // patch_size * patch_size
 
 
 def refuse(reason: str) -> InputError:
-    """The error of a model with a part that is not understood."""
+    """The error for a model with an unsupported part."""
     return InputError(f"its blocks are not understood: {reason}")
 
 
 def require_type(part: str, module: object, *accepted: type) -> None:
-    """Refuse a part that is not exactly of one of the accepted types."""
+    """Check that a part has exactly one of the accepted types."""
     if type(module) not in accepted:
         known = " or ".join(t.__name__ for t in accepted)
         raise refuse(f"{part} is a {type(module).__name__}, understood is {known}")
 
 
 def require_norm(part: str, norm: Any, *accepted: type) -> None:
-    """Refuse a norm that is not of an accepted type, or a layer norm without scale and shift."""
+    """Check that a norm has an accepted type, and a layer norm scale and shift."""
     require_type(part, norm, *accepted)
     if isinstance(norm, nn.LayerNorm) and (norm.weight is None or norm.bias is None):
         raise refuse(f"{part} has no scale or no shift")
@@ -198,12 +198,12 @@ def require_norm(part: str, norm: Any, *accepted: type) -> None:
 def resample_positions(
     positions_1ND: Tensor, old: tuple[int, int], new: tuple[int, int]
 ) -> Tensor:
-    """Position embeddings of tokens on a grid, resampled to another grid as timm does it.
+    """Resample the position embeddings of tokens from one grid to another, as timm does.
 
     Args:
-        positions_1ND: (1, N, D), those of prefix tokens first, which stay as they are.
-        old: rows and columns of the grid.
-        new: rows and columns of the grid that is wanted.
+        positions_1ND: (1, N, D), with prefix tokens' first, which are kept.
+        old: rows and columns of the current grid.
+        new: rows and columns of the target grid.
 
     Returns:
         (1, N', D).
@@ -218,31 +218,31 @@ def resample_positions(
 
 
 def num_params(*modules: nn.Module) -> int:
-    """Parameters of modules, each counted once."""
+    """Number of parameters in modules, counting shared ones once."""
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
 def norm_macs(norm: Any, num_tokens: int) -> int:
-    """Count the MACs of a norm over a number of tokens; 0 for the identity."""
+    """MACs of a norm over a number of tokens; 0 for the identity."""
     return 0 if isinstance(norm, nn.Identity) else layer_norm_macs(num_tokens, norm.weight.numel())
 
 
 def conv_grid(grid: tuple[int, int], conv: Any) -> tuple[int, int]:
-    """Rows and columns that a square convolution makes of a grid, read off its sizes."""
+    """Rows and columns of a grid after a square convolution."""
     kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
     Y, X = ((size + 2 * padding - kernel) // stride + 1 for size in grid)
     return Y, X
 
 
 def weight_macs(module: nn.Module, num_tokens: int) -> int:
-    """Multiply-accumulates of maps that use each weight once a token; biases cost nothing."""
+    """MACs of modules that use each weight once per token; biases are free."""
     return num_tokens * sum(p.numel() for p in module.parameters() if p.ndim > 1)
 
 
 def spatial_reduction_attention(
     attention: Any, position: LayerEnvelope, stage: StageShape, *, fused: bool
 ) -> SpatialReductionAttention | None:
-    """What serves the kinds that use a backbone's reduced attention; None: there are none."""
+    """The module for kinds that use a backbone's reduced attention, or None without them."""
     if not position.uses_attention:
         return None
     return SpatialReductionAttention(

@@ -1,15 +1,17 @@
 """HVT: a vision transformer without class token that pools its tokens on the way.
 
-"Scalable Vision Transformers with Hierarchical Pooling" (arXiv:2103.10619), as the published code
-has it: after block 0, and then after every w-th block, tokens are max-pooled along their raster
-line, 3 to 1 at a stride of 2, and get new positions; the final norm is followed by the mean of the
-tokens. All else is timm's vision transformer, with its initialisation. Each pooling begins a
-stage: of 12 blocks, w = 4 makes stages of 1, 4, 4 and 3, of 196, 97, 48 and 23 tokens at 224 px.
+"Scalable Vision Transformers with Hierarchical Pooling" (arXiv:2103.10619), following the
+published
+code: after block 0, and then after every w-th block, tokens are max-pooled along their raster
+    line,
+3 to 1 at stride 2, and get new positions; the final norm is followed by the mean of the tokens.
+All else is timm's vision transformer, with its initialisation. Each pooling begins a stage: with
+12 blocks, w = 4 gives stages of 1, 4, 4 and 3 blocks, of 196, 97, 48 and 23 tokens at 224 px.
 
-Weights carry the published code's names, but that positions after a pooling are
-`stage_pos_embeds.k` here, and `pos_embed` of the block before it there.
+Weights have the published code's names, except that positions after a pooling are
+`stage_pos_embeds.k` here, and `pos_embed` of the previous block there.
 
-Pooled tokens lie on a line rather than on a grid: a stage after the first is a grid of one row.
+Pooled tokens form a line, not a grid: stages after the first have a grid of one row.
 
 Shape letters: B batch, N tokens, D embed_dim.
 """
@@ -34,11 +36,11 @@ POOL_SIZE, POOL_STRIDE = 3, 2
 
 
 class HierarchicalViT(ViTParts):
-    """The parts of an HVT; sizes that are not given are the published code's defaults.
+    """The parts of an HVT; default sizes are the published code's.
 
     Attributes:
         pool_block_width: w.
-        stage_pos_embeds: positions (1, N, D) of the tokens of each stage but the first.
+        stage_pos_embeds: positions (1, N, D) of each stage's tokens, except the first's.
     """
 
     def __init__(
@@ -50,10 +52,10 @@ class HierarchicalViT(ViTParts):
         pool_block_width: int = 4,
         **arguments: Any,
     ) -> None:
-        """timm's arguments, and w.
+        """Take timm's arguments, and w.
 
         Raises:
-            ValueError: a pooling without tokens to pool, or without a block after it.
+            ValueError: a pooling has no tokens to pool, or no block after it.
         """
         super().__init__(
             embed_dim=embed_dim,
@@ -85,25 +87,25 @@ class HierarchicalViT(ViTParts):
 
     @property
     def stage_depths(self) -> tuple[int, ...]:
-        """Blocks of each stage: 1, then w at a time."""
+        """Number of blocks in each stage: 1, then w at a time."""
         rest, w = len(self.blocks) - 1, self.pool_block_width
         return (1, *(min(w, rest - before) for before in range(0, rest, w)))
 
 
 class HVTNetwork(ViTNetwork):
-    """An HVT over an envelope; attributes as those of `ViTNetwork`.
+    """An HVT over an envelope; further attributes as in `ViTNetwork`.
 
     Attributes:
-        stage_pos_embeds: positions (1, N, D) of the tokens of each stage but the first.
+        stage_pos_embeds: positions (1, N, D) of each stage's tokens, except the first's.
     """
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
-        """Take over the parts of `model` that the envelope needs; see `Family`."""
+        """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(model, plan)
         self.stage_pos_embeds = model.stage_pos_embeds
 
     def make_blocks(self, model: Any) -> nn.Module:
-        """The layers by their number in the backbone, made of the blocks of `model`."""
+        """Build the layers, by number in the backbone, from the blocks of `model`."""
         return nn.ModuleDict(
             {
                 str(number): self.make_block(model.blocks[number], position, stage)
@@ -113,18 +115,18 @@ class HVTNetwork(ViTNetwork):
         )
 
     def reset_parameters(self) -> None:
-        """The positions alone, as timm initialises them."""
+        """Initialise positions only, as timm does."""
         super().reset_parameters()
         _reset_positions(self.stage_pos_embeds)
 
     def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
-        """Pooled tokens (B, N, D) with the positions of `stage`."""
+        """Pool tokens to (B, N, D), and add the positions of `stage`."""
         pooled_BDN = F.max_pool1d(tokens.transpose(1, 2), POOL_SIZE, POOL_STRIDE)
         out_BND: Tensor = pooled_BDN.transpose(1, 2) + self.stage_pos_embeds[stage - 1]
         return out_BND
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
-        """Refused for pooled tokens: their line folds otherwise where rows have another length."""
+        """Refuse pooled tokens: their line folds differently for rows of another length."""
         if name == "pos_embed":
             return super().resample_position(name, weight, target)
         return Network.resample_position(self, name, weight, target)
@@ -134,7 +136,7 @@ class HVTNetwork(ViTNetwork):
         return super().block(0, self._first(stage) + index)
 
     def _first(self, stage: int) -> int:
-        """The number of a stage's first block in the backbone."""
+        """Number in the backbone of a stage's first block."""
         return sum(sizes.max_depth for sizes in self.shape.stages[:stage])
 
 
@@ -144,10 +146,10 @@ def _reset_positions(pos_embeds: nn.ParameterList) -> None:
 
 
 def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
-    """Sizes of a `HierarchicalViT`.
+    """Read the sizes of a `HierarchicalViT`.
 
     Raises:
-        InputError: no patch.
+        InputError: the image has no patches.
     """
     whole, depths = vit_stage(model), model.stage_depths
     stages = [replace(whole, max_depth=depths[0])]
@@ -186,7 +188,7 @@ HVT = Family(
             for key in ("embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "qkv_bias")
         },
         "pool_block_width": KeywordRule(
-            # Beyond the depth there is one pooling, wherever the next would be.
+            # Values beyond the depth all mean a single pooling.
             lambda m: min(m.pool_block_width, len(m.blocks))
         ),
     },

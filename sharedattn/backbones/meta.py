@@ -1,4 +1,4 @@
-"""Build models without storage, to read their sizes."""
+"""Build models without storage, in order to read their sizes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FILLS = frozenset(
 
 
 class _NothingToFill(TorchFunctionMode):
-    """Leaves out what would fill a tensor without storage, most of the time of such a build."""
+    """Skips filling tensors without storage, which takes most of the time of such a build."""
 
     def __torch_function__(
         self,
@@ -40,7 +40,7 @@ class _NothingToFill(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") in _FILLS:
-            # `torch.nn.init` names its argument.
+            # `torch.nn.init` passes its argument by name.
             target = args[0] if args else kwargs.get("tensor")
             if isinstance(target, Tensor) and target.is_meta:
                 return target
@@ -49,6 +49,6 @@ class _NothingToFill(TorchFunctionMode):
 
 @contextmanager
 def without_storage() -> Iterator[None]:
-    """What is built inside has sizes and no values."""
+    """Build modules in the block with sizes but without values."""
     with torch.device("meta"), _NothingToFill():
         yield

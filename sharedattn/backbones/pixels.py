@@ -1,4 +1,4 @@
-"""Read the pixel settings that timm records with its weights, by name and tag."""
+"""Pixel settings that timm records with its weights, by name and tag."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sharedattn.data.pixels import PixelChanges
 
 
 def tagged_pixels(name: str, in_chans: int = 3) -> PixelChanges | None:
-    """The pixels of one of timm's sets of weights.
+    """The pixel settings of one set of timm's weights.
 
     Args:
-        name: of a model, with its tag after a dot; without one it is timm's default tag.
-        in_chans: channels of the images; of one, the means over timm's three.
+        name: name of a model, with its tag after a dot; defaults to timm's default tag.
+        in_chans: number of image channels; for one, timm's three means are averaged.
 
-    Returns:
-        All five values; None: timm has no such weights.
+        Returns:
+        All five values, or None if timm has no such weights.
     """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -33,11 +33,11 @@ def tagged_pixels(name: str, in_chans: int = 3) -> PixelChanges | None:
 
 
 def pixels_by_tag(name: str, in_chans: int = 3) -> dict[str, PixelChanges]:
-    """The pixels of every set of weights that timm has of an architecture, by tag.
+    """The pixel settings of all timm weights of an architecture, by tag.
 
     Args:
-        name: of a model, with a tag or without.
-        in_chans: as of `tagged_pixels`.
+        name: name of a model, with or without a tag.
+        in_chans: as in `tagged_pixels`.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):

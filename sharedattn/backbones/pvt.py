@@ -1,16 +1,16 @@
 """Pyramid vision transformers of the first version: PVT-Tiny, -Small, -Medium and -Large.
 
 "Pyramid Vision Transformer: A Versatile Backbone for Dense Prediction without Convolutions"
-(ICCV 2021, arXiv:2102.12122). timm has none. Four stages on ever coarser grids, each entered by a
-convolution whose kernel is its stride and begun with learned positions; keys and values of
-spatially reduced tokens; a class token that joins in the last stage. The parts carry the names of
-the published code, so that its checkpoints load; `PyramidVisionTransformer` is those parts and
-their initialisation, and a network over an envelope runs them.
+(ICCV 2021, arXiv:2102.12122), which timm lacks. Four stages on ever coarser grids, each starting
+with a convolution whose kernel equals its stride and with learned positions; keys and values of
+spatially reduced tokens; a class token that joins in the last stage. Parts have the published
+code's names, so that its checkpoints load; `PyramidVisionTransformer` holds the parts and
+initialises them, and a network over an envelope runs them.
 
-Positions fit one image size, where the published code resamples them in each run; grids are
-rounded down where the image size does not divide, as there, and sizes of which the last pixels
-then reach nothing are refused. External attention, context broadcasting and DIA, which the four
-papers do not place in a pyramid, act on all tokens of a stage: our reading.
+Positions fit one image size, where the published code resamples them in each run. As there, grids
+are rounded down if the image size does not divide; sizes whose last pixels would have no effect
+are refused. External attention, context broadcasting and DIA, which the four papers do not place
+in a pyramid, act on all tokens of a stage, by our interpretation.
 
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 """
@@ -53,7 +53,7 @@ from sharedattn.shape import BackboneShape, StageShape, mlp_macs, mlp_params
 
 
 class PatchEmbed(nn.Module):
-    """The step onto a coarser grid: a convolution of kernel and stride P, then a norm.
+    """The transition to a coarser grid: a convolution of kernel and stride P, then a norm.
 
     Attributes:
         proj: the convolution.
@@ -61,22 +61,22 @@ class PatchEmbed(nn.Module):
     """
 
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
-        """From `in_chans` channels to tokens of `embed_dim`."""
+        """Map `in_chans` channels to tokens of `embed_dim`."""
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
-        """Tokens (B, N, D), of a grid (B, C, Y, X)."""
+        """Tokens (B, N, D) from a grid (B, C, Y, X)."""
         out_BND: Tensor = self.norm(self.proj(x_BCYX).flatten(2).transpose(1, 2))
         return out_BND
 
 
 class PVTBlock(nn.Module):
-    """The parts of one layer. The attention's are PVTv2's as well: q, kv, sr, norm, proj.
+    """The parts of one layer; PVTv2's attention has the same: q, kv, sr, norm, proj.
 
     Attributes:
-        norm1: norm before the attention, of epsilon 1e-6 like `norm2`.
+        norm1: norm before the attention, with epsilon 1e-6 like `norm2`.
         attn: the attention.
         drop_path: stochastic depth of both branches.
         norm2: norm before the MLP.
@@ -93,7 +93,7 @@ class PVTBlock(nn.Module):
         qkv_bias: bool,
         drop_path: float,
     ) -> None:
-        """One layer of D = `embed_dim`; the others as `PyramidVisionTransformer` has them."""
+        """One layer with D = `embed_dim`; others as in `PyramidVisionTransformer`."""
         super().__init__()
         self.norm1 = LayerNorm(embed_dim)
         self.attn = Attention(embed_dim, num_heads, sr_ratio, qkv_bias=qkv_bias)
@@ -105,10 +105,10 @@ class PVTBlock(nn.Module):
 class PyramidVisionTransformer(nn.Module):
     """The parts of a PVT under their published names, initialised as published.
 
-    Counted from 1, stage i has `patch_embed`i, `pos_embed`i of (1, N, D) and `block`i.
+    Stage i, from 1, has `patch_embed`i, `pos_embed`i of (1, N, D) and `block`i.
 
     Attributes:
-        img_size: pixels on a side.
+        img_size: image height and width in pixels.
         grids: rows and columns of each stage's patches.
         cls_token: (1, 1, D), joins in the last stage.
         norm: norm after the last stage.
@@ -129,24 +129,24 @@ class PyramidVisionTransformer(nn.Module):
         qkv_bias: bool = True,
         drop_path_rate: float = 0.0,
     ) -> None:
-        """A PVT; the defaults are PVT-Tiny's.
+        """Create a PVT; the defaults are PVT-Tiny's.
 
         Args:
-            img_size: pixels on a side.
-            in_chans: image channels.
-            num_classes: classes of the head.
-            depths: layers of each stage.
+            img_size: image height and width in pixels.
+            in_chans: number of image channels.
+            num_classes: number of classes.
+            depths: number of layers in each stage.
             embed_dims: D of each stage.
-            num_heads: heads of each stage.
-            sr_ratios: by how much each stage reduces its keys along each side of its grid; 1 in
-                the last, whose class token has no place on the grid.
-            mlp_ratios: hidden channels of each stage's MLPs, by D.
-            qkv_bias: whether queries, keys and values carry a bias.
+            num_heads: number of heads in each stage.
+            sr_ratios: factor by which each stage reduces its keys along each side of its grid; 1
+                in the last, whose class token is not on the grid.
+            mlp_ratios: hidden channels of each stage's MLPs, divided by D.
+            qkv_bias: whether queries, keys and values have a bias.
             drop_path_rate: stochastic depth of the last layer, growing linearly from 0.
 
-        Raises:
-            ValueError: numbers for other than `depths`' stages, a last stage that reduces its
-                keys, or an image without patches.
+            Raises:
+            ValueError: an argument has not one number per stage of `depths`, the last stage
+                reduces its keys, or the image has no patches.
         """
         super().__init__()
         _check_last_ratio(sr_ratios[-1])
@@ -175,7 +175,7 @@ class PyramidVisionTransformer(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Positions, class token and linear maps normal with deviation 0.02, biases zero."""
+        """Initialise positions, class token and weights with deviation 0.02, biases with zero."""
         for name, parameter in self.named_parameters():
             if name.startswith(("pos_embed", "cls_token")):
                 nn.init.trunc_normal_(parameter, std=0.02)
@@ -187,10 +187,10 @@ class PyramidVisionTransformer(nn.Module):
 
 
 class PVTNetwork(Network):
-    """A PVT over an envelope; its attributes are those of `PyramidVisionTransformer`."""
+    """A PVT over an envelope; attributes as in `PyramidVisionTransformer`."""
 
     def __init__(self, model: PyramidVisionTransformer, plan: NetworkPlan) -> None:
-        """Take over the parts of `model` that the envelope needs; see `Family`."""
+        """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         for i, (positions, stage) in enumerate(
             zip(plan.envelope.stages, plan.shape.stages, strict=True)
@@ -212,7 +212,7 @@ class PVTNetwork(Network):
         self.head = model.head
 
     def reset_parameters(self) -> None:
-        """Positions and class token alone, as published."""
+        """Initialise positions and class token only, as published."""
         for i in range(len(self.shape.stages)):
             nn.init.trunc_normal_(_part(self, "pos_embed", i), std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
@@ -222,7 +222,7 @@ class PVTNetwork(Network):
         return self._enter(0, images_BCYX)
 
     def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
-        """The convolution onto the coarser grid, its norm, the class token, positions."""
+        """Convolve to the coarser grid, then apply norm, class token and positions."""
         B, _, D = tokens.shape
         x_BDYX = tokens.transpose(1, 2).reshape(B, D, *self.shape.stages[stage - 1].grid)
         return self._enter(stage, x_BDYX)
@@ -241,7 +241,7 @@ class PVTNetwork(Network):
         return block
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
-        """Learned positions of a stage on another grid."""
+        """Resample a stage's learned positions to another grid."""
         if not name.startswith("pos_embed"):
             return super().resample_position(name, weight, target)
         stage = int(name.removeprefix("pos_embed")) - 1
@@ -250,7 +250,7 @@ class PVTNetwork(Network):
         )
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes) of the class token, normed."""
+        """Logits (B, classes) from the normed class token."""
         logits_BC: Tensor = self.head(self.norm(tokens)[:, 0])
         return logits_BC
 
@@ -264,21 +264,21 @@ def _check_last_ratio(sr_ratio: int) -> None:
 
 
 def _add_stage(owner: nn.Module, stage: int, **parts: nn.Module | nn.Parameter) -> None:
-    """Give a stage's parts their published names, which end in its number from 1."""
+    """Add a stage's parts under their published names, which end in its number from 1."""
     for name, part in parts.items():
         setattr(owner, f"{name}{stage + 1}", part)
 
 
 def _part(owner: nn.Module, name: str, stage: int) -> Any:
-    """What the published code calls by a name and the number of the stage, from 1."""
+    """The part with a published name and a stage's number, from 1."""
     return getattr(owner, f"{name}{stage + 1}")
 
 
 def _describe(model: PyramidVisionTransformer, image_size: int | None = None) -> BackboneShape:
-    """Sizes of a PVT.
+    """Read the sizes of a PVT.
 
     Raises:
-        InputError: a stage whose spatial reduction leaves no keys.
+        InputError: the spatial reduction leaves a stage no keys.
     """
     stages = [_describe_stage(model, i) for i in range(len(model.grids))]
     first = stages[0]
@@ -296,7 +296,7 @@ def _describe(model: PyramidVisionTransformer, image_size: int | None = None) ->
 
 
 def _describe_stage(model: PyramidVisionTransformer, i: int) -> StageShape:
-    """Sizes of a stage; what leads into it is its frame, of the first stage too."""
+    """Sizes of a stage, with the transition into it, for the first stage too."""
     patch_embed, pos_embed, blocks = (
         _part(model, name, i) for name in ("patch_embed", "pos_embed", "block")
     )
@@ -325,15 +325,15 @@ def _describe_stage(model: PyramidVisionTransformer, i: int) -> StageShape:
 
 
 def _first_blocks(model: PyramidVisionTransformer) -> list[Any]:
-    """The first block of each stage: its stage's others are of the same sizes."""
+    """The first block of each stage; a stage's blocks have equal sizes."""
     return [_part(model, "block", i)[0] for i in range(len(model.grids))]
 
 
 def _seen_pixels(keywords: Keywords, image_size: int) -> int:
-    """Tokens count where a key is made of them, or a token of the next stage."""
+    """Tokens count if they are part of a key, or of a token of the next stage."""
     ratios = numbers_of(keywords["sr_ratios"])
     sides = [image_size // 4 // 2**i for i in range(len(ratios))]
-    # The last stage makes keys of all its tokens.
+    # The last stage uses all its tokens as keys.
     seen = 0
     for side, ratio in zip(reversed(sides), reversed(ratios), strict=True):
         seen = max(side // ratio * ratio, 2 * seen)

@@ -1,13 +1,13 @@
 """timm's pyramid vision transformers of the second version: PVTv2-b0 to b5.
 
-"PVT v2: Improved Baselines with Pyramid Vision Transformer" (arXiv:2106.13797), as timm's
-`PyramidVisionTransformerV2` builds them: stages on ever coarser grids, entered by overlapping
-convolutions; keys and values of spatially reduced tokens; a depthwise convolution on the grid
-inside the MLP; no class token, no position embedding. The parts of a timm model are taken over
-with their names, so that the all-vanilla placement has timm's state dict and gives timm's logits.
+"PVT v2: Improved Baselines with Pyramid Vision Transformer" (arXiv:2106.13797), as built by timm's
+`PyramidVisionTransformerV2`: stages on ever coarser grids, each starting with an overlapping
+convolution; keys and values of spatially reduced tokens; a depthwise convolution on the grid
+inside the MLP; no class token, no position embedding. Parts keep their names in timm, so that the
+all-vanilla placement has timm's state dict and timm's logits.
 
 External attention, context broadcasting and DIA, which the four papers do not place in a pyramid,
-act on all tokens of a stage: our reading.
+act on all tokens of a stage, by our interpretation.
 
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 """
@@ -50,16 +50,16 @@ from sharedattn.shape import BackboneShape, StageShape, mlp_macs
 
 
 class PVTv2Stage(nn.Module):
-    """The parts of a stage, under timm's names.
+    """The parts of a stage, with timm's names.
 
     Attributes:
-        downsample: leads into the stage; None in the first.
+        downsample: the transition into the stage, or None for the first.
         blocks: the layers.
         norm: norm after the blocks.
     """
 
     def __init__(self, stage: Any, blocks: list[GridBlock]) -> None:
-        """Take over what stands around the blocks of timm's stage."""
+        """Take the parts around the blocks of timm's stage."""
         super().__init__()
         self.downsample: OverlapPatchEmbed | None = stage.downsample
         self.blocks = nn.ModuleList(blocks)
@@ -70,13 +70,13 @@ class PVTv2Network(Network):
     """A PVTv2 over an envelope.
 
     Attributes:
-        patch_embed: images to the first stage's grid.
+        patch_embed: converts images to the first stage's grid.
         stages: the stages.
         head: classifier of the mean token.
     """
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
-        """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
+        """Take the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         self.patch_embed = model.patch_embed
         self.stages = nn.ModuleList(
@@ -105,7 +105,7 @@ class PVTv2Network(Network):
         return out_BND
 
     def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
-        """Norm, then the overlapping convolution onto the coarser grid, and its norm."""
+        """Apply the norm, the overlapping convolution to the coarser grid, and its norm."""
         x_BND = self._stage(stage - 1).norm(tokens)
         B, _, D = x_BND.shape
         x_BDYX = x_BND.transpose(1, 2).reshape(B, D, *self.shape.stages[stage - 1].grid)
@@ -128,7 +128,7 @@ class PVTv2Network(Network):
 
 
 def _check_block(block: Any) -> None:
-    """Refuse a block that does more than `GridBlock` does."""
+    """Check that a block does only what `GridBlock` does."""
     require_type("a block", block, TimmBlock)
     require_type("its attention", block.attn, Attention)
     if block.attn.pool is not None:
@@ -140,10 +140,10 @@ def _check_block(block: Any) -> None:
 
 
 def _describe(model: Any, image_size: int | None) -> BackboneShape:
-    """Sizes of a timm PVTv2, of which every part is understood, at an image size.
+    """Read the sizes of a timm PVTv2 at an image size, checking every part.
 
     Raises:
-        InputError: a part that is not understood, or an image that leaves a stage no keys.
+        InputError: a part is not supported, or the image leaves a stage no keys.
     """
     assert image_size is not None
     if model.global_pool != "avg":
@@ -172,7 +172,7 @@ def _describe(model: Any, image_size: int | None) -> BackboneShape:
 
 
 def _describe_stage(stage: Any, grid: tuple[int, int]) -> StageShape:
-    """Sizes of a stage on its grid."""
+    """Read the sizes of a stage on its grid."""
     block = stage.blocks[0]
     mlp = block.mlp
     N, D = grid[0] * grid[1], block.attn.dim

@@ -1,7 +1,7 @@
-"""Resolve timm names to backbones, read their sizes, and build networks from them.
+"""Resolve names to backbones, read their sizes, and build networks from them.
 
-A family is one file; a new one is that file and its place in `FAMILIES`, or a plug-in's entry
-point.
+A family is one module; to add one, write the module and list it in `FAMILIES`, or register it as a
+plug-in's entry point.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from sharedattn.placement import (
 from sharedattn.plugins import added
 from sharedattn.shape import BackboneShape
 
-# Ours; those of plug-ins come after them, see `families`.
+# Built-in families; those of plug-ins follow them, see `families`.
 FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
 
 
@@ -57,16 +57,16 @@ def describe(backbone: BackboneSpec, *, recorded: bool = False) -> BackboneShape
 
     Args:
         backbone: the backbone; its keywords need not be canonical.
-        recorded: whether a network of it exists and is to be had as it is: image sizes that cut
-            off pixels, which earlier versions accepted, are then no error.
+        recorded: whether the backbone comes from a record: image sizes that drop pixels, which
+            earlier versions accepted, are then allowed.
 
     Returns:
         The sizes, stage by stage, at the backbone's image size.
 
     Raises:
-        InputError: an unknown name or keyword, a value that builds no model, or a model whose
-            blocks are not understood; an image size of which pixels would be cut off; options
-            that mean nothing on this backbone.
+        InputError: a name or keyword is unknown, a value builds no model, the model's blocks
+            are not supported, the image size would drop pixels, or options have no meaning on
+            this backbone.
     """
     (shape, values), options = _read(backbone), backbone.options
     if not recorded:
@@ -85,26 +85,26 @@ def describe(backbone: BackboneSpec, *, recorded: bool = False) -> BackboneShape
 
 @lru_cache(maxsize=1024)
 def canonical(backbone: BackboneSpec) -> BackboneSpec:
-    """The one spec of all those that build this backbone by the same name.
+    """The canonical spec of a backbone, among all with the same name that build it.
 
-    Keywords that change nothing, an image size equal to the default and timm's tag of pretrained
-    weights are left out; those that stay have the values that the built model shows (`mlp_ratio=2`
-    and, of 64 channels, `mlp_ratio=2.001` become 2.0). What was given decides nothing else.
+    Keywords without effect, a default image size and timm's tag of pretrained weights are left
+    out; other keywords get their values in the built model (`mlp_ratio=2` and, for 64 channels,
+    `mlp_ratio=2.001` become 2.0). The form of the given spec does not matter otherwise.
 
     Raises:
-        InputError: as `describe`, except that it takes every image size.
+        InputError: as for `describe`, except that every image size is accepted.
     """
     shape, values = _read(backbone)
     _, own_values = _plain(backbone.name)
     kept = {key: value for key, value in values.items() if value != own_values[key]}
-    # A keyword's default may follow from the others: then its own value has to be said.
+    # A keyword's default may depend on the others; then give it explicitly.
     if not _builds_the_same(replace(backbone, keywords=tuple(kept.items())), shape, values):
         kept = dict(values)
     for key in sorted(kept):
         rest = {k: v for k, v in kept.items() if k != key}
         if _builds_the_same(replace(backbone, keywords=tuple(rest.items())), shape, values):
             kept = rest
-    # timm's tag after a dot names pretrained weights, not another network.
+    # timm's tag after the dot selects pretrained weights, not another network.
     name = backbone.name.partition(".")[0]
     smallest = replace(backbone, name=name, keywords=tuple(kept.items()))
     default_size = replace(smallest, image_size=None)
@@ -112,18 +112,18 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
 
 
 def resolve(spec: NetworkSpec, *, recorded: bool = False) -> ResolvedSpec:
-    """The spec with its backbone canonical and its placement canonical on it, and checked.
+    """Check a spec, and make its backbone and placement canonical.
 
-    This is a network's identity: options of the backbone that no layer of the placement uses are
-    the defaults, so that equal networks have one key wherever they were found.
+    The result is a network's identity: backbone options that no layer uses are reset to their
+    defaults, so that equal networks have equal keys in all spaces.
 
     Args:
-        spec: any spec; one that is resolved is returned as it is.
-        recorded: as `describe`.
+        spec: any spec; a resolved one is returned unchanged.
+        recorded: as for `describe`.
 
     Raises:
-        InputError: as `describe`; or a placement with other stages or more layers than the
-            backbone has, or that it cannot carry (`sharedattn.networks.legality`).
+        InputError: as for `describe`; or the backbone does not support the placement, by its
+            stages, its depths or `sharedattn.networks.legality`.
     """
     if isinstance(spec, ResolvedSpec):
         return spec
@@ -143,21 +143,21 @@ def build_network(
     fused: bool = True,
     drop_path_rate: float = 0.0,
 ) -> Network:
-    """A network that can run every placement in an envelope.
+    """Build a network that can run every placement of an envelope.
 
     Args:
         backbone: the backbone.
-        envelope: per layer position, what the network must be able to do.
-        fused: whether attention uses the fused kernel; the results agree to rounding.
+        envelope: choices to support, by layer position.
+        fused: whether attention uses the fused kernel; results agree up to rounding.
         drop_path_rate: stochastic depth of the backbone's last block, growing linearly from 0 at
-            its first; a block has the same rate in networks of any depth.
+            its first; independent of a network's depth.
 
-    Returns:
-        The network, as timm initialises it, on torch's default device, in training mode.
+        Returns:
+        The network, initialised as by timm, on torch's default device, in training mode.
 
-    Raises:
-        InputError: as `describe`; or an envelope with other stages or more layers than the
-            backbone has, or maps that are too large.
+        Raises:
+        InputError: as for `describe`; or the envelope has other stages or more layers than the
+            backbone, or maps that are too large.
     """
     shape = describe(backbone)
     _check_depths(backbone, shape, "the envelope", tuple(map(len, envelope.stages)))
@@ -180,19 +180,19 @@ def build(
     drop_path_rate: float = 0.0,
     recorded: bool = False,
 ) -> Network:
-    """The stand-alone network of one placement, which it runs where none is named.
+    """Build the stand-alone network of one placement, which it runs by default.
 
     Args:
-        spec: the network; one that is not resolved is checked, and keeps the backbone's options.
-        fused: as of `build_network`.
-        drop_path_rate: as of `build_network`.
-        recorded: as `describe`.
+        spec: the network; one not resolved is checked, and keeps the backbone's options.
+        fused: as for `build_network`.
+        drop_path_rate: as for `build_network`.
+        recorded: as for `describe`.
 
     Returns:
-        As `build_network`.
+        As for `build_network`.
 
     Raises:
-        InputError: as `resolve`.
+        InputError: as for `resolve`.
     """
     placement = resolve(spec, recorded=recorded).placement
     shape = (
@@ -218,19 +218,19 @@ def _network(plan: NetworkPlan) -> Network:
 
 
 def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
-    """timm's pretrained weights of a backbone, by timm's own loader, which may download them.
+    """Load timm's pretrained weights of a backbone, by timm's loader, which may download them.
 
-    timm fits them to the backbone's image size and channels where it can.
+    timm adapts them to the backbone's image size and channels if it can.
 
     Args:
-        backbone: one of timm's names, its tag of weights among them or not.
+        backbone: a backbone with a timm name, with or without a tag.
 
     Returns:
         The model's state dict, on the CPU.
 
     Raises:
-        InputError: as `describe`; a name of which timm has no weights, weights for another number
-            of classes or another shape, or that cannot be fetched or read.
+        InputError: as for `describe`; or timm has no weights of the name, or they have another
+            number of classes or another shape, or cannot be downloaded or read.
     """
     describe(backbone)
     family, _ = _plain(backbone.name)
@@ -251,7 +251,7 @@ def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
     try:
         with torch.device("cpu"):
             model = _make(backbone, family, pretrained=True)
-    # Hubs and loaders raise OSError where nothing can be had, timm RuntimeError on other shapes.
+    # Hubs and loaders raise OSError if weights are unavailable, timm RuntimeError on other shapes.
     except (OSError, RuntimeError) as error:
         why = " ".join(str(error).split())
         raise InputError(
@@ -281,7 +281,7 @@ def _check_depths(
 
 
 def _deeper(backbone: BackboneSpec, depths: tuple[int, ...]) -> BackboneSpec | None:
-    """Return the backbone with these depths, or None if its keywords cannot say them."""
+    """The backbone with these depths, or None if its keywords cannot express them."""
     family, _ = _plain(backbone.name)
     keywords = dict(backbone.keywords)
     if "depths" in family.keywords:
@@ -303,7 +303,7 @@ def _check_envelope(
 
 
 def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:
-    """The model of a backbone of a family, on torch's default device."""
+    """Build the model of a backbone of a family, on torch's default device."""
     arguments |= {key: family.keywords[key].to_argument(value) for key, value in backbone.keywords}
     arguments |= {"in_chans": backbone.in_chans, "num_classes": backbone.num_classes}
     if backbone.image_size is not None and family.default_image_size is None:
@@ -313,10 +313,10 @@ def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:
 
 @cache
 def families() -> tuple[Family, ...]:
-    """Every family: ours, and those of entry points of the group `sharedattn.backbones`.
+    """All families: built-in, then those of entry points `sharedattn.backbones`.
 
     Raises:
-        InputError: a plug-in that cannot be imported, names no family, or takes another's name.
+        InputError: a plug-in cannot be imported, names no family, or reuses a name.
     """
     others = added(
         "sharedattn.backbones",
@@ -330,7 +330,7 @@ def families() -> tuple[Family, ...]:
 
 
 def _own_names() -> dict[str, Callable[..., Any]]:
-    """The names that are not timm's, each with what builds its model."""
+    """Names that are not timm's, with their model constructors."""
     names: dict[str, Callable[..., Any]] = {}
     for family in families():
         names |= {family.base_name: family.model_class, **family.names}
@@ -338,10 +338,10 @@ def _own_names() -> dict[str, Callable[..., Any]]:
 
 
 def _constructor(name: str) -> Callable[..., Any]:
-    """Return the constructor of the model `name`: a family's class, or timm's registry.
+    """The constructor of the model `name`, from a family or from timm's registry.
 
     Raises:
-        InputError: an unknown name.
+        InputError: the name is unknown.
     """
     own = _own_names()
     if name in own:
@@ -357,10 +357,10 @@ def _constructor(name: str) -> Callable[..., Any]:
 
 
 def _check_tag(name: str) -> None:
-    """Refuse a tag of weights that timm does not know.
+    """Check that timm knows a tag of weights.
 
     Raises:
-        InputError: such a tag. Names those that there are.
+        InputError: it does not; the message lists the known tags.
     """
     architecture, _, tag = name.partition(".")
     known = [key.partition(".")[2] for key in timm.models.get_arch_pretrained_cfgs(architecture)]
@@ -373,14 +373,14 @@ def _check_tag(name: str) -> None:
 
 @cache
 def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
-    """The family of the model called `name`, and the model's own value of every keyword.
+    """The family of the model `name`, and the model's own values of all keywords.
 
     Raises:
-        InputError: an unknown name, or a model that no family understands.
+        InputError: the name is unknown, or no family supports the model.
     """
     constructor = _constructor(name)
     with without_storage():
-        # Some of timm's names have no classifier of their own; every network here has one.
+        # Some of timm's names lack a classifier, which every network here has.
         model = constructor(num_classes=1)
     for family in families():
         if type(model) is family.model_class:
@@ -395,13 +395,13 @@ def _plain(name: str) -> tuple[Family, dict[str, Keyword]]:
 
 @lru_cache(maxsize=1024)
 def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
-    """Sizes, and the value of every keyword as the built model shows it."""
+    """Sizes, and the values of all keywords in the built model."""
     family, own_values = _plain(backbone.name)
     _check_keywords(backbone, family, own_values)
     try:
         with without_storage():
             model = _make(backbone, family)
-    # What is raised on values that fit no model: timm validates by assertions, and by the way.
+    # Errors on values that fit no model: timm validates by assertions, or fails on the way.
     except (
         AssertionError,
         IndexError,
@@ -411,7 +411,7 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
         ValueError,
         ZeroDivisionError,
     ) as error:
-        # What follows the first line is torch's stack.
+        # After the first line comes torch's stack.
         what = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"backbone {str(backbone)!r} cannot be built: {what}"
@@ -425,7 +425,7 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
 def _read_as(
     name: str, family: Family, model: Any, image_size: int | None
 ) -> tuple[BackboneShape, dict[str, Keyword]]:
-    """The sizes of a model, and the value of every keyword; errors carry its name."""
+    """The sizes of a model and the values of all keywords; errors include its name."""
     try:
         shape = family.describe(model, image_size or family.default_image_size)
         return shape, family.read_keywords(model)
@@ -434,12 +434,12 @@ def _read_as(
 
 
 def _check_seen(backbone: BackboneSpec, image_size: int, values: dict[str, Keyword]) -> None:
-    """Refuse an image size of which the last rows and columns reach nothing.
+    """Check that the last rows and columns of an image have an effect.
 
-    A named model at its own size is what its name says, cut off or not.
+    A named model at its own size is accepted, even if it drops pixels.
 
     Raises:
-        InputError: names the nearest sizes that fit.
+        InputError: they have none; the message names the nearest valid sizes.
     """
     family, own_values = _plain(backbone.name)
     num_cut = image_size - family.seen_pixels(values, image_size)
@@ -471,7 +471,7 @@ def _can_be_built(backbone: BackboneSpec) -> bool:
 
 
 def _check_ratios(backbone: BackboneSpec, family: Family, values: dict[str, Keyword]) -> None:
-    """Refuse a ratio of which no channel is left: models take 1 in its place."""
+    """Check that no ratio leaves zero channels, for which models would use 1."""
     for key, value in backbone.keywords:
         pairs = zip(_numbers(family, key, value), _numbers(family, key, values[key]), strict=True)
         if any(asked < 1 <= built for asked, built in pairs):
@@ -479,7 +479,7 @@ def _check_ratios(backbone: BackboneSpec, family: Family, values: dict[str, Keyw
 
 
 def _numbers(family: Family, key: str, value: Keyword) -> list[float]:
-    """The numbers of a keyword's value; none of a truth value or a word."""
+    """The numbers of a keyword's value, none for a boolean or a word."""
     if isinstance(value, str):
         return [float(part) for part in value.split("-")] if family.keywords[key].per_stage else []
     return [] if isinstance(value, bool) else [float(value)]
@@ -529,7 +529,7 @@ def _num_stages(value: Keyword) -> int:
 def _missing_stage_numbers(
     backbone: BackboneSpec, family: Family, own_values: dict[str, Keyword]
 ) -> str:
-    """Names the keywords that are left out, though `depths` is for another number of stages."""
+    """Names of keywords that are missing although `depths` changes the number of stages."""
     given = dict(backbone.keywords)
     depths = given.get("depths", own_values.get("depths", 1))
     missing = [

@@ -1,20 +1,20 @@
 """timm's Swin transformers: stages of pre-norm blocks that attend within windows.
 
 "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv:2103.14030), and
-the models of "Searching the Search Space of Vision Transformer" (arXiv:2111.14725), as timm's
-`SwinTransformer` builds them. The parts of a timm model are taken over with their names, so that
-the all-vanilla placement has timm's state dict and gives timm's logits.
+the models of "Searching the Search Space of Vision Transformer" (arXiv:2111.14725), as built by
+timm's `SwinTransformer`. Parts keep their names in timm, so that the all-vanilla placement has
+timm's state dict and timm's logits.
 
-Every second block of a stage rolls its windows by half their size, unless one window covers the
-stage. Our reading of the four papers there, none of which says it:
+Every second block of a stage shifts its windows by half their size, unless one window covers the
+stage. None of the four papers covers this case; our interpretation:
 
-- A less layer takes the scores of the last vanilla or less layer of its own shift, whose windows
-  hold the same tokens. With `handover=previous` it takes those of the layer before, whose windows
-  lie elsewhere: the n-th window's scores serve the n-th window.
-- Scores are handed on with their relative-position bias, which is mapped with them, and without
+- A less layer takes the scores of the last vanilla or less layer with its own shift, whose windows
+  hold the same tokens. With `handover=previous` it takes those of the previous layer, whose
+  windows lie elsewhere: the n-th window's scores serve the n-th window.
+- Scores are passed on with their relative-position bias, which is mapped with them, and without
   the shift mask: the layer that attends adds its own.
-- Maps over tokens are over those of a window, and serve all windows alike.
-- External attention, context broadcasting and DIA know no windows: they act on all tokens of the
+- Maps over tokens are over a window's tokens, and are shared by all windows.
+- External attention, context broadcasting and DIA ignore windows: they act on all tokens of the
   image.
 
 Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
@@ -69,12 +69,12 @@ class SwinStage(nn.Module):
     """The parts of one stage.
 
     Attributes:
-        downsample: what leads into the stage, on a grid of tokens; identity before the first.
+        downsample: the transition into the stage on a grid of tokens; identity for the first.
         blocks: the layers.
     """
 
     def __init__(self, downsample: nn.Module, blocks: list[Block]) -> None:
-        """Hold the parts."""
+        """Store the parts."""
         super().__init__()
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
@@ -84,14 +84,14 @@ class SwinNetwork(Network):
     """A Swin transformer over an envelope.
 
     Attributes:
-        patch_embed: images to a grid of normed patch tokens.
+        patch_embed: converts images to a grid of normed patch tokens.
         layers: the stages.
         norm: norm after the blocks.
-        head: mean over tokens, and classifier.
+        head: mean over tokens, then classifier.
     """
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
-        """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
+        """Take the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         self.patch_embed = model.patch_embed
         self.layers = nn.ModuleList(
@@ -121,7 +121,7 @@ class SwinNetwork(Network):
         return x_BYXD.flatten(1, 2)
 
     def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
-        """Tokens of the stage: two by two merged, an odd grid padded with zeros."""
+        """Merge tokens two by two; an odd grid is padded with zeros."""
         x_BYXD: Tensor = self._stage(stage).downsample(self._on_grid(stage - 1, tokens))
         return x_BYXD.flatten(1, 2)
 
@@ -132,10 +132,10 @@ class SwinNetwork(Network):
         return block
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
-        """A relative-position bias of windows of another size."""
+        """Resample a relative-position bias to another window size."""
         like = target.state_dict()[name]
         side = (math.isqrt(len(like)) + 1) // 2
-        # timm's geometric resampling indexes as torch is about to forbid.
+        # timm's geometric resampling uses indexing that torch deprecates.
         resized: Tensor = resize_rel_pos_bias_table_simple(weight, (side, side), like.shape)
         return resized
 
@@ -145,7 +145,7 @@ class SwinNetwork(Network):
         return logits_BC
 
     def _on_grid(self, stage: int, tokens: Tensor) -> Tensor:
-        """The tokens (B, N, D) of a stage as (B, Y, X, D)."""
+        """Reshape a stage's tokens (B, N, D) to (B, Y, X, D)."""
         return tokens.reshape(-1, *self.shape.stages[stage].grid, tokens.shape[-1])
 
     def _stage(self, stage: int) -> SwinStage:
@@ -161,7 +161,7 @@ def _windows(block: Any) -> Windows:
 def _window_attention(
     block: Any, position: LayerEnvelope, *, fused: bool
 ) -> WindowAttention | None:
-    """What serves vanilla and less attention at a position, made of timm's block."""
+    """The module for vanilla and less attention at a position, from timm's block."""
     if not position.uses_attention:
         return None
     return WindowAttention(
@@ -175,7 +175,7 @@ def _window_attention(
 
 
 def _check_block(block: Any) -> None:
-    """Refuse a block that does more than `Block` does."""
+    """Check that a block does only what `Block` does."""
     require_type("a block", block, SwinTransformerBlock)
     require_type("its attention", block.attn, TimmWindowAttention)
     if block.attn.qkv.out_features != 3 * block.dim:
@@ -190,10 +190,10 @@ def _check_block(block: Any) -> None:
 
 
 def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
-    """Sizes of a timm Swin transformer, of which every part is understood.
+    """Read the sizes of a timm Swin transformer, checking every part.
 
     Raises:
-        InputError: a part that is not understood; no patch.
+        InputError: a part is not supported, or the image has no patches.
     """
     embed = model.patch_embed
     if not embed.num_patches:
@@ -234,7 +234,7 @@ def _describe_stage(layer: Any) -> StageShape:
     windows = [_windows(block) for block in layer.blocks]
     if any(w.size != windows[0].size or w.size[0] != w.size[1] for w in windows):
         raise refuse("its windows are not square, or differ within a stage")
-    # Grids and windows are square, so is the shift.
+    # Grids and windows are square, and so is the shift.
     shifted = tuple(w.shift[0] > 0 for w in windows)
     Y, X = windows[0].grid
     N, D, H = Y * X, block.dim, block.attn.num_heads
@@ -275,7 +275,7 @@ _NUMBER_PER_STAGE = per_stage(lambda m: (layer.blocks[0].window_size[0] for laye
 
 
 def _square_windows(value: float | str) -> tuple[tuple[int, int], ...]:
-    # Two bare numbers would be rows and columns to timm, not two stages.
+    # timm would read two plain numbers as rows and columns, not as two stages.
     return tuple((size, size) for size in _NUMBER_PER_STAGE.to_argument(value))
 
 

@@ -1,19 +1,19 @@
 """T2T-ViT with external attention in its tokens-to-token module: the backbone of EAMLP.
 
-"Tokens-to-Token ViT" (arXiv:2101.11986) as the code of external attention (arXiv:2105.02358) has
-it: three overlapping splits of the image (unfold 7/4, 3/2, 3/2), a single-head external-attention
-layer with 128 slots after each of the first two, then one stage of equal pre-norm blocks over a
-class token and the patches, with fixed sinusoid positions. timm has neither. The published models
-have multi-head external attention in every block: EAMLP-14 is `t2t_ea_14: E14/mea`; with `V14`
-the blocks have self-attention.
+"Tokens-to-Token ViT" (arXiv:2101.11986), following the code of external attention
+(arXiv:2105.02358): three overlapping splits of the image (unfold 7/4, 3/2, 3/2), a single-head
+external-attention layer with 128 slots after each of the first two, then one stage of equal
+pre-norm blocks over a class token and the patches, with fixed sinusoidal positions. timm has
+neither. The published models have multi-head external attention in every block: EAMLP-14 is
+`t2t_ea_14: E14/mea`; with `V14` the blocks have self-attention.
 
-Weights before and after the blocks carry the published code's names; inside a block, its
+Weights before and after the blocks have the published code's names; inside a block, its
 `attn.trans_dims`, `attn.linear_0`, `attn.linear_1` and `attn.proj` are `external_mea.query`,
 `memory_key`, `memory_value` and `proj` here.
 
-Departures from that code: M_v begins as a copy of M_k instead of in the same storage, which an
-optimiser would step twice; the double norm is without its 1e-9; positions are as many as the
-splits give, which differs from its (image size / 16)^2 where 16 does not divide the image size.
+Differences from that code: M_v starts as a copy of M_k instead of sharing its storage, which an
+optimiser would update twice; the double norm omits its 1e-9; the number of positions is that of
+the splits, which differs from its (image size / 16)^2 if 16 does not divide the image size.
 
 Shape letters: B batch, N tokens, D embed_dim, C channels, S slots, T channels of a split's token,
 Y x X grid.
@@ -66,7 +66,7 @@ class TokenAttention(nn.Module):
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
-        """From tokens of `in_dim` channels to tokens of `out_dim`."""
+        """Map tokens of `in_dim` channels to tokens of `out_dim`."""
         super().__init__()
         self.q_linear = nn.Linear(in_dim, out_dim)
         self.linear_0 = nn.Linear(out_dim, TOKEN_SLOTS, bias=False)
@@ -76,7 +76,7 @@ class TokenAttention(nn.Module):
         self.proj_drop = nn.Dropout(TOKEN_DROPOUT)
 
     def forward(self, x_BNT: Tensor) -> Tensor:
-        """Tokens (B, N, D) of tokens (B, N, T)."""
+        """Tokens (B, N, D) from tokens (B, N, T)."""
         q_BND = self.q_linear(x_BNT)
         maps_BNS = self.attn_drop(double_norm(self.linear_0(q_BND)))
         out_BND: Tensor = q_BND + self.proj_drop(self.proj(self.linear_1(maps_BNS)))
@@ -87,7 +87,7 @@ class TokenTransformer(nn.Module):
     """A block T -> D: external attention with its own skip, then an MLP of ratio 1."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
-        """From tokens of `in_dim` channels to tokens of `out_dim`."""
+        """Map tokens of `in_dim` channels to tokens of `out_dim`."""
         super().__init__()
         self.norm1 = nn.LayerNorm(in_dim)
         self.attn = TokenAttention(in_dim, out_dim)
@@ -95,25 +95,25 @@ class TokenTransformer(nn.Module):
         self.mlp = Mlp(out_dim)
 
     def forward(self, x_BNT: Tensor) -> Tensor:
-        """Tokens (B, N, D) of tokens (B, N, T)."""
+        """Tokens (B, N, D) from tokens (B, N, T)."""
         x_BND = self.attn(self.norm1(x_BNT))
         out_BND: Tensor = x_BND + self.mlp(self.norm2(x_BND))
         return out_BND
 
     def norm_macs(self, num_tokens: int) -> int:
-        """Count the MACs of the norms for a number of tokens."""
+        """MACs of the norms for a number of tokens."""
         return norm_macs(self.norm1, num_tokens) + norm_macs(self.norm2, num_tokens)
 
 
 class TokensToToken(nn.Module):
-    """Images to tokens by three overlapping splits, two of them followed by a block.
+    """Converts images to tokens by three overlapping splits, with a block after the first two.
 
     Attributes:
-        grids: rows and columns of tokens after each split.
+        grids: rows and columns of the tokens after each split.
     """
 
     def __init__(self, img_size: int, in_chans: int, embed_dim: int, token_dim: int) -> None:
-        """For square images; see `T2TViT`."""
+        """Create the module for square images; see `T2TViT`."""
         super().__init__()
         self.img_size = img_size
         self.soft_split0 = nn.Unfold((7, 7), stride=(4, 4), padding=(2, 2))
@@ -139,24 +139,24 @@ class TokensToToken(nn.Module):
         return x_BND
 
     def norm_macs(self) -> int:
-        """Count the MACs of the norms for one image."""
+        """MACs of the norms per image."""
         first, second, _ = map(math.prod, self.grids)
         return self.attention1.norm_macs(first) + self.attention2.norm_macs(second)
 
     def macs(self) -> int:
-        """Multiply-accumulates for one image, norms included."""
+        """Multiply-accumulates per image, norms included."""
         first, second, last = map(math.prod, self.grids)
         blocks = weight_macs(self.attention1, first) + weight_macs(self.attention2, second)
         return blocks + weight_macs(self.project, last) + self.norm_macs()
 
 
 class T2TViT(nn.Module):
-    """The backbone with self-attention in its blocks, as the published code initialises it.
+    """The backbone with self-attention in its blocks, initialised as in the published code.
 
     Attributes:
-        tokens_to_token: images to patch tokens.
+        tokens_to_token: converts images to patch tokens.
         cls_token: (1, 1, D).
-        pos_embed: (1, N, D), sinusoids that no training changes.
+        pos_embed: (1, N, D), fixed sinusoids.
         blocks: timm's blocks.
         norm: norm after the blocks.
         head: classifier of the class token.
@@ -175,17 +175,17 @@ class T2TViT(nn.Module):
         token_dim: int = 64,
         drop_path_rate: float = 0.0,
     ) -> None:
-        """Arguments by timm's names.
+        """Take arguments by timm's names.
 
         Args:
-            img_size: pixels on a side.
+            img_size: image height and width in pixels.
             in_chans: C of the images.
-            num_classes: classes.
+            num_classes: number of classes.
             embed_dim: D of the blocks.
-            depth: blocks.
+            depth: number of blocks.
             num_heads: H of the blocks.
-            mlp_ratio: hidden channels of a block's MLP, by D.
-            qkv_bias: whether queries, keys and values of the blocks carry a bias.
+            mlp_ratio: hidden channels of a block's MLP, divided by D.
+            qkv_bias: whether queries, keys and values of the blocks have a bias.
             token_dim: channels of the tokens-to-token module.
             drop_path_rate: stochastic depth of the last block, growing linearly from 0.
         """
@@ -235,10 +235,10 @@ def sinusoids(num_tokens: int, embed_dim: int) -> Tensor:
 
 
 class T2TNetwork(Network):
-    """T2T-ViT over an envelope; attributes as those of `T2TViT`."""
+    """T2T-ViT over an envelope; attributes as in `T2TViT`."""
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
-        """Take over the parts of `model` that the envelope needs; see `Family`."""
+        """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         self.tokens_to_token = model.tokens_to_token
         self.cls_token = model.cls_token
@@ -258,7 +258,7 @@ class T2TNetwork(Network):
         self.head = model.head
 
     def reset_parameters(self) -> None:
-        """The class token and the positions alone, as the backbone initialises them."""
+        """Initialise the class token and the positions only, as the backbone does."""
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         with torch.no_grad():
             self.pos_embed.copy_(sinusoids(*self.pos_embed.shape[1:]))
@@ -281,21 +281,21 @@ class T2TNetwork(Network):
         return block
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
-        """The fixed positions of another number of tokens."""
+        """The fixed positions for another number of tokens."""
         [stage] = target.shape.stages
         return sinusoids(stage.num_tokens, stage.embed_dim).to(weight)
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes) of the normed class token."""
+        """Logits (B, classes) from the normed class token."""
         logits_BC: Tensor = self.head(self.norm(tokens)[:, 0])
         return logits_BC
 
 
 def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
-    """Sizes of a `T2TViT`.
+    """Read the sizes of a `T2TViT`.
 
     Raises:
-        InputError: no patch or no block.
+        InputError: there are no patches or no blocks.
     """
     module = model.tokens_to_token
     grid = module.grids[-1]
@@ -335,7 +335,7 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
 
 
 def _seen_pixels(keywords: Keywords, image_size: int) -> int:
-    """The first split alone leaves pixels out: its last window is of 7 rows from 4 (n - 1) - 2."""
+    """Only the first split drops pixels: its last window has 7 rows from row 4 (n - 1) - 2."""
     num_rows = (image_size + 2 * 2 - 7) // 4 + 1
     return min(image_size, 4 * num_rows + 1)
 

@@ -1,9 +1,9 @@
 """timm's vision transformers: ViT, DeiT and DeiT-3 as one stage of equal pre-norm blocks.
 
 "An Image is Worth 16x16 Words" (arXiv:2010.11929), "Training data-efficient image transformers"
-(arXiv:2012.12877), "DeiT III" (arXiv:2204.07118), as timm's `VisionTransformer` builds them. The
-parts of a timm model are taken over with their names, so that the all-vanilla placement has
-timm's state dict and gives timm's logits.
+(arXiv:2012.12877), "DeiT III" (arXiv:2204.07118), as built by timm's `VisionTransformer`. Parts
+keep their names in timm, so that the all-vanilla placement has timm's state dict and timm's
+logits.
 
 Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, C channels, Y x X grid.
 """
@@ -46,9 +46,9 @@ from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 
 class ViTParts(VisionTransformer):  # type: ignore[misc]
-    """timm's parts of a model that is a vision transformer but for some of them.
+    """timm's parts of a model that is mostly a vision transformer.
 
-    A family adds to them or replaces some; its network alone knows how they run.
+    A family adds or replaces parts; only its network determines how they run.
     """
 
     forward = nn.Module.forward
@@ -58,7 +58,7 @@ class ViTNetwork(Network):
     """A vision transformer over an envelope.
 
     Attributes:
-        patch_embed: images to patch tokens.
+        patch_embed: converts images to patch tokens.
         cls_token: (1, 1, D), or None.
         reg_token: (1, registers, D), or None.
         pos_embed: (1, N or patches, D), or None.
@@ -74,7 +74,7 @@ class ViTNetwork(Network):
     pos_embed: nn.Parameter | None
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
-        """Take over the parts of timm's `model` that the envelope needs; see `Family`."""
+        """Take the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         self.no_embed_class = model.no_embed_class
         self.pool_by_mean = model.global_pool == "avg"
@@ -90,7 +90,7 @@ class ViTNetwork(Network):
         self.head = model.head
 
     def make_blocks(self, model: Any) -> nn.Module:
-        """The layers by their number, made of the blocks of `model`."""
+        """Build the layers, by number, from the blocks of `model`."""
         [stage], [positions] = self.shape.stages, self.envelope.stages
         return nn.ModuleList(
             self.make_block(block, position, stage)
@@ -98,12 +98,12 @@ class ViTNetwork(Network):
         )
 
     def make_block(self, block: Any, position: LayerEnvelope, stage: StageShape) -> Block:
-        """The layer of a position, of the model's block there."""
+        """Build the layer of a position from the model's block there."""
         attention = self_attention(block.attn, position, stage.num_heads, fused=self.fused)
         return Block(block, attention, position, stage, self.backbone.options)
 
     def reset_parameters(self) -> None:
-        """The stem's tokens and positions alone, as timm initialises them."""
+        """Initialise the stem's tokens and positions only, as timm does."""
         if self.pos_embed is not None:
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for token in (self.cls_token, self.reg_token):
@@ -138,11 +138,11 @@ class ViTNetwork(Network):
         return block
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
-        """Learned positions of another grid."""
+        """Resample learned positions to another grid."""
         return resample_positions(weight, self.shape.stages[0].grid, target.shape.stages[0].grid)
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes): norm, pooling, norm where the backbone has it there, head."""
+        """Logits (B, classes): norm, pooling, norm if the backbone has one there, head."""
         x_BND = self.norm(tokens)
         if not self.pool_by_mean:
             pooled_BD = x_BND[:, 0]
@@ -156,7 +156,7 @@ class ViTNetwork(Network):
 def self_attention(
     attention: Any, position: LayerEnvelope, num_heads: int, *, fused: bool
 ) -> SelfAttention | None:
-    """What serves the kinds that use timm's `Attention` at a position; None: there are none."""
+    """The module for kinds that use timm's `Attention` at a position, or None without them."""
     if not position.uses_attention:
         return None
     own_scores = position.uses_scores
@@ -166,7 +166,7 @@ def self_attention(
 
 
 def _check_block(block: Any, embed_dim: int) -> None:
-    """Refuse a block that does more than `Block` does."""
+    """Check that a block does only what `Block` does."""
     require_type("a block", block, TimmBlock)
     require_type("its attention", block.attn, Attention)
     require_type("its query norm", block.attn.q_norm, nn.Identity)
@@ -184,10 +184,10 @@ def _check_block(block: Any, embed_dim: int) -> None:
 
 
 def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
-    """Sizes of a timm vision transformer, of which every part is understood.
+    """Read the sizes of a timm vision transformer, checking every part.
 
     Raises:
-        InputError: a part that is not understood; no patch or no block.
+        InputError: a part is not supported, or there are no patches or no blocks.
     """
     D = model.embed_dim
     for block in model.blocks:
@@ -207,10 +207,10 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
 
 
 def vit_stage(model: Any) -> StageShape:
-    """All blocks of a model of timm's parts, as one stage.
+    """Sizes of all blocks of a model with timm's parts, as one stage.
 
     Raises:
-        InputError: no patch or no block.
+        InputError: there are no patches or no blocks.
     """
     if len(model.blocks) == 0 or not model.patch_embed.num_patches:
         raise InputError(
@@ -236,7 +236,7 @@ def vit_stage(model: Any) -> StageShape:
 
 
 def vit_shape(model: Any, stages: tuple[StageShape, ...]) -> BackboneShape:
-    """Sizes of a model with the stem and the head of timm's, and these stages between them."""
+    """Sizes of a model with timm's stem and head, and these stages in between."""
     num_patches = model.patch_embed.num_patches
     stem_norm_macs = norm_macs(model.norm_pre, stages[0].num_tokens)
     head_norm_macs = norm_macs(model.norm, stages[-1].num_tokens) + norm_macs(model.fc_norm, 1)
@@ -273,7 +273,7 @@ VIT = Family(
         "class_token": KeywordRule(lambda m: m.cls_token is not None),
         "reg_tokens": KeywordRule(lambda m: m.num_reg_tokens, may_be_zero=True),
         "no_embed_class": KeywordRule(
-            # Without tokens beside the patches, or without positions, it means nothing.
+            # It has no effect without prefix tokens or without positions.
             lambda m: m.no_embed_class and m.num_prefix_tokens > 0 and m.pos_embed is not None
         ),
         "pos_embed": KeywordRule(lambda m: "none" if m.pos_embed is None else "learn"),
