@@ -1,13 +1,13 @@
-"""How large the code is, and where it is largest: figures of the parsed sources.
+"""Size of the code, in total and of its largest parts, from the parsed sources.
 
-A code line is one that holds a token of code: no blank line, no comment, no docstring.
-mechanisms/, backbones/ and testing/ are left out of the packages' sums, since every part that is
-added belongs there; attention/ is what mechanisms/ was called before.
+A code line holds a token of code; blank lines, comments and docstrings do not count. The sums of
+packages leave out mechanisms/, backbones/ and testing/, since every new part is added there;
+attention/ is the former name of mechanisms/.
 
     python benchmarks/code_figures.py [--root DIR]
     python benchmarks/code_figures.py BEFORE AFTER > docs/measurements/house.md
 
-With two commits it prints a page of Markdown that has both beside each other.
+Given two commits, it prints a Markdown page that compares them.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Definition:
 
     Attributes:
         where: `path:name`.
-        lines: from its first line to its last, docstring included.
-        num_methods: of a class; 0 of a function.
+        lines: number of lines from first to last, docstring included.
+        num_methods: number of a class's methods; 0 for a function.
     """
 
     where: str
@@ -58,19 +58,19 @@ class Definition:
 
 
 def sources(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every source file of the packages, with its package's name."""
+    """All source files of the packages, with the package's name."""
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
             yield package, path
 
 
 def is_left_out(path: Path, root: Path) -> bool:
-    """Whether a file belongs to the parts that grow by additions."""
+    """Whether a file belongs to the folders that grow by additions."""
     return bool(set(path.relative_to(root).parts[1:-1]) & set(LEFT_OUT))
 
 
 def code_lines(text: str) -> int:
-    """Lines that hold code: neither blank, nor comment, nor docstring."""
+    """Number of lines with code, other than comments and docstrings."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in _NO_CODE:
@@ -105,15 +105,15 @@ def definitions(text: str, path: str) -> tuple[list[Definition], list[Definition
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is counted of one tree of sources.
+    """Figures of one source tree.
 
     Attributes:
-        code_lines: by package, without the folders that are left out.
-        grown_lines: code lines of the folders that are left out.
-        long_functions: those over the most lines, longest first.
-        large_classes: those over the most lines or methods, longest first.
-        classes: all of them, longest first.
-        kind_lines: by file outside mechanisms, the lines that name a member of `Kind`.
+        code_lines: by package, without the left-out folders.
+        grown_lines: code lines of the left-out folders.
+        long_functions: functions above the line limit, longest first.
+        large_classes: classes above the line or method limit, longest first.
+        classes: all classes, longest first.
+        kind_lines: number of lines that name a member of `Kind`, by file outside mechanisms.
     """
 
     code_lines: dict[str, int]
@@ -125,7 +125,7 @@ class Figures:
 
     @property
     def all_lines(self) -> int:
-        """Code lines of all packages, without the folders that are left out."""
+        """Code lines of all packages, without the left-out folders."""
         return sum(self.code_lines.values())
 
 
@@ -181,7 +181,7 @@ def figures_at(commit: str) -> Figures:
 
 
 def print_figures(figures: Figures) -> None:
-    """All figures, as text."""
+    """Print all figures as text."""
     print(f"code lines without {', '.join(LEFT_OUT)}")
     for package, lines in figures.code_lines.items():
         print(f"  {package:10} {lines:7,}")
@@ -201,7 +201,7 @@ def print_figures(figures: Figures) -> None:
 
 
 def _rows(before: Figures, after: Figures) -> list[tuple[str, str, str]]:
-    """What is counted, before and after."""
+    """Rows of figures before and after."""
     rows = [
         (
             f"code lines of {package}/",
@@ -239,7 +239,7 @@ def _rows(before: Figures, after: Figures) -> list[tuple[str, str, str]]:
 
 
 def page(before_commit: str, after_commit: str) -> str:
-    """The page of two commits, as Markdown."""
+    """The Markdown page that compares two commits."""
     before_commit, after_commit = map(_short, (before_commit, after_commit))
     before, after = figures_at(before_commit), figures_at(after_commit)
     lines = [

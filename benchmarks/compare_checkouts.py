@@ -1,19 +1,19 @@
-"""How fast one checkout of the project is beside another, in one run.
+"""Compare the speed of two checkouts of the project in one run.
 
     python benchmarks/compare_checkouts.py BEFORE AFTER [--rounds 5] [--json]
 
-BEFORE and AFTER are folders, e.g. two git worktrees. Rounds alternate between the two, every
-figure is CPU time of a process of its own with one thread, and a ratio is the time before divided
-by the time after: above 1, the checkout AFTER is faster. Shown are the ratio of the medians, and
-the least and the largest ratio of one round. Run it by a Python where the project's dependencies
-are installed and the project is not: an editable installation would lend its modules to a checkout
-that lacks them. Measured are:
+BEFORE and AFTER are folders, e.g. two git worktrees. Rounds alternate between them; each figure is
+the CPU time of a separate process with one thread, and a ratio is the time before divided by the
+time after: above 1, the checkout AFTER is faster. Shown are the ratio of the medians, and the
+smallest and largest ratio of one round. Run it with a Python that has the project's dependencies
+but not the project: an editable installation would supply modules that a checkout lacks. It
+measures
 
 - the closed-form cost of 20,000 placements of 12 layers;
-- 20,000 uniform samples inside a budget, without the count that precedes them;
-- the driver's CPU time for each trial, by random search and by NSGA-II, as the checkout's own
-  `benchmarks/driver_overhead.py` has it;
-- the tree's CPU time on each of three sets, as its own `benchmarks/tree_speed.py` has it.
+- 20,000 uniform samples inside a budget, without the preceding count;
+- the driver's CPU time per trial, for random search and NSGA-II, by the checkout's own
+  `benchmarks/driver_overhead.py`;
+- the tree's CPU time on each of three sets, by its own `benchmarks/tree_speed.py`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ print(json.dumps({"sampling": sampled - started, "cost": time.process_time() - s
 
 
 def run_json(folder: Path, *command: str) -> dict:
-    """The JSON document that a program prints which imports the package of `folder`.
+    """Run a program with the package of `folder`, and parse the JSON document that it prints.
 
     Raises:
         subprocess.CalledProcessError: the program failed.
@@ -71,7 +71,7 @@ def run_json(folder: Path, *command: str) -> dict:
 
 
 def cpu_seconds(folder: Path, trials: int) -> dict[str, float]:
-    """CPU seconds of one round, by what is measured."""
+    """CPU seconds of one round, by measurement."""
     probe = run_json(folder, "-c", PROBE)
     figures = {"closed-form cost": probe["cost"], "sampling": probe["sampling"]}
     for searcher in ("random", "nsga2"):
@@ -84,7 +84,7 @@ def cpu_seconds(folder: Path, trials: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)

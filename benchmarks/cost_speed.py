@@ -1,8 +1,8 @@
-"""How fast the closed-form cost is, and whether two foreign counters ever disagree with it.
+"""Speed of the closed-form cost, and its differences from two independent counters.
 
-Prints placements costed a second on one core, on 12 layers, and the number of differences from
-fvcore and from torch's FlopCounterMode on random placements of three backbone sizes. Exits with 1
-if there is any.
+Prints the number of placements costed per second on one core, on 12 layers, and the number of
+differences from fvcore and from torch's FlopCounterMode on random placements of three backbone
+sizes. Exits with 1 if there are any.
 
     python benchmarks/cost_speed.py [--placements 300] [--json]
 """
@@ -30,7 +30,7 @@ NUM_COSTED = 50_000
 
 
 def placements_per_s(rng: random.Random) -> int:
-    """Distinct random placements of 12 layers whose totals are found in a second."""
+    """Number of distinct random placements of 12 layers whose totals are computed per second."""
     space = Space.load(SPEED_SPACE)
     counted = BudgetedSpace(space)
     placements = [counted.sample(rng) for _ in range(NUM_COSTED)]
@@ -42,7 +42,7 @@ def placements_per_s(rng: random.Random) -> int:
 
 
 def count_differences(name: str, num_placements: int, rng: random.Random) -> dict[str, int]:
-    """Random placements of a space on which a referee, or the built parameters, disagree."""
+    """Number of random placements for which a counter, or the built parameters, disagree."""
     counted = BudgetedSpace(Space.load(name))
     model = CostModel(counted.space.backbone)
     differences = {"params": 0, "fvcore": 0, "flop_counter": 0}
@@ -58,7 +58,7 @@ def count_differences(name: str, num_placements: int, rng: random.Random) -> dic
 
 
 def measure(num_placements: int, seed: int) -> dict[str, Any]:
-    """All figures."""
+    """Measure all figures."""
     rng = random.Random(seed)
     each = -(-num_placements // len(REFEREED_SPACES))
     return {
@@ -71,7 +71,7 @@ def measure(num_placements: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--placements", type=int, default=300, help="refereed, over all spaces")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""A TCP line that can be cut at a chosen moment, for tests and benchmarks of lost connections."""
+"""A TCP proxy that can cut a connection at a chosen moment, for tests of lost connections."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self
 
-# When to cut: before a message is handed on, or after the server has answered it, which the
-# client then does not learn. `half`: after that as well, while the server's side stays open.
+# When to cut: before a message is forwarded, or after the server has answered it and before the
+# client learns so. `half`: as `after`, while the server's side stays open.
 Moment = Literal["before", "after", "half"]
 
 
 class CuttingProxy:
-    """Hands a line on to a port of this machine, until it is cut.
+    """Forwards a connection to a port of this machine until it is cut.
 
     Args:
         target: the port.
 
     Attributes:
-        port: its own, on 127.0.0.1.
-        cut_message: what the client had sent when the line was cut; empty: it was not.
+        port: the proxy's port on 127.0.0.1.
+        cut_message: the client's message at which the connection was cut; empty before that.
     """
 
     def __init__(self, target: int) -> None:
@@ -52,20 +52,21 @@ class CuttingProxy:
     def cut(
         self, message: int, moment: Moment, *, word: bytes = b"", hangs_s: float = 0.0
     ) -> None:
-        """Cut the line once, at one of the client's messages from now on.
+        """Cut the connection once, at one of the client's messages from now on.
 
-        A message is what comes in one piece; a statement may come in several, not always as many.
+        A message is what arrives in one piece; a statement may take several, and not always as
+        many.
 
         Args:
-            message: which, from 1; those of several connections are counted together.
-            moment: when exactly.
-            word: what the messages that are counted contain.
-            hangs_s: seconds until the client learns that the line is cut.
+            message: number of the message, from 1, counted over all connections.
+            moment: when exactly to cut.
+            word: bytes that counted messages contain.
+            hangs_s: seconds until the client notices the cut.
         """
         self._countdown = 0
         self.cut_message = b""
         self._moment, self._word, self._hangs_s = moment, word, hangs_s
-        # Last: the line may be in use.
+        # Set last: the connection may be in use.
         self._countdown = message
 
     def _accept(self) -> None:
@@ -76,7 +77,7 @@ class CuttingProxy:
                 return
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:  # It is being restarted.
+            except OSError:  # it is being restarted
                 _close(client)
                 continue
             self._sockets += [client, server]
@@ -121,12 +122,12 @@ def _receive(opened: socket.socket) -> bytes:
 
 
 def _send(opened: socket.socket, content: bytes) -> None:
-    with suppress(OSError):  # The other side has gone; the line's end follows.
+    with suppress(OSError):  # the other side is gone; the connection's end follows
         opened.sendall(content)
 
 
 def _close(opened: socket.socket) -> None:
-    # Shut down first: closing alone does not wake a thread that waits for it.
+    # Shut down first: close alone does not wake a thread that waits for the socket.
     with suppress(OSError):
         opened.shutdown(socket.SHUT_RDWR)
     opened.close()

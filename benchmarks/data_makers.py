@@ -1,10 +1,10 @@
-"""Data for trying things out, made here of scikit-learn's handwritten digits (real images).
+"""Make data sets for experiments from scikit-learn's handwritten digits (real images).
 
     python benchmarks/data_makers.py clutter DIR [--images 2000] [--size 32]
 
-`clutter`: a folder with `train/`, `val/` and `test/` of 70, 15 and 15 %, a folder a digit, PNG
-files. Each image is one digit, at a random place and size and of a random colour, on pieces of
-other digits and noise. No handwritten digit is in two splits.
+`clutter`: a folder with `train/`, `val/` and `test/` of 70, 15 and 15 %, one folder per digit, PNG
+files. Each image shows one digit at a random place, size and colour, on pieces of other digits and
+noise. No handwritten digit is in two splits.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def make_clutter(folder: Path, count: int, size: int, seed: int = 0) -> None:
     """Write the folder.
 
     Args:
-        folder: where to; made, and refused where it holds something.
-        count: images in all.
-        size: pixels on a side.
-        seed: of every choice.
+        folder: output folder; created, and refused if it is not empty.
+        count: total number of images.
+        size: image height and width in pixels.
+        seed: seed of all random choices.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -53,7 +53,7 @@ def _picture(
     """One digit on clutter, (size, size, 3), uint8."""
     canvas = rng.normal(60, 20, (size, size, 3)) + rng.uniform(-30, 30, 3)
     for _ in range(6):
-        # A quarter of another digit, which alone tells nobody which.
+        # A quarter of another digit, too little to recognise it.
         y, x = rng.integers(0, 5, 2)
         piece = images[int(rng.choice(own))][y : y + 4, x : x + 4] / 255.0
         y, x = rng.integers(0, size - 4, 2)

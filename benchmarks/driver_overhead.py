@@ -1,10 +1,10 @@
-"""What the driver costs per trial: a search with an evaluator that costs nothing.
+"""The driver's cost per trial, measured by a search with an evaluator that costs nothing.
 
     python benchmarks/driver_overhead.py [--trials 1000] [--searcher nsga2] [--json]
 
 Everything else is as in `sharedattn search`: the embedded space, SQLite on disk, one local worker
-process, a front kept after every trial. The worker's start is in the total; the checks before the
-first trial are not.
+process, a front updated after every trial. The total includes the worker's start, but not the
+checks before the first trial.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sharedattn.search.provenance import provenance  # noqa: E402
 
 
 def free(placement: sa.Placement) -> dict[str, float]:
-    """An accuracy made of the placement's hash."""
+    """An accuracy derived from the placement's hash."""
     digest = hashlib.sha256(str(placement).encode()).digest()
     return {"top1": 0.5 + int.from_bytes(digest[:4], "big") / 2**33, "loss": 0.5}
 

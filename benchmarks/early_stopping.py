@@ -1,14 +1,14 @@
-"""What early stopping saves, and what it costs: policies replayed over trainings run to their end.
+"""Savings and losses of early stopping, by replaying policies over complete trainings.
 
     python benchmarks/early_stopping.py replay FOLDER [--seeds 0,1,2,3,4] [--json]
     python benchmarks/early_stopping.py constants FOLDER [--seeds 0,1,2,3,4] [--placements 32]
 
-FOLDER holds the learning curves that `trained_table.py` has trained: the same placements on each
-seed. `replay` runs the study loop over those of each seed, the backbone as published first and the
-others in an order that the seed shuffles, under each policy: full training, MO-ASHA, and Ray's
-ASHA, which knows accuracy alone; beside each that stops trials, random stopping of as many trials
-at each rung. `constants` asks MO-ASHA's rule alone, with other constants and over many orders of
-the first placements.
+FOLDER holds the learning curves from `trained_table.py`: the same placements for each seed.
+`replay` runs the study loop over those of each seed, the published backbone first and the others
+in an order shuffled by the seed, under each policy: full training, MO-ASHA, and Ray's ASHA, which
+sees only accuracy; each stopping policy is compared with random stopping of as many trials at each
+rung. `constants` evaluates MO-ASHA's rule alone, with other constants and over many orders of the
+first placements.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ from sharedattn.search.study.loop import StudyLoop  # noqa: E402
 from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
 
 OBJECTIVES = parse_objectives(("top1", "macs"))
-NUM_DRAWS = 2000  # of trials that are stopped at random
-NUM_ORDERS = 100  # of trials, with each choice of constants
-NUM_PILOTS = 32  # placements that constants are chosen by
+NUM_DRAWS = 2000  # random choices of the trials to stop
+NUM_ORDERS = 100  # orders of trials for each choice of constants
+NUM_PILOTS = 32  # placements used to choose constants
 RAY_REDUCTION_FACTOR = 3
 
 
 def reference_point(space: BudgetedSpace) -> dict[str, float]:
-    """Accuracy of chance, and 1.1 times the most MACs, as a search has it."""
+    """Chance accuracy and 1.1 times the most MACs, as in a search."""
     return {
         "top1": 1.0 / space.space.backbone.num_classes,
         "macs": REFERENCE_FACTOR * space.macs_range[1],
@@ -111,9 +111,9 @@ class InProcess(Executor):
 
 
 class RayAsha(Pruner):
-    """Ray's own scheduler, asked report by report; one of its brackets holds every trial.
+    """Ray's own scheduler, called report by report, with all trials in one bracket.
 
-    Its rungs stand at the powers of the reduction factor.
+    Its rungs are the powers of the reduction factor.
     """
 
     name = "ray-asha"
@@ -146,11 +146,11 @@ class RayAsha(Pruner):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a policy has come to on one seed.
+    """Result of a policy on one seed.
 
     Attributes:
-        epochs_by_trial: epochs that each trial was trained for, by number.
-        hypervolume: of the front of complete trials.
+        epochs_by_trial: number of epochs that each trial was trained, by trial number.
+        hypervolume: hypervolume of the front of complete trials.
     """
 
     epochs_by_trial: tuple[int, ...]
@@ -183,8 +183,8 @@ class Replay:
 
     Args:
         space: the embedded space.
-        table: the seed's.
-        seed: shuffles all trials but the first.
+        table: the seed's table.
+        seed: seed that shuffles all trials except the first.
     """
 
     def __init__(self, space: BudgetedSpace, table: Table, seed: int) -> None:
@@ -202,7 +202,7 @@ class Replay:
         self.top1 = np.array([table[str(p)][-1] for p in self._placements])
 
     def run(self, stopping: Pruner | None, rungs: tuple[int, ...] = ()) -> Outcome:
-        """A whole search under a policy."""
+        """Run a whole search under a policy."""
         evaluator = replace(self._evaluator, rungs=rungs)
         record = StudyRecord(
             name="replay",
@@ -248,7 +248,7 @@ class Replay:
         )
 
     def over_orders(self, rule: MoAsha, num_orders: int) -> Iterator[tuple[float, float, float]]:
-        """Share of the compute, regret and random stopping's, for orders of the trials."""
+        """Share of compute, regret and regret of random stopping, for several orders of trials."""
         rng = random.Random(self._seed)
         points = np.stack([self.top1, self.macs], axis=1)
         full = volume(self._space, points)
@@ -266,7 +266,7 @@ class Replay:
             )
 
     def _epochs_under(self, rule: MoAsha, order: Sequence[int]) -> FloatArray:
-        """Epochs of each trial, by number, where one runs after the other in this order."""
+        """Epochs of each trial, by number, if trials run one after the other in this order."""
         epochs = np.full(len(order), EPOCHS)
         seen: dict[int, list[RungPoint]] = {rung: [] for rung in rule.rungs}
         for number in order:
@@ -281,7 +281,7 @@ class Replay:
         return epochs
 
     def random_hypervolume(self, like: Outcome) -> float:
-        """Mean hypervolume where as many trials stop at each rung, whichever they are."""
+        """Mean hypervolume if as many random trials stop at each rung."""
         num_complete = like.epochs_by_trial.count(EPOCHS)
         return self._random_volume(random.Random(self._seed), num_complete, NUM_DRAWS)
 
@@ -296,7 +296,7 @@ class Replay:
 def replay_seed(
     space: BudgetedSpace, table: Table, seed: int, rules: dict[str, Callable[[], MoAsha | RayAsha]]
 ) -> dict[str, Any]:
-    """Every policy on the trainings of one seed."""
+    """Run every policy on the trainings of one seed."""
     replay = Replay(space, table, seed)
     full = replay.run(None)
     document: dict[str, Any] = {"seed": seed, "full_hypervolume": full.hypervolume}
@@ -316,7 +316,7 @@ def replay_seed(
 
 
 def replay_document(tables: dict[int, Table]) -> dict[str, Any]:
-    """Every policy on every seed, and their means."""
+    """Results of every policy on every seed, with means."""
     space = embedded_space()
     rules: dict[str, Callable[[], MoAsha | RayAsha]] = {
         "mo-asha": lambda: MoAsha(rungs=default_rungs(EPOCHS)),
@@ -350,7 +350,7 @@ def replay_document(tables: dict[int, Table]) -> dict[str, Any]:
 
 
 def constants_rows(tables: dict[int, Table], num_placements: int) -> list[dict[str, Any]]:
-    """What the rule saves and loses with each choice of its constants, over orders of trials."""
+    """Savings and losses of the rule for each choice of constants, over orders of trials."""
     space = embedded_space()
     replays = {
         seed: Replay(space, dict(itertools.islice(table.items(), num_placements)), seed)

@@ -1,4 +1,4 @@
-"""An evaluator whose accuracies cost nothing, for what is measured around it."""
+"""An evaluator that costs nothing, to measure everything around it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sharedattn.search.evaluators import Evaluator, Measurement, Task
 
 @dataclass(frozen=True)
 class FreeEvaluator(Evaluator):
-    """An accuracy made of the placement's hash, after some reports: free."""
+    """Derives an accuracy from the placement's hash, after some reports, at no cost."""
 
     num_reports: int
 

@@ -1,11 +1,11 @@
-"""Does the main job find real differences? Its front again, with more seeds, beside all-vanilla.
+"""Test whether a search finds real differences: its front with more seeds, against all-vanilla.
 
     python benchmarks/front_separation.py [STUDY] [--out sharedattn-out] [--seeds 8] [--json]
 
-Trains every member of a study's front, and the all-vanilla network at full depth, from further
-seeds under the study's recipe. Prints means, standard deviations and standard errors, by how many
-standard errors neighbours on the front differ, and whether the best member reaches the all-vanilla
-mean less one standard deviation.
+Trains every member of a study's front, and the all-vanilla network at full depth, with further
+seeds under the study's recipe. Prints means, standard deviations and standard errors, the
+differences between neighbours on the front in standard errors, and whether the best member reaches
+the all-vanilla mean minus one standard deviation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sharedattn.search.provenance import provenance  # noqa: E402
 def accuracies(
     specs: list[NetworkSpec], evaluator: ScratchEvaluator, seeds: range
 ) -> dict[NetworkSpec, list[float]]:
-    """Validation accuracy of every spec from every seed."""
+    """Validation accuracies of each spec over the seeds."""
     jobs = list(itertools.product(specs, seeds))
     found: dict[NetworkSpec, list[float]] = {spec: [] for spec in specs}
     num_ended = 0
@@ -61,7 +61,7 @@ def accuracies(
 
 
 def describe_member(spec: NetworkSpec, top1: list[float]) -> dict[str, Any]:
-    """Mean, spread and cost of one placement."""
+    """Mean, spread and cost of a placement."""
     deviation = statistics.stdev(top1)
     return {
         "placement": str(spec.placement),
@@ -93,7 +93,7 @@ def main() -> None:
         data=DataConfig.from_json(study.record.data["config"]),
         recipe=Recipe.from_json(study.record.recipe),
     )
-    # Seeds that neither the search nor its confirmation has used.
+    # Seeds that neither the search nor its confirmation used.
     first = study.record.seed + 1000
     found = accuracies(
         [*specs, *([] if vanilla in specs else [vanilla])],

@@ -1,13 +1,13 @@
-"""What networks lose when their maps over tokens and positions are resampled to another size.
+"""Loss of accuracy when maps over tokens and positions are resampled to another image size.
 
 Trains small vision transformers on the embedded data at 16 px, resamples them to 24 px and back,
-and prints validation accuracy at each size (at 24 px of images that are resized likewise), and
-how far the maps' differences from the identity are from where they began.
+and prints the validation accuracy at each size (at 24 px on resized images), and how far the maps'
+differences from the identity have moved from their start.
 
-Patches at 24 px show strokes half as large again as those that were learned, so accuracy at 24 px
-falls without any map, too: the placement without less attention says by how much. What resampling
-the maps is worth shows after a short training at 24 px: of the resampled network (`tuned`), and of
-one whose maps were set to plain reuse before (`tuned anew`).
+Patches at 24 px show strokes half as large again as in training, so accuracy at 24 px falls
+without any maps as well: the placement without less attention shows by how much. The value of
+resampling the maps shows after a short training at 24 px: of the resampled network (`tuned`), and
+of one whose maps were first reset to plain reuse (`tuned anew`).
 
     python benchmarks/interpolation_error.py [--epochs 6] [--tuning-epochs 1] [--seeds 1] [--json]
 """
@@ -41,7 +41,7 @@ OTHER_SIZE = 24
 
 
 class ResizedPairs(DigitPairs):
-    """The embedded data, images resized."""
+    """The embedded data with resized images."""
 
     image_size = OTHER_SIZE
 
@@ -54,7 +54,7 @@ class ResizedPairs(DigitPairs):
         device: torch.device,
         rank: Rank = ALONE,
     ) -> Iterator[Batch]:
-        """As the embedded data has them, at `OTHER_SIZE` pixels."""
+        """As in the embedded data, at `OTHER_SIZE` pixels."""
         batches = super().train_batches(recipe, seed=seed, epoch=epoch, device=device, rank=rank)
         for images, labels in batches:
             yield resized(images), labels
@@ -68,7 +68,7 @@ class ResizedPairs(DigitPairs):
         at_most: int | None = None,
         rank: Rank = ALONE,
     ) -> Iterator[Batch]:
-        """As the embedded data has them, at `OTHER_SIZE` pixels."""
+        """As in the embedded data, at `OTHER_SIZE` pixels."""
         batches = super().eval_batches(
             split, batch_size=batch_size, device=device, at_most=at_most, rank=rank
         )
@@ -77,12 +77,12 @@ class ResizedPairs(DigitPairs):
 
 
 def resized(images: torch.Tensor) -> torch.Tensor:
-    """Images at `OTHER_SIZE` pixels on a side."""
+    """Images resized to `OTHER_SIZE` pixels."""
     return F.interpolate(images, (OTHER_SIZE, OTHER_SIZE), mode="bicubic", antialias=True)
 
 
 def tuned(network: Network, recipe: Recipe, epochs: int) -> Network:
-    """A copy that was trained on resized images, by AdamW at a constant rate."""
+    """A copy trained on resized images with AdamW at a constant rate."""
     network = copy.deepcopy(network).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     data = ResizedPairs(DataConfig(name="digit-pairs"))
@@ -97,17 +97,17 @@ def tuned(network: Network, recipe: Recipe, epochs: int) -> Network:
 
 
 def top1(network: Network, data: DigitPairs) -> float:
-    """Validation accuracy."""
+    """The validation accuracy."""
     return evaluate(network, data, "validation", batch_size=500).top1
 
 
 def maps_of(network: Network) -> list[ScoreMaps]:
-    """Its maps over tokens."""
+    """The network's maps over tokens."""
     return [module for module in network.modules() if isinstance(module, ScoreMaps)]
 
 
 def difference(maps: ScoreMaps, side: str) -> torch.Tensor:
-    """Of Psi or Theta from the identity; without elements where the form has no such map."""
+    """Difference of Psi or Theta from the identity; empty if the form has no such map."""
     own = dict(maps.named_parameters())
     if f"{side}_up" in own:
         return own[f"{side}_up"] @ own[f"{side}_down"]
@@ -116,7 +116,7 @@ def difference(maps: ScoreMaps, side: str) -> torch.Tensor:
 
 @torch.no_grad()
 def map_error(network: Network, back: Network) -> float | None:
-    """How far the maps' differences have moved, by their norm; None where there are none."""
+    """Relative change of the maps' differences in norm, or None without maps."""
     moved = norm = 0.0
     for old, new in zip(maps_of(network), maps_of(back), strict=True):
         for side in ("psi", "theta"):
@@ -127,7 +127,7 @@ def map_error(network: Network, back: Network) -> float | None:
 
 
 def measure(placement: str, seed: int, epochs: int, tuning: int) -> dict[str, float | None]:
-    """All figures of one training."""
+    """Compute all figures of one training."""
     config = DataConfig(name="digit-pairs")
     data, larger_data = DigitPairs(config), ResizedPairs(config)
     backbone = Space.load(SPACE).backbone
@@ -150,7 +150,7 @@ def measure(placement: str, seed: int, epochs: int, tuning: int) -> dict[str, fl
 
 
 def mean(figures: list[float | None]) -> float | None:
-    """Of figures that are there; None: there are none."""
+    """Mean of the figures that are not None, or None without any."""
     known = [figure for figure in figures if figure is not None]
     return fmean(known) if known else None
 

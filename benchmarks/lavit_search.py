@@ -1,17 +1,18 @@
-"""Which pyramids could LaViT-T and LaViT-S be: a search over the choices that no source names.
+"""Search for pyramids that LaViT-T and LaViT-S could be, over the choices that no source names.
 
-LaViT (CVPR 2024, arXiv:2406.00427) prints params and MACs of three models and the shape of none.
-LaViT-B's figures are those of PVT-Medium with all vanilla layers in stages 1 and 2, and one before
-less layers in stages 3 and 4, maps free: B's rule here. This goes through PVT and PVTv2 with
+LaViT (CVPR 2024, arXiv:2406.00427) prints params and MACs of three models but none of their
+shapes. LaViT-B's figures are those of PVT-Medium with all layers of stages 1 and 2 vanilla, and
+one vanilla layer before less layers in stages 3 and 4, maps free; this is called B's rule here.
+The search covers PVT and PVTv2 with
 
-- depths, widths and MLP ratios within the ranges of the published networks of both families;
-- B's rule, or any number of less layers behind a vanilla one in every stage;
+- depths, widths and MLP ratios within the ranges of both families' published networks;
+- B's rule, or any number of less layers after a vanilla one in every stage;
 - the spatial reduction of stages 2 and 3 kept or dropped;
-- maps of less layers not counted (free), as printed (paper), or as they are run (factored);
+- maps of less layers not counted (free), as printed (paper), or as they run (factored);
 
-in classes that leave the published networks step by step. Of each class and convention it prints
-how many shapes round to both printed figures, and the nearest shape: that of the least larger one
-of the relative differences of both.
+in classes that depart from the published networks step by step. For each class and convention it
+prints how many shapes round to both printed figures, and the nearest shape: the one whose larger
+relative difference is smallest.
 
     python benchmarks/lavit_search.py [--json]
 """
@@ -63,14 +64,14 @@ Option = tuple[int, int]
 
 @dataclass(frozen=True)
 class Class:
-    """How far shapes may be from the published networks.
+    """A set of shapes, by how they may differ from the published networks.
 
     Attributes:
-        name: what it is called.
-        any_depths: depths within the published ranges.
-        any_widths: widths within the published ranges.
-        any_less: any number of less layers behind a vanilla one; else B's rule.
-        any_reduction: reduction kept or dropped in stages 2 and 3.
+        name: name of the class.
+        any_depths: whether depths may be any within the published ranges.
+        any_widths: whether widths may be any within the published ranges.
+        any_less: whether any number of less layers may follow a vanilla one, instead of B's rule.
+        any_reduction: whether stages 2 and 3 may drop their reduction.
     """
 
     name: str
@@ -93,7 +94,7 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A backbone but for its depths."""
+    """A backbone without its depths."""
 
     family: str
     widths: tuple[int, ...]
@@ -101,11 +102,11 @@ class Pyramid:
     reductions: tuple[int, ...]
 
     def network(self, depths: Sequence[int], options: Sequence[Option]) -> NetworkSpec:
-        """A network on the backbone of these depths, of which each stage uses so many layers."""
+        """A network on the backbone of these depths, with a number of layers in each stage."""
         numbers = {
             "depths": depths,
             "embed_dims": self.widths,
-            # As published; where 5 do not divide the width of stage 3, those of PVTv2 by default.
+            # As published; if 5 does not divide the width of stage 3, PVTv2's defaults.
             "num_heads": (1, 2, 4 if self.widths[2] % 5 else 5, 8),
             "mlp_ratios": self.mlp_ratios,
             "sr_ratios": self.reductions,
@@ -117,9 +118,9 @@ class Pyramid:
 
 @cache
 def layer_costs(pyramid: Pyramid, maps: Maps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Params and MACs: around the layers (2,), of a vanilla and a less layer of each stage (4, 2).
+    """Params and MACs around the layers (2,), and of each stage's vanilla and less layer (4, 2).
 
-    Costs add up layer by layer, and what is around does not depend on the depths.
+    Costs are additive over layers, and those around the layers do not depend on depths.
     """
     one: tuple[Option, ...] = ((1, 0),) * 4
 
@@ -136,7 +137,7 @@ def layer_costs(pyramid: Pyramid, maps: Maps) -> tuple[np.ndarray, np.ndarray, n
 
 @dataclass(frozen=True)
 class Finding:
-    """What a class holds for one target, by one convention."""
+    """Result for one target in a class, under one convention."""
 
     target: str
     shapes: str
@@ -149,7 +150,7 @@ class Finding:
 
 
 def shapes(of: Class) -> Iterator[tuple[Pyramid, tuple[Sequence[int], ...]]]:
-    """The backbones of a class: all but their depths, and the depths that each stage may have."""
+    """The backbones of a class without depths, and the possible depths of each stage."""
     reductions = REDUCTIONS if of.any_reduction else REDUCTIONS[:1]
     seen = set()
     for family, depths, own_widths, ratios in PUBLISHED:
@@ -163,14 +164,14 @@ def shapes(of: Class) -> Iterator[tuple[Pyramid, tuple[Sequence[int], ...]]]:
 
 
 def stage_options(of: Class, stage: int, depths: Sequence[int]) -> list[Option]:
-    """What a stage may be, of so many layers."""
+    """The options of a stage, for given depths."""
     if of.any_less:
         return [(depth, less) for depth in depths for less in range(depth)]
     return [(depth, depth - 1 if stage > 1 else 0) for depth in depths]
 
 
 def search(of: Class, maps: Maps) -> list[Finding]:
-    """For each target, how many shapes of a class fit, and the nearest."""
+    """For each target, the number of matching shapes of a class, and the nearest."""
     fits = dict.fromkeys(TARGETS, 0)
     nearest: dict[str, tuple[float, Pyramid, tuple[Option, ...]]] = {}
     for pyramid, depths in shapes(of):
@@ -182,7 +183,7 @@ def search(of: Class, maps: Maps) -> list[Finding]:
             total = total[..., None, :] + costs
         for target, printed in TARGETS.items():
             exact, digit = np.array(printed), np.array(LAST_DIGIT)
-            # Rounded, or cut off: the paper's tables have both.
+            # Rounded or truncated: the paper's tables have both.
             fits[target] += int(
                 ((total >= exact - digit / 2) & (total < exact + digit)).all(-1).sum()
             )
@@ -211,7 +212,7 @@ def search(of: Class, maps: Maps) -> list[Finding]:
 
 
 def main() -> None:
-    """Searches and prints."""
+    """Search and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON document")
     arguments = parser.parse_args()

@@ -1,14 +1,14 @@
-"""Whether a less-attention layer is slower than the vanilla layer it replaces.
+"""Test whether a less-attention layer is slower than the vanilla layer that it replaces.
 
     python benchmarks/less_speed.py [--batch-size 16] [--rounds 15] [--json]
 
-Per backbone and stage, the attention branch (norm, attention, output projection) of a vanilla
-layer and of a less layer in each form, forward and backward, on 2 threads or the first GPU. The
-two run in turns within one round; the figure is the median over rounds of the ratio of their
-times, with the quartiles. Beside it the ratio of their MACs. Exits with 1 if a form whose MACs are
-at least 10 % lower takes longer (a ratio above 1.0).
+For each backbone and stage, it times the attention branch (norm, attention, output projection) of
+a vanilla layer and of a less layer in each form, forward and backward, on 2 threads or the first
+GPU. The two alternate within a round; the figure is the median over rounds of the ratio of their
+times, with quartiles, beside the ratio of their MACs. Exits with 1 if a form with at least 10 %
+fewer MACs takes longer (a ratio above 1.0).
 
-The branch and not the whole block: norms and MLP are the same in both, and would pull every
+It times the branch, not the whole block: norms and MLP are the same in both, and would pull every
 ratio towards 1.
 """
 
@@ -50,7 +50,7 @@ LEAST_SAVING = 0.1
 
 
 def fitting_forms(backbone: BackboneSpec, stage: int) -> list[str]:
-    """The forms whose maps a stage can carry."""
+    """The forms whose maps a stage supports."""
     forms = []
     for form in FORMS:
         try:
@@ -63,7 +63,7 @@ def fitting_forms(backbone: BackboneSpec, stage: int) -> list[str]:
 
 
 def block_of(backbone: BackboneSpec, stage: int, forms: list[str], device: str) -> Block:
-    """The last block of a stage that can be vanilla, or less in each form."""
+    """The last block of a stage, able to run vanilla and less attention in each form."""
     layers = [Placement.parse(f"V,L/{form}").stages[0] for form in forms]
     others = ((LayerChoice("N"),),)
     num_stages = len(describe(backbone).stages)
@@ -76,10 +76,10 @@ def block_of(backbone: BackboneSpec, stage: int, forms: list[str], device: str) 
 
 
 def branches(block: Block, x_BND: Tensor, forms: list[str]) -> dict[str, Callable[[], None]]:
-    """Forward and backward of the attention branch: vanilla, and less in each form."""
+    """Forward and backward passes of the attention branch: vanilla, and less in each form."""
     with torch.no_grad():
         scores, _ = block.attn.scores_and_values(block.norm1(x_BND))
-    # Laid out as the layer before hands them on: tokens before heads.
+    # With the memory layout that the previous layer gives: tokens before heads.
     q_BHNK, k_BHMK = (
         t.transpose(1, 2).contiguous().requires_grad_().transpose(1, 2)
         for t in (scores.q_BHNK, scores.k_BHMK)
@@ -108,7 +108,7 @@ def branches(block: Block, x_BND: Tensor, forms: list[str]) -> dict[str, Callabl
 def measure(
     text: str, stage: int, batch_size: int, rounds: int, device: str
 ) -> list[dict[str, Any]]:
-    """One row a form: MACs and time as shares of the vanilla layer's."""
+    """One row per form: MACs and time relative to the vanilla layer's."""
     backbone = BackboneSpec.parse(text)
     forms = fitting_forms(backbone, stage)
     block = block_of(backbone, stage, forms, device)

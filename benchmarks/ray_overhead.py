@@ -1,16 +1,16 @@
-"""What a trial costs the driver on Ray Tune, beside plain Ray Tune: nothing is evaluated.
+"""The driver's cost per trial on Ray Tune, compared with plain Ray Tune, without evaluation.
 
     python benchmarks/ray_overhead.py [--trials 100] [--blocks 3] [--reports 1]
                                     [--searcher nsga2] [--json]
 
-Alternating blocks of three kinds on one local Ray cluster of one slot, each after its worker has
+Alternates blocks of three kinds on one local Ray cluster of one slot, each after its worker has
 started and run its first trials:
 
-- ours: a study on SQLite by `sharedattn.Study`; the time spent in the database is taken out of the
-  total and shown apart.
-- plain: `ray.tune.Tuner` with a class Trainable, `reuse_actors` and as many reports a trial, as it
-  comes.
-- bare: the same with Tune's loggers and snapshots switched off, which no user would do.
+- ours: a study on SQLite by `sharedattn.Study`; the time spent in the database is subtracted and
+  shown separately.
+- plain: `ray.tune.Tuner` with its defaults, a class Trainable, `reuse_actors` and as many reports
+  per trial.
+- bare: the same without Tune's loggers and snapshots, which no user would turn off.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.search.searchers import SEARCHERS  # noqa: E402
 from sharedattn.search.status import Progress  # noqa: E402
 
-WARM_UP = 10  # trials of each block that are not counted
+WARM_UP = 10  # trials of each block that do not count
 SPACE = "digit-pairs-vit"
 
 
 class FreeTrainable(tune.Trainable):
-    """The same for plain Tune."""
+    """The equivalent for plain Tune."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.reset_config(config)
@@ -65,14 +65,14 @@ class FreeTrainable(tune.Trainable):
 
 @dataclass
 class Clock:
-    """Seconds of a block since its warm-up."""
+    """Measures a block from the end of its warm-up."""
 
     begun: float = 0.0
     ended: float = 0.0
     database_s: float = 0.0
 
     def trial_ended(self, num_ended: int, num_trials: int) -> None:
-        """Note the time where the warm-up or the block ends."""
+        """Record the time when the warm-up or the block ends."""
         if num_ended == WARM_UP:
             self.begun = time.perf_counter()
             self.database_s = 0.0
@@ -80,14 +80,14 @@ class Clock:
             self.ended = time.perf_counter()
 
     def ms_per_trial(self, num_trials: int) -> float:
-        """Milliseconds of a counted trial, the database's share taken out."""
+        """Milliseconds per counted trial, without the database's share."""
         seconds = self.ended - self.begun - self.database_s
         return 1e3 * seconds / (num_trials - WARM_UP)
 
 
 @contextmanager
 def timed_database(clock: Clock) -> Iterator[None]:
-    """Count the time in every public method of the store and of its writer, once where nested."""
+    """Time every public method of the store and its writer, once if nested."""
     is_inside = False
 
     def timed(method: Any) -> Any:
@@ -123,7 +123,7 @@ def timed_database(clock: Clock) -> Iterator[None]:
 def run_ours(
     folder: Path, searcher_name: str, num_trials: int, num_reports: int
 ) -> tuple[float, float]:
-    """One study; milliseconds a trial without the database, and in the database."""
+    """Run one study; return milliseconds per trial without the database, and in the database."""
     clock = Clock()
 
     def on_progress(progress: Progress) -> None:
@@ -138,7 +138,7 @@ def run_ours(
 
 
 class Stopwatch(tune.Callback):
-    """Notes when trials of plain Tune end."""
+    """Records when trials of plain Tune end."""
 
     def __init__(self, num_trials: int) -> None:
         self.clock = Clock()
@@ -151,7 +151,7 @@ class Stopwatch(tune.Callback):
 
 
 def run_tune(folder: Path, num_trials: int, num_reports: int) -> float:
-    """One plain experiment; milliseconds a trial."""
+    """Run one plain experiment; return milliseconds per trial."""
     stopwatch = Stopwatch(num_trials)
     tune.Tuner(
         FreeTrainable,
@@ -179,9 +179,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     num_trials = arguments.trials + WARM_UP
-    # Else workers wait for every other process of the machine, ours and plain Tune's alike.
+    # Otherwise workers get a lower priority than all other processes, ours and plain Tune's alike.
     os.environ["RAY_worker_niceness"] = "0"
-    # Before `connect` sets what keeps Tune quiet: the plain blocks are to run as Tune comes.
+    # Before `connect` silences Tune: the plain blocks must run with Tune's defaults.
     as_it_comes = dict(os.environ)
     ray_tune.connect(None)
     ours_environment = dict(os.environ)

@@ -1,9 +1,9 @@
-"""Seconds of the first look at a folder of small images, and of the second.
+"""Seconds of the first scan of a folder of small images, and of the second.
 
     python benchmarks/scan_speed.py [--files 50000] [--size 32]
 
-The first look lists, opens and decodes every file; the second finds each by size and time as it
-was, and decodes none. Beside them: opening the data, and its fingerprint, which reads contents.
+The first scan lists, opens and decodes every file; the second finds sizes and times unchanged, and
+decodes none. Also timed: opening the data, and its fingerprint, which reads the contents.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from PIL import Image
 from sharedattn.data import DataConfig
 from sharedattn.search.data_plan import DataOptions, look_at, open_checked
 
-OLD = 1_600_000_000  # seconds; files changed just now are looked at again
+OLD = 1_600_000_000  # seconds; files changed recently are scanned again
 
 
 def write_images(folder: Path, count: int, size: int) -> None:
-    """Files of noise in ten classes, half of them PNG and half JPEG."""
+    """Write noise images in ten classes, half of them PNG and half JPEG."""
     rng = np.random.default_rng(0)
     for number in range(count):
         place = folder / "train" / f"class-{number % 10}"

@@ -1,7 +1,7 @@
-"""How fast, and how uniform, legal placements are drawn inside a tight budget.
+"""Speed and uniformity of drawing legal placements inside a tight budget.
 
-Prints the time to build a space's tables, placements drawn a second where at most 1 % of the
-space is inside the budget, the time of a repair there, and the p value of a chi-square test of
+Prints the time to build a space's tables; the placements drawn per second, and the time of a
+repair, with a budget that at most 1 % of the space meets; and the p value of a chi-square test of
 uniformity on the embedded space.
 
     python benchmarks/space_sampling.py [--space deit-tiny-any] [--json]
@@ -44,7 +44,7 @@ def tight_budget(counted: BudgetedSpace, share: float) -> Budget:
 
 
 def measure(name: str, seed: int) -> dict[str, Any]:
-    """Figures of one space, and the test of uniformity on the embedded one."""
+    """Measure one space, and test uniformity on the embedded one."""
     space = Space.load(name)
     start = time.perf_counter()
     whole = BudgetedSpace(space)
@@ -91,7 +91,7 @@ def measure(name: str, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--space", default="deit-tiny-any", choices=presets())
     parser.add_argument("--seed", type=int, default=0)

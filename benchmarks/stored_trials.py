@@ -1,8 +1,8 @@
-"""What 50,000 stored trials cost: the front within 1 s of process time, the report 10 s and 10 MB.
+"""Test 50,000 stored trials: front within 1 s of process time, report within 10 s and 10 MB.
 
-The trials are written straight into the tables, with made-up accuracies over real placements of
-twelve layers. `front` is what the command does beyond its imports: open the database, read the
-trials, take the front and its hypervolume, build the document.
+The trials are written directly to the tables, with random accuracies of real placements of twelve
+layers. `front` is the command without its imports: open the database, read the trials, compute the
+front and its hypervolume, build the document.
 
     python benchmarks/stored_trials.py [--trials 50000] [--json]
 """
@@ -46,7 +46,7 @@ GAIN = {"V": 1.0, "L": 0.75, "E": 0.5, "N": 0.0}
 
 
 def random_placement(rng: random.Random) -> Placement:
-    """A legal placement of twelve layers, every mechanism in it at times."""
+    """A legal placement of twelve layers, with every mechanism now and then."""
     cells, share = [None, 0, 0, 1], rng.random()
     layers: list[LayerChoice] = []
     for _ in range(DEPTH):
@@ -65,7 +65,7 @@ def random_placement(rng: random.Random) -> Placement:
 
 
 def fill(url: str, num_trials: int, seed: int = 0) -> None:
-    """Make a database of one finished study with `num_trials` search trials."""
+    """Create a database with a finished study of `num_trials` search trials."""
     rng = random.Random(seed)
     placements = {Placement.all_vanilla([DEPTH])}
     while len(placements) < num_trials:
@@ -166,7 +166,7 @@ def process_seconds(run: Callable[[], None]) -> float:
 
 
 def measure(num_trials: int) -> dict[str, Any]:
-    """Fill a database of `num_trials` and time what reads it."""
+    """Fill a database with `num_trials` trials, and time its readers."""
     with tempfile.TemporaryDirectory() as folder:
         url, path = f"sqlite:///{folder}/study.db", Path(folder) / "report.html"
         fill(url, num_trials)
@@ -189,7 +189,7 @@ def measure(num_trials: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print the figures; exit code 1 where one misses its limit."""
+    """Print the figures; exit with 1 if one misses its limit."""
     parser = argparse.ArgumentParser(description="Time reading and reporting a large study.")
     parser.add_argument("--trials", type=int, default=50_000)
     parser.add_argument("--json", action="store_true")

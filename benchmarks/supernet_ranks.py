@@ -1,13 +1,13 @@
-"""How well shared weights rank placements: Kendall's tau with trainings from scratch.
+"""Kendall tau of a supernet's scores with accuracies from scratch.
 
     python benchmarks/supernet_ranks.py FOLDER [--recipe NAME|FILE] [--epochs N] [--json]
 
-FOLDER has the tables of `trained_table.py`: the same placements, trained from scratch on five
-seeds. The supernet of the embedded space is trained here, and scores these placements on the
-images that a search scores them on. Printed are four figures, each the tau with the accuracy from
-scratch, a mean of three seeds, averaged over the ten choices of three of five: the noise ceiling
-(of the mean of the two other seeds), inherited accuracy, params and MACs. A mean of two seeds is
-noisier than one of three, so the ceiling is a little low. Intervals are of resampled placements.
+FOLDER has the tables of `trained_table.py`: the same placements, trained from scratch with five
+seeds. This trains the supernet of the embedded space, and scores these placements on a search's
+images. It prints four figures, each the tau with the mean accuracy from scratch of three seeds,
+averaged over the ten choices of three of five: the noise ceiling (the mean of the other two
+seeds), inherited accuracy, params and MACs. A mean of two seeds is noisier than one of three, so
+the ceiling is a little low. Intervals are from resampled placements.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ from sharedattn.search.evaluators.supernet_spec import SupernetSpec  # noqa: E40
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.supernet.trainer import SupernetRecipe  # noqa: E402
 
-TARGET = 0.8  # of the noise ceiling
+TARGET = 0.8  # share of the noise ceiling
 
 
 def inherited(
     recipe: SupernetRecipe, seed: int, placements: list[Placement]
 ) -> tuple[list[float], float, float]:
-    """Accuracy of placements by shared weights, and seconds of training and of scoring."""
+    """Accuracies with shared weights, and seconds of training and of scoring."""
     torch.set_num_threads(1)
     space = embedded_space()
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +87,7 @@ def inherited(
 def ranks_document(
     folder: Path, score: Callable[[list[Placement]], tuple[list[float], float, float]]
 ) -> dict[str, Any]:
-    """The four figures, with intervals, and what each placement has."""
+    """The four figures with intervals, and the values of each placement."""
     tables = read_tables(folder)
     texts = list(tables[SEEDS[0]])
     tops = np.array([[tables[seed][text][-1] for seed in SEEDS] for text in texts])

@@ -1,14 +1,14 @@
-"""A search by shared weights against trials from scratch of the same wall time.
+"""Compare a supernet search with trials from scratch in the same wall time.
 
     python benchmarks/supernet_search.py [--seeds 0,1,2,3,4] [--scratch-epochs 4,12]
         [--front-training fine-tune] [--out DIR] [--json]
 
-For each seed: the whole search with a supernet over the embedded space (its training, the scores
-of all placements, the trainings of its front with three seeds each), then for each number of
-epochs a search from scratch that is interrupted after as many seconds: many short trials, or fewer
-long ones. The front of the latter is then confirmed with three seeds, and the time that takes is
-not counted. All fronts are of trained accuracies with three seeds, and their hypervolumes are of
-one box. Fine-tuning begins all three of a member with the same shared weights.
+For each seed, it runs the whole search with a supernet over the embedded space (its training, the
+scores of all placements, the trainings of its front with three seeds each). Then, for each number
+of epochs, it runs a search from scratch that is interrupted after the same time: many short
+trials, or fewer long ones. That one's front is then confirmed with three seeds, in time that does
+not count. All fronts have trained accuracies with three seeds, and their hypervolumes are of one
+box. Fine-tuning starts all three runs of a member from the same shared weights.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from sharedattn.search.provenance import provenance  # noqa: E402
 
 Document = dict[str, Any]
 SPACE = "digit-pairs-vit"
-NEVER = 10_000  # trials: more than the time is enough for
+NEVER = 10_000  # more trials than fit the time
 
 
 class TimeIsUpError(Exception):
-    """Ends a search where it stands; what it has committed is kept."""
+    """Stops a search at once; committed data is kept."""
 
 
 def by_supernet(seed: int, out: Path, front_training: Any) -> Document:
@@ -49,7 +49,7 @@ def by_supernet(seed: int, out: Path, front_training: Any) -> Document:
 
 
 def from_scratch(seed: int, out: Path, epochs: int, seconds: float) -> Document:
-    """A search that is interrupted after some seconds, and its front confirmed after that."""
+    """Run a search that is interrupted after some seconds, then confirm its front."""
     study = sa.Study(SPACE, sa.FromScratch(epochs=epochs), seed=seed, out=out, name="scratch")
 
     def stop(*_: object) -> NoReturn:

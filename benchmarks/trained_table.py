@@ -1,14 +1,14 @@
-"""Learning curves of the same placements on several seeds: what others are measured against.
+"""Learning curves of the same placements with several seeds, as reference data.
 
     python benchmarks/trained_table.py FOLDER [--seeds 0,1,2,3,4] [--placements 60]
 
-Trains placements of the embedded task to their end, each from scratch on every seed, and writes
-one table a seed, `short-warm-up-SEED.json`: placement text to accuracy after each epoch
-(`sharedattn search --table` reads it as well). Run again, it goes on where it was.
+Trains placements of the embedded task to their end, each from scratch with every seed, and writes
+one table per seed, `short-warm-up-SEED.json`, from placement text to the accuracy after each epoch
+(also readable by `sharedattn search --table`). When run again, it resumes.
 
-The placements are the backbone as published and others drawn evenly over MACs. The recipe is the
-embedded one with half as many more epochs, in batches half as large, and a short warm-up: at 35
-steps an epoch, a fifth of them warm-up, no network has learnt anything when it is judged first.
+The placements are the published backbone and others drawn evenly over MACs. The recipe is the
+embedded one with half as many epochs again, batches half as large, and a short warm-up: with 35
+steps per epoch, a fifth of them warm-up, no network has learnt anything at its first judgement.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def embedded_data(space: BudgetedSpace) -> DataSource:
 
 
 def table_placements(space: BudgetedSpace, count: int = NUM_PLACEMENTS) -> list[Placement]:
-    """The backbone as published, then others, as many from each band of MACs, in random order."""
+    """The published backbone and others, equally many from each MACs bin, in random order."""
     depths = [stage.max_depth for stage in describe(space.space.backbone).stages]
     first = Placement.all_vanilla(depths)
     rng = random.Random(0)
@@ -81,7 +81,7 @@ def _read(path: Path) -> Table:
 
 
 def read_tables(folder: Path, seeds: Sequence[int] = SEEDS) -> dict[int, Table]:
-    """By seed, the curves of the placements that all seeds have, in one order."""
+    """Curves by seed of the placements that all seeds have, in the same order."""
     tables = {seed: _read(table_path(folder, seed)) for seed in seeds}
     common = set.intersection(*(set(table) for table in tables.values()))
     order = [text for text in map(str, table_placements(embedded_space())) if text in common]

@@ -1,11 +1,11 @@
-"""Images a second of our training of DeiT-Ti at 224 beside a plain loop with timm's parts.
+"""Compare our training of DeiT-Ti at 224 with a plain loop of timm's parts in images per second.
 
     python benchmarks/training_speed.py [--images 192] [--batch 16] [--workers 2] [--rounds 5]
 
-The plain loop has timm's model, loader, optimiser and mixup, the same transforms, threads, batch
-and workers. Both train one epoch a round, in turn, in one process; what is shown is the median of
-the rounds' ratios with their least and most. The first round of each starts its workers and is
-left out. Images are JPEG files of 256 pixels.
+The plain loop has timm's model, loader, optimiser and mixup, and the same transforms, threads,
+batch and workers. Each trains one epoch per round, in turn, in one process; shown is the median of
+the rounds' ratios with the smallest and largest. The first round of each, which starts its
+workers, is left out. Images are JPEG files of 256 pixels.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
         loader_workers=asked.workers,
     )
     with tempfile.TemporaryDirectory() as name:
-        # A tenth is cut off as validation, which neither looks at here.
+        # A tenth becomes the validation split, which is not used here.
         write_images(Path(name), asked.images * 10 // 9, 256)
         data = ImageData(DataConfig(name=name, image_size=224, test_fraction=0.0))
         spec = resolve(NetworkSpec.parse(f"{MODEL}(num_classes={NUM_CLASSES}): V12"))

@@ -1,18 +1,19 @@
-"""How much of its bound evaluation by shared prefixes reaches.
+"""How close evaluation by shared prefixes comes to its bound.
 
-The bound is what the placements themselves set: blocks computed one placement at a time, over
-distinct prefixes. Three sets of placements, on networks whose weights are untrained, which costs
-the same:
+The bound depends on the placements: blocks computed one placement at a time, divided by distinct
+prefixes. There are three sets of placements, on networks with untrained weights, which cost the
+same:
 
 - 12 vanilla layers, with context broadcasting on or off in each: 4,096 placements;
-- the last 100 proposals of NSGA-II over a space of 6 to 12 layers of every kind, whose accuracies
-  are those that the tree finds;
+- the last 100 proposals of NSGA-II over a space of 6 to 12 layers of every kind, with accuracies
+  from the tree;
 - all members of the embedded space.
 
-The tree evaluates all placements. One at a time, so many are evaluated, spread evenly over the set
-(--singles), half of them before the tree and half after it, and their time is scaled by blocks:
-all 4,096 would take minutes. Their metrics must equal the tree's. Time is that of the process on
-one thread, since machines are shared; wall time is beside it.
+The tree evaluates all placements. One at a time, only a number of them (--singles), spread evenly
+over the set, is evaluated, half before the tree and half after it, and the time is scaled by
+blocks: all 4,096 would take minutes. Their metrics must equal the tree's. The time is the
+    process's
+on one thread, since machines are shared; wall time is shown beside it.
 
     python benchmarks/tree_speed.py [--images 128] [--singles 200] [--json]
 """
@@ -76,7 +77,7 @@ POPULATION = 50
 
 
 class Clock:
-    """Seconds of this process, and by the wall, of what is run under it."""
+    """Process time and wall time of a block of code."""
 
     def __init__(self) -> None:
         self.cpu_s = self.wall_s = 0.0
@@ -98,7 +99,7 @@ def with_and_without_cb(depth: int) -> list[Placement]:
 
 
 def population(space: Space, num_images: int) -> tuple[Network, list[Placement]]:
-    """A network over a space, and the last distinct 100 that NSGA-II proposed there."""
+    """A network over a space, and NSGA-II's last 100 distinct proposals there."""
     counted, model = BudgetedSpace(space), CostModel(space.backbone)
     searcher = NSGA2Searcher(
         counted,
@@ -137,14 +138,14 @@ def _trial(
 
 
 def tree_of(network: Network, placements: Sequence[Placement], num_images: int) -> TreeEvaluation:
-    """The evaluation of all of them, in one batch."""
+    """The evaluation of all placements, in one batch."""
     return TreeEvaluation(
         network, placements, DATA, "validation", batch_size=num_images, num_images=num_images
     )
 
 
 def peak_bytes(network: Network, placements: Sequence[Placement], num_images: int) -> int:
-    """Bytes of what steps give that were alive at once, at most, each storage once."""
+    """Peak bytes of the steps' results in memory, counting each storage once."""
     alive: list[weakref.ref[torch.Tensor]] = []
     peak = 0
 
@@ -177,7 +178,7 @@ def peak_bytes(network: Network, placements: Sequence[Placement], num_images: in
 def measure(
     name: str, network: Network, placements: Sequence[Placement], num_images: int, singles: int
 ) -> dict[str, Any]:
-    """One set's bound, and what the tree reaches of it."""
+    """Compute one set's bound, and the tree's share of it."""
     chosen = [placements[i] for i in spread(len(placements), singles)]
     alone: dict[Placement, Metrics] = {}
     one_at_a_time, by_tree = Clock(), Clock()
@@ -224,7 +225,7 @@ def measure(
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=128, help="of the one batch")
     parser.add_argument("--singles", type=int, default=200, help="evaluated one at a time")

@@ -1,11 +1,11 @@
-"""A trained all-vanilla network, and a cheaper placement that keeps its accuracy.
+"""Train an all-vanilla network, and search for a cheaper placement that keeps its accuracy.
 
     python benchmarks/weights_search.py [--seeds 0,1,2] [--epochs 64] [--out DIR] [--json]
 
-For each seed: the embedded backbone is trained in full (`sharedattn train`), and a search starts
+For each seed, the embedded backbone is trained in full (`sharedattn train`), and a search starts
 from its weights within three quarters of its MACs (`sharedattn search --evaluator supernet
---weights`). The member of the front that is best on validation data is exported. Compared are
-MACs, the accuracy on the test split, which nothing was chosen by, and the wall time of both.
+--weights`). The front's most accurate member on validation data is exported. It compares MACs, the
+accuracy on the test split, on which no choice depends, and the wall time of both.
 """
 
 from __future__ import annotations

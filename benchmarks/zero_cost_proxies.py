@@ -1,16 +1,16 @@
 """Zero-cost proxies: figures of an untrained network that are said to rank trained ones.
 
-Each is a function of one network and one batch, higher for better by its paper's word. Whether it
-ranks a space at all is measured, not believed: params and MACs cost nothing either.
+Each is a function of one network and one batch; according to its paper, higher is better. Whether
+it ranks a space is measured here, against params and MACs, which cost nothing either.
 
-- `grad_norm`, `snip`: as Abdelfattah et al. 2021 (arXiv:2101.08134) collect them, the latter after
+- `grad_norm`, `snip`: as in Abdelfattah et al. 2021 (arXiv:2101.08134), the latter after
   Lee et al. 2019 (arXiv:1810.02340).
 - `synflow`: Tanaka et al. 2020 (arXiv:2006.05467).
 - `dss`: synaptic diversity and saliency, TF-TAS (arXiv:2203.12217).
 - `naswot`: Mellor et al. 2021 (arXiv:2006.04647), with the MLPs' activations.
-- `attention_entropy`: how spread out the attention of all layers is; ours, without a paper.
+- `attention_entropy`: the mean spread of attention over layers; ours, without a paper.
 
-Where a network has no value (one that overflows, or a singular kernel) it is NaN, never a number.
+An undefined value (an overflow, or a singular kernel) is NaN, never a number.
 
 Shape letters: B batch, C channels, Y x X grid, U hidden units.
 """
@@ -46,28 +46,28 @@ def grad_norm(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
 
 
 def snip(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
-    """Sum over weights of |w dL/dw|, what each matters to the loss; biases and scales left out."""
+    """Sum over weights of |w dL/dw|, each one's effect on the loss; omits biases and scales."""
     gradients = _loss_gradients(network, images_BCYX, labels_B)
     return _sum((w * gradient).abs().sum() for w, gradient in gradients if w.ndim > 1)
 
 
 def synflow(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
-    """Sum over parameters of w dR/dw, with R what a positive, norm-free copy makes of ones.
+    """Sum over parameters of w dR/dw, with R the output of a positive, norm-free copy for ones.
 
-    Norms would make R the same whatever the weights, so that its gradient vanishes: they are left
-    out of the copy.
+    Norms would make R independent of the weights, and its gradient vanish, so the copy has
+    none.
     """
     _, gradients = _flow(network, images_BCYX)
     return _sum((w * gradient).sum() for w, gradient in gradients)
 
 
 def dss(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
-    """TF-TAS: diversity of the attentions' weights, and saliency of the MLPs'.
+    """TF-TAS: diversity of the attention weights, and saliency of the MLPs'.
 
         sum_attention |dR/dW|_* |W|_* + sum_mlp |dR/dW W|, |.|_* the nuclear norm
 
-    with R as `synflow` has it; the nuclear norm stands for a matrix's rank. Weights of external
-    and less attention are weights of attention; a convolution is the matrix from its inputs.
+    with R as in `synflow`; the nuclear norm is a proxy of a matrix's rank. External and less
+    attention's weights count as attention; a convolution counts as the matrix from its inputs.
     """
     positive, gradients = _flow(network, images_BCYX)
     gradient_of = {w.data_ptr(): gradient for w, gradient in gradients}
@@ -88,10 +88,10 @@ def dss(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
 
 
 def naswot(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
-    """Log-determinant of how alike images switch the MLPs' hidden units on and off.
+    """Log-determinant of how similarly images switch the MLPs' hidden units on and off.
 
-    K_ij is the number of units that images i and j switch alike: a network that tells images apart
-    has a K far from singular. A unit is on where what goes into its activation is positive.
+    K_ij is the number of units that images i and j switch alike: if a network distinguishes
+    images, K is far from singular. A unit is on if the input of its activation is positive.
     """
     B = len(images_BCYX)
     alike_BB = torch.zeros(B, B, dtype=torch.float64, device=images_BCYX.device)
@@ -112,7 +112,7 @@ def naswot(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
 
 
 def attention_entropy(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
-    """Sum over layers of their attention's entropy, 0 to 1 each; 0 where it has no choice.
+    """Sum over layers of the entropy of their attention, 0 to 1 each; 0 without a choice.
 
     That is a layer without attention, or one with a single key.
     """
@@ -141,17 +141,17 @@ def proxy_values(
     seed: int,
     init: str = "timm",
 ) -> dict[str, float]:
-    """Every proxy of one placement's network, initialised as its training would begin.
+    """All proxies of a placement's network, initialised as for its training.
 
     Args:
         spec: the network.
         images_BCYX: (B, C, Y, X), a batch of training images.
         labels_B: (B,), int64.
-        seed: of the initialisation; torch's global generator is left as it was.
-        init: as a recipe has it.
+        seed: seed of the initialisation; torch's global generator is not changed.
+        init: initialisation, as in a recipe.
 
-    Returns:
-        Values by the proxies' names; NaN where there is none.
+        Returns:
+        Values by the proxies' names; NaN if undefined.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -168,20 +168,20 @@ def _blocks(network: Network) -> Iterator[Block]:
 
 
 def _first_map(block: Block) -> nn.Module:
-    """What gives an MLP's hidden units before their activation."""
+    """The module that computes an MLP's hidden units before their activation."""
     return next(m for m in block.mlp.modules() if isinstance(m, nn.Linear | nn.Conv2d))
 
 
 def _loss_gradients(
     network: Network, images_BCYX: Tensor, labels_B: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Parameters with the gradient of the cross entropy by them."""
+    """Parameters with the cross entropy's gradients."""
     return _gradients(network, F.cross_entropy(network(images_BCYX), labels_B))
 
 
 def _flow(network: Network, images_BCYX: Tensor) -> tuple[Network, list[tuple[Tensor, Tensor]]]:
-    """A copy without norms whose parameters are positive, and the gradients of its flow R."""
-    # In float64: nothing holds the growth from layer to layer.
+    """A norm-free copy with positive parameters, and the gradients of its flow R."""
+    # In float64, since nothing limits the growth from layer to layer.
     positive = copy.deepcopy(network).double()
     for module in list(positive.modules()):
         for name, child in module.named_children():
@@ -195,7 +195,7 @@ def _flow(network: Network, images_BCYX: Tensor) -> tuple[Network, list[tuple[Te
 
 
 def _gradients(network: Network, scalar: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Parameters that a scalar depends on, with its gradient by them; none is left on them."""
+    """Parameters that a scalar depends on, with its gradients by them; `.grad` is not set."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(scalar, parameters, allow_unused=True)
     return [(p.detach(), g) for p, g in zip(parameters, gradients, strict=True) if g is not None]

@@ -1,11 +1,11 @@
-"""An evaluator for campaigns of faults: deterministic, as slow as asked, honest about its epochs.
+"""An evaluator for fault campaigns: deterministic, as slow as requested, with checkable epochs.
 
-It trains nothing. An epoch sleeps and takes the next number of a chain of hashes that begins with
-the placement, so an evaluation that went on from any other state would end with another accuracy.
-Checkpoints and weights are real, in the stores of a search. Each attempt writes to a journal where
-it began and which epochs it ran.
+It trains nothing. An epoch sleeps and computes the next value of a hash chain that starts with the
+placement, so an evaluation resumed from any wrong state ends with another accuracy. Checkpoints
+and weights are real, in a search's stores. Each attempt writes to a journal where it began and
+which epochs it ran.
 
-Workers import this module by its name: run what uses it from this folder.
+Workers import this module by name, so run its users from this folder.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from sharedattn.search.evaluators import Evaluator, Measurement, Task
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the journal: an attempt has begun, or has run one more epoch.
+    """A line of the journal: an attempt has begun, or has run one more epoch.
 
     Attributes:
         trial: name of its checkpoint, `<study>/<role>-<number>`.
-        attempt: names the attempt.
-        pid: of the worker.
-        epoch: epochs finished.
+        attempt: unique name of the attempt.
+        pid: the worker's process id.
+        epoch: number of finished epochs.
         at: seconds since 1970.
     """
 
@@ -50,12 +50,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Journal:
-    """What all attempts did, in one file that several processes append to."""
+    """A record of all attempts, in one file that several processes append to."""
 
     path: Path
 
     def write(self, entry: Entry) -> None:
-        # One short write at the file's end is whole, whoever else writes.
+        # A short append is atomic, even with other writers.
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry)) + "\n")
 
@@ -68,7 +68,7 @@ class Journal:
 
 
 class FillableBlobs(BlobStore):
-    """Files in a folder whose disk is full as long as `FOLDER.full` exists."""
+    """Files in a folder whose disk counts as full while `FOLDER.full` exists."""
 
     def write(self, name: str, content: bytes) -> None:
         if os.path.exists(f"{self.url}.full"):
@@ -78,13 +78,13 @@ class FillableBlobs(BlobStore):
 
 @dataclass(frozen=True)
 class EpochEvaluator(Evaluator):
-    """Epochs that sleep, with a checkpoint after each and one rung.
+    """Sleeps for each epoch, writing a checkpoint after it, with one rung.
 
     Attributes:
-        blobs: where weights and checkpoints are kept.
-        journal: what attempts did.
-        epochs: of an evaluation.
-        epoch_s: seconds of an epoch, half as much or as much again by the placement.
+        blobs: store of weights and checkpoints.
+        journal: record of the attempts.
+        epochs: number of epochs per evaluation.
+        epoch_s: mean seconds per epoch; the placement changes it by up to a half.
     """
 
     blobs: BlobStore
@@ -154,5 +154,5 @@ def _report(epoch: int, chain: str) -> EpochMetrics:
 
 
 def _fraction(digest: str) -> float:
-    """A number in [0, 1) made of a hash."""
+    """A number in [0, 1) derived from a hash."""
     return int(digest[:8], 16) / 2**32

@@ -1,21 +1,21 @@
-"""Strike searches on a cluster with faults at random moments; nothing may be lost or done twice.
+"""Hit searches on a cluster with faults at random moments; nothing may be lost or done twice.
 
     python benchmarks/faults/fault_campaign.py [--runs 50] [--kinds driver worker ...]
         [--trials 14] [--seed 0] [--results FILE] [--json]
 
-It starts a PostgreSQL server and a Ray cluster of two nodes on loopback, searches once
-undisturbed, and then once for each fault: two slots, the random searcher, `--deterministic`, an
-evaluator that is deterministic too and keeps a checkpoint after each epoch. Of each kind every
-fifth fault strikes before a search's first trial, the others between that and its end. The moment
-is uniform over the time that the undisturbed search took for that part, and counted from the last
-epoch that any worker had finished by then: it stays the same where the machine is faster or slower
-meanwhile. A command that did not end well, as one that was killed or found its disk full, is run
-again.
+It starts a PostgreSQL server and a Ray cluster of two nodes on loopback, and runs a search once
+without faults and then once for each fault: two slots, the random searcher, `--deterministic`, and
+a deterministic evaluator with a checkpoint after each epoch. Every fifth fault of each kind hits
+before a search's first trial, the others between that and its end. The moment is uniform over the
+time that the search without faults took for that part, and is counted from the last epoch finished
+by any worker before it, so that it does not depend on the machine's speed. A command that fails,
+because it was killed or found its disk full, is run again.
 
-Each search must end with the asked number of finished trials, none running, none begun again once
-it had finished, each that was seen finished before the fault unchanged, and trials and front equal
-to the undisturbed search's. Results are kept in FILE as they come: the same command goes on from
-there, and prints docs/measurements/fault_campaign.md once all runs are done.
+Each search must end with the requested number of finished trials; none may be running or have been
+started again after it finished; those seen finished before the fault must be unchanged; and trials
+and front must equal those of the search without faults. Results are stored in FILE as they come:
+the same command resumes from there, and prints docs/measurements/fault_campaign.md once all runs
+are done.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 warnings.filterwarnings("ignore", message=".*torch.jit.*")
-# The PostgreSQL server and its line are shared with the benchmarks beside this folder.
+# The PostgreSQL server and its proxy are shared with the benchmarks in the parent folder.
 sys.path.append(str(Path(__file__).parents[1]))
 
 from cutting_proxy import CuttingProxy  # noqa: E402 (the warning is timm's, at import)
@@ -61,8 +61,8 @@ from sharedattn.search.run import Prepared, prepare, run_search  # noqa: E402
 
 STUDY = "faults"
 NUM_SLOTS = 2
-LONGEST_S = 300.0  # of one command, which hangs after that: a driver waits 120 s for its database
-MAX_COMMANDS = 3  # of one run
+LONGEST_S = 300.0  # timeout of one command; a driver waits 120 s for its database
+MAX_COMMANDS = 3  # per run
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Lab:
     """What all runs share.
 
     Attributes:
-        server: of the databases.
+        server: the databases' server.
         nodes: the Ray cluster.
-        trials: of each search.
-        epoch_s: of the evaluator.
+        trials: number of trials per search.
+        epoch_s: seconds per epoch of the evaluator.
     """
 
     server: PostgreSQLServer
@@ -83,13 +83,13 @@ class Lab:
 
 
 def prepared_search(folder: Path, trials: int, epoch_s: float, **where: Any) -> Prepared:
-    """The search of a campaign, on whatever executor and database.
+    """Prepare the campaign's search for a given executor and database.
 
     Args:
-        folder: its files.
-        trials: how many.
-        epoch_s: of the evaluator.
-        where: what else its configuration has.
+        folder: folder of its files.
+        trials: number of trials.
+        epoch_s: seconds per epoch of the evaluator.
+        where: further options of its configuration.
     """
     prepared = prepare(
         SearchConfig.of(
@@ -112,7 +112,7 @@ def prepared_search(folder: Path, trials: int, epoch_s: float, **where: Any) -> 
 
 
 def drive(arguments: argparse.Namespace) -> int:
-    """Search as `sharedattn search` does; its exit code."""
+    """Search as `sharedattn search` does; return its exit code."""
     folder: Path = arguments.drive
     try:
         prepared = prepared_search(
@@ -133,13 +133,13 @@ def drive(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Search:
-    """One study: its command, its database, and what its workers leave.
+    """A study: its command, its database, and its workers' files.
 
     Attributes:
-        lab: where it runs.
-        folder: its files.
-        database: its URL.
-        proxied: the same through the line that may be cut.
+        lab: the laboratory that it runs in.
+        folder: folder of its files.
+        database: URL of its database.
+        proxied: URL of its database through the proxy.
     """
 
     lab: Lab
@@ -156,7 +156,7 @@ class Search:
         return BlobStore(str(self.folder / "disk" / "weights"))
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the command, always the same."""
+        """Start the command, the same every time."""
         options = {
             "--drive": self.folder,
             "--storage": self.proxied,
@@ -175,24 +175,24 @@ class Search:
 
     @property
     def begun_at(self) -> float | None:
-        """When a driver first held the study, seconds since 1970; None: none has."""
+        """When a driver first held the study, in seconds since 1970, or None if none has."""
         path = self.folder / "begun"
         return path.stat().st_mtime if path.exists() else None
 
     def steps_at(self) -> list[float]:
-        """When it began and its workers made their entries, seconds since 1970."""
+        """Times of its start and of its workers' journal entries, in seconds since 1970."""
         begun_at = self.begun_at
         if begun_at is None:
             return []
         return [begun_at, *(entry.at for entry in self.journal.read())]
 
     def last_line(self) -> str:
-        """Of what the last command printed as its error."""
+        """The last line of the last command's error output."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "nothing"
 
     def finished(self) -> dict[int, TrialRow]:
-        """The trials that have ended, by number."""
+        """The finished trials, by number."""
         try:
             with Store.open(self.database, read_only=True) as store:
                 study = store.find_study(STUDY)
@@ -202,19 +202,19 @@ class Search:
         return {row.number: row for row in rows if row.finished_at is not None}
 
     def summary(self) -> StudySummary:
-        """The study as it stands."""
+        """The current summary of the study."""
         with Store.open(self.database, read_only=True) as store:
             return StudySummary.read(store, store.study(STUDY))
 
     def attempts(self) -> dict[str, int]:
-        """Attempts at all trials by outcome, OPEN where there is none yet."""
+        """Number of attempts of all trials by outcome, with OPEN for unfinished ones."""
         with Store.open(self.database, read_only=True) as store:
             rows = store.trials.of(store.study(STUDY))
             attempts = [attempt for row in rows for attempt in store.trials.attempts(row.id)]
         return dict(Counter("OPEN" if a.outcome is None else a.outcome.value for a in attempts))
 
     def files_left(self, summary: StudySummary) -> int:
-        """Checkpoints, and weights of what is not on the front."""
+        """Number of checkpoints, and of weights not on the front."""
         on_front = {member.runs[0].evaluation_key for member in summary.front.members}
         checkpoints = self.blobs.names(f"checkpoints/{STUDY}/")
         return len(checkpoints) + len(WeightsStore(self.blobs).keys() - on_front)
@@ -226,14 +226,14 @@ class Search:
 
 @contextmanager
 def laboratory(trials: int, epoch_s: float) -> Iterator[Lab]:
-    """A server and a cluster of one's own."""
+    """Start a server and a cluster for the campaign."""
     with PostgreSQLServer() as server, TwoNodes() as nodes:
         yield Lab(server, nodes, trials, epoch_s)
 
 
 @contextmanager
 def new_search(lab: Lab, name: str) -> Iterator[tuple[Search, Surroundings]]:
-    """A study of its own, not begun; whatever comes of it is gone afterwards."""
+    """A new study, not begun, whose files are deleted afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
         disk = stack.enter_context(small_disk(folder / "disk"))
@@ -247,7 +247,7 @@ def new_search(lab: Lab, name: str) -> Iterator[tuple[Search, Surroundings]]:
 
 @contextmanager
 def running(search: Search) -> Iterator[subprocess.Popen[bytes]]:
-    """The search's command, which has ended afterwards."""
+    """Run the search's command, and make sure that it has ended afterwards."""
     driver = search.start()
     try:
         yield driver
@@ -257,7 +257,7 @@ def running(search: Search) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait(driver: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-    """The driver's exit code; None: it still runs."""
+    """The driver's exit code, or None if it still runs."""
     try:
         return driver.wait(timeout_s)
     except subprocess.TimeoutExpired:
@@ -265,7 +265,7 @@ def wait(driver: subprocess.Popen[bytes], timeout_s: float) -> int | None:
 
 
 def run_undisturbed(lab: Lab) -> Undisturbed:
-    """Search once without a fault."""
+    """Run a search without a fault."""
     with new_search(lab, "undisturbed") as (search, _):
         started_at = time.time()
         with running(search) as driver:
@@ -284,14 +284,14 @@ def run_undisturbed(lab: Lab) -> Undisturbed:
 def run_struck(
     lab: Lab, planned: Planned, step: int, delay_s: float, demanded: Result
 ) -> Record | None:
-    """Search once with a fault; None where the search had ended before it.
+    """Run a search with a fault, or return None if the search ended before it.
 
     Args:
-        lab: where.
+        lab: the laboratory.
         planned: the fault.
-        step: after how many steps it strikes, see `Undisturbed.moment`.
+        step: number of steps before it hits; see `Undisturbed.moment`.
         delay_s: seconds after the last of them.
-        demanded: what the search must come to.
+        demanded: the required result.
     """
     fault, rng = FAULTS[planned.kind](), random.Random(planned.seed)
     codes: list[int | None] = []
@@ -313,7 +313,7 @@ def run_struck(
             wait(driver, LONGEST_S if fault.lasts_s is None else fault.lasts_s)
             fault.mend(around)
             codes.append(wait(driver, LONGEST_S))
-        # What is refused before it has begun may be asked for again.
+        # A search refused before it began may be started again.
         refused = codes[0] == EXIT_BAD_INPUT and search.begun_at is None
         while codes[-1] != 0 and len(codes) < MAX_COMMANDS:
             messages.append(search.last_line())
@@ -347,7 +347,7 @@ def run_struck(
 
 
 def run_planned(lab: Lab, planned: Planned, undisturbed: Undisturbed) -> Record:
-    """Search with a fault, which comes a step earlier where the search had ended before it."""
+    """Run a search with a fault, one step earlier if the search ended before it."""
     step, delay_s = undisturbed.moment(planned)
     while (record := run_struck(lab, planned, step, delay_s, undisturbed.result)) is None:
         step, delay_s = step - 1, 0.0
@@ -363,13 +363,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, metavar="FILE", default=Path("faults.json"))
     parser.add_argument("--json", action="store_true")
-    # The rest is for the command that the campaign runs.
+    # These options are for the command that the campaign runs.
     for hidden, kind in (("--drive", Path), ("--storage", str), ("--address", str)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.drive is not None:
         return drive(arguments)
-    # As Ctrl-C does: what was started is ended.
+    # Handle it like Ctrl-C, so that child processes are ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = ("runs", "kinds", "trials", "epoch_s", "seed")
     asked = {name: getattr(arguments, name) for name in names}

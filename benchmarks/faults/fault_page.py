@@ -1,4 +1,4 @@
-"""A campaign of faults as a page in Markdown."""
+"""The Markdown page of a fault campaign."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def page(findings: Findings) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown."""
+    """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def kinds_table(records: Sequence[Record]) -> str:
-    """The campaign by kinds of faults."""
+    """Table of the campaign by kind of fault."""
     rows = []
     for kind in [*FAULTS, "all"]:
         of_kind = [record for record in records if kind in (record.kind, "all")]
@@ -105,7 +105,7 @@ def kinds_table(records: Sequence[Record]) -> str:
 
 
 def runs_table(records: Sequence[Record]) -> str:
-    """The campaign run by run."""
+    """Table of the campaign by run."""
     columns = "run,fault,what was done,at s,begun,finished,exit codes,lost,pre-empted,s,found"
     return table(
         columns.split(","),

@@ -1,4 +1,4 @@
-"""What a campaign of faults plans and finds, and the file that keeps it."""
+"""Records of a fault campaign's plan and findings, and their file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fault_verdict import Result, Work
 
 from sharedattn.results.artifacts.atomic import atomic_write
 
-EARLY_EVERY = 5  # faults of a kind, one strikes before the first trial
+EARLY_EVERY = 5  # every fifth fault of a kind hits before the first trial
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A fault to come.
+    """A planned fault.
 
     Attributes:
         run: number of its run.
-        kind: of the fault.
-        early: whether it strikes before the first trial, and not between that and the end.
-        moment: a fraction of the time that the undisturbed search took for that part.
-        seed: of what the fault itself chooses.
+        kind: kind of the fault.
+        early: whether it hits before the first trial, instead of between that and the end.
+        moment: fraction of the time that the search without faults took for that part.
+        seed: seed of the fault's own choices.
     """
 
     run: int
@@ -38,13 +38,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A search that nothing struck.
+    """A search without faults.
 
     Attributes:
-        result: what all others must come to.
-        steps_s: when it made its steps, from the start of its command: its beginning, and each
-            entry of its journal.
-        wall_time_s: of its command.
+        result: the result that all others must reach.
+        steps_s: times of its steps from the start of its command: its beginning, and each entry of
+            its journal.
+        wall_time_s: wall time of its command.
     """
 
     result: Result
@@ -52,7 +52,7 @@ class Undisturbed:
     wall_time_s: float
 
     def moment(self, planned: Planned) -> tuple[int, float]:
-        """When a planned fault strikes: after how many steps, and seconds after the last."""
+        """When a planned fault hits: after how many steps, and seconds after the last of them."""
         first_trial_s = self.steps_s[1]
         part = (0.0, first_trial_s) if planned.early else (first_trial_s, self.wall_time_s)
         at_s = part[0] + planned.moment * (part[1] - part[0])
@@ -62,24 +62,24 @@ class Undisturbed:
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one run.
+    """Outcome of one run.
 
     Attributes:
-        run: its number.
-        kind: of the fault.
-        done: what exactly it did.
+        run: number of the run.
+        kind: kind of the fault.
+        done: what exactly the fault did.
         begun: whether the search had begun by then.
-        moment_s: when, from the start of the first command.
-        finished_before: trials finished by then.
-        exit_codes: of the commands, one after the other; None: it was ended because it hung.
-        messages: last lines of those that did not end well.
+        moment_s: seconds from the start of the first command to the fault.
+        finished_before: number of trials finished by then.
+        exit_codes: exit codes of the commands in order; None for one killed because it hung.
+        messages: last lines of those that failed.
         wall_time_s: from the first command's start to the last one's end.
-        trials: by state.
-        attempts: by outcome, as the database has them.
-        work: what workers did.
-        orphans: workers that outlived their node until the search had ended.
-        files_left: checkpoints, and weights of what is not on the front.
-        violations: of what is demanded.
+        trials: number of trials by state.
+        attempts: number of attempts by outcome, from the database.
+        work: work of the workers.
+        orphans: number of workers that outlived their node until the search had ended.
+        files_left: number of checkpoints, and of weights not on the front.
+        violations: violated requirements.
     """
 
     run: int
@@ -100,7 +100,7 @@ class Record:
 
 
 def plan(kinds: Sequence[str], runs: int, seed: int) -> list[Planned]:
-    """The faults of a campaign: evenly of all kinds, in random order."""
+    """The faults of a campaign: equally many of all kinds, in random order."""
     rng = random.Random(seed)
     faults = [
         (kinds[i % len(kinds)], i // len(kinds) % EARLY_EVERY == EARLY_EVERY - 1)
@@ -115,13 +115,13 @@ def plan(kinds: Sequence[str], runs: int, seed: int) -> list[Planned]:
 
 @dataclass
 class Findings:
-    """A campaign as far as it is.
+    """The findings of a campaign so far.
 
     Attributes:
-        asked: what it was asked for, options by name.
-        provenance: of the command that has found the last of it.
-        undisturbed: the search without a fault; None: not yet run.
-        records: of the runs with faults, in order.
+        asked: its options by name.
+        provenance: provenance of the last command.
+        undisturbed: the search without a fault, or None before it has run.
+        records: outcomes of the runs with faults, in order.
     """
 
     asked: dict[str, Any]
@@ -131,10 +131,10 @@ class Findings:
 
     @classmethod
     def load(cls, path: Path, asked: dict[str, Any], provenance: dict[str, Any]) -> Findings:
-        """What an earlier command has found; nothing, where there is no file.
+        """Load the findings of an earlier command, or none if there is no file.
 
         Raises:
-            ValueError: it was asked for another campaign.
+            ValueError: they belong to another campaign.
         """
         if not path.exists():
             return cls(asked, provenance, None, [])

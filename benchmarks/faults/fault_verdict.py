@@ -1,4 +1,4 @@
-"""What a search that was struck by a fault has come to, and whether that is what was demanded."""
+"""The results of a search hit by a fault, and whether they meet the requirements."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from epoch_evaluator import Entry
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import TrialRow, TrialState
 
-# Of a finished trial, what nothing that comes after may change.
+# Fields of a finished trial that must not change any more.
 _LASTING = ("placement", "state", "created_at", "finished_at", "evaluation_key", "seed", "top1")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What every search of a campaign must come to, in lists as JSON has them.
+    """The required result of every search of a campaign, in lists as in JSON.
 
     Attributes:
-        trials: number, placement, state and accuracy of each.
+        trials: number, placement, state and accuracy of each trial.
         front: trial number, placement, accuracy and MACs of each member.
-        hypervolume: of the front.
+        hypervolume: hypervolume of the front.
     """
 
     trials: list[list[Any]]
@@ -42,14 +42,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Work:
-    """What workers did for a search, by their journal.
+    """Work of a search's workers, from their journal.
 
     Attributes:
-        attempts: evaluations begun.
-        retries: those of them at a trial that had been begun before.
-        from_checkpoint: retries that went on from a checkpoint.
-        epochs_saved: epochs which those did not have to run.
-        epochs_again: epochs that were run more than once.
+        attempts: number of evaluations begun.
+        retries: number of them for a trial begun before.
+        from_checkpoint: number of retries resumed from a checkpoint.
+        epochs_saved: number of epochs that these did not have to run.
+        epochs_again: number of epochs that were repeated.
     """
 
     attempts: int
@@ -82,13 +82,13 @@ def violations(
     journal: Sequence[Entry],
     stored_weights: Collection[str],
 ) -> list[str]:
-    """What a search that has ended breaks of what is demanded; empty: nothing.
+    """Requirements that a finished search violates.
 
     Args:
-        summary: what the database holds of it.
-        demanded: what an undisturbed search comes to.
-        seen: trials that were seen finished before a fault or a restart, by number.
-        journal: what its workers did.
+        summary: the search in the database.
+        demanded: the result of a search without faults.
+        seen: trials seen finished before a fault or a restart, by number.
+        journal: record of its workers.
         stored_weights: evaluation keys that have weights.
     """
     found = []
@@ -131,7 +131,7 @@ def _has_weights(row: TrialRow, stored: Collection[str]) -> bool:
 
 
 def _first_entries(journal: Sequence[Entry]) -> list[Entry]:
-    """Where each attempt began."""
+    """The first entry of each attempt."""
     attempts: dict[str, list[Entry]] = defaultdict(list)
     for entry in journal:
         attempts[entry.attempt].append(entry)

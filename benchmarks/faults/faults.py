@@ -1,6 +1,6 @@
-"""The faults of the fault campaign: what strikes a search, and what an administrator mends.
+"""The faults of the fault campaign, and how an administrator repairs them.
 
-Each kind is a class that is made anew for each fault.
+Each kind is a class, instantiated for each fault.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _DISK_BYTES = 512 * 1024
 
 
 class Disk(Protocol):
-    """The disk of weights and checkpoints; `kind` says what it is."""
+    """The disk of weights and checkpoints; `kind` describes it."""
 
     kind: ClassVar[str]
 
     def fill(self) -> None:
-        """Leave no room on it."""
+        """Fill it up."""
 
     def make_room(self) -> None:
-        """Take away what has filled it."""
+        """Free the space again."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SmallDisk:
 
 @dataclass(frozen=True)
 class MarkedDisk:
-    """A folder whose writers are told that it is full, where nothing may be mounted."""
+    """A folder that pretends to be full, if nothing can be mounted."""
 
     kind: ClassVar[str] = "told to the writers"
 
@@ -86,7 +86,7 @@ class MarkedDisk:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Disk]:
-    """A disk for `folder/weights` that can be filled: a real one where this user may mount."""
+    """A disk for `folder/weights` that can be filled, a real one if this user may mount it."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode != 0:
@@ -95,20 +95,20 @@ def small_disk(folder: Path) -> Iterator[Disk]:
     try:
         yield SmallDisk(folder)
     finally:
-        # Lazily: an orphan may be writing to it.
+        # Lazily, since an orphan may be writing to it.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Everything that a fault can strike.
+    """The targets of faults.
 
     Attributes:
         nodes: the Ray cluster.
-        server: of the database.
-        proxy: the line to it.
-        disk: of weights and checkpoints.
-        journal: what workers did, which also tells who is at work.
+        server: the database's server.
+        proxy: the proxy before the database.
+        disk: the disk of weights and checkpoints.
+        journal: record of the workers, which also shows which are busy.
     """
 
     nodes: TwoNodes
@@ -122,8 +122,8 @@ class Fault(ABC):
     """One fault.
 
     Attributes:
-        lasts_s: seconds until it is mended; None: not before the driver has ended.
-        exit_codes: with which the driver may end of it, to be started again.
+        lasts_s: seconds until it is repaired, or None for until the driver has ended.
+        exit_codes: exit codes of a driver that fails by it and is to be restarted.
     """
 
     lasts_s: float | None = 0.0
@@ -131,26 +131,26 @@ class Fault(ABC):
 
     @classmethod
     def summary(cls) -> str:
-        """What it is, in one sentence."""
+        """The fault in one sentence."""
         return " ".join((cls.__doc__ or "").split())
 
     @abstractmethod
     def strike(
         self, around: Surroundings, driver: subprocess.Popen[bytes], rng: random.Random
     ) -> str | None:
-        """Let it happen.
+        """Cause the fault.
 
         Args:
-            around: what there is to strike.
+            around: the targets.
             driver: the search's process.
-            rng: for what the fault has to choose.
+            rng: source of the fault's random choices.
 
         Returns:
-            What exactly was done; None: there is nothing to strike yet.
+            What exactly was done, or None if there is nothing to hit yet.
         """
 
     def mend(self, around: Surroundings) -> None:  # noqa: B027 (most mend themselves)
-        """Do what an administrator does afterwards."""
+        """Repair it as an administrator would."""
 
 
 class DriverKilled(Fault):

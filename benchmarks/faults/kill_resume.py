@@ -1,12 +1,12 @@
-"""Kill a search at random moments, run it again, and compare with one that was never stopped.
+"""Kill a search at random moments, resume it, and compare it with an uninterrupted one.
 
     python benchmarks/faults/kill_resume.py [--kills 5] [--trials 12] [--searcher nsga2 ...]
         [--json]
 
-Each searcher runs `sharedattn search` as a process of its own, one slot, one epoch a trial; the
-process group gets SIGKILL at a random moment, as often as asked, and is started again each time.
-The trials must then be the asked number, none running, none trained twice, and equal to those of
-the uninterrupted run: placements, order and accuracies.
+Each searcher runs `sharedattn search` as a separate process, with one slot and one epoch per
+trial. Its process group gets SIGKILL at a random moment, as often as requested, and is started
+again each time. In the end there must be the requested number of trials, none running and none
+trained twice, equal to those of the uninterrupted run in placements, order and accuracies.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def command(out: Path, searcher: str, trials: int) -> list[str]:
 def run(
     out: Path, searcher: str, trials: int, kill_after_s: float | None
 ) -> dict[str, Any] | None:
-    """Run the search; None when it was killed before its end."""
+    """Run the search, or return None if it was killed before its end."""
     process = subprocess.Popen(
         command(out, searcher, trials),
         stdout=subprocess.PIPE,
@@ -67,7 +67,7 @@ def run(
 
 
 def rows_of(out: Path) -> list[TrialRow]:
-    """The search trials that the database holds; none before there is a study."""
+    """The search trials in the database, none before there is a study."""
     if not (out / "sharedattn.db").exists():
         return []
     with Store.open(f"sqlite:///{out / 'sharedattn.db'}", create=True) as store:
@@ -76,7 +76,7 @@ def rows_of(out: Path) -> list[TrialRow]:
 
 
 def outcomes_of(rows: list[TrialRow]) -> list[tuple[Any, ...]]:
-    """What a resumed search must repeat: placements, order, states and accuracies."""
+    """What a resumed search must reproduce: placements, order, states and accuracies."""
     return [(row.number, row.placement, row.state.value, row.top1) for row in rows]
 
 
@@ -92,8 +92,8 @@ def campaign(searcher: str, kills: int, trials: int, rng: random.Random) -> dict
         finished: dict[int, Any] = {}  # when each trial was first seen finished, by number
         finished_at_kills = []
         for _ in range(kills):
-            # From the start of the process on, most of them among the trials; all together
-            # leave work to do.
+            # From the start of the process, mostly during the trials; all kills together leave
+            # work to do.
             latest_s = whole_s - searching_s + 1.5 * searching_s / kills
             ended = run(killed, searcher, trials, rng.uniform(0.0, latest_s))
             assert ended is None, "the search ended before it was killed: ask for more trials"

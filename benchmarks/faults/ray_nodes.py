@@ -1,9 +1,9 @@
-"""A Ray cluster of two nodes on loopback, the second of which can be killed.
+"""A Ray cluster of two nodes on loopback, whose second node can be killed.
 
     with TwoNodes() as nodes:
         subprocess.run([..., "--executor", "ray", "--address", nodes.address])
 
-A node is a raylet with workers as its children, one CPU each; the first one is the head.
+A node is a raylet with workers as its children, with one CPU; the first is the head.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from unittest.mock import patch
 import psutil
 
 ADDRESS = "127.0.0.1"
-# Of the nodes and of what uses them. Nothing is sent anywhere; and as on systems other than Linux
-# a machine is 127.0.0.1 to itself, where nodes then listen and nowhere else. (`ray.init` would
-# look for that address's cluster at the machine's outer one.) Workers do not wait for every other
-# process of the machine, as Ray would have it. At the end nothing runs that a node would have to
-# wait for.
+# For the nodes and their users. Ray sends no usage data. As on systems other than Linux, a
+# machine's address is 127.0.0.1, so that nodes listen only there. (Otherwise `ray.init` would look
+# for a cluster at the machine's outer address.) Workers keep their priority, which Ray would
+# lower. At the end a node need not wait for anything.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -32,10 +31,10 @@ _OBJECT_STORE_BYTES = 80 * 2**20
 
 
 class TwoNodes:
-    """A cluster that runs from `with` to its end.
+    """A cluster that runs while its `with` block does.
 
     Attributes:
-        address: of the head, for `--address`.
+        address: the head's address, for `--address`.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,7 @@ class TwoNodes:
 
     def __enter__(self) -> Self:
         self._environment.start()
-        # Imported here: it takes its time, and reads the environment.
+        # Imported here: it is slow to import, and reads the environment.
         from ray.cluster_utils import Cluster
 
         head = self._node_options() | {"include_dashboard": False, "temp_dir": self._folder.name}
@@ -67,16 +66,16 @@ class TwoNodes:
         self._folder.cleanup()
 
     def workers(self) -> list[psutil.Process]:
-        """Worker processes of both nodes, those at work and those that wait for it."""
+        """Worker processes of both nodes, busy or idle."""
         nodes = (self._cluster.head_node, self._second)
         children = [child for node in nodes for child in _raylet(node).children()]
         return [child for child in children if _is_worker(child)]
 
     def kill_second(self, *, with_workers: bool) -> None:
-        """Kill the raylet of the second node by SIGKILL, and maybe its workers too.
+        """Kill the second node's raylet by SIGKILL, optionally with its workers.
 
-        Without them they live on as orphans: nobody waits for the raylet's end, and as long as
-        its entry stands in the table of processes they take it for alive.
+        Otherwise they live on as orphans: the raylet is not waited for, and while its entry stays
+        in the process table, they take it to be alive.
         """
         raylet = _raylet(self._second)
         workers = [child for child in raylet.children(recursive=True) if _is_worker(child)]
@@ -88,19 +87,19 @@ class TwoNodes:
             self._orphans += workers
 
     def restart_second(self) -> None:
-        """Start a second node where the old one was, which is left as it is."""
+        """Start a new second node, leaving the remains of the old one."""
         self._dead.append(self._second)
         self._second = self._add_second()
 
     def num_orphans(self) -> int:
-        """Workers that live on without their raylet."""
+        """Number of workers that live on without their raylet."""
         return sum(
             orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE
             for orphan in self._orphans
         )
 
     def bury(self) -> None:
-        """End what is left of killed nodes."""
+        """End the remains of killed nodes."""
         for orphan in self._orphans:
             _kill(orphan)
         self._orphans = []
@@ -125,7 +124,7 @@ def _raylet(node: Any) -> psutil.Process:
 
 
 def _is_worker(process: psutil.Process) -> bool:
-    """Whether it runs trials, or may; a node has two agents as well."""
+    """Whether it can run trials; a node also has two agents."""
     try:
         command = " ".join(process.cmdline()).strip()
     except psutil.NoSuchProcess:
@@ -137,6 +136,6 @@ def _is_worker(process: psutil.Process) -> bool:
 
 def _kill(process: psutil.Process) -> None:
     try:
-        process.kill()  # psutil knows a process by its start as well: numbers come again
+        process.kill()  # psutil also compares the start time, since process ids recur
     except psutil.NoSuchProcess:
         pass

@@ -1,4 +1,4 @@
-"""Tests of the benchmarks' own modules; they share the tiny networks of the main suite."""
+"""Tests of the benchmarks' modules; share the tiny networks of the main suite."""
 
 import sys
 from pathlib import Path

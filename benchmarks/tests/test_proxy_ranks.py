@@ -1,4 +1,4 @@
-"""proxy_ranks.py: taus as direct computation finds them, and who is on."""
+"""proxy_ranks.py: taus equal direct computation, and which proxies are on."""
 
 import json
 
@@ -127,7 +127,7 @@ def test_a_table_of_curves_counts_their_last_epoch(tmp_path):
     read = read_table(path, BACKBONE, "digit-pairs")
     assert read.top1s == tuple(top1s)
     assert read.specs == SPECS
-    assert read.init == "torch"  # of the recipe of the embedded data
+    assert read.init == "torch"  # from the embedded data's recipe
 
 
 def test_a_folder_of_tables_gives_means_of_what_all_have(tmp_path):

@@ -13,9 +13,9 @@ from sharedattn.errors import InputError
     [
         ([1, 2, 3], [4, 5, 6], 1.0),
         ([1, 2, 3], [6, 5, 4], -1.0),
-        # Of 6 pairs 5 agree and 1 does not.
+        # Of 6 pairs, 5 agree and 1 does not.
         ([1, 2, 3, 4], [1, 2, 4, 3], 4 / 6),
-        # One pair of 3 is tied in one figure: 2 agree, of 2 that it orders and 3 of the other.
+        # One pair of 3 is tied in one figure: 2 agree, of the 2 that it orders and the other's 3.
         ([1, 1, 2], [1, 2, 3], 2 / (2 * 3) ** 0.5),
         ([1, 1, 1], [1, 2, 3], 0.0),
     ],
@@ -34,7 +34,7 @@ def test_the_figure_itself_is_scipys_on_ties_as_well():
 
 
 def test_intervals_hold_the_true_tau_as_often_as_they_say():
-    # Two normal figures of correlation r have tau = 2 / pi * asin(r).
+    # Two normal figures with correlation r have tau = 2 / pi * asin(r).
     rng, r = np.random.default_rng(1), 0.6
     truth, held = 2 / np.pi * np.arcsin(r), 0
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Each proxy against its formula written another way, on tiny networks of every family."""
+"""Each proxy against its formula written in another way, on tiny networks of every family."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_proxies_of_the_loss(network: Network, batch: tuple[Tensor, Tensor]) -> 
 def test_synflow_of_a_chain_is_its_flow_times_its_length(
     network: Network, batch: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Of a product of k maps, linear in each: each has the whole product as sum of w dR/dw.
+    # For a product of k maps, linear in each, each has the whole product as its sum of w dR/dw.
     chain = nn.Sequential(*(nn.Linear(3, 3, bias=False) for _ in range(5)))
     chain.insert(2, nn.LayerNorm(3, elementwise_affine=False))
     x = torch.ones(1, 3, dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_synflow_of_a_chain_is_its_flow_times_its_length(
         x = x if isinstance(layer, nn.LayerNorm) else F.linear(x, layer.weight.double().abs())
     found = proxies.synflow(chain, torch.ones(7, 3), batch[1])
     assert found == pytest.approx(5 * x.sum().item())
-    # And of a network it moves with its weights, though norms would hold its tokens.
+    # In a network it changes with the weights, although norms would fix the tokens.
     before = proxies.synflow(network, *batch)
     with torch.no_grad():
         network.block(0, 0).mlp.fc1.weight.mul_(2)
@@ -105,7 +105,7 @@ def test_naswot_of_counted_units(network: Network, batch: tuple[Tensor, Tensor])
     alike = [[(one == other).sum().item() for other in on] for one in on]
     expected = torch.tensor(alike, dtype=torch.float64).logdet().item()
     assert found == pytest.approx(expected, rel=1e-9)
-    # Two equal images are switched alike, and K has two equal rows.
+    # Two equal images switch units equally, so K has two equal rows.
     assert math.isnan(proxies.naswot(network, images[[0, 0]], labels[:2]))
     assert len(network.block(0, 0).mlp.fc1._forward_hooks) == 1
 
@@ -130,13 +130,13 @@ def test_every_family_has_every_proxy(family: str, batch: tuple[Tensor, Tensor])
         spec = NetworkSpec(backbone, placement)
         values = proxy_values(spec, *batch, seed=5)
         assert list(values) == list(PROXIES)
-        # Two tokens at its size: units are switched alike by all images, and K is singular.
+        # With two tokens at its size, all images switch units equally, and K is singular.
         undefined = {"naswot"} if family == "t2t_ea" else set()
         for name, value in values.items():
             assert math.isfinite(value) or name in undefined, (name, str(placement))
     state = torch.random.get_rng_state()
     again = proxy_values(spec, *batch, seed=5)
-    assert str(again) == str(values)  # which compares NaN as well
+    assert str(again) == str(values)  # `str`, which equates NaN
     assert torch.equal(torch.random.get_rng_state(), state)
     other = proxy_values(spec, *batch, seed=7)
     assert all(other[name] != values[name] for name in ("grad_norm", "snip", "synflow", "dss"))

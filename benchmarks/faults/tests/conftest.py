@@ -1,4 +1,4 @@
-"""The suite of the fault campaign; it shares the main suite's fakes and small studies."""
+"""Test suite of the fault campaign; shares fakes and small studies with the main suite."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Searches that faults strike lose and repeat nothing: the campaign in short, and its judge."""
+"""Searches hit by faults lose and repeat nothing: a short campaign, and its verdict."""
 
 from collections import Counter
 from dataclasses import replace
@@ -27,7 +27,7 @@ NUM_TRIALS = 5
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory):
-    """A study that has ended, as if its evaluator had kept weights."""
+    """A finished study, whose evaluator seems to have kept weights."""
     lab = Lab(tmp_path_factory.mktemp("lab"), BudgetedSpace(Space.from_document(SPACE)))
     summary = lab.run(num_trials=NUM_TRIALS, executor=Inline(Fake()))
     return replace(summary, rows=[row._replace(weights_sha256="0" * 64) for row in summary.rows])
@@ -39,7 +39,7 @@ def changed(summary, which, **changes):
 
 
 def judge(struck, whole, journal=(), stored=None):
-    """The verdict on `struck`, where all trials of `whole` had been seen finished."""
+    """The verdict on `struck`, if all trials of `whole` had been seen finished."""
     seen = {row.number: row for row in whole.rows if row.finished_at is not None}
     keys = {row.evaluation_key for row in whole.rows} if stored is None else stored
     return violations(struck, Result.of(whole), seen, journal, keys)
@@ -102,7 +102,7 @@ def test_the_journal_tells_what_was_saved_and_what_was_run_again():
     journal = [
         *attempt("study/search-0", "a", 0, 1, 2, 3),  # whole
         *attempt("study/search-1", "b", 0, 1, 2),  # dies in epoch 3
-        *attempt("study/search-1", "c", 2, 3),  # goes on from its checkpoint
+        *attempt("study/search-1", "c", 2, 3),  # resumes from its checkpoint
         *attempt("study/search-2", "d", 0, 1),  # dies before its checkpoint is written
         *attempt("study/search-2", "e", 0, 1, 2, 3),
     ]
@@ -208,7 +208,7 @@ def test_the_page_adds_up(findings):
 
 @pytest.fixture
 def demanded(tmp_path, monkeypatch):
-    """What the campaign's search comes to without a cluster, a server or a process of its own."""
+    """The result of the campaign's search, without cluster, server or separate process."""
     monkeypatch.setattr(
         "sharedattn.search.run._executor", lambda p: Inline(p.evaluator, num_slots=2)
     )
@@ -223,8 +223,8 @@ def demanded(tmp_path, monkeypatch):
 def test_searches_on_a_cluster_outlast_faults(demanded):
     pytest.importorskip("ray")
     with laboratory(NUM_TRIALS, epoch_s=0.3) as lab:
-        # The search's beginning is the first step, then come the workers' epochs, 30 in all: what
-        # is left of them takes seconds, in which the fault strikes.
+        # The first step is the search's beginning, then come the workers' epochs, 30 in all: the
+        # remaining ones take seconds, in which the fault hits.
         driver, worker = (
             run_struck(lab, Planned(run, kind, False, 0.0, 5), 12, 0.0, demanded)
             for run, kind in enumerate(("driver", "worker"))
