@@ -34,7 +34,7 @@ from sharedattn.costs.flop_conventions import Maps, counted
 from sharedattn.placement import NetworkSpec
 
 TARGETS = {"LaViT-T": (10.9e6, 1.6e9), "LaViT-S": (22.4e6, 3.3e9), "LaViT-B": (39.6e6, 6.1e9)}
-"""Params and MACs as printed: both are rounded or cut off in the last digit."""
+"""Printed params and MACs, rounded or truncated in the last digit."""
 
 LAST_DIGIT = (0.1e6, 0.1e9)
 CONVENTIONS: tuple[Maps, ...] = ("free", "paper", "factored")
@@ -54,12 +54,12 @@ PUBLISHED = (
 )
 DEPTHS = (range(2, 4), range(2, 9), range(2, 41), range(2, 4))
 WIDTHS = ((32, 48, 64), (64, 96, 128), (160, 192, 256, 320), (256, 384, 512))
-"""Of each stage, from the narrowest published to the widest."""
+"""Widths of each stage, from the narrowest published to the widest."""
 
 REDUCTIONS = ((8, 4, 2, 1), (8, 4, 1, 1), (8, 1, 2, 1), (8, 1, 1, 1))
 
 Option = tuple[int, int]
-"""Layers of a stage, and how many of them are less attention."""
+"""Number of layers in a stage, and of less layers among them."""
 
 
 @dataclass(frozen=True)

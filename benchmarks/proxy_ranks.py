@@ -48,7 +48,7 @@ from sharedattn.training.trainer import check_fit  # noqa: E402
 
 PATTERN = "short-warm-up-*.json"
 MIN_PLACEMENTS = 10
-"""Fewer have an interval as wide as tau itself."""
+"""With fewer, tau's interval is as wide as tau itself."""
 BARS = ("params", "macs")
 
 
@@ -121,7 +121,7 @@ def read_table(path: Path, backbone: BackboneSpec, data: str) -> TrainedPlacemen
         backbone: the placements' backbone.
         data: the training data.
 
-        Raises:
+    Raises:
         InputError: the table is missing or too short, or the backbone does not support a
             placement.
     """
@@ -164,9 +164,8 @@ def score_proxies(
         num_images: number of training images in the only batch, without augmentation.
         seed: seed of the batch, the initialisations and the resamples.
 
-        Raises:
-        InputError: there are fewer images, fewer than two are requested, or the data does not
-            fit.
+    Raises:
+        InputError: there are fewer images, fewer than two are requested, or the data does not fit.
     """
     if not 2 <= num_images <= trained.data.num_images("train"):
         raise InputError(

@@ -50,7 +50,7 @@ def kendall_tau(one: Floats, other: Floats) -> float:
         one: one value per placement.
         other: another figure of the same placements.
 
-        Raises:
+    Raises:
         InputError: there are fewer than two placements, the lengths differ, or a value is not
             finite.
     """
@@ -89,8 +89,7 @@ def estimate_tau_difference(
 ) -> Estimate:
     """The difference in tau-b with `truth` between `one` and `other`, with its interval.
 
-    Both taus use the same resamples, so that a draw of placements that favours both cancels
-    out.
+    Both taus use the same resamples, so that a draw of placements that favours both cancels out.
 
     Args:
         one: one value per placement.

@@ -11,9 +11,8 @@ same:
 
 The tree evaluates all placements. One at a time, only a number of them (--singles), spread evenly
 over the set, is evaluated, half before the tree and half after it, and the time is scaled by
-blocks: all 4,096 would take minutes. Their metrics must equal the tree's. The time is the
-    process's
-on one thread, since machines are shared; wall time is shown beside it.
+blocks: all 4,096 would take minutes. Their metrics must equal the tree's. The time is
+the process's on one thread, since machines are shared; wall time is shown beside it.
 
     python benchmarks/tree_speed.py [--images 128] [--singles 200] [--json]
 """
@@ -73,7 +72,7 @@ DEEP_SPACE = {
 }
 NUM_PROPOSALS = 600
 POPULATION = 50
-"""That of NSGA-II in a long search; a generation is evaluated at once."""
+"""NSGA-II's population in a long search; a generation is evaluated at once."""
 
 
 class Clock:

@@ -34,7 +34,7 @@ from sharedattn.placement import NetworkSpec
 from sharedattn.training.trainer import initialise
 
 Proxy = Callable[[Network, Tensor, Tensor], float]
-"""A figure of a network of one placement, of images (B, C, Y, X) and labels (B,)."""
+"""Maps a network of one placement, images (B, C, Y, X) and labels (B,) to a figure."""
 
 _ATTENTION_PARTS = ("attn", "less", "external")
 
@@ -54,8 +54,7 @@ def snip(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
 def synflow(network: Network, images_BCYX: Tensor, labels_B: Tensor) -> float:
     """Sum over parameters of w dR/dw, with R the output of a positive, norm-free copy for ones.
 
-    Norms would make R independent of the weights, and its gradient vanish, so the copy has
-    none.
+    Norms would make R independent of the weights, and its gradient vanish, so the copy has none.
     """
     _, gradients = _flow(network, images_BCYX)
     return _sum((w * gradient).sum() for w, gradient in gradients)
@@ -130,7 +129,7 @@ def attention_entropy(network: Network, images_BCYX: Tensor, labels_B: Tensor) -
 PROXIES: Mapping[str, Proxy] = {
     proxy.__name__: proxy for proxy in (grad_norm, snip, synflow, dss, naswot, attention_entropy)
 }
-"""The proxies by their names."""
+"""The proxies by name."""
 
 
 def proxy_values(
@@ -150,7 +149,7 @@ def proxy_values(
         seed: seed of the initialisation; torch's global generator is not changed.
         init: initialisation, as in a recipe.
 
-        Returns:
+    Returns:
         Values by the proxies' names; NaN if undefined.
     """
     with torch.random.fork_rng():

@@ -10,11 +10,11 @@ from sharedattn.errors import InputError
 from sharedattn.search.data_plan import DataOptions
 
 MAX_COUNT = 2**31 - 1
-"""The most that the database holds of a number of trials, seeds or images."""
+"""Largest number of trials, seeds or images that the database can store."""
 MAX_SEED = 2**63 - 1
-"""The largest seed that the database holds; torch and numpy take it as well."""
+"""Largest seed that the database can store; torch and numpy accept it as well."""
 MAX_WORKERS = 100_000
-"""More than any machine or cluster could run, and few enough to keep account of."""
+"""More than any machine or cluster can run, but few enough to keep track of."""
 
 
 def check_whole(option: str, value: int | None, least: int, most: int) -> None:

@@ -64,7 +64,7 @@ class DataOptions:
 
 
 Look = Callable[[DataConfig, DataOptions], DataConfig]
-"""Looks at the files of data; as `look_at`, which says what it takes and gives."""
+"""Scans the files of data, with the arguments and result of `look_at`."""
 
 
 def data_for(

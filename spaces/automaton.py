@@ -18,7 +18,7 @@ from sharedattn.spaces.constraints import Constraint, State
 from sharedattn.spaces.stages.language import StageLanguage, Symbol, symbol_key
 
 MAX_STATES_PER_LEVEL = 200_000
-"""A level of more states would not fit in memory with its tables; real spaces have hundreds."""
+"""Most states of a level that fit in memory with its tables; real spaces have hundreds."""
 
 Path = tuple[Symbol, ...]
 
@@ -133,7 +133,7 @@ def stages_of(path: Sequence[Symbol], depths: Sequence[int]) -> Iterator[tuple[L
 
 
 Cells = tuple[GateCell, ...]
-"""Per gate that a stage has used so far, by name, the number of its cells."""
+"""Number of cells of each gate used in a stage so far, by name."""
 
 
 def count_cell(cells: Cells, symbol: Symbol) -> tuple[bool, Cells]:

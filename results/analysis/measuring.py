@@ -28,7 +28,7 @@ from sharedattn.placement import LayerChoice, MechanismOptions, Placement
 from sharedattn.shape import BackboneShape, StageShape
 
 MAX_MAP_BYTES = 2**28
-"""The most memory that the attention maps of one batch take, all layers together."""
+"""Largest memory of one batch's attention maps, all layers together."""
 
 Name = tuple[str | int, ...]
 

@@ -15,7 +15,7 @@ COST_COLUMNS = {
     "attention_bytes": models.Spec.attention_bytes,
     "latency_ms": models.Latency.latency_ms,
 }
-"""By the names of `sharedattn.objectives`."""
+"""Columns of costs, by the names of `sharedattn.objectives`."""
 
 
 class StoredCosts:

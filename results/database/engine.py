@@ -209,7 +209,7 @@ def look_at(url: str) -> Schema:
     Args:
         url: as for `parse_url`.
 
-        Raises:
+    Raises:
         InputError: a search could not use the database.
         ConnectionLostError: the server is starting or stopping.
     """

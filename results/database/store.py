@@ -67,7 +67,7 @@ class Store:
             create: whether to create a missing database and its parent folders.
             read_only: whether to write nothing, not even a schema upgrade.
 
-            Raises:
+        Raises:
             InputError: the database is missing, corrupt, another program's, of a newer schema, or
                 not writable. It was not changed.
         """

@@ -34,7 +34,7 @@ from sharedattn.results.records import (
 
 _ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
 MAX_RETRAINED = 12
-"""Members of an inherited front that are trained by themselves, at most."""
+"""Largest number of members of an inherited front to train separately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,6 @@ class Candidate:
     Attributes:
         runs: the complete trials, one per replicate, ascending. Replicate 0 is the search trial,
             unless that used inherited weights and these runs are trained.
-            trial, except where that used inherited weights and these runs are trained.
     """
 
     number: int

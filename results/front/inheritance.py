@@ -47,8 +47,7 @@ class Inheritance:
         num_scored: number of placements that the supernet scored.
         front: the front of supernet scores, from the cheapest member to the most expensive.
         hypervolume: the hypervolume of that front.
-        fine_tuned: whether separate trainings start from the supernet's weights, not from
-            scratch.
+        fine_tuned: whether separate trainings start from the supernet's weights, not from scratch.
         gaps: one for each placement trained since, in the front's order.
         objectives: the study's objectives.
     """

@@ -130,8 +130,7 @@ class EvaluationRecord:
         weights_sha256: sha256 of the stored weights' file, or None if none are kept.
 
     Raises:
-        ValueError: a metric is not finite or out of range; the trial failed and has no
-            evaluation.
+        ValueError: a metric is not finite or out of range; the trial failed and has no evaluation.
     """
 
     identity: EvaluationIdentity

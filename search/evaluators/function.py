@@ -29,7 +29,7 @@ from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Task
 
 STORED = ("top1", "loss", "num_images", "wall_time_s")
-"""Metrics that the database has a place for."""
+"""Metrics that the database can store."""
 
 
 @dataclass(frozen=True)

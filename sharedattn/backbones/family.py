@@ -21,14 +21,14 @@ from sharedattn.placement import Keyword, LayerEnvelope
 from sharedattn.shape import BackboneShape, StageShape, layer_norm_macs
 
 MAX_NUMBER = 10**6
-"""The most that a keyword may be, unless its rule has another bound: wider is nobody's network."""
+"""Largest value of a keyword, unless its rule sets another; no real network is wider."""
 
 MAX_LAYERS = 1000
-"""The most layers of a stage, which is the most that the text of a placement can say."""
+"""Largest number of layers in a stage that a placement's text can express."""
 
 
 Keywords = Mapping[str, Keyword]
-"""The value of every keyword of a family."""
+"""The values of all keywords of a family."""
 
 
 def _unchanged(value: Any) -> Any:

@@ -1,12 +1,11 @@
 """HVT: a vision transformer without class token that pools its tokens on the way.
 
 "Scalable Vision Transformers with Hierarchical Pooling" (arXiv:2103.10619), following the
-published
-code: after block 0, and then after every w-th block, tokens are max-pooled along their raster
-    line,
-3 to 1 at stride 2, and get new positions; the final norm is followed by the mean of the tokens.
-All else is timm's vision transformer, with its initialisation. Each pooling begins a stage: with
-12 blocks, w = 4 gives stages of 1, 4, 4 and 3 blocks, of 196, 97, 48 and 23 tokens at 224 px.
+published code: after block 0, and then after every w-th block, tokens are max-pooled along their
+raster line, 3 to 1 at stride 2, and get new positions; the final norm is followed by the mean of
+the tokens. All else is timm's vision transformer, with its initialisation. Each pooling begins a
+stage: with 12 blocks, w = 4 gives stages of 1, 4, 4 and 3 blocks, of 196, 97, 48 and 23
+tokens at 224 px.
 
 Weights have the published code's names, except that positions after a pooling are
 `stage_pos_embeds.k` here, and `pos_embed` of the previous block there.
@@ -177,7 +176,7 @@ _PUBLISHED = {
     "hvt_s_2": {"embed_dim": 384, "num_heads": 6, "pool_block_width": 6},
     "hvt_s_3": {"embed_dim": 384, "num_heads": 6, "pool_block_width": 4},
 }
-"""The published configurations, by their names."""
+"""The published configurations by name."""
 
 HVT = Family(
     base_name="hvt",

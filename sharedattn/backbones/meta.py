@@ -25,7 +25,7 @@ _FILLS = frozenset(
         "zero_",
     }
 )
-"""Functions of which models make their initial weights."""
+"""Functions with which models initialise their weights."""
 
 
 class _NothingToFill(TorchFunctionMode):

@@ -19,7 +19,7 @@ def tagged_pixels(name: str, in_chans: int = 3) -> PixelChanges | None:
         name: name of a model, with its tag after a dot; defaults to timm's default tag.
         in_chans: number of image channels; for one, timm's three means are averaged.
 
-        Returns:
+    Returns:
         All five values, or None if timm has no such weights.
     """
     architecture, _, tag = name.partition(".")

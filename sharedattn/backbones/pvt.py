@@ -144,7 +144,7 @@ class PyramidVisionTransformer(nn.Module):
             qkv_bias: whether queries, keys and values have a bias.
             drop_path_rate: stochastic depth of the last layer, growing linearly from 0.
 
-            Raises:
+        Raises:
             ValueError: an argument has not one number per stage of `depths`, the last stage
                 reduces its keys, or the image has no patches.
         """

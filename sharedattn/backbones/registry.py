@@ -152,10 +152,10 @@ def build_network(
         drop_path_rate: stochastic depth of the backbone's last block, growing linearly from 0 at
             its first; independent of a network's depth.
 
-        Returns:
+    Returns:
         The network, initialised as by timm, on torch's default device, in training mode.
 
-        Raises:
+    Raises:
         InputError: as for `describe`; or the envelope has other stages or more layers than the
             backbone, or maps that are too large.
     """

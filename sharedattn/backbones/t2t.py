@@ -52,7 +52,7 @@ TOKEN_SLOTS = 128
 """Memory slots of the tokens-to-token module, fixed in the published code."""
 
 TOKEN_DROPOUT = 0.1
-"""Dropout of its maps and outputs, fixed likewise."""
+"""Dropout of its maps and outputs, also fixed there."""
 
 
 class TokenAttention(nn.Module):
@@ -341,7 +341,7 @@ def _seen_pixels(keywords: Keywords, image_size: int) -> int:
 
 
 _SIZES = {7: 256, 10: 256, 12: 256, 14: 384, 19: 448, 24: 512}
-"""Width by depth, of the published sizes; a head has 64 channels."""
+"""Width by depth for the published sizes; a head has 64 channels."""
 
 T2T = Family(
     base_name="t2t_ea",

@@ -15,7 +15,7 @@ from sharedattn.placement import LayerChoice
 from sharedattn.shape import AttentionShape
 
 FORMS = ("full", "keys", "lowrank16", "reuse")
-"""The forms whose figures are given, of maps from most to least."""
+"""The forms to report, from the largest maps to none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ def counted(
     Returns:
         The cost; with the defaults, that of `CostModel`.
 
-        Raises:
+    Raises:
         InputError: the network is not supported, or cannot be built.
     """
     spec = resolve(spec)

@@ -46,7 +46,7 @@ FREE_OPERATORS = frozenset(
         "aten::zeros_like",
     }
 )
-"""Operators that fvcore does not know and that cost nothing by its convention."""
+"""Operators unknown to fvcore that are free by its convention."""
 
 
 def fvcore_macs(network: Network) -> int:

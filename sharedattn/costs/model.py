@@ -113,7 +113,7 @@ class CostModel:
             stage: index of the stage, from 0.
             choice: the layer's choice.
 
-            Returns:
+        Returns:
             Its cost, cached per stage and choice.
         """
         known = self._layers[stage]
@@ -152,7 +152,7 @@ class CostModel:
         Args:
             placement: a placement that the backbone supports.
 
-            Returns:
+        Returns:
             The network's cost.
         """
         params, macs = self.fixed.params, self.fixed.macs
@@ -212,9 +212,8 @@ class CostModel:
         While a layer attends, memory holds
 
         - its maps: W H n m elements for vanilla and less attention, with W windows of n queries
-        and
-          m keys (twice that if a vanilla layer mixes maps over heads); N S for external attention
-          (c H times that in the multi-head form);
+          and m keys (twice that if a vanilla layer mixes maps over heads); N S for external
+          attention (c H times that in the multi-head form);
         - its external memories: 2 S D elements (2 S K in the multi-head form);
         - queries and keys held for a later less-attention layer, W (n + m) D elements, and their
           bias, H n m, from the layer that makes them to the layer before the one that maps

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Statistics = list[tuple[_BatchNorm, str, Tensor]]
-"""A norm, the name of one of its statistics, and what it is."""
+"""A norm, the name of one of its statistics, and its value."""
 
 
 def statistics_of(module: nn.Module) -> Statistics:

@@ -20,7 +20,7 @@ from sharedattn.placement import (
 from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 MAX_EXTERNAL_EXPANSION = 10**6
-"""The most that the multi-head form of external attention may widen its query by."""
+"""Largest factor by which external attention's multi-head form may widen its query."""
 
 
 def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
@@ -30,7 +30,7 @@ def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
         shape: the backbone's sizes, independent of the options.
         options: options of its mechanisms.
 
-        Raises:
+    Raises:
         InputError: `handover` is set although all layers share scores anyway; means exclude
             prefix tokens that do not exist; an attention residual spans a single stage, windows,
             or grids that do not divide; or an expansion exceeds `MAX_EXTERNAL_EXPANSION`.
@@ -231,7 +231,7 @@ def check_diagonality(shape: BackboneShape, envelope: Envelope) -> None:
         shape: the backbone's sizes.
         envelope: the placements to check.
 
-        Raises:
+    Raises:
         InputError: a stage with less attention has fewer keys than queries in its windows.
     """
     for i, (stage, positions) in enumerate(zip(shape.stages, envelope.stages, strict=True)):

@@ -37,7 +37,7 @@ def row_entropy(
         num_prefix_queries: leading rows to leave out, such as the class token's.
         num_prefix_keys: leading columns to leave out; the rest of a row is rescaled to sum to 1.
 
-        Returns:
+    Returns:
         (B,), float64; NaN for an image with a row that is no distribution, or if M is 1.
     """
     maps = maps_BWHNM.double()

@@ -234,7 +234,7 @@ class Network(nn.Module, ABC):
             tokens: (B, N, D) after the last layer of the previous stage.
             state: state after that layer.
 
-            Returns:
+        Returns:
             Arguments of `LayerPosition.start`.
         """
         residual = None
@@ -273,10 +273,10 @@ class Network(nn.Module, ABC):
             collect: names among `attention`, `gates` and `diagonality`. Layers whose maps are
                 needed compute their attention explicitly.
 
-            Returns:
+        Returns:
             Logits, tokens, and the collected values.
 
-            Raises:
+        Raises:
             InputError: the placement lies outside the envelope, or is missing although the network
                 was built for an envelope; a name in `collect` is unknown; maps without a diagonal
                 have no diagonality; or the images have another size.

@@ -43,7 +43,7 @@ class LayerPosition:
             choice: the layer's choice.
             recorder: collects values of the run, or None.
 
-            Returns:
+        Returns:
             Tokens and state for the next layer, or for `Network.finish`.
         """
         if self.enter is not None:
@@ -65,7 +65,7 @@ class LayerPosition:
             choice: the layer's choice; its CB and gate have no effect.
             recorder: tells which maps are needed, or None.
 
-            Returns:
+        Returns:
             The input of `complete`, for any CB and gate.
         """
         return self.block.start(tokens, state, choice, self.index, recorder or Recorder(()))
@@ -80,7 +80,7 @@ class LayerPosition:
             choice: the layer's choice.
             recorder: collects values of the run, or None.
 
-            Returns:
+        Returns:
             The result of `run`, bit for bit.
         """
         return self.block.complete(started, choice, self._cell(choice), recorder or Recorder(()))

@@ -19,7 +19,7 @@ COLLECTABLE = frozenset({"attention", "gates", "diagonality"})
 
 
 Key = tuple[str, int]
-"""Where a state keeps something: a channel's name and group, or a gate's name and cell."""
+"""Key of a state's value: a channel's name and group, or a gate's name and cell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ BACKBONES = (
 )
 
 _OPERATIONS = 2
-"""Per token and channel: an addition into the mean, and one of the mean to the token."""
+"""Per token and channel: adding it to the mean, and adding the mean to it."""
 
 
 def rows() -> list[Row]:

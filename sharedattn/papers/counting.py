@@ -57,7 +57,7 @@ PARTIAL = (
     Convention(attention_products=False),
     Convention(attention_products=False, norms=False),
 )
-"""Conventions that leave something out of a network without less attention."""
+"""Conventions that leave out parts of a network without less attention."""
 
 CONVENTIONS = (WHOLE, *PARTIAL)
 
@@ -92,7 +92,7 @@ def params_rows(
         reason: why it differs, unless counting all parameters or truncation explains it.
         known: whether the published network's shape is known.
 
-        Returns:
+    Returns:
         A row of the trainable parameters; if only the total including fixed parameters matches,
         a row of that as well.
     """
@@ -124,7 +124,7 @@ def macs_rows(figure: Figure, network: str, *, reason: str = "", known: bool = T
         reason: why it differs, unless a convention or truncation explains it.
         known: whether the published network's shape is known.
 
-        Returns:
+    Returns:
         A row of the network counted whole; if that differs, another for each convention that
         matches.
     """

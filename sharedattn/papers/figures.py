@@ -34,7 +34,7 @@ _UNITS = {
     "%": Fraction(1, 100),
 }
 _MORE_DIGITS = 2
-"""How many digits of ours are shown beyond the printed ones."""
+"""Number of digits of ours to show beyond the printed ones."""
 
 
 @dataclass(frozen=True, slots=True)

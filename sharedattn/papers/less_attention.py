@@ -41,7 +41,7 @@ MODELS = (
 )
 
 NEAREST = {"LaViT-T": LAVIT_LIKE["lavit_like_t"], "LaViT-S": LAVIT_LIKE["lavit_like_s"]}
-"""Pyramids that were searched for their figures, where no published one has them."""
+"""Pyramids found by a search for these figures, which no published one has."""
 
 BASELINES = (
     # model, params, MACs, our backbone
@@ -87,7 +87,7 @@ class Host:
 
 
 _PREVIOUS = "handover=previous"
-"""Layers of equal shift alone leave a two-block stage no less layer."""
+"""With equal shift only, a stage of two blocks could have no less layer."""
 
 _DEEPVIT = "DeepViT has no such model; this has the 16 blocks of its smallest, at DeiT's width"
 _HVT_T = "which HVT is not said; of the published ones this alone counts 1.4 G"

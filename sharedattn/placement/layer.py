@@ -37,7 +37,7 @@ class LayerChoice:
         gate: the cell that gates the layer, or None.
         cb: whether context broadcasting ends the layer's MLP.
 
-        Raises:
+    Raises:
         InputError: the branch or gate is unknown, an option is not the branch's, or a number is
             out of range.
     """
@@ -68,7 +68,7 @@ class LayerChoice:
             named: options of the branch, and under a gate's name the number of the layer's cell.
                 None, or a missing number option, stands for the default.
 
-            Raises:
+        Raises:
             InputError: cells of two gates are given, or as for the class.
         """
         said = {name: value for name, value in named.items() if value is not None}

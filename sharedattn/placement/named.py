@@ -37,4 +37,4 @@ LAVIT_LIKE: Mapping[str, str] = MappingProxyType(
         "lavit_like_b": "pvt_medium: V3 | V4 | V1L17 | V1L2",
     }
 )
-"""Networks by name, each as the text that `NetworkSpec.parse` reads; it reads the name as well."""
+"""Texts of networks by name; `NetworkSpec.parse` reads either."""

@@ -29,7 +29,7 @@ class Placement:
     Attributes:
         stages: the layers of each stage, in order.
 
-        Raises:
+    Raises:
         InputError: a stage has no layers, or a layer takes what no earlier layer of its stage
             leaves.
     """

@@ -24,7 +24,7 @@ _SHORT_STAGE = re.compile(r"((?:[A-Z]\d+)+)((?:/[^/]*)*)")
 _LONG_LAYER = re.compile(r"([A-Z])((?:/[^/]*)*)")
 
 _Said = dict[str, int | None]
-"""Codes that a text says, with the number of each."""
+"""Codes in a text, with the number of each."""
 
 
 def parse_layer(text: str) -> LayerChoice:

@@ -61,7 +61,7 @@ def check_mechanism(
         num_placements: number of placements with the part, on each backbone.
         seed: seed of the placements, weights and images.
 
-        Raises:
+    Raises:
         AssertionError: the part breaks the contract; the message says where.
     """
     checks: tuple[Callable[[BackboneSpec, list[Placement]], None], ...] = (

@@ -21,7 +21,7 @@ from sharedattn.placement import (
 from sharedattn.shape import BackboneShape, StageShape
 
 NUMBERS = (3, 7, 13)
-"""What number options are drawn from, within their range; primes, so that swapped axes fail."""
+"""Values of number options, if within their range; primes, so that swapped axes fail."""
 
 MAX_DRAWS = 1000
 

@@ -18,7 +18,7 @@ TINY = {
     "ceit": "ceit(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=1",
     "hvt": "hvt(depth=4,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=4,pool_block_width=2",
 }
-"""By base name, up to the options; each family has an entry."""
+"""Specs without options by base name; each family has an entry."""
 
 
 def tiny_backbone(base_name: str, options: str = "") -> BackboneSpec:

@@ -5,7 +5,6 @@ hand or with Alembic (`alembic.command.revision(alembic_config(), autogenerate=T
 connection in `attributes`); set `HEAD` to it; and store its schema in
 `tests/results/database/migrations/schemas/`. A test compares migrations and models. Versions
 import nothing from the package, since the package changes and a version does not.
-version imports nothing of the package, which goes on while what the version does is fixed.
 """
 
 from __future__ import annotations

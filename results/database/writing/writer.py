@@ -46,8 +46,7 @@ class StudyWriter:
     """Writes to one study while `Store.drive` holds its lock.
 
     Results of a trial carry their attempt's number, and are refused unless that attempt is the
-    open
-    one: a worker considered lost may still answer.
+    open one: a worker considered lost may still answer.
 
     Args:
         transaction: begins a writing transaction of the store.
@@ -158,7 +157,7 @@ class StudyWriter:
             metrics: its metrics at the rung.
             attempt: number of the reporting attempt.
 
-            Raises:
+        Raises:
             StaleAttemptError: the attempt is not the open one.
         """
 
@@ -226,7 +225,7 @@ class StudyWriter:
             metrics: its metrics at the rung that stopped it.
             attempt: number of the stopped attempt.
 
-            Raises:
+        Raises:
             StaleAttemptError: the attempt is not the open one.
         """
 
@@ -253,7 +252,7 @@ class StudyWriter:
             attempt: number of its last attempt.
             outcome: how that attempt ended: FAILED, LOST or PREEMPTED.
 
-            Raises:
+        Raises:
             StaleAttemptError: the attempt is not the open one.
         """
         _check_unfinished(outcome)
