@@ -41,7 +41,7 @@ class Layer:
         position: number in the network, from 0.
         stage: number of its stage, from 0.
         index: number in the stage, from 0.
-        choice: its computation.
+        choice: the layer's choice.
         sizes: its stage's sizes.
         maps: sizes of its attention maps for one image, or None without maps.
         frame: layers of one stage and frame attend from the same queries to the same keys.

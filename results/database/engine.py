@@ -105,7 +105,7 @@ def parse_url(url: str) -> URL:
     home folder, as in a shell.
 
     Raises:
-        InputError: the text is no URL, or names another kind of database, an SQLite database in
+        InputError: the text is not a URL, or names another kind of database, an SQLite database in
             memory (which a second process could not read), or one with options.
     """
     if url.startswith(("sqlite:", "sqlite+")):

@@ -21,7 +21,7 @@ class Task:
     Attributes:
         spec: the network.
         seed: the training seed.
-        identity: key of this evaluation in the database.
+        identity: identifies this evaluation in the database.
         checkpoint: name of the evaluation's checkpoint, or None to keep none and start anew when
             the task is run again.
     """
@@ -44,7 +44,7 @@ class Measurement:
         wall_time_s: seconds of training and evaluation.
         device: such as "cpu".
         learning_curve: one document per epoch.
-        weights_sha256: of the file written for this evaluation, or None if none is kept.
+        weights_sha256: hash of the evaluation's weights file, or None if none is kept.
     """
 
     split: str
@@ -159,7 +159,7 @@ def evaluation_record(
     """The database record of a measurement.
 
     Args:
-        identity: the evaluation's key.
+        identity: the evaluation's identity.
         measured: its result.
         threads: torch threads that it used.
 

@@ -62,7 +62,7 @@ class FunctionEvaluator(Evaluator):
             device: device of its network.
 
         Raises:
-            InputError: it is no callable of one argument, or it cannot be identified.
+            InputError: it is not a callable of one argument, or it cannot be identified.
         """
         if not callable(function):
             raise InputError(f"`evaluator` is a callable, but got {function!r}")
@@ -123,7 +123,7 @@ def _checked(returned: Any) -> dict[str, float]:
     """Convert a function's result to metrics.
 
     Raises:
-        InputError: it is no mapping of names to metrics, lacks top1, or has an unknown metric.
+        InputError: it is not a mapping of names to metrics, lacks top1, or has an unknown metric.
     """
     if not isinstance(returned, Mapping) or "top1" not in returned:
         raise InputError(

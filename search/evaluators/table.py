@@ -132,7 +132,7 @@ def _placement(text: str, shape: BackboneShape, path: Path) -> str:
     """The canonical text of a placement on a backbone.
 
     Raises:
-        InputError: it is no placement, or its number of stages is wrong.
+        InputError: it is not a placement, or its number of stages is wrong.
     """
     try:
         placement = Placement.parse(text)

@@ -31,7 +31,7 @@ def verify_folder(
         The document of `verify --json`: `ok` and `checks`.
 
     Raises:
-        InputError: the folder is no readable export, or the data is missing.
+        InputError: the folder is not a readable export, or the data is missing.
     """
 
     def opened(record: ExportRecord) -> OpenedData:

@@ -38,7 +38,7 @@ def row_entropy(
         num_prefix_keys: leading columns to leave out; the rest of a row is rescaled to sum to 1.
 
     Returns:
-        (B,), float64; NaN for an image with a row that is no distribution, or if M is 1.
+        (B,), float64; NaN for an image with a row that is not a distribution, or if M is 1.
     """
     maps = maps_BWHNM.double()
     is_distribution_B = (

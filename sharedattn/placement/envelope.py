@@ -117,7 +117,7 @@ class Envelope:
         """The smallest envelope of all `placements`.
 
         Raises:
-            InputError: there is no placement, or they differ in the number of stages.
+            InputError: no placement is given, or they differ in the number of stages.
         """
         if len({len(placement.stages) for placement in placements}) != 1:
             raise InputError(

@@ -127,7 +127,7 @@ class LayerChoice:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: not a list of four to six entries, or the values are no valid layer.
+            InputError: not a list of four to six entries, or the values are not a valid layer.
         """
         try:
             kind, slots, dia, broadcasting, form, other = _six(layer)

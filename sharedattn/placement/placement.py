@@ -57,7 +57,7 @@ class Placement:
         """Parse the text form, `stage | stage | ...`; see `sharedattn.placement.text`.
 
         Raises:
-            InputError: the text is no placement; the message names the faulty part.
+            InputError: the text is not a placement; the message names the faulty part.
         """
         return cls(tuple(parse_stage(part.strip()) for part in text.split("|")))
 
@@ -66,7 +66,7 @@ class Placement:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: the value is not nested lists of layers, or is no valid placement.
+            InputError: the value is not nested lists of layers, or is not a valid placement.
         """
         if not _is_list(stages) or not all(map(_is_list, stages)):
             raise InputError(f"a placement is a list of stages of layers, but got {stages!r}")

@@ -171,7 +171,7 @@ class NetworkSpec:
         """Parse `backbone(key=value,...)@image_size: placement`, or a network's name.
 
         Raises:
-            InputError: the text is no network.
+            InputError: the text is not a network.
         """
         backbone, colon, placement = LAVIT_LIKE.get(text.strip(), text).partition(":")
         if not colon:

@@ -31,7 +31,7 @@ def parse_layer(text: str) -> LayerChoice:
     """Parse one layer of the long form, such as `E/s16/d0/cb`, keeping its cell's number.
 
     Raises:
-        InputError: the text is no layer.
+        InputError: the text is not a layer.
     """
     compact = re.sub(r"\s+", "", text)
     return _parse_layer(compact, compact)
@@ -41,7 +41,7 @@ def parse_stage(text: str) -> tuple[LayerChoice, ...]:
     """Parse one stage, in the short or the long form.
 
     Raises:
-        InputError: the text is no stage; the message names the faulty part.
+        InputError: the text is not a stage; the message names the faulty part.
     """
     compact = re.sub(r"\s+", "", text)
     if "," in compact or _LONG_LAYER.fullmatch(compact):
