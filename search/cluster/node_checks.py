@@ -153,7 +153,6 @@ def _shared_folder(blobs: BlobStore, ask: Ask) -> Check:
     The names are new, so a network disk's cache of absent files cannot mislead.
     """
     # In a subfolder, since every file at the top counts as an evaluation's weights.
-    # Below the top, where every file is taken for an evaluation's weights.
     note = f"checkpoints/doctor-{secrets.token_hex(8)}"
     notes, found = [note], []
     try:
