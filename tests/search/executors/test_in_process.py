@@ -40,7 +40,7 @@ def test_rungs_are_answered():
         with pytest.raises(AssertionError, match="must be answered"):
             executor.wait()
         executor.go_on(0)
-        assert executor.wait()[0][1].report.epoch == 2
+        assert executor.wait()[0][1].metrics.epoch == 2
         executor.stop(0)
         assert executor.num_free == 1
         assert executor.wait()[0][0] == 1

@@ -203,7 +203,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
     def ended(lab):
         return (
             lab.history(),
-            sorted(reports(lab)),
+            sorted(reports(lab), key=lambda row: (row.number, row.metrics.epoch)),
             sorted(member.number for member in lab.summary().front.members),
         )
 
