@@ -81,7 +81,7 @@ def data_for(
 
     Args:
         backbone: the backbone, with its timm weight tag if it has one.
-        name: `digit-pairs`, a folder, or a name known to timm.
+        name: `digit-pairs` or `digit-count`, a folder, or a name known to timm.
         root: folder of a named data set.
         val_fraction: share of the training split used for validation; defaults to a tenth.
         options: further options, or None.
@@ -95,11 +95,11 @@ def data_for(
         InputError: options do not apply or are invalid, or the pixel settings are unknown.
     """
     options = options or DataOptions()
-    if name == EMBEDDED:
+    if name in EMBEDDED:
         if options.given():
             raise InputError(
-                f"{options.given()[0]} is of data on disk, and digit-pairs is embedded; leave it "
-                f"out, or name other data by --data"
+                f"{options.given()[0]} is of data on disk, and {name} is embedded; leave it out, "
+                f"or name other data by --data"
             )
         pixels = PixelChanges()
     else:
@@ -188,7 +188,7 @@ def open_checked(config: DataConfig, val_fraction: float | None) -> DataSource:
     cut_by_it = "validation" in source.cuts or (
         "test" in source.cuts and config.test_fraction is None
     )
-    if val_fraction is not None and config.name != EMBEDDED and not cut_by_it:
+    if val_fraction is not None and config.name not in EMBEDDED and not cut_by_it:
         raise InputError(
             f"`--val-fraction` is {val_fraction:g}, but {source.name} has a validation split; "
             f"leave it out"
@@ -212,7 +212,7 @@ def absolute(name: str) -> str:
 
 
 def _is_folder(name: str) -> bool:
-    return name != EMBEDDED and os.path.isdir(os.path.expanduser(name))
+    return name not in EMBEDDED and os.path.isdir(os.path.expanduser(name))
 
 
 def _pixels(
@@ -300,7 +300,7 @@ def _recorded_pixels(weights: Path) -> PixelChanges | None:
     except (OSError, InputError, UnicodeDecodeError, KeyError, TypeError):
         return None
     if not isinstance(transform, dict):
-        # An export of digit-pairs, which has no pixel settings.
+        # Of embedded data, whose images are of one kind alone.
         return None
     names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
     return PixelChanges.from_json({n: transform[n] for n in names if n in transform})

@@ -323,6 +323,10 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
+# Longer than those of digit pairs: its networks differ in what they can do, and not only in how
+# soon, which shows late.
+RECIPES["digit-count"] = replace(RECIPES["digit-pairs"], epochs=16, warmup_epochs=0.5)
+
 # Our recipes from trained weights: fewer epochs at lower rates. The embedded supernet is trained
 # so briefly that its members keep learning at the full rate.
 RECIPES |= {
@@ -330,6 +334,8 @@ RECIPES |= {
     "digit-pairs-fine-tuning": replace(
         RECIPES["digit-pairs"], epochs=6, lr=1e-2, warmup_epochs=0.5
     ),
+    "digit-count-from-supernet": replace(RECIPES["digit-count"], epochs=16, warmup_epochs=0.3),
+    "digit-count-fine-tuning": replace(RECIPES["digit-count"], epochs=16, lr=1e-2),
     "deit-fine-tuning": replace(RECIPES["deit"], epochs=30, lr=2.5e-5, warmup_epochs=1.0),
 }
 RECIPES["deit-from-supernet"] = RECIPES["deit-fine-tuning"]

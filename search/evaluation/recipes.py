@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from sharedattn.data import EMBEDDED
 from sharedattn.recipe import Recipe
-from sharedattn.search.data_plan import DEFAULT_DATA
 from sharedattn.supernet.trainer import SupernetRecipe
 
 GENERAL_RECIPE = "deit"
@@ -48,5 +48,5 @@ def load_supernet_recipe(
 
 
 def _own_recipe(data: str, start: Start) -> str:
-    own = DEFAULT_DATA if data == DEFAULT_DATA else GENERAL_RECIPE
+    own = data if data in EMBEDDED else GENERAL_RECIPE
     return own + _SUFFIXES[start]

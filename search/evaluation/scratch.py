@@ -164,7 +164,7 @@ class FromScratch(Evaluation):
                 checkpoints=CheckpointStore(weights.blobs),
                 device=slots.device,
                 # Embedded data does not change.
-                data_digest=None if data.name == EMBEDDED else source.digest,
+                data_digest=None if data.name in EMBEDDED else source.digest,
             ),
             num_processes=processes_per_trial(
                 self.processes_per_trial, slots.resources, slots.device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sharedattn.data.source import EMBEDDED, DataConfig, DataSource
+from sharedattn.data.source import DataConfig, DataSource
 
 
 @lru_cache(maxsize=4)
@@ -21,10 +21,14 @@ def open_data(config: DataConfig) -> DataSource:
         InputError: the data is absent, cannot be read, or does not fit the config.
     """
     # Imported here, since timm's data package takes a second that embedded data does not need.
-    if config.name == EMBEDDED:
+    if config.name == "digit-pairs":
         from sharedattn.data.digit_pairs import DigitPairs
 
         return DigitPairs(config)
+    if config.name == "digit-count":
+        from sharedattn.data.digit_count import DigitCount
+
+        return DigitCount(config)
     from sharedattn.data.images import ImageData
 
     return ImageData(config)

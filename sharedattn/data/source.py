@@ -25,7 +25,7 @@ SplitName = Literal["train", "validation", "test"]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-EMBEDDED = "digit-pairs"
+EMBEDDED = ("digit-pairs", "digit-count")  # the data sets that need no files
 READER = 2  # the current reader of folders and named data sets
 
 
@@ -34,8 +34,8 @@ class DataConfig:
     """Configuration of a data set: small, picklable, and enough to open it on any machine.
 
     Attributes:
-        name: `digit-pairs`, a folder, or a name that timm's `create_dataset` opens
-            with random access (`torch/cifar10`, `hfds/...`).
+        name: `digit-pairs` or `digit-count`, a folder, or a name that timm's `create_dataset`
+            opens with random access (`torch/cifar10`, `hfds/...`).
         root: folder that holds a named data set, required for `torch/`; defaults to that of the
             library.
         image_size: pixels on a side of the images; defaults to the data's own.
@@ -71,7 +71,7 @@ class DataConfig:
             raise InputError(
                 f"`reader` of data is {self.reader!r}; this version reads data as 1 or {READER}"
             )
-        if self.name == EMBEDDED:
+        if self.name in EMBEDDED:
             # It has one reader only.
             object.__setattr__(self, "reader", READER)
         if not 0.0 < self.val_fraction < 1.0:
@@ -88,7 +88,7 @@ class DataConfig:
     @property
     def is_folder(self) -> bool:
         """Whether `name` is a folder of images."""
-        return self.name != EMBEDDED and os.path.isdir(self.name)
+        return self.name not in EMBEDDED and os.path.isdir(self.name)
 
     @property
     def test_share(self) -> float:
@@ -98,7 +98,7 @@ class DataConfig:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; later fields are omitted at their defaults."""
         document: dict[str, Any] = {name: getattr(self, name) for name in _FIRST_FIELDS}
-        if self.name != EMBEDDED:
+        if self.name not in EMBEDDED:
             # Always included: a document without it means reader 1.
             document["reader"] = self.reader
         if self.test_fraction is not None:

@@ -411,10 +411,24 @@ SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
         neutral_gates=False,
         scored_images=1000,
     ),
+    # As of digit pairs, longer: not chosen by a measurement of its own yet.
+    "digit-count": SupernetRecipe(
+        training=replace(RECIPES["digit-count"], epochs=48, warmup_epochs=0.3),
+        sampled_per_step=4,
+        sandwich=False,
+        distillation=0.0,
+        neutral_gates=False,
+        scored_images=1000,
+    ),
     "deit": SupernetRecipe(training=RECIPES["deit"]),
     "digit-pairs-fine-tuning": SupernetRecipe(
         training=replace(RECIPES["digit-pairs"], epochs=4, lr=5e-3, warmup_epochs=0.2),
         alone_epochs=2,
+        scored_images=1000,
+    ),
+    "digit-count-fine-tuning": SupernetRecipe(
+        training=replace(RECIPES["digit-count"], epochs=8, lr=5e-3, warmup_epochs=0.2),
+        alone_epochs=4,
         scored_images=1000,
     ),
     "deit-fine-tuning": SupernetRecipe(training=RECIPES["deit-fine-tuning"], alone_epochs=5),

@@ -25,6 +25,8 @@ PYRAMID = "embed_dims=6-10-14-22,mlp_ratios=2-2-1-1,num_heads=1-1-2-2"
 SMALL = {
     "digit-pairs-vit": "vit(class_token=false,depth=4,global_pool=avg,embed_dim=22,mlp_ratio=1.5,"
     "num_heads=2,patch_size=3,{})@12",
+    "digit-count-vit": "vit(class_token=false,depth=4,global_pool=avg,embed_dim=22,mlp_ratio=1.5,"
+    "num_heads=2,patch_size=3,{})@12",
     "deit-tiny": f"deit_tiny_patch16_224({VIT},{{}})@35",
     "deit-tiny-any": f"deit_tiny_patch16_224({VIT},{{}})@35",
     "deit-small": f"deit_small_patch16_224({VIT},{{}})@35",
