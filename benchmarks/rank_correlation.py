@@ -79,6 +79,29 @@ def estimate_tau(
     return _estimate(kendall_tau, (one, other), rng, num_resamples)
 
 
+def estimate_mean_tau(
+    ones: Sequence[Floats],
+    other: Floats,
+    rng: np.random.Generator,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Estimate:
+    """Mean tau-b of several figures, such as one a seed, with another; errors as `kendall_tau`.
+
+    Args:
+        ones: figures, each a value a placement; at least one.
+        other: another figure of the same placements.
+        rng: draws the resamples of the placements.
+        num_resamples: how many.
+    """
+
+    def mean_tau(*figures: Floats) -> float:
+        *ones, other = figures
+        return sum(kendall_tau(one, other) for one in ones) / len(ones)
+
+    return _estimate(mean_tau, (*ones, other), rng, num_resamples)
+
+
 def estimate_tau_difference(
     one: Floats,
     other: Floats,

@@ -2,7 +2,13 @@
 
 import numpy as np
 import pytest
-from rank_correlation import Estimate, estimate_tau, estimate_tau_difference, kendall_tau
+from rank_correlation import (
+    Estimate,
+    estimate_mean_tau,
+    estimate_tau,
+    estimate_tau_difference,
+    kendall_tau,
+)
 from scipy import stats
 
 from sharedattn.errors import InputError
@@ -76,3 +82,13 @@ def test_equal_seeds_give_equal_intervals():
 def test_what_cannot_be_ranked(one, other, message):
     with pytest.raises(InputError, match=message):
         kendall_tau(one, other)
+
+
+def test_a_mean_tau_is_of_the_same_resamples():
+    rng = np.random.default_rng(7)
+    truth = rng.normal(size=41)
+    figures = [truth + rng.normal(size=41) for _ in range(3)]
+    found = estimate_mean_tau(figures, truth, rng, num_resamples=100)
+    assert found.value == pytest.approx(np.mean([kendall_tau(one, truth) for one in figures]))
+    assert found.low < found.value < found.high
+    assert estimate_mean_tau([truth], truth, rng, num_resamples=20) == Estimate(1.0, 1.0, 1.0)

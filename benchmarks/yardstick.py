@@ -1,0 +1,552 @@
+"""Whether an embedded task needs its layers: what placements reach when trained for long.
+
+    python benchmarks/yardstick.py [--rows FILE] [--workers 2] [--print-only] [--json]
+
+Trains placements spread over MACs on three seeds, each twice: for as long as it helps, and as long
+as a trial of a search. It prints the placements by MACs and three figures, each with its target:
+
+- what half the MACs cost: the best of all less the best of those that have no more MACs than the
+  first half of the all-vanilla network's layers, in points of validation top-1. With the embedding
+  and the head that is a little more than half of its MACs;
+- what the cheapest placement that mixes tokens lacks to the best of all;
+- how well a trial ranks placements as the long trainings do: Kendall's tau of a trial's accuracy
+  with the long mean, a mean over seeds.
+
+Some placements are also trained for other numbers of epochs, which shows how long helps. Every
+finished training is a line of FILE; run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+warnings.filterwarnings("ignore", message=".*torch.jit.*")
+
+import numpy as np  # noqa: E402 (the warning is timm's, at import)
+import torch  # noqa: E402
+from rank_correlation import Estimate, estimate_mean_tau  # noqa: E402
+
+from sharedattn.backbones import describe, resolve  # noqa: E402
+from sharedattn.costs.model import CostModel  # noqa: E402
+from sharedattn.data import DataConfig, open_data  # noqa: E402
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement  # noqa: E402
+from sharedattn.recipe import RECIPES, Recipe  # noqa: E402
+from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
+from sharedattn.spaces.space import Space  # noqa: E402
+from sharedattn.spaces.stratified import StratifiedSampler  # noqa: E402
+from sharedattn.training.trainer import train  # noqa: E402
+
+TASK = "digit-count"
+LONG_EPOCHS = 64
+SEEDS = (0, 1, 2)
+NUM_PLACEMENTS = 30
+NUM_STRATA = 9
+# Always among the placements: the cheapest that mixes, the all-vanilla network and its parts, and
+# what mixes kinds well within half the MACs, so that the half is not poor for want of a good draw.
+NAMED = (
+    "N1/cb",
+    "E1/s8/dia1/cb",
+    "V1",
+    "N1V1/dia1/cb",
+    "E1V1/s8/dia1/cb",
+    "V1E1/s16/cb",
+    "V2",
+    "V2/dia1/cb",
+    "N1V1N1/dia1/cb2",
+    "V3",
+    "N1E1V2/s8/dia1/cb3",
+    "V4",
+)
+GROWING = ("N1/cb", "E1/s8/dia1/cb", "V2", "V4", "N1E1V2/s8/dia1/cb3")
+GROWING_SEED = 0
+NUM_CURVE_POINTS = 8
+
+HALF_COSTS_POINTS = 1.5  # at least, of the best of all
+CHEAPEST_LACKS_POINTS = 8.0
+TRIALS_TAU = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training.
+
+    Attributes:
+        placement: its text.
+        seed: of everything drawn.
+        epochs: of the recipe, whose schedule ends with them.
+    """
+
+    placement: str
+    seed: int
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One finished training.
+
+    Attributes:
+        placement: its text.
+        seed: of everything drawn.
+        epochs: trained for.
+        recipe: key of the recipe, its first 12 digits.
+        network: key of the network, its first 12 digits.
+        data: fingerprint of the data, its first 12 digits.
+        top1: on validation data at the end, 0 to 1.
+        curve: epoch and validation top-1, at about `NUM_CURVE_POINTS` epochs.
+        cpu_s: CPU seconds of the training and its evaluations.
+    """
+
+    placement: str
+    seed: int
+    epochs: int
+    recipe: str
+    network: str
+    data: str
+    top1: float
+    curve: list[tuple[int, float]]
+    cpu_s: float
+
+
+class Bench:
+    """What is trained, on what, how.
+
+    Args:
+        task: name of the embedded data, of its recipe, and with `-vit` of its space.
+        long_epochs: of the long trainings.
+        trial_epochs: of a search's trial; None: of the recipe.
+        num_placements: of the table.
+        seeds: of every placement.
+
+    Attributes:
+        placements: of the table, by ascending MACs.
+        trial_epochs: of a search's trial.
+        long_epochs: of the long trainings.
+        seeds: of every placement.
+        half_macs: MACs of the first half of the all-vanilla network's layers.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        long_epochs: int = LONG_EPOCHS,
+        trial_epochs: int | None = None,
+        num_placements: int = NUM_PLACEMENTS,
+        seeds: Sequence[int] = SEEDS,
+    ) -> None:
+        self._recipe = RECIPES[task]
+        self._data = open_data(DataConfig(name=task))
+        space = BudgetedSpace(Space.load(f"{task}-vit"))
+        self._backbone = space.space.backbone
+        self._costs = CostModel(self._backbone)
+        self.long_epochs = long_epochs
+        self.trial_epochs = trial_epochs or self._recipe.epochs
+        self.seeds = tuple(seeds)
+        halves = [stage.max_depth // 2 for stage in describe(self._backbone).stages]
+        self.half_macs = self.macs(str(Placement.all_vanilla(halves)))
+        self.placements = sorted(_placements(space, num_placements), key=self.macs)
+
+    def macs(self, placement: str) -> int:
+        """MACs of one image."""
+        return self._costs.totals(Placement.parse(placement)).macs
+
+    def recipe(self, epochs: int) -> Recipe:
+        """The task's recipe at another length, with the warm-up that it has."""
+        warmup = min(self._recipe.warmup_epochs, epochs)
+        return self._recipe.with_changes(epochs=epochs, warmup_epochs=warmup)
+
+    def jobs(self) -> list[Job]:
+        """Every training, those of one seed first, so that a part of them is a table as well."""
+        jobs: dict[Job, None] = {}
+        for seed in self.seeds:
+            for epochs in (self.trial_epochs, self.long_epochs):
+                for placement in self.placements:
+                    jobs[Job(placement=placement, seed=seed, epochs=epochs)] = None
+            if seed == GROWING_SEED:
+                for epochs in self.growing_epochs():
+                    for placement in self.growing():
+                        jobs[Job(placement=placement, seed=seed, epochs=epochs)] = None
+        return list(jobs)
+
+    def growing(self) -> list[str]:
+        """The placements that are trained at more lengths than two."""
+        return [placement for placement in self.placements if placement in GROWING]
+
+    def growing_epochs(self) -> list[int]:
+        """The lengths that show how long helps: half and twice the long one, and the two."""
+        lengths = {self.trial_epochs, self.long_epochs // 2, self.long_epochs}
+        return sorted({*lengths, 2 * self.long_epochs} - {0})
+
+    def keys(self, job: Job) -> tuple[str, str, str]:
+        """First digits of the keys of the recipe, the network and the data."""
+        found = self.recipe(job.epochs).key, self._spec(job.placement).key, self._data.fingerprint
+        recipe, network, data = (key[:12] for key in found)
+        return recipe, network, data
+
+    def train(self, job: Job) -> Row:
+        """Train one placement on one seed."""
+        started = time.process_time()
+        step = max(1, job.epochs // NUM_CURVE_POINTS)
+        training = train(
+            self._spec(job.placement),
+            self._data,
+            self.recipe(job.epochs),
+            seed=job.seed,
+            validate_at=range(step, job.epochs, step),
+        )
+        recipe, network, data = self.keys(job)
+        return Row(
+            **asdict(job),
+            recipe=recipe,
+            network=network,
+            data=data,
+            top1=training.metrics.top1,
+            curve=[(e.epoch, e.validation.top1) for e in training.curve if e.validation],
+            cpu_s=round(time.process_time() - started, 1),
+        )
+
+    def _spec(self, placement: str) -> NetworkSpec:
+        backbone: BackboneSpec = self._backbone
+        return resolve(NetworkSpec(backbone, Placement.parse(placement)))
+
+
+def _placements(space: BudgetedSpace, count: int) -> list[str]:
+    """The named placements, then others drawn evenly over MACs."""
+    drawn = StratifiedSampler(space, NUM_STRATA).sample_many(random.Random(0), count)
+    others = [str(placement) for placement in drawn if str(placement) not in NAMED]
+    # Those drawn come by ascending MACs; what the named take the place of is spread over them.
+    random.Random(0).shuffle(others)
+    return [*NAMED, *others][:count]
+
+
+class Rows:
+    """The finished trainings of a file, one JSON document a line.
+
+    Args:
+        path: the file; it need not be there.
+        bench: says which of the rows are of today's data, recipe and networks.
+    """
+
+    def __init__(self, path: Path, bench: Bench) -> None:
+        self._path = path
+        self._bench = bench
+        self._by_job: dict[Job, Row] = {}
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            try:
+                document = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # cut off when the process was killed
+            document["curve"] = [(epoch, top1) for epoch, top1 in document["curve"]]
+            self._keep(Row(**document))
+
+    def __len__(self) -> int:
+        return len(self._by_job)
+
+    def get(self, placement: str, seed: int, epochs: int) -> Row | None:
+        """A training, or None where it is not finished."""
+        return self._by_job.get(Job(placement=placement, seed=seed, epochs=epochs))
+
+    def missing(self) -> list[Job]:
+        """What is still to be trained, in the order to do it in."""
+        return [job for job in self._bench.jobs() if job not in self._by_job]
+
+    def append(self, row: Row) -> None:
+        """Write a finished training to the end of the file, and to the disk."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                # The line before was cut off: it stays one of its own.
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(json.dumps(asdict(row)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._keep(row)
+
+    def _keep(self, row: Row) -> None:
+        job = Job(placement=row.placement, seed=row.seed, epochs=row.epochs)
+        if self._bench.keys(job) == (row.recipe, row.network, row.data):
+            self._by_job[job] = row
+
+
+_bench: Bench | None = None  # of a worker process
+
+
+def _start_worker(bench_arguments: dict[str, Any]) -> None:
+    global _bench
+    torch.set_num_threads(1)
+    _bench = Bench(**bench_arguments)
+
+
+def _train_in_worker(job: Job) -> Row:
+    assert _bench is not None
+    return _bench.train(job)
+
+
+def train_all(rows: Rows, bench_arguments: dict[str, Any], num_workers: int) -> None:
+    """Train what is missing, by processes of one thread each."""
+    jobs = rows.missing()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(num_workers, initializer=_start_worker, initargs=(bench_arguments,)) as pool:
+        for number, row in enumerate(pool.imap_unordered(_train_in_worker, jobs), start=1):
+            rows.append(row)
+            print(
+                f"{number}/{len(jobs)} {row.placement} seed {row.seed}, {row.epochs} epochs: "
+                f"{row.top1:.3f}, {row.cpu_s:.0f} CPU s",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One placement of the table.
+
+    Attributes:
+        placement: its text.
+        macs: of one image.
+        long: validation top-1 after the long training, one a seed.
+        trial: the same after a trial.
+    """
+
+    placement: str
+    macs: int
+    long: tuple[float, ...]
+    trial: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Of the long trainings."""
+        return statistics.mean(self.long)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean; NaN of one seed."""
+        return _standard_error(self.long)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What the table comes to.
+
+    Attributes:
+        best: of all.
+        best_half: of those with at most `Bench.half_macs`.
+        cheapest: that mixes tokens, which every member of the space does.
+        tau: of trials with long means.
+        seeds: of every placement.
+    """
+
+    best: Line
+    best_half: Line
+    cheapest: Line
+    tau: Estimate
+    seeds: tuple[int, ...]
+
+    @property
+    def half_costs(self) -> float:
+        """Points that half the MACs cost."""
+        return _points(self.best, self.best_half)
+
+    @property
+    def cheapest_lacks(self) -> float:
+        """Points that the cheapest lacks."""
+        return _points(self.best, self.cheapest)
+
+
+def lines_of(bench: Bench, rows: Rows) -> tuple[list[Line], tuple[int, ...]]:
+    """The placements that have all trainings of the seeds that most have, by MACs.
+
+    Returns:
+        The lines; the seeds: all, or while trainings are missing the first of them.
+    """
+    for num_seeds in range(len(bench.seeds), 0, -1):
+        seeds = bench.seeds[:num_seeds]
+        lines = [
+            line
+            for placement in bench.placements
+            if (line := _line(bench, rows, placement, seeds))
+        ]
+        if len(lines) == len(bench.placements) or (num_seeds == 1 and lines):
+            return lines, seeds
+    return [], ()
+
+
+def _line(bench: Bench, rows: Rows, placement: str, seeds: tuple[int, ...]) -> Line | None:
+    long = [rows.get(placement, seed, bench.long_epochs) for seed in seeds]
+    trial = [rows.get(placement, seed, bench.trial_epochs) for seed in seeds]
+    if None in long or None in trial:
+        return None
+    return Line(
+        placement=placement,
+        macs=bench.macs(placement),
+        long=tuple(row.top1 for row in long if row),
+        trial=tuple(row.top1 for row in trial if row),
+    )
+
+
+def figures_of(bench: Bench, lines: Sequence[Line], seeds: tuple[int, ...]) -> Figures | None:
+    """The figures, or None of too few placements."""
+    half = [line for line in lines if line.macs <= bench.half_macs]
+    if len(lines) < 3 or not half:
+        return None
+    trials = list(zip(*(line.trial for line in lines), strict=True))
+    return Figures(
+        best=max(lines, key=lambda line: line.mean),
+        best_half=max(half, key=lambda line: line.mean),
+        cheapest=min(lines, key=lambda line: line.macs),
+        tau=estimate_mean_tau(trials, [line.mean for line in lines], np.random.default_rng(0)),
+        seeds=seeds,
+    )
+
+
+def _points(one: Line, other: Line) -> float:
+    return 100 * (one.mean - other.mean)
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def print_table(bench: Bench, rows: Rows) -> None:
+    lines, seeds = lines_of(bench, rows)
+    print(
+        f"{len(bench.jobs()) - len(rows.missing())} of {len(bench.jobs())} trainings; "
+        f"{len(lines)} of {len(bench.placements)} placements on seeds "
+        f"{', '.join(map(str, seeds)) or 'none'}\n"
+    )
+    print(f"| placement | MACs | {bench.long_epochs} epochs | {bench.trial_epochs} epochs |")
+    print("|---|---|---|---|")
+    for line in lines:
+        error = "" if math.isnan(line.error) else f" ± {line.error:.3f}"
+        print(
+            f"| `{line.placement}` | {line.macs / 1e3:.0f} k | {line.mean:.3f}{error} | "
+            f"{statistics.mean(line.trial):.3f} |"
+        )
+    print_growth(bench, rows)
+    figures = figures_of(bench, lines, seeds)
+    if figures is None:
+        print("\ntoo few trainings for the figures")
+        return
+    print()
+    print_figures(figures)
+
+
+def print_growth(bench: Bench, rows: Rows) -> None:
+    """What placements reach on one seed by the length of the training."""
+    lengths = bench.growing_epochs()
+    print(f"\n| seed {GROWING_SEED}, epochs | " + " | ".join(map(str, lengths)) + " |")
+    print("|---" * (len(lengths) + 1) + "|")
+    for placement in bench.growing():
+        found = [rows.get(placement, GROWING_SEED, epochs) for epochs in lengths]
+        print(
+            f"| `{placement}` | " + " | ".join(f"{r.top1:.3f}" if r else "" for r in found) + " |"
+        )
+
+
+def print_figures(figures: Figures) -> None:
+    """The three figures, each with its target."""
+    best, half, cheapest = figures.best, figures.best_half, figures.cheapest
+    for value, target, text in (
+        (
+            figures.half_costs,
+            HALF_COSTS_POINTS,
+            f"{figures.half_costs:.1f} ± {_error_of_difference(best, half):.1f} points from "
+            f"{best.placement} to {half.placement}, the best within half the layers' MACs",
+        ),
+        (
+            figures.cheapest_lacks,
+            CHEAPEST_LACKS_POINTS,
+            f"{figures.cheapest_lacks:.1f} ± {_error_of_difference(best, cheapest):.1f} points "
+            f"from it to {cheapest.placement}, the cheapest",
+        ),
+        (
+            figures.tau.value,
+            TRIALS_TAU,
+            f"Kendall's tau of trials with long trainings {figures.tau}",
+        ),
+    ):
+        reached = "REACHED" if value >= target else "missed"
+        print(f"{text} (target at least {target:g}): {reached}")
+
+
+def _error_of_difference(one: Line, other: Line) -> float:
+    """Standard error, in points, of the mean over seeds of the difference."""
+    return 100 * _standard_error([a - b for a, b in zip(one.long, other.long, strict=True)])
+
+
+def document_of(bench: Bench, rows: Rows) -> dict[str, Any]:
+    """The table and the figures, as a JSON document."""
+    lines, seeds = lines_of(bench, rows)
+    figures = figures_of(bench, lines, seeds)
+    return {
+        "trainings": len(bench.jobs()) - len(rows.missing()),
+        "of": len(bench.jobs()),
+        "long_epochs": bench.long_epochs,
+        "trial_epochs": bench.trial_epochs,
+        "seeds": seeds,
+        "placements": [asdict(line) for line in lines],
+        "figures": None
+        if figures is None
+        else {
+            "half_costs_points": figures.half_costs,
+            "cheapest_lacks_points": figures.cheapest_lacks,
+            "trials_tau": figures.tau.to_json(),
+            "best": figures.best.placement,
+            "best_half": figures.best_half.placement,
+            "cheapest": figures.cheapest.placement,
+        },
+    }
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", default=TASK)
+    parser.add_argument("--rows", type=Path, help="default: beside this script, in tables/")
+    parser.add_argument("--long-epochs", type=int, default=LONG_EPOCHS)
+    parser.add_argument("--trial-epochs", type=int, help="default: those of the recipe")
+    parser.add_argument("--placements", type=int, default=NUM_PLACEMENTS)
+    parser.add_argument("--seeds", type=_numbers, default=SEEDS)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--print-only", action="store_true", help="train nothing")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args(None if arguments is None else list(arguments))
+    bench_arguments = {
+        "task": given.task,
+        "long_epochs": given.long_epochs,
+        "trial_epochs": given.trial_epochs,
+        "num_placements": given.placements,
+        "seeds": given.seeds,
+    }
+    bench = Bench(**bench_arguments)
+    path = given.rows or Path(__file__).parent / "tables" / f"yardstick-{given.task}.jsonl"
+    rows = Rows(path, bench)
+    if not given.print_only:
+        train_all(rows, bench_arguments, given.workers)
+    if given.json:
+        print(json.dumps(document_of(bench, rows), indent=2))
+    else:
+        print_table(bench, rows)
+
+
+if __name__ == "__main__":
+    main()
