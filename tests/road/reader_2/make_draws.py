@@ -39,7 +39,8 @@ from sharedattn.supernet.trainer import (
 
 HERE = Path(__file__).parent
 FILES = sorted(path.stem for path in (HERE / "spaces").iterdir())
-SPACES = [*presets(), *FILES]
+LATER = {"digit-count-vit"}  # presets that came after these draws
+SPACES = [*(name for name in presets() if name not in LATER), *FILES]
 SEARCHED = ("loop", "family-pvt", "listed")
 NUM_PROPOSALS = 40
 FIRST = 3  # entries of a long list that can be read
