@@ -6,6 +6,8 @@ import pytest
 import yardstick
 from yardstick import Bench, Job, Line, Row, Rows, figures_of, lines_of, main
 
+from sharedattn.data import open_data
+
 TINY = {"long_epochs": 2, "trial_epochs": 1, "num_placements": 3, "seeds": (0, 1)}
 OPTIONS = ("--long-epochs=2", "--trial-epochs=1", "--placements=3", "--seeds=0,1")
 
@@ -16,7 +18,9 @@ def bench(monkeypatch):
     monkeypatch.setattr("sharedattn.data.digit_count.EVAL_IMAGES", 200)
     monkeypatch.setattr(yardstick, "NAMED", ("N1/cb", "V2", "V4"))
     monkeypatch.setattr(yardstick, "GROWING", ("V4",))
-    return Bench("digit-count", **TINY)
+    open_data.cache_clear()  # it holds the data at its full size, or holds it at this one later
+    yield Bench("digit-count", **TINY)
+    open_data.cache_clear()
 
 
 def row_of(bench, job, top1):
