@@ -115,8 +115,8 @@ def open_splits(config: DataConfig) -> dict[SplitName, LibrarySamples]:
     library, _, rest = name.partition("/")
     if library not in ("torch", "hfds") or not rest:
         raise InputError(
-            f"`--data` {name!r} is no folder here; give digit-pairs, a folder of images, "
-            f"torch/NAME or hfds/NAME"
+            f"`--data` {name!r} is no folder here; give digit-pairs, digit-count, a folder "
+            f"of images, torch/NAME or hfds/NAME"
         )
     splits: tuple[SplitName, ...] = SPLITS
     if library == "torch":

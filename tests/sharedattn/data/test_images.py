@@ -371,7 +371,7 @@ def test_a_torch_data_set_needs_a_root():
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("no-such-folder", "is no folder here; give digit-pairs, a folder of images"),
+        ("no-such-folder", "is no folder here; give digit-pairs, digit-count, a folder of images"),
         ("tfds/mnist", "is a stream, which gives no random access"),
         ("torch/cifar10", "cannot be read on this disk"),
         ("torch/image_folder", "torch/image_folder' is not known; torch/ has cifar10, cifar100"),
