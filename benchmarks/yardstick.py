@@ -57,18 +57,18 @@ NUM_STRATA = 9
 # Always among the placements: the cheapest that mixes, the all-vanilla network and its parts, and
 # what mixes kinds well within half the MACs, so that the half is not poor for want of a good draw.
 NAMED = (
+    "V4",
+    "E1V1/s8/dia1/cb",
+    "V2",
     "N1/cb",
     "E1/s8/dia1/cb",
+    "N1E1V2/s8/dia1/cb3",
     "V1",
-    "N1V1/dia1/cb",
-    "E1V1/s8/dia1/cb",
-    "V1E1/s16/cb",
-    "V2",
-    "V2/dia1/cb",
     "N1V1N1/dia1/cb2",
     "V3",
-    "N1E1V2/s8/dia1/cb3",
-    "V4",
+    "V2/dia1/cb",
+    "N1V1/dia1/cb",
+    "V1E1/s16/cb",
 )
 GROWING = ("N1/cb", "E1/s8/dia1/cb", "V2", "V4", "N1E1V2/s8/dia1/cb3")
 GROWING_SEED = 0
@@ -170,11 +170,13 @@ class Bench:
         return self._recipe.with_changes(epochs=epochs, warmup_epochs=warmup)
 
     def jobs(self) -> list[Job]:
-        """Every training, those of one seed first, so that a part of them is a table as well."""
+        """Every training, seed by seed, named placements first: a part of them is a table too."""
+        named = [placement for placement in NAMED if placement in self.placements]
+        ordered = [*named, *(p for p in self.placements if p not in NAMED)]
         jobs: dict[Job, None] = {}
         for seed in self.seeds:
-            for epochs in (self.trial_epochs, self.long_epochs):
-                for placement in self.placements:
+            for placement in ordered:
+                for epochs in (self.trial_epochs, self.long_epochs):
                     jobs[Job(placement=placement, seed=seed, epochs=epochs)] = None
             if seed == GROWING_SEED:
                 for epochs in self.growing_epochs():
