@@ -146,6 +146,8 @@ def test_a_figure_below_its_target_is_called_missed(capsys):
     yardstick.print_figures(figures)
     verdicts = [line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines()]
     assert verdicts == ["missed", "missed", "REACHED"]
+    yardstick.print_figures(figures, is_whole=False)
+    assert capsys.readouterr().out.count("open, the table is not whole") == 3
 
 
 def test_too_few_trainings_have_no_figures(bench, tmp_path, capsys):
