@@ -227,7 +227,10 @@ class _Product:
             new_cell, target = False, _State(None, (), state.constraints)
             if symbol is not None:
                 pairs = zip(self._constraints, state.constraints, strict=True)
-                after = tuple(constraint.step(before, symbol) for constraint, before in pairs)
+                after = tuple(
+                    constraint.step(before, symbol) if constraint.reads(symbol) else before
+                    for constraint, before in pairs
+                )
                 if None in after:
                     continue
                 new_cell, cells = count_cell(state.cells, symbol)

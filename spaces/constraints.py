@@ -53,6 +53,13 @@ class Constraint(ABC):
     def start(self) -> State:
         """The state before the first layer."""
 
+    def reads(self, layer: LayerChoice) -> bool:
+        """Whether the rule reads a layer: one that is left out only if the rule names its kind."""
+        if not layer.is_absent:
+            return True
+        named = (getattr(self, f.name) for f in fields(self))
+        return any(layer.kind in value for value in named if isinstance(value, frozenset))
+
     @abstractmethod
     def step(self, state: State, layer: LayerChoice) -> State | None:
         """The state after `layer`, or None if no continuation can satisfy the rule."""

@@ -18,13 +18,22 @@ Stages and layers count from 1. Parameters with a single choice are left out.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import OptionValue
-from sharedattn.mechanisms.registry import registry
-from sharedattn.placement import GateCell, LayerChoice, Placement, gate_runs, numbered_cells
+from sharedattn.mechanisms.registry import branch_of, registry
+from sharedattn.placement import (
+    GateCell,
+    LayerChoice,
+    Placement,
+    gate_runs,
+    num_present,
+    numbered_cells,
+    trimmed,
+    with_stage_options,
+)
 from sharedattn.spaces.automaton import pad
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.repair import Repair
@@ -55,15 +64,12 @@ def with_options(
         groups: a gate and its groups, at most one per layer; or None for no gate.
         with_cb: number of last layers with context broadcasting.
     """
-    depth = len(layers)
+    depth = num_present(layers)
     cells: Sequence[GateCell | None] = [None] * depth
     if groups is not None and depth:
         runs = gate_runs(depth, min(groups.number, depth), groups.gate)
         cells = [GateCell(groups.gate, cell) for cell in runs]
-    return tuple(
-        replace(layer, gate=cell, cb=position >= depth - with_cb)
-        for position, (layer, cell) in enumerate(zip(layers, cells, strict=True))
-    )
+    return with_stage_options(layers, cells, with_cb)
 
 
 def groups_of(layers: Sequence[LayerChoice]) -> StageGroups | None:
@@ -150,15 +156,17 @@ class _OptionsEncoding(_StageEncoding):
             for code, gate in gates_by_code().items()
             if values.get(code)
         ]
-        with_cb = len(kinds) if last == "all" else int(last)
+        with_cb = len(layers) if last == "all" else int(last)
         return with_options(layers, groups[0] if groups else None, with_cb)
 
 
 class _AnyOrderEncoding(_OptionsEncoding):
     def kind_dimensions(self) -> dict[str, tuple[Value, ...]]:
         kinds = tuple(branch.letter for branch in self.stage.branches)
+        left_out = sum(self.stage.most(b.letter) for b in self.stage.branches if b.is_absent)
+        least = max(1, min(self.stage.depth) - left_out)
         return {
-            f"kind{position + 1}": kinds if position < min(self.stage.depth) else (*kinds, ABSENT)
+            f"kind{position + 1}": kinds if position < least else (*kinds, ABSENT)
             for position in range(max(self.stage.depth))
         }
 
@@ -179,7 +187,20 @@ class _OrderedEncoding(_OptionsEncoding):
         }
 
     def encode_kinds(self, kinds: list[str]) -> dict[str, Value]:
-        return {letter: kinds.count(letter) for letter in self.stage.counts}
+        return min(self._counts_of(kinds), key=lambda counts: tuple(counts.values()))
+
+    def _counts_of(self, kinds: list[str]) -> Iterator[dict[str, Value]]:
+        """Yield the counts that mean these kinds, those of left-out layers at the end added."""
+        letters = list(self.stage.counts)
+        choices: list[Iterable[int]] = []
+        for place, letter in enumerate(letters):
+            found = kinds.count(letter)
+            may_follow = branch_of(letter).is_absent and place > letters.index(kinds[-1])
+            more = [n for n in self.stage.counts[letter] if n >= found]
+            choices.append(more if may_follow else [found])
+        for counts in product(*choices):
+            if sum(counts) in self.stage.depth:
+                yield dict(zip(letters, counts, strict=True))
 
     def decode_kinds(self, values: Mapping[str, Value]) -> list[str]:
         counts = [int(values[letter]) for letter in self.stage.counts]
@@ -279,7 +300,7 @@ class Encoding:
         return {name: values[name] for name in self.dimensions}
 
     def decode(self, values: Mapping[str, Value]) -> Proposal:
-        """The layers that the parameters propose, legal or not.
+        """The layers that the parameters propose, legal or not; left-out ones at an end dropped.
 
         Raises:
             InputError: names or values other than those of `dimensions`.
@@ -296,7 +317,11 @@ class Encoding:
                 )
         every = {**self._constants, **values}
         return tuple(
-            encoding.decode({name: every[f"stage{i + 1}.{name}"] for name in encoding.dimensions})
+            trimmed(
+                encoding.decode(
+                    {name: every[f"stage{i + 1}.{name}"] for name in encoding.dimensions}
+                )
+            )
             for i, encoding in enumerate(self._stages)
         )
 

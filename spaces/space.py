@@ -22,7 +22,13 @@ from sharedattn.spaces.automaton import Automaton, build
 from sharedattn.spaces.constraints import Constraint, Count, read_constraint
 from sharedattn.spaces.document import Section, read_list, read_one_of, read_text
 from sharedattn.spaces.ruled import Ruled
-from sharedattn.spaces.stages import HandOver, Stage, StageLanguage, read_stage
+from sharedattn.spaces.stages import (
+    HandOver,
+    Stage,
+    StageLanguage,
+    read_stage,
+    without_trailing,
+)
 from sharedattn.spaces.stages.parts import listed
 from sharedattn.yaml_text import DocumentError, DocumentPath, located, read_document
 
@@ -42,7 +48,7 @@ class Space:
         backbone: the network whose layers are chosen.
         stages: the choices of each stage; forms of layers are canonical on the backbone.
         order: whether layers given by counts stand in the order of their kinds' ranks (E, V, L,
-            N; named `EVLN` whatever else is registered) or in any order.
+            N, X; named `EVLN` whatever else is registered) or in any order.
         constraints: rules between layers.
 
     Raises:
@@ -179,7 +185,7 @@ class Space:
     def _languages(self) -> list[StageLanguage]:
         """The legal members of each stage by itself."""
         return [
-            HandOver(stage.language(self.is_ordered), shape.attention)
+            HandOver(without_trailing(stage.language(self.is_ordered)), shape.attention)
             for stage, shape in zip(self.stages, describe(self.backbone).stages, strict=True)
         ]
 
@@ -212,7 +218,7 @@ class Space:
         ]
         return (
             f"{self.name} has no placement in stage {', '.join(empty)}: its counts never add up "
-            f"to an allowed depth, its options fit no depth, a layer reuses what no earlier layer "
+            f"to an allowed depth, its options fit no depth, every layer is left out, a layer reuses what no earlier layer "
             f"of equal shift computed, or attention_residual=true needs a layer of kind "
             f"{listed(_residual_kinds())}"
         )

@@ -13,8 +13,8 @@ from functools import partial
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import FormOption, NumberOption, OptionValue
-from sharedattn.mechanisms.registry import is_ours, registry
-from sharedattn.placement import LayerChoice, Placement, numbered_cells
+from sharedattn.mechanisms.registry import is_always_listed, registry
+from sharedattn.placement import LayerChoice, Placement, num_present, numbered_cells, trimmed
 from sharedattn.spaces.automaton import pad
 from sharedattn.spaces.encoding import Encoding, Layers, groups_of, with_options
 from sharedattn.spaces.stages import ListedStage, StageGroups, Symbol
@@ -103,7 +103,8 @@ class Variation:
         members = []
         for stage, layers in enumerate(placement.stages):
             for changed in edit(stage, layers):
-                candidate = (*placement.stages[:stage], changed, *placement.stages[stage + 1 :])
+                stages = placement.stages
+                candidate = (*stages[:stage], trimmed(changed), *stages[stage + 1 :])
                 if candidate not in seen:
                     seen.add(candidate)
                     if self._counted.admits(pad(candidate, self._depths)):
@@ -116,8 +117,11 @@ class Variation:
             for symbol in alphabet:
                 if symbol is None:
                     continue
+                changed = (*layers[:position], symbol, *layers[position + 1 :])
                 if self._is_listed(stage) or (symbol.gate, symbol.cb) == (old.gate, old.cb):
-                    yield numbered_cells([*layers[:position], symbol, *layers[position + 1 :]])
+                    yield numbered_cells(changed)
+                elif symbol.is_absent or old.is_absent:
+                    yield from _adapted(layers, changed)
 
     def _other_number(
         self, letter: str, name: str, stage: int, layers: Layers
@@ -144,10 +148,10 @@ class Variation:
 
     def _other_broadcasting(self, stage: int, layers: Layers) -> Iterator[Layers]:
         del stage
-        for with_cb in range(len(layers) + 1):
+        for with_cb in range(num_present(layers) + 1):
+            broadcast = with_options(layers, None, with_cb)
             yield tuple(
-                replace(layer, cb=position >= len(layers) - with_cb)
-                for position, layer in enumerate(layers)
+                replace(layer, cb=new.cb) for new, layer in zip(broadcast, layers, strict=True)
             )
 
     def _other_depth(self, stage: int, layers: Layers) -> Iterator[Layers]:
@@ -164,12 +168,8 @@ class Variation:
         if self._is_listed(stage):
             yield from map(numbered_cells, changed)
             return
-        groups, with_cb = groups_of(layers), sum(layer.cb for layer in layers)
         for others in changed:
-            # Broadcasting in all layers also counts as the last K: keep either meaning.
-            if with_cb == len(layers):
-                yield with_options(others, groups, len(others))
-            yield with_options(others, groups, with_cb)
+            yield from _adapted(layers, others)
 
     def _is_listed(self, stage: int) -> bool:
         return isinstance(self._counted.space.stages[stage], ListedStage)
@@ -183,7 +183,7 @@ class Variation:
         kinds = {symbol.kind for stage in stages for symbol in self._symbols(stage)}
         for branch in registry().by_rank:
             for option in branch.options:
-                is_known = is_ours(branch) or branch.letter in kinds
+                is_known = is_always_listed(branch) or branch.letter in kinds
                 if isinstance(option, NumberOption) and is_known:
                     yield branch.letter, option.name
 
@@ -200,6 +200,15 @@ class Variation:
             for option in symbol.branch.options
             if isinstance(option, FormOption)
         )
+
+
+def _adapted(layers: Layers, changed: Layers) -> Iterator[Layers]:
+    """Other layers of a stage given by counts, with the groups and broadcasting that it had."""
+    groups, with_cb = groups_of(layers), sum(layer.cb for layer in layers)
+    # Broadcasting in all layers also counts as the last K: keep either meaning.
+    if with_cb == num_present(layers):
+        yield with_options(changed, groups, num_present(changed))
+    yield with_options(changed, groups, with_cb)
 
 
 def _with_option(layers: Layers, letter: str, name: str, value: OptionValue | None) -> Layers:

@@ -1,7 +1,8 @@
 """Draw a placement as a strip: one cell per layer, with a letter and a colour for its branch.
 
 The number under the letter is the first number option of the layer's branch, such as memory slots.
-A dot in the corner marks context broadcasting. A band under the cells marks the cell of a gate, in
+A layer that is left out is a gap with a dashed line around it. A dot in the corner marks context
+broadcasting. A band under the cells marks the cell of a gate, in
 the gate's colour and with the cell's number in the stage.
 """
 
@@ -15,7 +16,7 @@ from markupsafe import Markup, escape
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, Colors, Gate, NumberOption
-from sharedattn.mechanisms.registry import OURS, registry
+from sharedattn.mechanisms.registry import is_always_listed, registry
 from sharedattn.placement import GateCell, LayerChoice, Placement
 
 CELL, GAP, STAGE_GAP, BAND = 28, 2, 10, 10  # pixels
@@ -40,7 +41,8 @@ class Parts:
     """The vocabulary of a page's strips.
 
     Attributes:
-        branches: the built-in branches, then others in use, in the order of registration.
+        branches: the branches that are always listed, then others in use, in the order of
+            registration.
         gates: the gates in use.
         missing: letters of kinds, and `/code` of options and gates, in the placements that are not
             registered here.
@@ -79,8 +81,9 @@ def parts_of(texts: Iterable[str]) -> Parts:
     Args:
         texts: the placements.
     """
-    kinds = {part.letter for part in OURS if isinstance(part, Branch)}
-    gates = {part.name for part in OURS if isinstance(part, Gate)}
+    known = registry()
+    kinds = {letter for letter, branch in known.branches.items() if is_always_listed(branch)}
+    gates = {name for name, gate in known.gates.items() if is_always_listed(gate)}
     missing: set[str] = set()
     for text in texts:
         try:
@@ -91,7 +94,6 @@ def parts_of(texts: Iterable[str]) -> Parts:
         else:
             kinds.update(layer.kind for layer in layers)
             gates.update(layer.gate.gate for layer in layers if layer.gate is not None)
-    known = registry()
     return Parts(
         branches=tuple(branch for letter, branch in known.branches.items() if letter in kinds),
         gates=tuple(gate for name, gate in known.gates.items() if name in gates),
@@ -177,8 +179,10 @@ def _missing(text: str) -> set[str]:
 
 def _drawn(x: int, cell: _Cell, *, joins: bool) -> str:
     middle = x + CELL / 2
-    known = cell.kind in registry().branches
-    fill, ink = (f"kind-{cell.kind}", f"on-{cell.kind}") if known else ("unknown", "on-unknown")
+    branch = registry().branches.get(cell.kind)
+    fill, ink = (f"kind-{cell.kind}", f"on-{cell.kind}") if branch else ("unknown", "on-unknown")
+    if branch is not None and branch.is_absent:
+        fill += " absent"
     parts = [
         f'<rect class="{fill}" x="{x}" y="0" width="{CELL}" height="{CELL}" rx="3"/>',
         f'<text class="{ink}" x="{middle}" y="{19 if cell.number is None else 14}">'

@@ -13,7 +13,7 @@ from typing import Any
 from sharedattn.backbones import describe
 from sharedattn.mechanisms import broadcasting, residual
 from sharedattn.mechanisms.interface import NO_COST, SCORES, PartCost
-from sharedattn.mechanisms.registry import gate_of, is_ours, registry
+from sharedattn.mechanisms.registry import gate_of, is_always_listed, registry
 from sharedattn.networks.legality import held_after
 from sharedattn.networks.state import Key
 from sharedattn.placement import BackboneSpec, GateCell, LayerChoice, Placement
@@ -314,8 +314,8 @@ def _mechanism_names(placement: Placement) -> tuple[str, ...]:
     gates = {choice.gate.gate for choice in placement.layers if choice.gate is not None}
     branches = [b for b in known.branches.values() if b.attends]
     return (
-        *(b.name for b in branches if is_ours(b) or b.letter in kinds),
-        *(g.name for g in known.gates.values() if is_ours(g) or g.name in gates),
+        *(b.name for b in branches if is_always_listed(b) or b.letter in kinds),
+        *(g.name for g in known.gates.values() if is_always_listed(g) or g.name in gates),
         "broadcasting",
         "rest",
     )

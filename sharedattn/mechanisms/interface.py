@@ -441,6 +441,15 @@ class Branch(ABC):
         raise NotImplementedError(f"{self.title} says that it can be fitted, and does not say how")
 
     @property
+    def is_absent(self) -> bool:
+        """Whether the whole layer is left out, having neither a branch nor an MLP.
+
+        Such a layer has no gate and no context broadcasting, and what a stage says of its layers
+        does not count it. At a stage's end it is no layer at all.
+        """
+        return not (self.attends or self.feeds_forward)
+
+    @property
     def num_norms(self) -> int:
         """Number of the block's norms that a layer has: before its branch, before its MLP."""
         return (self.attends and self.reads_tokens) + self.feeds_forward

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import ParamSpec, TypeVar
 
 from sharedattn.errors import InputError
+from sharedattn.mechanisms.absent import ABSENT
 from sharedattn.mechanisms.dia import DIA_GATE
 from sharedattn.mechanisms.external import EXTERNAL
 from sharedattn.mechanisms.interface import Branch, Channel, Gate
@@ -27,10 +28,11 @@ from sharedattn.plugins import Plugin, load
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OURS: tuple[Branch | Gate, ...] = (VANILLA, LESS, EXTERNAL, NOTHING, DIA_GATE)
+_ALWAYS_LISTED: tuple[Branch | Gate, ...] = (VANILLA, LESS, EXTERNAL, NOTHING, DIA_GATE)
+OURS: tuple[Branch | Gate, ...] = (*_ALWAYS_LISTED, ABSENT)
 
 _RESERVED_CODES = frozenset({"cb", "cbs"})
-_RESERVED_LETTERS = frozenset("XWA")
+_RESERVED_LETTERS = frozenset("WA")
 _RESERVED_NAMES = frozenset({"kind", "options", "gate", "cb"})
 # Entries of the table of costs, and names in a block or network other than mechanisms'.
 _RESERVED_PARTS = frozenset({"broadcasting", "rest", "attn", "mlp", "stage", "grid"})
@@ -92,14 +94,13 @@ def _read() -> Registry:
     return found
 
 
-def is_ours(part: Branch | Gate) -> bool:
-    """Whether the part is built in.
+def is_always_listed(part: Branch | Gate) -> bool:
+    """Whether documents and tables of costs list the part even if nothing uses it.
 
-    Documents and tables of costs list built-in parts even if nothing uses them. They did so before
-    plug-ins existed, and documents are part of fingerprints. Plug-ins' parts are only listed if
-    used.
+    They list the parts that were built in before plug-ins existed, since documents are part of
+    fingerprints. Other parts are only listed if used.
     """
-    return any(part is own for own in OURS)
+    return any(part is own for own in _ALWAYS_LISTED)
 
 
 def branch_of(letter: str) -> Branch:
@@ -176,6 +177,12 @@ def _check_branch(found: Registry, part: Branch, plugin: Plugin | None) -> None:
         )
     if part.letter in _RESERVED_LETTERS:
         raise _refused(plugin, f"takes the letter {part.letter}, which is reserved")
+    if part.is_absent and (part.options or part.takes or part.leaves):
+        raise _refused(
+            plugin,
+            f"leaves out whole layers by {part.letter}, but has options, or takes or leaves "
+            f"something; give it `options`, `takes` and `leaves` of ()",
+        )
     for other in found.branches.values():
         for key in ("letter", "rank"):
             if getattr(part, key) == getattr(other, key):

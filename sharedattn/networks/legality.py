@@ -217,11 +217,6 @@ def check_choice(stage: StageShape, options: MechanismOptions, choice: LayerChoi
     branch.check(choice.options, stage, options)
     if choice.gate is not None:
         gate_of(choice.gate.gate).check(stage, options)
-    if not (branch.attends or branch.feeds_forward) and (choice.cb or choice.gate is not None):
-        raise InputError(
-            f"{choice} has context broadcasting or a gate, and {branch.title} leaves no branch "
-            f"that could have them; drop them"
-        )
 
 
 def check_diagonality(shape: BackboneShape, envelope: Envelope) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.placement.envelope import Envelope, LayerEnvelope, layer_union
-from sharedattn.placement.layer import GateCell, LayerChoice, gate_runs, numbered_cells
+from sharedattn.placement.layer import (
+    GateCell,
+    LayerChoice,
+    gate_runs,
+    num_present,
+    numbered_cells,
+    trimmed,
+    with_stage_options,
+)
 from sharedattn.placement.placement import Placement, makers_of
 from sharedattn.placement.spec import (
     SPEC_FORMAT_VERSION,
@@ -30,6 +38,9 @@ __all__ = [
     "gate_runs",
     "layer_union",
     "makers_of",
+    "num_present",
     "numbered_cells",
     "parse_layer",
+    "trimmed",
+    "with_stage_options",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -38,8 +38,8 @@ class LayerChoice:
         cb: whether context broadcasting ends the layer's MLP.
 
     Raises:
-        InputError: the branch or gate is unknown, an option is not the branch's, or a number is
-            out of range.
+        InputError: the branch or gate is unknown, an option is not the branch's, a number is out of
+            range, or a layer that is left out has a gate or broadcasting.
     """
 
     kind: str
@@ -51,6 +51,11 @@ class LayerChoice:
         object.__setattr__(self, "options", _checked(self.kind, self.options))
         if self.gate is not None:
             _check_cell(*self.gate)
+        if (self.cb or self.gate is not None) and self.is_absent:
+            raise InputError(
+                f"{self} has context broadcasting or a gate, and a layer of kind {self.kind} "
+                f"({self.branch.title}) has no branch for them; drop them"
+            )
 
     @classmethod
     def of(
@@ -87,6 +92,11 @@ class LayerChoice:
     def branch(self) -> Branch:
         """The branch of the letter."""
         return branch_of(self.kind)
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the whole layer is left out."""
+        return self.branch.is_absent
 
     def option(self, name: str) -> Any:
         """The value of an option, or None if it is not set or not the branch's."""
@@ -234,6 +244,39 @@ def gate_runs(num_layers: int, num_groups: int, code: str = "dia") -> tuple[int,
     length, longer = divmod(num_layers, num_groups)
     runs = [length + (group < longer) for group in range(num_groups)]
     return tuple(group for group, run in enumerate(runs) for _ in range(run))
+
+
+def with_stage_options(
+    layers: Iterable[LayerChoice], cells: Sequence[GateCell | None], with_cb: int
+) -> tuple[LayerChoice, ...]:
+    """Put gates and context broadcasting on the layers of a stage that are not left out.
+
+    Args:
+        layers: their kinds and the options of their branches are kept.
+        cells: one for each layer that is not left out; None for no gate.
+        with_cb: number of the last of these layers that broadcast context.
+    """
+    numbered = iter(enumerate(cells, with_cb - len(cells)))
+    found = []
+    for layer in layers:
+        if not layer.is_absent:
+            position, cell = next(numbered)
+            layer = replace(layer, gate=cell, cb=position >= 0)
+        found.append(layer)
+    return tuple(found)
+
+
+def num_present(layers: Iterable[LayerChoice]) -> int:
+    """Number of layers that are not left out."""
+    return sum(not layer.is_absent for layer in layers)
+
+
+def trimmed(layers: Iterable[LayerChoice]) -> tuple[LayerChoice, ...]:
+    """The layers of a stage up to the last that is not left out: those after it are no layers."""
+    kept = list(layers)
+    while kept and kept[-1].is_absent:
+        kept.pop()
+    return tuple(kept)
 
 
 def numbered_cells(layers: Sequence[LayerChoice]) -> tuple[LayerChoice, ...]:

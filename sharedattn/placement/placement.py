@@ -16,7 +16,7 @@ from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, Channel
 from sharedattn.mechanisms.registry import branch_of, registry, registry_cache
 from sharedattn.mechanisms.vanilla import VANILLA
-from sharedattn.placement.layer import LayerChoice, numbered_cells
+from sharedattn.placement.layer import LayerChoice, numbered_cells, trimmed
 from sharedattn.placement.text import parse_stage, stage_text
 
 
@@ -24,14 +24,15 @@ from sharedattn.placement.text import parse_stage, stage_text
 class Placement:
     """One choice per layer, by stage; canonical and hashable.
 
-    Cells of gates are renumbered within each stage by first use.
+    Cells of gates are renumbered within each stage by first use. Left-out layers at a stage's end
+    are dropped.
 
     Attributes:
         stages: the layers of each stage, in order.
 
     Raises:
-        InputError: a stage has no layers, or a layer takes what no earlier layer of its stage
-            leaves.
+        InputError: a stage has no layers but left-out ones, or a layer takes what no earlier layer
+            of its stage leaves.
     """
 
     stages: tuple[tuple[LayerChoice, ...], ...]
@@ -49,7 +50,7 @@ class Placement:
 
     @property
     def depths(self) -> tuple[int, ...]:
-        """Number of layers in each stage."""
+        """Number of layers in each stage, including left-out ones between others."""
         return tuple(len(stage) for stage in self.stages)
 
     @classmethod
@@ -92,9 +93,11 @@ def _is_list(value: object) -> bool:
 
 
 def _canonical_stage(index: int, stage: Iterable[LayerChoice]) -> tuple[LayerChoice, ...]:
-    layers = tuple(stage)
+    given = tuple(stage)
+    layers = trimmed(given)
     if not layers:
-        raise InputError(f"stage {index + 1} has no layer; write at least one, such as V1")
+        what = f"leaves out every layer ({stage_text(given)})" if given else "has no layer"
+        raise InputError(f"stage {index + 1} {what}; write at least one, such as V1")
     kinds = [layer.kind for layer in layers]
     unserved = _unserved(tuple(dict.fromkeys(kinds)))
     if unserved is not None:

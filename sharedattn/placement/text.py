@@ -6,6 +6,7 @@ form, and `/keys`, `/full`, `/lowrankR` or `/reuse` for the maps of less attenti
 such as `/dia2` for two contiguous groups of layers; `/cb` or `/cbK` for context broadcasting in
 all or the last K layers. Layers that this cannot express are written one by one with commas:
 `E/s16,E/s64/cb,V/d0,L/keys/d0`.
+Layers that are left out, as in `V2X1V1/dia2/cb2`, have neither and are not counted by either.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, Gate, NumberOption, Option, Options
 from sharedattn.mechanisms.registry import branch_of, registry
-from sharedattn.placement.layer import GateCell, LayerChoice, gate_runs
+from sharedattn.placement.layer import (
+    GateCell,
+    LayerChoice,
+    gate_runs,
+    num_present,
+    with_stage_options,
+)
 
 _RESERVED_OPTION = re.compile(r"cbs|r\d+|dia\[[01]*\]")
 _SHORT_STAGE = re.compile(r"((?:[A-Z]\d+)+)((?:/[^/]*)*)")
@@ -60,38 +67,38 @@ def parse_stage(text: str) -> tuple[LayerChoice, ...]:
     groups = {gate.code: r"\d{1,9}" for gate in registry().gates_by_rank}
     said = _parse_options(match[2], text, {**_branch_codes(), **groups, "cb": r"\d{0,9}"})
     options = _options(said, dict.fromkeys(kinds), text)
+    layers = tuple(LayerChoice(kind, options[kind]) for kind in kinds)
+    depth = num_present(layers)
+    if not depth:
+        return layers  # Placements refuse such a stage and name it.
     with_cb = 0
     if "cb" in said:
         number = said["cb"]
-        with_cb = len(kinds) if number is None else number
-    if with_cb > len(kinds):
+        with_cb = depth if number is None else number
+    if with_cb > depth:
         raise InputError(
-            f"{text!r} has {len(kinds)} layers, fewer than /cb{with_cb} says; write /cb for all "
-            f"of them"
+            f"{text!r} has {depth} layers, fewer than /cb{with_cb} says; write /cb for all of them"
         )
-    cells = _group_cells(said, len(kinds), text)
-    return tuple(
-        LayerChoice(kind, options[kind], cell, position >= len(kinds) - with_cb)
-        for position, (kind, cell) in enumerate(zip(kinds, cells, strict=True))
-    )
+    return with_stage_options(layers, _group_cells(said, depth, text), with_cb)
 
 
 def stage_text(stage: tuple[LayerChoice, ...]) -> str:
     """The short form if it gives the same layers, else the layers one by one."""
     options = {kind: {x.options for x in stage if x.kind == kind} for kind in _kinds(stage)}
-    cells = [layer.gate for layer in stage]
+    present = [layer for layer in stage if not layer.is_absent]
+    cells = [layer.gate for layer in present]
     gates = {cell.gate for cell in cells if cell is not None}
-    with_cb = sum(layer.cb for layer in stage)
+    with_cb = sum(layer.cb for layer in present)
     short = (
         all(len(of_kind) == 1 for of_kind in options.values())
         and len(gates) <= 1
-        and all(layer.cb for layer in stage[len(stage) - with_cb :])
+        and all(layer.cb for layer in present[len(present) - with_cb :])
     )
     gate_text = ""
     if short and gates:
         [name] = gates
         num_groups = len(set(cells) - {None})
-        runs = gate_runs(len(stage), num_groups)
+        runs = gate_runs(len(present), num_groups)
         short = cells == [GateCell(name, cell) for cell in runs]
         gate_text = f"{registry().gates[name].code}{num_groups}"
     if not short:
@@ -105,7 +112,7 @@ def stage_text(stage: tuple[LayerChoice, ...]) -> str:
         for branch, option in _ordered_options()
         if branch.letter in said
     ]
-    cb_text = "" if not with_cb else "cb" if with_cb == len(stage) else f"cb{with_cb}"
+    cb_text = "" if not with_cb else "cb" if with_cb == len(present) else f"cb{with_cb}"
     return "/".join((runs_text, *filter(None, (*codes, gate_text, cb_text))))
 
 

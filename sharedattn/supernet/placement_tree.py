@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from sharedattn.errors import InputError
-from sharedattn.placement import LayerChoice, Placement
+from sharedattn.placement import LayerChoice, Placement, num_present
 
 
 class Act(StrEnum):
@@ -59,7 +59,8 @@ class PlacementTree:
     Attributes:
         root: the first step, which all share.
         placements: the distinct placements.
-        evaluations: number of blocks if placements are computed one at a time.
+        evaluations: number of blocks if placements are computed one at a time; layers that are
+            left out are none.
         prefixes: number of distinct prefixes: of blocks, if each is computed once.
         parts: number of attentions with their MLPs, if placements also share those that differ in
             CB or DIA only.
@@ -95,8 +96,8 @@ class PlacementTree:
         for step in self.depth_first():
             step.number = self.num_steps
             self.num_steps += 1
-            count[step.act] += 1
-        self.evaluations = sum(sum(placement.depths) for placement in self.placements)
+            count[step.act] += step.choice is None or not step.choice.is_absent
+        self.evaluations = sum(num_present(placement.layers) for placement in self.placements)
         self.prefixes, self.parts = count[Act.COMPLETE], count[Act.START]
 
     @property

@@ -60,6 +60,8 @@ def random_placement(
 def random_choice(rng: random.Random, parts: Sequence[Branch | Gate] = OURS) -> LayerChoice:
     """Draw one layer, which may fit nowhere."""
     branch = rng.choice([part for part in parts if isinstance(part, Branch)])
+    if branch.is_absent:
+        return LayerChoice(branch.letter)
     drawn = ((option.name, _random_value(rng, option)) for option in branch.options)
     said = tuple((name, value) for name, value in drawn if value is not None)
     cells = [

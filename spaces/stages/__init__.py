@@ -8,6 +8,7 @@ from sharedattn.spaces.stages.language import StageLanguage, Symbol, symbol_key
 from sharedattn.spaces.stages.listed_stage import ListedStage
 from sharedattn.spaces.stages.reading import Stage, read_stage
 from sharedattn.spaces.stages.score_reuse import HandOver
+from sharedattn.spaces.stages.trimmed import without_trailing
 
 __all__ = [
     "CountedStage",
@@ -20,4 +21,5 @@ __all__ = [
     "Symbol",
     "read_stage",
     "symbol_key",
+    "without_trailing",
 ]

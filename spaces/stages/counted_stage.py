@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, NumberOption, Option, Options
-from sharedattn.mechanisms.registry import branch_of, is_ours, registry
+from sharedattn.mechanisms.registry import branch_of, is_always_listed, registry
 from sharedattn.placement import MechanismOptions
 from sharedattn.shape import StageShape
 from sharedattn.spaces.document import Section, read_number, read_numbers
@@ -200,7 +200,7 @@ def _whole_counts(counts: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int,
     for branch in registry().by_rank:
         numbers = counts.get(branch.letter, _NONE)
         check_numbers(f"counts.{branch.letter}", numbers, 0)
-        if is_ours(branch) or max(numbers):
+        if is_always_listed(branch) or max(numbers):
             found[branch.letter] = numbers
     return found
 
@@ -211,7 +211,7 @@ def _whole_options(options: Mapping[str, Values], used: tuple[Branch, ...]) -> d
     found = {}
     for key, (branch, option) in owners.items():
         values = _sorted_values(branch, option, options.get(key, default_values(option)))
-        if is_ours(branch) or branch in used:
+        if is_always_listed(branch) or branch in used:
             found[key] = values
     return found
 
@@ -242,7 +242,7 @@ def _whole_gates(gates: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, .
     for code, gate in known.items():
         numbers = gates.get(code, _NONE)
         check_numbers(code, numbers, 0)
-        if is_ours(gate) or max(numbers):
+        if is_always_listed(gate) or max(numbers):
             found[code] = numbers
     if not _combinations(found):
         raise InputError(

@@ -51,9 +51,7 @@ class HandOver(StageLanguage):
         return moves
 
     def _is_legal(self, layer: LayerChoice, left: _Left, position: int) -> bool:
-        branch = layer.branch
-        has_branch = branch.attends or branch.feeds_forward
-        return (has_branch or not (layer.cb or layer.gate)) and all(
+        return all(
             (channel.name, channel.group(self._attention, position)) in left
-            for channel in branch.takes
+            for channel in layer.branch.takes
         )

@@ -27,7 +27,16 @@ from sharedattn.placement import (
 from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 from sharedattn.spaces import space as space_module
 from sharedattn.spaces.automaton import Automaton, Path
-from sharedattn.spaces.constraints import Constraint, Count, MixingLayer
+from sharedattn.spaces.constraints import (
+    Constraint,
+    Count,
+    Equal,
+    First,
+    Last,
+    LongestRun,
+    MixingLayer,
+    NeverAfter,
+)
 from sharedattn.spaces.space import Order, Space
 from sharedattn.spaces.stages import CountedStage, ListedStage, Stage
 from sharedattn.testing import registered
@@ -51,6 +60,7 @@ class FakeCosts:
             "M": (31 + 5 * width, 173 + 17 * width + 3 * (choice.option("reach") or 0)),
             "K": (59, 67),
             "P": (7, 11),
+            "X": (0, 0),
         }[choice.kind]
         forms = (None, "full", "keys", "lowrank3", "reuse", "mea", "wide", "deep2")
         form = forms.index(choice.option("form"))
@@ -264,6 +274,20 @@ def _all_mix(placement: Placement) -> bool:
     return all(map(_mixes, placement.stages))
 
 
+def _keeps_rules(present: list[LayerChoice], placement: Placement) -> bool:
+    """The rules of `cut by rules`, which pass over the layers that are left out."""
+    kinds = "".join(layer.kind for layer in present)
+    text = "".join(layer.kind for layer in placement.layers)
+    return (
+        kinds[0] in "VE"
+        and kinds[-1] in "VL"
+        and "VVV" not in kinds
+        and not ("X" in text and "E" in text[text.index("X") :])
+        and 1 <= text.count("X") <= 2
+        and len({layer.cb for layer in present}) == 1
+    )
+
+
 def _choices(*texts: str) -> tuple[LayerChoice, ...]:
     """Choices by text; labels are kept, which a placement would renumber."""
     return tuple(map(parse_layer, texts))
@@ -314,6 +338,23 @@ LISTED_FORMS = ListedStage(
     ),
     depth=(2, 3, 4),
 )
+CUT = CountedStage(
+    depth=(3, 4),
+    counts={"E": (0, 1), "V": (0, 1, 2, 3), "L": (0, 1), "X": (0, 1, 3)},
+    options={"slots": (5, 7)},
+    gates={"dia": (0, 1, 2)},
+    cb=(0, 1, "all"),
+)
+CUT_PAIR = CountedStage(depth=(4,), counts={"V": (1, 2), "L": (0, 1), "X": (0, 2)})
+LISTED_CUT = ListedStage(
+    layers=(
+        _choices("V", "X", "V/d1"),
+        _choices("X", "L", "E/s5/d0/cb"),
+        _choices("X", "V/d1"),
+        _choices("X", "N/cb"),
+    ),
+    depth=(2, 4),
+)
 
 
 class Case(NamedTuple):
@@ -346,6 +387,22 @@ SPACES: dict[str, Case] = {
         ),
         shapes=(_stage_shape(num_keys=3), _stage_shape(0, 1, 0, 1)),
         options=MechanismOptions(attention_residual=True),
+    ),
+    "cut": Case((CUT,)),
+    "cut in order": Case((CUT,), "EVLN"),
+    "cut layer by layer": Case((LISTED_CUT,)),
+    "cut windows": Case((LISTED_CUT, CUT_PAIR), shapes=(_stage_shape(0, 1, 0, 1),) * 2),
+    "cut by rules": Case(
+        (CUT,),
+        constraints=(
+            First(kinds=frozenset({"V", "E"}), per="stage"),
+            Last(kinds=frozenset({"V", "L"}), per="network"),
+            LongestRun(kinds=frozenset({"V"}), length=2, per="stage"),
+            NeverAfter(kinds=frozenset({"E"}), after=frozenset({"X"}), per="stage"),
+            Count(kinds=frozenset({"X"}), least=1, most=2, per="network"),
+            Equal(attribute="cb", per="stage"),
+        ),
+        holds=lambda p: _keeps_rules([layer for layer in p.layers if layer.kind != "X"], p),
     ),
     "stages": Case(
         (

@@ -27,8 +27,11 @@ SMALL = {
     "num_heads=2,patch_size=3,{})@12",
     "digit-count-vit": "vit(class_token=false,depth=4,global_pool=avg,embed_dim=22,mlp_ratio=1.5,"
     "num_heads=2,patch_size=3,{})@12",
+    "digit-pairs-cut": "vit(class_token=false,depth=4,global_pool=avg,embed_dim=22,mlp_ratio=1.5,"
+    "num_heads=2,patch_size=3,{})@12",
     "deit-tiny": f"deit_tiny_patch16_224({VIT},{{}})@35",
     "deit-tiny-any": f"deit_tiny_patch16_224({VIT},{{}})@35",
+    "deit-tiny-cut": f"deit_tiny_patch16_224({VIT},{{}})@35",
     "deit-small": f"deit_small_patch16_224({VIT},{{}})@35",
     "deepvit-16b": f"deepvit_16b({VIT},{{}})@35",
     "ceit-tiny": "ceit_tiny(embed_dim=22,mlp_ratio=1.5,num_heads=2,patch_size=3,{})@61",
