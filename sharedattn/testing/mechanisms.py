@@ -227,12 +227,17 @@ def _placements_with(
 def _with_part(
     part: Branch | Gate,
 ) -> Callable[[tuple[LayerChoice, ...]], tuple[LayerChoice, ...]]:
-    """A function that puts a gate on all layers of a stage, or a branch in all but the first."""
+    """A function that puts a gate on all layers of a stage, or a branch in all but the first.
+
+    The last layer keeps its branch as well: left-out layers at the end are dropped.
+    """
 
     def put(layers: tuple[LayerChoice, ...]) -> tuple[LayerChoice, ...]:
         if isinstance(part, Gate):
             return tuple(replace(layer, gate=GateCell(part.name, 0)) for layer in layers)
-        return (layers[0], *(LayerChoice.of(part.letter) for _ in layers[1:]))
+        kept = layers[1:][-1:] if part.is_absent else ()
+        others = layers[1 : len(layers) - len(kept)]
+        return (layers[0], *(LayerChoice.of(part.letter) for _ in others), *kept)
 
     return put
 

@@ -44,9 +44,14 @@ def random_placement() -> RandomPlacement:
 
     def draw(rng: random.Random, most_layers: int) -> Placement:
         layers: list[LayerChoice] = []
-        for _ in range(rng.randint(1, most_layers)):
+        last = rng.randint(1, most_layers) - 1
+        for position in range(last + 1):
             has_scores = any(layer.kind == "V" for layer in layers)
-            kind = rng.choice([k for k in "VLEN" if has_scores or k != "L"])
+            kinds = "VLENX" if position < last else "VLEN"
+            kind = rng.choice([k for k in kinds if has_scores or k != "L"])
+            if kind == "X":
+                layers.append(LayerChoice("X"))
+                continue
             slots = rng.choice([3, 7, 13]) if kind == "E" else None
             form = rng.choice(FORMS.get(kind, (None,)))
             dia, cb = rng.choice([None, 0, 1]), rng.random() < 0.5

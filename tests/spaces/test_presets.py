@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,34 @@ def random_images(space: BudgetedSpace) -> torch.Tensor:
 def test_every_family_has_a_preset() -> None:
     families = {_plain(Space.load(name).backbone.name)[0].base_name for name in presets()}
     assert families == {family.base_name for family in FAMILIES}
+
+
+def test_the_cuts_of_digit_pairs_are_counted_by_brute_force(
+    members: Callable[..., set[Placement]],
+) -> None:
+    def mixes(placement: Placement) -> bool:
+        return any(layer.kind in "VLE" or layer.cb for layer in placement.layers)
+
+    space = Space.load("digit-pairs-cut")
+    assert members(space, mixes) == set(BudgetedSpace(space).enumerate())
+
+
+def test_the_cuts_of_deit_tiny_are_counted_layer_by_layer() -> None:
+    """By whether a V and an L stand so far, and how many layers are left out."""
+    depth, most, size = 12, 6, 0
+    found = Counter({(False, False, 0): 1})
+    for num_layers in range(1, depth + 1):
+        longer: Counter[tuple[bool, bool, int]] = Counter()
+        for ((has_v, has_l, left_out), number), kind in product(found.items(), "VLNX"):
+            if (kind == "L" and not has_v) or (kind == "X" and left_out == most):
+                continue
+            after = (has_v or kind == "V", has_l or kind == "L", left_out + (kind == "X"))
+            longer[after] += number
+            if kind != "X" and after[2] + depth - num_layers <= most:
+                # Two forms of L; CB in none or all layers, without a V in all.
+                size += number * (1 + after[1]) * (1 + after[0])
+        found = longer
+    assert Space.load("deit-tiny-cut").automaton.size == size == 32086442
 
 
 @pytest.mark.parametrize("name", presets())

@@ -74,6 +74,17 @@ def test_room_for_the_band_only_where_there_is_one(text: str, height: int) -> No
     assert drawn(text).get("height") == str(height)
 
 
+def test_a_layer_that_is_left_out_is_a_gap_with_a_look_of_its_own() -> None:
+    svg = drawn("V1X1V1/dia1/cb1")
+    assert [c.get("class") for c in of_class(svg, "kind-..*")] == ["kind-V", "kind-X absent", "kind-V"]
+    step = CELL + GAP
+    assert [int(c.get("x", "")) for c in of_class(svg, "kind-..*")] == [0, step, 2 * step]
+    bands = [(int(b.get("x", "")), int(b.get("width", ""))) for b in of_class(svg, "gate-dia")]
+    assert bands == [(0, CELL), (2 * step, CELL)]
+    assert [branch.letter for branch in parts_of(["V1X1V1"]).branches] == ["V", "L", "E", "N", "X"]
+    assert [branch.letter for branch in parts_of(["V3X1"]).branches] == ["V", "L", "E", "N"]
+
+
 def test_a_kind_and_a_gate_of_a_plug_in_look_as_they_say(plugged_in: Plugged) -> None:
     text = "V/q0,P/w7/q0,P/w5/d0"
     with plugged_in():

@@ -46,6 +46,20 @@ def test_cost_of_deit_tiny_is_fvcore_s_own_count(capsys):
     assert {"placement", "attention_bytes", "stages", "mechanisms"} <= set(found)
 
 
+def test_cost_of_layers_left_out_is_that_of_the_others(capsys):
+    cut = document(capsys, "cost", "deit_tiny_patch16_224: V5X2V5")
+    ten = document(capsys, "cost", "deit_tiny_patch16_224: V10X2")
+    assert (cut.pop("placement"), ten.pop("placement")) == ("V5X2V5", "V10")
+    assert cut.pop("network") == "deit_tiny_patch16_224: V5X2V5"
+    assert ten.pop("network") == "deit_tiny_patch16_224: V10"
+    assert cut == ten
+    # fvcore's 1,258,411,200 of V12, less two of its blocks.
+    assert (cut["macs"], cut["params"]) == (1258411200 - 2 * 102427392, 5717416 - 2 * 444864)
+    assert cut["mechanisms"].keys() == {
+        "vanilla", "less", "external", "dia", "broadcasting", "rest"
+    }  # fmt: skip
+
+
 def test_cost_says_what_less_attention_saves(capsys):
     code, out, _ = run(capsys, "cost", "deit_tiny_patch16_224: V6L6/cb/dia1")
     assert code == 0

@@ -32,11 +32,16 @@ FORMS = {
 
 @st.composite
 def stages(draw: st.DrawFn) -> tuple[LayerChoice, ...]:
-    """Any legal stage of up to 7 layers, its DIA cells not yet canonical."""
+    """Any legal stage of up to 7 layers, its DIA cells not yet canonical, the last one there."""
     layers: list[LayerChoice] = []
-    for _ in range(draw(st.integers(1, 7))):
+    last = draw(st.integers(0, 6))
+    for position in range(last + 1):
         has_scores = any(layer.kind == "V" for layer in layers)
-        kind = draw(st.sampled_from([k for k in "VLEN" if has_scores or k != "L"]))
+        kinds = [k for k in "VLENX" if (has_scores or k != "L") and (position < last or k != "X")]
+        kind = draw(st.sampled_from(kinds))
+        if kind == "X":
+            layers.append(LayerChoice("X"))
+            continue
         slots = draw(st.integers(1, 300)) if kind == "E" else None
         dia = draw(st.none() | st.integers(0, 5))
         form = draw(st.sampled_from(FORMS.get(kind, (None,))))
@@ -49,19 +54,23 @@ def stages(draw: st.DrawFn) -> tuple[LayerChoice, ...]:
 def uniform_stages(draw: st.DrawFn) -> tuple[LayerChoice, ...]:
     """A stage that the short form can say."""
     layers = draw(stages())
-    groups = draw(st.none() | st.integers(1, len(layers)))
-    cells = [None] * len(layers) if groups is None else gate_runs(len(layers), groups)
-    slots, with_cb = draw(st.integers(1, 99)), draw(st.integers(0, len(layers)))
+    depth = sum(layer.kind != "X" for layer in layers)
+    groups = draw(st.none() | st.integers(1, depth))
+    cells = iter([None] * depth if groups is None else gate_runs(depth, groups))
+    slots, with_cb = draw(st.integers(1, 99)), draw(st.integers(0, depth))
+    cbs = iter([False] * (depth - with_cb) + [True] * with_cb)
     forms = {kind: draw(st.sampled_from(of_kind)) for kind, of_kind in FORMS.items()}
     return tuple(
-        LayerChoice.of(
+        layer
+        if layer.kind == "X"
+        else LayerChoice.of(
             layer.kind,
             slots=slots if layer.kind == "E" else None,
-            dia=cell,
-            cb=position >= len(layers) - with_cb,
+            dia=next(cells),
+            cb=next(cbs),
             form=forms.get(layer.kind),
         )
-        for position, (layer, cell) in enumerate(zip(layers, cells, strict=True))
+        for layer in layers
     )
 
 
@@ -138,6 +147,12 @@ def test_renamed_dia_cells_are_the_same_placement(
         ("E/s16,E/s64/cb,V/d0,L/d0", "E/s16,E/s64/cb,V/d0,L/d0"),
         ("E2/s64 |V1L1/cb| V1L1/dia1/cb | V1L1", "E2/s64 | V1L1/cb | V1L1/dia1/cb | V1L1"),
         ("V2/cb/dia2", "V2/dia2/cb"),
+        ("V4X2", "V4"),
+        ("V,X,V/cb,X,X", "V1X1V1/cb1"),
+        ("X1V1X2L1/dia2/cb2", "X1V1X2L1/dia2/cb"),
+        ("V2X1V1/dia2/cb2", "V2X1V1/dia2/cb2"),
+        ("V/d0,X,V/d1,V/d1", "V/d0,X,V/d1,V/d1"),
+        ("V/d0,V/d0,X,V/d1", "V2X1V1/dia2"),
         ("V,V/cb", "V2/cb1"),
     ],
 )

@@ -44,6 +44,14 @@ def test_every_layer_free_in_k_ways(depth: int, num_choices: int) -> None:
     assert tree.evaluations == depth * k**depth
 
 
+def test_layers_left_out_are_no_blocks_but_keep_their_places() -> None:
+    texts = ("V1X1V1", "V2", "V1X1L1", "X1V1")
+    tree = PlacementTree(map(Placement.parse, texts))
+    assert tree.evaluations == 2 + 2 + 2 + 1
+    # The first V of three; then V, V and L; and the V after the X.
+    assert (tree.prefixes, tree.parts) == (5, 5)
+
+
 def test_depths_of_a_chain_share_all_but_their_ends() -> None:
     tree = PlacementTree(Placement.all_vanilla([depth]) for depth in range(1, 8))
     assert (tree.evaluations, tree.prefixes, tree.parts) == (28, 7, 7)

@@ -122,6 +122,25 @@ def test_the_gradient_is_the_mean_over_placements_of_labels_and_the_largest_ones
         torch.testing.assert_close(gradient, by_hand[name], rtol=1e-4, atol=1e-6)
 
 
+def test_a_step_with_layers_left_out_trains_the_others_alone():
+    cut = Placement.parse("X1V1/dia1")
+    envelope = ENVELOPE.union(Envelope.of(cut))
+    network = supernet_network(SPEC.backbone, envelope, SUPERNET, seed=3)
+    alone = replace(SUPERNET, sandwich=False, distillation=0.0)
+    training = trainer(alone, sampler=Listed([cut]), network=network)
+    images, labels = Shades().draw(7, 1)
+    loss = training._accumulate(images, labels, update=0)
+    reached = {n for n, p in network.named_parameters() if p.grad is not None}
+    assert loss.item() == pytest.approx(F.cross_entropy(network(images, cut), labels).item())
+    assert {name.split(".")[1] for name in reached if name.startswith("blocks.")} == {"1"}
+    assert {name.split(".")[0] for name in reached} >= {"blocks", "dia_cells", "head"}
+    trained = run(trainer(SUPERNET, sampler=Listed([cut, *OTHERS]), network=network))
+    own = extract(trained, cut)
+    assert {name.split(".")[1] for name in own.state_dict() if name.startswith("blocks.")} == {"1"}
+    shared = evaluate(trained, Shades(), "validation", placement=cut, batch_size=23)
+    assert evaluate(own, Shades(), "validation", batch_size=23).top1 == shared.top1
+
+
 def test_micro_batches_change_nothing_but_the_order_of_sums():
     recipe = replace(SUPERNET, training=replace(SUPERNET.training, batch_size=6))
     images, labels = Shades().draw(6, 1)

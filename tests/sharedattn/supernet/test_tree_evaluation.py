@@ -39,6 +39,8 @@ def with_variants(backbone: BackboneSpec, num: int) -> list[Placement]:
             if index < placement.depths[stage]:
                 layers = list(placement.stages[stage])
                 layer = layers[index]
+                if layer.is_absent:
+                    continue
                 for changed in (
                     replace(layer, cb=not layer.cb),
                     replace(layer, gate=GateCell("dia", index)),

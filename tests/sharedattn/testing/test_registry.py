@@ -45,8 +45,8 @@ def entries() -> list[list[str]]:
 def test_parts_are_registered_for_a_while() -> None:
     before = entries()
     with registered(Mixer()):
-        assert list(registry().branches) == ["V", "L", "E", "N", "S", "M"]
-        assert [branch.letter for branch in registry().by_rank] == ["E", "M", "V", "L", "S", "N"]
+        assert list(registry().branches) == ["V", "L", "E", "N", "X", "S", "M"]
+        assert [branch.letter for branch in registry().by_rank] == ["E", "M", "V", "L", "S", "N", "X"]
         assert "mixed" in registry().channels
         assert Placement.parse("M1V1").layers[0].option("width") == 3
     assert entries() == before
