@@ -1,4 +1,4 @@
-"""The whole layer left out: tokens and state pass on, and the layers after it keep their blocks."""
+"""The whole layer left out: tokens and state pass on, and other layers keep their blocks."""
 
 from __future__ import annotations
 

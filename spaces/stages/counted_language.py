@@ -134,9 +134,7 @@ class CountedLanguage(StageLanguage):
             elif position in self._depths and all(0 in numbers for numbers in state.left):
                 moves[None] = None
         # A layer that is left out does not tell which extents remain.
-        moves.update(
-            self._layers(state, position, self._absent, state.extents, (None, False))
-        )
+        moves.update(self._layers(state, position, self._absent, state.extents, (None, False)))
         return moves
 
     def _layers(

@@ -164,7 +164,7 @@ def test_the_only_member_cannot_mutate(small: Small, costs: Any) -> None:
     free = BudgetedSpace(small[0], costs=costs)
     inside = BudgetedSpace(small[0], Budget(free.macs_range[0]), costs=costs)
     if any(layer.kind == "X" for placement in small[1] for layer in placement.layers):
-        pytest.skip("a layer that is left out costs nothing wherever it stands: others cost as much")
+        pytest.skip("a layer that is left out costs nothing anywhere: others cost as much")
     assert inside.in_budget == 1
     with pytest.raises(
         InputError, match="is the only member of the space inside the budget; widen"

@@ -76,9 +76,10 @@ def test_room_for_the_band_only_where_there_is_one(text: str, height: int) -> No
 
 def test_a_layer_that_is_left_out_is_a_gap_with_a_look_of_its_own() -> None:
     svg = drawn("V1X1V1/dia1/cb1")
-    assert [c.get("class") for c in of_class(svg, "kind-..*")] == ["kind-V", "kind-X absent", "kind-V"]
+    cells = of_class(svg, "kind-..*")
+    assert [c.get("class") for c in cells] == ["kind-V", "kind-X absent", "kind-V"]
     step = CELL + GAP
-    assert [int(c.get("x", "")) for c in of_class(svg, "kind-..*")] == [0, step, 2 * step]
+    assert [int(c.get("x", "")) for c in cells] == [0, step, 2 * step]
     bands = [(int(b.get("x", "")), int(b.get("width", ""))) for b in of_class(svg, "gate-dia")]
     assert bands == [(0, CELL), (2 * step, CELL)]
     assert [branch.letter for branch in parts_of(["V1X1V1"]).branches] == ["V", "L", "E", "N", "X"]

@@ -60,9 +60,7 @@ def test_it_costs_nothing_by_both_referees(name: str) -> None:
     assert cost.macs == fvcore_macs(network)
     assert cost.matmul_macs == matmul_macs(network)
     others = Placement(
-        tuple(
-            tuple(layer for layer in stage if layer != X) for stage in spec.placement.stages
-        )
+        tuple(tuple(layer for layer in stage if layer != X) for stage in spec.placement.stages)
     )
     assert model.totals(spec.placement) == model.totals(others)
 
@@ -220,7 +218,7 @@ def test_fits_pass_by_a_layer_that_may_be_left_out() -> None:
 
 
 def test_a_stage_that_nothing_is_left_of_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"^stage 2 leaves out every layer \(X3\); write at least"):
+    with pytest.raises(InputError, match=r"^stage 2 leaves out every layer \(X3\); write at"):
         Placement.parse("V1 | X3/dia1/cb")
     with pytest.raises(InputError, match=r"^stage 1 leaves out every layer \(X1\)"):
         Placement.from_json([[["X", None, None, None]]])
@@ -228,7 +226,7 @@ def test_a_stage_that_nothing_is_left_of_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("text", ["X/cb,V", "X/d0,V"])
 def test_it_has_neither_gate_nor_broadcasting(text: str) -> None:
-    with pytest.raises(InputError, match=r"a layer of kind X \(layer left out\) has no branch for"):
+    with pytest.raises(InputError, match=r"a layer of kind X \(layer left out\) has no branch"):
         Placement.parse(text)
 
 

@@ -46,7 +46,8 @@ def test_parts_are_registered_for_a_while() -> None:
     before = entries()
     with registered(Mixer()):
         assert list(registry().branches) == ["V", "L", "E", "N", "X", "S", "M"]
-        assert [branch.letter for branch in registry().by_rank] == ["E", "M", "V", "L", "S", "N", "X"]
+        by_rank = [branch.letter for branch in registry().by_rank]
+        assert by_rank == ["E", "M", "V", "L", "S", "N", "X"]
         assert "mixed" in registry().channels
         assert Placement.parse("M1V1").layers[0].option("width") == 3
     assert entries() == before

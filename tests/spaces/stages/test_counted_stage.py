@@ -220,7 +220,7 @@ def test_a_stage_has_one_gate_at_most(
         ({"mixer_width": [2, 10]}, "`width` is 10; it is a whole number of at least 1 and at"),
         ({"mixer_width": 0}, r"`mixer_width` is \[0\]; give a rising list of whole numbers >= 1"),
         ({"mixer_form": "deep"}, "mixer_form: this is 'deep'; it is one of default, wide, deepR"),
-        ({"counts": {"Q": 1}}, "counts.Q: unknown key 'Q'; known here: V, L, E, N, X, (S, )?M, K, P"),
+        ({"counts": {"Q": 1}}, "unknown key 'Q'; known here: V, L, E, N, X, (S, )?M, K, P"),
         (
             {"mixer": 1},
             "unknown key 'mixer'; known here: counts, depth, slots, external_form, mixer_width, "
