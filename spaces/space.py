@@ -219,8 +219,8 @@ class Space:
         return (
             f"{self.name} has no placement in stage {', '.join(empty)}: its counts never add up "
             f"to an allowed depth, its options fit no depth, every layer is left out, a layer "
-            f"reuses what no earlier layer of equal shift computed, or attention_residual=true needs a layer of kind "
-            f"{listed(_residual_kinds())}"
+            f"reuses what no earlier layer of equal shift computed, or attention_residual=true "
+            f"needs a layer of kind {listed(_residual_kinds())}"
         )
 
     def __contains__(self, placement: Placement) -> bool:

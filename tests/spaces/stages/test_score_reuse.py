@@ -70,15 +70,18 @@ def test_each_channel_is_taken_from_its_own_layers(choices: Choices, paths: Path
 
 
 @pytest.mark.usefixtures("others_parts")
-def test_a_layer_without_branches_has_no_gate_and_no_broadcasting(
-    make_space: Callable[..., Space], choices: Choices, paths: Paths
+def test_a_layer_without_branches_has_no_gate_and_no_broadcasting_and_counts_for_neither(
+    make_space: Callable[..., Space], paths: Paths
 ) -> None:
     counts = {"V": (0, 1, 2), "P": (0, 1, 2)}
     stage = CountedStage(depth=(2,), counts=counts, gates={"dia": (0, 1)}, cb=(0, 1, 2))
     space = make_space(stage)
     found = {str(space.automaton.placement(path)) for path in paths(space.automaton)}
     every = {f"V2{gate}{cb}" for gate in ("", "/dia1") for cb in ("", "/cb1", "/cb")}
-    assert found == every | {"P2", "P1V1", "P1V1/cb1", "V1P1"}
-    listed = ListedStage(layers=(choices("V", "P/cb"),), depth=(1,))
-    with pytest.raises(DocumentError, match=r"^stages\[0\]\.layers\[0\]: P/cb has context broad"):
-        make_space(listed)
+    # V1P1 is V1, and P2 nothing.
+    of_one = {f"{kinds}{gate}" for kinds in ("P1V1", "V1") for gate in ("", "/dia1")}
+    assert found == every | of_one | {f"{text}/cb" for text in of_one}
+    with pytest.raises(
+        DocumentError, match=r"^layers\[0\]\[1\]: P/cb has context broadcasting or"
+    ):
+        ListedStage.from_document({"layers": [["V", "P/cb"]]}, ())
