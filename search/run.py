@@ -17,6 +17,7 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import (
     Document,
+    Start,
     Study,
     StudyRecord,
     TrialRole,
@@ -293,6 +294,7 @@ def run_search(
     *,
     on_latency: Callable[[LatencySetting], None] | None = None,
     on_begin: Callable[[Study], None] | None = None,
+    on_start: Callable[[Start], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Study:
     """Run a prepared search to its end, resuming an earlier run if there is one.
@@ -302,6 +304,8 @@ def run_search(
         store: its database, open.
         on_latency: called before a new study's latencies are measured, which takes some time.
         on_begin: called with the study once this process holds its lock.
+        on_start: called with what the trained model that the search starts from scores as it came,
+            before anything is trained; not called without one.
         on_progress: called after every event, and once a second without one.
 
     Returns:
@@ -322,7 +326,7 @@ def run_search(
         study = store.study(study.record.name)
         if on_begin is not None:
             on_begin(study)
-        _drive(prepared, store, driver, study, on_progress)
+        _drive(prepared, store, driver, study, on_start, on_progress)
     return store.study(study.record.name)
 
 
@@ -359,6 +363,7 @@ def _drive(
     store: Store,
     driver: StudyWriter,
     study: Study,
+    on_start: Callable[[Start], None] | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:
     if prepared.weights is not None:
@@ -384,7 +389,7 @@ def _drive(
             searcher=searcher,
             executor=executor,
             deterministic=prepared.config.deterministic,
-            strategy=_supernet_strategy(prepared),
+            strategy=_supernet_strategy(prepared, on_start),
             pruner=prepared.stopping,
             weights=prepared.weights,
             checkpoints=prepared.checkpoints,
@@ -393,7 +398,9 @@ def _drive(
         ).run()
 
 
-def _supernet_strategy(prepared: Prepared) -> SearchStrategy | None:
+def _supernet_strategy(
+    prepared: Prepared, on_start: Callable[[Start], None] | None
+) -> SearchStrategy | None:
     """The strategy of a supernet, or None to evaluate trials one by one."""
     if prepared.shared is None:
         return None
@@ -403,6 +410,7 @@ def _supernet_strategy(prepared: Prepared) -> SearchStrategy | None:
             training=lambda: _training_executor(prepared),
             scoring=lambda: _executor(prepared, "scoring"),
         ),
+        on_start,
     )
 
 

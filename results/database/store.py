@@ -169,6 +169,14 @@ class Store:
         )
         return {key: value for key, value in self.database.rows(query)}
 
+    def note(self, study: Study, key: str) -> Any:
+        """The note of this key on a study, or None if there is none."""
+        query = select(models.SearcherAttribute.value).where(
+            models.SearcherAttribute.study_id == study.id, models.SearcherAttribute.key == key
+        )
+        rows = self.database.rows(query)
+        return rows[0].value if rows else None
+
     def spec(self, key: str) -> SpecRecord:
         """The spec with this key.
 

@@ -34,6 +34,7 @@ from sharedattn.results.records import (
     EvaluationRecord,
     Fidelity,
     LatencyRecord,
+    Start,
 )
 from sharedattn.units import format_fraction, format_quantity
 from sharedattn.weights.pretrained import CONFIG_NAME, WEIGHTS_NAME
@@ -75,6 +76,7 @@ class ExportRecord:
         starts_from: sha256 of the supernet's weights that the training started from, or None for
             a training from scratch.
         latency: latency on the study's device, or None if it was not measured.
+        start: the trained model that its search started from, or None without one.
     """
 
     spec: NetworkSpec
@@ -90,6 +92,7 @@ class ExportRecord:
     trial: int | None = None
     starts_from: str | None = None
     latency: LatencyRecord | None = None
+    start: Start | None = None
 
     def to_json(self) -> Document:
         """The document of config.yaml."""
@@ -136,7 +139,8 @@ class ExportRecord:
             "trial": self.trial,
             **({} if self.starts_from is None else {"starts_from": self.starts_from}),
             "latency": None if self.latency is None else self.latency.to_json(),
-            # Only if it uses any, so that other exports keep their format.
+            # Only if there are any, so that other exports keep their format.
+            **({} if self.start is None else {"start": self.start.to_json()}),
             **({"plugins": plugins} if plugins else {}),
         }
 
@@ -187,6 +191,7 @@ class ExportRecord:
                     if document.get("latency") is None
                     else LatencyRecord.from_json(document["latency"])
                 ),
+                start=None if "start" not in document else Start.from_json(document["start"]),
             )
         except InputError:
             raise

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from sharedattn.data.balance import guessing_level
 from sharedattn.results.front.confirmation import Candidate, Front
-from sharedattn.results.records import Document
+from sharedattn.results.records import Document, StudyRecord
 from sharedattn.units import format_fraction
 
 CONFIDENCE = 0.95
@@ -56,6 +57,30 @@ class Guessing:
             f"guessing gets {self.level:.3f} ({how}), and only above {self.bar:.3f} is more than "
             f"noise ({self.num_images:,} validation images{tries})"
         )
+
+
+def guessing_of(study: StudyRecord, num_images: int, num_tries: int = 1) -> Guessing | None:
+    """The accuracy of guessing on a study's validation images.
+
+    Args:
+        study: the study.
+        num_images: validation images that were used.
+        num_tries: trainings of which the best are judged.
+
+    Returns:
+        None without images, or if the number of classes is not known.
+    """
+    counts = known_class_counts(study.data)
+    chance = study.reference_point.get("top1", 0.0)
+    num_classes = len(counts) if counts else round(1.0 / chance) if chance > 0 else 0
+    if num_classes < 2 or not num_images:
+        return None
+    return Guessing(
+        level=guessing_level(num_classes, counts),
+        num_classes=num_classes,
+        num_images=num_images,
+        num_tries=num_tries,
+    )
 
 
 def known_class_counts(data: Document) -> Sequence[int] | None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sharedattn.objectives import ACCURACY
 from sharedattn.results.front.summary import StudySummary
 
-_FRONT, _OTHERS = "#0072B2", "#999999"
+_FRONT, _OTHERS, _START = "#0072B2", "#999999", "#D55E00"
 
 
 class FrontFigure(Figure):
@@ -54,6 +54,11 @@ def plot_front(summary: StudySummary) -> Figure:
         color=_FRONT,
         label="front",
     )
+    start = None if summary.start is None else summary.start.summary()
+    if start is not None and cost.name in start:
+        axes.scatter(
+            start[cost.name], start["top1"], s=40, marker="s", color=_START, label="start"
+        )
     axes.set_xlabel(cost.label)
     axes.set_ylabel("top1")
     axes.set_title(summary.study.record.name, loc="left", fontsize=10)

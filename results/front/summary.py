@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sharedattn.data.balance import guessing_level, imbalance_warnings
+from sharedattn.data.balance import imbalance_warnings
 from sharedattn.errors import InputError
 from sharedattn.objectives import (
     Objective,
@@ -33,13 +33,21 @@ from sharedattn.results.front.confirmation import (
     study_front,
 )
 from sharedattn.results.front.early_stopping import Stopping, stopping_of
-from sharedattn.results.front.guessing import Guessing, guessing_warnings, known_class_counts
+from sharedattn.results.front.guessing import (
+    Guessing,
+    guessing_of,
+    guessing_warnings,
+    known_class_counts,
+)
 from sharedattn.results.front.inheritance import Inheritance, inheritance_of
 from sharedattn.results.front.pareto import hypervolume, hypervolume_history, knee
+from sharedattn.results.front.start import below_start, start_warnings
 from sharedattn.results.records import (
+    START_NOTE,
     Document,
     LatencySource,
     RungRow,
+    Start,
     Study,
     TrialRole,
     TrialRow,
@@ -57,11 +65,13 @@ class StudySummary:
         study: the study.
         rows: its trials of both roles.
         rung_reports: its search trials' metrics at rungs.
+        start: the trained model that it starts from, or None without one.
     """
 
     study: Study
     rows: list[TrialRow]
     rung_reports: Sequence[RungRow] = ()
+    start: Start | None = None
 
     @classmethod
     def read(cls, store: Store, study: Study) -> StudySummary:
@@ -69,10 +79,12 @@ class StudySummary:
 
         def read_once() -> StudySummary:
             with store.database.consistent():
+                start = store.note(study, START_NOTE)
                 return cls(
                     store.study(study.record.name),
                     store.trials.of(study),
                     store.trials.rung_reports(study),
+                    None if start is None else Start.from_json(start),
                 )
 
         return retry_on_lost_connection(read_once)
@@ -125,19 +137,12 @@ class StudySummary:
     @cached_property
     def guessing(self) -> Guessing | None:
         """The accuracy of guessing on the front's images, or None before any evaluation."""
-        counts = known_class_counts(self.study.record.data)
-        chance = self.study.record.reference_point.get("top1", 0.0)
-        num_classes = len(counts) if counts else round(1.0 / chance) if chance > 0 else 0
-        num_images = min((m.runs[0].num_images or 0 for m in self.front.members), default=0)
-        if num_classes < 2 or not num_images or self.front.fidelity is None:
+        record, front = self.study.record, self.front
+        if front.fidelity is None:
             return None
-        pool = candidates_at(self.rows, self.front.fidelity, self.study.record.confirm_seeds)
-        return Guessing(
-            level=guessing_level(num_classes, counts),
-            num_classes=num_classes,
-            num_images=num_images,
-            num_tries=len(pool),
-        )
+        pool = candidates_at(self.rows, front.fidelity, record.confirm_seeds)
+        num_images = min((m.runs[0].num_images or 0 for m in front.members), default=0)
+        return guessing_of(record, num_images, len(pool))
 
     @cached_property
     def guessers(self) -> tuple[Candidate, ...]:
@@ -149,12 +154,26 @@ class StudySummary:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about the front, one sentence each."""
-        data = self.study.record.data
-        balance = imbalance_warnings(known_class_counts(data) or (), data.get("classes") or ())
-        if self.guessing is None:
-            return tuple(balance)
-        return (*guessing_warnings(self.front, self.guessers, self.guessing), *balance)
+        """Warnings about start and front, one sentence each."""
+        record = self.study.record
+        found = [] if self.start is None else start_warnings(record, self.start)
+        if self.guessing is not None:
+            found += guessing_warnings(self.front, self.guessers, self.guessing)
+        names = record.data.get("classes") or ()
+        return (*found, *imbalance_warnings(known_class_counts(record.data) or (), names))
+
+    @cached_property
+    def start_lines(self) -> tuple[str, ...]:
+        """What the start scores, and what is below it by how much; a sentence each."""
+        if self.start is None:
+            return ()
+        lines, inherited = [str(self.start)], self.inheritance
+        if inherited is not None:
+            best = most_accurate(inherited.front)
+            lines += below_start("the supernet's best score", best, self.start)
+        if inherited is None or self.front.fidelity != inherited.fidelity:
+            lines += below_start("the front's best", self.best, self.start)
+        return tuple(lines)
 
     @cached_property
     def hypervolume(self) -> float:
@@ -173,7 +192,7 @@ class StudySummary:
     @cached_property
     def best(self) -> Candidate | None:
         """The front's most accurate member, the cheapest of equals."""
-        return max(self.front.members, key=lambda member: member.top1, default=None)
+        return most_accurate(self.front.members)
 
     @cached_property
     def baseline(self) -> Candidate | None:
@@ -271,6 +290,11 @@ class StudySummary:
         )
 
 
+def most_accurate(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The first of the most accurate candidates; None of none."""
+    return max(candidates, key=lambda candidate: candidate.top1, default=None)
+
+
 def hypervolume_rises(summary: StudySummary) -> tuple[list[int], list[float]]:
     """Numbers of the search trials that raised the hypervolume, and the values after them.
 
@@ -301,6 +325,7 @@ def front_document(
     return {
         "study": summary.study.record.name,
         "fingerprint": summary.study.record.fingerprint,
+        "start": None if summary.start is None else summary.start.summary(),
         "trials": summary.count(TrialRole.SEARCH),
         "failures": [failure.to_json() for failure in summary.failures],
         "warnings": list(summary.warnings),

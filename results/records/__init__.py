@@ -13,6 +13,7 @@ from sharedattn.results.records.evaluation import (
     fine_tuning_key,
 )
 from sharedattn.results.records.spec import LatencyRecord, LatencySource, SpecRecord
+from sharedattn.results.records.start import START_NOTE, Start
 from sharedattn.results.records.study import FrontSnapshot, Study, StudyRecord
 from sharedattn.results.records.trial import (
     Attempt,
@@ -27,6 +28,7 @@ from sharedattn.results.records.trial import (
 )
 
 __all__ = [
+    "START_NOTE",
     "Attempt",
     "AttemptOutcome",
     "Document",
@@ -40,6 +42,7 @@ __all__ = [
     "RungRow",
     "ScoredTrial",
     "SpecRecord",
+    "Start",
     "StoredEvaluation",
     "Study",
     "StudyRecord",

@@ -161,6 +161,7 @@ def _chart_data(summary: StudySummary) -> Document:
         "front": [_point(member, costs) for member in summary.front.members],
         "knee": None if summary.knee is None else summary.knee.number,
         "baseline": None if summary.baseline is None else _point(summary.baseline, costs),
+        "start": _start(summary),
         "hypervolume": {"number": numbers, "value": np.round(volumes, 6).tolist()},
         "num_trials": sum(row.role is TrialRole.SEARCH for row in rows),
     }
@@ -191,6 +192,11 @@ def _point(candidate: Candidate, costs: Sequence[Objective]) -> Document:
         **{cost.name: candidate.costs.get(cost.name) for cost in costs},
         "seeds": len(candidate.runs),
     }
+
+
+def _start(summary: StudySummary) -> Document | None:
+    start = summary.start
+    return None if start is None else {**start.summary(), "text": str(start)}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

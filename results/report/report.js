@@ -123,9 +123,15 @@
       host.textContent = "No trial is complete yet.";
       return;
     }
-    const marked = data.baseline ? [...data.front, data.baseline] : data.front;
+    const { baseline } = data;
+    // A start whose cost is not known has no place on this axis.
+    const start = (data.start?.[name] ?? null) === null ? null
+      : { ...data.start, top1_standard_error: null };
+    const marked = [...data.front, baseline, start].filter(Boolean);
     const errorOf = (p) => p.top1_standard_error ?? 0;
-    const [x0, x1] = extremes(points.map((i) => trialCost(name, i)));
+    const [x0, x1] = extremes([
+      ...points.map((i) => trialCost(name, i)), ...(start ? [start[name]] : []),
+    ]);
     const [y0, y1] = extremes([
       ...points.map((i) => trials.top1[i]),
       ...marked.flatMap((p) => [p.top1 - errorOf(p), p.top1 + errorOf(p)]),
@@ -161,17 +167,20 @@
       ...COSTS.map((c) => `${costs[c].label} ${cost(c, p[c])}`),
       `${what}${p.seeds} seed${p.seeds === 1 ? "" : "s"}, trial ${p.id}`,
     ];
-    if (data.baseline) {
-      const b = data.baseline, x = sx(b[name]), y = sy(b.top1);
-      bar(b, "baseline-bar");
-      const mark = element(svg, "path", { class: "baseline", d: `M${x} ${y - 8}l8 8l-8 8l-8 -8z` });
-      mark.addEventListener("pointermove", (e) => showTip(e, lines(b, "all vanilla, ")));
-      mark.addEventListener("pointerleave", hideTip);
-      const right = x < end - 100;
+    const mark = (p, kind, shape, text, below, tipLines) => {
+      const x = sx(p[name]), y = sy(p.top1), right = x < end - 100;
+      bar(p, `${kind}-bar`);
+      const path = element(svg, "path", { class: kind, d: `M${x} ${y}${shape}` });
+      path.addEventListener("pointermove", (e) => { e.stopPropagation(); showTip(e, tipLines); });
+      path.addEventListener("pointerleave", hideTip);
       element(svg, "text", {
-        class: "mark", x: x + (right ? 12 : -12), y: y + 18, "text-anchor": right ? "start" : "end",
-      }, "all vanilla");
+        class: "mark", x: x + (right ? 12 : -12), y: y + below, "text-anchor": right ? "start" : "end",
+      }, text);
+    };
+    if (baseline) {
+      mark(baseline, "baseline", "m0 -8l8 8l-8 8l-8 -8z", "all vanilla", 18, lines(baseline, "all vanilla, "));
     }
+    if (start) mark(start, "start", "m-7 -7h14v14h-14z", "start", -10, [start.text]);
     for (const p of front) {
       bar(p, "bar");
       const circle = element(svg, "circle", {
@@ -191,7 +200,6 @@
     const lit = element(svg, "circle", { class: "lit", r: 6, visibility: "hidden" });
     const xs = points.map((i) => sx(trialCost(name, i))), ys = points.map((i) => sy(trials.top1[i]));
     svg.addEventListener("pointermove", (event) => {
-      if (event.target.matches(".baseline")) return;
       const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
       let nearest = -1, least = 144;
       for (let k = 0; k < xs.length; k++) {

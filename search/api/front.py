@@ -210,7 +210,8 @@ class Front:
             "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows
         )
         state = "confirmed" if self.is_confirmed else "not confirmed"
+        start = "".join(f"<p>{escape(line)}</p>" for line in self.stored.summary.start_lines)
         return (
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"{start}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             f"<p>{state}; hypervolume {self.hypervolume:.4f}</p>"
         )

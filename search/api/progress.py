@@ -84,8 +84,16 @@ class NotebookDisplay:
 
 
 @contextmanager
-def watcher(prepared: Prepared, shows: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a callback for the study's progress, or None; its display stays open meanwhile."""
+def watcher(
+    prepared: Prepared, errors: Console, shows: bool
+) -> Iterator[Callable[[Progress], None] | None]:
+    """Yield a callback for the study's progress, or None; its display stays open meanwhile.
+
+    Args:
+        prepared: the study.
+        errors: the display's console, outside of a notebook.
+        shows: whether to display anything.
+    """
     if not shows:
         yield None
         return
@@ -93,8 +101,7 @@ def watcher(prepared: Prepared, shows: bool) -> Iterator[Callable[[Progress], No
     if _is_notebook():
         display = NotebookDisplay(prepared.record.name, prepared.record.num_trials)
     else:
-        console = Console(stderr=True, soft_wrap=True)
-        display = StudyDisplay(console, prepared.record, prepared.objectives)
+        display = StudyDisplay(errors, prepared.record, prepared.objectives)
     with display:
         yield display.update
 

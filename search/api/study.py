@@ -24,6 +24,7 @@ from sharedattn.search.api.front import Front, Member, Stored
 from sharedattn.search.api.places import InProcess, Place, WorkerProcesses
 from sharedattn.search.api.progress import watcher
 from sharedattn.search.api.space import Space
+from sharedattn.search.cli.printing import print_start, progress_console
 from sharedattn.search.config import DEFAULT_CONFIRM_SEEDS, ComputeConfig, SearchConfig
 from sharedattn.search.evaluation import Evaluation, FromCallable, FromScratch
 from sharedattn.search.evaluators.base import Evaluator
@@ -160,11 +161,23 @@ class Study:
         config = replace(self._config, num_trials=trials, compute=compute)
         prepared = prepare(config)
         self._name = prepared.record.name
+        errors = progress_console()
         shown = (
-            watcher(prepared, progress) if isinstance(progress, bool) else nullcontext(progress)
+            watcher(prepared, errors, progress)
+            if isinstance(progress, bool)
+            else nullcontext(progress)
         )
         with Store.open(prepared.storage, create=True) as store, shown as tell:
-            run_search(prepared, store, on_progress=tell)
+            run_search(
+                prepared,
+                store,
+                on_start=(
+                    (lambda start: print_start(start, prepared.record, errors))
+                    if progress is True
+                    else None
+                ),
+                on_progress=tell,
+            )
         return self
 
     def front(self) -> Front:

@@ -28,6 +28,7 @@ from sharedattn.search.cli.printing import (
     print_failures,
     print_front,
     print_plan,
+    print_start,
     progress_console,
     scan_display,
 )
@@ -88,6 +89,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
                     f"measuring latencies: {setting}", highlight=False, markup=False
                 ),
                 on_begin=lambda study: _print_beginning(prepared, study, console),
+                on_start=lambda start: print_start(start, record, errors),
                 on_progress=display.update,
             )
         summary = StudySummary.read(store, study)

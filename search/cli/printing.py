@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from sharedattn.results.front.start import start_warnings
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records import Document
+from sharedattn.results.records import Document, Start, StudyRecord
 from sharedattn.search.cli.tables import front_table
 from sharedattn.search.plan_text import plan_lines
 
@@ -48,6 +49,12 @@ def scan_display(errors: Console) -> Callable[[int, int], None]:
     return say
 
 
+def print_start(start: Start, study: StudyRecord, errors: Console) -> None:
+    errors.print(f"start   {start}", markup=False, highlight=False)
+    for warning in start_warnings(study, start):
+        errors.print(f"        warning: {warning}", style="yellow", markup=False)
+
+
 def print_failures(summary: StudySummary, console: Console) -> None:
     """Print why trials failed, as an error if none is complete."""
     is_error = bool(summary.failures) and not summary.candidates
@@ -61,6 +68,8 @@ def print_failures(summary: StudySummary, console: Console) -> None:
 
 
 def print_front(summary: StudySummary, console: Console) -> None:
+    for line in summary.start_lines:
+        console.print(line, markup=False)
     if not summary.front.members:
         console.print("no trial is complete")
         return

@@ -1,7 +1,7 @@
 """The supernet evaluator: trained once, then used to score any placement.
 
-A worker runs one of three tasks: train the supernet, score many placements with its weights, or
-train one placement separately.
+A worker runs one of four tasks: evaluate the trained model that the supernet starts from, train
+the supernet, score many placements with its weights, or train one placement separately.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+from sharedattn.data import Split
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.hashing import document_key
 from sharedattn.networks.batch_norms import statistics_of
@@ -35,11 +36,22 @@ from sharedattn.supernet.trainer import (
     shared_backbone,
 )
 from sharedattn.supernet.tree_evaluation import TreeEvaluation
-from sharedattn.training.trainer import Metrics
+from sharedattn.training.trainer import Metrics, evaluate
 from sharedattn.weights.extract import extract
 
 # Part of the names of weights and checkpoints, from when supernets could have several networks.
 _ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTask(Task):
+    """The evaluation of the trained model that the supernet starts from, as it came.
+
+    Attributes:
+        split: of the data.
+    """
+
+    split: Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +165,15 @@ class SupernetEvaluator(RankedEvaluator):
         }
         return replace(self.supernet_identity, spec_key=spec.key, recipe_key=document_key(asked))
 
+    def start_task(self, split: Split) -> StartTask:
+        """The task of evaluating the trained model that the supernet starts from, on a split."""
+        return StartTask(
+            spec=self.supernet.largest_network,
+            seed=self.supernet.seed,
+            identity=self.supernet_identity,
+            split=split,
+        )
+
     def supernet_task(self, checkpoint: str) -> SupernetTask:
         """The task of training the supernet; `checkpoint` as in `Task`."""
         return SupernetTask(
@@ -194,6 +215,8 @@ class SupernetEvaluator(RankedEvaluator):
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
     ) -> Generator[EpochMetrics, None, Measurement]:
+        if isinstance(task, StartTask):
+            return self._evaluate_start(task)
         if isinstance(task, SupernetTask):
             return (yield from self._train(task, on_progress))
         if isinstance(task, ScoreTask):
@@ -207,6 +230,26 @@ class SupernetEvaluator(RankedEvaluator):
     def checkpoint_of(self, checkpoint: str) -> str:
         """Name of the checkpoint of the supernet's training."""
         return f"{checkpoint}-{_ALL}"
+
+    def _evaluate_start(self, task: StartTask) -> Measurement:
+        started = time.perf_counter()
+        metrics = evaluate(
+            self.supernet.pretrained_network().to(self.device),
+            self.scratch.opened(),
+            task.split,
+            # Nothing is kept for a backward pass.
+            batch_size=2 * self.supernet.recipe.training.batch_size,
+            device=self.device,
+            rank=self.rank,
+        )
+        return Measurement(
+            split=task.split,
+            top1=metrics.top1,
+            loss=metrics.loss,
+            num_images=metrics.num_images,
+            wall_time_s=time.perf_counter() - started,
+            device=self.shown_device,
+        )
 
     def _train(
         self, task: SupernetTask, on_progress: OnProgress | None

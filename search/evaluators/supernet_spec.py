@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sharedattn.backbones import describe, resolve
+from sharedattn.backbones import build, describe, resolve
 from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
@@ -94,6 +94,25 @@ class SupernetSpec:
         network = self.network()
         if self.pretrained is None:
             return network
+        self._load_pretrained(network)
+        plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
+        batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
+        images, _ = next(iter(batches))
+        fit_branches(network, images, seed=self.seed)
+        return network
+
+    def pretrained_network(self) -> Network:
+        """The trained model as it came, all-vanilla at full depth.
+
+        Raises:
+            InputError: as of `started_network`.
+        """
+        network = build(self.largest_network)
+        self._load_pretrained(network)
+        return network
+
+    def _load_pretrained(self, network: Network) -> None:
+        assert self.pretrained is not None
         state = load_pretrained(self.pretrained, network.backbone)
         if weights_digest(state) != self.pretrained_sha256:
             raise InputError(
@@ -101,8 +120,3 @@ class SupernetSpec:
                 f"begin another study with them"
             )
         start_from(network, state)
-        plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
-        batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
-        images, _ = next(iter(batches))
-        fit_branches(network, images, seed=self.seed)
-        return network

@@ -81,7 +81,8 @@ def export_placement(
     evaluation, state_dict, message = chosen.trained(training, weights, folder)
     record = chosen.with_origin(training.record(evaluation, state_dict))
     latency = store.latencies(summary.study).get(chosen.candidate.spec_key)
-    export(folder, replace(record, latency=latency), state_dict, onnx=onnx)
+    record = replace(record, latency=latency, start=summary.start)
+    export(folder, record, state_dict, onnx=onnx)
     return message
 
 

@@ -126,6 +126,7 @@ class StudyLoop:
         for trial in left:
             parts.runner.start(trial)
         parts.confirmer.run()
+        strategy.finish(parts)
         context = parts.context
         if context.store.study(context.name).finished_at is None:
             context.driver.finish_study()

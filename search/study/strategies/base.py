@@ -85,5 +85,8 @@ class SearchStrategy(ABC):
         """Names of checkpoints that do not belong to a trial."""
         return frozenset()
 
+    def finish(self, parts: StudyParts) -> None:  # noqa: B027 (most have nothing to do)
+        """Measure what is measured at a study's end, once its front is confirmed."""
+
     def prepare_confirmation(self, parts: StudyParts, left: Sequence[RunningTrial]) -> None:  # noqa: B027 (most have nothing to do)
         """Prepare the confirmation; `left` is the result of `search`."""

@@ -21,6 +21,7 @@ from sharedattn.results.database.store import Store
 from sharedattn.results.records import (
     Document,
     ScoredTrial,
+    Start,
     Study,
     StudyRecord,
     TrialParameters,
@@ -39,6 +40,7 @@ from sharedattn.search.study.context import StudyContext, placement_of
 from sharedattn.search.study.progress_board import ProgressBoard, SearchCounts
 from sharedattn.search.study.proposing import AcceptedProposal
 from sharedattn.search.study.recording import RunningTrial
+from sharedattn.search.study.start import StartEvaluation
 from sharedattn.search.study.strategies.base import SearchStrategy, StudyParts
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
@@ -102,7 +104,7 @@ class SharedExecutors:
     """Executors of the supernet's work, opened when needed.
 
     Attributes:
-        training: one slot, to train the supernet.
+        training: one slot, for the supernet's training and the evaluation of its start.
         scoring: slots for the scores.
     """
 
@@ -116,11 +118,19 @@ class SupernetSearch(SearchStrategy):
     Args:
         shared: trains the supernet and scores placements.
         executors: run the supernet's training and the scores.
+        on_start: called with what the trained model scores as it came, before anything is
+            trained; or None.
     """
 
-    def __init__(self, shared: SupernetEvaluator, executors: SharedExecutors) -> None:
+    def __init__(
+        self,
+        shared: SupernetEvaluator,
+        executors: SharedExecutors,
+        on_start: Callable[[Start], None] | None = None,
+    ) -> None:
         self._shared = shared
         self._executors = executors
+        self._start = StartEvaluation(shared, executors.training, on_start)
         self._numbers: set[int] = set()  # numbers of the scored trials
         self._scores_all = False  # whether placements are scored without the searcher's proposals
 
@@ -147,6 +157,7 @@ class SupernetSearch(SearchStrategy):
         self, parts: StudyParts, restarted: Sequence[RunningTrial]
     ) -> Sequence[RunningTrial]:
         context, seen = parts.context, parts.history.seen
+        self._start.validate(context, parts.board)
         in_budget = context.space.in_budget
         is_exhaustive = self._is_exhaustive(context)
         total = in_budget if is_exhaustive else context.study.record.num_trials
@@ -177,6 +188,9 @@ class SupernetSearch(SearchStrategy):
         """Provide the supernet's weights if the front is fine-tuned from them."""
         if self._shared.fine_tunes and (left or parts.confirmer.is_due):
             self._supernet(parts).trained_sha256()
+
+    def finish(self, parts: StudyParts) -> None:
+        self._start.test(parts.context, parts.board)
 
     def _supernet(self, parts: StudyParts) -> SupernetWeights:
         return SupernetWeights(self._shared, self._executors.training, parts)

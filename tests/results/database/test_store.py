@@ -493,6 +493,11 @@ class TestStudyMarks:
         driver.save_searcher_attributes({"parent:1": [4], "seed": None})
         attributes = {"parent:0": [1, 2], "parent:1": [4], "seed": None}
         assert store.searcher_attributes(study) == attributes
+        assert [store.note(study, key) for key in ("parent:1", "seed", "none")] == [
+            [4],
+            None,
+            None,
+        ]
 
     def test_a_latency_is_of_a_study_and_a_spec_and_stands(
         self,

@@ -23,7 +23,7 @@ from sharedattn.results.export.folder import (
     model_card,
     read_export,
 )
-from sharedattn.results.records import EvaluationRecord, LatencyRecord, SpecRecord
+from sharedattn.results.records import EvaluationRecord, LatencyRecord, SpecRecord, Start
 from sharedattn.weights.interpolate import at_image_size
 
 Plugged = Callable[[], AbstractContextManager[None]]
@@ -79,6 +79,32 @@ def test_an_export_reads_back(folder: Path, record: ExportRecord) -> None:
     expected = replace(record, evaluation=replace(record.evaluation, weights_sha256=sha256))
     assert read_export(folder) == expected
     assert read_export(folder / "config.yaml") == expected
+
+
+def test_an_export_says_what_its_search_started_from(
+    tmp_path: Path, record: ExportRecord, network: Network
+) -> None:
+    start = Start(
+        weights_sha256="w",
+        macs=71,
+        params=9,
+        top1=0.9,
+        num_images=40,
+        test_top1=0.8,
+        num_test_images=20,
+    )
+    begun = replace(record, start=start)
+    export(tmp_path / "begun", begun, network.state_dict())
+    assert read_export(tmp_path / "begun").start == start
+    assert (
+        "as it came | 0.9000 on 40 validation images, 0.8000 on 20 test images, 71 MACs, 9 param"
+    ) in model_card(begun)
+    untested = replace(start, test_top1=None, num_test_images=0)
+    assert "0.9000 on 40 validation images, 71 MACs" in model_card(replace(begun, start=untested))
+    assert "as it came" not in model_card(record)
+    assert "start" not in record.to_json()
+    with pytest.raises(InputError, match="lacks a field, or has one of another type"):
+        ExportRecord.from_json(begun.to_json() | {"start": {"top1": 0.9}})
 
 
 def test_the_network_is_the_one_that_was_exported(folder: Path, network: Network) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from sharedattn.errors import InputError
 from sharedattn.results.front.summary import StudySummary
-from sharedattn.results.records import Study, StudyRecord, TrialRow, TrialState
+from sharedattn.results.records import Start, Study, StudyRecord, TrialRow, TrialState
 from sharedattn.results.report import embedded_json, render_report, write_report
 
 Row = Callable[..., TrialRow]
@@ -159,6 +159,16 @@ def test_a_confirmed_front_says_so(summary: StudySummary, make_row: Row) -> None
     assert "2 placements on the front, each confirmed with 3 seeds" in (
         Page(render_report(confirmed, convention="")).text
     )
+
+
+def test_a_start_is_a_point_and_a_line_beside_the_front(summary: StudySummary) -> None:
+    assert Page(render_report(summary, convention="")).data["start"] is None
+    start = Start(weights_sha256="w", macs=1_200, params=7, top1=0.9, num_images=40)
+    page = Page(render_report(replace(summary, start=start), convention=""))
+    assert page.data["start"] == {**start.summary(), "text": str(start)}
+    assert "0.900the start, 1.20 k MACs" in page.text
+    assert "The start, as it came: 0.900 on validation, 1.20 k MACs." in page.text
+    assert "The front's best is 5.0 points below the start: 0.850, 1.00 k MACs" in page.text
 
 
 def test_latency_is_a_column_where_it_is_an_objective(

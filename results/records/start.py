@@ -1,0 +1,61 @@
+"""The accuracy of the trained model that a search starts from, before anything is changed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sharedattn.results.records.document import Document
+from sharedattn.units import format_fraction, format_quantity
+
+START_NOTE = "sharedattn:start"
+"""The note of a study that has its start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A trained model as it came: all-vanilla, at full depth, by its own weights.
+
+    Attributes:
+        weights_sha256: of its weights, see `weights_digest`.
+        macs: multiply-accumulates per image.
+        params: number of parameters.
+        top1: accuracy on the validation split, a fraction.
+        num_images: images in that split.
+        test_top1: accuracy on the test split, measured once the study has ended; or None before,
+            and for data without a test split.
+        num_test_images: images that `test_top1` was measured on.
+    """
+
+    weights_sha256: str
+    macs: int
+    params: int
+    top1: float
+    num_images: int
+    test_top1: float | None = None
+    num_test_images: int = 0
+
+    def __str__(self) -> str:
+        test = "" if self.test_top1 is None else f"{format_fraction(self.test_top1)} on test, "
+        return (
+            f"the start, as it came: {format_fraction(self.top1)} on validation, {test}"
+            f"{format_quantity(self.macs)} MACs"
+        )
+
+    def to_json(self) -> Document:
+        """Every field by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Any) -> Start:
+        """Invert `to_json`.
+
+        Raises:
+            TypeError: unknown or missing fields.
+        """
+        return cls(**document)
+
+    def summary(self) -> Document:
+        """The document that `search --json` prints under `start`."""
+        names = ("top1", "test_top1", "macs", "params")
+        return {name: getattr(self, name) for name in names}
