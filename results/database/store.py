@@ -177,6 +177,15 @@ class Store:
         rows = self.database.rows(query)
         return rows[0].value if rows else None
 
+    def notes(self, key: str) -> list[Any]:
+        """The notes of this key on all studies, the oldest study's first."""
+        query = (
+            select(models.SearcherAttribute.value)
+            .where(models.SearcherAttribute.key == key)
+            .order_by(models.SearcherAttribute.study_id)
+        )
+        return [row.value for row in self.database.rows(query)]
+
     def spec(self, key: str) -> SpecRecord:
         """The spec with this key.
 

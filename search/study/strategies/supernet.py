@@ -259,6 +259,8 @@ class SupernetWeights:
     def trained_sha256(self) -> str:
         """The sha256 of the supernet's weights, after training them if they are missing.
 
+        Weights of the same key that another study of the database has trained are taken.
+
         Raises:
             InputError: the weights behind the study's scores are gone, and retraining differs.
         """
@@ -267,8 +269,11 @@ class SupernetWeights:
         assert weights is not None
         key = self.shared.supernet_identity.key
         note = context.notes.get(SUPERNET_NOTE)
-        if note is not None and note["key"] == key and weights.has(key, note["sha256"]):
-            return str(note["sha256"])
+        for known in context.store.notes(SUPERNET_NOTE) if note is None else [note]:
+            if known.get("key") == key and weights.has(key, known["sha256"]):
+                if note is None:
+                    self._save(known)
+                return str(known["sha256"])
         measured, threads = self._train()
         assert measured.weights_sha256 is not None
         if note is not None and seen and note["sha256"] != measured.weights_sha256:
@@ -289,10 +294,14 @@ class SupernetWeights:
             "device": measured.device,
             "threads": threads,
         }
-        context.driver.save_searcher_attributes({SUPERNET_NOTE: note})
-        context.notes[SUPERNET_NOTE] = note
+        self._save(note)
         self._forget_checkpoint()
         return measured.weights_sha256
+
+    def _save(self, note: Document) -> None:
+        context = self.parts.context
+        context.driver.save_searcher_attributes({SUPERNET_NOTE: note})
+        context.notes[SUPERNET_NOTE] = note
 
     def _train(self) -> tuple[Measurement, int]:
         """The training's measurement, and its worker's torch threads."""

@@ -498,6 +498,7 @@ class TestStudyMarks:
             None,
             None,
         ]
+        assert (store.notes("parent:0"), store.notes("none")) == ([[1, 2]], [])
 
     def test_a_latency_is_of_a_study_and_a_spec_and_stands(
         self,

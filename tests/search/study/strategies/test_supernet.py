@@ -223,6 +223,23 @@ def test_a_study_may_be_asked_for_the_whole_space_after_a_part_and_keeps_what_it
     assert scores(whole) == scores(lab.run("all"))
 
 
+def test_studies_of_one_database_share_a_supernet(lab):
+    first = lab.run("first", num_trials=19)
+    [key] = lab.executors[0].evaluated
+    second = lab.run("second", num_trials=25)
+    assert lab.executors[0].evaluated == []
+    assert lab.note("second") == lab.note("first")
+    assert (lab.note("second")["key"], len(second.rows)) == (key, 25)
+    assert all(
+        row.reused for row in second.rows if row.spec_key in {r.spec_key for r in first.rows}
+    )
+    # Weights that have gone are trained for a study that asks for them.
+    lab.evaluator.scratch.weights.delete(key)
+    lab.run("third", num_trials=5)
+    assert lab.executors[0].evaluated == [key]
+    assert lab.note("third")["sha256"] == lab.note("first")["sha256"]
+
+
 def test_a_space_that_was_begun_to_be_scored_whole_is_whatever_number_is_asked_for_since(lab):
     with pytest.raises(DriverKilledError):
         lab.run("killed", die_after=(None, 2, None))
