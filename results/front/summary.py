@@ -163,19 +163,6 @@ class StudySummary:
         return (*found, *imbalance_warnings(known_class_counts(record.data) or (), names))
 
     @cached_property
-    def start_lines(self) -> tuple[str, ...]:
-        """What the start scores, and what is below it by how much; a sentence each."""
-        if self.start is None:
-            return ()
-        lines, inherited = [str(self.start)], self.inheritance
-        if inherited is not None:
-            best = most_accurate(inherited.front)
-            lines += below_start("the supernet's best score", best, self.start)
-        if inherited is None or self.front.fidelity != inherited.fidelity:
-            lines += below_start("the front's best", self.best, self.start)
-        return tuple(lines)
-
-    @cached_property
     def hypervolume(self) -> float:
         """The front's hypervolume, a fraction of the box to the reference point."""
         values = objective_values(self.front.members, self.objectives)
@@ -288,6 +275,20 @@ class StudySummary:
             f"{'not complete' if spec_keys else 'not there'}; give the id of a complete search "
             f"trial"
         )
+
+
+def start_lines(summary: StudySummary) -> list[str]:
+    """What a search's start scores, and what is below it by how much; none without a start."""
+    start, inherited = summary.start, summary.inheritance
+    if start is None:
+        return []
+    lines = [str(start)]
+    if inherited is not None:
+        best = most_accurate(inherited.front)
+        lines += below_start("the supernet's best score", best, start)
+    if inherited is None or summary.front.fidelity != inherited.fidelity:
+        lines += below_start("the front's best", summary.best, start)
+    return lines
 
 
 def most_accurate(candidates: Sequence[Candidate]) -> Candidate | None:

@@ -18,7 +18,7 @@ from sharedattn.results.artifacts.atomic import atomic_write
 from sharedattn.results.database.models import utc_now
 from sharedattn.results.failures import shown_reason
 from sharedattn.results.front.confirmation import Candidate
-from sharedattn.results.front.summary import StudySummary, hypervolume_rises
+from sharedattn.results.front.summary import StudySummary, hypervolume_rises, start_lines
 from sharedattn.results.records import Document, StudyRecord, TrialRole, TrialState
 from sharedattn.results.report.strip import (
     Parts,
@@ -77,6 +77,7 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
     style = (_FOLDER / "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         summary=summary,
+        start_lines=start_lines(summary),
         record=summary.study.record,
         members=members[:_MAX_DRAWN],
         num_members=len(members),

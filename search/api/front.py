@@ -17,7 +17,7 @@ from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import rebuild
 from sharedattn.results.front.confirmation import Candidate
-from sharedattn.results.front.summary import StudySummary, front_document
+from sharedattn.results.front.summary import StudySummary, front_document, start_lines
 from sharedattn.search.jobs.export import export_placement
 from sharedattn.units import format_fraction
 
@@ -210,7 +210,7 @@ class Front:
             "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows
         )
         state = "confirmed" if self.is_confirmed else "not confirmed"
-        start = "".join(f"<p>{escape(line)}</p>" for line in self.stored.summary.start_lines)
+        start = "".join(f"<p>{escape(line)}</p>" for line in start_lines(self.stored.summary))
         return (
             f"{start}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
             f"<p>{state}; hypervolume {self.hypervolume:.4f}</p>"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from sharedattn.results.front.start import start_warnings
-from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.front.summary import StudySummary, start_lines
 from sharedattn.results.records import Document, Start, StudyRecord
 from sharedattn.search.cli.tables import front_table
 from sharedattn.search.plan_text import plan_lines
@@ -68,7 +68,7 @@ def print_failures(summary: StudySummary, console: Console) -> None:
 
 
 def print_front(summary: StudySummary, console: Console) -> None:
-    for line in summary.start_lines:
+    for line in start_lines(summary):
         console.print(line, markup=False)
     if not summary.front.members:
         console.print("no trial is complete")
