@@ -37,7 +37,7 @@ def file_lock(database: Path, study_name: str) -> Iterator[None]:
 
     The lock belongs to the open file, so it ends with the process, however that ends. The file
     is never deleted, since two processes could then lock two files of one name. A forked child
-    would share the lock, so workers are spawned.
+    shares the lock until it is given back, so workers are spawned.
 
     Raises:
         InputError: another process drives the study, or the folder cannot be written.
@@ -59,6 +59,8 @@ def file_lock(database: Path, study_name: str) -> Iterator[None]:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
+        # Closing alone would leave the lock to processes forked meanwhile, such as data loaders.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

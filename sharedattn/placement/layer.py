@@ -38,8 +38,8 @@ class LayerChoice:
         cb: whether context broadcasting ends the layer's MLP.
 
     Raises:
-        InputError: the branch or gate is unknown, an option is not the branch's, a number is out of
-            range, or a layer that is left out has a gate or broadcasting.
+        InputError: the branch or gate is unknown, an option is not the branch's, a number is out
+            of range, or a layer that is left out has a gate or broadcasting.
     """
 
     kind: str

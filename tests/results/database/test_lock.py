@@ -77,3 +77,21 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the lock file .* cannot be written: No such file"):
         with file_lock(tmp_path / "nowhere" / "study.db", "digits"):
             pass
+
+
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    database = tmp_path / "study.db"
+    reads, writes = os.pipe()
+    with file_lock(database, "digits"):
+        child = os.fork()
+        if not child:  # as a loader's worker does: it lives on, with a copy of the open file
+            os.close(writes)
+            os.read(reads, 1)
+            os._exit(0)
+    try:
+        with file_lock(database, "digits"):
+            pass
+    finally:
+        os.close(writes)
+        os.close(reads)
+        os.waitpid(child, 0)
