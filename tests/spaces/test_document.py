@@ -126,7 +126,7 @@ def test_words_and_kinds() -> None:
     assert read_kind("E", ()) == "E"
     with pytest.raises(DocumentError, match=r"expected one of a, b, but got \['a'\]"):
         read_one_of("a", "b")(["a"], ())
-    with pytest.raises(DocumentError, match="expected one of V, L, E, N, S, but got 'Q'"):
+    with pytest.raises(DocumentError, match="expected one of V, L, E, N, X, S, but got 'Q'"):
         read_kind("Q", ())
     with pytest.raises(DocumentError, match="expected a text, but got ' '"):
         read_text(" ", ())
