@@ -26,6 +26,7 @@ import os
 import random
 import statistics
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -291,8 +292,17 @@ _bench: Bench | None = None  # of a worker process
 
 def _start_worker(bench_arguments: dict[str, Any]) -> None:
     global _bench
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _bench = Bench(**bench_arguments)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has: a pool's workers outlive a parent that is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _train_in_worker(job: Job) -> Row:
