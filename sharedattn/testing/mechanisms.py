@@ -209,7 +209,9 @@ def _placements_with(
 ) -> list[Placement]:
     """All-vanilla and placements with the part, one of them with it everywhere; only all-vanilla
     if it fits nowhere."""
-    parts = (*OURS, *([] if part in OURS else [part]))
+    # Stages are short: left-out layers beside the part would leave too few to see it work.
+    ours = [own for own in OURS if own is part or isinstance(own, Gate) or not own.is_absent]
+    parts = (*ours, *([] if part in ours else [part]))
     shape = describe(backbone)
     found = [Placement.all_vanilla(shape.depths)]
     with suppress(InputError):

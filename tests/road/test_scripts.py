@@ -44,7 +44,7 @@ def script(text: str) -> subprocess.CompletedProcess[str]:
 def refused(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("sharedattn.errors.InputError: the worker could not begin")
+    assert last.startswith("sharedattn.errors.InputError: the worker could not start")
     assert 'put what the script runs under `if __name__ == "__main__":`' in last
     assert "script.py" in last
     assert done.stderr.count("Traceback") == 1

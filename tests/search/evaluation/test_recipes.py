@@ -3,7 +3,7 @@
 import pytest
 
 from sharedattn.recipe import RECIPES
-from sharedattn.search.training_inputs import load_recipe, load_supernet_recipe
+from sharedattn.search.evaluation.recipes import load_recipe, load_supernet_recipe
 from sharedattn.supernet.trainer import SUPERNET_RECIPES
 
 
