@@ -93,7 +93,7 @@ def test_a_search_from_its_start_to_a_verified_export(config, tmp_path):
     assert "Inherited and trained" in page
     assert f"{prepared.space.in_budget:,}</b><span>of" in page
     assert "placements scored by shared weights" in page
-    assert "when they were trained from scratch. The two" in page
+    assert "after placements were trained from scratch. The two" in page
     assert summary.inheritance.to_json()["front_training"] == "retrain"
 
 
