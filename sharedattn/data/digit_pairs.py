@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
-from sharedattn.data.digits import CELL, EVAL_SEEDS, SPLIT_SEED, EmbeddedData, digit_splits
+from sharedattn.data.digits import CELL, EmbeddedData, digit_splits
 from sharedattn.data.source import Batch, SplitName
 
 GRID = 2  # cells on a side of the canvas
@@ -56,7 +55,7 @@ def draw_pairs(split: SplitName, num_pairs: int, rng: np.random.Generator) -> Ba
 
 
 class DigitPairs(EmbeddedData):
-    """The data set, as `EmbeddedData`; images are of 16 x 16 pixels."""
+    """The data set `digit-pairs`, with images of 16 x 16 pixels; see `EmbeddedData`."""
 
     name = "digit-pairs"
     image_size = IMAGE_SIZE
@@ -69,17 +68,8 @@ class DigitPairs(EmbeddedData):
         same = self.num_images(split) // 2
         return self.num_images(split) - same, same
 
-    def _identity(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "version": 1,
-            "scikit_learn_digits": int(load_digits().images.sum()),
-            "split_seed": SPLIT_SEED,
-            "eval_seeds": EVAL_SEEDS,
-            "eval_pairs": EVAL_PAIRS,
-            "pairs_per_epoch": PAIRS_PER_EPOCH,
-            "transform": "standardised",
-        }
+    def _sizes(self) -> dict[str, int]:
+        return {"eval_pairs": EVAL_PAIRS, "pairs_per_epoch": PAIRS_PER_EPOCH}
 
     def _draw(self, split: SplitName, count: int, rng: np.random.Generator) -> Batch:
         return draw_pairs(split, count, rng)

@@ -1,6 +1,6 @@
-"""What the embedded data sets share: scikit-learn's digits, parted by image, drawn anew.
+"""The base of the embedded data sets: scikit-learn's digits, split by image.
 
-The 1,797 real images (8 x 8 pixels) are split 60/20/20 by image before anything else, so that no
+The 1,797 real images (8 x 8 pixels) are split 60/20/20 by image before anything else, so no
 image is in two splits.
 """
 
@@ -60,16 +60,15 @@ def digit_splits() -> dict[SplitName, DigitImages]:
 
 
 class EmbeddedData(DataSource):
-    """Canvases of digits; training examples are drawn anew each epoch.
+    """An embedded data set: canvases of digits, redrawn each epoch for training.
 
-    Validation and test examples are fixed: they depend on no study's seed.
+    Validation and test examples are fixed and do not depend on a study's seed.
 
     Args:
-        config: leaves the image size and the channels as they are, and chooses nothing else.
+        config: the configuration; image size and channels are fixed.
 
     Raises:
-        InputError: another image size or number of channels, a root, or what is chosen for data
-            on disk.
+        InputError: another image size or number of channels, a root, or an option of data on disk.
     """
 
     in_chans = 1
@@ -88,13 +87,21 @@ class EmbeddedData(DataSource):
                 f"folder; leave it out"
             )
         self.config = config
-        self.identity = self._identity()
+        self.identity = {
+            "name": self.name,
+            "version": 1,
+            "scikit_learn_digits": int(load_digits().images.sum()),
+            "split_seed": SPLIT_SEED,
+            "eval_seeds": EVAL_SEEDS,
+            **self._sizes(),
+            "transform": "standardised",
+        }
         self._eval: dict[Split, Batch] = {}
         _refuse_choices(config)
 
     @abstractmethod
-    def _identity(self) -> dict[str, object]:
-        """What the data is, as a JSON document."""
+    def _sizes(self) -> dict[str, int]:
+        """Numbers of examples, by their names in the identity."""
 
     @abstractmethod
     def _draw(self, split: SplitName, count: int, rng: np.random.Generator) -> Batch:
@@ -136,10 +143,10 @@ class EmbeddedData(DataSource):
 
 
 def _refuse_choices(config: DataConfig) -> None:
-    """Refuse what is chosen for data on disk.
+    """Check that no options of data on disk are given.
 
     Raises:
-        InputError: names what is to be left out.
+        InputError: one is given; the message names it.
     """
     chosen = {
         "--test-split": config.test_fraction is not None,
