@@ -323,8 +323,8 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
-# Longer than those of digit pairs: its networks differ in what they can do, and not only in how
-# soon, which shows late.
+# Longer than that of digit-pairs, provisionally: benchmarks/yardstick.py measures how well trials
+# of this length rank placements that are trained for longer.
 RECIPES["digit-count"] = replace(RECIPES["digit-pairs"], epochs=16, warmup_epochs=0.5)
 
 # Our recipes from trained weights: fewer epochs at lower rates. The embedded supernet is trained
