@@ -438,7 +438,9 @@ class Branch(ABC):
             NotImplementedError: `can_be_fitted` allows a form, but this method is not overridden.
         """
         # Not abstract, since it is never called for a branch without forms that can be fitted.
-        raise NotImplementedError(f"{self.title} says that it can be fitted, and does not say how")
+        raise NotImplementedError(
+            f"{self.title} has forms that can be fitted, but no method `fit`"
+        )
 
     @property
     def is_absent(self) -> bool:
