@@ -21,7 +21,7 @@ class Failure:
 
     Attributes:
         reason: one line, without secrets.
-        count: number of failed runs, including confirmations.
+        count: number of failed runs, including confirmations and baselines.
         trials: numbers of the search trials that proposed their placements.
     """
 
@@ -75,20 +75,21 @@ def failures_of(rows: Iterable[TrialRow]) -> tuple[Failure, ...]:
     """Group the failed runs of a study by reason, the most frequent first.
 
     Args:
-        rows: trials of one study, of both roles.
+        rows: trials of one study, of every role; a baseline that no search trial proposed has no
+            number here.
     """
     rows = list(rows)
     number_of: dict[str, int] = {}
     for row in rows:
         if row.role is TrialRole.SEARCH:
             number_of.setdefault(row.spec_key, row.number)
-    failed: dict[str, list[int]] = defaultdict(list)
+    failed: dict[str, list[int | None]] = defaultdict(list)
     for row in rows:
         if row.state is TrialState.FAILED:
             reason = shown_reason(row.error or "unknown error")
             is_search = row.role is TrialRole.SEARCH
-            failed[reason].append(row.number if is_search else number_of[row.spec_key])
+            failed[reason].append(row.number if is_search else number_of.get(row.spec_key))
     return tuple(
-        Failure(reason, len(numbers), tuple(sorted(set(numbers))))
+        Failure(reason, len(numbers), tuple(sorted({n for n in numbers if n is not None})))
         for reason, numbers in sorted(failed.items(), key=lambda item: -len(item[1]))
     )

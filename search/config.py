@@ -88,6 +88,8 @@ class SearchConfig:
         num_trials: total number of search trials; defaults to 24, or to the supernet's number.
         confirm_seeds: total seeds of each front member; 1 to confirm none, 0 (only with a
             supernet) to train none.
+        baselines: `naive` to train what a person would try by hand beside the front, `none` not
+            to; defaults to `naive` if trained weights are given.
         seed: seed of proposals and trainings.
         early_stopping: rule that stops trials at rungs, or None.
         rungs: epochs at which trials are judged; empty for the recipe's, else the rule's default.
@@ -106,6 +108,7 @@ class SearchConfig:
     searcher: str = "nsga2"
     num_trials: int | None = None
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
+    baselines: Literal["naive", "none"] | None = None
     seed: int = 0
     early_stopping: str | None = None
     rungs: tuple[int, ...] = ()
@@ -158,6 +161,11 @@ class SearchConfig:
             self.measures_latency,
         )
         self._check_latency()
+        if self.baselines == "naive" and self.confirm_seeds == 0:
+            raise InputError(
+                "--baselines naive requires --confirm-seeds of at least 1, since baselines are "
+                "compared with trained members; raise it, or leave --baselines out"
+            )
         evaluation.check(self)
         for what, chosen, known in (
             ("--searcher", self.searcher, list(searchers())),
@@ -165,6 +173,13 @@ class SearchConfig:
         ):
             if chosen is not None and chosen not in known:
                 raise InputError(f"`{what}` is one of {', '.join(known)}, but got {chosen!r}")
+
+    @property
+    def trains_baselines(self) -> bool:
+        """Whether networks made by hand are trained beside the front."""
+        if self.baselines is None:
+            return self.evaluation.starts_from_weights and self.confirm_seeds > 0
+        return self.baselines == "naive"
 
     @property
     def measures_latency(self) -> bool:

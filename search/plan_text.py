@@ -44,6 +44,7 @@ class Work:
         num_trainings: number of trainings.
         num_slots: number of trainings at once.
         num_seeds: number of seeds of each member of the front; 1 for no confirmation.
+        trains_baselines: whether networks made by hand are trained after the front.
         threads: torch threads of each training.
         device: device of each training.
         is_here: whether this machine trains.
@@ -58,6 +59,7 @@ class Work:
     num_trainings: int
     num_slots: int
     num_seeds: int
+    trains_baselines: bool = False
     threads: int
     device: str
     is_here: bool
@@ -109,6 +111,7 @@ def cost_plan(work: Work, source: DataSource) -> Document:
         "trainings": work.num_trainings,
         "at_once": work.num_slots,
         "further_seeds": work.num_seeds - 1,
+        "baselines": work.trains_baselines,
         "epochs": work.recipe.epochs,
         "images_per_epoch": num_images,
         "supernet": work.is_supernet,
@@ -237,16 +240,18 @@ def _cost_lines(cost: Document) -> list[str]:
     else:
         measured = cost["measured"]
         further = cost["further_seeds"]
+        by_hand = " and of what one would try by hand" if cost["baselines"] else ""
         lines.append(
             f"        about {duration_text(cost['hours'] * 3600)}, by a step of "
             f"{measured['placement']} measured now ({measured['ms_per_image']:.3g} ms an image)"
             + (
-                "; then scores, and the trainings of the front"
+                f"; then scores, and the trainings of the front{by_hand}"
                 if cost["supernet"]
                 else f"; then {further} more of each front member"
                 if further
                 else ""
             )
+            + ("; then what one would try by hand" if by_hand and not cost["supernet"] else "")
         )
     lines.append(
         f"        disk: up to {bytes_text(cost['weights_bytes'])} a kept network, "

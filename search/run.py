@@ -215,6 +215,7 @@ def search_plan(prepared: Prepared) -> Document:
         num_trainings=min(prepared.record.num_trials, space.in_budget),
         num_slots=slots.num_slots,
         num_seeds=config.confirm_seeds,
+        trains_baselines=config.trains_baselines,
         threads=slots.resources.cpus,
         device=slots.device,
         is_here=config.compute.executor == "local",
@@ -394,6 +395,7 @@ def _drive(
             weights=prepared.weights,
             checkpoints=prepared.checkpoints,
             latencies=latencies,
+            trains_baselines=prepared.config.trains_baselines,
             on_progress=on_progress,
         ).run()
 

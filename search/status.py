@@ -52,9 +52,11 @@ class Progress:
     """Progress of a study.
 
     Attributes:
-        phase: search, or confirm once all search trials are finished.
+        phase: search, confirm once all search trials are finished, or baseline once the front is
+            confirmed.
         num_ended: number of search trials that are complete, pruned or failed.
         num_confirmed: number of trainings of the confirmation that are complete or failed.
+        num_baselines: number of trainings of baselines that are complete or failed.
         running: what runs, in the order of its start.
         failed: the trials that failed in this run so far, in the order of their ends.
         search_left_s: estimated seconds until the last search trial ends, or None if not known
@@ -66,6 +68,7 @@ class Progress:
     phase: TrialRole
     num_ended: int
     num_confirmed: int
+    num_baselines: int
     running: tuple[Running, ...]
     failed: Sequence[Failed]
     search_left_s: float | None

@@ -15,6 +15,7 @@ from sharedattn.results.database.bulk import gc_paused
 from sharedattn.results.database.connections import Database
 from sharedattn.results.database.costs import COST_COLUMNS, StoredCosts
 from sharedattn.results.records import (
+    FRONT_ROLES,
     Attempt,
     Document,
     EpochMetrics,
@@ -83,7 +84,7 @@ class TrialQueries:
 
         Args:
             study: their study.
-            role: role to read; defaults to search trials, then confirmations.
+            role: role to read; defaults to `FRONT_ROLES`: search trials, then confirmations.
 
         Returns:
             Ordered by role and number.
@@ -105,7 +106,7 @@ class TrialQueries:
 
         Args:
             study: their study.
-            role: role to read; defaults to search trials, then confirmations.
+            role: role to read; defaults to `FRONT_ROLES`: search trials, then confirmations.
             states: states to read; RUNNING finds trials in flight when the driver was killed.
 
         Returns:
@@ -140,7 +141,7 @@ class TrialQueries:
             .order_by(models.Trial.number)
         )
         # One role at a time, since the index then gives the order.
-        roles = tuple(TrialRole) if role is None else (role,)
+        roles = FRONT_ROLES if role is None else (role,)
         return self._database.rows(*(query.where(models.Trial.role == each) for each in roles))
 
     def counts(self, study: Study, role: TrialRole) -> dict[TrialState, int]:

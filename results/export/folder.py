@@ -8,7 +8,7 @@ checks. It is written atomically, beside its place. Reading one executes nothing
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,8 @@ class ExportRecord:
             a training from scratch.
         latency: latency on the study's device, or None if it was not measured.
         start: the trained model that its search started from, or None without one.
+        baselines: networks made by hand beside its search's front, as `baseline_document` has
+            them.
     """
 
     spec: NetworkSpec
@@ -93,6 +95,7 @@ class ExportRecord:
     starts_from: str | None = None
     latency: LatencyRecord | None = None
     start: Start | None = None
+    baselines: Sequence[Document] = ()
 
     def to_json(self) -> Document:
         """The document of config.yaml."""
@@ -141,6 +144,7 @@ class ExportRecord:
             "latency": None if self.latency is None else self.latency.to_json(),
             # Only if there are any, so that other exports keep their format.
             **({} if self.start is None else {"start": self.start.to_json()}),
+            **({"baselines": list(self.baselines)} if self.baselines else {}),
             **({"plugins": plugins} if plugins else {}),
         }
 
@@ -192,6 +196,7 @@ class ExportRecord:
                     else LatencyRecord.from_json(document["latency"])
                 ),
                 start=None if "start" not in document else Start.from_json(document["start"]),
+                baselines=document.get("baselines", ()),
             )
         except InputError:
             raise

@@ -23,6 +23,12 @@ from sharedattn.objectives import (
 from sharedattn.results.database.retry import retry_on_lost_connection
 from sharedattn.results.database.store import Store
 from sharedattn.results.failures import Failure, failure_lines, failures_of
+from sharedattn.results.front.baselines import (
+    Baseline,
+    baseline_document,
+    baseline_lines,
+    baselines_of,
+)
 from sharedattn.results.front.confirmation import (
     Candidate,
     Front,
@@ -66,12 +72,16 @@ class StudySummary:
         rows: its trials of both roles.
         rung_reports: its search trials' metrics at rungs.
         start: the trained model that it starts from, or None without one.
+        baseline_rows: runs of networks that a person would try by hand.
+        baselines: those networks that have a complete run.
     """
 
     study: Study
     rows: list[TrialRow]
     rung_reports: Sequence[RungRow] = ()
     start: Start | None = None
+    baseline_rows: Sequence[TrialRow] = ()
+    baselines: tuple[Baseline, ...] = ()
 
     @classmethod
     def read(cls, store: Store, study: Study) -> StudySummary:
@@ -85,6 +95,8 @@ class StudySummary:
                     store.trials.of(study),
                     store.trials.rung_reports(study),
                     None if start is None else Start.from_json(start),
+                    runs := store.trials.of(study, TrialRole.BASELINE),
+                    baselines_of(study, runs, store.trials.parameters(study, TrialRole.BASELINE)),
                 )
 
         return retry_on_lost_connection(read_once)
@@ -126,8 +138,8 @@ class StudySummary:
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
-        """Reasons for which trials of both roles failed, the most frequent first."""
-        return failures_of(self.rows)
+        """Reasons for which trials of all roles failed, the most frequent first."""
+        return failures_of((*self.rows, *self.baseline_rows))
 
     @property
     def failure_lines(self) -> list[str]:
@@ -291,6 +303,11 @@ def start_lines(summary: StudySummary) -> list[str]:
     return lines
 
 
+def comparison_lines(summary: StudySummary) -> list[str]:
+    """How the front compares with networks made by hand; none without any."""
+    return baseline_lines(summary.baselines, summary.front.members)
+
+
 def most_accurate(candidates: Sequence[Candidate]) -> Candidate | None:
     """The first of the most accurate candidates; None of none."""
     return max(candidates, key=lambda candidate: candidate.top1, default=None)
@@ -334,6 +351,7 @@ def front_document(
         "confirmations": summary.count(TrialRole.CONFIRM),
         "objectives": list(summary.study.record.objectives),
         "front": [_member_document(member, summary.objectives) for member in front.members],
+        "baselines": [baseline_document(b, front.members) for b in summary.baselines],
         "confirmed": front.is_confirmed,
         "inherited": None if summary.inheritance is None else summary.inheritance.to_json(),
         "knee": None if summary.knee is None else summary.knee.number,

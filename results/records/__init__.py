@@ -16,6 +16,7 @@ from sharedattn.results.records.spec import LatencyRecord, LatencySource, SpecRe
 from sharedattn.results.records.start import START_NOTE, Start
 from sharedattn.results.records.study import FrontSnapshot, Study, StudyRecord
 from sharedattn.results.records.trial import (
+    FRONT_ROLES,
     Attempt,
     AttemptOutcome,
     EpochMetrics,
@@ -28,6 +29,7 @@ from sharedattn.results.records.trial import (
 )
 
 __all__ = [
+    "FRONT_ROLES",
     "START_NOTE",
     "Attempt",
     "AttemptOutcome",

@@ -24,10 +24,19 @@ class TrialState(StrEnum):
 
 
 class TrialRole(StrEnum):
-    """Purpose of a trial: to search, or to confirm a front member with another seed."""
+    """Purpose of a trial.
+
+    SEARCH: to try a placement. CONFIRM: to train a member of the front with another seed.
+    BASELINE: to train a network that a person would try by hand, for comparison.
+    """
 
     SEARCH = "search"
     CONFIRM = "confirm"
+    BASELINE = "baseline"
+
+
+FRONT_ROLES = (TrialRole.SEARCH, TrialRole.CONFIRM)
+"""The roles of the trials that a front is computed from."""
 
 
 class AttemptOutcome(StrEnum):
@@ -52,7 +61,7 @@ class TrialRow(NamedTuple):
     Attributes:
         id: id of the trial's row.
         number: number within its study and role, from 0.
-        role: search or confirm.
+        role: its purpose.
         replicate: r; the training seed is the study's seed + r.
         state: RUNNING, COMPLETE, PRUNED or FAILED.
         reused: whether its evaluation existed already, in this study or another.
@@ -109,7 +118,7 @@ class TrialParameters:
     Attributes:
         id: id of the trial's row.
         number: number within its study and role.
-        role: search or confirm.
+        role: its purpose.
         replicate: r of the training seed.
         state: its state.
         proposed: the searcher's parameters.

@@ -17,9 +17,21 @@ from sharedattn.plugins import installed
 from sharedattn.results.artifacts.atomic import atomic_write
 from sharedattn.results.database.models import utc_now
 from sharedattn.results.failures import shown_reason
+from sharedattn.results.front.baselines import difference
 from sharedattn.results.front.confirmation import Candidate
-from sharedattn.results.front.summary import StudySummary, hypervolume_rises, start_lines
-from sharedattn.results.records import Document, StudyRecord, TrialRole, TrialState
+from sharedattn.results.front.summary import (
+    StudySummary,
+    comparison_lines,
+    hypervolume_rises,
+    start_lines,
+)
+from sharedattn.results.records import (
+    FRONT_ROLES,
+    Document,
+    StudyRecord,
+    TrialRole,
+    TrialState,
+)
 from sharedattn.results.report.strip import (
     Parts,
     number_option,
@@ -31,7 +43,7 @@ from sharedattn.units import format_fraction, format_quantity
 
 _FOLDER = Path(__file__).parent
 _MAX_DRAWN = 200  # members of a front that are drawn; thousands would be a cloud
-_ROLES = tuple(TrialRole)
+_ROLES = FRONT_ROLES
 _STATES = tuple(TrialState)
 
 
@@ -78,6 +90,8 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
     return environment.get_template("report.html.j2").render(
         summary=summary,
         start_lines=start_lines(summary),
+        comparisons=[(b, difference(b, members)) for b in summary.baselines],
+        comparison_lines=comparison_lines(summary),
         record=summary.study.record,
         members=members[:_MAX_DRAWN],
         num_members=len(members),
@@ -163,6 +177,10 @@ def _chart_data(summary: StudySummary) -> Document:
         "knee": None if summary.knee is None else summary.knee.number,
         "baseline": None if summary.baseline is None else _point(summary.baseline, costs),
         "start": _start(summary),
+        "baselines": [
+            {**_point(b.candidate, costs), "kind": b.kind.value, "text": b.title}
+            for b in summary.baselines
+        ],
         "hypervolume": {"number": numbers, "value": np.round(volumes, 6).tolist()},
         "num_trials": sum(row.role is TrialRole.SEARCH for row in rows),
     }

@@ -127,10 +127,13 @@
     // A start whose cost is not known has no place on this axis.
     const start = (data.start?.[name] ?? null) === null ? null
       : { ...data.start, top1_standard_error: null };
-    const marked = [...data.front, baseline, start].filter(Boolean);
+    // Networks made by hand whose cost is known on this axis.
+    const byHand = data.baselines.filter((p) => (p[name] ?? null) !== null);
+    const marked = [...data.front, ...byHand, baseline, start].filter(Boolean);
     const errorOf = (p) => p.top1_standard_error ?? 0;
     const [x0, x1] = extremes([
-      ...points.map((i) => trialCost(name, i)), ...(start ? [start[name]] : []),
+      ...points.map((i) => trialCost(name, i)), ...byHand.map((p) => p[name]),
+      ...(start ? [start[name]] : []),
     ]);
     const [y0, y1] = extremes([
       ...points.map((i) => trials.top1[i]),
@@ -179,6 +182,15 @@
     };
     if (baseline) {
       mark(baseline, "baseline", "m0 -8l8 8l-8 8l-8 -8z", "all vanilla", 18, lines(baseline, "all vanilla, "));
+    }
+    for (const p of byHand) {
+      bar(p, "hand-bar");
+      const path = element(svg, "path", { class: "hand", d: `M${sx(p[name])} ${sy(p.top1)}m-6 5h12l-6 -11z` });
+      path.addEventListener("pointermove", (e) => {
+        e.stopPropagation();
+        showTip(e, [p.text, ...lines(p, "").slice(1, -1), `${p.seeds} seed${p.seeds === 1 ? "" : "s"}`]);
+      });
+      path.addEventListener("pointerleave", hideTip);
     }
     if (start) mark(start, "start", "m-7 -7h14v14h-14z", "start", -10, [start.text]);
     for (const p of front) {

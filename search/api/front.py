@@ -17,7 +17,12 @@ from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import rebuild
 from sharedattn.results.front.confirmation import Candidate
-from sharedattn.results.front.summary import StudySummary, front_document, start_lines
+from sharedattn.results.front.summary import (
+    StudySummary,
+    comparison_lines,
+    front_document,
+    start_lines,
+)
 from sharedattn.search.jobs.export import export_placement
 from sharedattn.units import format_fraction
 
@@ -211,7 +216,10 @@ class Front:
         )
         state = "confirmed" if self.is_confirmed else "not confirmed"
         start = "".join(f"<p>{escape(line)}</p>" for line in start_lines(self.stored.summary))
+        by_hand = "".join(
+            f"<p>{escape(line)}</p>" for line in comparison_lines(self.stored.summary)
+        )
         return (
             f"{start}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{state}; hypervolume {self.hypervolume:.4f}</p>"
+            f"<p>{state}; hypervolume {self.hypervolume:.4f}</p>{by_hand}"
         )

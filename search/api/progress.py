@@ -73,6 +73,8 @@ class NotebookDisplay:
             texts.append(f"{about(progress.search_left_s)} left")
         if progress.num_confirmed:
             texts.append(f"{progress.num_confirmed} confirmations")
+        if progress.num_baselines:
+            texts.append(f"{progress.num_baselines} baselines")
         if progress.failed:
             last = progress.failed[-1]
             texts.append(f"{len(progress.failed)} failed, the last by {last.reason}")

@@ -171,6 +171,11 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--rungs", type=_epochs, metavar="N,N", help="epochs to judge trials at")
     search.add_argument("--deterministic", action="store_true", help="the same trials every time")
     search.add_argument("--confirm-seeds", type=int, help="seeds of a front member (default: 3)")
+    search.add_argument(
+        "--baselines",
+        choices=("naive", "none"),
+        help="train what one would try by hand beside the front (default: naive with --weights)",
+    )
     search.add_argument("--seed", type=int, default=0)
     search.add_argument("--weights-dir", metavar="DIR|URL", help="of weights and checkpoints")
     _add_device(search)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from rich.console import Console
 
 from sharedattn.results.front.start import start_warnings
-from sharedattn.results.front.summary import StudySummary, start_lines
+from sharedattn.results.front.summary import StudySummary, comparison_lines, start_lines
 from sharedattn.results.records import Document, Start, StudyRecord
-from sharedattn.search.cli.tables import front_table
+from sharedattn.search.cli.tables import baselines_table, front_table
 from sharedattn.search.plan_text import plan_lines
 
 SCAN_LINE_EVERY_S = 5.0
@@ -86,5 +86,10 @@ def print_front(summary: StudySummary, console: Console) -> None:
         console.print(str(summary.stopping))
     if summary.inheritance is not None:
         console.print(str(summary.inheritance))
+    if summary.baselines:
+        console.print("\nwhat one would try by hand, trained for as many seeds:")
+        console.print(baselines_table(summary.baselines, summary.front.members))
+        for line in comparison_lines(summary):
+            console.print(line, markup=False)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", style="yellow")

@@ -213,7 +213,9 @@ class StudyDisplay(Display):
 
     def _left(self, progress: Progress, since: float) -> str:
         if progress.phase is TrialRole.CONFIRM:
-            return f", {_confirmations(progress)}"
+            return f", confirming: {_runs(progress.num_confirmed)} finished"
+        if progress.phase is TrialRole.BASELINE:
+            return f", baselines: {_runs(progress.num_baselines)} finished"
         if progress.search_left_s is None:
             return ""
         return f", {about(max(0.0, progress.search_left_s - since))} left"
@@ -362,6 +364,5 @@ def _cells(progress: WorkProgress | None) -> tuple[str, str, str, str]:
     )
 
 
-def _confirmations(progress: Progress) -> str:
-    runs = "1 run" if progress.num_confirmed == 1 else f"{progress.num_confirmed} runs"
-    return f"confirming: {runs} finished"
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"

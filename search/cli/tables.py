@@ -14,6 +14,7 @@ from sharedattn.costs.break_even import LessAttentionEconomics
 from sharedattn.costs.model import Cost
 from sharedattn.objectives import Objective, shown_costs
 from sharedattn.papers import Row
+from sharedattn.results.front.baselines import Baseline, difference
 from sharedattn.results.front.confirmation import Candidate, Front
 from sharedattn.units import format_fraction, format_quantity
 
@@ -65,6 +66,37 @@ def members_table(
                 for cost in costs
             ),
             str(len(member.runs)),
+        )
+    return table
+
+
+def baselines_table(baselines: Sequence[Baseline], members: Sequence[Candidate]) -> Table:
+    """Networks made by hand, with the front's best within the MACs of each.
+
+    Args:
+        baselines: the networks.
+        members: the front's members.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
+        ("by hand", "left"),
+        ("top1", "left"),
+        ("MACs", "right"),
+        ("params", "right"),
+        ("seeds", "right"),
+        ("front, within its MACs", "left"),
+    )
+    for name, justify in columns:
+        table.add_column(name, justify=justify, overflow="fold")
+    for baseline in baselines:
+        candidate, found = baseline.candidate, difference(baseline, members)
+        table.add_row(
+            Text(baseline.title),
+            format_fraction(candidate.top1, candidate.top1_standard_error),
+            format_quantity(candidate.macs),
+            format_quantity(candidate.costs["params"]),
+            str(len(candidate.runs)),
+            "no member" if found is None else f"{found}, id {found.member.number}",
         )
     return table
 

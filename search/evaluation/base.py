@@ -78,6 +78,11 @@ class Evaluation(ABC):
         return tuple(f.name for f in fields(cls))
 
     @property
+    def starts_from_weights(self) -> bool:
+        """Whether trained weights are given."""
+        return False
+
+    @property
     def processes_per_trial(self) -> int | None:
         """Processes that train a placement together, or None for one on each GPU."""
         return None

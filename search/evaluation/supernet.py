@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from sharedattn.data import open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec
+from sharedattn.recipe import Recipe
 from sharedattn.results.records import Document
 from sharedattn.search.checks import MAX_COUNT, check_whole
 from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluation.base import Setup
-from sharedattn.search.evaluation.recipes import Start, load_supernet_recipe
-from sharedattn.search.evaluation.scratch import FromScratch
+from sharedattn.search.evaluation.recipes import Start, load_recipe, load_supernet_recipe
+from sharedattn.search.evaluation.scratch import FromScratch, Training
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.evaluators.supernet_spec import SupernetSpec
 from sharedattn.search.executors.process_group import processes_per_trial
@@ -59,6 +60,10 @@ class FromSupernet(FromScratch):
         for name in ("supernet_recipe", "weights"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else os.fspath(value))
+
+    @property
+    def starts_from_weights(self) -> bool:
+        return self.weights is not None
 
     def check(self, config: SearchConfig) -> None:
         super().check(config)
@@ -108,7 +113,9 @@ class FromSupernet(FromScratch):
             pretrained=self.weights,
             pretrained_sha256=self._digest(space.backbone),
         )
-        shared = SupernetEvaluator(training.scratch, supernet, self._fine_tunes)
+        shared = SupernetEvaluator(
+            training.scratch, supernet, self._fine_tunes, self._baseline_recipe(training, recipe)
+        )
         fingerprint: Document = {"supernet": recipe.key}
         if shared.fine_tunes:
             fingerprint["starts_from"] = shared.supernet_identity.key
@@ -117,6 +124,25 @@ class FromSupernet(FromScratch):
             shared=shared,
             training_processes=self._training_processes(shared, config.compute.executor, slots),
             fingerprint=fingerprint,
+        )
+
+    def _baseline_recipe(self, training: Training, supernet: SupernetRecipe) -> Recipe | None:
+        """The recipe of baselines from scratch, or None for that of the front's members.
+
+        It has as many epochs as a fine-tuned member saw, in the supernet and alone, and at most
+        its own: a longer one would take more time for a baseline than for any answer. Its batches
+        are no larger than a member's, and its learning rate as much lower, as DeiT scales it.
+        """
+        if not self._fine_tunes:
+            return None
+        own = training.scratch.recipe
+        plain = load_recipe(self.recipe, self.data, None)
+        batch_size = min(plain.batch_size, own.batch_size)
+        return plain.with_changes(
+            epochs=min(plain.epochs, supernet.training.epochs + own.epochs),
+            batch_size=batch_size,
+            lr=plain.lr * batch_size / plain.batch_size,
+            rungs=(),
         )
 
     def _backbone(self, backbone: BackboneSpec, recipe: SupernetRecipe) -> BackboneSpec:

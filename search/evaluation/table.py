@@ -39,6 +39,11 @@ class FromTable(Evaluation):
     def check(self, config: SearchConfig) -> None:
         if self.table is None:
             raise InputError("--evaluator table requires --table FILE")
+        if config.baselines == "naive":
+            raise InputError(
+                "--evaluator table excludes --baselines naive, since it trains nothing; leave it "
+                "out"
+            )
 
     def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
         assert self.table is not None

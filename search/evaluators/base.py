@@ -12,6 +12,7 @@ from sharedattn.placement import ResolvedSpec
 from sharedattn.progress import OnProgress
 from sharedattn.results.records import EpochMetrics, EvaluationIdentity, EvaluationRecord, Fidelity
 from sharedattn.search.provenance import library_versions
+from sharedattn.spaces.naive import NaiveNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,23 @@ class Evaluator(ABC):
             seed=seed,
         )
         return Task(spec=spec, seed=seed, identity=identity, checkpoint=checkpoint)
+
+    @property
+    def cuts_weights(self) -> bool:
+        """Whether networks made by hand are cut from a trained model's weights."""
+        return False
+
+    def baseline_task(
+        self, network: NaiveNetwork, seed: int, checkpoint: str | None = None
+    ) -> Task:
+        """The task of training a network made by hand as the front's members are trained.
+
+        Args:
+            network: the network.
+            seed: the training seed.
+            checkpoint: as in `Task`.
+        """
+        return self.task(network.spec, seed, checkpoint)
 
 
 class RankedEvaluator(Evaluator):

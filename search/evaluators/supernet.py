@@ -19,6 +19,7 @@ from sharedattn.networks.batch_norms import statistics_of
 from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.progress import OnProgress, ScoringMeter
+from sharedattn.recipe import Recipe
 from sharedattn.results.records import (
     EpochMetrics,
     EvaluationIdentity,
@@ -29,6 +30,7 @@ from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Task
 from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.evaluators.supernet_spec import SupernetSpec
+from sharedattn.spaces.naive import NaiveNetwork
 from sharedattn.spaces.stratified import StratifiedSampler
 from sharedattn.supernet.trainer import (
     SupernetTrainer,
@@ -84,6 +86,16 @@ class FineTuneTask(Task):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CutTask(Task):
+    """The training of a network that starts from its share of the trained model's weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromScratchTask(Task):
+    """The training of a network from its initialisation, by the recipe for that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scores(Measurement):
     """Scores of many placements; its own metrics are those of the best.
 
@@ -103,12 +115,14 @@ class SupernetEvaluator(RankedEvaluator):
         supernet: the supernet.
         fine_tunes: whether placements trained separately start from their share of the supernet's
             weights, not from scratch. This needs a backbone whose DIA cells can be shared.
+        baseline_recipe: trains baselines from scratch; defaults to the recipe of `scratch`.
         rank: rank of this process among those that train together.
     """
 
     scratch: ScratchEvaluator
     supernet: SupernetSpec
     fine_tunes: bool = True
+    baseline_recipe: Recipe | None = None
     rank: Rank = ALONE
 
     def __post_init__(self) -> None:
@@ -204,6 +218,29 @@ class SupernetEvaluator(RankedEvaluator):
             supernet_sha256=weights_sha256,
         )
 
+    @property
+    def cuts_weights(self) -> bool:
+        return self.supernet.pretrained_sha256 is not None
+
+    def baseline_task(
+        self, network: NaiveNetwork, seed: int, checkpoint: str | None = None
+    ) -> Task:
+        start = self.supernet.pretrained_sha256
+        if start is None or network.from_scratch:
+            task = self._baseline_scratch.task(network.spec, seed, checkpoint)
+            return FromScratchTask(**_fields_of(task))
+        task = self.task(network.spec, seed, checkpoint)
+        recipe_key = fine_tuning_key(task.identity.recipe_key, start)
+        return CutTask(
+            **_fields_of(task) | {"identity": replace(task.identity, recipe_key=recipe_key)}
+        )
+
+    @property
+    def _baseline_scratch(self) -> ScratchEvaluator:
+        if self.baseline_recipe is None:
+            return self.scratch
+        return replace(self.scratch, recipe=self.baseline_recipe)
+
     def member(self, placement: Placement, weights_sha256: str) -> Network:
         """A placement's own network with its share of the supernet's weights, ready to train."""
         return extract(
@@ -221,10 +258,17 @@ class SupernetEvaluator(RankedEvaluator):
             return (yield from self._train(task, on_progress))
         if isinstance(task, ScoreTask):
             return self._score(task, on_progress)
-        network = None
+        network, scratch = None, self.scratch
         if isinstance(task, FineTuneTask):
             network = self.member(task.spec.placement, task.supernet_sha256)
-        own = replace(self.scratch, rank=self.rank)
+        elif isinstance(task, CutTask):
+            cut = self.supernet.cut(
+                task.spec.placement, scratch.opened(), scratch.recipe.drop_path_rate
+            )
+            network = cut.to(self.device)
+        elif isinstance(task, FromScratchTask):
+            scratch = self._baseline_scratch
+        own = replace(scratch, rank=self.rank)
         return (yield from own.train(task, network, on_progress=on_progress))
 
     def checkpoint_of(self, checkpoint: str) -> str:
@@ -339,3 +383,8 @@ class SupernetEvaluator(RankedEvaluator):
     @cached_property
     def _networks(self) -> dict[str, Network]:
         return {}
+
+
+def _fields_of(task: Task) -> dict[str, Any]:
+    """The fields of a task, for one of another class."""
+    return {f.name: getattr(task, f.name) for f in fields(Task)}

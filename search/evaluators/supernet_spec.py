@@ -19,6 +19,7 @@ from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, supernet_network
 from sharedattn.weights.branch_fit import fit_branches
+from sharedattn.weights.extract import extract
 from sharedattn.weights.pretrained import load_pretrained, start_from, weights_digest
 
 FITTED_IMAGES = 256  # training images to which external memories are fitted
@@ -92,14 +93,33 @@ class SupernetSpec:
             InputError: the pretrained weights have changed since the search was prepared.
         """
         network = self.network()
-        if self.pretrained is None:
-            return network
+        if self.pretrained is not None:
+            self._start(network, data)
+        return network
+
+    def cut(self, placement: Placement, data: DataSource, drop_path_rate: float) -> Network:
+        """A placement's own network with its share of the trained model's weights.
+
+        Args:
+            placement: canonical on the backbone, inside the space or not.
+            data: as in `started_network`.
+            drop_path_rate: stochastic depth of the backbone's last block.
+
+        Raises:
+            InputError: as of `started_network`.
+        """
+        envelope = Envelope.of(placement, self.largest)
+        network = supernet_network(self.space.backbone, envelope, self.recipe, seed=self.seed)
+        self._start(network, data)
+        return extract(network, placement, drop_path_rate=drop_path_rate)
+
+    def _start(self, network: Network, data: DataSource) -> None:
+        """Load the trained model into a network, and fit its new branches."""
         self._load_pretrained(network)
         plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
         batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
         images, _ = next(iter(batches))
         fit_branches(network, images, seed=self.seed)
-        return network
 
     def pretrained_network(self) -> Network:
         """The trained model as it came, all-vanilla at full depth.

@@ -15,6 +15,7 @@ from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import ExportRecord, check_target, export, read_export
+from sharedattn.results.front.baselines import baseline_document
 from sharedattn.results.front.confirmation import Candidate
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import (
@@ -81,7 +82,12 @@ def export_placement(
     evaluation, state_dict, message = chosen.trained(training, weights, folder)
     record = chosen.with_origin(training.record(evaluation, state_dict))
     latency = store.latencies(summary.study).get(chosen.candidate.spec_key)
-    record = replace(record, latency=latency, start=summary.start)
+    record = replace(
+        record,
+        latency=latency,
+        start=summary.start,
+        baselines=[baseline_document(b, summary.front.members) for b in summary.baselines],
+    )
     export(folder, record, state_dict, onnx=onnx)
     return message
 

@@ -16,6 +16,7 @@ from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import SpecRecord, Study, TrialParameters
 from sharedattn.search.evaluators import Evaluator
 from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.naive import NaiveKind, NaiveNetwork
 
 
 @dataclass(kw_only=True)
@@ -71,10 +72,11 @@ class StudyContext:
             spec: the network.
             placement: the placement as it was proposed.
         """
-        cost = self.costs.cost(placement)
-        return SpecRecord.of(
-            spec, params=cost.params, macs=cost.macs, attention_bytes=cost.attention_bytes
-        )
+        return _spec_record(self.costs, spec, placement)
+
+    def spec_record_elsewhere(self, spec: ResolvedSpec) -> SpecRecord:
+        """What the database keeps of a network over another backbone than the study's."""
+        return _spec_record(CostModel(spec.backbone), spec, spec.placement)
 
     def costs_of(self, placement: Placement) -> dict[str, float]:
         """The costs of a placement that are objectives of the study, by name."""
@@ -92,6 +94,13 @@ class StudyContext:
         """
         by_name = {**costs, ACCURACY: top1}
         return tuple(float(by_name[objective.name]) for objective in self.objectives)
+
+
+def _spec_record(costs: CostModel, spec: ResolvedSpec, placement: Placement) -> SpecRecord:
+    cost = costs.cost(placement)
+    return SpecRecord.of(
+        spec, params=cost.params, macs=cost.macs, attention_bytes=cost.attention_bytes
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +131,9 @@ class Visibility:
 def placement_of(row: TrialParameters) -> Placement:
     """The placement of a stored trial."""
     return NetworkSpec.from_json(row.spec_document).placement
+
+
+def naive_network_of(row: TrialParameters) -> NaiveNetwork:
+    """The network of a stored baseline."""
+    spec = resolve(NetworkSpec.from_json(row.spec_document))
+    return NaiveNetwork(kind=NaiveKind(row.proposed["kind"]), spec=spec)

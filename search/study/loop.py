@@ -22,6 +22,7 @@ from sharedattn.search.executors import Executor
 from sharedattn.search.pruners import Pruner
 from sharedattn.search.searchers import Searcher
 from sharedattn.search.status import Progress
+from sharedattn.search.study.baselines import BaselineTrainer
 from sharedattn.search.study.confirming import Confirmer
 from sharedattn.search.study.context import StudyContext, Visibility
 from sharedattn.search.study.front_tracker import FrontTracker
@@ -54,6 +55,7 @@ class StudyLoop:
         weights: store of the evaluator's weights, or None if it keeps none.
         checkpoints: store of unfinished trainings, or None to keep none.
         latencies: latencies of placements, or None if no objective or bound needs them.
+        trains_baselines: whether to train what a person would try by hand, for comparison.
         on_progress: called after every event, and every `TICK_S` without one.
     """
 
@@ -74,6 +76,7 @@ class StudyLoop:
         weights: WeightsStore | None = None,
         checkpoints: CheckpointStore | None = None,
         latencies: Latencies | None = None,
+        trains_baselines: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         chosen = strategy or OneByOne(begins_in_rounds=latencies is not None)
@@ -100,6 +103,7 @@ class StudyLoop:
             context, latencies, lambda: runner.wait_until_idle(TrialRole.SEARCH)
         )
         self._strategy = chosen
+        self._baselines = BaselineTrainer(context, starter, runner) if trains_baselines else None
         self._parts = StudyParts(
             context=context,
             history=history,
@@ -126,6 +130,8 @@ class StudyLoop:
         for trial in left:
             parts.runner.start(trial)
         parts.confirmer.run()
+        if self._baselines is not None:
+            self._baselines.run()
         strategy.finish(parts)
         context = parts.context
         if context.store.study(context.name).finished_at is None:
@@ -135,11 +141,10 @@ class StudyLoop:
         """Restore the parts from the database; return running trials as their next attempts."""
         parts, context = self._parts, self._parts.context
         rows = self._strategy.restore(parts)
-        rows += context.store.trials.parameters(
-            context.study, TrialRole.CONFIRM, [TrialState.RUNNING]
-        )
-        counts = context.store.trials.counts(context.study, TrialRole.CONFIRM)
-        parts.board.num_confirmed = sum(counts.values()) - counts[TrialState.RUNNING]
+        for role in (TrialRole.CONFIRM, TrialRole.BASELINE):
+            rows += context.store.trials.parameters(context.study, role, [TrialState.RUNNING])
+            counts = context.store.trials.counts(context.study, role)
+            parts.board.num_ended[role] = sum(counts.values()) - counts[TrialState.RUNNING]
         restarted = [parts.starter.restart(row) for row in rows]
         kept = {t.task.checkpoint for t in restarted if t.task.checkpoint is not None}
         parts.files.sweep_checkpoints(kept | self._strategy.shared_checkpoints(context))

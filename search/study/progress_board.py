@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -35,7 +36,7 @@ class ProgressBoard:
         on_progress: the observer, or None.
 
     Attributes:
-        num_confirmed: number of trainings of the confirmation that are complete or failed.
+        num_ended: number of confirmations and baselines that are complete or failed, by role.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ProgressBoard:
         counts: Callable[[], SearchCounts],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.num_confirmed = 0
+        self.num_ended: Counter[TrialRole] = Counter()
         self._context = context
         self._num_slots = num_slots
         self._counts = counts
@@ -93,7 +94,8 @@ class ProgressBoard:
             Progress(
                 phase=phase,
                 num_ended=counts.num_ended,
-                num_confirmed=self.num_confirmed,
+                num_confirmed=self.num_ended[TrialRole.CONFIRM],
+                num_baselines=self.num_ended[TrialRole.BASELINE],
                 running=(*shared, *self._running.values()),
                 failed=self._failed,
                 search_left_s=(

@@ -33,7 +33,7 @@ class RunningTrial:
     Attributes:
         trial_id: id of its row.
         attempt: number of its attempt; results of earlier attempts are refused.
-        role: search or confirm.
+        role: its purpose.
         number: its number within its role.
         task: the evaluation.
         retries: how often it has lost its worker or its slot in this run.
@@ -49,9 +49,9 @@ class RunningTrial:
     @property
     def name(self) -> str:
         """Display name; a confirmation is identified by its placement and seed."""
-        if self.role is TrialRole.SEARCH:
-            return f"search {self.number}"
-        return f"seed {self.task.seed}"
+        if self.role is TrialRole.CONFIRM:
+            return f"seed {self.task.seed}"
+        return f"{self.role.value} {self.number}"
 
 
 class StudyFiles:
@@ -159,6 +159,8 @@ class TrialRecorder:
             self._files.drop_weights(trial.task.identity.key)
             return
         self._complete(trial, evaluation, evaluation.top1)
+        if trial.role is TrialRole.BASELINE:
+            self._files.forget_weights(evaluation.identity.key)
 
     def reuse(self, trial: RunningTrial, known: StoredEvaluation) -> None:
         """Complete a trial with a stored evaluation."""
@@ -219,10 +221,10 @@ class TrialRecorder:
             top1: accuracy of a complete trial.
 
         Returns:
-            The change of the search's front, or None for confirmations and incomplete trials.
+            The change of the search's front, or None for other runs and incomplete trials.
         """
-        if trial.role is TrialRole.CONFIRM:
-            self._board.num_confirmed += 1
+        if trial.role is not TrialRole.SEARCH:
+            self._board.num_ended[trial.role] += 1
             return None
         costs = self._context.costs_of(self._history.trials[trial.number].placement)
         told = self._judge.told_top1(trial.number, state, top1)

@@ -23,11 +23,12 @@ from sharedattn.search.executors import (
 )
 from sharedattn.search.executors.retries import TICK_S, check_room
 from sharedattn.search.status import Running
-from sharedattn.search.study.context import StudyContext, placement_of
+from sharedattn.search.study.context import StudyContext, naive_network_of, placement_of
 from sharedattn.search.study.judging import RungJudge
 from sharedattn.search.study.progress_board import ProgressBoard
 from sharedattn.search.study.proposing import AcceptedProposal
 from sharedattn.search.study.recording import RunningTrial, TrialRecorder
+from sharedattn.spaces.naive import NaiveNetwork
 
 
 class TrialRunner:
@@ -170,7 +171,7 @@ class TrialRunner:
     def _at_rung(self, ticket: int, metrics: EpochMetrics) -> None:
         """Let a trial that has reached a rung go on, or stop it for good."""
         trial = self._in_slots[ticket]
-        goes_on = trial.role is TrialRole.CONFIRM or self._judge.lets_on(
+        goes_on = trial.role is not TrialRole.SEARCH or self._judge.lets_on(
             trial.number,
             trial.task.spec.placement,
             metrics,
@@ -225,13 +226,34 @@ class TrialStarter:
         """
         self._begin(TrialRole.CONFIRM, number, placement, replicate=replicate)
 
+    def begin_baseline(self, number: int, network: NaiveNetwork, replicate: int) -> None:
+        """Record the training of a network made by hand as running, and start it.
+
+        Args:
+            number: its number among the baselines' trainings.
+            network: the network.
+            replicate: r; the training seed is the study's seed + r.
+        """
+        trial_id = self._context.driver.begin_trial(
+            number=number,
+            spec=self._context.spec_record_elsewhere(network.spec),
+            role=TrialRole.BASELINE,
+            replicate=replicate,
+            proposed={"kind": network.kind.value},
+        )
+        task = self._baseline_task(network, replicate, number)
+        self._runner.start(RunningTrial(trial_id, 1, TrialRole.BASELINE, number, task))
+
     def restart(self, row: TrialParameters) -> RunningTrial:
         """The next attempt at a trial that ran when the driver ended; not started yet."""
         attempt = self._context.driver.restart_trial(
             row.id, attempt=row.num_attempts, traceback="the driver went away"
         )
-        spec = self._context.resolved(placement_of(row))
-        task = self._task(spec, row.replicate, row.role, row.number)
+        if row.role is TrialRole.BASELINE:
+            task = self._baseline_task(naive_network_of(row), row.replicate, row.number)
+        else:
+            spec = self._context.resolved(placement_of(row))
+            task = self._task(spec, row.replicate, row.role, row.number)
         return RunningTrial(row.id, attempt, row.role, row.number, task)
 
     def _begin(
@@ -261,6 +283,13 @@ class TrialStarter:
         task = self._task(spec, replicate, role, number)
         trial = RunningTrial(trial_id, 1, role, number, task)
         self._runner.start(trial, is_deferred=is_deferred)
+
+    def _baseline_task(self, network: NaiveNetwork, replicate: int, number: int) -> Task:
+        return self._context.evaluator.baseline_task(
+            network,
+            self._context.study.record.seed + replicate,
+            checkpoint=f"{self._context.name}/{TrialRole.BASELINE.value}-{number}",
+        )
 
     def _task(self, spec: ResolvedSpec, replicate: int, role: TrialRole, number: int) -> Task:
         return self._adapt(

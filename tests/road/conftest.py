@@ -83,3 +83,9 @@ def run(capsys):
     """Runs a command; its exit code, standard output and standard error."""
 
     return partial(commands.run, capsys)
+
+
+@pytest.fixture
+def in_this_process(trials_run_here, monkeypatch):
+    """Neither trials nor the loading of images have processes of their own."""
+    monkeypatch.setattr("sharedattn.data.images._num_workers", lambda *_: 0)

@@ -3,14 +3,10 @@
 import json
 
 import pytest
-import timm
 import torch
-from colours import COLOURS, picture
+from colour_model import PIXELS, arguments, colour_model, loader, shown_by, trained, write_inputs
 from safetensors.torch import save_file
-from timm.data import create_dataset, create_loader
 
-from sharedattn.data import DataConfig, open_data
-from sharedattn.data.pixels import PixelChanges
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import read_export
 from sharedattn.results.records import START_NOTE
@@ -28,101 +24,18 @@ backbone: vit(depth=2,embed_dim=12,mlp_ratio=1,num_heads=2,patch_size=8)@16
 order: any
 stages: [{depth: 1..2, counts: {V: 0..2, N: 0..1}}]
 """
-PIXELS = PixelChanges(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-IMAGES = {"train": 12, "val": 8, "test": 10}
-WRONG = {"train": 0, "val": 2, "test": 1}  # images of each folder that have the next colour
-
-
-def fill(root):
-    """Folders of three colours, of which some images cannot be told."""
-    colours = list(COLOURS)
-    for split, count in IMAGES.items():
-        for number, name in enumerate(colours):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                shown = colours[(number + (i < WRONG[split])) % 3]
-                image = picture(COLOURS[shown], 1000 * number + i, size=19 + i % 3)
-                image.save(folder / f"{i:02d}.png")
-
-
-def loader(folder, pixels, *, training=False):
-    return create_loader(
-        create_dataset("", root=str(folder), split=folder.name, search_split=False),
-        input_size=(3, pixels["image_size"], pixels["image_size"]),
-        batch_size=7,
-        is_training=training,
-        no_aug=training,
-        num_workers=0,
-        persistent_workers=False,
-        device=torch.device("cpu"),
-        **{k: pixels[k] for k in ("mean", "std", "interpolation", "crop_pct", "crop_mode")},
-    )
-
-
-def shown_by(model, loader):
-    with torch.inference_mode():
-        found = [(model(images).argmax(1), labels) for images, labels in loader]
-    return torch.cat([guess for guess, _ in found]), torch.cat([labels for _, labels in found])
-
-
-@pytest.fixture
-def in_this_process(trials_run_here, monkeypatch):
-    """Neither trials nor the loading of images have processes of their own."""
-    monkeypatch.setattr("sharedattn.data.images._num_workers", lambda *_: 0)
 
 
 @pytest.fixture
 def model():
     """A model of timm's, not trained yet."""
-    torch.manual_seed(0)
-    return timm.models.VisionTransformer(
-        img_size=16, patch_size=8, embed_dim=12, depth=2, num_heads=2, mlp_ratio=1, num_classes=3
-    )
+    return colour_model(depth=2)
 
 
 @pytest.fixture
 def pixels(here):
     """The space, the folders, and the pixels that a search shows."""
-    (here / "space.yaml").write_text(SPACE)
-    (here / "supernet.yaml").write_text("training: {epochs: 1, batch_size: 8, loader_workers: 0}")
-    fill(here / "data")
-    source = open_data(
-        DataConfig(name=str(here / "data"), image_size=16, in_chans=3, pixels=PIXELS)
-    )
-    return {"image_size": 16, **source.pixels.to_json()}
-
-
-def arguments(**changes):
-    given = {
-        "data": "data",
-        "weights": "model.safetensors",
-        "mean": "0.5,0.5,0.5",
-        "std": "0.25,0.25,0.25",
-        "supernet-recipe": "supernet.yaml",
-        "supernet-epochs": 1,
-        "recipe": "recipe.yaml",
-        "epochs": 1,
-        "confirm-seeds": 1,
-        "workers": 1,
-        "cpus-per-trial": 1,
-        "device": "cpu",
-        "out": "out",
-        **changes,
-    }
-    return ["search", "space.yaml", "--evaluator", "supernet"] + [
-        part for name, value in given.items() for part in (f"--{name}", value)
-    ]
-
-
-def trained(model, folder, pixels):
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(6):
-        for images, labels in loader(folder, pixels, training=True):
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(model(images), labels).backward()
-            optimiser.step()
-    return model.eval()
+    return write_inputs(here, SPACE)
 
 
 def test_the_start_is_what_timm_measures_and_stands_first_everywhere(

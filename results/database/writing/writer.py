@@ -85,7 +85,7 @@ class StudyWriter:
         Args:
             number: number within the study and role; the database refuses taken ones.
             spec: inserted unless its key exists.
-            role: search or confirm.
+            role: its purpose.
             replicate: r; the training seed is the study's seed + r.
             proposed: the searcher's parameters, or None for confirmations.
             repaired: the parameters to evaluate.

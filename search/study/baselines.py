@@ -1,0 +1,64 @@
+"""Baselines: trains what a person would try by hand, for comparison with the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sharedattn.results.front.confirmation import Candidate, study_front
+from sharedattn.results.records import TrialRole
+from sharedattn.search.study.context import StudyContext, naive_network_of
+from sharedattn.search.study.running import TrialRunner, TrialStarter
+from sharedattn.spaces.naive import naive_networks
+
+MAX_SIZES = 3
+"""Most sizes of networks made by hand of one kind."""
+
+
+class BaselineTrainer:
+    """Trains baselines for as many seeds as the front's members.
+
+    Args:
+        context: the study.
+        starter: starts the runs.
+        runner: runs them.
+    """
+
+    def __init__(self, context: StudyContext, starter: TrialStarter, runner: TrialRunner) -> None:
+        self._context = context
+        self._starter = starter
+        self._runner = runner
+
+    def run(self) -> None:
+        """Train what is missing; nothing if the front's members were not trained."""
+        context = self._context
+        seeds = context.study.record.confirm_seeds
+        front = study_front(context.store.trials.of(context.study), context.objectives, seeds)
+        if front.fidelity is None or front.fidelity.weights != "trained":
+            return
+        rows = context.store.trials.parameters(context.study, TrialRole.BASELINE)
+        known = [(naive_network_of(row), row.replicate) for row in rows]
+        networks = naive_networks(
+            context.space,
+            target_macs(front.members),
+            has_weights=context.evaluator.cuts_weights,
+        )
+        due = ((network, replicate) for network in networks for replicate in range(seeds))
+        missing = (one for one in due if one not in known)
+        for number, (network, replicate) in enumerate(missing, len(rows)):
+            self._runner.wait_for_slot(TrialRole.BASELINE)
+            self._starter.begin_baseline(number, network, replicate)
+        self._runner.wait_until_idle(TrialRole.BASELINE)
+
+
+def target_macs(members: Sequence[Candidate]) -> list[int]:
+    """The numbers of MACs within which networks are made by hand.
+
+    Args:
+        members: the front's members.
+
+    Returns:
+        The MACs of up to `MAX_SIZES` members, spread evenly up to the one with most, ascending.
+    """
+    macs = sorted({member.macs for member in members})
+    sizes = min(MAX_SIZES, len(macs))
+    return [macs[(i * len(macs)) // sizes - 1] for i in range(1, sizes + 1)]
