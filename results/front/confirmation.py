@@ -6,8 +6,9 @@ has all its seeds.
 
 A supernet search first has a front of inherited accuracies. Its members, thinned if they are many,
 are then trained separately with all seeds, and the final front is taken among those: no front
-mixes both. All of this is computed from the trials alone and depends on which are complete, not on
-the order of completion, so that a killed search resumes where it was.
+mixes both. A search whose front is trained for more epochs than its trials works in the same way.
+All of this is computed from the trials alone and depends on which are complete, not on the order
+of completion, so that a killed search resumes where it was.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ from sharedattn.results.records import (
 
 _ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
 MAX_RETRAINED = 12
-"""Largest number of members of an inherited front to train separately."""
+"""Largest number of members of a front to train separately."""
+
+NUM_CHECKED = 4
+"""Number of trials off the front that are trained for longer too, to see how well trials rank: on
+a front of accuracy against one cost, they rank as the cost does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +147,12 @@ def search_fidelity(rows: Iterable[TrialRow]) -> Fidelity | None:
 
 
 def retrained_fidelity(rows: Sequence[TrialRow]) -> Fidelity | None:
-    """The fidelity of separate trainings after a supernet search, or None for other searches."""
+    """The fidelity of trainings after the search, or None where it is that of the search."""
     searched = search_fidelity(rows)
-    if searched is None or searched.weights != "inherited":
-        return None
     found = _highest(row for row in rows if row.role is TrialRole.CONFIRM)
-    return found if found is not None and found.weights == "trained" else None
+    if searched is None or found is None or found.weights != "trained" or found == searched:
+        return None
+    return found
 
 
 def _highest(rows: Iterable[TrialRow]) -> Fidelity | None:
@@ -309,13 +314,33 @@ def to_retrain(
     return tuple(chosen)
 
 
+def to_check(pool: Sequence[Candidate], members: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Candidates off the front to train for longer, spread evenly over MACs.
+
+    Args:
+        pool: all candidates.
+        members: those that are trained for longer in any case.
+    """
+    chosen = {member.spec_key for member in members}
+    others = sorted(
+        (c for c in pool if c.spec_key not in chosen), key=lambda c: (c.macs, c.number)
+    )
+    count = min(NUM_CHECKED, len(others))
+    return tuple(others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count))
+
+
 def next_confirmations(
-    rows: Sequence[TrialRow], objectives: Sequence[Objective], num_seeds: int
+    rows: Sequence[TrialRow],
+    objectives: Sequence[Objective],
+    num_seeds: int,
+    *,
+    retrains: bool = False,
 ) -> tuple[Confirmation, ...]:
     """The runs of the current confirmation round that have not begun.
 
-    After a supernet search there is one round: K trainings of each member that `to_retrain`
-    chooses, all of them new, since the search trained none.
+    After a supernet search, or if the front is trained for more epochs, there is one round: K
+    trainings of each member that `to_retrain` chooses, all of them new. With more epochs, one
+    training of each candidate that `to_check` chooses follows.
 
     Otherwise rounds are replayed from the start. In each, the front is computed with means for the
     placements chosen in earlier rounds and with single runs for all others; members not chosen
@@ -328,6 +353,7 @@ def next_confirmations(
         objectives: the objectives.
         num_seeds: K, runs per member including the search's own; 1 requests no confirmation, as
             does 0 after a supernet search.
+        retrains: whether the front is trained for more epochs than the search's trials.
 
     Returns:
         The runs in the order of the front. If empty, confirmation is over or waits for running
@@ -337,14 +363,15 @@ def next_confirmations(
         (row.spec_key, row.replicate): row.state for row in rows if row.role is TrialRole.CONFIRM
     }
     pool = candidates(rows, num_seeds)
-    if is_inherited(rows):
+    if retrains or is_inherited(rows):
+        members = to_retrain(pareto_members(pool, objectives), objectives, all_vanilla(pool))
+        runs = [(member, replicate) for member in members for replicate in range(num_seeds)]
+        if retrains:
+            runs += [(candidate, 0) for candidate in to_check(pool, members)]
         return tuple(
-            Confirmation(member.number, member.spec_key, member.placement, replicate)
-            for member in to_retrain(
-                pareto_members(pool, objectives), objectives, all_vanilla(pool)
-            )
-            for replicate in range(num_seeds)
-            if (member.spec_key, replicate) not in begun
+            Confirmation(one.number, one.spec_key, one.placement, replicate)
+            for one, replicate in runs
+            if (one.spec_key, replicate) not in begun
         )
     limit = 2 * len(pareto_members(pool, objectives, averaged=()))
     chosen: set[str] = set()
@@ -371,28 +398,34 @@ def next_confirmations(
 
 
 def study_front(
-    rows: Sequence[TrialRow], objectives: Sequence[Objective], num_seeds: int
+    rows: Sequence[TrialRow],
+    objectives: Sequence[Objective],
+    num_seeds: int,
+    *,
+    retrains: bool = False,
 ) -> Front:
     """The front to show: the confirmed one once confirmation is over, until then one of means.
 
     The confirmed front is taken among the placements with all K runs. Until then each placement
     enters with the mean of its runs so far, mostly one; with K = 1 that is final. After a
     supernet search the front has inherited accuracies until all trainings of its members have
-    ended, then trained accuracies alone.
+    ended, then trained accuracies alone; in the same way those of the search's trials, if it is
+    trained for more epochs.
 
     Args:
         rows: trials of one study, of both roles.
         objectives: the objectives.
         num_seeds: K, runs per member including the search's own.
+        retrains: as in `next_confirmations`.
     """
     pool = candidates(rows, num_seeds)
     fidelity = search_fidelity(rows)
     retrained = retrained_fidelity(rows)
-    asks = retrained is not None or (num_seeds > 1 and not is_inherited(rows))
+    asks = retrained is not None or (num_seeds > 1 and not retrains and not is_inherited(rows))
     is_over = asks and not any(
         row.role is TrialRole.CONFIRM and row.state is TrialState.RUNNING for row in rows
     )
-    if is_over and not next_confirmations(rows, objectives, num_seeds):
+    if is_over and not next_confirmations(rows, objectives, num_seeds, retrains=retrains):
         at = pool if retrained is None else candidates_at(rows, retrained, num_seeds)
         confirmed = [c for c in at if len(c.runs) == num_seeds]
         if confirmed:

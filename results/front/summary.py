@@ -47,6 +47,7 @@ from sharedattn.results.front.guessing import (
 )
 from sharedattn.results.front.inheritance import Inheritance, inheritance_of
 from sharedattn.results.front.pareto import hypervolume, hypervolume_history, knee
+from sharedattn.results.front.ranking import Ranking, ranking_of
 from sharedattn.results.front.start import below_start, start_warnings
 from sharedattn.results.records import (
     START_NOTE,
@@ -114,7 +115,10 @@ class StudySummary:
     @cached_property
     def front(self) -> Front:
         """The front to show; see `study_front`."""
-        return study_front(self.rows, self.objectives, self.study.record.confirm_seeds)
+        record = self.study.record
+        return study_front(
+            self.rows, self.objectives, record.confirm_seeds, retrains=record.retrains
+        )
 
     @cached_property
     def stopping(self) -> Stopping | None:
@@ -140,6 +144,11 @@ class StudySummary:
     def failures(self) -> tuple[Failure, ...]:
         """Reasons for which trials of all roles failed, the most frequent first."""
         return failures_of((*self.rows, *self.baseline_rows))
+
+    @cached_property
+    def ranking(self) -> Ranking | None:
+        """How the search's trials rank placements that were trained for longer, or None."""
+        return ranking_of(self.rows, self.objectives) if self.study.record.retrains else None
 
     @property
     def failure_lines(self) -> list[str]:
@@ -171,6 +180,8 @@ class StudySummary:
         found = [] if self.start is None else start_warnings(record, self.start)
         if self.guessing is not None:
             found += guessing_warnings(self.front, self.guessers, self.guessing)
+        if self.ranking is not None:
+            found += self.ranking.warnings
         names = record.data.get("classes") or ()
         return (*found, *imbalance_warnings(known_class_counts(record.data) or (), names))
 
@@ -353,6 +364,7 @@ def front_document(
         "front": [_member_document(member, summary.objectives) for member in front.members],
         "baselines": [baseline_document(b, front.members) for b in summary.baselines],
         "confirmed": front.is_confirmed,
+        "ranking": None if summary.ranking is None else summary.ranking.to_json(),
         "inherited": None if summary.inheritance is None else summary.inheritance.to_json(),
         "knee": None if summary.knee is None else summary.knee.number,
         "hypervolume": summary.hypervolume,

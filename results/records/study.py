@@ -55,6 +55,11 @@ class StudyRecord:
         return document_key(self.fingerprint_document)
 
     @property
+    def retrains(self) -> bool:
+        """Whether the front is trained for more epochs than the search's trials."""
+        return "final_epochs" in self.fingerprint_document
+
+    @property
     def fine_tunes(self) -> bool:
         """Whether placements are trained from their share of the supernet's weights."""
         return "starts_from" in self.fingerprint_document

@@ -92,6 +92,7 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         start_lines=start_lines(summary),
         comparisons=[(b, difference(b, members)) for b in summary.baselines],
         comparison_lines=comparison_lines(summary),
+        ranking=summary.ranking,
         record=summary.study.record,
         members=members[:_MAX_DRAWN],
         num_members=len(members),

@@ -172,6 +172,12 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--deterministic", action="store_true", help="the same trials every time")
     search.add_argument("--confirm-seeds", type=int, help="seeds of a front member (default: 3)")
     search.add_argument(
+        "--final-epochs",
+        type=int,
+        metavar="N",
+        help="train the front's members for N epochs (default: as its trials)",
+    )
+    search.add_argument(
         "--baselines",
         choices=("naive", "none"),
         help="train what one would try by hand beside the front (default: naive with --weights)",

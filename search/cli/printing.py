@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from sharedattn.results.front.ranking import epochs_text
 from sharedattn.results.front.start import start_warnings
 from sharedattn.results.front.summary import StudySummary, comparison_lines, start_lines
 from sharedattn.results.records import Document, Start, StudyRecord
-from sharedattn.search.cli.tables import baselines_table, front_table
+from sharedattn.search.cli.tables import baselines_table, front_table, members_table
 from sharedattn.search.plan_text import plan_lines
 
 SCAN_LINE_EVERY_S = 5.0
@@ -86,6 +87,10 @@ def print_front(summary: StudySummary, console: Console) -> None:
         console.print(str(summary.stopping))
     if summary.inheritance is not None:
         console.print(str(summary.inheritance))
+    if summary.ranking is not None:
+        console.print(f"the front of the trials, of {epochs_text(summary.ranking.trial_epochs)}:")
+        console.print(members_table(summary.ranking.trial_front, summary.objectives))
+        console.print(str(summary.ranking), markup=False)
     if summary.baselines:
         console.print("\nwhat one would try by hand, trained for as many seeds:")
         console.print(baselines_table(summary.baselines, summary.front.members))

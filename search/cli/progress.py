@@ -151,7 +151,12 @@ class StudyDisplay(Display):
         begun_at = time.monotonic()
         if ended == self._front_of or begun_at < self._front_due_at:
             return
-        front = study_front(progress.load_rows(), self._objectives, self._record.confirm_seeds)
+        front = study_front(
+            progress.load_rows(),
+            self._objectives,
+            self._record.confirm_seeds,
+            retrains=self._record.retrains,
+        )
         with self._lock:
             self._front = front.members
         self._front_of = ended

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from sharedattn.backbones import resolve
 from sharedattn.data import EMBEDDED, DataSource
+from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
-from sharedattn.search.checks import MAX_WORKERS, check_applies, check_whole
+from sharedattn.search.checks import MAX_COUNT, MAX_WORKERS, check_applies, check_whole
 from sharedattn.search.data_plan import DEFAULT_DATA, DataOptions, Look, data_for, open_checked
 from sharedattn.search.evaluation.base import Evaluation, Setup, rungs_of
 from sharedattn.search.evaluation.recipes import Start, load_recipe
@@ -79,6 +80,8 @@ class FromScratch(Evaluation):
     Attributes:
         data: `digit-pairs`, a folder of images, or a name that timm opens.
         epochs: number of epochs; defaults to the recipe's.
+        final_epochs: epochs of the front's members, which are trained anew for so many after the
+            search, in place of further seeds of its trials; defaults to those of the trials.
         recipe: a recipe's name or a YAML file; defaults to the data's own.
         data_root: folder that holds a named data set.
         val_fraction: share of train to split off if the data has no validation split; defaults to
@@ -93,6 +96,7 @@ class FromScratch(Evaluation):
 
     data: str = DEFAULT_DATA
     epochs: int | None = None
+    final_epochs: int | None = None
     recipe: str | None = None
     data_root: str | None = None
     val_fraction: float | None = None
@@ -108,13 +112,25 @@ class FromScratch(Evaluation):
 
     def check(self, config: SearchConfig) -> None:
         check_whole("--processes-per-trial", self.processes_per_trial, 1, MAX_WORKERS)
+        check_whole("--final-epochs", self.final_epochs, 1, MAX_COUNT)
         of_data = ("data_root", "val_fraction")
         check_applies(self, of_data, "--data", self.data != DEFAULT_DATA)
 
     def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
         training = self._open(config, space.backbone, slots, look)
         counted = BudgetedSpace(replace(space, backbone=training.backbone), config.budget)
-        return training.setup(counted, training.scratch)
+        if self.final_epochs is None:
+            return training.setup(counted, training.scratch)
+        epochs = training.scratch.recipe.epochs
+        if self.final_epochs <= epochs:
+            raise InputError(
+                f"`--final-epochs` is {self.final_epochs}, but trials have {epochs} epochs "
+                f"already; give more, or fewer by --epochs"
+            )
+        scratch = replace(training.scratch, final_epochs=self.final_epochs)
+        return replace(
+            training.setup(counted, scratch), fingerprint={"final_epochs": self.final_epochs}
+        )
 
     def _open(
         self,

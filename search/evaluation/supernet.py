@@ -67,6 +67,11 @@ class FromSupernet(FromScratch):
 
     def check(self, config: SearchConfig) -> None:
         super().check(config)
+        if self.final_epochs is not None:
+            raise InputError(
+                "--evaluator supernet excludes --final-epochs, since members of its front are "
+                "trained for --epochs after they are scored; leave it out"
+            )
         check_whole("--supernet-epochs", self.supernet_epochs, 1, MAX_COUNT)
         if self.front_training == "retrain" and self.weights is not None:
             raise InputError(

@@ -117,6 +117,10 @@ class Evaluator(ABC):
         )
         return Task(spec=spec, seed=seed, identity=identity, checkpoint=checkpoint)
 
+    def final_task(self, spec: ResolvedSpec, seed: int, checkpoint: str | None = None) -> Task:
+        """The task of training a member of the front; arguments as in `task`."""
+        return self.task(spec, seed, checkpoint)
+
     @property
     def cuts_weights(self) -> bool:
         """Whether networks made by hand are cut from a trained model's weights."""
@@ -132,7 +136,7 @@ class Evaluator(ABC):
             seed: the training seed.
             checkpoint: as in `Task`.
         """
-        return self.task(network.spec, seed, checkpoint)
+        return self.final_task(network.spec, seed, checkpoint)
 
 
 class RankedEvaluator(Evaluator):

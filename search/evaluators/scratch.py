@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from sharedattn.data import DataConfig, DataSource, open_data
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
+from sharedattn.placement import ResolvedSpec
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
@@ -18,6 +19,11 @@ from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Task
 from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
 from sharedattn.training.trainer import Trainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalTask(Task):
+    """The training of a member of the front, for more epochs than a trial's."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class ScratchEvaluator(RankedEvaluator):
         rank: rank of this process among those that train one placement together.
         data_digest: the data's `DataSource.digest` when the search was prepared, or None to accept
             any data.
+        final_epochs: epochs of the front's members, or None for those of the recipe.
         checkpoint_every_s: minimum seconds between checkpoints of a training, except at rungs: a
             large network takes long to write.
     """
@@ -44,6 +51,7 @@ class ScratchEvaluator(RankedEvaluator):
     device: str = "cpu"
     rank: Rank = ALONE
     data_digest: str | None = None
+    final_epochs: int | None = None
     checkpoint_every_s: float = 15.0
 
     @property
@@ -79,7 +87,21 @@ class ScratchEvaluator(RankedEvaluator):
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None
     ) -> Generator[EpochMetrics, None, Measurement]:
-        return (yield from self.train(task, on_progress=on_progress))
+        own = self._final if isinstance(task, FinalTask) else self
+        return (yield from own.train(task, on_progress=on_progress))
+
+    def final_task(self, spec: ResolvedSpec, seed: int, checkpoint: str | None = None) -> Task:
+        task = self._final.task(spec, seed, checkpoint)
+        if self.final_epochs is None:
+            return task
+        return FinalTask(**{f.name: getattr(task, f.name) for f in fields(Task)})
+
+    @property
+    def _final(self) -> ScratchEvaluator:
+        """Trains members of the front."""
+        if self.final_epochs is None:
+            return self
+        return replace(self, recipe=self.recipe.extended(self.final_epochs))
 
     def train(
         self,

@@ -14,6 +14,7 @@ import torch
 
 from sharedattn.distributed import Rank, Rendezvous, join
 from sharedattn.errors import InputError
+from sharedattn.placement import ResolvedSpec
 from sharedattn.progress import OnProgress, WorkProgress
 from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators import Evaluator, Measurement, Task
@@ -66,6 +67,9 @@ class ProcessGroupEvaluator(Evaluator):
     @property
     def rungs(self) -> tuple[int, ...]:
         return self.evaluator.rungs
+
+    def final_task(self, spec: ResolvedSpec, seed: int, checkpoint: str | None = None) -> Task:
+        return self.evaluator.final_task(spec, seed, checkpoint)
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None

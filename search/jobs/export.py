@@ -75,7 +75,7 @@ def export_placement(
     training = PlacementTraining(
         spec=resolve(NetworkSpec.from_json(store.spec(chosen.candidate.spec_key).document)),
         data=source.config,
-        recipe=Recipe.from_json(study.recipe),
+        recipe=chosen.recipe,
         device=device,
         on_progress=on_progress,
     )
@@ -150,6 +150,15 @@ class _Chosen:
         stored = store.find_evaluation(candidate.best_run.evaluation_key or "")
         assert stored is not None
         return cls(study, candidate, stored.record, supernet)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of its best run, which may be longer than that of the search's trials."""
+        recipe = Recipe.from_json(self.study.recipe)
+        fidelity = self.evaluation.identity.fidelity
+        if fidelity.weights == "trained" and fidelity.epochs != recipe.epochs:
+            return recipe.extended(fidelity.epochs)
+        return recipe
 
     def trained(
         self, training: PlacementTraining, weights: WeightsStore, folder: Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sharedattn.results.front.confirmation import Candidate, study_front
+from sharedattn.results.front.confirmation import Candidate
 from sharedattn.results.records import TrialRole
 from sharedattn.search.study.context import StudyContext, naive_network_of
 from sharedattn.search.study.running import TrialRunner, TrialStarter
@@ -32,7 +32,7 @@ class BaselineTrainer:
         """Train what is missing; nothing if the front's members were not trained."""
         context = self._context
         seeds = context.study.record.confirm_seeds
-        front = study_front(context.store.trials.of(context.study), context.objectives, seeds)
+        front = context.front(context.store.trials.of(context.study))
         if front.fidelity is None or front.fidelity.weights != "trained":
             return
         rows = context.store.trials.parameters(context.study, TrialRole.BASELINE)

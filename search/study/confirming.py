@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sharedattn.placement import Placement
-from sharedattn.results.front.confirmation import next_confirmations, study_front
-from sharedattn.results.records import TrialRole
+from sharedattn.results.front.confirmation import Confirmation, next_confirmations
+from sharedattn.results.records import TrialRole, TrialRow
 from sharedattn.search.study.context import StudyContext
 from sharedattn.search.study.recording import StudyFiles
 from sharedattn.search.study.running import TrialRunner, TrialStarter
@@ -36,16 +38,14 @@ class Confirmer:
     def is_due(self) -> bool:
         """Whether the front, as it stands, asks for a run."""
         rows = self._context.store.trials.of(self._context.study)
-        seeds = self._context.study.record.confirm_seeds
-        return bool(next_confirmations(rows, self._context.objectives, seeds))
+        return bool(self._due(rows))
 
     def run(self) -> None:
         """Run confirmations until every member of the front has all its seeds."""
         context = self._context
-        seeds = context.study.record.confirm_seeds
         while True:
             rows = context.store.trials.of(context.study)
-            due = next_confirmations(rows, context.objectives, seeds)
+            due = self._due(rows)
             if not due and self._runner.is_idle:
                 break
             first = sum(row.role is TrialRole.CONFIRM for row in rows)
@@ -55,5 +55,11 @@ class Confirmer:
                     number, Placement.parse(confirmation.placement), confirmation.replicate
                 )
             self._runner.wait_until_idle(TrialRole.CONFIRM)
-        front = study_front(rows, context.objectives, seeds)
+        front = context.front(rows)
         self._files.keep_weights_of({member.spec_key for member in front.members}, rows)
+
+    def _due(self, rows: Sequence[TrialRow]) -> tuple[Confirmation, ...]:
+        record = self._context.study.record
+        return next_confirmations(
+            rows, self._context.objectives, record.confirm_seeds, retrains=record.retrains
+        )

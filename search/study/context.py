@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,8 @@ from sharedattn.objectives import ACCURACY, Objective, costs_of
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writing import StudyWriter
-from sharedattn.results.records import SpecRecord, Study, TrialParameters
+from sharedattn.results.front.confirmation import Front, study_front
+from sharedattn.results.records import SpecRecord, Study, TrialParameters, TrialRow
 from sharedattn.search.evaluators import Evaluator
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.naive import NaiveKind, NaiveNetwork
@@ -60,6 +61,11 @@ class StudyContext:
     def name(self) -> str:
         """The study's name."""
         return self.study.record.name
+
+    def front(self, rows: Sequence[TrialRow]) -> Front:
+        """The front of the study's trials, as it stands."""
+        record = self.study.record
+        return study_front(rows, self.objectives, record.confirm_seeds, retrains=record.retrains)
 
     def resolved(self, placement: Placement) -> ResolvedSpec:
         """The network of a placement."""

@@ -292,8 +292,10 @@ class TrialStarter:
         )
 
     def _task(self, spec: ResolvedSpec, replicate: int, role: TrialRole, number: int) -> Task:
+        evaluator = self._context.evaluator
+        make = evaluator.task if role is TrialRole.SEARCH else evaluator.final_task
         return self._adapt(
-            self._context.evaluator.task(
+            make(
                 spec,
                 self._context.study.record.seed + replicate,
                 checkpoint=f"{self._context.name}/{role.value}-{number}",
