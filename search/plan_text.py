@@ -155,7 +155,7 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
         times = []
         for _ in range(3):
             started = time.perf_counter()
-            loss, _ = training_loss(network, images, labels, recipe)
+            loss, _ = training_loss(network.run, images, labels, recipe)
             loss.backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

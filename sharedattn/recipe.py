@@ -56,6 +56,15 @@ class Recipe:
         loader_workers: number of processes that load images, at most one per core of the trial,
             which is the default; 0 loads in the training process. Embedded data needs none.
         grad_checkpointing: whether to recompute layers in the backward pass, to save memory.
+        channels_last: whether images and the weights of convolutions have their channels last in
+            memory during training; on a CPU too.
+        tf32: whether matrix products in float32 round their factors to TF32 in training on a GPU;
+            no effect on a CPU, as for `amp`. Convolutions use TF32 there anyway, torch's default.
+        fused_optimizer: whether torch's fused kernels update the parameters, on a CPU too; refused
+            for optimisers that have none, such as timm's `muon`.
+        compile: whether torch.compile compiles the training's network: a placement's own as a
+            whole, or layer by layer with `grad_checkpointing`, and a supernet by kinds of layers;
+            on a CPU too, where it needs a C++ compiler. Evaluations are not compiled.
         pixels: changes to the model's own preprocessing; part of the data's identity rather than
             the recipe's.
 
@@ -90,6 +99,10 @@ class Recipe:
     restarts: bool = False
     loader_workers: int | None = None
     grad_checkpointing: bool = False
+    channels_last: bool = False
+    tf32: bool = False
+    fused_optimizer: bool = False
+    compile: bool = False
     pixels: PixelChanges = PixelChanges()
 
     def __post_init__(self) -> None:
@@ -104,11 +117,16 @@ class Recipe:
                 raise InputError(
                     f"`{name}` of a recipe is a whole number, but got {getattr(self, name)!r}"
                 )
-        for name in ("restarts", "grad_checkpointing"):
+        for name in ("restarts", "grad_checkpointing", *_LATER_SWITCHES):
             if type(getattr(self, name)) is not bool:
                 raise InputError(
                     f"`{name}` of a recipe is true or false, but got {getattr(self, name)!r}"
                 )
+        if self.fused_optimizer and "fused" in dict(options):
+            raise InputError(
+                "`fused_optimizer` of a recipe is true, and `optimizer_options` has `fused` as "
+                "well; leave it out of optimizer_options"
+            )
         for name in ("optimizer", "schedule"):
             if type(getattr(self, name)) is not str:
                 raise InputError(
@@ -130,8 +148,11 @@ class Recipe:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
+        """A plain dictionary of every field; later ones are omitted at their defaults."""
         document = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in _LATER_SWITCHES:
+            if not document[name]:
+                del document[name]
         # Omitted if empty, as in recipes from before pixels could be changed.
         pixels = {"pixels": self.pixels.to_json()} if self.pixels.given() else {}
         del document["pixels"]
@@ -272,6 +293,8 @@ def _check_range(name: str, value: object) -> None:
 
 
 _MAY_BE_NONE = frozenset({"clip_grad_norm", "ema_decay", "loader_workers"})
+# Keys include them if they are on: results differ by rounding.
+_LATER_SWITCHES = ("channels_last", "tf32", "fused_optimizer", "compile")
 _WITHOUT_EFFECT = frozenset({"loader_workers", "grad_checkpointing", "pixels"})
 
 _RANGES: dict[str, tuple[float, float]] = {

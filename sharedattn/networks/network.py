@@ -14,10 +14,10 @@ Y x X grid.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,8 @@ class Network(nn.Module, ABC):
         grad_checkpointing: whether to store only each layer's input and recompute the layer in the
             backward pass: saves memory for another forward pass, with equal gradients and equal
             statistics of batch norms.
+        compile_layers: whether training passes run layers compiled; layers of the same sizes and
+            choice share what is compiled.
         dia_cells: DIA cells by stage and number; other gates' cells are named alike.
         residuals: by stage, the module that adds the previous stage's scores to its own; empty
             unless the backbone has the attention residual.
@@ -118,6 +120,7 @@ class Network(nn.Module, ABC):
         self.fused = plan.fused
         self.drop_path_rate = plan.drop_path_rate
         self.grad_checkpointing = False
+        self.compile_layers = False
         self.only_placement = plan.only_placement
         stages = list(zip(plan.shape.stages, plan.envelope.stages, strict=True))
         cells = [frozenset().union(*(p.cells for p in positions)) for _, positions in stages]
@@ -294,7 +297,7 @@ class Network(nn.Module, ABC):
         if "diagonality" in collect:
             check_diagonality(self.shape, Envelope.of(placement))
         is_checkpointed = self.grad_checkpointing and torch.is_grad_enabled()
-        run = self._run_checkpointed if is_checkpointed else LayerPosition.run
+        run = self._run_checkpointed if is_checkpointed else self._run_layer
         tokens, state = self.begin(images_BCYX)
         for stage, choices in enumerate(placement.stages):
             for index, choice in enumerate(choices):
@@ -315,6 +318,11 @@ class Network(nn.Module, ABC):
             ),
         )
 
+    @property
+    def _run_layer(self) -> Callable[..., tuple[Tensor, State]]:
+        is_compiled = self.compile_layers and torch.is_grad_enabled()
+        return _compiled_run() if is_compiled else LayerPosition.run
+
     def _run_checkpointed(
         self,
         layer: LayerPosition,
@@ -328,7 +336,7 @@ class Network(nn.Module, ABC):
         def run(tokens: Tensor, state: State) -> tuple[Tensor, State, Recorder]:
             # A separate recorder, since the recomputation would record again.
             own = recorder.empty_copy()
-            return *layer.run(tokens, state, choice, own), own
+            return *self._run_layer(layer, tokens, state, choice, own), own
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _frozen_statistics(self)
@@ -342,6 +350,12 @@ class Network(nn.Module, ABC):
     def forward(self, images_BCYX: Tensor, placement: Placement | None = None) -> Tensor:
         """Logits (B, classes) of images (B, C, Y, X), as by `run`."""
         return self.run(images_BCYX, placement).logits
+
+
+@cache
+def _compiled_run() -> Callable[..., tuple[Tensor, State]]:
+    """`LayerPosition.run` compiled, for the layers of all networks."""
+    return torch.compile(LayerPosition.run)
 
 
 def _cells_name(gate: str) -> str:

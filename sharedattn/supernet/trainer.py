@@ -29,7 +29,9 @@ from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import RECIPES, Recipe, load_named
-from sharedattn.training.trainer import EpochTrainer, autocast, initialise, training_loss
+from sharedattn.training.acceleration import autocast
+from sharedattn.training.micro_batches import parts_of
+from sharedattn.training.trainer import EpochTrainer, initialise, training_loss
 
 # Distinguishes these seeds from those of epochs, which are derived from fewer numbers.
 _SAMPLING = 1
@@ -277,6 +279,7 @@ class SupernetTrainer(EpochTrainer):
             rank=rank,
             on_progress=on_progress,
         )
+        network.compile_layers = recipe.training.compile
         self._of_largest = [
             parameter
             for name, parameter in network.named_parameters()
@@ -307,20 +310,21 @@ class SupernetTrainer(EpochTrainer):
             parameter.requires_grad_(not is_alone)
         return super()._train_epoch()
 
+    @property
+    def _num_parts(self) -> int:
+        return self._supernet_recipe.micro_batches * super()._num_parts
+
     def _accumulate(self, images: Tensor, labels: Tensor, update: int) -> Tensor:
-        num_parts = min(self._supernet_recipe.micro_batches, len(images))
         placements = self.placements_of(update)
         total = torch.zeros((), device=images.device)
-        for part_images, part_labels in zip(
-            images.chunk(num_parts), labels.chunk(num_parts), strict=True
-        ):
+        for part_images, part_labels, _ in parts_of(images, labels, self._num_parts):
             share = len(part_images) / (len(images) * len(placements))
             teacher_BC = None
             for placement in placements:
                 is_teacher = placement == self._largest
                 with autocast(self._recipe, self._device):
                     loss, logits_BC = training_loss(
-                        self.network,
+                        self.network.run,
                         part_images,
                         part_labels,
                         self._recipe,

@@ -6,8 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -25,11 +24,20 @@ from sharedattn.data import DataSource, Split
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.hashing import derived_seed
+from sharedattn.mechanisms.scores import sums_dtype
 from sharedattn.networks.legality import check_diagonality
-from sharedattn.networks.network import Network
+from sharedattn.networks.network import Network, RunResult
 from sharedattn.placement import BackboneSpec, Envelope, Placement, ResolvedSpec
 from sharedattn.progress import OnProgress, TrainingMeter
 from sharedattn.recipe import Recipe
+from sharedattn.training.acceleration import (
+    autocast,
+    check_compiler,
+    compiled_whole,
+    memory_format,
+    training_settings,
+)
+from sharedattn.training.micro_batches import out_of_memory, parts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +102,21 @@ class Epoch:
         epoch: number of finished epochs, from 1.
         train_loss: mean training loss of this epoch, with all terms.
         validation: metrics after this epoch, or None if not evaluated.
+        micro_batches: 2 if memory had run out by the end of this epoch, so that each batch was
+            run in halves from there on; otherwise 1.
     """
 
     epoch: int
     train_loss: float
     validation: Metrics | None = None
+    micro_batches: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
-        return asdict(self)
+        """A plain dictionary of every field; `micro_batches` is omitted if it is 1."""
+        document = asdict(self)
+        if self.micro_batches == 1:
+            del document["micro_batches"]
+        return document
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Epoch:
@@ -112,6 +126,7 @@ class Epoch:
             document["epoch"],
             document["train_loss"],
             None if validation is None else Metrics(**validation),
+            document.get("micro_batches", 1),
         )
 
 
@@ -162,6 +177,9 @@ class EpochTrainer(ABC):
     all processes at every step. The result is that of one process up to the order of sums, except
     for dropout and stochastic depth, which each process draws independently.
 
+    If the device runs out of memory on a batch, the batch is run again in two halves, and so are
+    all later ones; the curve says so. If it runs out again, or cannot be cut, training fails.
+
     Args:
         network: the network to train, with its initial weights.
         data: the training and validation splits; the test split is not touched.
@@ -177,8 +195,8 @@ class EpochTrainer(ABC):
 
     Raises:
         InputError: the data does not fit the network, timm does not know the optimiser or
-            schedule, a diagonality term on maps without a diagonal, or batches or batch norms that
-            the processes cannot share.
+            schedule, a diagonality term on maps without a diagonal, batches or batch norms that
+            the processes cannot share, or no compiler for a recipe that compiles.
     """
 
     def __init__(
@@ -203,7 +221,10 @@ class EpochTrainer(ABC):
         self.network = network
         _check_batch_norms(self.network, rank.world_size, self._device)
         rank.share_batch_norms(self.network)
+        if recipe.compile:
+            check_compiler(self._device)
         self.network.to(self._device).train()
+        self.network.to(memory_format=memory_format(recipe))
         self.network.grad_checkpointing = recipe.grad_checkpointing
         self._steps_per_epoch = _steps_per_epoch(data, recipe, rank.world_size)
         self._optimizer = _optimizer(self.network, recipe)
@@ -224,6 +245,7 @@ class EpochTrainer(ABC):
             else None
         )
         self._wall_time_s = 0.0
+        self._micro_batches = 1
         self.curve: list[Epoch] = []
 
     @property
@@ -247,6 +269,8 @@ class EpochTrainer(ABC):
 
         Raises:
             FloatingPointError: the loss is no longer finite.
+            torch.OutOfMemoryError: memory does not suffice for half a batch; the message says
+                what to do.
         """
         started = time.perf_counter()
         # Random states do not outlast an epoch, so a checkpoint fits any number of processes.
@@ -273,14 +297,16 @@ class EpochTrainer(ABC):
             if validates
             else None
         )
-        self.curve.append(Epoch(self.epoch + 1, train_loss, metrics))
+        self.curve.append(Epoch(self.epoch + 1, train_loss, metrics, self._micro_batches))
         self._wall_time_s += time.perf_counter() - started
         return self.curve[-1]
 
     def result(self) -> Training:
         """The finished training."""
         assert self.finished
-        return Training(self._evaluated.eval(), tuple(self.curve), self._wall_time_s)
+        # Files of weights hold contiguous tensors only.
+        network = self._evaluated.to(memory_format=torch.contiguous_format).eval()
+        return Training(network, tuple(self.curve), self._wall_time_s)
 
     def state_dict(self) -> dict[str, Any]:
         """The state to resume from, made of tensors, numbers and texts only."""
@@ -290,6 +316,7 @@ class EpochTrainer(ABC):
             "ema": None if self._ema is None else self._ema.module.state_dict(),
             "curve": [epoch.to_json() for epoch in self.curve],
             "wall_time_s": self._wall_time_s,
+            "micro_batches": self._micro_batches,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -300,6 +327,8 @@ class EpochTrainer(ABC):
             self._ema.module.load_state_dict(state["ema"])
         self.curve = [Epoch.from_json(document) for document in state["curve"]]
         self._wall_time_s = state["wall_time_s"]
+        # Checkpoints of earlier versions have none.
+        self._micro_batches = state.get("micro_batches", 1)
 
     @property
     @abstractmethod
@@ -310,9 +339,16 @@ class EpochTrainer(ABC):
     def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
         """Add a batch's gradients to the parameters; `update` is its number, from 0.
 
+        Runs the batch in `_num_parts` parts, one after the other.
+
         Returns:
             The loss, a scalar without a graph.
         """
+
+    @property
+    def _num_parts(self) -> int:
+        """Number of parts in which a batch is run."""
+        return self._micro_batches
 
     @property
     def _evaluated(self) -> Network:
@@ -331,23 +367,59 @@ class EpochTrainer(ABC):
         batches = self._data.train_batches(
             recipe, seed=self._seed, epoch=self.epoch, device=self._device, rank=self._rank
         )
-        for images, labels in batches:
-            # None rather than zeros: parameters unused in this update are not moved or decayed.
-            self._optimizer.zero_grad(set_to_none=True)
-            loss = self._accumulate(images, labels, update)
-            self._rank.average_gradients(self.network.parameters())
-            if recipe.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad_norm)
-            self._optimizer.step()
-            update += 1
-            self._schedule.step_update(update)
-            if self._ema is not None:
-                self._ema.update(self.network, step=update)
-            loss_sum += loss
-            if self._meter is not None:
-                self._meter.count_step(loss_sum)
+        with training_settings(recipe):
+            for images, labels in batches:
+                images = images.to(memory_format=memory_format(recipe))
+                loss_sum += self._step(images, labels, update)
+                update += 1
+                self._schedule.step_update(update)
+                if self._ema is not None:
+                    self._ema.update(self.network, step=update)
+                if self._meter is not None:
+                    self._meter.count_step(loss_sum)
         self._rank.sum_(loss_sum)
+        self._share_micro_batches()
         return loss_sum.item() / (self._steps_per_epoch * self._rank.world_size)
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
+        """Update the parameters on a batch, and return its loss."""
+        try:
+            loss = self._gradients(images, labels, update)
+            self._rank.average_gradients(self.network.parameters())
+            if self._recipe.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip_grad_norm)
+            self._optimizer.step()
+            return loss
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, len(images), self._num_parts) from error
+
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
+        """Give the parameters a batch's gradients, in halves if memory runs out."""
+        # None rather than zeros: parameters unused in this update are not moved or decayed.
+        self._optimizer.zero_grad(set_to_none=True)
+        try:
+            return self._accumulate(images, labels, update)
+        except torch.OutOfMemoryError:
+            if self._micro_batches > 1 or self._num_parts >= len(images) or self._syncs_norms:
+                raise
+        # Outside the handler, whose traceback keeps the failed pass's tensors.
+        self._micro_batches = 2
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._accumulate(images, labels, update)
+
+    @property
+    def _syncs_norms(self) -> bool:
+        """Whether processes share batch norms, and so wait for each other in every pass."""
+        return self._rank.world_size > 1 and _has_batch_norms(self.network)
+
+    def _share_micro_batches(self) -> None:
+        """Run batches in halves in all processes if memory ran out in one."""
+        if self._rank.world_size > 1:
+            halved = torch.tensor(float(self._micro_batches > 1), device=self._device)
+            self._rank.sum_(halved)
+            self._micro_batches = 2 if halved.item() else 1
 
 
 class Trainer(EpochTrainer):
@@ -387,16 +459,21 @@ class Trainer(EpochTrainer):
         super().__init__(
             network, data, recipe, seed=seed, device=device, rank=rank, on_progress=on_progress
         )
+        self._run = compiled_whole(self.network, recipe)
 
     @property
     def _validated(self) -> None:
         return None
 
     def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
-        with autocast(self._recipe, self._device):
-            loss, _ = training_loss(self.network, images, labels, self._recipe)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        total = torch.zeros((), device=self._device)
+        for part_images, part_labels, share in parts_of(images, labels, self._num_parts):
+            with autocast(self._recipe, self._device):
+                loss, _ = training_loss(self._run, part_images, part_labels, self._recipe)
+            loss = loss * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
 
 
 def train(
@@ -532,13 +609,16 @@ def _check_update(recipe: Recipe) -> None:
 
 
 def _check_batch_norms(network: Network, num_processes: int, device: torch.device) -> None:
-    has_batch_norms = any(isinstance(module, _BatchNorm) for module in network.modules())
-    if num_processes > 1 and has_batch_norms and device.type != "cuda":
+    if num_processes > 1 and _has_batch_norms(network) and device.type != "cuda":
         raise InputError(
             f"networks of {network.backbone.name} have batch norms, which processes share on GPUs "
             f"only, but {num_processes} processes would train one on {device.type}; train it by "
             f"one process"
         )
+
+
+def _has_batch_norms(network: Network) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> int:
@@ -579,7 +659,7 @@ def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
 
 
 def training_loss(
-    network: Network,
+    run: Callable[..., RunResult],
     images: torch.Tensor,
     labels: torch.Tensor,
     recipe: Recipe,
@@ -591,7 +671,7 @@ def training_loss(
     """Compute the loss on a batch, and the logits that it was computed from.
 
     Args:
-        network: the network to train.
+        run: `Network.run` of the network to train, which may be compiled.
         images: (B, C, Y, X).
         labels: (B,), or (B, classes) if mixed.
         recipe: gives label smoothing and the weight of the diagonality term.
@@ -604,43 +684,43 @@ def training_loss(
         A scalar with a graph, and logits (B, classes) without one.
     """
     collect = frozenset({"diagonality"}) if recipe.diagonality_weight else frozenset[str]()
-    result = network.run(images, placement, collect=collect)
-    logits_BC = result.logits.float()
+    result = run(images, placement, collect=collect)
+    logits_BC = result.logits.to(sums_dtype(result.logits))
     # timm's Mixup already smooths mixed labels (B, classes).
     smoothing = recipe.label_smoothing if labels.ndim == 1 else 0.0
     loss = F.cross_entropy(logits_BC, labels, label_smoothing=smoothing)
     if teacher_BC is not None and distillation:
-        soft = F.cross_entropy(logits_BC, teacher_BC.float().softmax(dim=1))
+        soft = F.cross_entropy(logits_BC, teacher_BC.to(logits_BC.dtype).softmax(dim=1))
         loss = (1.0 - distillation) * loss + distillation * soft
     if result.diagonality is not None:
         loss = loss + recipe.diagonality_weight * result.diagonality
     return loss, result.logits.detach()
 
 
-@contextmanager
-def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    if recipe.amp == "none" or device.type == "cpu":
-        yield
-    else:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            yield
-
-
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    options = dict(recipe.optimizer_options)
+    if recipe.fused_optimizer:
+        options["fused"] = True
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             network,
             opt=recipe.optimizer,
             lr=recipe.lr,
             weight_decay=recipe.weight_decay,
-            **dict(recipe.optimizer_options),
+            **options,
         )
-        return optimizer
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
+        if recipe.fused_optimizer:
+            raise InputError(
+                f"`fused_optimizer` of the recipe is true, but timm refuses `optimizer` "
+                f"{recipe.optimizer!r} with `fused`: {error}; choose adamw or sgd, or leave out "
+                f"fused_optimizer"
+            ) from error
         raise InputError(
             f"timm refuses the recipe's `optimizer` {recipe.optimizer!r} with `optimizer_options` "
             f"{dict(recipe.optimizer_options)}: {error}"
         ) from error
+    return optimizer
 
 
 class Schedule:

@@ -64,6 +64,7 @@ def at_image_size(network: Network, image_size: int) -> Network:
     if backbone.options.attention_residual:
         _check_pooling(network.shape, target.shape)
     target.grad_checkpointing = network.grad_checkpointing
+    target.compile_layers = network.compile_layers
     target = target.to(device=like.device, dtype=like.dtype)
     old, new = network.state_dict(), target.state_dict()
     assert old.keys() == new.keys()

@@ -50,6 +50,17 @@ def test_every_field_that_changes_results_changes_the_key():
     assert replace(recipe, loader_workers=3, grad_checkpointing=True).key == recipe.key
 
 
+@pytest.mark.parametrize("name", ["channels_last", "tf32", "fused_optimizer", "compile"])
+def test_later_switches_are_stored_and_in_the_key_only_if_they_are_on(name):
+    recipe = Recipe(epochs=7)
+    on = replace(recipe, **{name: True})
+    assert name not in recipe.to_json() and on.to_json() == {**recipe.to_json(), name: True}
+    assert Recipe.from_json(on.to_json()) == on
+    assert replace(recipe, **{name: False}).key == recipe.key != on.key
+    with pytest.raises(InputError, match=f"`{name}` of a recipe is true or false, but got 1"):
+        Recipe.from_json({"epochs": 7, name: 1})
+
+
 def test_fewer_epochs_shrink_the_warm_up():
     assert Recipe(epochs=10, warmup_epochs=2.5).with_changes(epochs=4).warmup_epochs == 1.0
 
