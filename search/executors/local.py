@@ -39,8 +39,9 @@ class LocalExecutor(Executor):
         evaluator: pickled once to each worker.
         num_slots: number of processes.
         threads: torch threads of each; defaults to an equal share of the machine's cores.
-        gpus: GPUs of each, a fraction to share one; with more slots than they allow, slots take
-            turns. Within a worker they are devices 0, 1, ..., as on a cluster.
+        gpus: GPUs of each, a fraction to share one, of whose memory it may allocate as much; with
+            more slots than they allow, slots take turns. Within a worker they are devices 0, 1,
+            ..., as on a cluster.
 
     Raises:
         ValueError: `num_slots` or `threads` is below 1.
@@ -126,8 +127,8 @@ class LocalExecutor(Executor):
             self._slots[index] = None
 
     def _start(self, slot: int) -> _Slot:
-        gpus = visible_gpus(slot, self._gpus) if self._gpus else None
-        return _Slot.start(_work, self._evaluator, self.threads, gpus)
+        visible = visible_gpus(slot, self._gpus) if self._gpus else None
+        return _Slot.start(_work, self._evaluator, self.threads, self._gpus, visible)
 
 
 def default_threads(num_slots: int) -> int:
@@ -150,13 +151,18 @@ def visible_gpus(slot: int, gpus: float) -> str:
     return ",".join(ours[i % len(ours)] for i in range(first, first + max(1, int(gpus))))
 
 
-def _work(pipe: Connection, evaluator: bytes, threads: int, gpus: str | None) -> None:
+def _work(
+    pipe: Connection, evaluator: bytes, threads: int, gpus: float, visible: str | None
+) -> None:
     """Main function of a worker: tasks in, events out, until the driver closes the pipe."""
-    if gpus is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
     import torch
 
+    from sharedattn.search.executors.gpu_memory import limit_gpu_memory
+
     torch.set_num_threads(threads)
+    limit_gpu_memory(gpus)
     measures: Evaluator = pickle.loads(evaluator)
 
     def tell(progress: WorkProgress) -> None:

@@ -36,6 +36,7 @@ from sharedattn.search.executors.base import (
     TrialResources,
     advance,
 )
+from sharedattn.search.executors.gpu_memory import limit_gpu_memory
 from sharedattn.search.executors.ray.bridge import ClosedError, Handover
 from sharedattn.search.executors.ray.errors import death, first_line
 
@@ -177,6 +178,7 @@ class RayTuneExecutor(Executor):
                     _Evaluation,
                     evaluator=self._evaluator,
                     threads=self.resources.cpus,
+                    gpus=self.resources.gpus,
                     board=self._board.actor,
                 ),
                 num_samples=-1,
@@ -382,9 +384,11 @@ class _Evaluation(tune.Trainable):
         config: dict[str, Any],
         evaluator: bytes = b"",
         threads: int = 1,
+        gpus: float = 0.0,
         board: Any = None,
     ) -> None:
         torch.set_num_threads(threads)
+        limit_gpu_memory(gpus)
         self._threads = threads
         self._board = board
         self._pickled = evaluator
