@@ -9,7 +9,7 @@ def limit_gpu_memory(gpus: float) -> None:
     """Let this process allocate no more than its trial's share of its GPU's memory.
 
     A trial that needs more runs out of memory by itself, and leaves the others theirs. The share
-    is of torch's allocations; the context of CUDA, some hundred MiB a process, comes on top.
+    is of torch's allocations; the process's CUDA context comes on top.
     Without a GPU, or with whole ones, nothing is limited.
 
     Args:

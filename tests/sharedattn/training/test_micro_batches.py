@@ -13,6 +13,7 @@ from sharedattn.backbones import build
 from sharedattn.distributed import Rank
 from sharedattn.placement import Envelope, Placement
 from sharedattn.supernet.trainer import SupernetRecipe, SupernetTrainer, supernet_network
+from sharedattn.training import trainer as training_module
 from sharedattn.training.micro_batches import parts_of
 from sharedattn.training.trainer import Epoch, Trainer, initialise
 
@@ -177,6 +178,14 @@ def test_all_processes_go_on_in_halves_when_one_ran_out(monkeypatch):
     training.network.sizes.clear()
     training.run_epoch()
     assert training.network.sizes == [4, 3] * 2
+
+
+def test_processes_that_share_batch_norms_do_not_cut_a_batch(monkeypatch):
+    training = trainer(replace(SGD, batch_size=14), holds=6, rank=Rank(0, 2))
+    monkeypatch.setattr(training_module, "_has_batch_norms", lambda network: True)
+    # Halves would fit, but the other process would wait for norms of the whole.
+    with pytest.raises(torch.OutOfMemoryError, match="7 images, run as a whole; lower"):
+        training.run_epoch()
 
 
 LARGEST, SMALLEST = Placement.parse("V2"), Placement.parse("V1")
