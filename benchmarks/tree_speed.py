@@ -154,10 +154,7 @@ def peak_bytes(network: Network, placements: Sequence[Placement], num_images: in
             yield from (given.tokens, given.branch, given.passthrough_tokens)
         else:
             yield given[0]
-        for scores in state.scores.values():
-            yield from (scores.q_BHNK, scores.k_BHMK, scores.bias)
-        yield from itertools.chain(*state.dia.values())
-        yield state.residual
+        yield from state.tensors()
 
     def watched(*arguments: Any) -> Carried:
         nonlocal peak
