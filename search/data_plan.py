@@ -196,6 +196,11 @@ def open_checked(config: DataConfig, val_fraction: float | None) -> DataSource:
     return source
 
 
+def for_data(backbone: BackboneSpec, source: DataSource) -> BackboneSpec:
+    """The backbone with as many classes as data has, whatever number was written."""
+    return replace(backbone, num_classes=source.num_classes)
+
+
 def absolute(name: str) -> str:
     """The name of data, with a folder made absolute.
 

@@ -20,9 +20,11 @@ from sharedattn.data.source import SplitName
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.results.records import Document
+from sharedattn.search.evaluators.started import ExportStart
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.training.trainer import training_loss
 from sharedattn.units import format_quantity
+from sharedattn.weights.trained_start import TrainedStart
 
 MAX_CLASSES_NAMED = 8
 _MEASURED_IMAGES = 16  # images of the timed step on a CPU, where time grows with their number
@@ -180,7 +182,14 @@ def _measure_loading(work: Work, source: DataSource) -> float:
     return (time.perf_counter() - started) / len(images)
 
 
-def plan_lines(data: Document, cost: Document | None) -> list[str]:
+def start_plan(start: TrainedStart | ExportStart) -> Document:
+    """The weights that are started from, and what becomes of them."""
+    return {**start.to_json(), "text": start.text}
+
+
+def plan_lines(
+    data: Document, cost: Document | None, weights: Document | None = None
+) -> list[str]:
     """The plan as lines of text, each beginning with its subject."""
     splits = data["splits"]
     total = sum(split["images"] for split in splits.values())
@@ -202,6 +211,8 @@ def plan_lines(data: Document, cost: Document | None) -> list[str]:
     lines += [f"        {note}" for note in data["left_out"]]
     lines += [f"        warning: {warning}" for warning in data["warnings"]]
     lines.append(f"pixels  {_pixels_text(data['pixels'])}")
+    if weights is not None:
+        lines.append(f"weights {weights['source']}: {weights['text']}")
     if cost is not None:
         lines += _cost_lines(cost)
     return lines

@@ -33,7 +33,7 @@ from sharedattn.search.executors.in_process import InProcessExecutor
 from sharedattn.search.executors.local import LocalExecutor
 from sharedattn.search.executors.process_group import in_processes
 from sharedattn.search.executors.worker_process import end_while_main_is_imported
-from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements
+from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements, start_plan
 from sharedattn.search.provenance import provenance
 from sharedattn.search.pruners import PRUNERS, Pruner
 from sharedattn.search.recorded_data import content_differences
@@ -202,6 +202,7 @@ def search_plan(prepared: Prepared) -> Document:
 
     Returns:
         `data` and `cost` as in `data_plan` and `cost_plan`; both are None if nothing is trained.
+        `weights` as in `start_plan`, only if a supernet starts from a trained model.
     """
     config, shared = prepared.config, prepared.shared
     if prepared.data is None or prepared.recipe is None:
@@ -233,7 +234,9 @@ def search_plan(prepared: Prepared) -> Document:
         )
     data = data_plan(prepared.data, source)
     data["warnings"] += _changed_data(prepared, source)
-    return {"data": data, "cost": cost_plan(work, source)}
+    start = None if shared is None else shared.supernet.start
+    weights = {} if start is None else {"weights": start_plan(start)}
+    return {"data": data, "cost": cost_plan(work, source), **weights}
 
 
 def _changed_data(prepared: Prepared, source: DataSource) -> list[str]:
@@ -305,8 +308,8 @@ def run_search(
         store: its database, open.
         on_latency: called before a new study's latencies are measured, which takes some time.
         on_begin: called with the study once this process holds its lock.
-        on_start: called with what the trained model that the search starts from scores as it came,
-            before anything is trained; not called without one.
+        on_start: called with what the trained model that the search starts from scores before
+            anything is trained; not called without one.
         on_progress: called after every event, and once a second without one.
 
     Returns:

@@ -34,6 +34,7 @@ from sharedattn.results.records import (
     EvaluationRecord,
     Fidelity,
     LatencyRecord,
+    Origin,
     Start,
 )
 from sharedattn.units import format_fraction, format_quantity
@@ -73,8 +74,9 @@ class ExportRecord:
         top1_by_seed: accuracy of every seed of this placement, including this run's.
         study: name of its study, or None if it was trained alone.
         trial: number of the search trial, or None if it was trained alone.
-        starts_from: sha256 of the supernet's weights that the training started from, or None for
-            a training from scratch.
+        starts_from: sha256 of the weights that the training started from, or None for a training
+            from scratch.
+        origin: what those weights are, or None if they are a supernet's.
         latency: latency on the study's device, or None if it was not measured.
         start: the trained model that its search started from, or None without one.
         baselines: networks made by hand beside its search's front, as `baseline_document` has
@@ -93,6 +95,7 @@ class ExportRecord:
     study: str | None = None
     trial: int | None = None
     starts_from: str | None = None
+    origin: Origin | None = None
     latency: LatencyRecord | None = None
     start: Start | None = None
     baselines: Sequence[Document] = ()
@@ -141,6 +144,7 @@ class ExportRecord:
             "study": self.study,
             "trial": self.trial,
             **({} if self.starts_from is None else {"starts_from": self.starts_from}),
+            **({} if self.origin is None else {"origin": self.origin.to_json()}),
             "latency": None if self.latency is None else self.latency.to_json(),
             # Only if there are any, so that other exports keep their format.
             **({} if self.start is None else {"start": self.start.to_json()}),
@@ -189,6 +193,7 @@ class ExportRecord:
                 study=document["study"],
                 trial=document["trial"],
                 starts_from=document.get("starts_from"),
+                origin=Origin.from_json(document["origin"]) if "origin" in document else None,
                 # Exports from before latencies were measured lack this field.
                 latency=(
                     None

@@ -25,11 +25,16 @@ def start_warnings(study: StudyRecord, start: Start) -> list[str]:
         return [
             f"{start.num_images:,} validation images are too few to tell the start from guessing"
         ]
+    of_head = (
+        "its classes may have another order (--classes), or its head may be untrained or of other "
+        "classes"
+        if start.head_images is None
+        else "or it may be untrained: its features do not tell these classes apart"
+    )
     return [
         f"the start is not above guessing: its top-1 is {format_fraction(start.top1)}; "
         f"{guessing.text}; the model may have been trained on other pixels (--pixels, --mean, "
-        f"--std, --interpolation, --crop-pct, --crop-mode), its classes may have another order "
-        f"(--classes), or its head may be untrained or of other classes"
+        f"--std, --interpolation, --crop-pct, --crop-mode), {of_head}"
     ]
 
 

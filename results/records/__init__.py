@@ -12,6 +12,7 @@ from sharedattn.results.records.evaluation import (
     StoredEvaluation,
     fine_tuning_key,
 )
+from sharedattn.results.records.origin import Origin
 from sharedattn.results.records.spec import LatencyRecord, LatencySource, SpecRecord
 from sharedattn.results.records.start import START_NOTE, Start
 from sharedattn.results.records.study import FrontSnapshot, Study, StudyRecord
@@ -41,6 +42,7 @@ __all__ = [
     "FrontSnapshot",
     "LatencyRecord",
     "LatencySource",
+    "Origin",
     "RungRow",
     "ScoredTrial",
     "SpecRecord",

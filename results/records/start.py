@@ -1,4 +1,4 @@
-"""The accuracy of the trained model that a search starts from, before anything is changed."""
+"""The accuracy of the trained model that a search starts from, before anything is trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START_NOTE = "sharedattn:start"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A trained model as it came: all-vanilla, at full depth, by its own weights.
+    """A trained model as it came, or with a new head: all-vanilla, at full depth, by its weights.
 
     Attributes:
         weights_sha256: of its weights, see `weights_digest`.
@@ -25,6 +25,7 @@ class Start:
         test_top1: accuracy on the test split, measured once the study has ended; or None before,
             and for data without a test split.
         num_test_images: images that `test_top1` was measured on.
+        head_images: training images that a new head was fitted to, or None if its own was kept.
     """
 
     weights_sha256: str
@@ -34,17 +35,29 @@ class Start:
     num_images: int
     test_top1: float | None = None
     num_test_images: int = 0
+    head_images: int | None = None
+
+    @property
+    def state(self) -> str:
+        """What was measured: the model as it came, or with a new head."""
+        if self.head_images is None:
+            return "as it came"
+        return f"with a head fitted to {self.head_images:,} training images"
 
     def __str__(self) -> str:
         test = "" if self.test_top1 is None else f"{format_fraction(self.test_top1)} on test, "
         return (
-            f"the start, as it came: {format_fraction(self.top1)} on validation, {test}"
+            f"the start, {self.state}: {format_fraction(self.top1)} on validation, {test}"
             f"{format_quantity(self.macs)} MACs"
         )
 
     def to_json(self) -> Document:
-        """Every field by name."""
-        return asdict(self)
+        """Every field by name; that of a new head only if there is one."""
+        document = asdict(self)
+        if self.head_images is None:
+            # Starts from before heads were replaced lack it.
+            del document["head_images"]
+        return document
 
     @classmethod
     def from_json(cls, document: Any) -> Start:

@@ -104,8 +104,14 @@ def _add_networks(add: _Add) -> None:
 
     train = add("train", "train one placement in full, and export it")
     train.add_argument("config", metavar="CONFIG", help='config.yaml, or "backbone: placement"')
-    train.add_argument("--to", type=Path, metavar="DIR", required=True, help="folder to write")
+    train.add_argument(
+        "--to", "--out", type=Path, metavar="DIR", required=True, help="folder to write"
+    )
     _add_training(train)
+    _add_weights(train, "a trained model to start from")
+    train.add_argument(
+        "--more", metavar="N", type=int, help="go on from the weights of the export CONFIG"
+    )
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--onnx", action="store_true", help="write model.onnx as well")
     _add_processes(train, "that train it together (default: 1)")
@@ -195,9 +201,7 @@ def _add_evaluation(search: argparse.ArgumentParser) -> None:
     )
     search.add_argument("--supernet-recipe", metavar="NAME|FILE", help="how to train it")
     search.add_argument("--supernet-epochs", type=int, help="in place of its recipe's")
-    search.add_argument(
-        "--weights", metavar="FILE|timm", help="a trained model that the supernet starts from"
-    )
+    _add_weights(search, "a trained model that the supernet starts from")
     search.add_argument(
         "--front-training",
         choices=("fine-tune", "retrain"),
@@ -238,6 +242,16 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     pixels.add_argument("--interpolation", metavar="NAME", help="bicubic, bilinear, ...")
     pixels.add_argument("--crop-pct", type=float, metavar="SHARE", help="of the resized image")
     pixels.add_argument("--crop-mode", metavar="NAME", help="center, squash or border")
+
+
+def _add_weights(command: argparse.ArgumentParser, summary: str) -> None:
+    command.add_argument("--weights", metavar="FILE|timm", help=summary)
+    command.add_argument(
+        "--head",
+        choices=("auto", "keep", "replace"),
+        help="of that model: replaced by one fitted to the data's classes if their number "
+        "differs, kept, or replaced (default: auto)",
+    )
 
 
 def _add_moved_data(command: argparse.ArgumentParser) -> None:

@@ -13,16 +13,17 @@ from rich.console import Console
 from sharedattn.backbones import build, resolve
 from sharedattn.costs.break_even import less_attention_economics
 from sharedattn.costs.model import CONVENTION, CostModel
+from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.database.store import Store
-from sharedattn.results.export.folder import check_target, read_export
+from sharedattn.results.export.folder import ExportRecord, check_target, read_export
 from sharedattn.results.export.verify import verify_document
 from sharedattn.results.front.summary import StudySummary, front_document
 from sharedattn.results.records import Document, Study, TrialRole
 from sharedattn.results.report import write_report
-from sharedattn.search.checks import MAX_SEED, MAX_WORKERS, check_whole
+from sharedattn.search.checks import MAX_COUNT, MAX_SEED, MAX_WORKERS, check_whole
 from sharedattn.search.cli.options import cost_bounds, data_options, search_config
 from sharedattn.search.cli.printing import (
     print_failures,
@@ -42,9 +43,16 @@ from sharedattn.search.cli.tables import (
     papers_tables,
 )
 from sharedattn.search.cluster.resources import processes_here, resolve_device
-from sharedattn.search.data_plan import DEFAULT_DATA, data_for, look_at, open_checked
+from sharedattn.search.data_plan import (
+    DEFAULT_DATA,
+    data_for,
+    for_data,
+    look_at,
+    open_checked,
+)
 from sharedattn.search.evaluation import FromScratch
 from sharedattn.search.evaluation.recipes import load_recipe
+from sharedattn.search.evaluators.started import ExportStart
 from sharedattn.search.jobs.export import export_placement, is_export_of
 from sharedattn.search.jobs.train import (
     PlacementTraining,
@@ -59,6 +67,7 @@ from sharedattn.search.run import Prepared, prepare, run_search, search_plan
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.units import format_quantity
+from sharedattn.weights.trained_start import TrainedStart, neutral
 
 
 def search(arguments: argparse.Namespace, console: Console) -> Document:
@@ -330,6 +339,12 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     if arguments.dry_run:
         return {"network": str(spec), "plan": plan}
     num_processes = processes_here(arguments.processes_per_trial, training.device)
+    before = None if training.start is None else training.before(seed=arguments.seed)
+    if before is not None:
+        errors.print(
+            f"start   top1 {before.top1:.4f} on {before.num_images:,} validation images",
+            highlight=False,
+        )
     with TrainingDisplay(errors, "train", str(spec.placement)) as display:
         record = train_placement(
             replace(training, num_processes=num_processes, on_progress=display.tell),
@@ -342,6 +357,10 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         f"top1 {record.evaluation.top1:.4f} on {record.evaluation.num_images:,} validation "
         f"images after {record.evaluation.wall_time_s:.0f} s"
     )
+    if before is not None:
+        console.print(f"top1 {before.top1:.4f} on them before this training")
+    if record.test_top1 is not None:
+        console.print(f"top1 {record.test_top1:.4f} on {record.num_test_images:,} test images")
     warnings = training_warnings(record)
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow")
@@ -349,7 +368,9 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     return {
         "network": str(spec),
         "warnings": warnings,
+        **({} if before is None else {"top1_before": before.top1}),
         "top1": record.evaluation.top1,
+        "test_top1": record.test_top1,
         "macs": record.macs,
         "params": record.params,
         "exported": str(arguments.to),
@@ -358,30 +379,89 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
 
 
 def _training(arguments: argparse.Namespace, device: str, errors: Console) -> PlacementTraining:
-    """Set up the training of a network, or of an export again."""
+    """Set up the training of a network, or of an export again, or the rest of one."""
+    check_whole("--more", arguments.more, 1, MAX_COUNT)
+    if arguments.head is not None and arguments.weights is None:
+        raise InputError("--head requires --weights; leave out --head")
+    if arguments.more is not None:
+        return _training_on(arguments, device)
     if os.path.exists(arguments.config):  # `Path.exists` raises if the text is too long for a path
         return _training_again(arguments, device)
     options = data_options(arguments)
     parsed = NetworkSpec.parse(arguments.config)
-    spec = resolve(parsed)
-    name = arguments.data or DEFAULT_DATA
-    recipe = load_recipe(arguments.recipe, name, arguments.epochs)
+    resolve(parsed)  # a wrong placement is said before the data is looked at
+    name, weights = arguments.data or DEFAULT_DATA, arguments.weights
+    recipe = load_recipe(
+        arguments.recipe,
+        name,
+        arguments.epochs,
+        start="scratch" if weights is None else "weights",
+    )
     data = data_for(
         parsed.backbone,
         name,
         arguments.data_root,
         arguments.val_fraction,
         options,
+        weights=weights,
         recipe=recipe,
     )
     data = look_at(data, options, None, on_progress=scan_display(errors))
-    open_checked(data, arguments.val_fraction)
-    return PlacementTraining(spec=spec, data=data, recipe=recipe, device=device)
+    source = open_checked(data, arguments.val_fraction)
+    backbone = for_data(parsed.backbone, source)
+    start = None
+    if weights is not None:
+        backbone = neutral(backbone)
+        start = TrainedStart.of(weights, backbone, source, arguments.head or "auto")
+    spec = resolve(replace(parsed, backbone=backbone))
+    return PlacementTraining(spec=spec, data=data, recipe=recipe, device=device, start=start)
 
 
 def _training_again(arguments: argparse.Namespace, device: str) -> PlacementTraining:
     """Set up the training of an export, changed by the options."""
     record = read_export(Path(arguments.config))
+    source = _data_of_export(arguments, record)
+    if arguments.recipe is None and record.starts_from is None:
+        recipe = Recipe.from_json(record.recipe)
+        if arguments.epochs is not None:
+            recipe = recipe.with_changes(epochs=arguments.epochs)
+    else:
+        # The recipe of an export that started from weights suits a training from these.
+        recipe = load_recipe(arguments.recipe, record.data["name"], arguments.epochs)
+    return PlacementTraining(
+        spec=resolve(record.spec), data=source.config, recipe=recipe, device=device
+    )
+
+
+def _training_on(arguments: argparse.Namespace, device: str) -> PlacementTraining:
+    """Set up a training that goes on from an export's weights."""
+    if arguments.epochs is not None:
+        raise InputError("--more says for how many epochs, and excludes --epochs; leave it out")
+    if not os.path.exists(arguments.config):
+        raise InputError(
+            f"--more goes on from an exported folder, but there is no {arguments.config!r}; name "
+            f"one, or leave --more out to train a network from its start"
+        )
+    config = Path(arguments.config)
+    folder = config if config.is_dir() else config.parent
+    if os.path.realpath(arguments.to) == os.path.realpath(folder):
+        raise InputError(
+            f"--to {arguments.to} is the export that --more goes on from, which is not "
+            f"overwritten; name another folder"
+        )
+    record = read_export(config)
+    source = _data_of_export(arguments, record)
+    return PlacementTraining(
+        spec=resolve(record.spec),
+        data=source.config,
+        recipe=load_recipe(arguments.recipe, record.data["name"], arguments.more, start="weights"),
+        device=device,
+        start=ExportStart.of(folder, record),
+    )
+
+
+def _data_of_export(arguments: argparse.Namespace, record: ExportRecord) -> DataSource:
+    """The data of an export that is trained again, as it is now."""
     given = data_options(arguments).given()
     given += ["--val-fraction"] if arguments.val_fraction else []
     if given:
@@ -389,21 +469,16 @@ def _training_again(arguments: argparse.Namespace, device: str) -> PlacementTrai
             f"{given[0]} changes the data, and {arguments.config} is an export with data of "
             f'its own; to train its network on other data write "{record.spec}" in its place'
         )
-    if arguments.recipe is None and record.starts_from is None:
-        recipe = Recipe.from_json(record.recipe)
-        if arguments.epochs is not None:
-            recipe = recipe.with_changes(epochs=arguments.epochs)
-    else:
-        # A fine-tuned export's recipe starts from shared weights, which are not here.
-        recipe = load_recipe(arguments.recipe, record.data["name"], arguments.epochs)
-    source = open_recorded(
+    if arguments.weights is not None:
+        raise InputError(
+            f"--weights starts a network, and {arguments.config} is an export with weights of its "
+            f'own; write "{record.spec}" in its place, or --more in that of --weights'
+        )
+    return open_recorded(
         record.data,
         f"export {arguments.config}",
         data=arguments.data,
         data_root=arguments.data_root,
-    )
-    return PlacementTraining(
-        spec=resolve(record.spec), data=source.config, recipe=recipe, device=device
     )
 
 

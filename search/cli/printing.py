@@ -26,7 +26,7 @@ def progress_console() -> Console:
 def print_plan(plan: Document, errors: Console) -> None:
     if plan["data"] is None:
         return
-    for line in plan_lines(plan["data"], plan["cost"]):
+    for line in plan_lines(plan["data"], plan["cost"], plan.get("weights")):
         # Keep log lines whole, so that they can be searched.
         folded = (
             textwrap.wrap(line, errors.width, subsequent_indent=" " * 8)

@@ -12,7 +12,14 @@ from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.search.checks import MAX_COUNT, MAX_WORKERS, check_applies, check_whole
-from sharedattn.search.data_plan import DEFAULT_DATA, DataOptions, Look, data_for, open_checked
+from sharedattn.search.data_plan import (
+    DEFAULT_DATA,
+    DataOptions,
+    Look,
+    data_for,
+    for_data,
+    open_checked,
+)
 from sharedattn.search.evaluation.base import Evaluation, Setup, rungs_of
 from sharedattn.search.evaluation.recipes import Start, load_recipe
 from sharedattn.search.evaluators.base import RankedEvaluator
@@ -171,7 +178,7 @@ class FromScratch(Evaluation):
         weights = config.storage.weights(self.weights_dir)
         weights.blobs.check_writable()
         return Training(
-            backbone=replace(backbone, num_classes=source.num_classes),
+            backbone=for_data(backbone, source),
             source=source,
             scratch=ScratchEvaluator(
                 data=data,

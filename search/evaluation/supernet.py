@@ -11,7 +11,7 @@ from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.records import Document
-from sharedattn.search.checks import MAX_COUNT, check_whole
+from sharedattn.search.checks import MAX_COUNT, check_applies, check_whole
 from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluation.base import Setup
 from sharedattn.search.evaluation.recipes import Start, load_recipe, load_supernet_recipe
@@ -22,7 +22,7 @@ from sharedattn.search.executors.process_group import processes_per_trial
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, shared_backbone
 from sharedattn.training.trainer import check_recipe
-from sharedattn.weights.pretrained import load_pretrained, weights_digest
+from sharedattn.weights.trained_start import HeadChoice, TrainedStart, neutral
 
 if TYPE_CHECKING:
     from sharedattn.search.cluster.resources import Slots
@@ -38,6 +38,8 @@ class FromSupernet(FromScratch):
         supernet_recipe: name or YAML file of the supernet's recipe; defaults to the data's own.
         weights: file or exported folder of a trained model that the supernet starts from, or
             `timm`; defaults to a random initialisation.
+        head: what becomes of the trained model's head: `auto` replaces one whose number of classes
+            is not the data's.
         front_training: `fine-tune` members from their share of the supernet's weights, or
             `retrain` them from scratch.
 
@@ -52,6 +54,7 @@ class FromSupernet(FromScratch):
     supernet_epochs: int | None = None
     supernet_recipe: str | None = None
     weights: str | None = None
+    head: HeadChoice = "auto"
     front_training: Literal["fine-tune", "retrain"] = "fine-tune"
 
     def __post_init__(self) -> None:
@@ -73,6 +76,7 @@ class FromSupernet(FromScratch):
                 "trained for --epochs after they are scored; leave it out"
             )
         check_whole("--supernet-epochs", self.supernet_epochs, 1, MAX_COUNT)
+        check_applies(self, ("head",), "--weights", self.weights is not None)
         if self.front_training == "retrain" and self.weights is not None:
             raise InputError(
                 "--front-training retrain excludes --weights, since members that start from "
@@ -110,14 +114,15 @@ class FromSupernet(FromScratch):
             start="scratch" if self.weights is None else "weights",
         )
         space = replace(space, backbone=self._backbone(training.backbone, recipe))
-        supernet = SupernetSpec(
-            space=space,
-            budget=config.budget,
-            recipe=recipe,
-            seed=config.seed,
-            pretrained=self.weights,
-            pretrained_sha256=self._digest(space.backbone),
-        )
+        supernet = SupernetSpec(space=space, budget=config.budget, recipe=recipe, seed=config.seed)
+        if self.weights is not None:
+            start = TrainedStart.of(self.weights, space.backbone, training.source, self.head)
+            supernet = replace(
+                supernet,
+                pretrained=start.source,
+                pretrained_sha256=start.sha256,
+                head=start.head,
+            )
         shared = SupernetEvaluator(
             training.scratch, supernet, self._fine_tunes, self._baseline_recipe(training, recipe)
         )
@@ -153,14 +158,8 @@ class FromSupernet(FromScratch):
     def _backbone(self, backbone: BackboneSpec, recipe: SupernetRecipe) -> BackboneSpec:
         """The backbone with the gates under which the supernet's weights are shared."""
         if self.weights is not None:
-            # Gates that start at 1 leave the trained model unchanged.
-            return replace(backbone, options=replace(backbone.options, dia_start="one"))
+            return neutral(backbone)
         return shared_backbone(backbone, recipe) if self._fine_tunes else backbone
-
-    def _digest(self, backbone: BackboneSpec) -> str | None:
-        if self.weights is None:
-            return None
-        return weights_digest(load_pretrained(self.weights, backbone))
 
     def _training_processes(self, shared: SupernetEvaluator, executor: str, slots: Slots) -> int:
         """Processes that train the supernet together: as many as it can be shared among.

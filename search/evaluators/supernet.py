@@ -47,7 +47,7 @@ _ALL = "all"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTask(Task):
-    """The evaluation of the trained model that the supernet starts from, as it came.
+    """The evaluation of the trained model that the supernet starts from.
 
     Attributes:
         split: of the data.
@@ -263,7 +263,10 @@ class SupernetEvaluator(RankedEvaluator):
             network = self.member(task.spec.placement, task.supernet_sha256)
         elif isinstance(task, CutTask):
             cut = self.supernet.cut(
-                task.spec.placement, scratch.opened(), scratch.recipe.drop_path_rate
+                task.spec.placement,
+                scratch.opened(),
+                scratch.recipe.drop_path_rate,
+                self.device,
             )
             network = cut.to(self.device)
         elif isinstance(task, FromScratchTask):
@@ -277,9 +280,10 @@ class SupernetEvaluator(RankedEvaluator):
 
     def _evaluate_start(self, task: StartTask) -> Measurement:
         started = time.perf_counter()
+        data = self.scratch.opened()
         metrics = evaluate(
-            self.supernet.pretrained_network().to(self.device),
-            self.scratch.opened(),
+            self.supernet.pretrained_network(data, self.device).to(self.device),
+            data,
             task.split,
             # Nothing is kept for a backward pass.
             batch_size=2 * self.supernet.recipe.training.batch_size,
@@ -306,7 +310,7 @@ class SupernetEvaluator(RankedEvaluator):
             every_s=self.scratch.checkpoint_every_s,
         )
         trainer = SupernetTrainer(
-            supernet.started_network(data),
+            supernet.started_network(data, self.device),
             data,
             supernet.recipe,
             largest=supernet.largest,

@@ -6,23 +6,17 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from sharedattn.backbones import build, describe, resolve
 from sharedattn.data import DataSource
-from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.networks.network import Network
 from sharedattn.placement import Envelope, NetworkSpec, Placement, ResolvedSpec
-from sharedattn.recipe import Recipe
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, supernet_network
-from sharedattn.weights.branch_fit import fit_branches
 from sharedattn.weights.extract import extract
-from sharedattn.weights.pretrained import load_pretrained, start_from, weights_digest
-
-FITTED_IMAGES = 256  # training images to which external memories are fitted
+from sharedattn.weights.head_fit import NewHead
+from sharedattn.weights.trained_start import TrainedStart, fit_new_branches
 
 
 @dataclass(frozen=True)
@@ -35,7 +29,8 @@ class SupernetSpec:
         recipe: how to train and evaluate the supernet.
         seed: seed of its initialisation and training.
         pretrained: file, folder or `timm` of the initial weights, or None for random ones.
-        pretrained_sha256: hash of those weights; see `weights_digest`.
+        pretrained_sha256: hash of those weights, and of a new head; see `weights_digest`.
+        head: the head that takes the place of theirs, or None to keep theirs.
     """
 
     space: Space
@@ -44,6 +39,7 @@ class SupernetSpec:
     seed: int
     pretrained: str | None = None
     pretrained_sha256: str | None = None
+    head: NewHead | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone, since a worker counts the space itself."""
@@ -83,60 +79,76 @@ class SupernetSpec:
         """The network, randomly initialised."""
         return supernet_network(self.space.backbone, self.envelope, self.recipe, seed=self.seed)
 
-    def started_network(self, data: DataSource) -> Network:
+    @property
+    def start(self) -> TrainedStart | None:
+        """The trained model that it starts from, or None for random weights."""
+        if self.pretrained is None:
+            return None
+        assert self.pretrained_sha256 is not None
+        return TrainedStart(
+            source=self.pretrained,
+            backbone=self.space.backbone,
+            sha256=self.pretrained_sha256,
+            head=self.head,
+        )
+
+    def started_network(self, data: DataSource, device: str = "cpu") -> Network:
         """The network at the start of its training.
 
         Args:
-            data: its training images are used to fit new branches of a pretrained model.
+            data: its training images are used to fit a new head and new branches of a pretrained
+                model.
+            device: device that computes a new head's features; the network stays on the CPU.
 
         Raises:
             InputError: the pretrained weights have changed since the search was prepared.
+            FloatingPointError: the pretrained model's features are not finite.
         """
         network = self.network()
-        if self.pretrained is not None:
-            self._start(network, data)
+        self._start(network, data, device)
         return network
 
-    def cut(self, placement: Placement, data: DataSource, drop_path_rate: float) -> Network:
+    def cut(
+        self,
+        placement: Placement,
+        data: DataSource,
+        drop_path_rate: float,
+        device: str = "cpu",
+    ) -> Network:
         """A placement's own network with its share of the trained model's weights.
 
         Args:
             placement: canonical on the backbone, inside the space or not.
-            data: as in `started_network`.
+            data: as in `started_network`, as is `device`.
             drop_path_rate: stochastic depth of the backbone's last block.
+            device: device that computes a new head's features.
 
         Raises:
             InputError: as of `started_network`.
         """
         envelope = Envelope.of(placement, self.largest)
         network = supernet_network(self.space.backbone, envelope, self.recipe, seed=self.seed)
-        self._start(network, data)
+        self._start(network, data, device)
         return extract(network, placement, drop_path_rate=drop_path_rate)
 
-    def _start(self, network: Network, data: DataSource) -> None:
-        """Load the trained model into a network, and fit its new branches."""
-        self._load_pretrained(network)
-        plain = Recipe(epochs=1, batch_size=min(FITTED_IMAGES, data.num_images("train")))
-        batches = data.train_batches(plain, seed=self.seed, epoch=0, device=torch.device("cpu"))
-        images, _ = next(iter(batches))
-        fit_branches(network, images, seed=self.seed)
+    def _start(self, network: Network, data: DataSource, device: str) -> None:
+        """Load the trained model, if any, into a network, and fit its new parts."""
+        if self.start is not None:
+            self.start.load_into(network, data, seed=self.seed, device=device)
+            fit_new_branches(network, data, seed=self.seed)
 
-    def pretrained_network(self) -> Network:
-        """The trained model as it came, all-vanilla at full depth.
+    def pretrained_network(self, data: DataSource, device: str = "cpu") -> Network:
+        """The trained model, all-vanilla at full depth: as it came, or with its new head.
+
+        Args:
+            data: as of `started_network`, as is `device`.
+            device: device that computes a new head's features.
 
         Raises:
             InputError: as of `started_network`.
+            FloatingPointError: as of `started_network`.
         """
-        network = build(self.largest_network)
-        self._load_pretrained(network)
+        network, start = build(self.largest_network), self.start
+        assert start is not None
+        start.load_into(network, data, seed=self.seed, device=device)
         return network
-
-    def _load_pretrained(self, network: Network) -> None:
-        assert self.pretrained is not None
-        state = load_pretrained(self.pretrained, network.backbone)
-        if weights_digest(state) != self.pretrained_sha256:
-            raise InputError(
-                f"{self.pretrained} holds other weights than those that the search began with; "
-                f"begin another study with them"
-            )
-        start_from(network, state)

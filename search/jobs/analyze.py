@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from sharedattn.results.artifacts.folders import check_replaceable, folder_in_pl
 from sharedattn.results.export.folder import exported_weights, read_export
 from sharedattn.results.records import Document
 from sharedattn.search.checks import MAX_COUNT, check_whole
-from sharedattn.search.data_plan import DEFAULT_DATA, data_for
+from sharedattn.search.data_plan import DEFAULT_DATA, data_for, for_data
 from sharedattn.search.evaluation.recipes import load_recipe
 from sharedattn.search.provenance import library_versions
 from sharedattn.search.recorded_data import open_recorded
@@ -145,13 +145,14 @@ def _read(config: str, data: str | None, data_root: str | None) -> _Subject:
     # Not `Path.exists`, which raises if the text is too long for a path.
     if not os.path.exists(config):
         parsed = NetworkSpec.parse(config)
-        spec = resolve(parsed)
+        resolve(parsed)  # a wrong placement is said before the data is looked at
         name = data or DEFAULT_DATA
+        source = open_data(data_for(parsed.backbone, name, data_root))
         return _Subject(
-            spec=spec,
+            spec=resolve(replace(parsed, backbone=for_data(parsed.backbone, source))),
             state_dict=None,
             weights={"source": "random initialisation", "seed": OWN_SEED},
-            data=open_data(data_for(parsed.backbone, name, data_root)),
+            data=source,
             recipe=load_recipe(None, name, None),
             out=Path("sharedattn-out", "analysis"),
         )

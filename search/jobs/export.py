@@ -25,7 +25,8 @@ from sharedattn.results.records import (
     StudyRecord,
 )
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
-from sharedattn.search.jobs.train import PlacementTraining, SharedStart
+from sharedattn.search.evaluators.started import SharedStart
+from sharedattn.search.jobs.train import PlacementTraining
 from sharedattn.search.recorded_data import open_recorded
 from sharedattn.search.study.strategies.supernet import SUPERNET_NOTE, evaluator_of
 
@@ -176,12 +177,11 @@ class _Chosen:
             if self._is_inherited
             else "it was trained again, under the same seed"
         )
-        start = None
         if self.supernet is not None:
             start = self._start(self.supernet, training, weights, missing)
-        return *training.run(
-            folder, seed=seed, threads=evaluation.threads, start=start
-        ), f"{missing}: {why}"
+            training = replace(training, start=start)
+        run = training.run(folder, seed=seed, threads=evaluation.threads)
+        return *run, f"{missing}: {why}"
 
     def with_origin(self, record: ExportRecord) -> ExportRecord:
         """Add the study and the placement's other seeds to a run's record."""

@@ -20,23 +20,16 @@ from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.artifacts.weights import WeightsStore
 from sharedattn.results.export.folder import ExportRecord, check_target, export, rebuild
 from sharedattn.results.front.guessing import Guessing, known_class_counts, remedy
-from sharedattn.results.records import Document, EvaluationRecord
-from sharedattn.search.evaluators.base import evaluation_record, measure, outcome
+from sharedattn.results.records import Document, EvaluationRecord, Origin
+from sharedattn.search.evaluators.base import evaluation_record, measure
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
-from sharedattn.search.evaluators.supernet import SupernetEvaluator
+from sharedattn.search.evaluators.started import ExportStart, NetworkStart, StartedEvaluator
 from sharedattn.search.executors.process_group import in_processes
 from sharedattn.search.jobs.verify import evaluate_test
-from sharedattn.search.plan_text import Work, cost_plan, data_plan
+from sharedattn.search.plan_text import Work, cost_plan, data_plan, start_plan
 from sharedattn.search.recorded_data import data_document
-from sharedattn.training.trainer import check_recipe
-
-
-@dataclass(frozen=True, slots=True)
-class SharedStart:
-    """The supernet's weights for a placement, from which its training starts."""
-
-    supernet: SupernetEvaluator
-    weights_sha256: str
+from sharedattn.training.trainer import Metrics, check_recipe, evaluate
+from sharedattn.weights.trained_start import TrainedStart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +41,7 @@ class PlacementTraining:
         data: data to train and evaluate on.
         recipe: training recipe.
         device: device to train on.
+        start: weights to start from, or None for random initialisation.
         num_processes: number of processes that train it together.
         on_progress: called with the progress of a training, or None.
     """
@@ -56,11 +50,12 @@ class PlacementTraining:
     data: DataConfig
     recipe: Recipe
     device: str
+    start: NetworkStart | None = None
     num_processes: int = 1
     on_progress: OnProgress | None = None
 
     def run(
-        self, folder: Path, *, seed: int, threads: int, start: SharedStart | None = None
+        self, folder: Path, *, seed: int, threads: int
     ) -> tuple[EvaluationRecord, dict[str, torch.Tensor]]:
         """Train without leaving files.
 
@@ -69,23 +64,18 @@ class PlacementTraining:
                 to the study's folder.
             seed: training seed.
             threads: torch threads; repeat a run with the same number for equal results.
-            start: weights to start from, or None for random initialisation.
         """
         room = temporary_beside(folder, "weights")
         weights = WeightsStore(BlobStore(str(room)))
         scratch = ScratchEvaluator(
             data=self.data, recipe=self.recipe, weights=weights, device=self.device
         )
-        evaluator = in_processes(scratch, self.num_processes)
+        started = scratch if self.start is None else StartedEvaluator(scratch, self.start)
+        evaluator = in_processes(started, self.num_processes)
         task = evaluator.task(self.spec, seed)
         try:
             with torch_threads(threads):
-                if start is None:
-                    measured = measure(evaluator, task, self.on_progress)
-                else:
-                    task = start.supernet.fine_tuning_task(task, start.weights_sha256)
-                    network = start.supernet.member(self.spec.placement, start.weights_sha256)
-                    measured = outcome(scratch.train(task, network, on_progress=self.on_progress))
+                measured = measure(evaluator, task, self.on_progress)
                 evaluation = evaluation_record(task.identity, measured, threads)
             assert evaluation.weights_sha256 is not None
             return evaluation, weights.load(task.identity.key, evaluation.weights_sha256)
@@ -116,7 +106,44 @@ class PlacementTraining:
             test_top1=None if test is None else test.top1,
             num_test_images=source.num_images("test"),
             top1_by_seed={evaluation.identity.seed: evaluation.top1},
+            starts_from=None if self.start is None else self.start.sha256,
+            origin=_origin(self.start),
         )
+
+    def before(self, *, seed: int) -> Metrics:
+        """The network on the validation split, with the weights that its training starts from.
+
+        Args:
+            seed: training seed, which parts depend on that the weights lack.
+
+        Raises:
+            InputError: the weights are gone, or others than before.
+            FloatingPointError: its logits are not finite.
+        """
+        assert self.start is not None
+        source = open_data(self.data)
+        network = self.start.network(self.spec, self.recipe, source, seed=seed, device=self.device)
+        return evaluate(
+            network.to(self.device),
+            source,
+            "validation",
+            batch_size=self.recipe.batch_size,
+            device=self.device,
+        )
+
+
+def _origin(start: NetworkStart | None) -> Origin | None:
+    """What a training alone started from; None for random weights, or a supernet's."""
+    if isinstance(start, ExportStart):
+        return Origin(source=start.folder, epochs=start.epochs)
+    if not isinstance(start, TrainedStart):
+        return None
+    head = start.head
+    return Origin(
+        source=start.source,
+        trained_classes=None if head is None else head.trained_classes,
+        head_images=None if head is None else head.num_images,
+    )
 
 
 def train_placement(
@@ -152,7 +179,7 @@ def train_placement(
 
 
 def training_plan(training: PlacementTraining) -> Document:
-    """The plan of `train_placement`: documents of `data_plan` and `cost_plan`.
+    """The plan of `train_placement`: documents of `data_plan`, `cost_plan` and `start_plan`.
 
     Raises:
         InputError: the recipe cannot be trained on this data.
@@ -172,7 +199,11 @@ def training_plan(training: PlacementTraining) -> Document:
         device=training.device,
         is_here=True,
     )
-    return {"data": data_plan(training.data, source), "cost": cost_plan(work, source)}
+    start = training.start
+    weights = (
+        {"weights": start_plan(start)} if isinstance(start, ExportStart | TrainedStart) else {}
+    )
+    return {"data": data_plan(training.data, source), "cost": cost_plan(work, source), **weights}
 
 
 def training_warnings(record: ExportRecord) -> list[str]:

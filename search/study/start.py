@@ -1,4 +1,4 @@
-"""The evaluation of the trained model that a search starts from, as it came."""
+"""The evaluation of the trained model that a search starts from, before it is trained."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class StartEvaluation:
                 params=cost.params,
                 top1=measured.top1,
                 num_images=measured.num_images,
+                head_images=None if supernet.head is None else supernet.head.num_images,
             )
             _save(context, start)
         if self.on_start is not None:

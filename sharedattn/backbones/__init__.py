@@ -10,6 +10,7 @@ from sharedattn.backbones.registry import (
     describe,
     families,
     resolve,
+    timm_num_classes,
     timm_weights,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "describe",
     "families",
     "resolve",
+    "timm_num_classes",
     "timm_weights",
 ]

@@ -217,23 +217,13 @@ def _network(plan: NetworkPlan) -> Network:
     return family.make_network(model, plan)
 
 
-def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
-    """Load timm's pretrained weights of a backbone, by timm's loader, which may download them.
-
-    timm adapts them to the backbone's image size and channels if it can.
-
-    Args:
-        backbone: a backbone with a timm name, with or without a tag.
-
-    Returns:
-        The model's state dict, on the CPU.
+def timm_num_classes(backbone: BackboneSpec) -> int:
+    """The number of classes of timm's pretrained weights of a backbone; 0 if they have no head.
 
     Raises:
-        InputError: as for `describe`; or timm has no weights of the name, or they have another
-            number of classes or another shape, or cannot be downloaded or read.
+        InputError: as for `describe`; or timm has no weights of the name.
     """
     describe(backbone)
-    family, _ = _plain(backbone.name)
     config = None
     if backbone.name not in _own_names():
         config = timm.models.get_pretrained_cfg(backbone.name, allow_unregistered=False)
@@ -242,15 +232,37 @@ def timm_weights(backbone: BackboneSpec) -> dict[str, Tensor]:
             f"timm has no weights of {backbone.name!r}; name a file in place of timm, or a timm "
             f"backbone that has weights"
         )
-    if config.num_classes != backbone.num_classes:
+    return int(config.num_classes)
+
+
+def timm_weights(backbone: BackboneSpec, *, with_head: bool = True) -> dict[str, Tensor]:
+    """Load timm's pretrained weights of a backbone, by timm's loader, which may download them.
+
+    timm adapts them to the backbone's image size and channels if it can.
+
+    Args:
+        backbone: a backbone with a timm name, with or without a tag.
+        with_head: whether the weights have a head, of the backbone's number of classes; else the
+            model's head is left out.
+
+    Returns:
+        The model's state dict, on the CPU.
+
+    Raises:
+        InputError: as for `describe`; or timm has no weights of the name, or they have another
+            number of classes or another shape, or cannot be downloaded or read.
+    """
+    num_classes = timm_num_classes(backbone)
+    if num_classes != (backbone.num_classes if with_head else 0):
         raise InputError(
-            f"timm's weights of {backbone.name} have {config.num_classes} classes, but the "
-            f"network has {backbone.num_classes}; write num_classes={config.num_classes}, or "
+            f"timm's weights of {backbone.name} have {num_classes} classes, but the "
+            f"network has {backbone.num_classes}; write num_classes={num_classes}, or "
             f"train them on your classes first"
         )
+    family, _ = _plain(backbone.name)
     try:
         with torch.device("cpu"):
-            model = _make(backbone, family, pretrained=True)
+            model = _make(backbone, family, pretrained=True, num_classes=num_classes)
     # Hubs and loaders raise OSError if weights are unavailable, timm RuntimeError on other shapes.
     except (OSError, RuntimeError) as error:
         why = " ".join(str(error).split())
@@ -305,7 +317,11 @@ def _check_envelope(
 def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:
     """Build the model of a backbone of a family, on torch's default device."""
     arguments |= {key: family.keywords[key].to_argument(value) for key, value in backbone.keywords}
-    arguments |= {"in_chans": backbone.in_chans, "num_classes": backbone.num_classes}
+    arguments = {
+        "in_chans": backbone.in_chans,
+        "num_classes": backbone.num_classes,
+        **arguments,
+    }
     if backbone.image_size is not None and family.default_image_size is None:
         arguments["img_size"] = backbone.image_size
     return _constructor(backbone.name)(**arguments)

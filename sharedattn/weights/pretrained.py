@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,23 +25,19 @@ from sharedattn.backbones import (
     canonical,
     describe,
     families,
-    resolve,
+    timm_num_classes,
     timm_weights,
 )
-from sharedattn.backbones.meta import without_storage
+from sharedattn.data import DataSource
 from sharedattn.errors import InputError
+from sharedattn.hashing import canonical_json
 from sharedattn.networks.network import Network
-from sharedattn.placement import (
-    BackboneSpec,
-    Envelope,
-    MechanismOptions,
-    NetworkSpec,
-    Placement,
-    ResolvedSpec,
-)
+from sharedattn.placement import BackboneSpec, Envelope, MechanismOptions, NetworkSpec
 from sharedattn.weights.extract import own_weight
 from sharedattn.weights.files import NUM_NAMED, read_state_dict
+from sharedattn.weights.head_fit import NewHead, fitted_head
 from sharedattn.weights.interpolate import at_image_size
+from sharedattn.weights.published import Shapes, head_name, published, shapes_of, state_shapes
 from sharedattn.yaml_text import read_yaml
 
 TIMM = "timm"
@@ -54,8 +50,6 @@ WEIGHTS_NAME = "model.safetensors"
 """The file of an exported folder with the weights."""
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Tensor]:
@@ -82,21 +76,107 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
     if str(source) == TIMM:
         state = timm_weights(backbone)
     elif os.path.isdir(path):  # `Path.is_dir` raises on a text too long for a name
-        return _of_export(path, backbone)
+        return _of_export(path, backbone)[0]
     else:
-        state = _of_file(path, _shapes_of(backbone))
+        state = _of_file(path, shapes_of(backbone))
     fitted = _fitted(state, backbone, str(source))
     check_finite(fitted, str(source))
     return fitted
 
 
-def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and contents of weights, in hexadecimal."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """The weights of a trained model, under its own head.
+
+    Attributes:
+        backbone: the backbone, with as many classes as the weights' head.
+        num_classes: classes of the weights' head, or 0 if they have none; then the state dict has
+            a head of zeros for the classes that were asked for.
+        state: tensors by name, as of `load_pretrained`.
+    """
+
+    backbone: BackboneSpec
+    num_classes: int
+    state: dict[str, Tensor]
+
+
+def load_trained(source: str | Path, backbone: BackboneSpec) -> TrainedModel:
+    """Load the weights of a trained model, whatever classes its head has.
+
+    Args:
+        source: as of `load_pretrained`.
+        backbone: the backbone; its number of classes matters only where the head is no linear map.
+
+    Raises:
+        InputError: as in `load_pretrained`, except that the number of classes may differ.
+    """
+    head = head_name(backbone)
+    if head is None:
+        state = load_pretrained(source, backbone)
+        return TrainedModel(backbone=backbone, num_classes=backbone.num_classes, state=state)
+    path, name = Path(source), str(source)
+    if name != TIMM and os.path.isdir(path):
+        state, own = _of_export(path, backbone, any_classes=True)
+        return TrainedModel(backbone=own, num_classes=own.num_classes, state=state)
+    wanted = shapes_of(backbone)
+    if name == TIMM:
+        num_classes = timm_num_classes(backbone)
+        own = replace(backbone, num_classes=num_classes or backbone.num_classes)
+        state = timm_weights(own, with_head=num_classes > 0)
+    else:
+        state = _of_file(path, wanted)
+        num_classes = len(state[f"{head}.bias"]) if f"{head}.bias" in state else 0
+        own = replace(backbone, num_classes=num_classes or backbone.num_classes)
+    of_head = [f"{head}.{leaf}" for leaf in ("weight", "bias")]
+    if not num_classes and not any(part in state for part in of_head):
+        state |= {part: torch.zeros(wanted[part]) for part in of_head}
+    fitted = _fitted(state, own, name)
+    check_finite(fitted, name)
+    return TrainedModel(backbone=own, num_classes=num_classes, state=fitted)
+
+
+def with_new_head(
+    model: TrainedModel, data: DataSource, *, seed: int, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """The state dict of a trained model, with a head that is fitted to the classes of data.
+
+    Args:
+        model: the trained model.
+        data: as of `sharedattn.weights.head_fit.fitted_head`, as are the others.
+        seed: seed of the choice of images.
+        device: device that computes the features.
+
+    Raises:
+        InputError: the model's head is no linear map.
+        FloatingPointError: its features are not finite.
+    """
+    head = head_name(model.backbone)
+    if head is None:
+        raise InputError(
+            f"the head of {model.backbone.name} is no linear map with a bias, so none of other "
+            f"classes can be fitted; train the model on your classes first"
+        )
+    with torch.random.fork_rng(devices=[]):
+        network = build(published(model.backbone))
+    network.load_state_dict(model.state)
+    weight, bias = fitted_head(network.to(device), head, data, seed=seed, device=device)
+    return {**model.state, f"{head}.weight": weight, f"{head}.bias": bias}
+
+
+def weights_digest(state: Mapping[str, Tensor], head: NewHead | None = None) -> str:
+    """sha256 over names, types, shapes and contents of weights, in hexadecimal.
+
+    Args:
+        state: tensors by name.
+        head: the new head that takes the place of theirs, or None if theirs is kept.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    if head is not None:
+        digest.update(canonical_json(head.to_json()).encode())
     return digest.hexdigest()
 
 
@@ -129,7 +209,9 @@ def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
     Raises:
         InputError: the weights are not those of the network's backbone.
     """
-    _check_fit(_shapes(state), _shapes_of(network.backbone), network.backbone, "the state dict")
+    _check_fit(
+        state_shapes(state), shapes_of(network.backbone), network.backbone, "the state dict"
+    )
     own = network.state_dict()
     for name, weight in own.items():
         of_model = own_weight(state, name, weight.shape)
@@ -181,8 +263,18 @@ def _of_file(path: Path, wanted: Shapes) -> dict[str, Tensor]:
     return read_state_dict(path, wanted)
 
 
-def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
+def _of_export(
+    folder: Path, backbone: BackboneSpec, *, any_classes: bool = False
+) -> tuple[dict[str, Tensor], BackboneSpec]:
     """Read the weights of an exported all-vanilla network of a backbone.
+
+    Args:
+        folder: the folder.
+        backbone: the backbone.
+        any_classes: whether its number of classes may be another.
+
+    Returns:
+        The state dict, and the backbone with its number of classes.
 
     Raises:
         InputError: not an export, of another network, or weights other than the recorded ones.
@@ -210,12 +302,14 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
             f"the file {folder / WEIGHTS_NAME} was changed: its sha256 is {sha256}, but "
             f"{CONFIG_NAME} says {recorded}; export the network again"
         )
-    vanilla = _published(spec.backbone).placement
+    vanilla = published(spec.backbone).placement
     if spec.placement != vanilla:
         raise InputError(
             f"the export {folder} is the network {str(spec.placement)!r}, but a training starts "
             f"from the all-vanilla network {str(vanilla)!r}; name an export of that"
         )
+    if any_classes:
+        backbone = replace(backbone, num_classes=spec.backbone.num_classes)
     stored, wanted = (
         canonical(replace(b, image_size=None, options=MechanismOptions()))
         for b in (spec.backbone, backbone)
@@ -225,11 +319,11 @@ def _of_export(folder: Path, backbone: BackboneSpec) -> dict[str, Tensor]:
             f"the export {folder} has the backbone {stored}, but the network has {wanted}; name "
             f"an export of that backbone"
         )
-    shapes = _shapes_of(spec.backbone)
+    shapes = shapes_of(spec.backbone)
     state = _of_file(folder / WEIGHTS_NAME, shapes)
     check_finite(state, str(folder))
-    _check_fit(_shapes(state), shapes, spec.backbone, str(folder))
-    return _resampled(state, spec.backbone, backbone)
+    _check_fit(state_shapes(state), shapes, spec.backbone, str(folder))
+    return _resampled(state, spec.backbone, backbone), backbone
 
 
 def _sha256_of(path: Path) -> str:
@@ -243,13 +337,13 @@ def _fitted(state: Mapping[str, Tensor], backbone: BackboneSpec, source: str) ->
     Raises:
         InputError: as in `load_pretrained`.
     """
-    found, wanted = _shapes(state), _shapes_of(backbone)
+    found, wanted = state_shapes(state), shapes_of(backbone)
     stored = backbone
     if found.keys() == wanted.keys() and found != wanted:
         stored = _at_size_of(found, wanted, backbone) or backbone
         if stored == backbone:
             _check_classes(found, wanted, backbone, source)
-    _check_fit(found, _shapes_of(stored), backbone, source)
+    _check_fit(found, shapes_of(stored), backbone, source)
     return _resampled(state, stored, backbone)
 
 
@@ -260,7 +354,7 @@ def _resampled(
     size = describe(backbone).image_size
     if describe(stored, recorded=True).image_size == size:
         return dict(state)
-    network = build(_published(stored))
+    network = build(published(stored))
     network.load_state_dict(state)
     return at_image_size(network, size).state_dict()
 
@@ -281,7 +375,7 @@ def _at_size_of(found: Shapes, wanted: Shapes, backbone: BackboneSpec) -> Backbo
     }
     for size in sorted(sizes):
         try:
-            if _shapes_of(replace(backbone, image_size=size)) == found:
+            if shapes_of(replace(backbone, image_size=size)) == found:
                 return replace(backbone, image_size=size)
         except InputError:
             continue
@@ -298,7 +392,7 @@ def _check_classes(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source
         if own == found[name] or not found[name] or own[:1] != (backbone.num_classes,):
             continue
         num_classes = found[name][0]
-        if num_classes and _shapes_of(replace(backbone, num_classes=num_classes)) == found:
+        if num_classes and shapes_of(replace(backbone, num_classes=num_classes)) == found:
             raise InputError(
                 f"the head of {source} has {num_classes} classes, but the network has "
                 f"{backbone.num_classes}; train the model on your classes first, or "
@@ -347,7 +441,7 @@ def _other_family_of(found: Shapes, wanted: Shapes) -> str | None:
         return None
     alike: dict[str | None, float] = {None: len(names & own) / len(names | own)}
     for family in families():
-        theirs = {_unnumbered(name) for name in _shapes_of(BackboneSpec(name=family.base_name))}
+        theirs = {_unnumbered(name) for name in shapes_of(BackboneSpec(name=family.base_name))}
         alike[family.base_name] = len(names & theirs) / len(names | theirs)
     # Ties go to the first, which is that of the wanted names.
     nearest = max(alike, key=lambda name: alike[name])
@@ -362,25 +456,3 @@ def _unnumbered(name: str) -> str:
 def _listed(what: str, names: list[str]) -> str:
     more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
     return f"{what} {', '.join(names[:NUM_NAMED])}{more}" if names else ""
-
-
-def _published(backbone: BackboneSpec) -> ResolvedSpec:
-    """The backbone as it was published: all-vanilla, without options of mechanisms."""
-    plain = replace(backbone, options=MechanismOptions())
-    placement = Placement.all_vanilla(describe(plain, recorded=True).depths)
-    return resolve(NetworkSpec(plain, placement), recorded=True)
-
-
-def _shapes(state: Mapping[str, Tensor]) -> Shapes:
-    return {name: tuple(weight.shape) for name, weight in state.items()}
-
-
-def _shapes_of(backbone: BackboneSpec) -> Shapes:
-    """Shapes of the all-vanilla network's state dict.
-
-    Raises:
-        InputError: as in `describe`.
-    """
-    with without_storage():
-        network = build(_published(backbone))
-    return _shapes(network.state_dict())

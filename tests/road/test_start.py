@@ -62,7 +62,7 @@ def test_the_start_is_what_timm_measures_and_stands_first_everywhere(
         num_workers=1,
     )
     shared = prepare(config, remember=False).shared
-    ours = shared.supernet.pretrained_network().eval()
+    ours = shared.supernet.pretrained_network(shared.scratch.opened()).eval()
     theirs, labels = shown_by(model, loader(here / "data" / "val", pixels))
     batches = shared.scratch.opened().eval_batches(
         "validation", batch_size=7, device=torch.device("cpu")

@@ -243,7 +243,10 @@ def bad(capsys, tmp_path, *arguments):
         (("front", "--out", "no-such-folder"), "there is no database file"),
         (("verify", "no-such-folder"), "there is no config.yaml to read"),
         (("train", f"vit(depth=2)@16: {'V1' * 200}", "--to", "x"), "layers, more than the"),
-        (("train", "vit(in_chans=1)@16: V1", "--to", "x"), "`num_classes` of the network is"),
+        (("train", "vit(depth=2)@16: V1", "--head", "keep", "--to", "x"), "--head requires"),
+        (("train", "vit(depth=2)@16: V1", "--more", "1", "--to", "x"), "there is no 'vit(depth=2)"),
+        (("search", "--evaluator", "supernet", "--head", "keep"), "--head requires --weights"),
+        (("search", "--head", "keep"), "--head requires --evaluator supernet"),
     ],
 )
 def test_bad_input(capsys, tmp_path, monkeypatch, arguments, rule):

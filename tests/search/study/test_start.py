@@ -39,7 +39,8 @@ def test_a_killed_search_does_not_measure_its_start_again(tmp_path, few_pairs):
         lab.run(num_trials=3, die_after=(1, None, None))
     shared, begun = lab.evaluator, lab.summary()
     assert lab.executors[0].evaluated == [shared.supernet_identity.key]
-    network, data = shared.supernet.pretrained_network(), open_data(shared.scratch.data)
+    data = open_data(shared.scratch.data)
+    network = shared.supernet.pretrained_network(data)
     found = {s: evaluate(network, data, s, batch_size=32) for s in ("validation", "test")}
     params = sum(parameter.numel() for parameter in network.parameters())
     assert (begun.start.top1, begun.start.num_images) == (found["validation"].top1, 400)
