@@ -125,7 +125,7 @@ def load_trained(source: str | Path, backbone: BackboneSpec) -> TrainedModel:
         state = timm_weights(own, with_head=num_classes > 0)
     else:
         state = _of_file(path, wanted)
-        num_classes = len(state[f"{head}.bias"]) if f"{head}.bias" in state else 0
+        num_classes = next(iter(state_shapes(state).get(f"{head}.bias", ())), 0)
         own = replace(backbone, num_classes=num_classes or backbone.num_classes)
     of_head = [f"{head}.{leaf}" for leaf in ("weight", "bias")]
     if not num_classes and not any(part in state for part in of_head):

@@ -74,6 +74,10 @@ def test_a_start_at_chance_says_what_may_be_wrong(
         "have been trained on other pixels (--pixels, --mean,"
     )
     assert "another order (--classes), or its head may be untrained or of other classes" in said
+    [of_features] = start_warnings(record, replace(at_chance, head_images=97))
+    assert of_features.endswith(
+        "--crop-mode), or it may be untrained: its features do not tell these classes apart"
+    )
     # Of 300 answers 61 are below the bar, 62 above it.
     assert start_warnings(record, replace(START, top1=61 / 300))
     assert start_warnings(record, replace(START, top1=62 / 300)) == []

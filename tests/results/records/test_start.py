@@ -19,3 +19,13 @@ def test_a_start_is_told_in_one_line() -> None:
         "macs": 23_600_000,
         "params": 1_200_000,
     }
+
+
+def test_a_start_with_a_new_head_says_so_and_another_lacks_the_field() -> None:
+    assert "head_images" not in START.to_json()
+    fitted = replace(START, head_images=4_093)
+    line = "the start, with a head fitted to 4,093 training images: 0.853 on validation,"
+    assert str(fitted) == f"{line} 23.6 M MACs"
+    assert fitted.to_json() == {**START.to_json(), "head_images": 4_093}
+    assert Start.from_json(fitted.to_json()) == fitted
+    assert fitted.summary() == START.summary()

@@ -244,7 +244,10 @@ def bad(capsys, tmp_path, *arguments):
         (("verify", "no-such-folder"), "there is no config.yaml to read"),
         (("train", f"vit(depth=2)@16: {'V1' * 200}", "--to", "x"), "layers, more than the"),
         (("train", "vit(depth=2)@16: V1", "--head", "keep", "--to", "x"), "--head requires"),
-        (("train", "vit(depth=2)@16: V1", "--more", "1", "--to", "x"), "there is no 'vit(depth=2)"),
+        (
+            ("train", "vit(depth=2)@16: V1", "--more", "1", "--to", "x"),
+            "there is no 'vit(depth=2)",
+        ),
         (("search", "--evaluator", "supernet", "--head", "keep"), "--head requires --weights"),
         (("search", "--head", "keep"), "--head requires --evaluator supernet"),
     ],

@@ -103,8 +103,11 @@ def test_the_summary_is_for_people_and_an_analysis_is_replaced(
     assert document["broadcasting"]["counterpart"] == "V1L1E1/s4/dia1"
     assert document["broadcasting"]["layers"][2]["trained_change"] is not None
 
-    code, out, err = run(capsys, "analyze", f"{BACKBONE}: E1N1/s4", *few)
+    other = BACKBONE.replace("num_classes=2", "num_classes=7")
+    code, out, err = run(capsys, "analyze", f"{other}: E1N1/s4", *few)
     assert code == 0, err
+    # The number of classes is the data's.
+    assert "num_classes=2" in out
     assert "correlation of gates" not in out
     document = json.loads((out_folder / "analysis.json").read_text())
     assert document["weights"] == {"source": "random initialisation", "seed": 0}
@@ -159,7 +162,7 @@ def test_bad_input_is_refused_before_any_work(
         (("V12",), "it is neither `backbone: placement` nor"),
         # Too long for a file's name, which it is not taken for.
         ((f"{BACKBONE}: {'V1' * 200}",), "layers, more than the"),
-        (("vit(in_chans=1)@16: V1",), "`num_classes` of the network is"),
+        (("vit@16: V1",), "16x16 pixels and 1 channel"),
     ):
         code, out, err = run(capsys, "analyze", *arguments)
         assert (code, out) == (2, ""), (arguments, err)

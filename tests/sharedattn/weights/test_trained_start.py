@@ -108,6 +108,18 @@ def test_other_weights_than_those_looked_at_and_other_shapes(tmp_path, data) -> 
         TrainedStart.of(path, TWO, data)
 
 
+def test_a_head_that_is_no_linear_map_is_kept_or_refused(tmp_path, data, monkeypatch) -> None:
+    for module in ("pretrained", "trained_start"):
+        monkeypatch.setattr(f"sharedattn.weights.{module}.head_name", lambda backbone: None)
+    two = written(tmp_path / "two.safetensors", TWO)
+    assert TrainedStart.of(two, TWO, data).head is None
+    with pytest.raises(InputError, match="--head replace cannot fit the head of vit, which is no"):
+        TrainedStart.of(two, TWO, data, "replace")
+    seven = written(tmp_path / "seven.safetensors", SEVEN)
+    with pytest.raises(InputError, match="has 7 classes, but the network has 2; train the model"):
+        TrainedStart.of(seven, TWO, data)
+
+
 def test_classes_and_image_size_may_differ_at_once(tmp_path) -> None:
     path = written(tmp_path / "large.safetensors", replace(SEVEN, image_size=24))
     model = load_trained(path, TWO)
