@@ -268,13 +268,8 @@ def _of_export(
 ) -> tuple[dict[str, Tensor], BackboneSpec]:
     """Read the weights of an exported all-vanilla network of a backbone.
 
-    Args:
-        folder: the folder.
-        backbone: the backbone.
-        any_classes: whether its number of classes may be another.
-
     Returns:
-        The state dict, and the backbone with its number of classes.
+        The state dict, and the backbone with the export's classes if `any_classes` allows others.
 
     Raises:
         InputError: not an export, of another network, or weights other than the recorded ones.
