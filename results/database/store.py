@@ -213,6 +213,38 @@ class Store:
         rows = self.database.rows(query)
         return _evaluation(rows[0]) if rows else None
 
+    def evaluations_like(
+        self, identity: EvaluationIdentity
+    ) -> list[tuple[SpecRecord, EvaluationRecord]]:
+        """Complete evaluations of any spec that are otherwise of an identity, with their specs.
+
+        Args:
+            identity: gives recipe, data, fidelity and seed.
+
+        Returns:
+            In the order in which they were stored.
+        """
+        specs = [column.label(f"spec_{column.name}") for column in models.Spec.__table__.columns]
+        query = (
+            select(models.Evaluation.__table__, *specs)
+            .join(models.Spec, models.Spec.id == models.Evaluation.spec_id)
+            .where(
+                models.Evaluation.recipe_key == identity.recipe_key,
+                models.Evaluation.data_fingerprint == identity.data_fingerprint,
+                models.Evaluation.fidelity_key == identity.fidelity.key,
+                models.Evaluation.seed == identity.seed,
+            )
+            .order_by(models.Evaluation.id)
+        )
+        names = [field.name for field in fields(SpecRecord)]
+        return [
+            (
+                SpecRecord(**{name: getattr(row, f"spec_{name}") for name in names}),
+                _evaluation(row).record,
+            )
+            for row in self.database.rows(query)
+        ]
+
     def other_studies_with(self, evaluation_key: str, study: Study) -> bool:
         """Whether another study has a complete trial of this evaluation.
 

@@ -17,8 +17,9 @@ from sharedattn.search.evaluation.base import Setup
 from sharedattn.search.evaluation.recipes import Start, load_recipe, load_supernet_recipe
 from sharedattn.search.evaluation.scratch import FromScratch, Training
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
-from sharedattn.search.evaluators.supernet_spec import SupernetSpec
+from sharedattn.search.evaluators.supernet_spec import WHOLE_SPACE, SupernetSpec
 from sharedattn.search.executors.process_group import processes_per_trial
+from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, shared_backbone
 from sharedattn.training.trainer import check_recipe
@@ -114,7 +115,7 @@ class FromSupernet(FromScratch):
             start="scratch" if self.weights is None else "weights",
         )
         space = replace(space, backbone=self._backbone(training.backbone, recipe))
-        supernet = SupernetSpec(space=space, budget=config.budget, recipe=recipe, seed=config.seed)
+        supernet = SupernetSpec(space=space, recipe=recipe, seed=config.seed)
         if self.weights is not None:
             start = TrainedStart.of(self.weights, space.backbone, training.source, self.head)
             supernet = replace(
@@ -127,10 +128,13 @@ class FromSupernet(FromScratch):
             training.scratch, supernet, self._fine_tunes, self._baseline_recipe(training, recipe)
         )
         fingerprint: Document = {"supernet": recipe.key}
+        if config.budget.bounds:
+            # Studies of earlier versions trained a supernet for each budget.
+            fingerprint["supernet_of"] = WHOLE_SPACE
         if shared.fine_tunes:
             fingerprint["starts_from"] = shared.supernet_identity.key
         return replace(
-            training.setup(supernet.counted, shared),
+            training.setup(BudgetedSpace(space, config.budget), shared),
             shared=shared,
             training_processes=self._training_processes(shared, config.compute.executor, slots),
             fingerprint=fingerprint,

@@ -18,25 +18,29 @@ from sharedattn.weights.extract import extract
 from sharedattn.weights.head_fit import NewHead
 from sharedattn.weights.trained_start import TrainedStart, fit_new_branches
 
+WHOLE_SPACE = "space"
+"""The entry `supernet_of` of the fingerprint of a study with a budget whose supernet has none."""
+
 
 @dataclass(frozen=True)
 class SupernetSpec:
-    """One supernet over a space.
+    """One supernet over a space, which serves searches of every budget.
 
     Attributes:
         space: the space.
-        budget: bounds on placements; those beyond are not trained.
         recipe: how to train and evaluate the supernet.
         seed: seed of its initialisation and training.
+        budget: bounds beyond which no placement was trained; none but for supernets of earlier
+            versions, which had one for each budget.
         pretrained: file, folder or `timm` of the initial weights, or None for random ones.
         pretrained_sha256: hash of those weights, and of a new head; see `weights_digest`.
         head: the head that takes the place of theirs, or None to keep theirs.
     """
 
     space: Space
-    budget: Budget
     recipe: SupernetRecipe
     seed: int
+    budget: Budget = Budget()
     pretrained: str | None = None
     pretrained_sha256: str | None = None
     head: NewHead | None = None
@@ -47,7 +51,7 @@ class SupernetSpec:
 
     @property
     def key(self) -> str:
-        """Identifies the space, the budget and the supernet's initial weights."""
+        """Identifies the trained placements and the supernet's initial weights."""
         document = {
             "space": self.space.to_document(),
             **self.budget.to_document(),
@@ -57,7 +61,7 @@ class SupernetSpec:
 
     @cached_property
     def counted(self) -> BudgetedSpace:
-        """The placements within the budget."""
+        """The placements that are trained."""
         return BudgetedSpace(self.space, self.budget)
 
     @cached_property

@@ -134,6 +134,10 @@ class Proposer:
         """Whether no placement is left to propose."""
         return self._found_none or len(self._history.seen) >= self._space.in_budget
 
+    def parameters_of(self, placement: Placement) -> Mapping[str, Any]:
+        """The parameters of a placement by the searcher's encoding."""
+        return self._searcher.encoding.encode(placement)
+
     @property
     def num_left(self) -> int:
         """Number of trials still to be proposed."""

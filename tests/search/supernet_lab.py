@@ -69,7 +69,6 @@ class SupernetLab:
             ),
             supernet=SupernetSpec(
                 space=self.space.space,
-                budget=self.space.budget,
                 recipe=SupernetRecipe(
                     training=self.training,
                     scored_images=97,
@@ -99,7 +98,10 @@ class SupernetLab:
         training, scoring, retraining = self.executors
         record = StudyRecord(
             name=name,
-            fingerprint_document={"starts_from": "weights"} if self.fine_tunes else {},
+            fingerprint_document={
+                **self.space.budget.to_document(),
+                **({"starts_from": "weights"} if self.fine_tunes else {}),
+            },
             space={},
             data={},
             recipe={},

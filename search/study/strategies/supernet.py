@@ -9,6 +9,7 @@ trained separately, as further runs of the study, by the rules and in the slots 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -16,11 +17,13 @@ from functools import partial
 from typing import Any
 
 from sharedattn.errors import InputError
-from sharedattn.placement import Placement
+from sharedattn.placement import NetworkSpec, Placement
 from sharedattn.results.database.store import Store
 from sharedattn.results.records import (
     Document,
+    EvaluationRecord,
     ScoredTrial,
+    SpecRecord,
     Start,
     Study,
     StudyRecord,
@@ -31,7 +34,7 @@ from sharedattn.search.evaluators import Measurement, Task
 from sharedattn.search.evaluators.base import evaluation_record
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.evaluators.supernet import Scores, ScoreTask, SupernetEvaluator
-from sharedattn.search.evaluators.supernet_spec import SupernetSpec
+from sharedattn.search.evaluators.supernet_spec import WHOLE_SPACE, SupernetSpec
 from sharedattn.search.executors import Executor
 from sharedattn.search.executors.retries import run_tasks
 from sharedattn.search.searchers import PastTrial
@@ -89,9 +92,11 @@ def evaluator_of(
         note: the study's entry `SUPERNET_NOTE`.
         scratch: trains placements separately; its weights store holds the supernet's.
     """
+    fingerprint = study.fingerprint_document
+    is_whole = fingerprint.get("supernet_of") == WHOLE_SPACE
     supernet = SupernetSpec(
         space=Space.from_document(study.space),
-        budget=Budget.from_document(study.fingerprint_document),
+        budget=Budget() if is_whole else Budget.from_document(fingerprint),
         recipe=SupernetRecipe.from_json(note["recipe"]),
         seed=study.seed,
         pretrained_sha256=note["pretrained_sha256"],
@@ -164,11 +169,13 @@ class SupernetSearch(SearchStrategy):
         if len(seen) < min(total, in_budget):
             sha256 = self._supernet(parts).trained_sha256()
             with self._executors.scoring() as executor:
-                scorer = Scorer(self._shared, parts, executor, sha256)
+                known = _known_scores(self._shared, context, sha256)
+                scorer = Scorer(self._shared, parts, executor, sha256, known)
                 if is_exhaustive:
                     self._score_all(parts, scorer)
                 else:
                     _score_generations(parts, scorer)
+                    _add_known(parts, scorer)
         # Start them after the search: they would hold the slots that the other executor needs.
         return restarted
 
@@ -326,12 +333,14 @@ class Scorer:
         parts: the loop's parts.
         executor: runs the scores.
         sha256: the supernet's weights.
+        known: scores by these weights that the database has, by spec key.
     """
 
     shared: SupernetEvaluator
     parts: StudyParts
     executor: Executor
     sha256: str
+    known: Mapping[str, tuple[SpecRecord, EvaluationRecord]]
 
     def scored(
         self,
@@ -344,10 +353,15 @@ class Scorer:
             placements: placements by trial number.
             proposals: the searcher's proposals by trial number, or None if there are none.
         """
-        number_of = {placement: number for number, placement in placements.items()}
+        reused, new = self._known_among(placements, proposals or {})
+        if reused:
+            yield reused
+        if not new:
+            return
+        number_of = {placement: number for number, placement in new.items()}
         for task, measured, threads in run_tasks(
             self.executor,
-            self._tasks(placements),
+            self._tasks(new),
             name="scoring",
             on_running=_shown_by(self.parts.board),
         ):
@@ -364,6 +378,23 @@ class Scorer:
                 )
                 for placement, metrics in zip(task.placements, measured.metrics, strict=True)
             ]
+
+    def _known_among(
+        self, placements: Mapping[int, Placement], proposals: Mapping[int, AcceptedProposal]
+    ) -> tuple[list[ScoredTrial], dict[int, Placement]]:
+        """The trials of placements whose scores are stored, and the other placements."""
+        if not self.known:
+            return [], dict(placements)
+        reused, new = [], {}
+        for number, placement in placements.items():
+            found = self.known.get(self.parts.context.resolved(placement).key)
+            if found is None:
+                new[number] = placement
+                continue
+            spec, evaluation = found
+            trial = ScoredTrial(number=number, spec=spec, evaluation=evaluation)
+            reused.append(_with_proposal(trial, proposals.get(number)))
+        return reused, new
 
     def _tasks(self, placements: Mapping[int, Placement]) -> list[ScoreTask]:
         """Divide placements among the slots; those with equal first layers share a task."""
@@ -401,14 +432,61 @@ class Scorer:
         trial = ScoredTrial(
             number=number, spec=record, evaluation=evaluation_record(identity, scored, threads)
         )
-        if proposal is None:
-            return trial
-        return replace(
-            trial,
-            proposed=dict(proposal.proposed),
-            repaired=dict(proposal.parameters),
-            sampler_attributes=dict(proposal.attributes),
-        )
+        return _with_proposal(trial, proposal)
+
+
+def _with_proposal(trial: ScoredTrial, proposal: AcceptedProposal | None) -> ScoredTrial:
+    """A scored trial with the proposal that it came from, if any."""
+    if proposal is None:
+        return trial
+    return replace(
+        trial,
+        proposed=dict(proposal.proposed),
+        repaired=dict(proposal.parameters),
+        sampler_attributes=dict(proposal.attributes),
+    )
+
+
+def _known_scores(
+    shared: SupernetEvaluator, context: StudyContext, sha256: str
+) -> dict[str, tuple[SpecRecord, EvaluationRecord]]:
+    """Scores by a supernet's weights that any study of the database has stored, by spec key."""
+    identity = shared.scored_identity(shared.supernet.largest_network, sha256)
+    return {spec.key: (spec, found) for spec, found in context.store.evaluations_like(identity)}
+
+
+def _add_known(parts: StudyParts, scorer: Scorer) -> None:
+    """Add what studies of tighter budgets scored and the searcher did not propose.
+
+    Studies of the same or another budget are left out, so that a search in a database of others
+    proposes and finds what it does alone.
+    """
+    context, seen = parts.context, parts.history.seen
+    tighter = [study for study in context.store.studies() if _is_tighter(study, context)]
+    rows = (row for study in tighter for row in context.store.trials.of(study, TrialRole.SEARCH))
+    trials: list[ScoredTrial] = []
+    for key in dict.fromkeys(row.spec_key for row in rows):
+        if key not in scorer.known:
+            continue
+        spec, evaluation = scorer.known[key]
+        placement = NetworkSpec.from_json(spec.document).placement
+        if placement not in seen and placement in context.space:
+            number = len(parts.history.trials) + len(trials)
+            repaired = dict(parts.proposer.parameters_of(placement))
+            trials.append(
+                ScoredTrial(number=number, spec=spec, evaluation=evaluation, repaired=repaired)
+            )
+    context.driver.record_scored(trials)
+
+
+def _is_tighter(study: Study, context: StudyContext) -> bool:
+    """Whether a study has a budget inside that of another study, and not the same."""
+    fingerprint = study.record.fingerprint_document
+    if "max_macs" not in fingerprint:
+        return False
+    theirs, ours = Budget.from_document(fingerprint), context.space.budget
+    bounds = dict(theirs.bounds)
+    return theirs != ours and all(bounds.get(n, math.inf) <= bound for n, bound in ours.bounds)
 
 
 def _shown_by(board: ProgressBoard) -> Callable[[tuple[Running, ...]], None]:

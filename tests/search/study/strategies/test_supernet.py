@@ -22,7 +22,7 @@ from sharedattn.search.study.strategies.supernet import (
     check_goes_on,
     default_num_trials,
 )
-from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet import trainer as supernet
 from sharedattn.training.trainer import evaluate
@@ -138,11 +138,15 @@ def test_a_larger_space_is_searched_by_generations(lab, monkeypatch):
     whole = lab.run("all")
     assert scores(summary).items() <= scores(whole).items()
     # A killed search proposes the same again.
+    other = SupernetLab(lab.folder / "other")
     with pytest.raises(DriverKilledError):
-        lab.run("killed", num_trials=19, die_after=(None, 2, None))
-    assert 0 < len(lab.summary("killed").rows) < 19
-    resumed = lab.run("killed", num_trials=19)
+        other.run("killed", num_trials=19, die_after=(None, 2, None))
+    assert 0 < len(other.summary("killed").rows) < 19
+    resumed = other.run("killed", num_trials=19)
     assert scores(resumed) == scores(summary)
+    # What is stored is not scored again, and changes nothing.
+    assert scores(lab.run("again", num_trials=19)) == scores(summary)
+    assert lab.executors[1].evaluated == []
 
 
 def test_a_training_that_loses_its_worker_is_run_again_but_not_for_ever(lab):
@@ -238,6 +242,31 @@ def test_studies_of_one_database_share_a_supernet(lab):
     lab.run("third", num_trials=5)
     assert lab.executors[0].evaluated == [key]
     assert lab.note("third")["sha256"] == lab.note("first")["sha256"]
+
+
+def test_budgets_share_a_supernet_and_a_larger_one_takes_what_a_smaller_one_scored(lab):
+    whole = lab.space
+    low, high = whole.macs_range
+    lab.space = BudgetedSpace(whole.space, Budget(max_macs=(low + high) // 2))
+    small = lab.run("small", num_trials=7)
+    assert len(lab.executors[0].evaluated) == 1
+    lab.space = whole
+    large = lab.run("large", num_trials=9)
+    assert lab.executors[0].evaluated == []
+    assert lab.note("large") == lab.note("small")
+    # Its own nine, as if the other study were not there, then what that scored besides.
+    alone = SupernetLab(lab.folder / "alone").run("large", num_trials=9)
+    rows = [row for row in large.rows if row.role is TrialRole.SEARCH]
+    assert [row.placement for row in rows[:9]] == [row.placement for row in alone.rows]
+    assert [row.number for row in rows] == list(range(len(rows)))
+    assert {row.placement for row in rows} == {row.placement for row in (*alone.rows, *small.rows)}
+    for row in rows:
+        assert row.reused is (row.placement in scores(small))
+        assert row.top1 == (scores(small) | scores(alone))[row.placement]
+    # A smaller budget takes nothing of a larger one, and a finished study adds nothing.
+    assert lab.run("large", num_trials=9).count(TrialRole.SEARCH) == large.count(TrialRole.SEARCH)
+    lab.space = BudgetedSpace(whole.space, Budget(max_macs=(low + high) // 2 - 1))
+    assert len(lab.run("smaller", num_trials=5).rows) == 5
 
 
 def test_a_space_that_was_begun_to_be_scored_whole_is_whatever_number_is_asked_for_since(lab):
