@@ -262,11 +262,13 @@ class SupernetEvaluator(RankedEvaluator):
         if isinstance(task, FineTuneTask):
             network = self.member(task.spec.placement, task.supernet_sha256)
         elif isinstance(task, CutTask):
-            cut = self.supernet.cut(
-                task.spec.placement,
+            assert self.supernet.start is not None
+            cut = self.supernet.start.network(
+                task.spec,
+                scratch.recipe,
                 scratch.opened(),
-                scratch.recipe.drop_path_rate,
-                self.device,
+                seed=self.supernet.seed,
+                device=self.device,
             )
             network = cut.to(self.device)
         elif isinstance(task, FromScratchTask):

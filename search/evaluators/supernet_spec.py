@@ -14,7 +14,6 @@ from sharedattn.placement import Envelope, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, supernet_network
-from sharedattn.weights.extract import extract
 from sharedattn.weights.head_fit import NewHead
 from sharedattn.weights.trained_start import TrainedStart, fit_new_branches
 
@@ -109,37 +108,10 @@ class SupernetSpec:
             FloatingPointError: the pretrained model's features are not finite.
         """
         network = self.network()
-        self._start(network, data, device)
-        return network
-
-    def cut(
-        self,
-        placement: Placement,
-        data: DataSource,
-        drop_path_rate: float,
-        device: str = "cpu",
-    ) -> Network:
-        """A placement's own network with its share of the trained model's weights.
-
-        Args:
-            placement: canonical on the backbone, inside the space or not.
-            data: as in `started_network`, as is `device`.
-            drop_path_rate: stochastic depth of the backbone's last block.
-            device: device that computes a new head's features.
-
-        Raises:
-            InputError: as of `started_network`.
-        """
-        envelope = Envelope.of(placement, self.largest)
-        network = supernet_network(self.space.backbone, envelope, self.recipe, seed=self.seed)
-        self._start(network, data, device)
-        return extract(network, placement, drop_path_rate=drop_path_rate)
-
-    def _start(self, network: Network, data: DataSource, device: str) -> None:
-        """Load the trained model, if any, into a network, and fit its new parts."""
         if self.start is not None:
             self.start.load_into(network, data, seed=self.seed, device=device)
             fit_new_branches(network, data, seed=self.seed)
+        return network
 
     def pretrained_network(self, data: DataSource, device: str = "cpu") -> Network:
         """The trained model, all-vanilla at full depth: as it came, or with its new head.

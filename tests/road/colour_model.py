@@ -84,6 +84,7 @@ def arguments(**changes):
         "recipe": "recipe.yaml",
         "epochs": 1,
         "confirm-seeds": 1,
+        "baselines": "none",
         "workers": 1,
         "cpus-per-trial": 1,
         "device": "cpu",
@@ -91,7 +92,10 @@ def arguments(**changes):
         **changes,
     }
     return ["search", "space.yaml", "--evaluator", "supernet"] + [
-        part for name, value in given.items() for part in (f"--{name}", value)
+        part
+        for name, value in given.items()
+        if value is not None
+        for part in (f"--{name}", value)
     ]
 
 

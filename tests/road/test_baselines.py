@@ -45,7 +45,7 @@ def model(here, in_this_process):
 
 
 def searched(run, **changes):
-    code, out, err = run(*arguments(**changes), "--json")
+    code, out, err = run(*arguments(**{"baselines": None, **changes}), "--json")
     assert code == 0, err
     return json.loads(out)
 
@@ -140,7 +140,7 @@ def test_a_killed_search_trains_each_baseline_once(here, run, model, monkeypatch
         return real(self, network, seed, checkpoint)
 
     monkeypatch.setattr(SupernetEvaluator, "baseline_task", killed)
-    assert run(*arguments(), "--json").code == 130
+    assert run(*arguments(baselines=None), "--json").code == 130
     monkeypatch.setattr(SupernetEvaluator, "baseline_task", real)
     document = searched(run)
     again = searched(run)

@@ -50,6 +50,7 @@ def config(tmp_path, trials_run_here, few_pairs):
         "supernet_epochs": 1,
         "epochs": 1,
         "confirm_seeds": 1,
+        "baselines": "none",
         "num_workers": 1,
         "device": "cpu",
         "out": tmp_path / "out",
