@@ -266,6 +266,10 @@ def _of_weights(
         return own or PixelChanges()
     if weights == TIMM:
         return tagged_pixels(backbone.name, backbone.in_chans) or PixelChanges()
+    if not os.path.exists(weights):  # `Path.exists` raises on a text too long for a name
+        raise InputError(
+            f"`--weights` is a file, an exported folder or {TIMM!r}, but there is no {weights!r}"
+        )
     recorded = _recorded_pixels(Path(weights))
     if recorded is not None:
         return recorded

@@ -116,6 +116,7 @@ def cost_plan(work: Work, source: DataSource) -> Document:
         "baselines": work.trains_baselines,
         "epochs": work.recipe.epochs,
         "images_per_epoch": num_images,
+        "batch_size": work.recipe.batch_size,
         "supernet": work.is_supernet,
         "macs": {"min": work.macs_range[0], "max": work.macs_range[1]},
         "weights_bytes": max(params) * _BYTES_PER_PARAM,
@@ -242,9 +243,10 @@ def _cost_lines(cost: Document) -> list[str]:
     each = format_quantity(macs["min"])
     if macs["max"] != macs["min"]:
         each += f" to {format_quantity(macs['max'])}"
+    epochs = f"{cost['epochs']:,} epoch{'s' if cost['epochs'] != 1 else ''}"
     lines = [
-        f"cost    {what} of {cost['epochs']:,} epochs of {cost['images_per_epoch']:,} images; "
-        f"{each} MACs an image"
+        f"cost    {what} of {epochs} of {cost['images_per_epoch']:,} images in batches of "
+        f"{cost['batch_size']:,}; {each} MACs an image"
     ]
     if cost["measured"] is None:
         lines.append("        time not measured here: trainings run on other machines")

@@ -111,6 +111,12 @@ def prepare(
         else PRUNERS[config.early_stopping](rungs=setup.evaluator.rungs)
     )
     record = _record(config, setup, objectives, _fingerprint(config, setup, stopping, slots))
+    if (earlier := setup.earlier) is not None:
+        before = _record(
+            config, earlier, objectives, _fingerprint(config, earlier, stopping, slots)
+        )
+        if _is_stored(config.storage.url, before):
+            setup, record = earlier, before
     check_folder(
         config.storage.out / record.name,
         config.storage.database,
@@ -124,6 +130,16 @@ def prepare(
         slots=slots,
         record=record,
     )
+
+
+def _is_stored(storage: str, record: StudyRecord) -> bool:
+    """Whether a database has a study of this name and fingerprint."""
+    try:
+        with Store.open(storage, read_only=True) as store:
+            found = store.find_study(record.name)
+    except InputError:
+        return False
+    return found is not None and found.record.fingerprint == record.fingerprint
 
 
 def _fingerprint(

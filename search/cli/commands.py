@@ -51,7 +51,7 @@ from sharedattn.search.data_plan import (
     open_checked,
 )
 from sharedattn.search.evaluation import FromScratch
-from sharedattn.search.evaluation.recipes import load_recipe
+from sharedattn.search.evaluation.recipes import for_images, load_recipe
 from sharedattn.search.evaluators.started import ExportStart
 from sharedattn.search.jobs.export import export_placement, is_export_of
 from sharedattn.search.jobs.train import (
@@ -130,7 +130,7 @@ def _print_beginning(prepared: Prepared, study: Study, console: Console) -> None
         + (
             f", {record.num_trials} trials by {record.searcher}, "
             if prepared.shared is None
-            else f", {record.num_trials:,} scored by shared weights, trainings "
+            else f", {record.num_trials:,} to score by shared weights, trainings "
         )
         + f"{prepared.slots.num_slots} at a time",
     )
@@ -191,18 +191,23 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
         )
     counted = BudgetedSpace(Space.load(arguments.space), budget)
     costs = {"macs": counted.macs_range, "params": counted.params_range}
+    inside = counted.macs_range_in_budget
     console.print(f"{counted.space.name}  {counted.space.backbone}", style="bold")
     console.print(f"placements  {counted.size:,}")
     share = counted.in_budget / counted.size
     console.print(f"in budget   {counted.in_budget:,}  ({share:.2%})")
+    if counted.in_budget < counted.size:
+        console.print(f"  its macs  {format_quantity(inside[0])} to {format_quantity(inside[1])}")
     for name, (least, most) in costs.items():
         console.print(f"{name:11} {format_quantity(least)} to {format_quantity(most)}")
+    console.print(f"for {counted.space.backbone.num_classes:,} classes", style="dim")
     console.print(CONVENTION, style="dim")
     return {
         "space": counted.space.name,
         "backbone": str(counted.space.backbone),
         "size": counted.size,
         "in_budget": counted.in_budget,
+        "macs_in_budget": {"min": inside[0], "max": inside[1]},
         **{name: {"min": least, "max": most} for name, (least, most) in costs.items()},
         "convention": CONVENTION,
     }
@@ -408,6 +413,8 @@ def _training(arguments: argparse.Namespace, device: str, errors: Console) -> Pl
     )
     data = look_at(data, options, None, on_progress=scan_display(errors))
     source = open_checked(data, arguments.val_fraction)
+    if arguments.recipe is None:
+        recipe = for_images(recipe, source.num_images("train"))
     backbone = for_data(parsed.backbone, source)
     start = None
     if weights is not None:
@@ -451,10 +458,13 @@ def _training_on(arguments: argparse.Namespace, device: str) -> PlacementTrainin
         )
     record = read_export(config)
     source = _data_of_export(arguments, record)
+    recipe = load_recipe(arguments.recipe, record.data["name"], arguments.more, start="weights")
+    if arguments.recipe is None:
+        recipe = for_images(recipe, source.num_images("train"))
     return PlacementTraining(
         spec=resolve(record.spec),
         data=source.config,
-        recipe=load_recipe(arguments.recipe, record.data["name"], arguments.more, start="weights"),
+        recipe=recipe,
         device=device,
         start=ExportStart.of(folder, record),
     )

@@ -42,6 +42,8 @@ class Setup:
         shared: trains and evaluates the supernet, or None without one.
         training_processes: number of processes that train the supernet together.
         fingerprint: the method's part of the study's fingerprint.
+        earlier: the setup of an earlier version, for a study that it began; or None if this is
+            the same.
     """
 
     space: BudgetedSpace
@@ -54,6 +56,7 @@ class Setup:
     shared: SupernetEvaluator | None = None
     training_processes: int = 1
     fingerprint: Document = field(default_factory=dict)
+    earlier: Setup | None = None
 
 
 @dataclass(frozen=True)

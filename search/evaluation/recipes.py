@@ -39,6 +39,25 @@ def load_recipe(
     return recipe if epochs is None else recipe.with_changes(epochs=epochs)
 
 
+def for_images(recipe: Recipe, num_images: int) -> Recipe:
+    """A default recipe for few images: one whose batches they cannot fill gets smaller ones.
+
+    Args:
+        recipe: a recipe that the user did not choose.
+        num_images: training images.
+
+    Returns:
+        The recipe, or one with batches of about a quarter of the images, an even number as mixing
+        pairs them, and with the learning rate scaled as the batches are.
+    """
+    if recipe.batch_size <= num_images:
+        return recipe
+    batch_size = max(2, num_images // 8 * 2)
+    return recipe.with_changes(
+        batch_size=batch_size, lr=recipe.lr * batch_size / recipe.batch_size
+    )
+
+
 def load_supernet_recipe(
     name: str | None, data: str, epochs: int | None, *, start: Start = "scratch"
 ) -> SupernetRecipe:

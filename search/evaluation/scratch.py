@@ -21,7 +21,7 @@ from sharedattn.search.data_plan import (
     open_checked,
 )
 from sharedattn.search.evaluation.base import Evaluation, Setup, rungs_of
-from sharedattn.search.evaluation.recipes import Start, load_recipe
+from sharedattn.search.evaluation.recipes import Start, for_images, load_recipe
 from sharedattn.search.evaluators.base import RankedEvaluator
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.executors.process_group import in_processes, processes_per_trial
@@ -175,6 +175,8 @@ class FromScratch(Evaluation):
         )
         data = look(data, self.data_options)
         source = open_checked(data, self.val_fraction)
+        if self.recipe is None:
+            recipe = for_images(recipe, source.num_images("train"))
         weights = config.storage.weights(self.weights_dir)
         weights.blobs.check_writable()
         return Training(

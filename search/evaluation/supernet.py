@@ -14,11 +14,16 @@ from sharedattn.results.records import Document
 from sharedattn.search.checks import MAX_COUNT, check_applies, check_whole
 from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluation.base import Setup
-from sharedattn.search.evaluation.recipes import Start, load_recipe, load_supernet_recipe
+from sharedattn.search.evaluation.recipes import (
+    Start,
+    for_images,
+    load_recipe,
+    load_supernet_recipe,
+)
 from sharedattn.search.evaluation.scratch import FromScratch, Training
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.evaluators.supernet_spec import WHOLE_SPACE, SupernetSpec
-from sharedattn.search.executors.process_group import processes_per_trial
+from sharedattn.search.executors.process_group import in_processes, processes_per_trial
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, shared_backbone
@@ -114,6 +119,9 @@ class FromSupernet(FromScratch):
             self.supernet_epochs,
             start="scratch" if self.weights is None else "weights",
         )
+        if self.supernet_recipe is None:
+            num_images = training.source.num_images("train")
+            recipe = replace(recipe, training=for_images(recipe.training, num_images))
         space = replace(space, backbone=self._backbone(training.backbone, recipe))
         supernet = SupernetSpec(space=space, recipe=recipe, seed=config.seed)
         if self.weights is not None:
@@ -127,17 +135,25 @@ class FromSupernet(FromScratch):
         shared = SupernetEvaluator(
             training.scratch, supernet, self._fine_tunes, self._baseline_recipe(training, recipe)
         )
-        fingerprint: Document = {"supernet": recipe.key}
-        if config.budget.bounds:
-            # Studies of earlier versions trained a supernet for each budget.
-            fingerprint["supernet_of"] = WHOLE_SPACE
-        if shared.fine_tunes:
-            fingerprint["starts_from"] = shared.supernet_identity.key
-        return replace(
+        setup = replace(
             training.setup(BudgetedSpace(space, config.budget), shared),
             shared=shared,
             training_processes=self._training_processes(shared, config.compute.executor, slots),
-            fingerprint=fingerprint,
+            fingerprint=_fingerprint(shared),
+        )
+        if not config.budget.bounds:
+            return setup
+        # Earlier versions trained a supernet for each budget.
+        own = replace(shared, supernet=replace(supernet, budget=config.budget))
+        return replace(
+            setup,
+            fingerprint={**setup.fingerprint, "supernet_of": WHOLE_SPACE},
+            earlier=replace(
+                setup,
+                shared=own,
+                evaluator=in_processes(own, training.num_processes),
+                fingerprint=_fingerprint(own),
+            ),
         )
 
     def _baseline_recipe(self, training: Training, supernet: SupernetRecipe) -> Recipe | None:
@@ -197,3 +213,9 @@ class FromSupernet(FromScratch):
             else:
                 return num_processes
         raise AssertionError("one process was tried")
+
+
+def _fingerprint(shared: SupernetEvaluator) -> Document:
+    """A supernet's part of a study's fingerprint."""
+    starts_from = {"starts_from": shared.supernet_identity.key} if shared.fine_tunes else {}
+    return {"supernet": shared.supernet.recipe.key, **starts_from}

@@ -39,7 +39,7 @@ class BaselineTrainer:
         known = [(naive_network_of(row), row.replicate) for row in rows]
         networks = naive_networks(
             context.space,
-            target_macs(front.members),
+            target_macs(front.members, context.space.budget.max_macs),
             has_weights=context.evaluator.cuts_weights,
         )
         due = ((network, replicate) for network in networks for replicate in range(seeds))
@@ -50,15 +50,18 @@ class BaselineTrainer:
         self._runner.wait_until_idle(TrialRole.BASELINE)
 
 
-def target_macs(members: Sequence[Candidate]) -> list[int]:
+def target_macs(members: Sequence[Candidate], max_macs: int | None) -> list[int]:
     """The numbers of MACs within which networks are made by hand.
 
     Args:
         members: the front's members.
+        max_macs: the budget, which a person would use up, or None without one.
 
     Returns:
-        The MACs of up to `MAX_SIZES` members, spread evenly up to the one with most, ascending.
+        The MACs of up to `MAX_SIZES` members, spread evenly up to the one with most, which the
+        budget stands in for; ascending.
     """
     macs = sorted({member.macs for member in members})
     sizes = min(MAX_SIZES, len(macs))
-    return [macs[(i * len(macs)) // sizes - 1] for i in range(1, sizes + 1)]
+    targets = [macs[(i * len(macs)) // sizes - 1] for i in range(1, sizes + 1)]
+    return targets if max_macs is None else [*targets[:-1], max_macs]

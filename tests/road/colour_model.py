@@ -92,10 +92,7 @@ def arguments(**changes):
         **changes,
     }
     return ["search", "space.yaml", "--evaluator", "supernet"] + [
-        part
-        for name, value in given.items()
-        if value is not None
-        for part in (f"--{name}", value)
+        part for name, value in given.items() if value is not None for part in (f"--{name}", value)
     ]
 
 

@@ -202,3 +202,10 @@ def test_the_models_own_weights_are_unchanged(here, run, model):
     searched(run)
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
     assert loader is not None
+
+
+def test_weights_that_are_not_there_are_said_before_pixels_are_asked_for(here, run):
+    write_inputs(here, SPACE)
+    code, _, err = run(*arguments(weights="nope", mean=None, std=None))
+    assert code == 2
+    assert "`--weights` is a file, an exported folder or 'timm', but there is no 'nope'" in err

@@ -26,6 +26,7 @@ LONG = "V2E2/s16/cb1L1N1 | V1L1N2E1/s32/dia2 | V3/cb"
 class Record:
     num_trials = 40
     confirm_seeds = 3
+    retrains = False
 
 
 class Terminal(io.StringIO):
