@@ -364,13 +364,9 @@ def next_confirmations(
     }
     pool = candidates(rows, num_seeds)
     if retrains or is_inherited(rows):
-        members = to_retrain(pareto_members(pool, objectives), objectives, all_vanilla(pool))
-        runs = [(member, replicate) for member in members for replicate in range(num_seeds)]
-        if retrains:
-            runs += [(candidate, 0) for candidate in to_check(pool, members)]
         return tuple(
             Confirmation(one.number, one.spec_key, one.placement, replicate)
-            for one, replicate in runs
+            for one, replicate in _new_trainings(pool, objectives, num_seeds, checks=retrains)
             if (one.spec_key, replicate) not in begun
         )
     limit = 2 * len(pareto_members(pool, objectives, averaged=()))
@@ -395,6 +391,15 @@ def next_confirmations(
         chosen |= {member.spec_key for member in elected}
         pool = [c for c in pool if c.spec_key not in chosen or len(c.runs) == num_seeds]
     return ()
+
+
+def _new_trainings(
+    pool: Sequence[Candidate], objectives: Sequence[Objective], num_seeds: int, *, checks: bool
+) -> list[tuple[Candidate, int]]:
+    """The candidates to train anew, each with a replicate; `checks` adds those of `to_check`."""
+    members = to_retrain(pareto_members(pool, objectives), objectives, all_vanilla(pool))
+    runs = [(member, replicate) for member in members for replicate in range(num_seeds)]
+    return runs + ([(one, 0) for one in to_check(pool, members)] if checks else [])
 
 
 def study_front(
