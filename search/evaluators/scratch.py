@@ -139,3 +139,26 @@ class ScratchEvaluator(RankedEvaluator):
             learning_curve=tuple(epoch.to_json() for epoch in training.curve),
             weights_sha256=sha256,
         )
+
+
+class ThroughScratch(RankedEvaluator):
+    """An evaluator whose trainings a `ScratchEvaluator` runs; a dataclass.
+
+    Attributes:
+        scratch: trains placements.
+    """
+
+    scratch: ScratchEvaluator
+
+    @property
+    def device(self) -> str:  # type: ignore[override]
+        """The device of all computations."""
+        return self.scratch.device
+
+    @property
+    def data_fingerprint(self) -> str:
+        return self.scratch.data_fingerprint
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return self.scratch.fidelity

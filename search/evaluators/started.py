@@ -16,9 +16,9 @@ from sharedattn.placement import ResolvedSpec
 from sharedattn.progress import OnProgress
 from sharedattn.recipe import Recipe
 from sharedattn.results.export.folder import ExportRecord, exported_weights, read_export
-from sharedattn.results.records import EpochMetrics, Fidelity, fine_tuning_key
-from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Task
-from sharedattn.search.evaluators.scratch import ScratchEvaluator
+from sharedattn.results.records import EpochMetrics, fine_tuning_key
+from sharedattn.search.evaluators.base import Measurement, Task
+from sharedattn.search.evaluators.scratch import ScratchEvaluator, ThroughScratch
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 
 
@@ -113,7 +113,7 @@ class ExportStart:
 
 
 @dataclass(frozen=True)
-class StartedEvaluator(RankedEvaluator):
+class StartedEvaluator(ThroughScratch):
     """Trains a placement from existing weights, and stores the result.
 
     Attributes:
@@ -127,21 +127,8 @@ class StartedEvaluator(RankedEvaluator):
     rank: Rank = ALONE
 
     @property
-    def device(self) -> str:  # type: ignore[override]
-        """The device of all computations."""
-        return self.scratch.device
-
-    @property
     def recipe_key(self) -> str:
         return fine_tuning_key(self.scratch.recipe_key, self.start.sha256)
-
-    @property
-    def data_fingerprint(self) -> str:
-        return self.scratch.data_fingerprint
-
-    @property
-    def fidelity(self) -> Fidelity:
-        return self.scratch.fidelity
 
     def evaluate(
         self, task: Task, on_progress: OnProgress | None = None

@@ -23,12 +23,11 @@ from sharedattn.recipe import Recipe
 from sharedattn.results.records import (
     EpochMetrics,
     EvaluationIdentity,
-    Fidelity,
     fine_tuning_key,
 )
-from sharedattn.search.evaluators.base import Measurement, RankedEvaluator, Task
+from sharedattn.search.evaluators.base import Measurement, Task
 from sharedattn.search.evaluators.checkpointed import CheckpointedTraining
-from sharedattn.search.evaluators.scratch import ScratchEvaluator
+from sharedattn.search.evaluators.scratch import ScratchEvaluator, ThroughScratch
 from sharedattn.search.evaluators.supernet_spec import SupernetSpec
 from sharedattn.spaces.naive import NaiveNetwork
 from sharedattn.spaces.stratified import StratifiedSampler
@@ -107,7 +106,7 @@ class Scores(Measurement):
 
 
 @dataclass(frozen=True)
-class SupernetEvaluator(RankedEvaluator):
+class SupernetEvaluator(ThroughScratch):
     """Trains a supernet over a space, scores placements with it, and trains placements alone.
 
     Attributes:
@@ -138,21 +137,8 @@ class SupernetEvaluator(RankedEvaluator):
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
-    def device(self) -> str:  # type: ignore[override]
-        """The device of all computations."""
-        return self.scratch.device
-
-    @property
     def recipe_key(self) -> str:
         return self.scratch.recipe_key
-
-    @property
-    def data_fingerprint(self) -> str:
-        return self.scratch.data_fingerprint
-
-    @property
-    def fidelity(self) -> Fidelity:
-        return self.scratch.fidelity
 
     @cached_property
     def supernet_identity(self) -> EvaluationIdentity:
