@@ -40,6 +40,9 @@ from sharedattn.hashing import derived_seed
 from sharedattn.recipe import Recipe
 
 DEFAULT_IMAGE_SIZE = 224
+# Decoded images that a process keeps at most: those of 5,000 images of 64 x 64 pixels fit. Of more
+# or larger images none are kept, since a part of them would save little.
+KEPT_BYTES = 2**26
 _ORDER, _AUGMENTATION, _MIXUP = range(3)  # the draws of an epoch, each with its own seeds
 
 
@@ -50,15 +53,47 @@ class _Epoch(NamedTuple):
     epoch: int
 
 
+class KeptImages:
+    """Decoded images that stay in memory, since small ones take longer to read than to train on.
+
+    Every process has its own; no other receives them.
+
+    Args:
+        most_image_bytes: of the pixels of an image; larger ones are not kept.
+    """
+
+    def __init__(self, most_image_bytes: int) -> None:
+        self._most_image_bytes = most_image_bytes
+        self._images: dict[tuple[SplitName, int], tuple[Image.Image, int]] = {}
+
+    def __reduce__(self) -> tuple[type[KeptImages], tuple[int]]:
+        return KeptImages, (self._most_image_bytes,)
+
+    def get(self, split: SplitName, index: int) -> tuple[Image.Image, int] | None:
+        """A copy of a kept image, with its label."""
+        kept = self._images.get((split, index))
+        return None if kept is None else (kept[0].copy(), kept[1])
+
+    def keep(self, split: SplitName, index: int, image: Image.Image, label: int) -> None:
+        """Keep an image, if it is small enough."""
+        if image.width * image.height * len(image.getbands()) <= self._most_image_bytes:
+            self._images[split, index] = image.copy(), label
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Reads images for a loader's workers, in one mode."""
 
     parts: Mapping[SplitName, Part]
     mode: str
+    kept: KeptImages
 
     def __call__(self, split: SplitName, index: int) -> tuple[Image.Image, int]:
-        return self.parts[split].read(index, self.mode)
+        if (kept := self.kept.get(split, index)) is not None:
+            return kept
+        image, label = self.parts[split].read(index, self.mode)
+        self.kept.keep(split, index, image, label)
+        return image, label
 
 
 class ImageData(DataSource):
@@ -94,6 +129,8 @@ class ImageData(DataSource):
             raise InputError(
                 f"`--data` {config.name!r} has {self.num_classes} class; at least two are needed"
             )
+        num_images = sum(len(part) for part in self._parts.values())
+        self._kept = KeptImages(KEPT_BYTES // num_images)
         self._train_loader: tuple[Any, BatchLoader] | None = None
         self._eval_loader: tuple[Any, BatchLoader] | None = None
 
@@ -263,7 +300,7 @@ class ImageData(DataSource):
 
     @property
     def _read(self) -> _Reader:
-        return _Reader(self._parts, self._mode)
+        return _Reader(self._parts, self._mode, self._kept)
 
     def _train_transform(self, recipe: Recipe) -> Any:
         transform = self._transform(

@@ -16,8 +16,9 @@ from torchvision.datasets import CIFAR10, MNIST
 
 from sharedattn.data import DataConfig, open_data
 from sharedattn.data.folders.decode import ImageReadError
-from sharedattn.data.images import ImageData
+from sharedattn.data.images import ImageData, KeptImages
 from sharedattn.data.named import torch_folder
+from sharedattn.data.samples import Part
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.recipe import Recipe
@@ -234,6 +235,38 @@ def test_an_image_that_fails_later_is_named_and_no_other_takes_its_place(folder)
         assert len(list(data.train_batches(recipe, seed=0, epoch=0, device=CPU))) == 6
     with pytest.raises(ImageReadError, match=r"val/bee/1\.png: is no image"):
         list(data.eval_batches("validation", batch_size=2, device=CPU))
+
+
+def test_small_images_are_read_once_and_large_ones_in_every_epoch(folder, monkeypatch):
+    recipe = Recipe(epochs=3, batch_size=4, crop_scale_min=0.3, loader_workers=0)
+    num_bytes = (30 + 9) * 13 * 11 * 3  # of train, from which test is cut, and of val
+    batches, read = {}, Part.read
+    for room, expected in ((num_bytes, [24, 0, 0]), (num_bytes - 1, [24, 24, 24])):
+        monkeypatch.setattr("sharedattn.data.images.KEPT_BYTES", room)
+        data, num_read = ImageData(config(folder)), []
+        for epoch in range(3):
+            seen = []
+            monkeypatch.setattr(Part, "read", lambda *one, s=seen: s.append(one) or read(*one))
+            drawn = list(data.train_batches(recipe, seed=1, epoch=epoch, device=CPU))
+            batches.setdefault(epoch, []).append(torch.cat([images for images, _ in drawn]))
+            num_read.append(len(seen))
+        assert num_read == expected
+    for kept, read_again in batches.values():
+        assert torch.equal(kept, read_again)
+
+
+def test_kept_images_are_copies_that_stay_in_their_process():
+    kept, image = KeptImages(7 * 5 * 3), Image.new("RGB", (7, 5))
+    kept.keep("train", 2, image, 3)
+    image.putpixel((0, 0), (9, 9, 9))
+    first, label = kept.get("train", 2)
+    assert (label, first.getpixel((0, 0))) == (3, (0, 0, 0))
+    first.putpixel((1, 1), (9, 9, 9))
+    assert kept.get("train", 2)[0].getpixel((1, 1)) == (0, 0, 0)
+    assert kept.get("validation", 2) is None
+    kept.keep("train", 1, Image.new("RGB", (7, 6)), 0)
+    assert kept.get("train", 1) is None
+    assert pickle.loads(pickle.dumps(kept)).get("train", 2) is None
 
 
 def test_loading_leaves_the_global_generators_alone(folder):
