@@ -1,28 +1,63 @@
-"""Make data sets for experiments from scikit-learn's handwritten digits (real images).
+"""Make data sets for experiments: folders of small images, made of real material.
 
-    python benchmarks/data_makers.py clutter DIR [--images 2000] [--size 32]
+    python benchmarks/data_makers.py KIND DIR [--images 2000] [--size 32] [--seed 0]
 
-`clutter`: a folder with `train/`, `val/` and `test/` of 70, 15 and 15 %, one folder per digit, PNG
-files. Each image shows one digit at a random place, size and colour, on pieces of other digits and
-noise. No handwritten digit is in two splits.
+Each makes `train/`, `val/` and `test/` of 70, 15 and 15 % of the images, one folder per class, PNG
+files. KIND is one of
+
+- `clutter`: which digit is it? One at a random place, size and colour, on pieces of other digits
+  and noise; 10 classes;
+- `pairs`: by how much do two digits differ? Each at a random place of its half; 5 classes, 0 to 4;
+- `textures`: which texture is the odd one? Four quadrants, three of them of one texture: stripes
+  of 3 directions and 2 widths over pieces of photographs; 6 classes;
+- `shapes`: how many others are of the coloured one's kind? Four drawn shapes of 5 kinds, turned
+  and of any size; 4 classes, 0 to 3.
+
+Digits are scikit-learn's handwritten ones (real images), photographs are its two sample images. No
+handwritten digit and no part of a photograph is in two splits.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
+from PIL import Image, ImageDraw
+from sklearn.datasets import load_digits, load_sample_images
 
 SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
-def make_clutter(folder: Path, count: int, size: int, seed: int = 0) -> None:
-    """Write the folder.
+class Material(NamedTuple):
+    """What the images of one split are made of."""
+
+    images: np.ndarray  # (n, 8, 8), uint8: every digit, of all splits
+    target: np.ndarray  # (n,)
+    own: np.ndarray  # which digits are the split's
+    photographs: list[np.ndarray]  # (Y, X, 3), uint8: the split's parts
+
+
+class Example(NamedTuple):
+    """An image and its class."""
+
+    picture: np.ndarray  # (size, size, 3), uint8
+    label: str
+
+
+# Draws the split's image of a number.
+Draw = Callable[[Material, int, int, np.random.Generator], Example]
+
+
+def make(kind: str, folder: Path, count: int, size: int, seed: int = 0) -> None:
+    """Write a folder.
 
     Args:
+        kind: one of `KINDS`.
         folder: output folder; created, and refused if it is not empty.
         count: total number of images.
         size: image height and width in pixels.
@@ -35,46 +70,187 @@ def make_clutter(folder: Path, count: int, size: int, seed: int = 0) -> None:
     digits = load_digits()
     images = (digits.images * (255.0 / 16.0)).astype(np.uint8)
     order = rng.permutation(len(images))
-    start = 0
+    start, begun = 0, 0.0
     for split, share in SPLITS.items():
         own = order[start : start + round(share * len(order))]
         start += len(own)
+        material = Material(images, digits.target, own, _parts_of_photographs(begun, share))
+        begun += share
         for number in range(round(share * count)):
-            which = int(own[number % len(own)])
-            place = folder / split / str(digits.target[which])
+            example = KINDS[kind](material, number, size, rng)
+            place = folder / split / example.label
             place.mkdir(parents=True, exist_ok=True)
-            picture = _picture(images, own, which, size, rng)
-            Image.fromarray(picture).save(place / f"{number:04d}.png")
+            Image.fromarray(example.picture).save(place / f"{number:04d}.png")
 
 
-def _picture(
-    images: np.ndarray, own: np.ndarray, which: int, size: int, rng: np.random.Generator
+@cache
+def _photographs() -> list[np.ndarray]:
+    return list(load_sample_images().images)
+
+
+def _parts_of_photographs(begun: float, share: float) -> list[np.ndarray]:
+    """The same vertical strip of each photograph."""
+    return [
+        photograph[:, round(begun * photograph.shape[1]) :][
+            :, : math.floor(share * photograph.shape[1])
+        ]
+        for photograph in _photographs()
+    ]
+
+
+def draw_clutter(material: Material, number: int, size: int, rng: np.random.Generator) -> Example:
+    """One digit on clutter."""
+    which = int(material.own[number % len(material.own)])
+    canvas = _cluttered(material, size, rng)
+    side = int(rng.integers(size // 2, 3 * size // 4 + 1))
+    alpha = _resized(material.images[which], side)
+    y, x = rng.integers(0, size - side + 1, 2)
+    _paint(canvas, alpha, y, x, rng.uniform(150, 255, 3))
+    return Example(canvas.clip(0, 255).astype(np.uint8), str(material.target[which]))
+
+
+def _cluttered(
+    material: Material, size: int, rng: np.random.Generator, num_pieces: int = 6
 ) -> np.ndarray:
-    """One digit on clutter, (size, size, 3), uint8."""
+    """Noise and pieces of digits, (size, size, 3), float."""
     canvas = rng.normal(60, 20, (size, size, 3)) + rng.uniform(-30, 30, 3)
-    for _ in range(6):
+    for _ in range(num_pieces):
         # A quarter of another digit, too little to recognise it.
         y, x = rng.integers(0, 5, 2)
-        piece = images[int(rng.choice(own))][y : y + 4, x : x + 4] / 255.0
+        piece = material.images[int(rng.choice(material.own))][y : y + 4, x : x + 4] / 255.0
         y, x = rng.integers(0, size - 4, 2)
         canvas[y : y + 4, x : x + 4] += piece[..., None] * rng.uniform(20, 90, 3)
-    side = int(rng.integers(size // 2, 3 * size // 4 + 1))
-    digit = Image.fromarray(images[which]).resize((side, side), Image.Resampling.BICUBIC)
-    alpha = np.asarray(digit, dtype=np.float64)[..., None] / 255.0
-    y, x = rng.integers(0, size - side + 1, 2)
-    part = canvas[y : y + side, x : x + side]
-    canvas[y : y + side, x : x + side] = (1 - alpha) * part + alpha * rng.uniform(150, 255, 3)
-    return canvas.clip(0, 255).astype(np.uint8)
+    return canvas
+
+
+def _resized(digit: np.ndarray, side: int) -> np.ndarray:
+    """A digit as opacities, (side, side), 0 to 1."""
+    resized = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.float64) / 255.0
+
+
+def _paint(canvas: np.ndarray, alpha: np.ndarray, y: int, x: int, colour: np.ndarray) -> None:
+    """Paint a colour over a part of the canvas, by opacities."""
+    part = canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]]
+    part[:] = (1 - alpha[..., None]) * part + alpha[..., None] * colour
+
+
+PAIR_CLASSES = 5
+
+
+def draw_pair(material: Material, number: int, size: int, rng: np.random.Generator) -> Example:
+    """Two digits whose difference is the class."""
+    gap = number % PAIR_CLASSES
+    low = int(rng.integers(0, 10 - gap))
+    canvas = _cluttered(material, size, rng, num_pieces=3)
+    half = size // 2
+    for side_of_canvas, digit in enumerate(rng.permutation([low, low + gap])):
+        own = material.own[material.target[material.own] == digit]
+        side = int(rng.integers(3 * half // 4, half + 1))
+        alpha = _resized(material.images[int(rng.choice(own))], side)
+        y = int(rng.integers(0, size - side + 1))
+        x = side_of_canvas * half + int(rng.integers(0, half - side + 1))
+        _paint(canvas, alpha, y, x, rng.uniform(150, 255, 3))
+    return Example(canvas.clip(0, 255).astype(np.uint8), str(gap))
+
+
+NUM_DIRECTIONS = 3
+STRIPE_PERIODS = (3.0, 5.0)  # in pixels
+
+
+def draw_textures(material: Material, number: int, size: int, rng: np.random.Generator) -> Example:
+    """Four quadrants, the odd one's texture the class."""
+    num_textures = NUM_DIRECTIONS * len(STRIPE_PERIODS)
+    odd = number % num_textures
+    other = (odd + int(rng.integers(1, num_textures))) % num_textures
+    half = size // 2
+    canvas = np.zeros((size, size, 3))
+    place_of_odd = int(rng.integers(4))
+    for place in range(4):
+        texture = odd if place == place_of_odd else other
+        y, x = place // 2 * half, place % 2 * half
+        canvas[y : y + half, x : x + half] = _textured(material, texture, half, rng)
+    return Example(canvas.clip(0, 255).astype(np.uint8), f"texture_{odd}")
+
+
+def _textured(material: Material, texture: int, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Stripes over a piece of a photograph, (side, side, 3), float."""
+    photograph = material.photographs[int(rng.integers(len(material.photographs)))]
+    y, x = (int(rng.integers(0, length - side)) for length in photograph.shape[:2])
+    piece = photograph[y : y + side, x : x + side].astype(np.float64)
+    angle = math.pi * (texture % NUM_DIRECTIONS + rng.uniform(-0.25, 0.25)) / NUM_DIRECTIONS
+    period = STRIPE_PERIODS[texture // NUM_DIRECTIONS] * rng.uniform(0.85, 1.15)
+    rows, columns = np.mgrid[:side, :side]
+    along = rows * math.sin(angle) + columns * math.cos(angle)
+    wave = np.sin(2 * math.pi * along / period + rng.uniform(0, 2 * math.pi))
+    stripes = wave[..., None] * rng.uniform(20, 60) * rng.uniform(0.5, 1.0, 3)
+    return 0.6 * piece + 50 + stripes
+
+
+SHAPE_KINDS = ("triangle", "square", "circle", "cross", "bar")
+NUM_SHAPES = 4
+OVERSAMPLING = 4
+
+
+def draw_shapes(material: Material, number: int, size: int, rng: np.random.Generator) -> Example:
+    """Four shapes, one of them coloured; how many others are of its kind is the class."""
+    same = number % NUM_SHAPES
+    kind = int(rng.integers(len(SHAPE_KINDS)))
+    others = [k for k in range(len(SHAPE_KINDS)) if k != kind]
+    kinds = [kind] * (1 + same) + [int(rng.choice(others)) for _ in range(NUM_SHAPES - 1 - same)]
+    canvas = rng.normal(70, 15, (size, size, 3)) + rng.uniform(-30, 30, 3)
+    half = size // 2
+    for index, place in enumerate(rng.permutation(NUM_SHAPES)):
+        side = int(rng.integers(half * 2 // 3, half + 1))
+        y, x = (int(rng.integers(0, half - side + 1)) for _ in range(2))
+        alpha = _shape(SHAPE_KINDS[kinds[index]], side, rng)
+        grey = np.full(3, rng.uniform(150, 230))
+        colour = np.array([230.0, 80.0, 80.0]) + rng.uniform(-25, 25, 3) if index == 0 else grey
+        _paint(canvas, alpha, place // 2 * half + y, place % 2 * half + x, colour)
+    return Example(canvas.clip(0, 255).astype(np.uint8), str(same))
+
+
+def _shape(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A shape turned by any angle, as opacities, (side, side), 0 to 1."""
+    large = side * OVERSAMPLING
+    image = Image.new("L", (large, large))
+    draw = ImageDraw.Draw(image)
+    radius, centre, turn = 0.48 * large, large / 2, float(rng.uniform(0, 360))
+    if kind == "circle":
+        radius *= 0.85
+        low, high = centre - radius, centre + radius
+        draw.ellipse([low, low, high, high], fill=255)
+    elif kind in ("triangle", "square"):
+        sides = 3 if kind == "triangle" else 4
+        draw.regular_polygon((centre, centre, radius), sides, rotation=turn, fill=255)
+    else:
+        for angle in (turn, turn + 90) if kind == "cross" else (turn,):
+            dy, dx = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+            ends = [(centre + s * radius * dx, centre + s * radius * dy) for s in (-1, 1)]
+            draw.line(ends, fill=255, width=round(0.3 * large))
+    small = image.resize((side, side), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float64) / 255.0
+
+
+KINDS: dict[str, Draw] = {
+    "clutter": draw_clutter,
+    "pairs": draw_pair,
+    "textures": draw_textures,
+    "shapes": draw_shapes,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=("clutter",))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=tuple(KINDS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    make_clutter(asked.folder, asked.images, asked.size)
+    make(asked.kind, asked.folder, asked.images, asked.size, asked.seed)
 
 
 if __name__ == "__main__":
