@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     _add_networks(add)
     doctor = add("doctor", "whether this machine, or a cluster, is ready for a search")
     doctor.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto")
-    doctor.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
+    doctor.add_argument("--data", metavar="NAME|DIR", help="data set (default: embedded)")
     doctor.add_argument("--data-root", metavar="DIR", help="folder of a named data set")
     _add_storage(doctor)
     doctor.add_argument("--weights-dir", metavar="DIR|URL", help="of weights and checkpoints")
@@ -113,6 +113,11 @@ def _add_networks(add: _Add) -> None:
         "--more", metavar="N", type=int, help="go on from the weights of the export CONFIG"
     )
     train.add_argument("--seed", type=int, default=0)
+    train.add_argument(
+        "--curve",
+        action="store_true",
+        help="validate after every epoch, and propose how long trials of a search should be",
+    )
     train.add_argument("--onnx", action="store_true", help="write model.onnx as well")
     _add_processes(train, "that train it together (default: 1)")
     _add_device(train)
@@ -141,7 +146,7 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         dest="num_trials",
         metavar="N",
         type=int,
-        help="search trials, a total (default: 24; with a supernet, the whole space)",
+        help="search trials, a total (default: 16; with a supernet, the whole space)",
     )
     search.add_argument("--study", help="the study's name (default: made from what is searched)")
     search.add_argument(
@@ -211,7 +216,7 @@ def _add_evaluation(search: argparse.ArgumentParser) -> None:
 
 
 def _add_training(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", metavar="NAME|DIR", help="data set (default: digit-pairs)")
+    command.add_argument("--data", metavar="NAME|DIR", help="data set (default: embedded)")
     command.add_argument("--data-root", metavar="DIR", help="folder of a named data set")
     command.add_argument("--val-fraction", type=float, help="of train, where there is no val/")
     command.add_argument("--recipe", metavar="NAME|FILE", help="how to train")

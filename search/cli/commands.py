@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from dataclasses import replace
@@ -44,8 +45,8 @@ from sharedattn.search.cli.tables import (
 )
 from sharedattn.search.cluster.resources import processes_here, resolve_device
 from sharedattn.search.data_plan import (
-    DEFAULT_DATA,
     data_for,
+    default_data,
     for_data,
     look_at,
     open_checked,
@@ -60,6 +61,7 @@ from sharedattn.search.jobs.train import (
     training_plan,
     training_warnings,
 )
+from sharedattn.search.jobs.trial_length import trial_length_of, validated
 from sharedattn.search.jobs.verify import verify_folder
 from sharedattn.search.paths import StorageConfig
 from sharedattn.search.recorded_data import open_recorded
@@ -352,7 +354,12 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         )
     with TrainingDisplay(errors, "train", str(spec.placement)) as display:
         record = train_placement(
-            replace(training, num_processes=num_processes, on_progress=display.tell),
+            replace(
+                training,
+                num_processes=num_processes,
+                shows_curve=arguments.curve,
+                on_progress=display.tell,
+            ),
             arguments.to,
             seed=arguments.seed,
             onnx=arguments.onnx,
@@ -366,6 +373,7 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(f"top1 {before.top1:.4f} on them before this training")
     if record.test_top1 is not None:
         console.print(f"top1 {record.test_top1:.4f} on {record.num_test_images:,} test images")
+    curve = _curve(record, console) if arguments.curve else {}
     warnings = training_warnings(record)
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow")
@@ -379,8 +387,21 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         "macs": record.macs,
         "params": record.params,
         "exported": str(arguments.to),
+        **curve,
         "plan": plan,
     }
+
+
+def _curve(record: ExportRecord, console: Console) -> Document:
+    """Print a training's learning curve, and the length of trials that it proposes."""
+    curve = validated(record.evaluation.learning_curve)
+    step = math.ceil(len(curve) / 8)
+    shown = [*curve[step - 1 : -1 : step], curve[-1]]
+    console.print("curve   " + ", ".join(f"{epoch}: {top1:.3f}" for epoch, top1 in shown))
+    length = trial_length_of(record)
+    if length is not None:
+        console.print(length.text)
+    return {"curve": curve, "trial_length": None if length is None else length.to_json()}
 
 
 def _training(arguments: argparse.Namespace, device: str, errors: Console) -> PlacementTraining:
@@ -395,7 +416,7 @@ def _training(arguments: argparse.Namespace, device: str, errors: Console) -> Pl
     options = data_options(arguments)
     parsed = NetworkSpec.parse(arguments.config)
     resolve(parsed)  # a wrong placement is said before the data is looked at
-    name, weights = arguments.data or DEFAULT_DATA, arguments.weights
+    name, weights = arguments.data or default_data(parsed.backbone), arguments.weights
     recipe = load_recipe(
         arguments.recipe,
         name,

@@ -40,6 +40,7 @@ class ScratchEvaluator(RankedEvaluator):
         data_digest: the data's `DataSource.digest` when the search was prepared, or None to accept
             any data.
         final_epochs: epochs of the front's members, or None for those of the recipe.
+        shows_curve: whether to validate after every epoch, for the learning curve alone.
         checkpoint_every_s: minimum seconds between checkpoints of a training, except at rungs: a
             large network takes long to write.
     """
@@ -52,6 +53,7 @@ class ScratchEvaluator(RankedEvaluator):
     rank: Rank = ALONE
     data_digest: str | None = None
     final_epochs: int | None = None
+    shows_curve: bool = False
     checkpoint_every_s: float = 15.0
 
     @property
@@ -124,7 +126,8 @@ class ScratchEvaluator(RankedEvaluator):
         checkpointed = CheckpointedTraining(
             checkpoints=self.checkpoints, rank=self.rank, every_s=self.checkpoint_every_s
         )
-        yield from checkpointed.run(trainer, task, self.rungs)
+        epochs = range(1, self.recipe.epochs) if self.shows_curve else self.rungs
+        yield from checkpointed.run(trainer, task, tuple(epochs))
         training = trainer.result()
         sha256 = None
         if self.weights is not None and self.rank.is_first:

@@ -43,6 +43,7 @@ class PlacementTraining:
         device: device to train on.
         start: weights to start from, or None for random initialisation.
         num_processes: number of processes that train it together.
+        shows_curve: whether to validate after every epoch.
         on_progress: called with the progress of a training, or None.
     """
 
@@ -52,6 +53,7 @@ class PlacementTraining:
     device: str
     start: NetworkStart | None = None
     num_processes: int = 1
+    shows_curve: bool = False
     on_progress: OnProgress | None = None
 
     def run(
@@ -68,7 +70,11 @@ class PlacementTraining:
         room = temporary_beside(folder, "weights")
         weights = WeightsStore(BlobStore(str(room)))
         scratch = ScratchEvaluator(
-            data=self.data, recipe=self.recipe, weights=weights, device=self.device
+            data=self.data,
+            recipe=self.recipe,
+            weights=weights,
+            device=self.device,
+            shows_curve=self.shows_curve,
         )
         started = scratch if self.start is None else StartedEvaluator(scratch, self.start)
         evaluator = in_processes(started, self.num_processes)
