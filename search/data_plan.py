@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sharedattn.backbones import describe
 from sharedattn.backbones.pixels import pixels_by_tag, tagged_pixels
-from sharedattn.data import EMBEDDED, DataConfig, DataSource, reopen_data
+from sharedattn.data import EMBEDDED, DataConfig, DataSource, open_data, reopen_data
 from sharedattn.data.folders.decode import shown
 from sharedattn.data.pixels import PixelChanges
 from sharedattn.errors import InputError
@@ -26,7 +26,7 @@ from sharedattn.yaml_text import read_yaml
 
 PIXEL_OPTIONS = "--pixels TAG, or --mean, --std, --interpolation, --crop-pct and --crop-mode"
 MAX_CLASSES_FILE_BYTES = 2**24
-DEFAULT_DATA = "digit-pairs"
+DEFAULT_DATA = "digit-count"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +119,16 @@ def data_for(
         pixels=pixels,
     )
     return config if val_fraction is None else replace(config, val_fraction=val_fraction)
+
+
+def default_data(backbone: BackboneSpec) -> str:
+    """Name of the data for a backbone where none is named: embedded data of as many classes.
+
+    Args:
+        backbone: as declared; `DEFAULT_DATA` serves it if its number of classes is no data's.
+    """
+    by_classes = {open_data(DataConfig(name=name)).num_classes: name for name in EMBEDDED}
+    return by_classes.get(backbone.num_classes, DEFAULT_DATA)
 
 
 def look_at(

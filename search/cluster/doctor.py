@@ -26,7 +26,7 @@ from sharedattn.results.export.verify import Check
 from sharedattn.search.cluster.node_checks import TIMEOUT_S, Ask, node_checks, reason
 from sharedattn.search.cluster.resources import Slots, cluster_slots, find_slots
 from sharedattn.search.config import ComputeConfig
-from sharedattn.search.data_plan import DataOptions
+from sharedattn.search.data_plan import DEFAULT_DATA, DataOptions
 from sharedattn.search.data_plan import look_at as look_at_data
 from sharedattn.search.evaluation import FromScratch
 from sharedattn.search.paths import StorageConfig
@@ -56,7 +56,7 @@ def diagnose(
         contracts: whether the mechanisms of plug-ins are held to their contract, which takes some
             seconds for each.
     """
-    data = DataConfig(name=training.data, root=training.data_root)
+    data = DataConfig(name=training.data or DEFAULT_DATA, root=training.data_root)
 
     def blobs() -> BlobStore:
         return storage.weights(training.weights_dir).blobs

@@ -13,10 +13,10 @@ from sharedattn.placement import BackboneSpec, NetworkSpec
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.search.checks import MAX_COUNT, MAX_WORKERS, check_applies, check_whole
 from sharedattn.search.data_plan import (
-    DEFAULT_DATA,
     DataOptions,
     Look,
     data_for,
+    default_data,
     for_data,
     open_checked,
 )
@@ -85,7 +85,8 @@ class FromScratch(Evaluation):
     """Trains each placement from its initialisation.
 
     Attributes:
-        data: `digit-pairs`, a folder of images, or a name that timm opens.
+        data: `digit-count`, `digit-pairs`, a folder of images, or a name that timm opens; defaults
+            to the embedded data of as many classes as the space's backbone has.
         epochs: number of epochs; defaults to the recipe's.
         final_epochs: epochs of the front's members, which are trained anew for so many after the
             search, in place of further seeds of its trials; defaults to those of the trials.
@@ -101,7 +102,7 @@ class FromScratch(Evaluation):
 
     name = "scratch"
 
-    data: str = DEFAULT_DATA
+    data: str | None = None
     epochs: int | None = None
     final_epochs: int | None = None
     recipe: str | None = None
@@ -121,7 +122,11 @@ class FromScratch(Evaluation):
         check_whole("--processes-per-trial", self.processes_per_trial, 1, MAX_WORKERS)
         check_whole("--final-epochs", self.final_epochs, 1, MAX_COUNT)
         of_data = ("data_root", "val_fraction")
-        check_applies(self, of_data, "--data", self.data != DEFAULT_DATA)
+        check_applies(self, of_data, "--data", self.data not in (None, *EMBEDDED))
+
+    def data_name(self, backbone: BackboneSpec) -> str:
+        """Name of the data on which placements of a backbone are trained."""
+        return default_data(backbone) if self.data is None else self.data
 
     def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
         training = self._open(config, space.backbone, slots, look)
@@ -162,11 +167,12 @@ class FromScratch(Evaluation):
         Raises:
             InputError: no such data or recipe, or no place for weights.
         """
-        recipe = load_recipe(self.recipe, self.data, self.epochs, start=start)
+        name = self.data_name(backbone)
+        recipe = load_recipe(self.recipe, name, self.epochs, start=start)
         recipe = recipe.with_changes(rungs=rungs_of(config, recipe.rungs, recipe.epochs))
         data = data_for(
             backbone,
-            self.data,
+            name,
             self.data_root,
             self.val_fraction,
             self.data_options,

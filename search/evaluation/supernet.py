@@ -115,7 +115,7 @@ class FromSupernet(FromScratch):
         )
         recipe = load_supernet_recipe(
             self.supernet_recipe,
-            self.data,
+            training.scratch.data.name,
             self.supernet_epochs,
             start="scratch" if self.weights is None else "weights",
         )
@@ -166,7 +166,7 @@ class FromSupernet(FromScratch):
         if not self._fine_tunes:
             return None
         own = training.scratch.recipe
-        plain = load_recipe(self.recipe, self.data, None)
+        plain = load_recipe(self.recipe, training.scratch.data.name, None)
         batch_size = min(plain.batch_size, own.batch_size)
         return plain.with_changes(
             epochs=min(plain.epochs, supernet.training.epochs + own.epochs),

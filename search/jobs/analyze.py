@@ -28,7 +28,7 @@ from sharedattn.results.artifacts.folders import check_replaceable, folder_in_pl
 from sharedattn.results.export.folder import exported_weights, read_export
 from sharedattn.results.records import Document
 from sharedattn.search.checks import MAX_COUNT, check_whole
-from sharedattn.search.data_plan import DEFAULT_DATA, data_for, for_data
+from sharedattn.search.data_plan import data_for, default_data, for_data
 from sharedattn.search.evaluation.recipes import load_recipe
 from sharedattn.search.provenance import library_versions
 from sharedattn.search.recorded_data import open_recorded
@@ -146,7 +146,7 @@ def _read(config: str, data: str | None, data_root: str | None) -> _Subject:
     if not os.path.exists(config):
         parsed = NetworkSpec.parse(config)
         resolve(parsed)  # a wrong placement is said before the data is looked at
-        name = data or DEFAULT_DATA
+        name = data or default_data(parsed.backbone)
         source = open_data(data_for(parsed.backbone, name, data_root))
         return _Subject(
             spec=resolve(replace(parsed, backbone=for_data(parsed.backbone, source))),

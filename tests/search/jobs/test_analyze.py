@@ -107,7 +107,7 @@ def test_the_summary_is_for_people_and_an_analysis_is_replaced(
     code, out, err = run(capsys, "analyze", f"{other}: E1N1/s4", *few)
     assert code == 0, err
     # The number of classes is the data's.
-    assert "num_classes=2" in out
+    assert "num_classes=4" in out
     assert "correlation of gates" not in out
     document = json.loads((out_folder / "analysis.json").read_text())
     assert document["weights"] == {"source": "random initialisation", "seed": 0}
