@@ -8,8 +8,8 @@ files. KIND is one of
 - `clutter`: which digit is it? One at a random place, size and colour, on pieces of other digits
   and noise; 10 classes;
 - `pairs`: by how much do two digits differ? Each at a random place of its half; 5 classes, 0 to 4;
-- `textures`: which texture is the odd one? Four quadrants, three of them of one texture: stripes
-  of 3 directions and 2 widths over pieces of photographs; 6 classes;
+- `textures`: how many different textures have the four quadrants? Stripes of 4 directions and 3
+  widths over pieces of photographs; 4 classes, 1 to 4;
 - `shapes`: how many others are of the coloured one's kind? Four drawn shapes of 5 kinds, turned
   and of any size; 4 classes, 0 to 3.
 
@@ -154,23 +154,23 @@ def draw_pair(material: Material, number: int, size: int, rng: np.random.Generat
     return Example(canvas.clip(0, 255).astype(np.uint8), str(gap))
 
 
-NUM_DIRECTIONS = 3
-STRIPE_PERIODS = (3.0, 5.0)  # in pixels
+NUM_DIRECTIONS = 4
+STRIPE_PERIODS = (3.0, 4.5, 7.0)  # in pixels
 
 
 def draw_textures(material: Material, number: int, size: int, rng: np.random.Generator) -> Example:
-    """Four quadrants, the odd one's texture the class."""
+    """Four quadrants; how many different textures they have is the class."""
+    different = number % 4 + 1
     num_textures = NUM_DIRECTIONS * len(STRIPE_PERIODS)
-    odd = number % num_textures
-    other = (odd + int(rng.integers(1, num_textures))) % num_textures
+    own = rng.permutation(num_textures)[:different]
+    # Each of the different ones once, then any of them again.
+    again = rng.choice(own, 4 - different)
     half = size // 2
     canvas = np.zeros((size, size, 3))
-    place_of_odd = int(rng.integers(4))
-    for place in range(4):
-        texture = odd if place == place_of_odd else other
+    for place, texture in enumerate(rng.permutation([*own, *again])):
         y, x = place // 2 * half, place % 2 * half
-        canvas[y : y + half, x : x + half] = _textured(material, texture, half, rng)
-    return Example(canvas.clip(0, 255).astype(np.uint8), f"texture_{odd}")
+        canvas[y : y + half, x : x + half] = _textured(material, int(texture), half, rng)
+    return Example(canvas.clip(0, 255).astype(np.uint8), str(different))
 
 
 def _textured(material: Material, texture: int, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -178,12 +178,12 @@ def _textured(material: Material, texture: int, side: int, rng: np.random.Genera
     photograph = material.photographs[int(rng.integers(len(material.photographs)))]
     y, x = (int(rng.integers(0, length - side)) for length in photograph.shape[:2])
     piece = photograph[y : y + side, x : x + side].astype(np.float64)
-    angle = math.pi * (texture % NUM_DIRECTIONS + rng.uniform(-0.25, 0.25)) / NUM_DIRECTIONS
-    period = STRIPE_PERIODS[texture // NUM_DIRECTIONS] * rng.uniform(0.85, 1.15)
+    angle = math.pi * (texture % NUM_DIRECTIONS + rng.uniform(-0.15, 0.15)) / NUM_DIRECTIONS
+    period = STRIPE_PERIODS[texture // NUM_DIRECTIONS] * rng.uniform(0.93, 1.07)
     rows, columns = np.mgrid[:side, :side]
     along = rows * math.sin(angle) + columns * math.cos(angle)
     wave = np.sin(2 * math.pi * along / period + rng.uniform(0, 2 * math.pi))
-    stripes = wave[..., None] * rng.uniform(20, 60) * rng.uniform(0.5, 1.0, 3)
+    stripes = wave[..., None] * rng.uniform(25, 60) * rng.uniform(0.6, 1.0, 3)
     return 0.6 * piece + 50 + stripes
 
 
