@@ -7,7 +7,7 @@ files. KIND is one of
 
 - `clutter`: which digit is it? One at a random place, size and colour, on pieces of other digits
   and noise; 10 classes;
-- `pairs`: by how much do two digits differ? Each at a random place of its half; 5 classes, 0 to 4;
+- `pairs`: which is the larger of two digits? Each at a random place of its half; 10 classes;
 - `textures`: how many different textures have the four quadrants? Stripes of 4 directions and 3
   widths over pieces of photographs; 4 classes, 1 to 4;
 - `shapes`: how many others are of the coloured one's kind? Four drawn shapes of 5 kinds, turned
@@ -135,23 +135,20 @@ def _paint(canvas: np.ndarray, alpha: np.ndarray, y: int, x: int, colour: np.nda
     part[:] = (1 - alpha[..., None]) * part + alpha[..., None] * colour
 
 
-PAIR_CLASSES = 5
-
-
 def draw_pair(material: Material, number: int, size: int, rng: np.random.Generator) -> Example:
-    """Two digits whose difference is the class."""
-    gap = number % PAIR_CLASSES
-    low = int(rng.integers(0, 10 - gap))
+    """Two digits, the larger one the class."""
+    larger = number % 10
+    pair = (larger, int(rng.integers(larger + 1)))
     canvas = _cluttered(material, size, rng, num_pieces=3)
     half = size // 2
-    for side_of_canvas, digit in enumerate(rng.permutation([low, low + gap])):
+    for side_of_canvas, digit in enumerate(rng.permutation(pair)):
         own = material.own[material.target[material.own] == digit]
         side = int(rng.integers(3 * half // 4, half + 1))
         alpha = _resized(material.images[int(rng.choice(own))], side)
         y = int(rng.integers(0, size - side + 1))
         x = side_of_canvas * half + int(rng.integers(0, half - side + 1))
         _paint(canvas, alpha, y, x, rng.uniform(150, 255, 3))
-    return Example(canvas.clip(0, 255).astype(np.uint8), str(gap))
+    return Example(canvas.clip(0, 255).astype(np.uint8), str(larger))
 
 
 NUM_DIRECTIONS = 4
