@@ -39,8 +39,8 @@ from sharedattn.errors import InputError  # noqa: E402
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement  # noqa: E402
 from sharedattn.recipe import Recipe  # noqa: E402
 from sharedattn.search.config import DEFAULT_SPACE  # noqa: E402
-from sharedattn.search.data_plan import DEFAULT_DATA, data_for  # noqa: E402
-from sharedattn.search.evaluation.recipes import load_recipe  # noqa: E402
+from sharedattn.search.data_plan import data_for, default_data  # noqa: E402
+from sharedattn.search.evaluation.recipes import recipe_for  # noqa: E402
 from sharedattn.search.evaluators.table import TableEvaluator  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.spaces.space import Space  # noqa: E402
@@ -133,7 +133,7 @@ def read_table(path: Path, backbone: BackboneSpec, data: str) -> TrainedPlacemen
         tuple(resolve(NetworkSpec(backbone, Placement.parse(text))) for text in curves),
         tuple(curve[-1] for curve in curves.values()),
         source,
-        load_recipe(None, data, None).init,
+        recipe_for(None, source, None).init,
     )
 
 
@@ -147,7 +147,7 @@ def read_means(path: Path, space: str) -> tuple[TrainedPlacements, int]:
     if not paths:
         raise InputError(f"{path} has no table named {PATTERN}; give a folder that has one")
     backbone = Space.load(space).backbone
-    tables = [read_table(path, backbone, DEFAULT_DATA) for path in paths]
+    tables = [read_table(path, backbone, default_data(backbone)) for path in paths]
     top1s = [dict(zip(table.specs, table.top1s, strict=True)) for table in tables]
     common = tuple(spec for spec in tables[0].specs if all(spec in table for table in top1s))
     means = tuple(math.fsum(table[spec] for table in top1s) / len(top1s) for spec in common)

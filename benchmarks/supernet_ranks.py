@@ -42,11 +42,12 @@ from trained_table import (  # noqa: E402
 )
 
 from sharedattn.costs.model import CostModel  # noqa: E402
+from sharedattn.data import DataConfig, open_data  # noqa: E402
 from sharedattn.placement import Placement  # noqa: E402
 from sharedattn.results.artifacts.blobs import BlobStore  # noqa: E402
 from sharedattn.results.artifacts.weights import WeightsStore  # noqa: E402
 from sharedattn.search.data_plan import data_for  # noqa: E402
-from sharedattn.search.evaluation.recipes import load_supernet_recipe  # noqa: E402
+from sharedattn.search.evaluation.recipes import supernet_recipe_for  # noqa: E402
 from sharedattn.search.evaluators import measure  # noqa: E402
 from sharedattn.search.evaluators.scratch import ScratchEvaluator  # noqa: E402
 from sharedattn.search.evaluators.supernet import Scores, SupernetEvaluator  # noqa: E402
@@ -143,7 +144,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the supernet's training")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    recipe = load_supernet_recipe(arguments.recipe, "digit-pairs", arguments.epochs)
+    recipe = supernet_recipe_for(
+        arguments.recipe, open_data(DataConfig(name="digit-pairs")), arguments.epochs
+    )
     document = ranks_document(
         arguments.folder, lambda placements: inherited(recipe, arguments.seed, placements)
     )

@@ -27,7 +27,7 @@ from sharedattn.spaces.budget import Budget
 from sharedattn.spaces.space import Space
 
 DEFAULT_SPACE = "digit-count-vit"
-DEFAULT_TRIALS = 16
+DEFAULT_TRIALS = 12
 DEFAULT_CONFIRM_SEEDS = 3
 
 
@@ -85,7 +85,7 @@ class SearchConfig:
         latency_batch_size: number of images in the timed forward pass.
         objectives: names of the objectives; includes top1.
         searcher: nsga2, tpe or random.
-        num_trials: total number of search trials; defaults to 16, or to the supernet's number.
+        num_trials: total number of search trials; defaults to 12, or to the supernet's number.
         confirm_seeds: total seeds of each front member; 1 to confirm none, 0 (only with a
             supernet) to train none.
         baselines: `naive` to train what a person would try by hand beside the front, `none` not

@@ -354,6 +354,12 @@ RECIPES: dict[str, Recipe] = {
 # of this length rank placements that are trained for longer.
 RECIPES["digit-count"] = replace(RECIPES["digit-pairs"], epochs=16, warmup_epochs=0.5)
 
+# For at most some thousands of small images, of which DeiT's recipe with its 300 epochs of strong
+# augmentation learns little in the time that a search has.
+RECIPES["small"] = replace(
+    RECIPES["digit-pairs"], epochs=24, batch_size=100, warmup_epochs=1.0, crop_scale_min=0.8
+)
+
 # Our recipes from trained weights: fewer epochs at lower rates. The embedded supernet is trained
 # so briefly that its members keep learning at the full rate.
 RECIPES |= {
@@ -363,6 +369,8 @@ RECIPES |= {
     ),
     "digit-count-from-supernet": replace(RECIPES["digit-count"], epochs=16, warmup_epochs=0.3),
     "digit-count-fine-tuning": replace(RECIPES["digit-count"], epochs=16, lr=1e-2),
+    "small-from-supernet": replace(RECIPES["small"], epochs=12, warmup_epochs=0.5),
+    "small-fine-tuning": replace(RECIPES["small"], epochs=12, lr=1e-2, warmup_epochs=0.5),
     "deit-fine-tuning": replace(RECIPES["deit"], epochs=30, lr=2.5e-5, warmup_epochs=1.0),
 }
 RECIPES["deit-from-supernet"] = RECIPES["deit-fine-tuning"]

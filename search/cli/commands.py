@@ -52,7 +52,7 @@ from sharedattn.search.data_plan import (
     open_checked,
 )
 from sharedattn.search.evaluation import FromScratch
-from sharedattn.search.evaluation.recipes import for_images, load_recipe
+from sharedattn.search.evaluation.recipes import recipe_for
 from sharedattn.search.evaluators.started import ExportStart
 from sharedattn.search.jobs.export import export_placement, is_export_of
 from sharedattn.search.jobs.train import (
@@ -417,12 +417,7 @@ def _training(arguments: argparse.Namespace, device: str, errors: Console) -> Pl
     parsed = NetworkSpec.parse(arguments.config)
     resolve(parsed)  # a wrong placement is said before the data is looked at
     name, weights = arguments.data or default_data(parsed.backbone), arguments.weights
-    recipe = load_recipe(
-        arguments.recipe,
-        name,
-        arguments.epochs,
-        start="scratch" if weights is None else "weights",
-    )
+    named = None if arguments.recipe is None else Recipe.load(arguments.recipe)
     data = data_for(
         parsed.backbone,
         name,
@@ -430,12 +425,16 @@ def _training(arguments: argparse.Namespace, device: str, errors: Console) -> Pl
         arguments.val_fraction,
         options,
         weights=weights,
-        recipe=recipe,
+        recipe=named,
     )
     data = look_at(data, options, None, on_progress=scan_display(errors))
     source = open_checked(data, arguments.val_fraction)
-    if arguments.recipe is None:
-        recipe = for_images(recipe, source.num_images("train"))
+    recipe = recipe_for(
+        arguments.recipe,
+        source,
+        arguments.epochs,
+        start="scratch" if weights is None else "weights",
+    )
     backbone = for_data(parsed.backbone, source)
     start = None
     if weights is not None:
@@ -455,7 +454,7 @@ def _training_again(arguments: argparse.Namespace, device: str) -> PlacementTrai
             recipe = recipe.with_changes(epochs=arguments.epochs)
     else:
         # The recipe of an export that started from weights suits a training from these.
-        recipe = load_recipe(arguments.recipe, record.data["name"], arguments.epochs)
+        recipe = recipe_for(arguments.recipe, source, arguments.epochs)
     return PlacementTraining(
         spec=resolve(record.spec), data=source.config, recipe=recipe, device=device
     )
@@ -479,9 +478,7 @@ def _training_on(arguments: argparse.Namespace, device: str) -> PlacementTrainin
         )
     record = read_export(config)
     source = _data_of_export(arguments, record)
-    recipe = load_recipe(arguments.recipe, record.data["name"], arguments.more, start="weights")
-    if arguments.recipe is None:
-        recipe = for_images(recipe, source.num_images("train"))
+    recipe = recipe_for(arguments.recipe, source, arguments.more, start="weights")
     return PlacementTraining(
         spec=resolve(record.spec),
         data=source.config,

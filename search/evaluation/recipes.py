@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
-from sharedattn.data import EMBEDDED
-from sharedattn.recipe import Recipe
-from sharedattn.supernet.trainer import SupernetRecipe
+from sharedattn.data import EMBEDDED, DataSource
+from sharedattn.recipe import RECIPES, Recipe
+from sharedattn.supernet.trainer import SUPERNET_RECIPES, SupernetRecipe
 
 GENERAL_RECIPE = "deit"
+SMALL_RECIPE = "small"
+SMALL_IMAGE_SIZE = 64  # pixels on a side, at most, of images that have the small recipe
+SMALL_NUM_IMAGES = 20_000  # training images, at most
 
 Start = Literal["scratch", "supernet", "weights"]
 """What a network's training starts from: random weights, its share of the weights of a supernet
@@ -21,22 +25,38 @@ _SUFFIXES: dict[Start, str] = {
 }
 
 
-def load_recipe(
-    name: str | None, data: str, epochs: int | None, *, start: Start = "scratch"
+def recipe_for(
+    name: str | None, source: DataSource, epochs: int | None, *, start: Start = "scratch"
 ) -> Recipe:
-    """Load a recipe for some data.
+    """The recipe by which networks are trained on some data.
 
     Args:
-        name: a recipe's name or file; defaults to the data's own.
-        data: name of the data.
+        name: a recipe's name or file; defaults to the data's own, whose batches the images fill.
+        source: the data.
         epochs: number of epochs; defaults to the recipe's.
         start: what networks start from; the data has a recipe for each.
 
     Raises:
         InputError: no such recipe, or a value in it is out of range.
     """
-    recipe = Recipe.load(name or _own_recipe(data, start))
+    if name is None:
+        recipe = for_images(RECIPES[_own_name(source, start)], source.num_images("train"))
+    else:
+        recipe = Recipe.load(name)
     return recipe if epochs is None else recipe.with_changes(epochs=epochs)
+
+
+def supernet_recipe_for(
+    name: str | None, source: DataSource, epochs: int | None, *, start: Start = "scratch"
+) -> SupernetRecipe:
+    """The recipe by which a supernet is trained; arguments and errors as in `recipe_for`."""
+    if name is None:
+        recipe = SUPERNET_RECIPES[_own_name(source, start)]
+        training = for_images(recipe.training, source.num_images("train"))
+        recipe = replace(recipe, training=training)
+    else:
+        recipe = SupernetRecipe.load(name)
+    return recipe if epochs is None else recipe.with_epochs(epochs)
 
 
 def for_images(recipe: Recipe, num_images: int) -> Recipe:
@@ -58,14 +78,14 @@ def for_images(recipe: Recipe, num_images: int) -> Recipe:
     )
 
 
-def load_supernet_recipe(
-    name: str | None, data: str, epochs: int | None, *, start: Start = "scratch"
-) -> SupernetRecipe:
-    """Load a supernet's recipe for some data; arguments and errors as in `load_recipe`."""
-    recipe = SupernetRecipe.load(name or _own_recipe(data, start))
-    return recipe if epochs is None else recipe.with_epochs(epochs)
-
-
-def _own_recipe(data: str, start: Start) -> str:
-    own = data if data in EMBEDDED else GENERAL_RECIPE
+def _own_name(source: DataSource, start: Start) -> str:
+    if source.name in EMBEDDED:
+        own = source.name
+    else:
+        own = SMALL_RECIPE if _is_small(source) else GENERAL_RECIPE
     return own + _SUFFIXES[start]
+
+
+def _is_small(source: DataSource) -> bool:
+    """Whether data has so few and small images that a general recipe would learn little of it."""
+    return source.image_size <= SMALL_IMAGE_SIZE and source.num_images("train") <= SMALL_NUM_IMAGES

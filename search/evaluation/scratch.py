@@ -10,6 +10,7 @@ from sharedattn.backbones import resolve
 from sharedattn.data import EMBEDDED, DataSource
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec
+from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.checkpoints import CheckpointStore
 from sharedattn.search.checks import MAX_COUNT, MAX_WORKERS, check_applies, check_whole
 from sharedattn.search.data_plan import (
@@ -21,7 +22,7 @@ from sharedattn.search.data_plan import (
     open_checked,
 )
 from sharedattn.search.evaluation.base import Evaluation, Setup, rungs_of
-from sharedattn.search.evaluation.recipes import Start, for_images, load_recipe
+from sharedattn.search.evaluation.recipes import Start, recipe_for
 from sharedattn.search.evaluators.base import RankedEvaluator
 from sharedattn.search.evaluators.scratch import ScratchEvaluator
 from sharedattn.search.executors.process_group import in_processes, processes_per_trial
@@ -167,22 +168,20 @@ class FromScratch(Evaluation):
         Raises:
             InputError: no such data or recipe, or no place for weights.
         """
-        name = self.data_name(backbone)
-        recipe = load_recipe(self.recipe, name, self.epochs, start=start)
-        recipe = recipe.with_changes(rungs=rungs_of(config, recipe.rungs, recipe.epochs))
+        named = None if self.recipe is None else Recipe.load(self.recipe)
         data = data_for(
             backbone,
-            name,
+            self.data_name(backbone),
             self.data_root,
             self.val_fraction,
             self.data_options,
             weights=pretrained,
-            recipe=recipe,
+            recipe=named,
         )
         data = look(data, self.data_options)
         source = open_checked(data, self.val_fraction)
-        if self.recipe is None:
-            recipe = for_images(recipe, source.num_images("train"))
+        recipe = recipe_for(self.recipe, source, self.epochs, start=start)
+        recipe = recipe.with_changes(rungs=rungs_of(config, recipe.rungs, recipe.epochs))
         weights = config.storage.weights(self.weights_dir)
         weights.blobs.check_writable()
         return Training(

@@ -14,12 +14,7 @@ from sharedattn.results.records import Document
 from sharedattn.search.checks import MAX_COUNT, check_applies, check_whole
 from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluation.base import Setup
-from sharedattn.search.evaluation.recipes import (
-    Start,
-    for_images,
-    load_recipe,
-    load_supernet_recipe,
-)
+from sharedattn.search.evaluation.recipes import Start, recipe_for, supernet_recipe_for
 from sharedattn.search.evaluation.scratch import FromScratch, Training
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.evaluators.supernet_spec import WHOLE_SPACE, SupernetSpec
@@ -113,15 +108,12 @@ class FromSupernet(FromScratch):
             start=self._start(),
             pretrained=self.weights,
         )
-        recipe = load_supernet_recipe(
+        recipe = supernet_recipe_for(
             self.supernet_recipe,
-            training.scratch.data.name,
+            training.source,
             self.supernet_epochs,
             start="scratch" if self.weights is None else "weights",
         )
-        if self.supernet_recipe is None:
-            num_images = training.source.num_images("train")
-            recipe = replace(recipe, training=for_images(recipe.training, num_images))
         space = replace(space, backbone=self._backbone(training.backbone, recipe))
         supernet = SupernetSpec(space=space, recipe=recipe, seed=config.seed)
         if self.weights is not None:
@@ -166,7 +158,7 @@ class FromSupernet(FromScratch):
         if not self._fine_tunes:
             return None
         own = training.scratch.recipe
-        plain = load_recipe(self.recipe, training.scratch.data.name, None)
+        plain = recipe_for(self.recipe, training.source, None)
         batch_size = min(plain.batch_size, own.batch_size)
         return plain.with_changes(
             epochs=min(plain.epochs, supernet.training.epochs + own.epochs),

@@ -29,7 +29,7 @@ from sharedattn.results.export.folder import exported_weights, read_export
 from sharedattn.results.records import Document
 from sharedattn.search.checks import MAX_COUNT, check_whole
 from sharedattn.search.data_plan import data_for, default_data, for_data
-from sharedattn.search.evaluation.recipes import load_recipe
+from sharedattn.search.evaluation.recipes import recipe_for
 from sharedattn.search.provenance import library_versions
 from sharedattn.search.recorded_data import open_recorded
 from sharedattn.training.trainer import check_fit
@@ -153,7 +153,7 @@ def _read(config: str, data: str | None, data_root: str | None) -> _Subject:
             state_dict=None,
             weights={"source": "random initialisation", "seed": OWN_SEED},
             data=source,
-            recipe=load_recipe(None, name, None),
+            recipe=recipe_for(None, source, None),
             out=Path("sharedattn-out", "analysis"),
         )
     folder = Path(config) if Path(config).is_dir() else Path(config).parent

@@ -1,32 +1,64 @@
 """Which recipe data is trained by where none is named."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from sharedattn.recipe import RECIPES
-from sharedattn.search.evaluation.recipes import for_images, load_recipe, load_supernet_recipe
+from sharedattn.search.evaluation.recipes import for_images, recipe_for, supernet_recipe_for
 from sharedattn.supernet.trainer import SUPERNET_RECIPES
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the choice depends on of data."""
+
+    name: str
+    image_size: int = 64
+    total: int = 20_000
+
+    def num_images(self, split):
+        assert split == "train"
+        return self.total
+
+
+COUNT = Source("digit-count", 16, 4480)
+
+
 @pytest.mark.parametrize(
-    ("data", "own"),
-    [("digit-pairs", "digit-pairs"), ("digit-count", "digit-count"), ("a/folder", "deit")],
+    ("source", "own"),
+    [
+        (Source("digit-pairs", 16, 4480), "digit-pairs"),
+        (COUNT, "digit-count"),
+        (Source("a/folder"), "small"),
+        (Source("a/folder", 65), "deit"),
+        (Source("a/folder", 64, 20_001), "deit"),
+    ],
 )
-def test_embedded_data_has_recipes_of_its_own(data, own):
-    assert load_recipe(None, data, None) == RECIPES[own]
-    assert load_recipe(None, data, None, start="supernet") == RECIPES[f"{own}-from-supernet"]
-    assert load_recipe(None, data, None, start="weights") == RECIPES[f"{own}-fine-tuning"]
-    assert load_supernet_recipe(None, data, None) == SUPERNET_RECIPES[own]
+def test_data_has_recipes_of_its_own(source, own):
+    assert recipe_for(None, source, None) == RECIPES[own]
+    assert recipe_for(None, source, None, start="supernet") == RECIPES[f"{own}-from-supernet"]
+    assert recipe_for(None, source, None, start="weights") == RECIPES[f"{own}-fine-tuning"]
+    assert supernet_recipe_for(None, source, None) == SUPERNET_RECIPES[own]
     assert (
-        load_supernet_recipe(None, data, None, start="weights")
+        supernet_recipe_for(None, source, None, start="weights")
         == SUPERNET_RECIPES[f"{own}-fine-tuning"]
     )
 
 
 def test_a_name_and_epochs_go_before_the_datas_own():
-    assert load_recipe("deit", "digit-count", None) == RECIPES["deit"]
+    assert recipe_for("deit", COUNT, None) == RECIPES["deit"]
     # Half the epochs have half the warm-up.
-    assert (load_recipe(None, "digit-count", 8).epochs, RECIPES["digit-count"].epochs) == (8, 16)
-    assert load_recipe(None, "digit-count", 8).warmup_epochs == 0.25
+    assert (recipe_for(None, COUNT, 8).epochs, RECIPES["digit-count"].epochs) == (8, 16)
+    assert recipe_for(None, COUNT, 8).warmup_epochs == 0.25
+    assert supernet_recipe_for("deit", COUNT, 7).training.epochs == 7
+
+
+def test_few_images_have_smaller_batches_of_a_default_recipe_alone():
+    few = Source("a/folder", 24, 40)
+    assert recipe_for(None, few, None).batch_size == 10
+    assert supernet_recipe_for(None, few, None).training.batch_size == 10
+    assert recipe_for("small", few, None).batch_size == 100
 
 
 @pytest.mark.parametrize(
