@@ -16,8 +16,6 @@ import argparse
 import itertools
 import json
 import statistics
-import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +24,7 @@ from typing import Any
 warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 import numpy as np  # noqa: E402 (the warning is timm's, at import)
-import torch  # noqa: E402
+from inherited import inherited_top1  # noqa: E402
 from rank_correlation import (  # noqa: E402
     Estimate,
     Floats,
@@ -44,14 +42,7 @@ from trained_table import (  # noqa: E402
 from sharedattn.costs.model import CostModel  # noqa: E402
 from sharedattn.data import DataConfig, open_data  # noqa: E402
 from sharedattn.placement import Placement  # noqa: E402
-from sharedattn.results.artifacts.blobs import BlobStore  # noqa: E402
-from sharedattn.results.artifacts.weights import WeightsStore  # noqa: E402
-from sharedattn.search.data_plan import data_for  # noqa: E402
 from sharedattn.search.evaluation.recipes import supernet_recipe_for  # noqa: E402
-from sharedattn.search.evaluators import measure  # noqa: E402
-from sharedattn.search.evaluators.scratch import ScratchEvaluator  # noqa: E402
-from sharedattn.search.evaluators.supernet import Scores, SupernetEvaluator  # noqa: E402
-from sharedattn.search.evaluators.supernet_spec import SupernetSpec  # noqa: E402
 from sharedattn.search.provenance import provenance  # noqa: E402
 from sharedattn.supernet.trainer import SupernetRecipe  # noqa: E402
 
@@ -62,27 +53,8 @@ def inherited(
     recipe: SupernetRecipe, seed: int, placements: list[Placement]
 ) -> tuple[list[float], float, float]:
     """Accuracies with shared weights, and seconds of training and of scoring."""
-    torch.set_num_threads(1)
     space = embedded_space()
-    with tempfile.TemporaryDirectory() as folder:
-        evaluator = SupernetEvaluator(
-            scratch=ScratchEvaluator(
-                data=data_for(space.space.backbone, "digit-pairs", None),
-                recipe=RECIPE,
-                weights=WeightsStore(BlobStore(folder)),
-            ),
-            supernet=SupernetSpec(
-                space=space.space, budget=space.budget, recipe=recipe, seed=seed
-            ),
-            fine_tunes=False,
-        )
-        trained = measure(evaluator, evaluator.supernet_task("supernet"))
-        assert trained.weights_sha256 is not None
-        started = time.perf_counter()
-        scores = measure(evaluator, evaluator.score_task(placements, trained.weights_sha256))
-    assert isinstance(scores, Scores)
-    found = [metrics.top1 for metrics in scores.metrics]
-    return found, trained.wall_time_s, time.perf_counter() - started
+    return inherited_top1(space, "digit-pairs", RECIPE, recipe, placements, seed=seed)
 
 
 def ranks_document(

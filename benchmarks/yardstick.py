@@ -21,34 +21,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
-import os
 import random
 import statistics
-import sys
-import threading
-import time
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-warnings.filterwarnings("ignore", message=".*torch.jit.*")
+import numpy as np
+from rank_correlation import Estimate, estimate_mean_tau
+from trained_rows import TABLES, Job, Rows, Trainings, train_all, whole_numbers
 
-import numpy as np  # noqa: E402 (the warning is timm's, at import)
-import torch  # noqa: E402
-from rank_correlation import Estimate, estimate_mean_tau  # noqa: E402
-
-from sharedattn.backbones import describe, resolve  # noqa: E402
-from sharedattn.costs.model import CostModel  # noqa: E402
-from sharedattn.data import DataConfig, open_data  # noqa: E402
-from sharedattn.placement import BackboneSpec, NetworkSpec, Placement  # noqa: E402
-from sharedattn.recipe import RECIPES, Recipe  # noqa: E402
-from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
-from sharedattn.spaces.space import Space  # noqa: E402
-from sharedattn.spaces.stratified import StratifiedSampler  # noqa: E402
-from sharedattn.training.trainer import train  # noqa: E402
+from sharedattn.backbones import describe
+from sharedattn.placement import Placement
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.stratified import StratifiedSampler
 
 TASK = "digit-count"
 LONG_EPOCHS = 64
@@ -80,49 +68,7 @@ CHEAPEST_LACKS_POINTS = 8.0
 TRIALS_TAU = 0.6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One training.
-
-    Attributes:
-        placement: its text.
-        seed: of everything drawn.
-        epochs: of the recipe, whose schedule ends with them.
-    """
-
-    placement: str
-    seed: int
-    epochs: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One finished training.
-
-    Attributes:
-        placement: its text.
-        seed: of everything drawn.
-        epochs: trained for.
-        recipe: key of the recipe, its first 12 digits.
-        network: key of the network, its first 12 digits.
-        data: fingerprint of the data, its first 12 digits.
-        top1: on validation data at the end, 0 to 1.
-        curve: epoch and validation top-1, at about `NUM_CURVE_POINTS` epochs.
-        cpu_s: CPU seconds of the training and its evaluations.
-    """
-
-    placement: str
-    seed: int
-    epochs: int
-    recipe: str
-    network: str
-    data: str
-    top1: float
-    curve: list[tuple[int, float]]
-    cpu_s: float
-
-
-class Bench:
+class Bench(Trainings):
     """What is trained, on what, how.
 
     Args:
@@ -149,26 +95,13 @@ class Bench:
         num_placements: int = NUM_PLACEMENTS,
         seeds: Sequence[int] = SEEDS,
     ) -> None:
-        self._recipe = RECIPES[task]
-        self._data = open_data(DataConfig(name=task))
-        space = BudgetedSpace(Space.load(f"{task}-vit"))
-        self._backbone = space.space.backbone
-        self._costs = CostModel(self._backbone)
+        super().__init__(task)
         self.long_epochs = long_epochs
         self.trial_epochs = trial_epochs or self._recipe.epochs
         self.seeds = tuple(seeds)
-        halves = [stage.max_depth // 2 for stage in describe(self._backbone).stages]
+        halves = [stage.max_depth // 2 for stage in describe(self.backbone).stages]
         self.half_macs = self.macs(str(Placement.all_vanilla(halves)))
-        self.placements = sorted(_placements(space, num_placements), key=self.macs)
-
-    def macs(self, placement: str) -> int:
-        """MACs of one image."""
-        return self._costs.totals(Placement.parse(placement)).macs
-
-    def recipe(self, epochs: int) -> Recipe:
-        """The task's recipe at another length, with the warm-up that it has."""
-        warmup = min(self._recipe.warmup_epochs, epochs)
-        return self._recipe.with_changes(epochs=epochs, warmup_epochs=warmup)
+        self.placements = sorted(_placements(self.space, num_placements), key=self.macs)
 
     def jobs(self) -> list[Job]:
         """Every training, seed by seed, named placements first: a part of them is a table too."""
@@ -194,37 +127,10 @@ class Bench:
         lengths = {self.trial_epochs, self.long_epochs // 2, self.long_epochs}
         return sorted({*lengths, 2 * self.long_epochs} - {0})
 
-    def keys(self, job: Job) -> tuple[str, str, str]:
-        """First digits of the keys of the recipe, the network and the data."""
-        found = self.recipe(job.epochs).key, self._spec(job.placement).key, self._data.fingerprint
-        recipe, network, data = (key[:12] for key in found)
-        return recipe, network, data
-
-    def train(self, job: Job) -> Row:
-        """Train one placement on one seed."""
-        started = time.process_time()
+    def validated_epochs(self, job: Job) -> range:
+        """About `NUM_CURVE_POINTS` epochs, evenly."""
         step = max(1, job.epochs // NUM_CURVE_POINTS)
-        training = train(
-            self._spec(job.placement),
-            self._data,
-            self.recipe(job.epochs),
-            seed=job.seed,
-            validate_at=range(step, job.epochs, step),
-        )
-        recipe, network, data = self.keys(job)
-        return Row(
-            **asdict(job),
-            recipe=recipe,
-            network=network,
-            data=data,
-            top1=training.metrics.top1,
-            curve=[(e.epoch, e.validation.top1) for e in training.curve if e.validation],
-            cpu_s=round(time.process_time() - started, 1),
-        )
-
-    def _spec(self, placement: str) -> NetworkSpec:
-        backbone: BackboneSpec = self._backbone
-        return resolve(NetworkSpec(backbone, Placement.parse(placement)))
+        return range(step, job.epochs, step)
 
 
 def _placements(space: BudgetedSpace, count: int) -> list[str]:
@@ -234,95 +140,6 @@ def _placements(space: BudgetedSpace, count: int) -> list[str]:
     # Those drawn come by ascending MACs; what the named take the place of is spread over them.
     random.Random(0).shuffle(others)
     return [*NAMED, *others][:count]
-
-
-class Rows:
-    """The finished trainings of a file, one JSON document a line.
-
-    Args:
-        path: the file; it need not be there.
-        bench: says which of the rows are of today's data, recipe and networks.
-    """
-
-    def __init__(self, path: Path, bench: Bench) -> None:
-        self._path = path
-        self._bench = bench
-        self._by_job: dict[Job, Row] = {}
-        for line in path.read_text().splitlines() if path.is_file() else []:
-            try:
-                document = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off when the process was killed
-            document["curve"] = [(epoch, top1) for epoch, top1 in document["curve"]]
-            self._keep(Row(**document))
-
-    def __len__(self) -> int:
-        return len(self._by_job)
-
-    def get(self, placement: str, seed: int, epochs: int) -> Row | None:
-        """A training, or None where it is not finished."""
-        return self._by_job.get(Job(placement=placement, seed=seed, epochs=epochs))
-
-    def missing(self) -> list[Job]:
-        """What is still to be trained, in the order to do it in."""
-        return [job for job in self._bench.jobs() if job not in self._by_job]
-
-    def append(self, row: Row) -> None:
-        """Write a finished training to the end of the file, and to the disk."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                # The line before was cut off: it stays one of its own.
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write(json.dumps(asdict(row)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._keep(row)
-
-    def _keep(self, row: Row) -> None:
-        job = Job(placement=row.placement, seed=row.seed, epochs=row.epochs)
-        if self._bench.keys(job) == (row.recipe, row.network, row.data):
-            self._by_job[job] = row
-
-
-_bench: Bench | None = None  # of a worker process
-
-
-def _start_worker(bench_arguments: dict[str, Any]) -> None:
-    global _bench
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    _bench = Bench(**bench_arguments)
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has: a pool's workers outlive a parent that is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _train_in_worker(job: Job) -> Row:
-    assert _bench is not None
-    return _bench.train(job)
-
-
-def train_all(rows: Rows, bench_arguments: dict[str, Any], num_workers: int) -> None:
-    """Train what is missing, by processes of one thread each."""
-    jobs = rows.missing()
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(num_workers, initializer=_start_worker, initargs=(bench_arguments,)) as pool:
-        for number, row in enumerate(pool.imap_unordered(_train_in_worker, jobs), start=1):
-            rows.append(row)
-            print(
-                f"{number}/{len(jobs)} {row.placement} seed {row.seed}, {row.epochs} epochs: "
-                f"{row.top1:.3f}, {row.cpu_s:.0f} CPU s",
-                file=sys.stderr,
-                flush=True,
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -529,10 +346,6 @@ def document_of(bench: Bench, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
-
-
 def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default=TASK)
@@ -540,23 +353,23 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--long-epochs", type=int, default=LONG_EPOCHS)
     parser.add_argument("--trial-epochs", type=int, help="default: those of the recipe")
     parser.add_argument("--placements", type=int, default=NUM_PLACEMENTS)
-    parser.add_argument("--seeds", type=_numbers, default=SEEDS)
+    parser.add_argument("--seeds", type=whole_numbers, default=SEEDS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--print-only", action="store_true", help="train nothing")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(None if arguments is None else list(arguments))
-    bench_arguments = {
-        "task": given.task,
-        "long_epochs": given.long_epochs,
-        "trial_epochs": given.trial_epochs,
-        "num_placements": given.placements,
-        "seeds": given.seeds,
-    }
-    bench = Bench(**bench_arguments)
-    path = given.rows or Path(__file__).parent / "tables" / f"yardstick-{given.task}.jsonl"
-    rows = Rows(path, bench)
+    make = partial(
+        Bench,
+        given.task,
+        long_epochs=given.long_epochs,
+        trial_epochs=given.trial_epochs,
+        num_placements=given.placements,
+        seeds=given.seeds,
+    )
+    bench = make()
+    rows = Rows(given.rows or TABLES / f"yardstick-{given.task}.jsonl", bench)
     if not given.print_only:
-        train_all(rows, bench_arguments, given.workers)
+        train_all(rows, make, given.workers)
     if given.json:
         print(json.dumps(document_of(bench, rows), indent=2))
     else:

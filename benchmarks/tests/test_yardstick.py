@@ -1,10 +1,12 @@
 """The yardstick at a tiny size: it trains, goes on where it was, and its figures are right."""
 
 import json
+from functools import partial
 
 import pytest
 import yardstick
-from yardstick import Bench, Job, Line, Row, Rows, figures_of, lines_of, main
+from trained_rows import Job, Row, Rows
+from yardstick import Bench, Line, figures_of, lines_of, main
 
 from sharedattn.data import open_data
 
@@ -64,7 +66,7 @@ def test_it_trains_what_is_missing_and_only_that(bench, tmp_path, monkeypatch, c
     for job in bench.jobs()[:-1]:
         done.append(row_of(bench, job, 0.5))
 
-    def in_this_process(rows, bench_arguments, num_workers):
+    def in_this_process(rows, make, num_workers):
         for job in rows.missing():
             rows.append(bench.train(job))
 
@@ -85,10 +87,11 @@ def test_it_trains_what_is_missing_and_only_that(bench, tmp_path, monkeypatch, c
 
 def test_workers_give_the_same_rows(tmp_path):
     # In processes of their own, which no monkeypatch reaches: one epoch of one placement.
-    arguments = {"task": "digit-count", "long_epochs": 1, "num_placements": 1, "seeds": (3,)}
-    bench = Bench(**arguments, trial_epochs=1)
+    sizes = {"long_epochs": 1, "trial_epochs": 1, "num_placements": 1, "seeds": (3,)}
+    make = partial(Bench, "digit-count", **sizes)
+    bench = make()
     rows = Rows(tmp_path / "rows.jsonl", bench)
-    yardstick.train_all(rows, {**arguments, "trial_epochs": 1}, 1)
+    yardstick.train_all(rows, make, 1)
     assert not rows.missing()
     [job] = bench.jobs()
     assert rows.get(job.placement, 3, 1).top1 == bench.train(job).top1
