@@ -7,7 +7,7 @@ backward passes over levels give sizes, ranges and tables of costs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -151,6 +151,31 @@ def count_cell(cells: Cells, symbol: Symbol) -> tuple[bool, Cells]:
         return False, cells
     numbers[gate.gate] = gate.cell + 1
     return True, tuple(GateCell(*pair) for pair in sorted(numbers.items()))
+
+
+def of_paths(paths: Iterable[Path], depths: tuple[int, ...]) -> Automaton:
+    """The minimal automaton of listed members.
+
+    Args:
+        paths: the members, with canonical cells.
+        depths: number of positions in each stage.
+    """
+    positions = [position for depth in depths for position in range(depth)]
+    levels: list[list[list[Edge]]] = []
+    states: list[list[tuple[Cells, Path]]] = [[((), path) for path in dict.fromkeys(paths)]]
+    for level, position in enumerate(positions):
+        following: list[list[tuple[Cells, Path]]] = []
+        levels.append([])
+        for members in states:
+            begun: dict[tuple[Symbol, bool], list[tuple[Cells, Path]]] = {}
+            for cells, path in members:
+                symbol = path[level]
+                new_cell, after = count_cell(cells if position else (), symbol)
+                begun.setdefault((symbol, new_cell), []).append((after, path))
+            levels[-1].append([Edge(*move, len(following) + i) for i, move in enumerate(begun)])
+            following += begun.values()
+        states = following
+    return Automaton(depths, _minimal(levels, len(states)))
 
 
 class _State(NamedTuple):

@@ -17,7 +17,7 @@ from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
 from sharedattn.objectives import OBJECTIVES, Objective, cost_objective, cost_objectives
 from sharedattn.placement import Placement
-from sharedattn.spaces.automaton import Automaton, Path
+from sharedattn.spaces.automaton import Automaton, Path, of_paths
 from sharedattn.spaces.counting import CostBox, CostTables, RankedMembers
 from sharedattn.spaces.pricing import LayerCosts, PricedAutomaton, macs_of, params_of
 from sharedattn.spaces.space import Space
@@ -115,6 +115,8 @@ class BudgetedSpace:
         space: the placements to choose from.
         budget: what a placement may cost; defaults to no bound.
         costs: cost model of the space's backbone; defaults to `CostModel(space.backbone)`.
+        among: the only members to choose from, or None for all; the ranges below stay those of the
+            whole space, and so do reference points.
 
     Attributes:
         space: as given.
@@ -128,11 +130,16 @@ class BudgetedSpace:
 
     Raises:
         InputError: the space has no members, or none meets the budget; the message gives the
-            nearest budget that some member meets.
+            nearest budget that some member meets. Or one of `among` is not a member.
     """
 
     def __init__(
-        self, space: Space, budget: Budget | None = None, *, costs: LayerCosts | None = None
+        self,
+        space: Space,
+        budget: Budget | None = None,
+        *,
+        costs: LayerCosts | None = None,
+        among: Iterable[Placement] | None = None,
     ) -> None:
         self.space = space
         self.budget = budget or Budget()
@@ -144,6 +151,9 @@ class BudgetedSpace:
         self.priced = self._whole
         if self.budget.stage_rules:
             self.priced = PricedAutomaton(_within_stage_rules(space, self.budget), costs)
+        if among is not None:
+            listed = _listed(space, self.priced.automaton, among, self.budget)
+            self.priced = PricedAutomaton(listed, costs)
         self._tables = CostTables(self.priced)
         self.box = CostBox(self.budget.max_macs, self.budget.max_params)
         self._members = RankedMembers(self._tables, self.box)
@@ -363,6 +373,32 @@ def _within_stage_rules(space: Space, budget: Budget) -> Automaton:
         f"no member of {space.name} lies inside the budget {budget}: {', '.join(least)}; "
         f"raise the bound"
     )
+
+
+def _listed(
+    space: Space, automaton: Automaton, among: Iterable[Placement], budget: Budget
+) -> Automaton:
+    """Those of `among` that an automaton of the space has.
+
+    Raises:
+        InputError: one is not of the space, or the automaton has none.
+    """
+    paths = []
+    for placement in among:
+        path = space.automaton.path(placement)
+        if path is None or not space.automaton.accepts(path):
+            raise InputError(
+                f"{placement} is not a member of {space.name}, from whose members alone one can "
+                f"choose; leave it out"
+            )
+        if automaton.accepts(path):
+            paths.append(path)
+    if not paths:
+        raise InputError(
+            f"none of the members of {space.name} to choose from lies inside the budget "
+            f"({budget}); raise it"
+        )
+    return of_paths(paths, automaton.depths)
 
 
 def _distinct_numbers(rng: random.Random, size: int, count: int) -> list[int]:

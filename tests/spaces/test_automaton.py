@@ -8,7 +8,8 @@ import pytest
 from sharedattn.errors import InputError
 from sharedattn.placement import LayerChoice, Placement
 from sharedattn.spaces import automaton as automaton_module
-from sharedattn.spaces.automaton import build, pad, stages_of
+from sharedattn.spaces.automaton import build, of_paths, pad, stages_of
+from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.constraints import First
 from sharedattn.spaces.space import Space
 from sharedattn.spaces.stages import CountedStage, ListedStage
@@ -105,3 +106,16 @@ def test_too_many_states_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = CountedStage(depth=(4,), counts=dict.fromkeys("EVLN", (0, 2)))
     with pytest.raises(InputError, match="layer 1 of stage 1 needs 4 states, and at most 3 can"):
         build([stage.language(False)], ())
+
+
+def test_listed_members_make_the_minimal_automaton_of_the_space_itself() -> None:
+    for name in ("digit-count-vit", "digit-pairs-cut"):
+        space = Space.load(name)
+        whole = space.automaton
+        paths = [whole.path(placement) for placement in BudgetedSpace(space).enumerate()]
+        assert of_paths(paths, whole.depths).size == len(paths) == whole.size
+        again = of_paths(paths[::-1], whole.depths)
+        assert [len(level) for level in again.levels] == [len(level) for level in whole.levels]
+        assert all(again.accepts(path) for path in paths)
+        few = of_paths(paths[::7], whole.depths)
+        assert sum(map(few.accepts, paths)) == few.size == len(paths[::7])

@@ -13,6 +13,7 @@ from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import PartCost
 from sharedattn.placement import Placement
 from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.encoding import Encoding
 from sharedattn.spaces.pricing import pack
 from sharedattn.spaces.space import Space
 from sharedattn.spaces.stages import ListedStage
@@ -201,3 +202,36 @@ def test_the_range_of_macs_in_a_budget_is_exact(
             # What stored studies have drawn from: up to the bound itself.
             most = max(total.macs for total in totals)
             assert counted.macs_span == (min(inside), min(most, max_macs or most))
+
+
+def test_some_members_are_counted_drawn_and_repaired_like_a_space_of_their_own() -> None:
+    space = Space.load("digit-count-vit")
+    whole = BudgetedSpace(space)
+    chosen = [whole[number] for number in range(3, whole.size, 101)]
+    counted = BudgetedSpace(space, among=chosen)
+    assert counted.in_budget == len(chosen) == 60 and counted.size == whole.size
+    assert set(counted.enumerate()) == set(chosen)
+    assert (counted.macs_range, counted.params_range) == (whole.macs_range, whole.params_range)
+    macs = [CostModel(space.backbone).totals(placement).macs for placement in chosen]
+    assert counted.macs_range_in_budget == (min(macs), max(macs))
+    assert all(placement in counted for placement in chosen)
+    assert sum(placement in counted for placement in whole.enumerate()) == 60
+    encoding = Encoding(counted)
+    rng = random.Random(0)
+    for _ in range(100):
+        assert counted.sample(rng) in chosen
+        repaired = encoding.repair(encoding.decode(Encoding(whole).encode(whole.sample(rng))))
+        assert repaired in chosen
+    half = sorted(macs)[29]
+    within = BudgetedSpace(space, Budget(max_macs=half), among=chosen)
+    assert within.in_budget == sum(m <= half for m in macs)
+
+
+def test_members_to_choose_from_are_of_the_space_and_inside_the_budget() -> None:
+    space = Space.load("digit-count-vit")
+    with pytest.raises(InputError, match="E1/s7 is not a member of digit-count-vit"):
+        BudgetedSpace(space, among=[Placement.parse("V4"), Placement.parse("E1/s7")])
+    with pytest.raises(InputError, match="no member of digit-count-vit lies inside the budget"):
+        BudgetedSpace(space, Budget(max_macs=100), among=[Placement.parse("V4")])
+    with pytest.raises(InputError, match="none of the members of digit-count-vit to choose from"):
+        BudgetedSpace(space, among=[])
