@@ -28,10 +28,12 @@ from sharedattn.search.config import DEFAULT_TRIALS, SearchConfig
 from sharedattn.search.data_plan import look_at
 from sharedattn.search.evaluation import Setup
 from sharedattn.search.evaluators.base import Evaluator
+from sharedattn.search.evaluators.table import BenchEvaluator
 from sharedattn.search.executors import Executor, TrialResources
 from sharedattn.search.executors.in_process import InProcessExecutor
 from sharedattn.search.executors.local import LocalExecutor
 from sharedattn.search.executors.process_group import in_processes
+from sharedattn.search.executors.simulated import SimulatedExecutor
 from sharedattn.search.executors.worker_process import end_while_main_is_imported
 from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements, start_plan
 from sharedattn.search.provenance import provenance
@@ -470,6 +472,8 @@ def _make_executor(prepared: Prepared, evaluator: Evaluator, slots: Slots, what:
             / prepared.record.name
             / (f"tune-{what}" if what else "tune"),
         )
+    if isinstance(evaluator, BenchEvaluator):
+        return SimulatedExecutor(evaluator, num_slots=slots.num_slots)
     if config.compute.executor == "in-process":
         return InProcessExecutor(evaluator)
     return LocalExecutor(

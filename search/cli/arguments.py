@@ -212,7 +212,18 @@ def _add_evaluation(search: argparse.ArgumentParser) -> None:
         choices=("fine-tune", "retrain"),
         help="from the supernet's weights, or from scratch (default: fine-tune)",
     )
-    search.add_argument("--table", type=Path, metavar="FILE", help="JSON of placement: top1")
+    search.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="JSON of placement: top1, or .npz of PlacementBench (default: the shipped one)",
+    )
+    search.add_argument(
+        "--table-part",
+        choices=("measured", "surrogate"),
+        help="of PlacementBench: its measured placements, or predictions of the whole space "
+        "(default: measured)",
+    )
 
 
 def _add_training(command: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """Accuracies from a table, to simulate searches for samplers, rules and the driver.
 
-The table is a JSON object from placement text to top1, such as another study's results, or to a
-learning curve with one top1 per epoch, which reports and may be stopped like a training.
+A table is a JSON object from placement text to top1, such as another study's results, or to a
+learning curve with one top1 per epoch, which reports and may be stopped like a training. Or it is
+PlacementBench, which has several seeds of each placement, and seconds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sharedattn.progress import OnProgress
 from sharedattn.recipe import check_rungs
 from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Task
+from sharedattn.search.tables import Part, PlacementBench
 from sharedattn.shape import BackboneShape
 from sharedattn.training.trainer import Epoch, Metrics
 
@@ -112,20 +114,80 @@ class TableEvaluator(Evaluator):
         text = str(task.spec.placement)
         if text not in self.curves:
             raise KeyError(f"the table has no placement {text!r}")
-        curve = self.curves[text]
-        for rung in self.rungs:
-            yield EpochMetrics(epoch=rung, top1=curve[rung - 1], loss=0.0)
-        return Measurement(
-            split="table",
-            top1=curve[-1],
-            loss=0.0,
-            num_images=0,
-            wall_time_s=0.0,
-            learning_curve=tuple(
-                Epoch(epoch, 0.0, Metrics(top1, 0.0, 0)).to_json()
-                for epoch, top1 in enumerate(curve, start=1)
-            ),
-        )
+        return (yield from _read_curve(self.curves[text], self.rungs))
+
+
+@dataclass(frozen=True)
+class BenchEvaluator(Evaluator):
+    """Looks up trainings of PlacementBench, and says how long they would take.
+
+    Replicate r of a study with seed s is the training with the table's seed number s + r, modulo
+    the number of its seeds; in the surrogate part, each seed has noise of its own.
+
+    Attributes:
+        table: the benchmark.
+        part: what is looked up.
+        image_size: height and width in pixels of the images behind the table.
+        rungs: epochs at which an evaluation reports, ascending.
+
+    Raises:
+        InputError: a rung is not below the number of epochs.
+    """
+
+    table: PlacementBench
+    part: Part
+    image_size: int
+    rungs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_rungs(self.rungs, self.table.epochs)
+
+    @cached_property
+    def recipe_key(self) -> str:
+        return document_key({"table": self.data_fingerprint, "rungs": list(self.rungs)})
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        return document_key({"bench": self.table.key, "part": self.part})
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return Fidelity(epochs=self.table.epochs, image_size=self.image_size)
+
+    def simulated_s(self, task: Task) -> float:
+        """Seconds of the training that an evaluation stands for.
+
+        Raises:
+            KeyError: the part has no such placement.
+        """
+        text = str(task.spec.placement)
+        return self.table.seconds_of(self.part, text, task.seed)
+
+    def evaluate(
+        self, task: Task, on_progress: OnProgress | None = None
+    ) -> Generator[EpochMetrics, None, Measurement]:
+        curve = self.table.curve(self.part, str(task.spec.placement), task.seed)
+        accuracies = tuple(map(float, curve))
+        return (yield from _read_curve(accuracies, self.rungs, self.simulated_s(task)))
+
+
+def _read_curve(
+    curve: tuple[float, ...], rungs: tuple[int, ...], wall_time_s: float = 0.0
+) -> Generator[EpochMetrics, None, Measurement]:
+    """Report and return a learning curve as a training would."""
+    for rung in rungs:
+        yield EpochMetrics(epoch=rung, top1=curve[rung - 1], loss=0.0)
+    return Measurement(
+        split="table",
+        top1=curve[-1],
+        loss=0.0,
+        num_images=0,
+        wall_time_s=wall_time_s,
+        learning_curve=tuple(
+            Epoch(epoch, 0.0, Metrics(top1, 0.0, 0)).to_json()
+            for epoch, top1 in enumerate(curve, start=1)
+        ),
+    )
 
 
 def _placement(text: str, shape: BackboneShape, path: Path) -> str:

@@ -3,13 +3,16 @@
 import json
 
 import pytest
+from made_up_bench import made_up_bench
+from tiny import SPACE_WITH_CB
 
 from sharedattn.backbones import describe
 from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators import measure
-from sharedattn.search.evaluators.table import TableEvaluator
+from sharedattn.search.evaluators.table import BenchEvaluator, TableEvaluator
+from sharedattn.spaces.space import Space
 from sharedattn.training.trainer import Epoch
 
 BACKBONE = BackboneSpec.parse("vit(depth=2,embed_dim=8,num_heads=2,patch_size=4)@16")
@@ -88,3 +91,42 @@ def test_what_is_no_table_is_refused(tmp_path, document, message):
 def test_no_file_is_no_table(tmp_path):
     with pytest.raises(InputError, match="a JSON object.* is not: "):
         TableEvaluator.load(tmp_path / "none.json", SHAPE)
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return made_up_bench(Space.from_yaml(SPACE_WITH_CB, "tiny"))
+
+
+def bench_task(evaluator, text, seed):
+    backbone = Space.from_yaml(SPACE_WITH_CB, "tiny").backbone
+    return evaluator.task(NetworkSpec(backbone, Placement.parse(text)), seed=seed)
+
+
+def test_a_replicate_is_the_seed_of_its_number_with_its_seconds(bench):
+    evaluator = BenchEvaluator(bench, "measured", 16)
+    text = bench.texts("measured")[2]
+    for seed in range(4):
+        measured = measure(evaluator, bench_task(evaluator, text, seed))
+        assert measured.top1 == bench.top1[2, seed % 3, -1]
+        assert measured.wall_time_s == bench.seconds[2, seed % 3] == 10 + 2 * 3 + seed % 3
+        curve = [Epoch.from_json(dict(epoch)) for epoch in measured.learning_curve]
+        assert [e.validation.top1 for e in curve] == bench.top1[2, seed % 3].tolist()
+    assert evaluator.fidelity == Fidelity(epochs=3, image_size=16)
+
+
+def test_a_benchmark_reports_at_rungs_and_has_keys_of_its_parts(bench):
+    staged = BenchEvaluator(bench, "surrogate", 16, rungs=(1, 2))
+    text = bench.placements[1]
+    curve = bench.curve("surrogate", text, 5).tolist()
+    assert list(staged.evaluate(bench_task(staged, text, 5))) == [
+        EpochMetrics(epoch=1, top1=curve[0], loss=0.0),
+        EpochMetrics(epoch=2, top1=curve[1], loss=0.0),
+    ]
+    measured = BenchEvaluator(bench, "measured", 16, rungs=(1, 2))
+    assert measured.data_fingerprint != staged.data_fingerprint
+    assert measured.recipe_key != BenchEvaluator(bench, "measured", 16).recipe_key
+    with pytest.raises(InputError, match="`rungs` is .* 3 epochs"):
+        BenchEvaluator(bench, "measured", 16, rungs=(3,))
+    with pytest.raises(KeyError, match="give --table-part surrogate"):
+        measure(measured, bench_task(measured, text, 0))
