@@ -25,6 +25,7 @@ import torch  # noqa: E402 (the warning is timm's, at import)
 from sharedattn.backbones import resolve  # noqa: E402
 from sharedattn.costs.model import CostModel  # noqa: E402
 from sharedattn.data import DataConfig, open_data  # noqa: E402
+from sharedattn.errors import InputError  # noqa: E402
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement, ResolvedSpec  # noqa: E402
 from sharedattn.recipe import RECIPES, Recipe  # noqa: E402
 from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
@@ -158,6 +159,10 @@ class Rows:
     Args:
         path: the file; it need not be there.
         trainings: say which of the rows are of today's data, recipe and networks.
+
+    Raises:
+        InputError: a training stands twice with different accuracies, or an accuracy is not from
+            0 to 1.
     """
 
     def __init__(self, path: Path, trainings: Trainings) -> None:
@@ -199,8 +204,20 @@ class Rows:
 
     def _keep(self, row: Row) -> None:
         job = Job(placement=row.placement, seed=row.seed, epochs=row.epochs)
-        if self._trainings.keys(job) == (row.recipe, row.network, row.data):
-            self._by_job[job] = row
+        if self._trainings.keys(job) != (row.recipe, row.network, row.data):
+            return
+        for top1 in (row.top1, *(top1 for _, top1 in row.curve)):
+            if not 0 <= top1 <= 1:
+                raise InputError(
+                    f"top1 is from 0 to 1, but {self._path} has {top1} for {row.placement}, seed "
+                    f"{row.seed}; leave that line out"
+                )
+        known = self._by_job.setdefault(job, row)
+        if (known.top1, known.curve) != (row.top1, row.curve):
+            raise InputError(
+                f"{self._path} has {row.placement}, seed {row.seed}, {row.epochs} epochs twice, "
+                f"with top1 {known.top1} and {row.top1}; leave one of the lines out"
+            )
 
 
 _trainings: Trainings | None = None  # of a worker process
