@@ -57,7 +57,7 @@ TIMES_LONGER = 4
 SUPERNET_SEED = 0
 
 
-class PlacementBench(Trainings):
+class BenchTrainings(Trainings):
     """What is trained, on what, how.
 
     Args:
@@ -131,7 +131,7 @@ class Inherited:
         top1: by placement; empty until a supernet is trained, or if it was another's.
     """
 
-    def __init__(self, path: Path, bench: PlacementBench) -> None:
+    def __init__(self, path: Path, bench: BenchTrainings) -> None:
         self._path = path
         self._bench = bench
         self._recipe = load_supernet_recipe(None, bench.task, None)
@@ -167,7 +167,7 @@ class Inherited:
         }
 
 
-def complete_seeds(bench: PlacementBench, rows: Rows) -> tuple[list[str], tuple[int, ...]]:
+def complete_seeds(bench: BenchTrainings, rows: Rows) -> tuple[list[str], tuple[int, ...]]:
     """The placements that have trainings of the first seeds, and how many seeds that is.
 
     Returns:
@@ -199,7 +199,7 @@ def top1_of(
     ).reshape(len(placements), len(seeds))
 
 
-def document_of(bench: PlacementBench, rows: Rows, inherited: Inherited) -> dict[str, Any]:
+def document_of(bench: BenchTrainings, rows: Rows, inherited: Inherited) -> dict[str, Any]:
     """What there is, as a JSON document; a figure that too few trainings give is None."""
     jobs, missing = bench.jobs(), rows.missing()
     placements, seeds = complete_seeds(bench, rows)
@@ -263,7 +263,7 @@ def seeds_tau(top1: npt.NDArray[np.float64]) -> float | None:
 
 
 def long_tau(
-    bench: PlacementBench, rows: Rows, seeds: Sequence[int], rng: np.random.Generator
+    bench: BenchTrainings, rows: Rows, seeds: Sequence[int], rng: np.random.Generator
 ) -> Estimate | None:
     """Kendall's tau of means over seeds with those of the longer trainings; None of too few."""
     short = top1_of(rows, bench.long, seeds, bench.epochs)
@@ -336,19 +336,19 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(None if arguments is None else list(arguments))
     make = partial(
-        PlacementBench,
+        BenchTrainings,
         given.task,
         epochs=given.epochs,
         num_placements=given.placements,
         seeds=given.seeds,
         num_long=given.long,
     )
+    path = given.rows or TABLES / f"placement-bench-{given.task}.jsonl"
     try:
         bench = make()
+        rows = Rows(path, bench)
     except InputError as error:
         parser.error(str(error))
-    path = given.rows or TABLES / f"placement-bench-{given.task}.jsonl"
-    rows = Rows(path, bench)
     inherited = Inherited(path.with_name(f"{path.stem}-inherited.json"), bench)
     if not given.print_only:
         train_all(rows, make, given.workers)

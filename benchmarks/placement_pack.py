@@ -24,11 +24,11 @@ from placement_bench import (
     NUM_LONG,
     NUM_PLACEMENTS,
     SEEDS,
+    BenchTrainings,
     Inherited,
     document_of,
     front_of,
 )
-from placement_bench import PlacementBench as Trained
 from placement_surrogate import (
     NUM_FOLDS,
     cross_validated,
@@ -55,7 +55,7 @@ NUM_CEILING_DRAWS = 100
 Floats = npt.NDArray[np.float64]
 
 
-def pack(trained: Trained, rows: Rows, inherited: Inherited) -> PlacementBench:
+def pack(trained: BenchTrainings, rows: Rows, inherited: Inherited) -> PlacementBench:
     """The table of finished trainings.
 
     Raises:
@@ -93,7 +93,7 @@ def pack(trained: Trained, rows: Rows, inherited: Inherited) -> PlacementBench:
     )
 
 
-def curves_of(trained: Trained, rows: Rows) -> tuple[Floats, Floats]:
+def curves_of(trained: BenchTrainings, rows: Rows) -> tuple[Floats, Floats]:
     """Accuracies (P, S, E) and seconds (P, S) of the measured placements; errors as in `pack`."""
     found, missing = [], []
     for placement in trained.placements:
@@ -143,7 +143,7 @@ def ceiling_tau(top1: Floats) -> float | None:
     )
 
 
-def true_front(table: PlacementBench, trained: Trained, part: Part) -> dict[str, Any]:
+def true_front(table: PlacementBench, trained: BenchTrainings, part: Part) -> dict[str, Any]:
     """The front by accuracies without noise, and its hypervolume as a search counts it."""
     truth = table.truth(part)
     macs = [trained.macs(placement) for placement in truth]
@@ -158,7 +158,7 @@ def true_front(table: PlacementBench, trained: Trained, part: Part) -> dict[str,
     }
 
 
-def card(table: PlacementBench, trained: Trained, num_bytes: int) -> str:
+def card(table: PlacementBench, trained: BenchTrainings, num_bytes: int) -> str:
     """The data card, a page of the docs."""
     about = table.about
     num, num_seeds = len(table.measured), len(table.seeds)
@@ -186,7 +186,7 @@ def card(table: PlacementBench, trained: Trained, num_bytes: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(table: PlacementBench, trained: Trained) -> list[str]:
+def _figures(table: PlacementBench, trained: BenchTrainings) -> list[str]:
     about = table.about
     return [
         "| what | |",
@@ -229,7 +229,7 @@ def _surrogate(table: PlacementBench) -> list[str]:
     ]
 
 
-def _front(table: PlacementBench, trained: Trained, part: Part, title: str) -> list[str]:
+def _front(table: PlacementBench, trained: BenchTrainings, part: Part, title: str) -> list[str]:
     found = true_front(table, trained, part)
     return [
         "",
@@ -273,7 +273,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     given = parser.parse_args(None if arguments is None else list(arguments))
     path = given.rows or TABLES / f"placement-bench-{given.task}.jsonl"
     try:
-        trained = Trained(
+        trained = BenchTrainings(
             given.task,
             epochs=given.epochs,
             num_placements=given.placements,

@@ -1,7 +1,7 @@
 """Learning curves of placements that were not trained, predicted from those that were.
 
-Four models see the same features of a placement: ridge regression on them and on their pairs, a
-Gaussian process, trees, and the mean of these three. Cross-validation over placements chooses one.
+Models see the same features of a placement: ridge regression on them and on their pairs, a
+Gaussian process, trees. Cross-validation over placements chooses one of them, or their mean.
 """
 
 from __future__ import annotations
@@ -127,22 +127,12 @@ def _fitted(model: Any, features: Floats, curves: Floats) -> Predict:
     return predict
 
 
-def _fit_mean(features: Floats, curves: Floats) -> Predict:
-    models = [fit(features, curves) for fit in (_fit_ridge, _fit_gaussian_process, _fit_trees)]
-
-    def predict(of: Floats) -> Floats:
-        found: Floats = np.mean([model(of) for model in models], axis=0)
-        return found
-
-    return predict
-
-
 MODELS: dict[str, Fit] = {
     "ridge": _fit_ridge,
     "gaussian process": _fit_gaussian_process,
     "trees": _fit_trees,
-    "mean of the three": _fit_mean,
 }
+MEAN = "mean of the models"
 
 
 def cross_validated(
@@ -153,18 +143,25 @@ def cross_validated(
     Args:
         features: (placements, features).
         curves: (placements, epochs), means over seeds.
-        models: names in `MODELS`.
+        models: names in `MODELS`; the mean of several is one more.
     """
     last = curves[:, -1:]
     folds = KFold(min(NUM_FOLDS, len(features)), shuffle=True, random_state=0)
-    errors = []
-    for name in models:
-        predicted = np.zeros(len(features))
-        for train, test in folds.split(features):
-            predicted[test] = MODELS[name](features[train], last[train])(features[test])[:, 0]
-        rmse = float(np.sqrt(((predicted - last[:, 0]) ** 2).mean()))
-        tau = kendall_tau(predicted, last[:, 0])
-        errors.append(Error(model=name, rmse_points=100 * rmse, tau=tau))
+    predicted = {name: np.zeros(len(features)) for name in models}
+    for train, test in folds.split(features):
+        for name in models:
+            predict = MODELS[name](features[train], last[train])
+            predicted[name][test] = predict(features[test])[:, 0]
+    if len(models) > 1:
+        predicted[MEAN] = np.mean(list(predicted.values()), axis=0)
+    errors = [
+        Error(
+            model=name,
+            rmse_points=100 * float(np.sqrt(((found - last[:, 0]) ** 2).mean())),
+            tau=kendall_tau(found, last[:, 0]),
+        )
+        for name, found in predicted.items()
+    ]
     return sorted(errors, key=lambda error: error.rmse_points)
 
 
@@ -177,12 +174,14 @@ def predicted_curves(
         features: (placements, features).
         measured: which of them are measured.
         curves: (measured, epochs), means over seeds.
-        model: name in `MODELS`.
+        model: name in `MODELS`, or `MEAN`.
 
     Returns:
         (placements, epochs).
     """
-    found = MODELS[model](features[list(measured)], curves)(features)
+    names = list(MODELS) if model == MEAN else [model]
+    of_measured = features[list(measured)]
+    found = np.mean([MODELS[name](of_measured, curves)(features) for name in names], axis=0)
     return np.round(np.clip(found, 0.0, 1.0), 5)
 
 

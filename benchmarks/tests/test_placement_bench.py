@@ -5,7 +5,7 @@ import json
 import numpy as np
 import placement_bench
 import pytest
-from placement_bench import Inherited, PlacementBench, complete_seeds, document_of, main
+from placement_bench import BenchTrainings, Inherited, complete_seeds, document_of, main
 from trained_rows import Row, Rows
 
 from sharedattn.data import open_data
@@ -18,7 +18,7 @@ def bench(monkeypatch):
     monkeypatch.setattr("sharedattn.data.digit_count.IMAGES_PER_EPOCH", 256)
     monkeypatch.setattr("sharedattn.data.digit_count.EVAL_IMAGES", 200)
     open_data.cache_clear()  # it holds the data at its full size, or holds it at this one later
-    yield PlacementBench("digit-count", epochs=1, num_placements=3, seeds=(0, 1), num_long=2)
+    yield BenchTrainings("digit-count", epochs=1, num_placements=3, seeds=(0, 1), num_long=2)
     open_data.cache_clear()
 
 
@@ -54,7 +54,7 @@ def test_jobs_are_all_of_a_seed_before_the_next(bench):
 
 
 def test_the_recipe_says_how_long_and_the_default_is_at_least_600_placements():
-    bench = PlacementBench("digit-count")
+    bench = BenchTrainings("digit-count")
     assert bench.epochs == bench.recipe(bench.epochs).epochs == 16
     assert len(bench.jobs()) == 3 * (600 + 40)
 
@@ -163,3 +163,16 @@ def test_two_seeds_longer_trainings_have_a_tau(bench, tmp_path):
     assert document_of(bench, rows, Inherited(tmp_path / "none.json", bench))["long_tau"][
         "value"
     ] == pytest.approx(-1.0)
+
+
+def test_a_training_that_stands_twice_ends_the_command(bench, tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    job = bench.jobs()[0]
+    rows = Rows(path, bench)
+    rows.append(row_of(bench, job, 0.5))
+    with path.open("a") as file:
+        file.write(path.read_text().replace("0.5", "0.75"))
+    with pytest.raises(SystemExit) as ended:
+        main([f"--rows={path}", *OPTIONS, "--print-only"])
+    assert ended.value.code == 2
+    assert "V4, seed 0, 1 epochs twice, with top1 0.5 and 0.75" in capsys.readouterr().err

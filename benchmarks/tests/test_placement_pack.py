@@ -3,7 +3,7 @@
 import numpy as np
 import placement_pack
 import pytest
-from placement_bench import PlacementBench as Trained
+from placement_bench import BenchTrainings
 from placement_pack import ceiling_tau, main
 from placement_surrogate import cross_validated, features_of, predicted_curves
 from trained_rows import Row, Rows
@@ -22,7 +22,7 @@ def trained():
     patch.setattr("sharedattn.data.digit_count.IMAGES_PER_EPOCH", 256)
     patch.setattr("sharedattn.data.digit_count.EVAL_IMAGES", 200)
     open_data.cache_clear()  # it holds the data at its full size, or holds it at this one later
-    yield Trained("digit-count", epochs=2, num_placements=NUM, seeds=(0, 1), num_long=0)
+    yield BenchTrainings("digit-count", epochs=2, num_placements=NUM, seeds=(0, 1), num_long=0)
     open_data.cache_clear()
     patch.undo()
 

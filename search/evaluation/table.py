@@ -76,6 +76,11 @@ class FromTable(Evaluation):
             return self._prepare_bench(config, space)
         assert self.table is not None
         table = TableEvaluator.load(self.table, describe(space.backbone))
+        if not any(Placement.parse(text) in space for text in table.curves):
+            raise InputError(
+                f"{self.table} has no placement of {space.name}, only others such as "
+                f"{next(iter(table.curves))!r}; give the table of that space"
+            )
         return Setup(
             space=BudgetedSpace(space, config.budget),
             evaluator=replace(table, rungs=rungs_of(config, (), table.fidelity.epochs)),

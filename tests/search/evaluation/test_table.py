@@ -84,6 +84,15 @@ def test_a_table_of_another_space_is_refused(shipped, tmp_path):
         prepare(SearchConfig.of("table", space=other, out=tmp_path / "out"))
 
 
+def test_a_table_by_placements_has_some_of_the_space(tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"E2": 0.5, "V1L1": 0.6}))
+    assert prepare(config_of(tmp_path, table=path)).space.in_budget == 12
+    path.write_text(json.dumps({"E2": 0.5, "E1": 0.6}))
+    with pytest.raises(InputError, match="has no placement of tiny, only others such as 'E2/s64'"):
+        prepare(config_of(tmp_path, table=path))
+
+
 def test_more_seeds_than_were_measured_are_refused(shipped, tmp_path):
     with pytest.raises(InputError, match="`--confirm-seeds` is 4, but shipped.npz has 3 seeds"):
         prepare(config_of(tmp_path, confirm_seeds=4))
