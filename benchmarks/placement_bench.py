@@ -42,13 +42,14 @@ from trained_rows import (
     whole_numbers,
 )
 
+from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.objectives import OBJECTIVES
 from sharedattn.results.artifacts.atomic import atomic_write
 from sharedattn.results.front.pareto import non_dominated, to_losses
 from sharedattn.search.data_plan import DEFAULT_DATA
-from sharedattn.search.evaluation.recipes import load_supernet_recipe
+from sharedattn.search.evaluation.recipes import supernet_recipe_for
 
 NUM_PLACEMENTS = 600
 SEEDS = (0, 1, 2)
@@ -134,7 +135,7 @@ class Inherited:
     def __init__(self, path: Path, bench: BenchTrainings) -> None:
         self._path = path
         self._bench = bench
-        self._recipe = load_supernet_recipe(None, bench.task, None)
+        self._recipe = supernet_recipe_for(None, open_data(DataConfig(name=bench.task)), None)
         document = json.loads(path.read_text()) if path.is_file() else {}
         is_ours = {**document, **self._keys()} == document
         self.top1: dict[str, float] = document["top1"] if is_ours else {}

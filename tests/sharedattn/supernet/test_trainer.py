@@ -259,7 +259,7 @@ def test_documents_that_are_no_recipe_are_refused(tmp_path):
     with pytest.raises(InputError, match="needs `training`"):
         SupernetRecipe.from_json({"strata": 3})
     with pytest.raises(
-        InputError, match="is one of digit-pairs, digit-count, deit, .* or a YAML file"
+        InputError, match="is one of digit-pairs, digit-count, small, deit, .* or a YAML file"
     ):
         SupernetRecipe.load("nothing")
     path = tmp_path / "broken.yaml"
