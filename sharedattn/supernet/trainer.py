@@ -423,11 +423,6 @@ SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
     "small": replace(
         _DIGIT_PAIRS, training=replace(RECIPES["small"], epochs=48, warmup_epochs=0.5)
     ),
-    "small-fine-tuning": SupernetRecipe(
-        training=replace(RECIPES["small"], epochs=8, lr=5e-3, warmup_epochs=0.3),
-        alone_epochs=2,
-        scored_images=1000,
-    ),
     "deit": SupernetRecipe(training=RECIPES["deit"]),
     "digit-pairs-fine-tuning": SupernetRecipe(
         training=replace(RECIPES["digit-pairs"], epochs=4, lr=5e-3, warmup_epochs=0.2),
@@ -437,6 +432,11 @@ SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
     "digit-count-fine-tuning": SupernetRecipe(
         training=replace(RECIPES["digit-count"], epochs=8, lr=5e-3, warmup_epochs=0.2),
         alone_epochs=4,
+        scored_images=1000,
+    ),
+    "small-fine-tuning": SupernetRecipe(
+        training=replace(RECIPES["small"], epochs=8, lr=5e-3, warmup_epochs=0.3),
+        alone_epochs=2,
         scored_images=1000,
     ),
     "deit-fine-tuning": SupernetRecipe(training=RECIPES["deit-fine-tuning"], alone_epochs=5),
