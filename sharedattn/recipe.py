@@ -370,7 +370,7 @@ RECIPES |= {
     "digit-count-from-supernet": replace(RECIPES["digit-count"], epochs=16, warmup_epochs=0.3),
     "digit-count-fine-tuning": replace(RECIPES["digit-count"], epochs=16, lr=1e-2),
     "small-from-supernet": replace(RECIPES["small"], epochs=12, warmup_epochs=0.5),
-    "small-fine-tuning": replace(RECIPES["small"], epochs=12, lr=1e-2, warmup_epochs=0.5),
+    "small-fine-tuning": replace(RECIPES["small"], epochs=12, warmup_epochs=0.5),
     "deit-fine-tuning": replace(RECIPES["deit"], epochs=30, lr=2.5e-5, warmup_epochs=1.0),
 }
 RECIPES["deit-from-supernet"] = RECIPES["deit-fine-tuning"]
