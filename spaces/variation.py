@@ -66,16 +66,30 @@ class Variation:
         found = (self._edited(placement, edit) for edit in self._edits)
         return tuple(dict.fromkeys(member for members in found for member in members))
 
-    def mutate(self, placement: Placement, rng: random.Random) -> Placement:
+    def mutate(
+        self, placement: Placement, rng: random.Random, *, jump_probability: float = 0.0
+    ) -> Placement:
         """A member one edit away, each kind of edit equally likely, or any other if none is.
+
+        Args:
+            placement: a member inside the budget.
+            rng: the generator of the draws.
+            jump_probability: how often any other member is drawn instead, uniformly. Rules of a
+                space may part it into members that no edits connect; jumps reach all of them.
 
         Raises:
             InputError: there is no other member inside the budget.
         """
+        if jump_probability and rng.random() < jump_probability:
+            return self._other_member(placement, rng)
         for edit in rng.sample(self._edits, len(self._edits)):
             members = self._edited(placement, edit)
             if members:
                 return rng.choice(members)
+        return self._other_member(placement, rng)
+
+    def _other_member(self, placement: Placement, rng: random.Random) -> Placement:
+        """Any member but `placement`, uniformly."""
         if self._counted.in_budget == 1:
             raise InputError(
                 f"{str(placement)!r} is the only member of the space inside the budget; widen the "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -111,6 +111,19 @@ class Searcher(ABC):
     @abstractmethod
     def tell(self, trial: PastTrial) -> None:
         """Record the outcome of an accepted trial that has ended."""
+
+    def instead_of(self, refused: Placement) -> Iterable[Placement]:
+        """Members to try in turn, after too many proposals for a trial have been refused.
+
+        Args:
+            refused: the last of these proposals.
+
+        Returns:
+            Members inside the budget; none, unless a searcher knows better than the uniform draw
+            of an untried member that follows.
+        """
+        del refused
+        return ()
 
     def generator(self, number: int, attempt: int) -> random.Random:
         """The generator of one proposal."""

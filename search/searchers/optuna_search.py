@@ -7,6 +7,10 @@ start-up), proposals cycle through bins of MACs, uniformly within each: uniform 
 placements, most would be deep and the cheap end of the front would stay empty. And NSGA-II's
 children come from crossover and mutation of placements, not of parameters. Decoded parameters are
 repaired to the nearest legal placement, and Optuna is told the repaired parameters.
+
+A study notes the `RULES` that it began with, and goes on by them. Since the second ones, a proposal
+that was refused too often gives way to the nearest untried member rather than to a uniform draw,
+and a mutation may jump to any member. Studies without the note began by the first.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import math
 import random
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -29,12 +33,16 @@ from sharedattn.objectives import Direction, Objective
 from sharedattn.placement import Placement
 from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
 from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.nearest import NearestMembers
 from sharedattn.spaces.stratified import StratifiedSampler
 from sharedattn.spaces.variation import Variation
 
 FIRST_NUM_TRIALS = "sharedattn:first_num_trials"
+RULES = "sharedattn:rules"
+NEWEST_RULES = 2
 CROSSOVER_PROBABILITY = 0.9
 MUTATION_PROBABILITY = 0.5
+JUMP_PROBABILITY = 0.05  # of mutations, since edits may not connect all members
 
 
 class _WholeSpace(BaseSampler):
@@ -106,12 +114,23 @@ class OptunaSearcher(Searcher):
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         # Populations and start-up phases keep their size when a study is extended.
         self.first_num_trials: int = study_attributes.get(FIRST_NUM_TRIALS, num_trials)
+        begun_with = 1 if FIRST_NUM_TRIALS in study_attributes else NEWEST_RULES
+        self._rules: int = study_attributes.get(RULES, begun_with)
         attributes = {**study_attributes, FIRST_NUM_TRIALS: self.first_num_trials}
+        if self._rules > 1:
+            attributes[RULES] = self._rules
         for key, value in attributes.items():
             self._storage.set_study_system_attr(self._study_id, key, value)
         self._placements: list[Placement] = []  # by trial number
         # Optuna's trial of the open proposal: attempts share it, `accept` completes it.
         self._open_trial_id: int | None = None
+
+    def instead_of(self, refused: Placement) -> Iterable[Placement]:
+        return self._nearest.of(refused) if self._rules > 1 else ()
+
+    @cached_property
+    def _nearest(self) -> NearestMembers:
+        return NearestMembers(self.encoding)
 
     @property
     @abstractmethod
@@ -206,6 +225,7 @@ class NSGA2Searcher(OptunaSearcher):
 
     def make_sampler(self, seed: int) -> BaseSampler:
         rng = random.Random(seed)
+        jump_probability = JUMP_PROBABILITY if self._rules > 1 else 0.0
 
         def make_child(
             study: Study, _: dict[str, BaseDistribution], parents: list[FrozenTrial]
@@ -217,7 +237,7 @@ class NSGA2Searcher(OptunaSearcher):
             if rng.random() < CROSSOVER_PROBABILITY:
                 child = self._variation.crossover(one, other, rng)
             if child in (one, other) or rng.random() < MUTATION_PROBABILITY:
-                child = self._variation.mutate(child, rng)
+                child = self._variation.mutate(child, rng, jump_probability=jump_probability)
             return self.encoding.encode(child)
 
         with warnings.catch_warnings():

@@ -7,11 +7,14 @@ from functools import cache
 from sharedattn.plugins import added
 from sharedattn.search.searchers.base import Searcher
 from sharedattn.search.searchers.optuna_search import NSGA2Searcher, TPESearcher
+from sharedattn.search.searchers.model_search import ModelSearcher
 from sharedattn.search.searchers.random_search import RandomSearcher
+from sharedattn.search.searchers.stratified_search import StratifiedSearcher
 
 # The built-in ones; `searchers` adds those of plug-ins.
 SEARCHERS: dict[str, type[Searcher]] = {
-    searcher.name: searcher for searcher in (NSGA2Searcher, TPESearcher, RandomSearcher)
+    searcher.name: searcher
+    for searcher in (NSGA2Searcher, TPESearcher, ModelSearcher, StratifiedSearcher, RandomSearcher)
 }
 
 

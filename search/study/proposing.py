@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sharedattn.backbones import describe
@@ -15,7 +16,7 @@ from sharedattn.search.study.context import StudyContext
 from sharedattn.search.study.history import SearchHistory
 from sharedattn.search.study.latency import Latencies
 
-MAX_PROPOSALS = 10  # by the searcher for one trial, before an unseen placement is drawn
+MAX_PROPOSALS = 10  # by the searcher for one trial, before an unseen placement is found
 MAX_DRAWS = 200  # of unseen placements, before the space is listed
 MAX_LISTED = 1000  # placements to time before a bound on latency ends a search
 
@@ -194,8 +195,14 @@ class Proposer:
             proposal = self._searcher.ask(number, attempt)
         if self._admit(proposal.placement):
             return proposal
-        placement = self._unseen(number)
+        placement = self._instead_of(proposal.placement) or self._unseen(number)
         return None if placement is None else _instead(proposal, placement)
+
+    def _instead_of(self, refused: Placement) -> Placement | None:
+        """What the searcher has for a placement that was refused too often, or None."""
+        seen = self._history.seen
+        unseen = (p for p in self._searcher.instead_of(refused) if p not in seen)
+        return next(filter(self._admit, islice(unseen, MAX_DRAWS)), None)
 
     def _unseen(self, number: int) -> Placement | None:
         """A placement that was not proposed yet, drawn or else listed, or None if none is left."""

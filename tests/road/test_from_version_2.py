@@ -106,7 +106,7 @@ def test_a_space_keeps_its_sizes_and_its_draws(name):
 
 @of_one_optuna
 @pytest.mark.parametrize("name", make_draws.SEARCHED)
-@pytest.mark.parametrize("searcher", sorted(make_draws.SEARCHERS))
+@pytest.mark.parametrize("searcher", make_draws.SEARCHERS_OF_THEN)
 def test_a_searcher_proposes_what_it_did(searcher, name):
     assert make_draws.proposals(searcher, name) == DRAWS["proposals"][f"{searcher}, {name}"]
 

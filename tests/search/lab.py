@@ -79,6 +79,7 @@ class Lab:
         objectives=("top1", "macs"),
         latency=None,
         max_latency_ms=None,
+        notes=None,
     ):
         space = space or self.space
         executor = executor or Inline(Fake())
@@ -87,6 +88,7 @@ class Lab:
                 self.record(name, searcher, num_trials, confirm_seeds, seed, objectives, latency)
             )
             with store.drive(study) as driver, executor:
+                driver.save_searcher_attributes(notes or {})
                 driver.set_totals(num_trials=num_trials, confirm_seeds=confirm_seeds)
                 study = store.study(name)
                 StudyLoop(

@@ -25,6 +25,7 @@ from sharedattn.recipe import Recipe
 from sharedattn.search.pruners.mo_asha import MoAsha
 from sharedattn.search.searchers import SEARCHERS
 from sharedattn.search.searchers.base import PastTrial
+from sharedattn.search.searchers.optuna_search import FIRST_NUM_TRIALS
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.encoding import Encoding
 from sharedattn.spaces.space import Space, presets
@@ -41,8 +42,10 @@ HERE = Path(__file__).parent
 FILES = sorted(path.stem for path in (HERE / "spaces").iterdir())
 LATER = {"digit-count-vit", "digit-pairs-cut", "deit-tiny-cut"}  # presets after these draws
 SPACES = [*(name for name in presets() if name not in LATER), *FILES]
+SEARCHERS_OF_THEN = ("nsga2", "random", "tpe")
 SEARCHED = ("loop", "family-pvt", "listed")
 NUM_PROPOSALS = 40
+NOTES_OF_THEN = {FIRST_NUM_TRIALS: NUM_PROPOSALS}  # of a study that a searcher had begun
 FIRST = 3  # entries of a long list that can be read
 MOST = 48  # characters of them
 
@@ -200,7 +203,7 @@ def proposals(searcher: str, name: str) -> dict[str, object]:
         parse_objectives(("top1", "macs")),
         seed=5,
         num_trials=NUM_PROPOSALS,
-        study_attributes={},
+        study_attributes=NOTES_OF_THEN,
     )
     placements, proposed = [], []
     for number in range(NUM_PROPOSALS):
@@ -241,6 +244,7 @@ def of_loop(searcher: str, stopped: bool, num_slots: int) -> list[str]:
             confirm_seeds=2,
             executor=executor,
             pruner=stopping,
+            notes=NOTES_OF_THEN,
         )
         return [
             f"{row.role.value} {row.number}.{row.replicate} {row.state.value} {row.placement} "
@@ -251,7 +255,7 @@ def of_loop(searcher: str, stopped: bool, num_slots: int) -> list[str]:
 
 LOOPS = [
     (searcher, stopped, num_slots)
-    for searcher in sorted(SEARCHERS)
+    for searcher in SEARCHERS_OF_THEN
     for stopped in (False, True)
     for num_slots in (1, 3)
 ]
@@ -290,7 +294,7 @@ if __name__ == "__main__":
         "keys": {name: keys_of_draws(name) for name in SPACES},
         "proposals": {
             f"{searcher}, {name}": proposals(searcher, name)
-            for searcher in sorted(SEARCHERS)
+            for searcher in SEARCHERS_OF_THEN
             for name in SEARCHED
         },
         "loops": {

@@ -28,6 +28,7 @@ class Scripted:
 
     def __init__(self, script, notes=None):
         self.script = script
+        self.others = ()
         self.notes = notes or {}
         self.asked = []
         self.accepted = []
@@ -46,6 +47,9 @@ class Scripted:
             attributes={"attempt": attempt},
             study_attributes={"asked": len(self.asked), **self.notes},
         )
+
+    def instead_of(self, refused):
+        return self.others
 
     def generator(self, number, attempt):
         return random.Random(100 * number + attempt)
@@ -122,6 +126,17 @@ def test_a_searcher_that_repeats_itself_gets_the_first_unseen_draw():
     draws = (COUNTED.sample(rng) for _ in range(MAX_DRAWS))
     assert second.placement == next(placement for placement in draws if placement != V4)
     assert second.proposed == {}
+
+
+def test_what_a_searcher_has_instead_comes_before_the_draw():
+    desk = Desk(lambda number, attempt: V4)
+    desk.proposer.accept_next()
+    desk.searcher.others = [V4, OTHERS[2], OTHERS[1]]
+    assert desk.proposer.accept_next().placement == OTHERS[2]
+    third = desk.proposer.accept_next()
+    assert (third.placement, third.proposed) == (OTHERS[1], {})
+    fourth = desk.proposer.accept_next()
+    assert fourth.placement not in (V4, OTHERS[2], OTHERS[1])
 
 
 def test_the_last_placement_is_found_and_then_none_is_left():

@@ -1,0 +1,233 @@
+"""Model-based search: a Gaussian process of accuracy, and costs that are known exactly.
+
+A placement's costs need no training, so they are no part of the model: it learns accuracy alone
+from what `sharedattn.spaces.features` says of a placement, and the next trial is the candidate of
+most expected improvement of the front's hypervolume along the cost axes. The front is that of the
+model's means, so that a lucky accuracy does not hide what is better. Placements that still run
+count as if they had given what the model expects (kriging believer, Ginsbourger et al. 2010).
+
+Nothing is kept but what was told: scales are fitted to the first results, at numbers of results
+that are fixed, in float64 on one thread. So a resumed study goes on as if never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property, lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from sharedattn.objectives import Objective
+from sharedattn.placement import Placement
+from sharedattn.results.front.pareto import non_dominated
+from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
+from sharedattn.search.searchers.candidates import (
+    COST_FACTOR,
+    Candidates,
+    CandidateTable,
+    candidates_of,
+)
+from sharedattn.search.searchers.gaussian_process import GaussianProcess, GroupKernel, Scales
+from sharedattn.search.searchers.improvement import KnownFront, scores_of, top1_of
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.stratified import StratifiedSampler
+
+FloatArray = NDArray[np.float64]
+
+NUM_FIRST = 8
+"""Trials before the model proposes: the backbone as published, then one of each band of MACs."""
+LEAST_TOLD = 4  # results that a model needs
+MAX_ROWS = 1000
+"""Most observations of a model: its time grows with their cube, its memory with their square."""
+NUM_RECENT = 200  # of them, the last results; and the front's
+MAX_FITTED = 200  # most observations that scales are fitted to
+FIT_FACTOR = 1.2
+"""Scales are fitted again when there are this many times as many results."""
+NUM_CLIMBED = 3  # best candidates of a large space whose neighbours are considered as well
+LEAST_SPREAD = 1e-3  # of accuracies and costs, by which they are divided
+
+
+class ModelSearcher(Searcher):
+    """Bayesian optimisation along known cost axes; takes the arguments of `Searcher`.
+
+    Costs that are measured, such as latency, have models of their own, whose means stand for
+    their values.
+    """
+
+    name: ClassVar[str] = "model"
+
+    def __init__(
+        self,
+        space: BudgetedSpace,
+        objectives: Sequence[Objective],
+        *,
+        seed: int,
+        num_trials: int,
+        study_attributes: Mapping[str, Any],
+    ) -> None:
+        super().__init__(
+            space,
+            objectives,
+            seed=seed,
+            num_trials=num_trials,
+            study_attributes=study_attributes,
+        )
+        # Accuracy is the first objective of a study.
+        self._measured = tuple(
+            i for i, objective in enumerate(self.objectives) if i and objective.value_of is None
+        )
+        self._seen: set[Placement] = set()
+        self._pending: dict[int, Placement] = {}  # by trial number
+        # With the accuracy's score in place of the accuracy.
+        self._told: list[tuple[Placement, tuple[float, ...]]] = []
+        self._ranked = lru_cache(1)(self._rank)
+        self._scales = lru_cache(4)(self._fit)
+
+    @cached_property
+    def _candidates(self) -> Candidates:
+        known = [objective for objective in self.objectives if objective.value_of is not None]
+        return candidates_of(self.space, known, self.encoding, self.seed)
+
+    @cached_property
+    def _kernel(self) -> GroupKernel:
+        return GroupKernel(self._candidates.features.groups)
+
+    @cached_property
+    def _first_bands(self) -> StratifiedSampler:
+        return StratifiedSampler(self.space, NUM_FIRST - 1, shared_edges=True)
+
+    def ask(self, number: int, attempt: int) -> Proposal:
+        rng = self.generator(number, attempt)
+        if number < NUM_FIRST or len(self._told) < LEAST_TOLD:
+            return Proposal(placement=self._first_bands.sample_from(rng, number + attempt - 1))
+        ranked = self._ranked(number, len(self._told))
+        # What was refused is out of a bound that only the study can check. Drawn from ever more
+        # of the best, it is not proposed again and again at the trials to come.
+        place = rng.randrange(min(4**attempt, len(ranked)))
+        return Proposal(placement=ranked[place])
+
+    def accept(self, trial: PastTrial, parameters: Mapping[str, Any] | None = None) -> None:
+        self._seen.add(trial.placement)
+        self._pending[trial.number] = trial.placement
+
+    def tell(self, trial: PastTrial) -> None:
+        self._pending.pop(trial.number, None)
+        if trial.values is not None and not trial.failed:
+            top1, *costs = trial.values
+            score = float(scores_of(np.array(top1)))
+            self._told.append((trial.placement, (score, *costs)))
+
+    def _rank(self, number: int, num_told: int) -> tuple[Placement, ...]:
+        """The candidates of a trial after some results, the best first."""
+        del num_told
+        # Sums on several threads have another order, and so other last digits.
+        with _threads().limit(limits=1, user_api="blas"):
+            return self._rank_on_one_thread(number)
+
+    def _rank_on_one_thread(self, number: int) -> tuple[Placement, ...]:
+        rows = _kept(self._told, self.objectives)
+        values = np.array([self._told[i][1] for i in rows])
+        told = self._candidates.of([self._told[i][0] for i in rows])
+        waiting = self._candidates.of(list(self._pending.values()))
+        models = {i: self._model(i, told, waiting, values[:, i]) for i in (0, *self._measured)}
+        both = _joined(told, waiting)
+        top1 = top1_of(models[0].predict_mean(both.features))
+        costs = self._costs(both, models, values)
+        front = KnownFront(top1, costs, 1.0 / self.space.space.backbone.num_classes)
+        is_member = non_dominated(np.column_stack([-top1, costs]))
+        members = sorted(np.flatnonzero(is_member), key=lambda i: (*costs[i], i))
+        table = self._candidates.unseen(number, self._seen, [both.placements[i] for i in members])
+
+        def order_of(table: CandidateTable) -> NDArray[np.intp]:
+            mean, sd = models[0].predict(table.features)
+            gains = front.improvements(mean, sd, self._costs(table, models, values))
+            return np.lexsort((-sd, -gains))
+
+        order = order_of(table)
+        best = [table.placements[i] for i in order[:NUM_CLIMBED]]
+        near = self._candidates.near(best, self._seen | set(table.placements))
+        if near.placements:
+            table = _joined(table, near)
+            order = order_of(table)
+        return tuple(table.placements[i] for i in order)
+
+    def _costs(
+        self, table: CandidateTable, models: Mapping[int, GaussianProcess], values: FloatArray
+    ) -> FloatArray:
+        """The costs (n, d) as shares of the largest that count; expected where measured."""
+        if not self._measured:
+            return table.costs
+        columns = [
+            models[i].predict_mean(table.features) / (COST_FACTOR * values[:, i].max())
+            for i in self._measured
+        ]
+        return np.column_stack([table.costs, *columns])
+
+    def _model(
+        self, objective: int, told: CandidateTable, waiting: CandidateTable, outputs: FloatArray
+    ) -> GaussianProcess:
+        """The model of an objective, with what runs as it is expected to end."""
+        scales = self._scales(objective, _fitted_size(len(self._told)))
+        mean, spread = float(outputs.mean()), max(float(outputs.std()), LEAST_SPREAD)
+
+        def given(features: FloatArray, outputs: FloatArray) -> GaussianProcess:
+            return GaussianProcess.of(
+                self._kernel, scales, features, outputs, mean=mean, spread=spread
+            )
+
+        model = given(told.features, outputs)
+        if not waiting.placements:
+            return model
+        expected = model.predict_mean(waiting.features)
+        features = np.concatenate([told.features, waiting.features])
+        return given(features, np.concatenate([outputs, expected]))
+
+    def _fit(self, objective: int, num_told: int) -> Scales:
+        """The scales of an objective by the first results, evenly thinned if they are many."""
+        places = np.unique(np.linspace(0, num_told - 1, min(num_told, MAX_FITTED)).astype(int))
+        rows = [self._told[i] for i in places]
+        outputs = np.array([values[objective] for _, values in rows])
+        scaled = (outputs - outputs.mean()) / max(float(outputs.std()), LEAST_SPREAD)
+        table = self._candidates.of([placement for placement, _ in rows])
+        return self._kernel.fitted(table.features, scaled)
+
+
+def _fitted_size(num_told: int) -> int:
+    """The number of results that the scales are fitted to when there are `num_told`."""
+    size = LEAST_TOLD
+    while (following := max(size + 1, int(FIT_FACTOR * size))) <= num_told:
+        size = following
+    return size
+
+
+def _kept(
+    told: Sequence[tuple[Placement, tuple[float, ...]]], objectives: Sequence[Objective]
+) -> list[int]:
+    """The results that a model learns from, at most `MAX_ROWS`, as places in `told`.
+
+    Of more, those on the front and the last ones are kept, and an even share of the others.
+    """
+    if len(told) <= MAX_ROWS:
+        return list(range(len(told)))
+    losses = np.array([(-values[0], *values[1:]) for _, values in told])
+    front = np.flatnonzero(non_dominated(losses))[-NUM_RECENT:].tolist()
+    kept = {*front, *range(len(told) - NUM_RECENT, len(told))}
+    others = [i for i in range(len(told)) if i not in kept]
+    even = np.linspace(0, len(others) - 1, MAX_ROWS - len(kept)).astype(int)
+    return sorted(kept | {others[i] for i in even})
+
+
+def _joined(one: CandidateTable, other: CandidateTable) -> CandidateTable:
+    return CandidateTable(
+        one.placements + other.placements,
+        np.concatenate([one.features, other.features]),
+        np.concatenate([one.costs, other.costs]),
+    )
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
