@@ -70,7 +70,8 @@ class PlacementFeatures:
         """
         rows = (self._row(placement) for placement in placements)
         raw = np.array([[row.get(key, 0.0) for key in self._keys] for row in rows])
-        return (raw.reshape(-1, len(self._keys)) - self._mean) / self._scale
+        scaled: FloatArray = (raw.reshape(-1, len(self._keys)) - self._mean) / self._scale
+        return scaled
 
     def _row(self, placement: Placement) -> _Row:
         row: _Row = {}

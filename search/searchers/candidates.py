@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -42,13 +42,40 @@ class CandidateTable:
 
     Attributes:
         placements: n placements.
+        keys: (n,), their hashes, since to hash thousands of them at each trial takes long.
         features: (n, f).
         costs: (n, d), closed-form costs as shares of the largest that count.
     """
 
     placements: tuple[Placement, ...]
+    keys: NDArray[np.int64]
     features: FloatArray
     costs: FloatArray
+
+    def rows(self, chosen: NDArray[np.intp]) -> CandidateTable:
+        """Some rows, by number."""
+        return CandidateTable(
+            tuple(self.placements[i] for i in chosen),
+            self.keys[chosen],
+            self.features[chosen],
+            self.costs[chosen],
+        )
+
+    def without(self, keys: NDArray[np.int64]) -> CandidateTable:
+        """The first row of each placement whose key is not among these."""
+        _, first = np.unique(self.keys, return_index=True)
+        chosen = np.sort(first)
+        return self.rows(chosen[~np.isin(self.keys[chosen], keys)])
+
+
+def joined(tables: Sequence[CandidateTable]) -> CandidateTable:
+    """The rows of tables, one after the other; there is at least one table."""
+    return CandidateTable(
+        tuple(placement for table in tables for placement in table.placements),
+        np.concatenate([table.keys for table in tables]),
+        np.concatenate([table.features for table in tables]),
+        np.concatenate([table.costs for table in tables]),
+    )
 
 
 class Candidates(ABC):
@@ -71,11 +98,11 @@ class Candidates(ABC):
 
     @abstractmethod
     def of(self, placements: Sequence[Placement]) -> CandidateTable:
-        """The table of members of the space."""
+        """The table of members that have been proposed."""
 
     @abstractmethod
     def unseen(
-        self, number: int, seen: Collection[Placement], front: Sequence[Placement]
+        self, number: int, seen: CandidateTable, front: Sequence[Placement]
     ) -> CandidateTable:
         """The candidates of a trial.
 
@@ -85,9 +112,9 @@ class Candidates(ABC):
             front: the front so far, in the order of costs.
         """
 
-    def near(self, placements: Sequence[Placement], seen: Collection[Placement]) -> CandidateTable:
-        """Members one edit away from these that are not candidates yet; none if all are."""
-        del placements, seen
+    def near(self, placements: Sequence[Placement], known: NDArray[np.int64]) -> CandidateTable:
+        """Members one edit away from these, but for those of known keys, if they are drawn."""
+        del placements, known
         return self.of(())
 
     def _computed(self, placements: Sequence[Placement]) -> CandidateTable:
@@ -100,7 +127,8 @@ class Candidates(ABC):
             for placement in placements
         ]
         costs = np.array(rows, dtype=float).reshape(len(placements), len(self._objectives))
-        return CandidateTable(tuple(placements), self.features.of(placements), costs)
+        keys = np.array([hash(placement) for placement in placements], dtype=np.int64)
+        return CandidateTable(tuple(placements), keys, self.features.of(placements), costs)
 
 
 class WholeSpace(Candidates):
@@ -115,21 +143,12 @@ class WholeSpace(Candidates):
         return {placement: i for i, placement in enumerate(self._all.placements)}
 
     def of(self, placements: Sequence[Placement]) -> CandidateTable:
-        found = [self._place[placement] for placement in placements]
-        return self._at(found)
+        return self._all.rows(np.array([self._place[p] for p in placements], dtype=int))
 
     def unseen(
-        self, number: int, seen: Collection[Placement], front: Sequence[Placement]
+        self, number: int, seen: CandidateTable, front: Sequence[Placement]
     ) -> CandidateTable:
-        return self._at([i for placement, i in self._place.items() if placement not in seen])
-
-    def _at(self, places: Sequence[int]) -> CandidateTable:
-        chosen = np.array(places, dtype=int)
-        return CandidateTable(
-            tuple(self._all.placements[i] for i in places),
-            self._all.features[chosen],
-            self._all.costs[chosen],
-        )
+        return self._all.without(seen.keys)
 
 
 class DrawnCandidates(Candidates):
@@ -151,21 +170,25 @@ class DrawnCandidates(Candidates):
         self._block = lru_cache(NUM_BLOCKS)(self._drawn)
         self._neighbours = lru_cache(4 * MAX_NEIGHBOURHOODS)(self._neighbourhood)
         self._variation = Variation(encoding)
+        self._known: dict[Placement, CandidateTable] = {}  # of each proposed placement, one row
 
     def of(self, placements: Sequence[Placement]) -> CandidateTable:
-        return self._computed(placements)
+        for placement in placements:
+            if placement not in self._known:
+                self._known[placement] = self._computed([placement])
+        return joined([self._computed(()), *(self._known[p] for p in placements)])
 
     def unseen(
-        self, number: int, seen: Collection[Placement], front: Sequence[Placement]
+        self, number: int, seen: CandidateTable, front: Sequence[Placement]
     ) -> CandidateTable:
         blocks = [self._block(i) for i in range(number, number + NUM_BLOCKS)]
         # Of a large front, other members' neighbours take turns.
         step = -(-len(front) // MAX_NEIGHBOURHOODS) or 1
         around = [self._neighbours(placement) for placement in front[number % step :: step]]
-        return _without_repeats([*around, *blocks], seen)
+        return joined([*around, *blocks]).without(seen.keys)
 
-    def near(self, placements: Sequence[Placement], seen: Collection[Placement]) -> CandidateTable:
-        return _without_repeats([self._neighbours(p) for p in placements], seen)
+    def near(self, placements: Sequence[Placement], known: NDArray[np.int64]) -> CandidateTable:
+        return joined([self._neighbours(p) for p in placements]).without(known)
 
     def _neighbourhood(self, placement: Placement) -> CandidateTable:
         return self._computed(self._variation.neighbours(placement))
@@ -184,18 +207,3 @@ def candidates_of(
     if space.in_budget <= MAX_LISTED:
         return WholeSpace(space, costs)
     return DrawnCandidates(space, costs, encoding, seed)
-
-
-def _without_repeats(
-    tables: Iterable[CandidateTable], seen: Collection[Placement]
-) -> CandidateTable:
-    """The rows of tables, the first of each placement that is not in `seen`."""
-    tables = list(tables)
-    placements = [placement for table in tables for placement in table.placements]
-    place = {p: i for i, p in reversed(list(enumerate(placements))) if p not in seen}
-    chosen = np.array(sorted(place.values()), dtype=int)
-    return CandidateTable(
-        tuple(placements[i] for i in chosen),
-        np.concatenate([table.features for table in tables])[chosen],
-        np.concatenate([table.costs for table in tables])[chosen],
-    )

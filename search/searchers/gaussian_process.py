@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, solve_triangular  # type: ignore[import-untyped]
+from scipy.linalg import cho_solve, cholesky, solve_triangular  # type: ignore[import-untyped]
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 FloatArray = NDArray[np.float64]
@@ -62,7 +62,8 @@ class Scales:
     @property
     def logs(self) -> FloatArray:
         """(2 G + 2,), their logarithms."""
-        return np.log(np.concatenate([self.linear, self.length, [self.smooth, self.noise]]))
+        every = [self.linear, self.length, np.array([self.smooth, self.noise])]
+        return np.log(np.concatenate(every))
 
 
 class GroupKernel:
@@ -87,7 +88,7 @@ class GroupKernel:
         weighted = one * scales.linear[self._group_of]
         shrunk, also = (x / scales.length[self._group_of] for x in (one, other))
         squares = (shrunk**2).sum(axis=1)[:, None] + (also**2).sum(axis=1) - 2.0 * shrunk @ also.T
-        return weighted @ other.T + scales.smooth * _matern(np.maximum(squares, 0.0))[0]
+        return weighted @ other.T + scales.smooth * _matern(np.maximum(squares, 0.0))
 
     def at(self, features: FloatArray, scales: Scales) -> FloatArray:
         """The kernel's value (n,) between each row of features (n, f) and itself."""
@@ -133,16 +134,16 @@ class _Loss:
 
     def with_gradient(self, logs: FloatArray) -> tuple[float, FloatArray]:
         scales, size = Scales.of(logs), len(self._outputs)
-        similarity, decay = _matern(np.tensordot(scales.length**-2, self._squares, axes=1))
-        smooth = scales.smooth * similarity
+        squares = np.tensordot(scales.length**-2, self._squares, axes=1)
+        smooth = scales.smooth * _matern(squares)
         matrix = np.tensordot(scales.linear, self._products, axes=1) + smooth
         matrix[np.diag_indices(size)] += scales.noise + JITTER
-        factor = np.linalg.cholesky(matrix)
+        factor = cholesky(matrix, lower=True)
         inverse = cho_solve((factor, True), np.eye(size))
         weights = inverse @ self._outputs
         # d loss / d matrix, by Eq. 5.9
         slope = 0.5 * (inverse - np.outer(weights, weights))
-        by_length = scales.smooth * slope * decay
+        by_length = scales.smooth * slope * _matern_slope(squares)
         gradient = np.concatenate(
             [
                 scales.linear * np.tensordot(self._products, slope, axes=2),
@@ -155,11 +156,18 @@ class _Loss:
         return float(loss), gradient + off / self._kernel.prior_sd
 
 
-def _matern(squares: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Matern's function m(r) with nu = 5/2, and -2 dm/d(r^2), at squared distances r^2."""
+def _matern(squares: FloatArray) -> FloatArray:
+    """Matern's function m(r) with nu = 5/2 at squared distances r^2."""
     far = np.sqrt(5.0 * squares)
-    fall = np.exp(-far)
-    return (1.0 + far + far**2 / 3.0) * fall, (5.0 / 3.0) * (1.0 + far) * fall
+    found: FloatArray = (1.0 + far + far * far / 3.0) * np.exp(-far)
+    return found
+
+
+def _matern_slope(squares: FloatArray) -> FloatArray:
+    """-2 dm/d(r^2) of Matern's function m."""
+    far = np.sqrt(5.0 * squares)
+    found: FloatArray = (5.0 / 3.0) * (1.0 + far) * np.exp(-far)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +206,7 @@ class GaussianProcess:
         """Condition on outputs (n,) at features (n, f)."""
         matrix = kernel.between(features, features, scales)
         matrix[np.diag_indices(len(matrix))] += scales.noise + JITTER
-        factor = np.linalg.cholesky(matrix)
+        factor: FloatArray = cholesky(matrix, lower=True)
         weights = cho_solve((factor, True), (outputs - mean) / spread)
         return cls(
             kernel=kernel,

@@ -38,7 +38,8 @@ NUM_POINTS = 1024
 
 def scores_of(top1: FloatArray) -> FloatArray:
     """The scores that accuracies are modelled by; `top1_of` inverts it."""
-    return -np.log(1.0 + MARGIN - top1)
+    scores: FloatArray = -np.log(1.0 + MARGIN - top1)
+    return scores
 
 
 def top1_of(scores: FloatArray) -> FloatArray:
@@ -57,7 +58,8 @@ def expected_improvement(mean: FloatArray, sd: FloatArray, level: FloatArray) ->
     left = 1.0 + MARGIN - level
     distance = (np.log(left) + mean) / sd
     error = np.exp(0.5 * sd**2 - mean)
-    return np.maximum(left * ndtr(distance) - error * ndtr(distance - sd), 0.0)
+    gain: FloatArray = left * ndtr(distance) - error * ndtr(distance - sd)
+    return np.maximum(gain, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,9 @@ class KnownFront:
             costs: (n, d), in the unit box.
         """
         levels, widths = self._shares(costs)
-        gains = expected_improvement(mean[:, None], sd[:, None], levels)
-        return np.einsum("nk,nk->n", gains, widths)
+        row, level = np.nonzero(widths)
+        gains = expected_improvement(mean[row], sd[row], levels[level])
+        return np.bincount(row, gains * widths[row, level], minlength=len(costs))
 
     def _shares(self, costs: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The levels (k,) of f*, and the volume (n, k) of each one that n costs can raise."""

@@ -29,6 +29,7 @@ from sharedattn.search.searchers.candidates import (
     Candidates,
     CandidateTable,
     candidates_of,
+    joined,
 )
 from sharedattn.search.searchers.gaussian_process import GaussianProcess, GroupKernel, Scales
 from sharedattn.search.searchers.improvement import KnownFront, scores_of, top1_of
@@ -40,13 +41,14 @@ FloatArray = NDArray[np.float64]
 NUM_FIRST = 8
 """Trials before the model proposes: the backbone as published, then one of each band of MACs."""
 LEAST_TOLD = 4  # results that a model needs
-MAX_ROWS = 1000
+MAX_ROWS = 400
 """Most observations of a model: its time grows with their cube, its memory with their square."""
-NUM_RECENT = 200  # of them, the last results; and the front's
-MAX_FITTED = 200  # most observations that scales are fitted to
+NUM_RECENT = 100  # of them, the last results; and the front's
+MAX_FITTED = 150  # most observations that scales are fitted to
 FIT_FACTOR = 1.2
 """Scales are fitted again when there are this many times as many results."""
 NUM_CLIMBED = 3  # best candidates of a large space whose neighbours are considered as well
+MAX_RANKED = 512  # best candidates of a large space beside those
 LEAST_SPREAD = 1e-3  # of accuracies and costs, by which they are divided
 
 
@@ -79,7 +81,7 @@ class ModelSearcher(Searcher):
         self._measured = tuple(
             i for i, objective in enumerate(self.objectives) if i and objective.value_of is None
         )
-        self._seen: set[Placement] = set()
+        self._seen: dict[Placement, None] = {}
         self._pending: dict[int, Placement] = {}  # by trial number
         # With the accuracy's score in place of the accuracy.
         self._told: list[tuple[Placement, tuple[float, ...]]] = []
@@ -110,7 +112,7 @@ class ModelSearcher(Searcher):
         return Proposal(placement=ranked[place])
 
     def accept(self, trial: PastTrial, parameters: Mapping[str, Any] | None = None) -> None:
-        self._seen.add(trial.placement)
+        self._seen[trial.placement] = None
         self._pending[trial.number] = trial.placement
 
     def tell(self, trial: PastTrial) -> None:
@@ -128,29 +130,33 @@ class ModelSearcher(Searcher):
             return self._rank_on_one_thread(number)
 
     def _rank_on_one_thread(self, number: int) -> tuple[Placement, ...]:
-        rows = _kept(self._told, self.objectives)
+        rows = _kept(self._told)
         values = np.array([self._told[i][1] for i in rows])
         told = self._candidates.of([self._told[i][0] for i in rows])
         waiting = self._candidates.of(list(self._pending.values()))
         models = {i: self._model(i, told, waiting, values[:, i]) for i in (0, *self._measured)}
-        both = _joined(told, waiting)
+        both = joined([told, waiting])
         top1 = top1_of(models[0].predict_mean(both.features))
         costs = self._costs(both, models, values)
-        front = KnownFront(top1, costs, 1.0 / self.space.space.backbone.num_classes)
         is_member = non_dominated(np.column_stack([-top1, costs]))
         members = sorted(np.flatnonzero(is_member), key=lambda i: (*costs[i], i))
-        table = self._candidates.unseen(number, self._seen, [both.placements[i] for i in members])
+        chance = 1.0 / self.space.space.backbone.num_classes
+        front = KnownFront(top1[members], costs[members], chance)
 
         def order_of(table: CandidateTable) -> NDArray[np.intp]:
             mean, sd = models[0].predict(table.features)
             gains = front.improvements(mean, sd, self._costs(table, models, values))
             return np.lexsort((-sd, -gains))
 
+        seen = self._candidates.of(list(self._seen))
+        table = self._candidates.unseen(number, seen, [both.placements[i] for i in members])
         order = order_of(table)
         best = [table.placements[i] for i in order[:NUM_CLIMBED]]
-        near = self._candidates.near(best, self._seen | set(table.placements))
+        known = np.concatenate([seen.keys, table.keys])
+        near = self._candidates.near(best, known)
         if near.placements:
-            table = _joined(table, near)
+            leading = order[:MAX_RANKED]
+            table = joined([table.rows(leading), near])
             order = order_of(table)
         return tuple(table.placements[i] for i in order)
 
@@ -203,9 +209,7 @@ def _fitted_size(num_told: int) -> int:
     return size
 
 
-def _kept(
-    told: Sequence[tuple[Placement, tuple[float, ...]]], objectives: Sequence[Objective]
-) -> list[int]:
+def _kept(told: Sequence[tuple[Placement, tuple[float, ...]]]) -> list[int]:
     """The results that a model learns from, at most `MAX_ROWS`, as places in `told`.
 
     Of more, those on the front and the last ones are kept, and an even share of the others.
@@ -218,14 +222,6 @@ def _kept(
     others = [i for i in range(len(told)) if i not in kept]
     even = np.linspace(0, len(others) - 1, MAX_ROWS - len(kept)).astype(int)
     return sorted(kept | {others[i] for i in even})
-
-
-def _joined(one: CandidateTable, other: CandidateTable) -> CandidateTable:
-    return CandidateTable(
-        one.placements + other.placements,
-        np.concatenate([one.features, other.features]),
-        np.concatenate([one.costs, other.costs]),
-    )
 
 
 @cache

@@ -8,9 +8,9 @@ placements, most would be deep and the cheap end of the front would stay empty. 
 children come from crossover and mutation of placements, not of parameters. Decoded parameters are
 repaired to the nearest legal placement, and Optuna is told the repaired parameters.
 
-A study notes the `RULES` that it began with, and goes on by them. Since the second ones, a proposal
-that was refused too often gives way to the nearest untried member rather than to a uniform draw,
-and a mutation may jump to any member. Studies without the note began by the first.
+A study notes the `RULES` that it began with, and goes on by them. Since the second ones, a
+proposal that was refused too often gives way to the nearest untried member rather than to a
+uniform draw, and a mutation may jump to any member. Studies without the note began by the first.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from functools import cache
 
 from sharedattn.plugins import added
 from sharedattn.search.searchers.base import Searcher
-from sharedattn.search.searchers.optuna_search import NSGA2Searcher, TPESearcher
 from sharedattn.search.searchers.model_search import ModelSearcher
+from sharedattn.search.searchers.optuna_search import NSGA2Searcher, TPESearcher
 from sharedattn.search.searchers.random_search import RandomSearcher
 from sharedattn.search.searchers.stratified_search import StratifiedSearcher
 

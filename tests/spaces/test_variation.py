@@ -160,6 +160,33 @@ def test_a_member_without_neighbours_mutates_to_any_other(
     assert str(of.mutate(Placement.parse("N3"), random.Random(41))) == "V3"
 
 
+def test_jumps_reach_members_that_no_edits_connect(
+    make_space: Callable[..., Space], choices: Choices, costs: Any
+) -> None:
+    # Kinds must be equal while broadcasting is free: edits stay among layers of one kind.
+    layer = (*choices("V", "N"), *(LayerChoice(kind, cb=True) for kind in "VN"))
+    stage = ListedStage(layers=(layer,) * 3, depth=(3,))
+    space = make_space(stage, constraints=(Equal(attribute="kind", per="stage"),))
+    of = variation(space, costs)
+    reached, rng = {Placement.parse("V3")}, random.Random(43)
+    ring = set(reached)
+    while ring := {n for member in ring for n in of.neighbours(member)} - reached:
+        reached |= ring
+    assert len(reached) == 8 and space.automaton.size == 16
+    drawn = [
+        of.mutate(Placement.parse("V3"), rng, jump_probability=0.25).layers[0].kind
+        for _ in range(3000)
+    ]
+    # A jump goes to each of the 15 others, 8 of them of the other kind.
+    assert drawn.count("N") / 3000 == pytest.approx(0.25 * 8 / 15, abs=0.02)
+    jumped = {of.mutate(Placement.parse("V3"), rng, jump_probability=1.0) for _ in range(300)}
+    assert len(jumped) == 15 and Placement.parse("V3") not in jumped
+    # Without jumps, the draws are those of before.
+    one, other = random.Random(47), random.Random(47)
+    plain = [of.mutate(Placement.parse("V3"), one) for _ in range(20)]
+    assert plain == [of.mutate(Placement.parse("V3"), other, jump_probability=0) for _ in plain]
+
+
 def test_the_only_member_cannot_mutate_and_one_of_several_can(small: Small, costs: Any) -> None:
     free = BudgetedSpace(small[0], costs=costs)
     inside = BudgetedSpace(small[0], Budget(free.macs_range[0]), costs=costs)

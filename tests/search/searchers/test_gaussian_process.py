@@ -1,4 +1,4 @@
-"""The Gaussian process against direct formulas, scikit-learn, and functions that it should find."""
+"""The Gaussian process against direct formulas, scikit-learn, and a function to be found."""
 
 import numpy as np
 import pytest

@@ -8,8 +8,18 @@ from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
 from sharedattn.objectives import parse_objectives
 from sharedattn.search.searchers import SEARCHERS, PastTrial
+from sharedattn.search.searchers.optuna_search import (
+    FIRST_NUM_TRIALS,
+    JUMP_PROBABILITY,
+    RULES,
+)
+from sharedattn.search.searchers.stratified_search import NUM_BANDS
+from sharedattn.spaces.automaton import pad
 from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.nearest import NearestMembers
+from sharedattn.spaces.repair import difference
 from sharedattn.spaces.space import Space
+from sharedattn.spaces.variation import Variation
 
 OBJECTIVES = parse_objectives(("top1", "macs"))
 MODEL_BASED = ("nsga2", "tpe")
@@ -193,3 +203,62 @@ def test_the_first_generation_is_spread_over_bins_within_a_bound_on_params(monke
         bins.append((macs_of(space, proposal.placement) - low) * 11 / (high - low))
     # The first trial draws from the last bin; neighbours share the value at their edge.
     assert all(number - 1 <= bins[number] <= number for number in range(1, 12))
+
+
+def test_the_control_draws_from_every_band_in_turn(space):
+    searcher = make("stratified", space)
+    least, most = space.macs_span
+    bands = []
+    for number in range(2 * NUM_BANDS + 1):
+        macs = macs_of(space, searcher.ask(number, 0).placement)
+        bands.append((macs - least) * NUM_BANDS // (most + 1 - least))
+    assert bands[1:] == [*range(NUM_BANDS)] * 2
+    # A refused draw gives way to the next band.
+    macs = macs_of(space, searcher.ask(1, 3).placement)
+    assert (macs - least) * NUM_BANDS // (most + 1 - least) == 3
+
+
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_instead_of_a_repeat_stands_the_nearest_member(space, name):
+    searcher = make(name, space)
+    start = space[101]
+    expected = list(NearestMembers(searcher.encoding).of(start))
+    assert list(searcher.instead_of(start)) == expected
+    path, other = (pad(p.stages, space.space.automaton.depths) for p in (start, expected[0]))
+    assert sum(map(difference, path, other)) == 1
+
+
+@pytest.mark.parametrize("name", MODEL_BASED)
+def test_a_study_goes_on_by_the_rules_that_it_began_with(space, name):
+    new = make(name, space)
+    notes = new.ask(0, 0).study_attributes
+    assert notes[RULES] == 2
+    of_then = {key: value for key, value in notes.items() if key != RULES}
+    old = make(name, space, **of_then)
+    assert RULES not in old.ask(0, 0).study_attributes
+    assert tuple(old.instead_of(space[101])) == ()
+    again = make(name, space, **notes)
+    assert next(iter(again.instead_of(space[101]))) == next(iter(new.instead_of(space[101])))
+
+
+@pytest.mark.parametrize("name", ["random", "stratified", "model"])
+def test_others_leave_repeats_to_the_study(space, name):
+    assert tuple(make(name, space).instead_of(space[101])) == ()
+
+
+def test_only_new_studies_mutate_by_jumps(space, monkeypatch):
+    asked = []
+    mutate = Variation.mutate
+
+    def watched(self, placement, rng, *, jump_probability=0.0):
+        asked.append(jump_probability)
+        return mutate(self, placement, rng, jump_probability=jump_probability)
+
+    monkeypatch.setattr(Variation, "mutate", watched)
+    for notes, probability in (({}, JUMP_PROBABILITY), ({FIRST_NUM_TRIALS: 24}, 0.0)):
+        asked.clear()
+        searcher = make("nsga2", space, **notes)
+        for number in range(20):
+            proposal = searcher.ask(number, 0)
+            tell(searcher, space, number, proposal, attending(proposal.placement))
+        assert asked and set(asked) == {probability}
