@@ -84,7 +84,7 @@ class SearchConfig:
         max_latency_ms: longest forward pass of a placement in milliseconds, or None for no bound.
         latency_batch_size: number of images in the timed forward pass.
         objectives: names of the objectives; includes top1.
-        searcher: nsga2, tpe or random.
+        searcher: nsga2, tpe, model, stratified, random, or a plug-in's.
         num_trials: total number of search trials; defaults to 12, or to the supernet's number.
         confirm_seeds: total seeds of each front member; 1 to confirm none, 0 (only with a
             supernet) to train none.

@@ -44,7 +44,7 @@ class Study:
         evaluator: how placements are evaluated: `FromScratch`, `FromSupernet`, `FromTable`, or a
             callable that takes the built network (or the placement, if its parameter is named
             `placement`) and returns metrics by name, such as {"top1": 0.7}.
-        searcher: nsga2, tpe or random.
+        searcher: nsga2, tpe, model, stratified, random, or a plug-in's.
         storage: path or URL of the database; defaults to a file in `out`.
         name: the study's name; by default it is made of space, data and the other choices that
             identify the study.

@@ -165,7 +165,9 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--latency-batch-size", type=int, metavar="N", help="images of that forward (default: 1)"
     )
-    search.add_argument("--searcher", help="nsga2, tpe or random (default: nsga2)")
+    search.add_argument(
+        "--searcher", help="nsga2, model, tpe, stratified or random (default: nsga2)"
+    )
     _add_evaluation(search)
     search.add_argument("--executor", choices=("local", "ray"), default="local")
     search.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (default: one here)")

@@ -1,4 +1,4 @@
-"""Searchers: random, NSGA-II, TPE, and those of plug-ins, behind one interface."""
+"""Searchers: model-based, NSGA-II, TPE, stratified, random, and those of plug-ins."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
 
 
 class RandomSearcher(Searcher):
-    """Draws every proposal uniformly; the baseline for other searchers."""
+    """Draws every proposal uniformly, so mostly deep placements; see `StratifiedSearcher`."""
 
     name: ClassVar[str] = "random"
 

@@ -208,7 +208,10 @@ def bad(capsys, tmp_path, *arguments):
         (("search", "--workers", "0"), "`--workers` is a whole number from 1"),
         (("search", "--seed", "-1"), "`--seed` is a whole number from 0"),
         (("search", "--study", "../mine"), "`--study` is '../mine'; give up to 200 ASCII letters"),
-        (("search", "--searcher", "magic"), "`--searcher` is one of nsga2, tpe, random"),
+        (
+            ("search", "--searcher", "magic"),
+            "`--searcher` is one of nsga2, tpe, model, stratified, random",
+        ),
         (("search", "--objectives", "top1,speed"), "is no objective; name top1 and then of macs"),
         (("search", "--objectives", "latency_ms,macs"), "name top1 first, then at least"),
         (("search", "--objectives", "latency_ms"), "name top1 first, then at least one cost"),
