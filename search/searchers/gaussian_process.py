@@ -63,7 +63,8 @@ class Scales:
     def logs(self) -> FloatArray:
         """(2 G + 2,), their logarithms."""
         every = [self.linear, self.length, np.array([self.smooth, self.noise])]
-        return np.log(np.concatenate(every))
+        logs: FloatArray = np.log(np.concatenate(every))
+        return logs
 
 
 class GroupKernel:

@@ -87,7 +87,9 @@ class KnownFront:
         levels, widths = self._shares(costs)
         row, level = np.nonzero(widths)
         gains = expected_improvement(mean[row], sd[row], levels[level])
-        return np.bincount(row, gains * widths[row, level], minlength=len(costs))
+        total: FloatArray = np.zeros(len(costs))
+        np.add.at(total, row, gains * widths[row, level])
+        return total
 
     def _shares(self, costs: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The levels (k,) of f*, and the volume (n, k) of each one that n costs can raise."""
