@@ -4,6 +4,8 @@ import random
 
 import numpy as np
 import pytest
+from fakes import Fake, Inline
+from lab import SPACE, Lab
 
 from sharedattn.costs.model import CostModel
 from sharedattn.objectives import parse_objectives
@@ -224,3 +226,21 @@ def test_drawn_candidates_are_draws_and_neighbours_of_the_front(space, drawn):
     assert table.costs[:, 0] == pytest.approx(np.array(macs) / (1.1 * space.macs_range[1]))
     near = found.near([space[5]], table.keys)
     assert not set(near.placements) & set(table.placements)
+
+
+@pytest.mark.parametrize("num_slots", [1, 3])
+def test_a_study_taken_up_goes_on_as_one_that_never_stopped(tmp_path, num_slots):
+    space = BudgetedSpace(Space.from_document(SPACE))
+    labs = [Lab(tmp_path / name, space) for name in ("stopped", "whole")]
+    for lab, parts in zip(labs, ((13, 23), (23,)), strict=True):
+        lab.folder.mkdir()
+        for num_trials in parts:
+            lab.run(
+                searcher="model",
+                num_trials=num_trials,
+                executor=Inline(Fake(), num_slots=num_slots, rng=random.Random(1)),
+                deterministic=True,
+            )
+    stopped, whole = (lab.history() for lab in labs)
+    assert stopped == whole
+    assert len({row[1] for row in whole}) == 23
