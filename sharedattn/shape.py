@@ -45,8 +45,32 @@ class AttentionShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionShape:
+    """Sizes of a residual block of convolutions, of those that keep a stage's shape.
+
+    A stage's first block changes the shape, or may: what it costs beyond the others (or saves)
+    belongs to the stage's frame, since it is always there.
+
+    Attributes:
+        block_params: number of parameters.
+        block_macs: multiply-accumulates per image, including norms.
+        block_norm_macs: the part of `block_macs` in norms.
+        pre_activated: whether norms and activations come before the convolutions, so that the
+            block's branch ends with a convolution instead of a norm.
+    """
+
+    block_params: int
+    block_macs: int
+    block_norm_macs: int
+    pre_activated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageShape:
     """One stage: equal blocks on the same number of tokens of the same width.
+
+    In a stage of convolutions, the pixels of its feature maps stand for tokens, and a layer is a
+    residual block: it has no attention and no MLP, whose sizes do not matter.
 
     Attributes:
         max_depth: number of layers in the backbone; a placement has from 1 to this number.
@@ -66,6 +90,7 @@ class StageShape:
             final norm; 0 in a backbone of one stage, which only has stem and head.
         frame_macs: multiply-accumulates of the frame per image.
         frame_norm_macs: the part of `frame_macs` in norms.
+        convolution: sizes of the blocks of a stage of convolutions, or None in a transformer.
     """
 
     max_depth: int
@@ -84,6 +109,12 @@ class StageShape:
     frame_params: int = 0
     frame_macs: int = 0
     frame_norm_macs: int = 0
+    convolution: ConvolutionShape | None = None
+
+    @property
+    def num_kept(self) -> int:
+        """Number of first layers that cannot be left out, since they change the shape."""
+        return 0 if self.convolution is None else 1
 
     @property
     def head_dim(self) -> int:
@@ -127,6 +158,11 @@ class BackboneShape:
 def layer_norm_macs(num_tokens: int, embed_dim: int) -> int:
     """MACs of a layer norm per image: 5 per element, by fvcore's convention."""
     return 5 * num_tokens * embed_dim
+
+
+def batch_norm_macs(num_tokens: int, channels: int) -> int:
+    """MACs of a batch norm in eval mode per image: 2 per element, by fvcore's convention."""
+    return 2 * num_tokens * channels
 
 
 def mlp_params(embed_dim: int, hidden_dim: int, *, bias: bool = True) -> int:

@@ -16,21 +16,23 @@ from sharedattn.spaces.stages.language import Symbol
 
 _PARAMS_BITS = 44
 _PARAMS_MASK = (1 << _PARAMS_BITS) - 1
+# What a stage's first block saves beside the others, in its frame, may be less than nothing.
+_NEGATIVE = 1 << _PARAMS_BITS - 1
 
 
 def pack(macs: int, params: int) -> int:
-    """Pack MACs and params into one integer that adds and compares; params below 2^44."""
-    return macs << _PARAMS_BITS | params
+    """Pack MACs and params into one integer that adds and compares; params within 2^43 of 0."""
+    return (macs << _PARAMS_BITS) + params
 
 
 def macs_of(cost: int) -> int:
     """The MACs of a packed cost."""
-    return cost >> _PARAMS_BITS
+    return (cost + _NEGATIVE) >> _PARAMS_BITS
 
 
 def params_of(cost: int) -> int:
     """The params of a packed cost."""
-    return cost & _PARAMS_MASK
+    return (cost + _NEGATIVE & _PARAMS_MASK) - _NEGATIVE
 
 
 class LayerCosts(Protocol):

@@ -185,7 +185,7 @@ class Space:
     def _languages(self) -> list[StageLanguage]:
         """The legal members of each stage by itself."""
         return [
-            HandOver(without_trailing(stage.language(self.is_ordered)), shape.attention)
+            HandOver(without_trailing(stage.language(self.is_ordered)), shape)
             for stage, shape in zip(self.stages, describe(self.backbone).stages, strict=True)
         ]
 

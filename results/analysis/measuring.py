@@ -102,7 +102,9 @@ def layers_of(
             index=j,
             choice=choice,
             sizes=stage,
-            maps=choice.branch.map_shape(choice.options, stage, options),
+            maps=choice.branch.map_shape(choice.options, stage, options)
+            if stage.convolution is None
+            else None,
             frame=stage.attention.score_group(j),
         )
         for i, (stage, choices) in enumerate(zip(shape.stages, placement.stages, strict=True))

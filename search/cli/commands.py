@@ -225,7 +225,9 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
     console.print(cost_table(figures))
     console.print(f"attention memory {figures.attention_bytes:,} bytes an image")
     document["less_attention"] = []
-    for stage in range(len(spec.placement.stages)):
+    for stage, sizes in enumerate(costs.shape.stages):
+        if sizes.convolution is not None:
+            continue
         economics = less_attention_economics(costs, stage)
         document["less_attention"].append(economics.to_json())
         console.print(f"stage {stage + 1}: {economics_text(economics)}")

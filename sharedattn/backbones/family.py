@@ -47,6 +47,7 @@ class KeywordRule:
         per_stage: whether it is one number per stage, joined by dashes; a family with such a
             keyword must have `depths` as one.
         most: largest valid number.
+        argument: name of the constructor's argument, if it is not the keyword's.
     """
 
     read: Callable[[Any], Keyword]
@@ -54,10 +55,15 @@ class KeywordRule:
     to_argument: Callable[[Any], Any] = _unchanged
     per_stage: bool = False
     most: int = MAX_NUMBER
+    argument: str = ""
 
 
 def per_stage(
-    read: Callable[[Any], Iterable[float]], *, whole: bool = True, most: int = MAX_NUMBER
+    read: Callable[[Any], Iterable[float]],
+    *,
+    whole: bool = True,
+    most: int = MAX_NUMBER,
+    argument: str = "",
 ) -> KeywordRule:
     """A keyword with one number per stage, joined by dashes: `depths=2-2-2-2`.
 
@@ -65,12 +71,14 @@ def per_stage(
         read: reads the numbers from a built model.
         whole: whether they are whole numbers.
         most: largest valid number.
+        argument: as in `KeywordRule`.
     """
     return KeywordRule(
         lambda model: stage_numbers(read(model)),
         to_argument=partial(_numbers_of_stages, whole=whole, most=most),
         per_stage=True,
         most=most,
+        argument=argument,
     )
 
 
@@ -147,7 +155,8 @@ class Family:
             supported.
         make_network: the family's `Network` class; takes a built model, whose parts it uses, and
             the network's plan.
-        names: further names that are not timm's, with their model constructors.
+        names: further names that are not timm's, with their model constructors; under `base_name`,
+            the constructor of a class without defaults of its own.
         default_image_size: image size of families whose models do not know theirs, or None if the
             models take `img_size` and have their own default.
         seen_pixels: for keywords and an image size, the number of leading pixels on each side

@@ -24,6 +24,8 @@ from sharedattn.backbones.hvt import HVT
 from sharedattn.backbones.meta import without_storage
 from sharedattn.backbones.pvt import PVT
 from sharedattn.backbones.pvt_v2 import PVT_V2
+from sharedattn.backbones.resnet import RESNET
+from sharedattn.backbones.resnet_cifar import RESNET_CIFAR
 from sharedattn.backbones.swin import SWIN
 from sharedattn.backbones.t2t import T2T
 from sharedattn.backbones.vit import VIT
@@ -31,6 +33,8 @@ from sharedattn.errors import InputError
 from sharedattn.networks.legality import (
     canonical_envelope,
     canonical_placement,
+    check_branch,
+    check_broadcasting,
     check_options,
     check_placement,
     used_options,
@@ -48,7 +52,18 @@ from sharedattn.plugins import added
 from sharedattn.shape import BackboneShape
 
 # Built-in families; those of plug-ins follow them, see `families`.
-FAMILIES: tuple[Family, ...] = (VIT, T2T, SWIN, PVT, PVT_V2, DEEPVIT, CEIT, HVT)
+FAMILIES: tuple[Family, ...] = (
+    VIT,
+    T2T,
+    SWIN,
+    PVT,
+    PVT_V2,
+    DEEPVIT,
+    CEIT,
+    HVT,
+    RESNET,
+    RESNET_CIFAR,
+)
 
 
 @lru_cache(maxsize=1024)
@@ -311,12 +326,16 @@ def _check_envelope(
     for stage, positions in zip(shape.stages, envelope.stages, strict=True):
         for position in positions:
             for branch, _, options in position.forms():
-                branch.check(options, stage, network_options)
+                check_branch(stage, network_options, branch, options)
+            if position.cb:
+                check_broadcasting(stage)
 
 
 def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:
     """Build the model of a backbone of a family, on torch's default device."""
-    arguments |= {key: family.keywords[key].to_argument(value) for key, value in backbone.keywords}
+    for key, value in backbone.keywords:
+        rule = family.keywords[key]
+        arguments[rule.argument or key] = rule.to_argument(value)
     arguments = {
         "in_chans": backbone.in_chans,
         "num_classes": backbone.num_classes,

@@ -14,10 +14,17 @@ from sharedattn.backbones import describe
 from sharedattn.mechanisms import broadcasting, residual
 from sharedattn.mechanisms.interface import NO_COST, SCORES, PartCost
 from sharedattn.mechanisms.registry import gate_of, is_always_listed, registry
+from sharedattn.networks.conv_block import has_gate_norm
 from sharedattn.networks.legality import held_after
 from sharedattn.networks.state import Key
-from sharedattn.placement import BackboneSpec, GateCell, LayerChoice, Placement
-from sharedattn.shape import StageShape, layer_norm_macs
+from sharedattn.placement import (
+    BackboneSpec,
+    GateCell,
+    LayerChoice,
+    MechanismOptions,
+    Placement,
+)
+from sharedattn.shape import StageShape, batch_norm_macs, layer_norm_macs
 
 CONVENTION = (
     "MACs are for one image, counted as fvcore does: a multiply-add is 1, a layer norm 5 an "
@@ -43,7 +50,7 @@ class Cost:
         stages: cost of each stage: its blocks, its DIA cells, and the transition into it; stem and
             head belong to none.
         mechanisms: cost by name of a branch or gate, `broadcasting`, and `rest` for stem, head,
-            MLPs, norms and layer scales; they sum to `params` and `macs`.
+            MLPs, convolutions, norms and layer scales; they sum to `params` and `macs`.
     """
 
     placement: str
@@ -122,7 +129,12 @@ class CostModel:
         return known[choice]
 
     def attention(self, stage: int, choice: LayerChoice) -> PartCost:
-        """The cost of a layer's attention branch, without norm, MLP and gate; zero for kind N."""
+        """The cost of a layer's attention branch, without norm, MLP and gate.
+
+        It is zero for kind N and for blocks of convolutions.
+        """
+        if self.shape.stages[stage].convolution is not None:
+            return NO_COST
         return choice.branch.cost(
             choice.options,
             self.shape.stages[stage],
@@ -188,7 +200,7 @@ class CostModel:
                 mechanisms[cell.gate] += own
                 cells += own
             for choice in choices:
-                norm_macs += _norm_macs(self.shape.stages[i], choice)
+                norm_macs += _norm_macs(self.shape.stages[i], self.backbone.options, choice)
                 for name, part in self._layer_parts(i, choice).items():
                     mechanisms[name] += part
             around = cells + self._frames[i] + self._residuals[i]
@@ -272,6 +284,8 @@ class CostModel:
             bias_is_own: whether the last scores so far have their layer's own bias, not mapped.
         """
         sizes, channels = self.shape.stages[stage], registry().channels
+        if sizes.convolution is not None:
+            return 0
         elements = choice.branch.attention_elements(choice.options, sizes, self.backbone.options)
         names = [name for name, _ in held if name in channels]
         has_bias = self.has_bias(stage)
@@ -290,11 +304,12 @@ class CostModel:
         """A block's cost by mechanism, without its gate's cell params."""
         sizes, options = self.shape.stages[stage], self.backbone.options
         parts = {"rest": _block_frame(sizes, choice)}
-        if choice.branch.attends:
+        if choice.branch.attends and sizes.convolution is None:
             parts[choice.branch.name] = self.attention(stage, choice)
         if choice.gate is not None:
             gate = gate_of(choice.gate.gate)
             parts[gate.name] = PartCost(0, gate.macs(sizes, options))
+            parts[gate.name] += _gate_norm_cost(sizes, options, choice)
         if choice.cb:
             scaled = options.broadcasting_form == "scaled"
             own = broadcasting.params(sizes.embed_dim, scaled=scaled)
@@ -341,8 +356,19 @@ def bias_is_own(choices: Sequence[LayerChoice]) -> bool:
     return [bias for bias in biases if bias != "kept"][-1:] == ["own"]
 
 
-def _norm_macs(sizes: StageShape, choice: LayerChoice) -> int:
+def _gate_norm_cost(sizes: StageShape, options: MechanismOptions, choice: LayerChoice) -> PartCost:
+    """Cost of the batch norm before a layer's gate."""
+    if choice.gate is None or not has_gate_norm(sizes, options):
+        return NO_COST
+    C = sizes.embed_dim
+    return PartCost(2 * C, batch_norm_macs(sizes.num_tokens, C))
+
+
+def _norm_macs(sizes: StageShape, options: MechanismOptions, choice: LayerChoice) -> int:
     branch = choice.branch
+    if sizes.convolution is not None:
+        of_gate = _gate_norm_cost(sizes, options, choice).macs
+        return 0 if branch.is_absent else sizes.convolution.block_norm_macs + of_gate
     norms = branch.num_norms * layer_norm_macs(sizes.num_tokens, sizes.embed_dim)
     if branch.attends:
         norms += branch.norm_macs(choice.options, sizes)
@@ -350,7 +376,14 @@ def _norm_macs(sizes: StageShape, choice: LayerChoice) -> int:
 
 
 def _block_frame(sizes: StageShape, choice: LayerChoice) -> PartCost:
-    """Norms, layer scales and MLP; for kind N only those of the MLP branch."""
+    """Norms, layer scales and MLP; for kind N only those of the MLP branch.
+
+    A block of convolutions belongs to it whole.
+    """
+    if sizes.convolution is not None:
+        block = sizes.convolution
+        is_there = not choice.is_absent
+        return PartCost(block.block_params * is_there, block.block_macs * is_there)
     D, branch = sizes.embed_dim, choice.branch
     num_branches = branch.attends + branch.feeds_forward
     frame = PartCost(

@@ -15,6 +15,7 @@ class Absent(Nothing):
     rank = 90
     colors = Colors(fill="#ffffff", ink="#5d6672", dark_fill="#14171b", dark_ink="#a2abb8")
     feeds_forward = False
+    fits_convolutions = True
 
 
 ABSENT = Absent()

@@ -343,6 +343,8 @@ class Branch(ABC):
         has_diagonality: whether the diagonality term applies to its maps.
         free_operators: operators of its module that fvcore does not know and that are free by its
             convention, such as `aten::tanh`.
+        fits_convolutions: whether a layer may be a residual block of convolutions; then its branch
+            is the block as it came, or the layer is left out.
         number_names: names of its number options; derived from `options`.
     """
 
@@ -361,6 +363,7 @@ class Branch(ABC):
     adds_residual: ClassVar[bool] = False
     has_diagonality: ClassVar[bool] = False
     free_operators: ClassVar[frozenset[str]] = frozenset()
+    fits_convolutions: ClassVar[bool] = False
     number_names: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
@@ -519,6 +522,8 @@ class Gate(ABC):
         colors: in the report.
         network_options: names of the `MechanismOptions` that its cells depend on.
         free_operators: as in `Branch`.
+        one_per_layer: whether the code without a number, `se`, stands for as many groups as there
+            are layers.
     """
 
     name: ClassVar[str]
@@ -529,6 +534,7 @@ class Gate(ABC):
     colors: ClassVar[Colors]
     network_options: ClassVar[frozenset[str]] = frozenset()
     free_operators: ClassVar[frozenset[str]] = frozenset()
+    one_per_layer: ClassVar[bool] = False
 
     def check(self, stage: StageShape, network_options: MechanismOptions) -> None:
         """Check that a stage can have a cell.
@@ -548,7 +554,7 @@ class Gate(ABC):
 
         Args:
             cell: the cell of its group.
-            mean_BD: (B, D), the token mean of the branch to gate.
+            mean_BD: (B, D), the mean over tokens, or over pixels, of the branch to gate.
             carried: result of the group's previous layer; None at the first layer, or if the gate
                 carries nothing.
 

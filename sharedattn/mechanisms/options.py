@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sharedattn.errors import InputError
 
-_LATER_OPTIONS = frozenset({"dia_start"})
+_LATER_OPTIONS = frozenset({"dia_start", "gate_norm", "se_reduction"})
 """Options added to `MechanismOptions` after specs of this format had been stored."""
 
 
@@ -27,6 +27,9 @@ class MechanismOptions:
             of `equal_shift`, or the `previous` layer, whose windows differ.
         attention_residual: whether the pooled scores at a stage's end are added to those of the
             next stage's vanilla layers.
+        gate_norm: whether gated blocks of a pre-activation network have a batch norm between their
+            last convolution and the gate, as in DIANet's code; other blocks end with one anyway.
+        se_reduction: r of the SE unit's bottleneck, which has floor(D / r) channels.
 
     Raises:
         InputError: a form that does not exist, or a number below 1.
@@ -39,6 +42,8 @@ class MechanismOptions:
     handover: Literal["equal_shift", "previous"] = "equal_shift"
     attention_residual: bool = False
     dia_start: Literal["paper", "one"] = "paper"
+    gate_norm: bool = False
+    se_reduction: int = 16
 
     def __post_init__(self) -> None:
         forms = {
@@ -47,6 +52,7 @@ class MechanismOptions:
             "handover": ("equal_shift", "previous"),
             "attention_residual": (True, False),
             "dia_start": ("paper", "one"),
+            "gate_norm": (True, False),
         }
         for name, known in forms.items():
             value = getattr(self, name)
@@ -54,7 +60,7 @@ class MechanismOptions:
                 raise InputError(
                     f"`{name}` is one of {', '.join(map(str, known))}, but got {value!r}"
                 )
-        for name in ("external_expansion", "dia_reduction"):
+        for name in ("external_expansion", "dia_reduction", "se_reduction"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise InputError(
                     f"`{name}` is {getattr(self, name)!r}; it is a whole number of at least 1"

@@ -22,6 +22,7 @@ from sharedattn.mechanisms.external import EXTERNAL
 from sharedattn.mechanisms.interface import Branch, Channel, Gate
 from sharedattn.mechanisms.less import LESS
 from sharedattn.mechanisms.nothing import NOTHING
+from sharedattn.mechanisms.se import SE_GATE
 from sharedattn.mechanisms.vanilla import VANILLA
 from sharedattn.plugins import Plugin, load
 
@@ -29,7 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ALWAYS_LISTED: tuple[Branch | Gate, ...] = (VANILLA, LESS, EXTERNAL, NOTHING, DIA_GATE)
-OURS: tuple[Branch | Gate, ...] = (*_ALWAYS_LISTED, ABSENT)
+OURS: tuple[Branch | Gate, ...] = (*_ALWAYS_LISTED, ABSENT, SE_GATE)
 
 _RESERVED_CODES = frozenset({"cb", "cbs"})
 _RESERVED_LETTERS = frozenset("WA")

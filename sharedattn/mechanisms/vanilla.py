@@ -217,7 +217,10 @@ def head_mixing_macs(
 
 
 class Vanilla(Branch):
-    """The backbone's own attention; later layers can reuse its queries and keys."""
+    """The backbone's own attention, or residual block of convolutions.
+
+    On attention, later layers can reuse its queries and keys.
+    """
 
     letter = "V"
     name = "vanilla"
@@ -227,6 +230,7 @@ class Vanilla(Branch):
     uses = frozenset({"scores", "values"})
     leaves = (SCORES, OUTPUT)
     adds_residual = True
+    fits_convolutions = True
 
     def run(self, call: BranchCall) -> BranchResult:
         """Attend with its own scores, plus the attention residual."""

@@ -1,4 +1,4 @@
-"""The pre-norm transformer block of all families, which runs every layer choice.
+"""The blocks that run layer choices: their interface, and that of all transformer families.
 
 A family supplies its backbone's norms, attention and MLP, and overrides what differs.
 
@@ -7,6 +7,7 @@ Shape letters: B batch, N tokens, D embed_dim, H heads, S slots, M keys.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from copy import deepcopy
 from typing import Any
 
@@ -25,7 +26,89 @@ from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
 from sharedattn.shape import StageShape
 
 
-class Block(nn.Module):
+class LayerBlock(nn.Module, ABC):
+    """A block of a network that supports every choice of its layer position.
+
+    A layer runs in two halves, so that placements share the first which differ only in its CB or
+    gate.
+    """
+
+    def forward(
+        self,
+        x_BND: Tensor,
+        state: State,
+        choice: LayerChoice,
+        index: int,
+        cell: nn.Module | None,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """Run one layer: `start` and `complete`.
+
+        Args:
+            x_BND: (B, N, D), or (B, C, Y, X) in a stage of convolutions.
+            state: state after the previous layer.
+            choice: the layer's choice.
+            index: index of the layer in its stage.
+            cell: the cell of `choice.gate`, or None without a gate.
+            recorder: collects the attention maps and the gate.
+
+        Returns:
+            Tokens of the same shape and the state for the next layer.
+        """
+        started = self.start(x_BND, state, choice, index, recorder)
+        return self.complete(started, choice, cell, recorder)
+
+    @abstractmethod
+    def start(
+        self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
+    ) -> StartedLayer:
+        """Run the layer up to CB and gate; arguments as for `forward`."""
+
+    @abstractmethod
+    def complete(
+        self,
+        started: StartedLayer,
+        choice: LayerChoice,
+        cell: nn.Module | None,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """Finish a layer that `start` began; arguments and result as for `forward`."""
+
+    def separate_norms(self, position: LayerEnvelope) -> None:
+        """Give each kind, except the backbone's own, its own norm, where kinds share one.
+
+        Args:
+            position: choices that the layer supports.
+        """
+        del position
+
+    def norm_of(self, branch: Branch) -> nn.Module | None:
+        """The norm that kinds share before a branch, or None if the block has no such norm."""
+        del branch
+        return None
+
+    def completing(self) -> tuple[nn.Module, ...]:
+        """The modules with weights that `complete` runs rather than `start`."""
+        return ()
+
+
+def run_gate(
+    choice: LayerChoice, cell: nn.Module | None, mean_BD: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """The gate (B, D) of a layer that has one, and the state after it.
+
+    Args:
+        choice: the layer's choice, with a gate.
+        cell: the cell of `choice.gate`.
+        mean_BD: (B, D), the mean over tokens or pixels of the branch to gate.
+        state: state before the gate.
+    """
+    assert choice.gate is not None and cell is not None
+    gate_BD, left = gate_of(choice.gate.gate).run(cell, mean_BD, state.values.get(choice.gate))
+    return gate_BD, state if left is None else state.with_values({choice.gate: left})
+
+
+class Block(LayerBlock):
     """A pre-norm transformer block that supports every choice of its layer position.
 
     The attention branch is that of the layer's kind, or absent. The MLP branch passes through fc2,
@@ -81,31 +164,6 @@ class Block(nn.Module):
             self.ls2 = getattr(block, "ls2", nn.Identity())
             self.drop_path2 = _drop_path(block, "drop_path2")
 
-    def forward(
-        self,
-        x_BND: Tensor,
-        state: State,
-        choice: LayerChoice,
-        index: int,
-        cell: nn.Module | None,
-        recorder: Recorder,
-    ) -> tuple[Tensor, State]:
-        """Run one layer: `start` and `complete`.
-
-        Args:
-            x_BND: (B, N, D).
-            state: state after the previous layer.
-            choice: the layer's choice.
-            index: index of the layer in its stage.
-            cell: the cell of `choice.gate`, or None without a gate.
-            recorder: collects the attention maps and the gate.
-
-        Returns:
-            Tokens (B, N, D) and the state for the next layer.
-        """
-        started = self.start(x_BND, state, choice, index, recorder)
-        return self.complete(started, choice, cell, recorder)
-
     def start(
         self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
     ) -> StartedLayer:
@@ -156,12 +214,9 @@ class Block(nn.Module):
             return started.tokens, state
         if choice.cb:
             branch_BND = self.broadcasting(branch_BND, self.num_left_out)
-        if choice.gate is not None and cell is not None:
+        if choice.gate is not None:
             mean_BD = token_mean(branch_BND, self.num_left_out).squeeze(1)
-            gate = gate_of(choice.gate.gate)
-            gate_BD, left = gate.run(cell, mean_BD, state.values.get(choice.gate))
-            if left is not None:
-                state = state.with_values({choice.gate: left})
+            gate_BD, state = run_gate(choice, cell, mean_BD, state)
             branch_BND = branch_BND * gate_BD.unsqueeze(1)
         recorder.add(branch, started.maps, gate_BD)
         if branch.feeds_forward:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from sharedattn.errors import InputError
-from sharedattn.mechanisms.interface import SCORES, Channel
+from sharedattn.mechanisms.interface import SCORES, Branch, Channel, Options
 from sharedattn.mechanisms.registry import gate_of, registry
 from sharedattn.mechanisms.residual import pooling_ratios
 from sharedattn.networks.state import Held, Key
@@ -32,7 +32,8 @@ def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
 
     Raises:
         InputError: `handover` is set although all layers share scores anyway; means exclude
-            prefix tokens that do not exist; an attention residual spans a single stage, windows,
+            prefix tokens that do not exist; `gate_norm` is set although all branches end with a
+            norm; an attention residual spans a single stage, windows,
             or grids that do not divide; or an expansion exceeds `MAX_EXTERNAL_EXPANSION`.
     """
     if options.external_expansion > MAX_EXTERNAL_EXPANSION:
@@ -51,6 +52,18 @@ def check_options(shape: BackboneShape, options: MechanismOptions) -> None:
         raise InputError(
             f"`handover` is {options.handover} on a backbone without shifted windows, which it "
             f"is about; leave it out"
+        )
+    if options.gate_norm and not any(
+        stage.convolution is not None and stage.convolution.pre_activated for stage in shape.stages
+    ):
+        raise InputError(
+            "`gate_norm` is set on a backbone without pre-activation blocks, which it is about; "
+            "leave it out"
+        )
+    if options.attention_residual and any(stage.convolution for stage in shape.stages):
+        raise InputError(
+            "`attention_residual` hands on scores of attention, and blocks of convolutions have "
+            "none; leave it out"
         )
     if options.attention_residual:
         try:
@@ -81,6 +94,8 @@ def used_options(
             used |= choice.branch.used_network_options(choice.options)
             if choice.gate is not None:
                 used |= gate_of(choice.gate.gate).network_options
+                if stage.convolution is not None and stage.convolution.pre_activated:
+                    used.add("gate_norm")
             if choice.cb:
                 used.add("broadcasting_form")
             if (choice.cb or choice.gate is not None) and stage.num_prefix_tokens:
@@ -161,7 +176,8 @@ def check_placement(shape: BackboneShape, options: MechanismOptions, placement: 
     """Check that a backbone supports a placement whose stages and depths fit.
 
     Raises:
-        InputError: a layer has nothing to take in its group; a branch (such as maps that are too
+        InputError: a layer has nothing to take in its group; one is left out that changes the
+            shape; a branch (such as maps that are too
             large) or a gate does not fit its stage; or no layer of a stage takes the attention
             residual. The message names the layer or stage, and what fits.
     """
@@ -169,6 +185,11 @@ def check_placement(shape: BackboneShape, options: MechanismOptions, placement: 
         left: set[Key] = set()
         for j, choice in enumerate(choices):
             where = f"layer {j + 1} of stage {i + 1} of {str(placement)!r}"
+            if choice.is_absent and j < stage.num_kept:
+                raise InputError(
+                    f"{where} is left out ({choice.kind}), but a stage's first block changes the "
+                    f"shape of what it is given; make it {_letters_on_convolutions()[0]}"
+                )
             for channel in choice.branch.takes:
                 if (channel.name, channel.group(stage.attention, j)) not in left:
                     raise InputError(_nothing_to_take(where, channel))
@@ -213,10 +234,50 @@ def check_choice(stage: StageShape, options: MechanismOptions, choice: LayerChoi
     Raises:
         InputError: one does not fit; the message says what does.
     """
-    branch = choice.branch
-    branch.check(choice.options, stage, options)
+    check_branch(stage, options, choice.branch, choice.options)
+    if choice.cb:
+        check_broadcasting(stage)
     if choice.gate is not None:
         gate_of(choice.gate.gate).check(stage, options)
+
+
+def check_branch(
+    stage: StageShape, network_options: MechanismOptions, branch: Branch, options: Options
+) -> None:
+    """Check that a branch with options fits a stage.
+
+    Raises:
+        InputError: it does not; the message says what does.
+    """
+    if stage.convolution is not None and not branch.fits_convolutions:
+        known = registry().branches
+        fitting = [_title_on_convolutions(known[x]) for x in _letters_on_convolutions()]
+        raise InputError(
+            f"kind {branch.letter} ({branch.title}) takes the place of attention, which a "
+            f"residual block of convolutions does not have; write {' or '.join(fitting)}"
+        )
+    branch.check(options, stage, network_options)
+
+
+def check_broadcasting(stage: StageShape) -> None:
+    """Check that a stage's layers can broadcast context.
+
+    Raises:
+        InputError: they are blocks of convolutions.
+    """
+    if stage.convolution is not None:
+        raise InputError(
+            "context broadcasting mixes tokens at the end of an MLP, which a residual block of "
+            "convolutions does not have; drop the /cb, which layers of transformers have"
+        )
+
+
+def _title_on_convolutions(branch: Branch) -> str:
+    return f"{branch.letter} ({branch.title if branch.is_absent else 'the block as it came'})"
+
+
+def _letters_on_convolutions() -> list[str]:
+    return [b.letter for b in registry().by_rank if b.fits_convolutions]
 
 
 def check_diagonality(shape: BackboneShape, envelope: Envelope) -> None:

@@ -28,7 +28,7 @@ from sharedattn.mechanisms.interface import SCORES
 from sharedattn.mechanisms.registry import registry
 from sharedattn.mechanisms.residual import AttentionResidual
 from sharedattn.networks.batch_norms import in_place_of, statistics_of
-from sharedattn.networks.block import Block
+from sharedattn.networks.block import LayerBlock
 from sharedattn.networks.legality import (
     canonical_placement,
     check_diagonality,
@@ -47,7 +47,8 @@ class RunResult:
 
     Attributes:
         logits: (B, classes).
-        tokens: (B, N, D) after the last layer, before the final norm.
+        tokens: (B, N, D) after the last layer, before the final norm; (B, C, Y, X) of a network of
+            convolutions.
         attention: maps per layer if collected: (B, H, N, M) for vanilla and less attention, with N
             queries and M keys of a window and B images times windows; (B, heads, N, S) for
             external; None for a layer without an attention branch.
@@ -146,14 +147,17 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def embed_images(self, images_BCYX: Tensor) -> Tensor:
-        """Convert images (B, C, Y, X) to tokens (B, N, D) of the first stage."""
+        """Convert images (B, C, Y, X) to tokens (B, N, D) of the first stage.
+
+        In networks of convolutions, "tokens" are feature maps (B, C, Y, X) everywhere.
+        """
 
     @abstractmethod
     def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
         """Convert the previous stage's tokens to tokens of `stage`, which is not the first."""
 
     @abstractmethod
-    def block(self, stage: int, index: int) -> Block:
+    def block(self, stage: int, index: int) -> LayerBlock:
         """The block at a layer position."""
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
@@ -177,6 +181,10 @@ class Network(nn.Module, ABC):
             f"{self.shape.image_size} px to {tuple(target.state_dict()[name].shape)} at "
             f"{target.shape.image_size} px; choose a size at which it keeps its shape"
         )
+
+    def classifying(self) -> tuple[nn.Module, ...]:
+        """The modules with batch norms that `classify` runs."""
+        return ()
 
     @abstractmethod
     def classify(self, tokens: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sharedattn.networks.block import Block
+from sharedattn.networks.block import LayerBlock
 from sharedattn.networks.state import Recorder, StartedLayer, State
 from sharedattn.placement import LayerChoice
 
@@ -27,7 +27,7 @@ class LayerPosition:
             first of a later stage.
     """
 
-    block: Block
+    block: LayerBlock
     index: int
     cells: Mapping[str, nn.ModuleDict]
     enter: Callable[[Tensor, State], tuple[Tensor, State]] | None

@@ -3,10 +3,15 @@
 First the layers in order, run-length encoded (`E1V2L3N1`), then options that expand to the layers:
 those of branches, such as `/s16` for memory slots, `/mea` for external attention's multi-head
 form, and `/keys`, `/full`, `/lowrankR` or `/reuse` for the maps of less attention; those of gates,
-such as `/dia2` for two contiguous groups of layers; `/cb` or `/cbK` for context broadcasting in
-all or the last K layers. Layers that this cannot express are written one by one with commas:
-`E/s16,E/s64/cb,V/d0,L/keys/d0`.
-Layers that are left out, as in `V2X1V1/dia2/cb2`, have neither and are not counted by either.
+such as `/dia2` for two contiguous groups of layers, or `/se` for a unit in each; `/cb` or `/cbK`
+for context broadcasting in all or the last K layers. Layers that this cannot express are written
+one by one with commas: `E/s16,E/s64/cb,V/d0,L/keys/d0`.
+
+A mask after a gate tells which layers it gates, as in `V4/dia1[1011]`: groups are of these, and
+what a group carries passes the others by. Such a stage is written in the long form.
+
+Layers that are left out, as in `V2X1V1/dia2/cb2`, have neither and are not counted by either, nor
+by masks.
 """
 
 from __future__ import annotations
@@ -26,7 +31,8 @@ from sharedattn.placement.layer import (
     with_stage_options,
 )
 
-_RESERVED_OPTION = re.compile(r"cbs|r\d+|dia\[[01]*\]")
+_RESERVED_OPTION = re.compile(r"cbs|r\d+")
+_MASKED_OPTION = re.compile(r"/([a-z]+)(\d*)\[([^\]/]*)\]")
 _SHORT_STAGE = re.compile(r"((?:[A-Z]\d+)+)((?:/[^/]*)*)")
 _LONG_LAYER = re.compile(r"([A-Z])((?:/[^/]*)*)")
 
@@ -64,8 +70,12 @@ def parse_stage(text: str) -> tuple[LayerChoice, ...]:
         for letter, count in re.findall(r"([A-Z])(\d+)", match[1])
         for _ in range(_bounded_count(count, text))
     ]
-    groups = {gate.code: r"\d{1,9}" for gate in registry().gates_by_rank}
-    said = _parse_options(match[2], text, {**_branch_codes(), **groups, "cb": r"\d{0,9}"})
+    plain, mask = _split_mask(match[2], text)
+    groups = {
+        gate.code: r"\d{0,9}" if gate.one_per_layer else r"\d{1,9}"
+        for gate in registry().gates_by_rank
+    }
+    said = _parse_options(plain, text, {**_branch_codes(), **groups, "cb": r"\d{0,9}"})
     options = _options(said, dict.fromkeys(kinds), text)
     layers = tuple(LayerChoice(kind, options[kind]) for kind in kinds)
     depth = num_present(layers)
@@ -79,7 +89,7 @@ def parse_stage(text: str) -> tuple[LayerChoice, ...]:
         raise InputError(
             f"{text!r} has {depth} layers, fewer than /cb{with_cb} says; write /cb for all of them"
         )
-    return with_stage_options(layers, _group_cells(said, depth, text), with_cb)
+    return with_stage_options(layers, _group_cells(said, mask, depth, text), with_cb)
 
 
 def stage_text(stage: tuple[LayerChoice, ...]) -> str:
@@ -100,7 +110,9 @@ def stage_text(stage: tuple[LayerChoice, ...]) -> str:
         num_groups = len(set(cells) - {None})
         runs = gate_runs(len(present), num_groups)
         short = cells == [GateCell(name, cell) for cell in runs]
-        gate_text = f"{registry().gates[name].code}{num_groups}"
+        gate = registry().gates[name]
+        every = gate.one_per_layer and num_groups == len(present)
+        gate_text = gate.code if every else f"{gate.code}{num_groups}"
     if not short:
         return ",".join(str(layer) for layer in stage)
     runs_text = "".join(
@@ -196,16 +208,53 @@ def _options(said: _Said, kinds: Iterable[str], text: str) -> dict[str, Options]
     return {kind: tuple(of_kind.items()) for kind, of_kind in values.items()}
 
 
-def _group_cells(said: _Said, num_layers: int, text: str) -> Sequence[GateCell | None]:
-    """The cell of each layer, from the number of groups of the one gate given."""
+def _split_mask(options: str, text: str) -> tuple[str, str | None]:
+    """Options without the mask of a gate, and the mask, or None without one.
+
+    Raises:
+        InputError: a mask is not of one gate, or not of ones and zeros.
+    """
+    found = _MASKED_OPTION.findall(options)
+    if not found:
+        return options, None
+    (code, number, mask), *others = found
+    gates = {gate.code: gate for gate in registry().gates_by_rank}
+    if others or code not in gates:
+        raise InputError(
+            f"{text!r} has the mask [{(others[0] if others else found[0])[2]}]; a stage has one, "
+            f"after one of {', '.join(f'/{known}' for known in gates)}"
+        )
+    if not re.fullmatch("[01]+", mask) or "1" not in mask:
+        raise InputError(
+            f"`/{code}{number}[{mask}]` in {text!r} has a mask that is not ones and zeros, with a "
+            f"one among them; write for example /{code}{number or 1}[101]"
+        )
+    if not number and not gates[code].one_per_layer:
+        raise InputError(
+            f"`/{code}[{mask}]` in {text!r} has no number of groups; write /{code}1[{mask}]"
+        )
+    return _MASKED_OPTION.sub(r"/\1\2", options), mask
+
+
+def _group_cells(
+    said: _Said, mask: str | None, num_layers: int, text: str
+) -> Sequence[GateCell | None]:
+    """The cell of each layer, from the number of groups of the one gate given, and its mask."""
     gates = [gate for gate in registry().gates_by_rank if gate.code in said]
     if not gates:
         return [None] * num_layers
     _check_one(gates, [gate.code for gate in gates], text)
     [gate] = gates
-    num_groups = said[gate.code]
-    assert num_groups is not None
-    return [GateCell(gate.name, c) for c in gate_runs(num_layers, num_groups, gate.code)]
+    mask = "1" * num_layers if mask is None else mask
+    if len(mask) != num_layers:
+        raise InputError(
+            f"{text!r} has the mask [{mask}] of {len(mask)} layers on a stage of {num_layers}; "
+            f"write one digit for each layer that is not left out"
+        )
+    num_gated = mask.count("1")
+    number = said[gate.code]
+    runs = iter(gate_runs(num_gated, num_gated if number is None else number, gate.code))
+    return [GateCell(gate.name, next(runs)) if bit == "1" else None for bit in mask]
 
 
 def _check_one(gates: Sequence[Gate], codes: Sequence[str], text: str) -> None:

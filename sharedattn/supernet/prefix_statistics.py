@@ -23,7 +23,8 @@ from sharedattn.supernet.placement_tree import Act, PlacementTree, Step
 class PrefixStatistics:
     """Statistics of each step that has batch norms.
 
-    A layer's batch norms belong to its attention and MLP, all others to the stem.
+    A layer's batch norms belong to its two halves, those after the last layer to the head, all
+    others to the stem.
 
     Args:
         network: contains the placements.
@@ -31,18 +32,20 @@ class PrefixStatistics:
     """
 
     def __init__(self, network: Network, tree: PlacementTree) -> None:
-        self._of_layers: dict[tuple[int, int], Statistics] = {}
+        self._of_steps: dict[tuple[Act, int, int], Statistics] = {}
         for step in tree.depth_first():
-            position = step.stage, step.index
-            if step.act is Act.START and position not in self._of_layers:
-                self._of_layers[position] = statistics_of(network.block(*position))
+            position = step.act, step.stage, step.index
+            if step.act in (Act.START, Act.COMPLETE) and position not in self._of_steps:
+                self._of_steps[position] = _of_half(network, *position)
         in_blocks = {
             norm
             for stage, positions in enumerate(network.envelope.stages)
             for index in range(len(positions))
             for norm, _, _ in statistics_of(network.block(stage, index))
         }
-        self._of_stem = [own for own in statistics_of(network) if own[0] not in in_blocks]
+        self._of_head = [own for part in network.classifying() for own in statistics_of(part)]
+        elsewhere = in_blocks | {norm for norm, _, _ in self._of_head}
+        self._of_stem = [own for own in statistics_of(network) if own[0] not in elsewhere]
         self._counted: dict[int, list[Tensor]] = {}
         self._last_batch: dict[int, int] = {}
 
@@ -81,7 +84,19 @@ class PrefixStatistics:
     def _own(self, step: Step) -> Statistics:
         if step.act is Act.BEGIN:
             return self._of_stem
-        return self._of_layers[step.stage, step.index] if step.act is Act.START else []
+        if step.act is Act.FINISH:
+            return self._of_head
+        return self._of_steps.get((step.act, step.stage, step.index), [])
+
+
+def _of_half(network: Network, act: Act, stage: int, index: int) -> Statistics:
+    """The statistics that starting or completing a layer uses."""
+    block = network.block(stage, index)
+    last = [own for part in block.completing() for own in statistics_of(part)]
+    if act is Act.COMPLETE:
+        return last
+    norms = {norm for norm, _, _ in last}
+    return [own for own in statistics_of(block) if own[0] not in norms]
 
 
 def _fresh(name: str, buffer: Tensor) -> Tensor:

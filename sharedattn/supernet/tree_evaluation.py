@@ -134,7 +134,9 @@ class TreeEvaluation:
 
             def finish(step: Step, tokens: Tensor, labels: Tensor = labels) -> None:
                 [placement] = step.placements
-                tallies[placement].add(self._network.finish(tokens), labels)
+                with nullcontext() if statistics is None else statistics.using(step):
+                    logits = self._network.finish(tokens)
+                tallies[placement].add(logits, labels)
 
             _walk(self.tree.root, images, give, finish)
             tell(done / num_batches)
@@ -156,7 +158,12 @@ class TreeEvaluation:
                 with statistics.counting(step, number):
                     return compute(self._network, step, taken, self._held)
 
-            _walk(self.tree.root, images, give, lambda step, tokens: None)
+            def finish(step: Step, tokens: Tensor, number: int = number) -> None:
+                with statistics.counting(step, number):
+                    if self._network.classifying():
+                        self._network.finish(tokens)
+
+            _walk(self.tree.root, images, give, finish)
             on_batch(number + 1)
         return statistics
 

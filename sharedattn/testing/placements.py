@@ -57,8 +57,10 @@ def random_placement(
     return canonical_placement(shape, Placement(stages))
 
 
-def random_choice(rng: random.Random, parts: Sequence[Branch | Gate] = OURS) -> LayerChoice:
-    """Draw one layer, which may fit nowhere."""
+def random_choice(
+    rng: random.Random, parts: Sequence[Branch | Gate] = OURS, *, with_cb: bool = True
+) -> LayerChoice:
+    """Draw one layer, which may fit nowhere; without `with_cb` it does not broadcast context."""
     branch = rng.choice([part for part in parts if isinstance(part, Branch)])
     if branch.is_absent:
         return LayerChoice(branch.letter)
@@ -67,7 +69,12 @@ def random_choice(rng: random.Random, parts: Sequence[Branch | Gate] = OURS) -> 
     cells = [
         GateCell(part.name, cell) for part in parts if isinstance(part, Gate) for cell in (0, 1)
     ]
-    return LayerChoice(branch.letter, said, rng.choice([None, *cells]), rng.random() < 0.5)
+    cell, cb = rng.choice([None, *cells]), rng.random() < 0.5
+    return LayerChoice(branch.letter, said, cell, cb and with_cb)
+
+
+def _may_fit(part: Branch | Gate, stage: StageShape) -> bool:
+    return stage.convolution is None or isinstance(part, Gate) or part.fits_convolutions
 
 
 def _random_value(rng: random.Random, option: Option) -> OptionValue | None:
@@ -87,8 +94,12 @@ def _random_stage(
     options: MechanismOptions,
     parts: Sequence[Branch | Gate],
 ) -> tuple[LayerChoice, ...]:
+    fitting = tuple(part for part in parts if _may_fit(part, stage))
     for _ in range(MAX_DRAWS):
-        layers = tuple(random_choice(rng, parts) for _ in range(rng.randint(1, stage.max_depth)))
+        layers = tuple(
+            random_choice(rng, fitting, with_cb=stage.convolution is None)
+            for _ in range(rng.randint(1, stage.max_depth))
+        )
         try:
             placement = Placement((layers,))
             check_placement(replace(shape, stages=(stage,)), options, placement)

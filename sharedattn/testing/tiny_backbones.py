@@ -17,6 +17,9 @@ TINY = {
     "deepvit": "deepvit(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=4",
     "ceit": "ceit(depth=3,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=1",
     "hvt": "hvt(depth=4,embed_dim=14,mlp_ratio=1,num_heads=2,patch_size=4,pool_block_width=2",
+    "resnet": "resnet(block=bottleneck,depths=3-2,widths=6-10",
+    "resnet_cifar": "resnet_cifar(block=bottleneck,depths=3-2,inner_widths=5-7,"
+    "pre_activation=true,stem_width=6,widths=14-22",
 }
 """Specs without options by base name; each family has an entry."""
 

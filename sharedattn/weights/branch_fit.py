@@ -144,6 +144,10 @@ def _layers(network: Network, images_BCYX: Tensor) -> Generator[_Layer]:
         for stage, choices in enumerate(vanilla.stages):
             for index, choice in enumerate(choices):
                 block = network.block(stage, index)
+                if not isinstance(block, Block):
+                    # Blocks of convolutions have no branch to fit.
+                    tokens, state = network.layer(stage, index).run(tokens, state, choice)
+                    continue
                 with _branch_of(block) as seen:
                     tokens, state = network.layer(stage, index).run(tokens, state, choice)
                 group = SCORES.group(network.shape.stages[stage].attention, index)

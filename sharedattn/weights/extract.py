@@ -59,6 +59,8 @@ def _as_used(network: Network, placement: Placement) -> dict[str, Tensor]:
             if choice.branch.reads_tokens:
                 block = network.block(stage, index)
                 norm = block.norm_of(choice.branch)
+                if norm is None:
+                    continue
                 for leaf in norm.state_dict():
                     shared[f"{names[block]}.norm1.{leaf}"] = shared[f"{names[norm]}.{leaf}"]
     return shared

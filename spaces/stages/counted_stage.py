@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.interface import Branch, NumberOption, Option, Options
 from sharedattn.mechanisms.registry import branch_of, is_always_listed, registry
+from sharedattn.networks.legality import check_branch, check_broadcasting
 from sharedattn.placement import MechanismOptions
 from sharedattn.shape import StageShape
 from sharedattn.spaces.document import Section, read_number, read_numbers
@@ -156,7 +157,10 @@ class CountedStage:
         for branch in self.branches:
             with located((*path, *_place_of(branch))):
                 for choice in self.choices_of(branch):
-                    branch.check(choice, shape, options)
+                    check_branch(shape, options, branch, choice)
+        if self.cb != _NONE:
+            with located((*path, "cb")):
+                check_broadcasting(shape)
         for code, gate in gates_by_code().items():
             if any(0 < number <= max(self.depth) for number in self.gates.get(code, ())):
                 with located((*path, code)):

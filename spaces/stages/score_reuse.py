@@ -1,4 +1,7 @@
-"""The legal members of a stage: a layer reuses only what an earlier layer computed."""
+"""The legal members of a stage: a layer reuses only what an earlier layer computed.
+
+Nor is a layer left out that changes the shape of a stage of convolutions.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Hashable, Mapping
 from sharedattn.mechanisms.registry import branch_of
 from sharedattn.networks.legality import left_keys
 from sharedattn.placement import LayerChoice
-from sharedattn.shape import AttentionShape
+from sharedattn.shape import StageShape
 from sharedattn.spaces.stages.language import StageLanguage, Symbol
 
 _Left = frozenset[tuple[str, int]]
@@ -20,12 +23,13 @@ class HandOver(StageLanguage):
     `sharedattn.networks.legality.check_placement` has the rule.
     """
 
-    def __init__(self, language: StageLanguage, attention: AttentionShape) -> None:
+    def __init__(self, language: StageLanguage, shape: StageShape) -> None:
         """Restrict `language` to its legal members on a stage of these sizes."""
         self.max_depth = language.max_depth
         self.kinds = language.kinds
         self._language = language
-        self._attention = attention
+        self._attention = shape.attention
+        self._num_kept = shape.num_kept
         # Channels that no layer reads need not be remembered.
         self._taken = {c.name for kind in self.kinds for c in branch_of(kind).takes}
 
@@ -51,6 +55,8 @@ class HandOver(StageLanguage):
         return moves
 
     def _is_legal(self, layer: LayerChoice, left: _Left, position: int) -> bool:
+        if layer.is_absent and position < self._num_kept:
+            return False
         return all(
             (channel.name, channel.group(self._attention, position)) in left
             for channel in layer.branch.takes

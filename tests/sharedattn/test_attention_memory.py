@@ -16,7 +16,7 @@ from sharedattn.mechanisms.external import ExternalAttention, MultiHeadExternalA
 from sharedattn.mechanisms.residual import AttentionResidual
 from sharedattn.mechanisms.scores import Scores
 from sharedattn.mechanisms.vanilla import ScoredAttention
-from sharedattn.networks.block import Block
+from sharedattn.networks.block import LayerBlock
 from sharedattn.networks.network import Network
 from sharedattn.networks.state import State
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
@@ -63,7 +63,7 @@ def seen_bytes(network: Network, placement: Placement, *, with_maps: bool) -> in
         if isinstance(module, ReAttention):
             # Its own maps are mixed in `attend_own`; those it reuses, in a call.
             module.reatten_matrix.register_forward_hook(mixed)
-        if isinstance(module, Block):
+        if isinstance(module, LayerBlock):
             module.register_forward_pre_hook(enter)
         elif isinstance(module, AttentionResidual):
             module.register_forward_hook(enter_stage)
@@ -94,6 +94,9 @@ BACKBONES = (
     "hvt(embed_dim=22,depth=6,num_heads=2,patch_size=5,mlp_ratio=1.5,pool_block_width=3,"
     "num_classes=3)@35",
     "t2t_ea(embed_dim=22,depth=5,num_heads=2,mlp_ratio=1.5,token_dim=7,num_classes=3)@45",
+    # Without attention.
+    "resnet(depths=2-3,widths=6-10,num_classes=3)@35",
+    "resnet_cifar(depths=2-3,inner_widths=6-10,widths=6-10,num_classes=3)@13",
 )
 
 

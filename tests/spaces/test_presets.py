@@ -44,6 +44,9 @@ SMALL = {
     "pvt-v2-b1": f"pvt_v2_b1({PYRAMID},{{}})@53",
     "swin-tiny": "swin_tiny_patch4_window7_224(embed_dim=10,mlp_ratio=1.5,num_heads=1-1-2-5,"
     "patch_size=2,window_size=3-3-3-3,{})@48",
+    "digit-count-resnet": "resnet_cifar(widths=17-19-23,{})@13",
+    "resnet164-cifar": "resnet164_cifar(inner_widths=3-5-7,widths=17-19-23,{})@13",
+    "resnet50": "resnet50(widths=4-5-6-7,{})@35",
 }
 """Each preset's backbone at odd sizes, as deep as it is; at the braces, channels and classes."""
 

@@ -11,10 +11,17 @@ Small = tuple[Space, set[Placement]]
 
 
 def test_packed_costs_add_and_compare() -> None:
-    one, other = pack(7, 2**43), pack(11, 13)
-    assert (macs_of(one), params_of(one)) == (7, 2**43)
-    assert (macs_of(one + other), params_of(one + other)) == (18, 2**43 + 13)
+    one, other = pack(7, 2**42), pack(11, 13)
+    assert (macs_of(one), params_of(one)) == (7, 2**42)
+    assert (macs_of(one + other), params_of(one + other)) == (18, 2**42 + 13)
     assert one < other
+
+
+def test_what_is_around_the_layers_may_cost_less_than_nothing() -> None:
+    fixed, layer = pack(-3, -17), pack(11, 13)
+    assert (macs_of(fixed), params_of(fixed)) == (-3, -17)
+    assert (macs_of(fixed + layer), params_of(fixed + layer)) == (8, -4)
+    assert pack(7, 3) < fixed + layer < pack(8, 0)
 
 
 def test_a_members_cost_is_the_sum_over_its_layers_and_cells(small: Small, costs: Any) -> None:

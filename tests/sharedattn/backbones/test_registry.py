@@ -108,10 +108,12 @@ def test_what_a_model_shows_builds_it_again(base_name: str) -> None:
 
     def shown(backbone: BackboneSpec) -> dict[str, Keyword]:
         keywords = dict(backbone.keywords)
-        arguments = {key: family.keywords[key].to_argument(keywords[key]) for key in keywords}
+        rules = {key: family.keywords[key] for key in keywords}
+        arguments = {r.argument or key: r.to_argument(keywords[key]) for key, r in rules.items()}
+        make = family.names.get(base_name, family.model_class)
         if family.default_image_size is None:
             arguments["img_size"] = backbone.image_size
-        return family.read_keywords(family.model_class(**arguments, in_chans=1, num_classes=2))
+        return family.read_keywords(make(**arguments, in_chans=1, num_classes=2))
 
     values = shown(backbone)
     again = replace(backbone, keywords=tuple(values.items()))

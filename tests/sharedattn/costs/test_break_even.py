@@ -59,8 +59,11 @@ def test_it_saves_exactly_below_the_break_even(
     assert (of_form.saved_macs > 0) is (figures.num_queries < of_form.break_even_tokens)
 
 
+CONVOLUTIONS = ("resnet", "resnet_cifar")
+"""Families without attention."""
+
 BACKBONES = (
-    *(str(tiny_backbone(name)).replace("@16", "@{}") for name in TINY),
+    *(str(tiny_backbone(name)).replace("@16", "@{}") for name in TINY if name not in CONVOLUTIONS),
     # One window a stage, and several.
     "swin(depths=1-1,embed_dim=22,num_heads=1-2,patch_size=2,window_size=32-32)@{}",
     "swin(depths=1-1,embed_dim=66,num_heads=3-6,patch_size=2,window_size=5-3)@{}",

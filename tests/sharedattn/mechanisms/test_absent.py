@@ -47,6 +47,8 @@ CUT = {
     "deepvit": "X1V1L1",
     "ceit": "X1V1X1",
     "hvt": "V1 | X1V1 | V1",
+    "resnet": "V1X1V1 | V2/dia1",
+    "resnet_cifar": "V1X1V1/dia1 | V2",
 }
 
 

@@ -231,7 +231,16 @@ def test_dia_runs_are_contiguous_and_longer_first(num_layers: int, data: st.Data
         ("V2/s" + "9" * 10, "stands with another number"),
         ("V,V/cb2", "`/cb2` .* stands without a number"),
         ("V2/", "is no option here"),
-        *((f"V2/{option}", "is reserved") for option in ("cbs", "r20", "dia[1011]")),
+        *((f"V2/{option}", "is reserved") for option in ("cbs", "r20")),
+        ("V2/dia[11]", r"`/dia\[11\]` .* has no number of groups; write /dia1\[11\]"),
+        ("V2/dia1[101]", r"mask \[101\] of 3 layers on a stage of 2"),
+        ("V2X1V1/dia1[1101]", r"mask \[1101\] of 4 layers on a stage of 3"),
+        ("V3/dia2[100]", "/dia2` stands on a stage of 1 layers"),
+        ("V2/dia1[12]", "not ones and zeros, with a one among them"),
+        ("V2/dia1[00]", "not ones and zeros, with a one among them"),
+        ("V2/cb[11]", r"has the mask \[11\]; a stage has one, after one of /dia, /se"),
+        ("V2/dia1[11]/se[11]", r"has the mask \[11\]; a stage has one"),
+        ("V2/dia1/se", "says /dia and /se; a layer has one gate"),
         *(
             (f"V2/{form}", f"says /{form}, which belongs to kind {kind}")
             for form, kind in (("mea", "E"), ("keys", "L"), ("lowrank16", "L"), ("full", "L"))

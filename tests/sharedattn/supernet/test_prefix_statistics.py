@@ -33,9 +33,24 @@ PLACEMENTS = [
 ]
 
 
+CONVOLUTIONS = [
+    Placement.parse(text)
+    for text in ("V3 | V2", "V1 | V1", "V1X1V1 | V2", "V3/dia1 | V2", "V3/dia1 | V2/dia1[01]")
+]
+
+
 def shared(family: str) -> Network:
     network = build_network(tiny_backbone(family), Envelope.of(*PLACEMENTS))
     return randomised(network).float()
+
+
+@pytest.mark.parametrize("options", ["", "gate_norm=true"])
+def test_so_do_heads_and_gates_of_convolutions(options: str) -> None:
+    backbone = tiny_backbone("resnet_cifar", options)
+    network = randomised(build_network(backbone, Envelope.of(*CONVOLUTIONS))).float()
+    calibration = {"calibration": NUM_BATCHES, "calibration_seed": SEED}
+    evaluation = TreeEvaluation(network, CONVOLUTIONS, DATA, "validation", **SIZES, **calibration)
+    assert evaluation.run() == {p: recalibrated_alone(network, p) for p in CONVOLUTIONS}
 
 
 def recalibrated_alone(network: Network, placement: Placement) -> Metrics:

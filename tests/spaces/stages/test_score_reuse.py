@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from sharedattn.placement import LayerChoice
-from sharedattn.shape import AttentionShape
+from sharedattn.backbones import describe
+from sharedattn.placement import BackboneSpec, LayerChoice
 from sharedattn.spaces.automaton import Automaton, build, stages_of
 from sharedattn.spaces.space import Space
 from sharedattn.spaces.stages import CountedStage, HandOver, ListedStage
@@ -18,10 +19,10 @@ Paths = Callable[[Automaton], list[tuple[LayerChoice, ...]]]
 
 
 def legal(stage: ListedStage, *score_groups: int) -> Automaton:
-    attention = AttentionShape(
-        num_queries=7, num_keys=7, score_groups=score_groups, key_grid=(7, 1)
-    )
-    return build([HandOver(stage.language(False), attention)], ())
+    backbone = BackboneSpec.parse("vit(depth=6,embed_dim=14,num_heads=2,patch_size=4)@16")
+    [shape] = describe(backbone).stages
+    shape = replace(shape, attention=replace(shape.attention, score_groups=score_groups))
+    return build([HandOver(stage.language(False), shape)], ())
 
 
 def words(automaton: Automaton, paths: Paths) -> set[str]:

@@ -1,0 +1,167 @@
+"""Residual blocks of convolutions, with a gate between the branch and the addition of its skip.
+
+A layer is a block as published, or left out where its skip is an identity. A gate scales the
+branch's channels after its last norm, as in squeeze-and-excitation and DIANet.
+
+Shape letters: B batch, C channels, Y x X grid.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sharedattn.networks.block import LayerBlock, run_gate
+from sharedattn.networks.state import Recorder, StartedLayer, State
+from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
+from sharedattn.shape import StageShape
+
+
+class ConvBlock(LayerBlock):
+    """A residual block of two or three convolutions; weights keep the names of timm's blocks.
+
+    Attributes:
+        convolutions: number of convolutions, or 0 if the position is always left out.
+        downsample: converts the skip, or None for an identity.
+        gate_norm: batch norm of a gated branch, or None.
+    """
+
+    downsample: nn.Module | None
+
+    def __init__(
+        self,
+        block: Any,
+        position: LayerEnvelope,
+        stage: StageShape,
+        options: MechanismOptions,
+    ) -> None:
+        """Take the needed parts of a backbone's block.
+
+        Args:
+            block: the backbone's block, with `conv1`, `bn1` and so on, `downsample` and optional
+                `drop_path`.
+            position: choices that the layer must support.
+            stage: sizes of the stage.
+            options: options of the mechanisms.
+        """
+        super().__init__()
+        is_there = any(not branch.is_absent for branch in position.kinds)
+        names = [name for name in ("conv1", "conv2", "conv3") if hasattr(block, name)]
+        self.convolutions = len(names) * is_there
+        if is_there:
+            for name in names:
+                norm = name.replace("conv", "bn")
+                self.add_module(name, getattr(block, name))
+                self.add_module(norm, getattr(block, norm))
+        self.downsample = block.downsample if is_there else None
+        self.drop_path = getattr(block, "drop_path", None) or nn.Identity()
+        has_norm = bool(position.cells) and has_gate_norm(stage, options)
+        self.gate_norm = nn.BatchNorm2d(stage.embed_dim) if has_norm else None
+
+    @abstractmethod
+    def branch_and_skip(self, x_BCYX: Tensor) -> tuple[Tensor, Tensor]:
+        """The branch and the skip, both of the stage's shape, of feature maps (B, C, Y, X)."""
+
+    @abstractmethod
+    def after_addition(self, x_BCYX: Tensor) -> Tensor:
+        """Apply what follows the addition of branch and skip."""
+
+    def start(
+        self, x_BND: Tensor, state: State, choice: LayerChoice, index: int, recorder: Recorder
+    ) -> StartedLayer:
+        """Run the block up to its gate; arguments as for `forward`."""
+        if choice.is_absent:
+            return StartedLayer(x_BND, None, state)
+        branch_BCYX, skip_BCYX = self.branch_and_skip(x_BND)
+        return StartedLayer(skip_BCYX, branch_BCYX, state)
+
+    def complete(
+        self,
+        started: StartedLayer,
+        choice: LayerChoice,
+        cell: nn.Module | None,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """Apply the gate and add the skip; arguments and result as for `forward`."""
+        branch_BCYX, state, gate_BC = started.branch, started.state, None
+        if branch_BCYX is not None and choice.gate is not None:
+            if self.gate_norm is not None:
+                branch_BCYX = self.gate_norm(branch_BCYX)
+            gate_BC, state = run_gate(choice, cell, branch_BCYX.mean((2, 3)), state)
+            branch_BCYX = branch_BCYX * gate_BC[:, :, None, None]
+        recorder.add(choice.branch, None, gate_BC)
+        if branch_BCYX is None:
+            return started.tokens, state
+        return self.after_addition(self.drop_path(branch_BCYX) + started.tokens), state
+
+    def completing(self) -> tuple[nn.Module, ...]:
+        """The gate's norm."""
+        return () if self.gate_norm is None else (self.gate_norm,)
+
+    def _convolution(self, number: int, x_BCYX: Tensor) -> Tensor:
+        out_BCYX: Tensor = self.get_submodule(f"conv{number}")(x_BCYX)
+        return out_BCYX
+
+    def _norm(self, number: int, x_BCYX: Tensor) -> Tensor:
+        out_BCYX: Tensor = self.get_submodule(f"bn{number}")(x_BCYX)
+        return out_BCYX
+
+
+class PostActivationBlock(ConvBlock):
+    """Convolution, norm, activation; the last activation follows the addition (ResNet)."""
+
+    def branch_and_skip(self, x_BCYX: Tensor) -> tuple[Tensor, Tensor]:
+        """The branch ends with a norm."""
+        skip_BCYX = x_BCYX if self.downsample is None else self.downsample(x_BCYX)
+        for number in range(1, self.convolutions + 1):
+            x_BCYX = self._norm(number, self._convolution(number, x_BCYX))
+            if number < self.convolutions:
+                x_BCYX = F.relu(x_BCYX, inplace=True)
+        return x_BCYX, skip_BCYX
+
+    def after_addition(self, x_BCYX: Tensor) -> Tensor:
+        """Activate."""
+        return F.relu(x_BCYX, inplace=True)
+
+
+class PreActivationBlock(ConvBlock):
+    """Norm, activation, convolution; nothing follows the addition (pre-activation ResNet).
+
+    Attributes:
+        activated_skip: whether a skip that is converted starts after the first activation.
+    """
+
+    def __init__(
+        self,
+        block: Any,
+        position: LayerEnvelope,
+        stage: StageShape,
+        options: MechanismOptions,
+        *,
+        activated_skip: bool,
+    ) -> None:
+        """Take arguments as `ConvBlock`, and `activated_skip`."""
+        super().__init__(block, position, stage, options)
+        self.activated_skip = activated_skip
+
+    def branch_and_skip(self, x_BCYX: Tensor) -> tuple[Tensor, Tensor]:
+        """The branch ends with a convolution."""
+        skip_BCYX = x_BCYX
+        for number in range(1, self.convolutions + 1):
+            x_BCYX = F.relu(self._norm(number, x_BCYX), inplace=True)
+            if number == 1 and self.downsample is not None:
+                skip_BCYX = self.downsample(x_BCYX if self.activated_skip else skip_BCYX)
+            x_BCYX = self._convolution(number, x_BCYX)
+        return x_BCYX, skip_BCYX
+
+    def after_addition(self, x_BCYX: Tensor) -> Tensor:
+        """Change nothing."""
+        return x_BCYX
+
+
+def has_gate_norm(stage: StageShape, options: MechanismOptions) -> bool:
+    """Whether gated blocks of a stage have a batch norm before their gate."""
+    return options.gate_norm and stage.convolution is not None and stage.convolution.pre_activated
