@@ -1,16 +1,14 @@
 """Figures of dense-and-implicit attention (AAAI 2020, arXiv:1905.10671; arXiv:2210.16101).
 
-The published figures of transformers were not available. Instead the cells are compared with the
-published totals of convolutional networks: the plain network's parameters, which are taken as
-given, plus our cells of its stages.
+The published figures of transformers were not available. Totals of convolutional networks are
+compared with the networks that are built here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
-from sharedattn.mechanisms import dia
+from sharedattn.papers.counting import params_rows
 from sharedattn.papers.figures import Figure, Row
 
 PAPER = "DIA"
@@ -18,59 +16,139 @@ CODE = "counted on the paper's published code"
 PYTORCHCV = "pytorchcv, an implementation of others"
 EAN = "experiments of the same authors on ImageNet"
 
+_BIASES = "its convolutions have biases, 26,560 parameters"
+_WITH_NORM = "norm before gates"
+
 
 @dataclass(frozen=True, slots=True)
-class DIANetwork:
-    """A convolutional network with one DIA-LSTM cell per stage.
+class ConvolutionalNetwork:
+    """A published convolutional network.
 
     Attributes:
         model: name of the network.
         printed: its published number of parameters.
         source: where it was published.
-        plain_params: number of parameters without cells.
-        widths: channels of its stages.
-        reduction: r of its cells.
+        network: the network as text.
+        reason: why ours differs, or empty if it does not.
     """
 
     model: str
     printed: str
     source: str
-    plain_params: int
-    widths: tuple[int, ...]
-    reduction: int
+    network: str
+    reason: str = ""
 
 
-_RESNET_50, _RESNET_101 = 25_557_032, 44_549_160
-_IMAGENET_WIDTHS = (256, 512, 1024, 2048)
+def _gated(backbone: str, depths: tuple[int, ...], gate: str = "") -> str:
+    """A network with one gate's text on every stage, or none."""
+    return f"{backbone}: " + " | ".join(f"V{depth}{gate and f'/{gate}'}" for depth in depths)
+
+
+_18, _50, _101 = (18, 18, 18), (3, 4, 6, 3), (3, 4, 23, 3)
+_RESNET_164, _PRERESNET_164 = (
+    "resnet164_cifar(num_classes={})",
+    "preresnet164_cifar({}num_classes={})",
+)
 
 NETWORKS = (
-    DIANetwork("ResNet-164", "1,946,132", CODE, 1_727_284, (64, 128, 256), 4),
-    DIANetwork("ResNet-20", "286,866", PYTORCHCV, 272_474, (16, 32, 64), 4),
-    DIANetwork("PreResNet-164", "1,922,106", PYTORCHCV, 1_703_258, (64, 128, 256), 4),
-    DIANetwork("ResNet-50", "39,516,072", PYTORCHCV, _RESNET_50, _IMAGENET_WIDTHS, 4),
-    DIANetwork("ResNet-101", "58,508,200", PYTORCHCV, _RESNET_101, _IMAGENET_WIDTHS, 4),
-    DIANetwork("ResNet-50", "28.4 M", EAN, _RESNET_50, _IMAGENET_WIDTHS, 20),
+    ConvolutionalNetwork(
+        "ResNet-164, C100", "1,727,284", CODE, _gated(_RESNET_164.format(100), _18)
+    ),
+    ConvolutionalNetwork(
+        "ResNet-164, C100, r = 4", "1,946,132", CODE, _gated(_RESNET_164.format(100), _18, "dia1")
+    ),
+    ConvolutionalNetwork(
+        "PreResNet-164, C100", "1,726,388", CODE, _gated(_PRERESNET_164.format("", 100), _18)
+    ),
+    ConvolutionalNetwork(
+        f"PreResNet-164, C100, r = 4, {_WITH_NORM}",
+        "1,961,364",
+        CODE,
+        _gated(_PRERESNET_164.format("gate_norm=true,", 100), _18, "dia1"),
+    ),
+    ConvolutionalNetwork(
+        "WRN-52-4, C100", "12,072,500", CODE, _gated("wrn52_4_cifar(num_classes=100)", (8, 8, 8))
+    ),
+    ConvolutionalNetwork(
+        f"WRN-52-4, C100, r = 4, {_WITH_NORM}",
+        "12,298,516",
+        CODE,
+        _gated("wrn52_4_cifar(gate_norm=true,num_classes=100)", (8, 8, 8), "dia1"),
+    ),
+    ConvolutionalNetwork(
+        "ResNeXt-101 8x32, C100",
+        "32,138,244",
+        CODE,
+        _gated("resnext101_8x32_cifar(num_classes=100)", (11, 11, 11)),
+    ),
+    ConvolutionalNetwork(
+        "ResNeXt-101 8x32, C100, r = 4",
+        "33,006,020",
+        CODE,
+        _gated("resnext101_8x32_cifar(num_classes=100)", (11, 11, 11), "dia1"),
+    ),
+    ConvolutionalNetwork(
+        "ResNet-20, C10, r = 4",
+        "286,866",
+        PYTORCHCV,
+        _gated("resnet20_cifar(num_classes=10)", (3, 3, 3), "dia1"),
+    ),
+    ConvolutionalNetwork(
+        "ResNet-164, C10, r = 4",
+        "1,923,002",
+        PYTORCHCV,
+        _gated(_RESNET_164.format(10), _18, "dia1"),
+    ),
+    ConvolutionalNetwork(
+        "ResNet-164, C10, SE", "1,906,258", PYTORCHCV, _gated(_RESNET_164.format(10), _18, "se")
+    ),
+    ConvolutionalNetwork(
+        "PreResNet-164, C10, r = 4",
+        "1,922,106",
+        PYTORCHCV,
+        _gated(_PRERESNET_164.format("", 10), _18, "dia1"),
+    ),
+    ConvolutionalNetwork(
+        "ResNet-50, r = 4", "39,516,072", PYTORCHCV, _gated("resnet50", _50, "dia1")
+    ),
+    ConvolutionalNetwork(
+        "ResNet-101, r = 4", "58,508,200", PYTORCHCV, _gated("resnet101", _101, "dia1")
+    ),
+    ConvolutionalNetwork("ResNet-50, SE", "28,088,024", PYTORCHCV, _gated("resnet50", _50, "se")),
+    ConvolutionalNetwork(
+        "ResNet-50, r = 20", "28.4 M", EAN, _gated("resnet50(dia_reduction=20)", _50, "dia1")
+    ),
+    ConvolutionalNetwork(
+        "ResNet-50, r = 20, counted on its code",
+        "28,384,612",
+        EAN,
+        _gated("resnet50(dia_reduction=20)", _50, "dia1"),
+        _BIASES,
+    ),
+    ConvolutionalNetwork(
+        "ResNet-50, one SE unit a stage, counted on its code",
+        "26,283,992",
+        EAN,
+        _gated("resnet50", _50, "se1"),
+        _BIASES,
+    ),
 )
 
 
 def rows() -> list[Row]:
-    """Published totals compared with the plain network plus our cells."""
-    found = []
-    for network in NETWORKS:
-        cells = sum(dia.params(width, network.reduction) for width in network.widths)
-        found.append(
-            Row(
-                figure=Figure(
-                    paper=PAPER,
-                    source=network.source,
-                    model=f"{network.model}, r = {network.reduction}",
-                    metric="params",
-                    printed=network.printed,
-                ),
-                ours=Fraction(network.plain_params + cells),
-                convention="plain network + our cells",
-                note=f"{network.plain_params:,} of the plain network, {cells:,} of "
-                f"{len(network.widths)} cells",
-            )
+    """Published totals compared with our networks."""
+    return [
+        row
+        for network in NETWORKS
+        for row in params_rows(
+            Figure(
+                paper=PAPER,
+                source=network.source,
+                model=network.model,
+                metric="params",
+                printed=network.printed,
+            ),
+            network.network,
+            reason=network.reason,
         )
-    return found
+    ]
