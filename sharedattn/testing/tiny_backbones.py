@@ -33,6 +33,9 @@ def tiny_backbone(base_name: str, options: str = "") -> BackboneSpec:
 def tiny_space(base_name: str) -> dict[str, Any]:
     """The document of a space with every mechanism and form on the tiny backbone."""
     backbone = tiny_backbone(base_name)
+    sizes = describe(backbone).stages
+    if any(stage.convolution for stage in sizes):
+        return _tiny_space_of_convolutions(base_name, [stage.max_depth for stage in sizes])
     stages = [
         {
             "depth": f"1..{stage.max_depth}",
@@ -43,7 +46,21 @@ def tiny_space(base_name: str) -> dict[str, Any]:
             "dia": [0, 1],
             "cb": ["none", "all"],
         }
-        for stage in describe(backbone).stages
+        for stage in sizes
     ]
     name = f"tiny-{base_name}"
     return {"name": name, "backbone": str(backbone), "order": "any", "stages": stages}
+
+
+def _tiny_space_of_convolutions(base_name: str, depths: list[int]) -> dict[str, Any]:
+    stages = [
+        {
+            "depth": depth,
+            "counts": {"V": f"1..{depth}", "X": f"0..{depth - 1}"},
+            "dia": [0, 1],
+            "se": [0, 1, 2],
+        }
+        for depth in depths
+    ]
+    backbone = str(tiny_backbone(base_name, "se_reduction=3"))
+    return {"name": f"tiny-{base_name}", "backbone": backbone, "order": "any", "stages": stages}

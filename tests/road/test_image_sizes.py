@@ -44,8 +44,13 @@ TINY = {
     "pvt": "pvt(depths=1-1-1,embed_dims=4-4-4,mlp_ratios=1-1-1,num_heads=1-1-1,sr_ratios=4-2-1",
     "pvt, few keys": "pvt(depths=1-1,embed_dims=4-4,mlp_ratios=1-1,num_heads=1-1,sr_ratios=3-1",
     "pvt_v2": "pvt_v2(depths=1-1,embed_dims=4-4,mlp_ratios=1-1,num_heads=1-1,sr_ratios=2-1",
+    "resnet": "resnet(depths=1-1,widths=6-10",
+    "resnet_cifar": "resnet_cifar(depths=1-1,inner_widths=6-10,widths=6-10",
 }
 """Each with the sizes of `SIZES`; every family has an entry."""
+
+SEE_ALL = ("pvt_v2", "ceit, small patches", "resnet", "resnet_cifar")
+"""Those that no size cuts pixels off."""
 
 SIZES = (16, 17, 18, 19, 20, 21, 22, 24, 27, 28, 31, 36, 40)
 
@@ -99,7 +104,7 @@ def test_what_is_refused_is_what_no_logit_depends_on(name: str) -> None:
             fitting = BackboneSpec.parse(f"{TINY[name]},{OPTIONS})@{other}")
             assert describe(fitting).image_size == other == seen_pixels(fitting, other)
     # Overlapping stems see every pixel, and so do the smallest of CeiT's.
-    assert bool(refused) == (name not in ("pvt_v2", "ceit, small patches"))
+    assert bool(refused) == (name not in SEE_ALL)
 
 
 COMMANDS: list[tuple[str, str, str, str]] = [
