@@ -12,7 +12,7 @@ import torch
 from contract import random_placements, randomised
 from torch import Tensor
 
-from sharedattn.backbones import build_network
+from sharedattn.backbones import build_network, describe
 from sharedattn.data import DataConfig, open_data
 from sharedattn.errors import InputError
 from sharedattn.networks.legality import check_placement
@@ -33,6 +33,7 @@ CASES = [(family, options) for family in TINY for options in OPTIONS.get(family,
 def with_variants(backbone: BackboneSpec, num: int) -> list[Placement]:
     """Random placements, and of each those with CB or a DIA unit changed in one layer."""
     found: list[Placement] = []
+    shapes = describe(backbone).stages
     for placement in random_placements(backbone, 11, num):
         found.append(placement)
         for stage, index in itertools.product(range(len(placement.stages)), range(2)):
@@ -41,10 +42,10 @@ def with_variants(backbone: BackboneSpec, num: int) -> list[Placement]:
                 layer = layers[index]
                 if layer.is_absent:
                     continue
-                for changed in (
-                    replace(layer, cb=not layer.cb),
-                    replace(layer, gate=GateCell("dia", index)),
-                ):
+                changes = [replace(layer, gate=GateCell("dia", index))]
+                if shapes[stage].convolution is None:
+                    changes.append(replace(layer, cb=not layer.cb))
+                for changed in changes:
                     layers[index] = changed
                     stages = list(placement.stages)
                     stages[stage] = tuple(layers)
