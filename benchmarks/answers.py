@@ -24,6 +24,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,18 +38,17 @@ from typing import Any
 warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 import torch  # noqa: E402 (the warning is timm's, at import)
-from data_makers import make  # noqa: E402
 from scipy.stats import t as student  # noqa: E402
+from small_folders import DEPTH, JUDGES, backbone_of, config_of, images_of  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from sharedattn.backbones import resolve  # noqa: E402
 from sharedattn.costs.model import CostModel  # noqa: E402
-from sharedattn.data import DataConfig, DataSource, open_data  # noqa: E402
+from sharedattn.data import DataSource, open_data  # noqa: E402
 from sharedattn.networks.network import Network  # noqa: E402
-from sharedattn.placement import BackboneSpec, NetworkSpec, Placement, ResolvedSpec  # noqa: E402
+from sharedattn.placement import NetworkSpec, Placement, ResolvedSpec  # noqa: E402
 from sharedattn.recipe import Recipe  # noqa: E402
 from sharedattn.results.export.folder import read_export  # noqa: E402
-from sharedattn.search.data_plan import data_for  # noqa: E402
 from sharedattn.spaces.budget import Budget, BudgetedSpace  # noqa: E402
 from sharedattn.spaces.naive import NaiveKind, naive_networks  # noqa: E402
 from sharedattn.spaces.space import Space  # noqa: E402
@@ -57,11 +57,8 @@ from sharedattn.weights.trained_start import TrainedStart  # noqa: E402
 
 Document = dict[str, Any]
 
-NUM_CLASSES = {"clutter": 10, "pairs": 10, "textures": 4, "shapes": 4}
-JUDGES = ("pairs", "shapes")
 BLOCKS = (4, 3)  # of the trained model, whose MACs are the most of an answer
 SEEDS = (0, 1, 2, 3, 4)
-NUM_IMAGES, SIZE, DEPTH = 5000, 24, 6
 LEARNING_RATES = (1e-3, 3e-4)  # of AdamW, for the controls
 BATCH_SIZE = 50
 # The augmentation of the tool's own recipes for small folders.
@@ -77,14 +74,6 @@ stages:
 constraints:
   - {{rule: mixing_layer, per: network}}
 """
-
-
-def backbone_of(data: str) -> BackboneSpec:
-    """The network that is trained in full."""
-    return BackboneSpec.parse(
-        f"vit(class_token=false,depth={DEPTH},embed_dim=32,global_pool=avg,mlp_ratio=2,"
-        f"num_classes={NUM_CLASSES[data]},num_heads=4,patch_size=6)@{SIZE}"
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,17 +148,10 @@ class Bench:
         )
 
     def _images(self, data: str) -> Path:
-        folder = self._folder / "data" / data
-        if not folder.is_dir():
-            unfinished = folder.with_name(f"{data}.unfinished")
-            subprocess.run(["rm", "-rf", str(unfinished)], check=True)
-            make(data, unfinished, NUM_IMAGES, SIZE)
-            unfinished.rename(folder)
-        return folder
+        return images_of(data, self._folder / "data")
 
     def _source(self, data: str) -> DataSource:
-        config: DataConfig = data_for(backbone_of(data), str(self._images(data)), None)
-        return open_data(config)
+        return open_data(config_of(data, self._folder / "data"))
 
     def _space(self, data: str) -> Path:
         path = self._folder / f"{data}.yaml"
@@ -197,7 +179,7 @@ class Bench:
     def _search(self, data: str, seed: int, model: Path, most_macs: int) -> Answer:
         """Search, and export the most accurate member of the front."""
         out = self._folder / "studies" / f"{data}-{seed}-{most_macs}"
-        subprocess.run(["rm", "-rf", str(out)], check=True)
+        shutil.rmtree(out, ignore_errors=True)
         cpu_s = _timed(
             *("search", self._space(data), "--data", self._images(data), "--weights", model),
             *("--evaluator", "supernet", "--max-macs", most_macs, "--baselines", "none"),

@@ -35,9 +35,9 @@ from rank_correlation import Estimate, estimate_tau, kendall_tau
 from trained_rows import (
     KEY_DIGITS,
     TABLES,
+    EmbeddedTrainings,
     Job,
     Rows,
-    Trainings,
     train_all,
     whole_numbers,
 )
@@ -58,11 +58,11 @@ TIMES_LONGER = 4
 SUPERNET_SEED = 0
 
 
-class BenchTrainings(Trainings):
+class BenchTrainings(EmbeddedTrainings):
     """What is trained, on what, how.
 
     Args:
-        task: as in `Trainings`.
+        task: as in `EmbeddedTrainings`.
         epochs: of a training; None: of the recipe, a search's trial.
         num_placements: of the table.
         seeds: of every placement.

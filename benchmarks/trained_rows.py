@@ -79,22 +79,22 @@ class Row:
 
 
 class Trainings(ABC):
-    """The trainings of a benchmark on an embedded task.
+    """The trainings of a benchmark: placements of one backbone, on one data set, by one recipe.
 
     Args:
-        task: name of the embedded data, of its recipe, and with `-vit` of its space.
+        backbone: of all placements.
+        data: what they are trained on.
+        recipe: at the length that it has; a training may have another.
 
     Attributes:
-        task: as given.
-        space: the task's space, without a budget.
+        backbone: as given.
     """
 
-    def __init__(self, task: str) -> None:
-        self.task = task
-        self.space = BudgetedSpace(Space.load(f"{task}-vit"))
-        self._recipe = RECIPES[task]
-        self._data = open_data(DataConfig(name=task))
-        self._costs = CostModel(self.backbone)
+    def __init__(self, backbone: BackboneSpec, data: DataConfig, recipe: Recipe) -> None:
+        self.backbone = backbone
+        self._recipe = recipe
+        self._data = open_data(data)
+        self._costs = CostModel(backbone)
 
     @abstractmethod
     def jobs(self) -> list[Job]:
@@ -103,11 +103,6 @@ class Trainings(ABC):
     @abstractmethod
     def validated_epochs(self, job: Job) -> Collection[int]:
         """The epochs before the last after which a training is validated."""
-
-    @property
-    def backbone(self) -> BackboneSpec:
-        """The space's backbone."""
-        return self.space.space.backbone
 
     @property
     def data_key(self) -> str:
@@ -151,6 +146,23 @@ class Trainings(ABC):
 
     def _spec(self, placement: str) -> ResolvedSpec:
         return resolve(NetworkSpec(self.backbone, Placement.parse(placement)))
+
+
+class EmbeddedTrainings(Trainings):
+    """The trainings of a benchmark on an embedded task.
+
+    Args:
+        task: name of the embedded data, of its recipe, and with `-vit` of its space.
+
+    Attributes:
+        task: as given.
+        space: the task's space, without a budget.
+    """
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self.space = BudgetedSpace(Space.load(f"{task}-vit"))
+        super().__init__(self.space.space.backbone, DataConfig(name=task), RECIPES[task])
 
 
 class Rows:

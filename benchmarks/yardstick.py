@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from rank_correlation import Estimate, estimate_mean_tau
-from trained_rows import TABLES, Job, Rows, Trainings, train_all, whole_numbers
+from trained_rows import TABLES, EmbeddedTrainings, Job, Rows, train_all, whole_numbers
 
 from sharedattn.backbones import describe
 from sharedattn.placement import Placement
@@ -68,7 +68,7 @@ CHEAPEST_LACKS_POINTS = 8.0
 TRIALS_TAU = 0.6
 
 
-class Bench(Trainings):
+class Bench(EmbeddedTrainings):
     """What is trained, on what, how.
 
     Args:

@@ -9,13 +9,13 @@ from answers import (
     Bench,
     ByHand,
     Row,
-    backbone_of,
     differences,
     interval,
     main,
     read_rows,
 )
 from data_makers import make
+from small_folders import backbone_of
 
 from sharedattn.costs.model import CostModel
 from sharedattn.placement import Placement
