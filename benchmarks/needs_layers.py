@@ -15,7 +15,7 @@ import argparse
 import math
 import statistics
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -44,9 +44,7 @@ class HalfAndWhole(Trainings):
     def __init__(
         self, data: str, root: Path, *, epochs: Sequence[int], seeds: Sequence[int]
     ) -> None:
-        # Workers of a pool may not start processes that load images.
-        recipe = replace(RECIPES["small"], loader_workers=0)
-        super().__init__(backbone_of(data), config_of(data, root), recipe)
+        super().__init__(backbone_of(data), config_of(data, root), RECIPES["small"])
         self.epochs = tuple(epochs)
         self.seeds = tuple(seeds)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import multiprocessing
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -335,7 +336,12 @@ def _open(config: DataConfig) -> Opened:
 
 
 def _num_workers(asked: int | None, num_batches: int) -> int:
-    """Number of loading processes: as requested, but at most the cores of this slot."""
+    """Number of loading processes: as requested, but at most the cores of this slot.
+
+    None in a daemon, such as a worker of a pool, which may not start processes.
+    """
+    if multiprocessing.current_process().daemon:
+        return 0
     cores = min(torch.get_num_threads(), len(os.sched_getaffinity(0)))
     return min(cores if asked is None else asked, cores, num_batches)
 

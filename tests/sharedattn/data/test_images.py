@@ -6,6 +6,7 @@ import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -235,6 +236,18 @@ def test_an_image_that_fails_later_is_named_and_no_other_takes_its_place(folder)
         assert len(list(data.train_batches(recipe, seed=0, epoch=0, device=CPU))) == 6
     with pytest.raises(ImageReadError, match=r"val/bee/1\.png: is no image"):
         list(data.eval_batches("validation", batch_size=2, device=CPU))
+
+
+def test_a_daemon_loads_images_itself(folder, monkeypatch):
+    # Python forbids children of daemons, such as the workers of a pool.
+    daemon = SimpleNamespace(daemon=True)
+    monkeypatch.setattr("sharedattn.data.images.multiprocessing.current_process", lambda: daemon)
+    children = len(psutil.Process().children())
+    data = ImageData(config(folder))
+    recipe = Recipe(epochs=1, batch_size=4, loader_workers=2)
+    assert len(list(data.train_batches(recipe, seed=0, epoch=0, device=CPU))) == 6
+    assert len(list(data.eval_batches("validation", batch_size=2, device=CPU))) == 5
+    assert len(psutil.Process().children()) == children
 
 
 def test_small_images_are_read_once_and_large_ones_in_every_epoch(folder, monkeypatch):
