@@ -27,7 +27,8 @@ from sharedattn.spaces.budget import Budget
 from sharedattn.spaces.space import Space
 
 DEFAULT_SPACE = "digit-count-vit"
-DEFAULT_TRIALS = 12
+DEFAULT_TRIALS = 24
+DEFAULT_DATA_TRIALS = 12  # on the embedded default, whose trials are longer than others'
 DEFAULT_CONFIRM_SEEDS = 3
 
 
@@ -85,7 +86,8 @@ class SearchConfig:
         latency_batch_size: number of images in the timed forward pass.
         objectives: names of the objectives; includes top1.
         searcher: nsga2, tpe, model, stratified, random, or a plug-in's.
-        num_trials: total number of search trials; defaults to 12, or to the supernet's number.
+        num_trials: total number of search trials; defaults to 24, to 12 on
+            the embedded default, or to the supernet's number.
         confirm_seeds: total seeds of each front member; 1 to confirm none, 0 (only with a
             supernet) to train none.
         baselines: `naive` to train what a person would try by hand beside the front, `none` not

@@ -24,8 +24,8 @@ from sharedattn.results.records import (
 )
 from sharedattn.search.cluster.node_checks import check_cluster
 from sharedattn.search.cluster.resources import Slots, find_slots
-from sharedattn.search.config import DEFAULT_TRIALS, SearchConfig
-from sharedattn.search.data_plan import look_at
+from sharedattn.search.config import DEFAULT_DATA_TRIALS, DEFAULT_TRIALS, SearchConfig
+from sharedattn.search.data_plan import DEFAULT_DATA, look_at
 from sharedattn.search.evaluation import Setup
 from sharedattn.search.evaluators.base import Evaluator
 from sharedattn.search.evaluators.table import BenchEvaluator
@@ -174,6 +174,10 @@ def _fingerprint(
     return fingerprint
 
 
+def _default_trials(data: Document) -> int:
+    return DEFAULT_DATA_TRIALS if data["name"] == DEFAULT_DATA else DEFAULT_TRIALS
+
+
 def _record(
     config: SearchConfig,
     setup: Setup,
@@ -185,7 +189,9 @@ def _record(
     name = config.study or made_name(
         space.space.name, described["name"], document_key(fingerprint)[:6]
     )
-    default_trials = DEFAULT_TRIALS if setup.shared is None else default_num_trials(space)
+    default_trials = (
+        _default_trials(described) if setup.shared is None else default_num_trials(space)
+    )
     return StudyRecord(
         name=name,
         fingerprint_document=fingerprint,

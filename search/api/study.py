@@ -132,7 +132,7 @@ class Study:
         """Run until the study has `trials` trials and its front is confirmed.
 
         Args:
-            trials: total number of search trials over all runs; defaults to 12, or to the number
+            trials: total number of search trials over all runs; defaults to 24, or to the number
                 that a supernet scores.
             workers: number of trials at once, or None for as many as fit. One runs in this
                 process; more are processes, and a script has to call this method under

@@ -146,7 +146,7 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         dest="num_trials",
         metavar="N",
         type=int,
-        help="search trials, a total (default: 12; with a supernet, the whole space)",
+        help="search trials, a total (default: 24; on digit-count 12; of a supernet all members)",
     )
     search.add_argument("--study", help="the study's name (default: made from what is searched)")
     search.add_argument(

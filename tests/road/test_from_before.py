@@ -72,8 +72,9 @@ def test_a_document_of_a_folder_from_before_means_what_it_meant(before, key, nam
 
 
 def test_the_main_jobs_keep_their_fingerprints(tmp_path):
-    main_job = SearchConfig.of(out=tmp_path, num_workers=1)
-    supernet = SearchConfig.of(out=tmp_path, num_workers=1, evaluator="supernet")
+    given = {"space": "digit-pairs-vit", "out": tmp_path, "num_workers": 1}
+    main_job = SearchConfig.of(**given)
+    supernet = SearchConfig.of(**given, evaluator="supernet")
     assert prepare(main_job).record.fingerprint == KEYS["studies"]["main job"]
     # Its recipe is another since then; with the old one's key everything else is as it was.
     prepared = prepare(supernet)

@@ -40,7 +40,14 @@ from sharedattn.supernet.trainer import (
 
 HERE = Path(__file__).parent
 FILES = sorted(path.stem for path in (HERE / "spaces").iterdir())
-LATER = {"digit-count-vit", "digit-pairs-cut", "deit-tiny-cut"}  # presets after these draws
+LATER = {  # presets after these draws
+    "deit-tiny-cut",
+    "digit-count-resnet",
+    "digit-count-vit",
+    "digit-pairs-cut",
+    "resnet164-cifar",
+    "resnet50",
+}
 SPACES = [*(name for name in presets() if name not in LATER), *FILES]
 SEARCHERS_OF_THEN = ("nsga2", "random", "tpe")
 SEARCHED = ("loop", "family-pvt", "listed")

@@ -118,25 +118,29 @@ KINDS = {"space": "kinds.yaml"}
 SUPERNET = {**KINDS, "evaluator": "supernet"}
 TABLE = {"space": "tiny.yaml", "evaluator": "table", "table": Path("table.json")}
 SHAPES = {"space": "shapes.yaml", "data": "shapes", "recipe": "recipe.yaml"}
+MAIN_JOB = {"space": "digit-pairs-vit"}  # the default of then
 STUDIES = {
-    "main job": {},
-    "main job, seed": {"seed": 7},
-    "main job, random": {"searcher": "random"},
-    "main job, tpe": {"searcher": "tpe"},
-    "main job, params": {"objectives": ("top1", "params")},
-    "main job, three objectives": {"objectives": ("top1", "macs", "params")},
-    "main job, max_macs": {"budget": Budget(max_macs=1_000_000)},
-    "main job, max_params": {"budget": Budget(max_params=100_000)},
-    "main job, both": {"budget": Budget(max_macs=1_000_000, max_params=100_000)},
-    "main job, epochs": {"epochs": 9},
-    "main job, recipe": {"recipe": "recipe.yaml"},
-    "main job, mo-asha": {"early_stopping": "mo-asha", "epochs": 9},
-    "main job, rungs": {"early_stopping": "mo-asha", "epochs": 9, "rungs": (2, 4)},
-    "main job, deterministic": {"deterministic": True, "num_workers": 3},
-    "main job, latency": {"objectives": ("top1", "latency_ms")},
-    "main job, max_latency_ms": {"max_latency_ms": 2.5, "latency_batch_size": 4},
-    "main job, four objectives": {"objectives": ("top1", "macs", "params", "latency_ms")},
-    "main job, supernet": {"evaluator": "supernet"},
+    "main job": MAIN_JOB,
+    "main job, seed": {**MAIN_JOB, "seed": 7},
+    "main job, random": {**MAIN_JOB, "searcher": "random"},
+    "main job, tpe": {**MAIN_JOB, "searcher": "tpe"},
+    "main job, params": {**MAIN_JOB, "objectives": ("top1", "params")},
+    "main job, three objectives": {**MAIN_JOB, "objectives": ("top1", "macs", "params")},
+    "main job, max_macs": {**MAIN_JOB, "budget": Budget(max_macs=1_000_000)},
+    "main job, max_params": {**MAIN_JOB, "budget": Budget(max_params=100_000)},
+    "main job, both": {**MAIN_JOB, "budget": Budget(max_macs=1_000_000, max_params=100_000)},
+    "main job, epochs": {**MAIN_JOB, "epochs": 9},
+    "main job, recipe": {**MAIN_JOB, "recipe": "recipe.yaml"},
+    "main job, mo-asha": {**MAIN_JOB, "early_stopping": "mo-asha", "epochs": 9},
+    "main job, rungs": {**MAIN_JOB, "early_stopping": "mo-asha", "epochs": 9, "rungs": (2, 4)},
+    "main job, deterministic": {**MAIN_JOB, "deterministic": True, "num_workers": 3},
+    "main job, latency": {**MAIN_JOB, "objectives": ("top1", "latency_ms")},
+    "main job, max_latency_ms": {**MAIN_JOB, "max_latency_ms": 2.5, "latency_batch_size": 4},
+    "main job, four objectives": {
+        **MAIN_JOB,
+        "objectives": ("top1", "macs", "params", "latency_ms"),
+    },
+    "main job, supernet": {**MAIN_JOB, "evaluator": "supernet"},
     "kinds": KINDS,
     "kinds, supernet": SUPERNET,
     "kinds, supernet, recipe": {**SUPERNET, "supernet_recipe": "supernet.yaml"},
@@ -190,8 +194,9 @@ def recipes() -> dict[str, str]:
 
 
 def known(recipes: dict) -> dict:
-    """Those that were there; the ones of digit-count came later."""
-    return {name: r for name, r in recipes.items() if not name.startswith("digit-count")}
+    """Those that were there; the ones of digit-count and of small folders came later."""
+    later = ("digit-count", "small")
+    return {name: r for name, r in recipes.items() if not name.startswith(later)}
 
 
 def supernet_recipes() -> dict[str, str]:

@@ -201,7 +201,7 @@ def bad(capsys, tmp_path, *arguments):
         (("space", "no-such-space"), "is neither a preset nor a YAML file"),
         (("search", "no-such-space"), "is neither a preset nor a YAML file"),
         (("search", "--data", "no-such-data"), "is no folder here; give digit-pairs"),
-        (("search", "--max-macs", "1k"), "the fewest macs of any member are 45120"),
+        (("search", "--max-macs", "1k"), "the fewest macs of any member are 45144"),
         (("search", "--max-macs", "fast"), "is no quantity; write a number, with k, M, G or T"),
         (("search", "--trials", "0"), "`--trials` is a whole number from 1"),
         (("search", "--confirm-seeds", "0"), "`--confirm-seeds` is a whole number from 1"),
