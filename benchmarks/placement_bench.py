@@ -38,8 +38,8 @@ from trained_rows import (
     EmbeddedTrainings,
     Job,
     Rows,
+    add_options,
     train_all,
-    whole_numbers,
 )
 
 from sharedattn.data import DataConfig, open_data
@@ -327,14 +327,9 @@ def print_document(document: dict[str, Any]) -> None:
 def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default=DEFAULT_DATA, help="default: a search's data")
-    parser.add_argument("--rows", type=Path, help="default: beside this script, in tables/")
     parser.add_argument("--epochs", type=int, help="default: those of the recipe")
-    parser.add_argument("--placements", type=int, default=NUM_PLACEMENTS)
     parser.add_argument("--long", type=int, default=NUM_LONG, help="placements trained longer")
-    parser.add_argument("--seeds", type=whole_numbers, default=SEEDS)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--print-only", action="store_true", help="train nothing")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser, num_placements=NUM_PLACEMENTS, seeds=SEEDS)
     given = parser.parse_args(None if arguments is None else list(arguments))
     make = partial(
         BenchTrainings,

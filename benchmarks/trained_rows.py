@@ -6,6 +6,7 @@ one thread each. Rows of another recipe, network or data stay in the file and co
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -133,15 +134,24 @@ class Trainings(ABC):
             seed=job.seed,
             validate_at=self.validated_epochs(job),
         )
+        return self.row(
+            job,
+            top1=training.metrics.top1,
+            curve=[(e.epoch, e.validation.top1) for e in training.curve if e.validation],
+            cpu_s=round(time.process_time() - started, 1),
+        )
+
+    def row(self, job: Job, *, top1: float, curve: list[tuple[int, float]], cpu_s: float) -> Row:
+        """The row of a finished training; arguments as in `Row`."""
         recipe, network, data = self.keys(job)
         return Row(
             **asdict(job),
             recipe=recipe,
             network=network,
             data=data,
-            top1=training.metrics.top1,
-            curve=[(e.epoch, e.validation.top1) for e in training.curve if e.validation],
-            cpu_s=round(time.process_time() - started, 1),
+            top1=top1,
+            curve=curve,
+            cpu_s=cpu_s,
         )
 
     def _spec(self, placement: str) -> ResolvedSpec:
@@ -276,6 +286,18 @@ def train_all(rows: Rows, make: Callable[[], Trainings], num_workers: int) -> No
                 file=sys.stderr,
                 flush=True,
             )
+
+
+def add_options(
+    parser: argparse.ArgumentParser, *, num_placements: int, seeds: Sequence[int]
+) -> None:
+    """Add the options that benchmarks of trainings share, with these defaults."""
+    parser.add_argument("--rows", type=Path, help="default: beside this script, in tables/")
+    parser.add_argument("--placements", type=int, default=num_placements)
+    parser.add_argument("--seeds", type=whole_numbers, default=seeds)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--print-only", action="store_true", help="train nothing")
+    parser.add_argument("--json", action="store_true")
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:

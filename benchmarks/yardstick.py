@@ -26,12 +26,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rank_correlation import Estimate, estimate_mean_tau
-from trained_rows import TABLES, EmbeddedTrainings, Job, Rows, train_all, whole_numbers
+from trained_rows import TABLES, EmbeddedTrainings, Job, Rows, add_options, train_all
 
 from sharedattn.backbones import describe
 from sharedattn.placement import Placement
@@ -349,14 +348,9 @@ def document_of(bench: Bench, rows: Rows) -> dict[str, Any]:
 def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", default=TASK)
-    parser.add_argument("--rows", type=Path, help="default: beside this script, in tables/")
     parser.add_argument("--long-epochs", type=int, default=LONG_EPOCHS)
     parser.add_argument("--trial-epochs", type=int, help="default: those of the recipe")
-    parser.add_argument("--placements", type=int, default=NUM_PLACEMENTS)
-    parser.add_argument("--seeds", type=whole_numbers, default=SEEDS)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--print-only", action="store_true", help="train nothing")
-    parser.add_argument("--json", action="store_true")
+    add_options(parser, num_placements=NUM_PLACEMENTS, seeds=SEEDS)
     given = parser.parse_args(None if arguments is None else list(arguments))
     make = partial(
         Bench,

@@ -6,7 +6,7 @@ import numpy as np
 import placement_bench
 import pytest
 from placement_bench import BenchTrainings, Inherited, complete_seeds, document_of, main
-from trained_rows import Row, Rows
+from trained_rows import Rows
 
 from sharedattn.data import open_data
 
@@ -23,18 +23,7 @@ def bench(monkeypatch):
 
 
 def row_of(bench, job, top1, cpu_s=3.6):
-    recipe, network, data = bench.keys(job)
-    return Row(
-        placement=job.placement,
-        seed=job.seed,
-        epochs=job.epochs,
-        recipe=recipe,
-        network=network,
-        data=data,
-        top1=top1,
-        curve=[(job.epochs, top1)],
-        cpu_s=cpu_s,
-    )
+    return bench.row(job, top1=top1, curve=[(job.epochs, top1)], cpu_s=cpu_s)
 
 
 def in_this_process(rows, make, num_workers):

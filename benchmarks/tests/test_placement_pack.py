@@ -6,7 +6,7 @@ import pytest
 from placement_bench import BenchTrainings
 from placement_pack import ceiling_tau, main
 from placement_surrogate import cross_validated, features_of, predicted_curves
-from trained_rows import Row, Rows
+from trained_rows import Rows
 
 from sharedattn.data import open_data
 from sharedattn.placement import Placement
@@ -37,15 +37,9 @@ def write_rows(path, trained, *, leave_out=0, epochs=(1, 2)):
     rows = Rows(path, trained)
     jobs = trained.jobs()
     for job in jobs[: len(jobs) - leave_out]:
-        recipe, network, data = trained.keys(job)
         top1 = truth_of(Placement.parse(job.placement)) + 0.001 * rng.standard_normal()
-        row = Row(
-            placement=job.placement,
-            seed=job.seed,
-            epochs=job.epochs,
-            recipe=recipe,
-            network=network,
-            data=data,
+        row = trained.row(
+            job,
             top1=top1,
             curve=[(epoch, top1 * epoch / 2) for epoch in epochs],
             cpu_s=5.0 * len(Placement.parse(job.placement).layers),

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import yardstick
-from trained_rows import Job, Row, Rows
+from trained_rows import Job, Rows
 from yardstick import Bench, Line, figures_of, lines_of, main
 
 from sharedattn.data import open_data
@@ -26,18 +26,7 @@ def bench(monkeypatch):
 
 
 def row_of(bench, job, top1):
-    recipe, network, data = bench.keys(job)
-    return Row(
-        placement=job.placement,
-        seed=job.seed,
-        epochs=job.epochs,
-        recipe=recipe,
-        network=network,
-        data=data,
-        top1=top1,
-        curve=[(job.epochs, top1)],
-        cpu_s=0.5,
-    )
+    return bench.row(job, top1=top1, curve=[(job.epochs, top1)], cpu_s=0.5)
 
 
 def test_placements_are_spread_over_macs_and_differ():
