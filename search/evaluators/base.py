@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from sharedattn.distributed import Rank
 from sharedattn.placement import ResolvedSpec
@@ -13,6 +13,8 @@ from sharedattn.progress import OnProgress
 from sharedattn.results.records import EpochMetrics, EvaluationIdentity, EvaluationRecord, Fidelity
 from sharedattn.search.provenance import library_versions
 from sharedattn.spaces.naive import NaiveNetwork
+
+K = TypeVar("K", bound="Task")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,11 @@ class Task:
     seed: int
     identity: EvaluationIdentity
     checkpoint: str | None = None
+
+    def as_kind(self, kind: type[K], **changes: Any) -> K:
+        """The task as one of another class, with some fields changed or added."""
+        own = {f.name: getattr(self, f.name) for f in fields(Task)}
+        return kind(**own | changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sharedattn.data import DataConfig, DataSource, open_data
@@ -96,7 +96,7 @@ class ScratchEvaluator(RankedEvaluator):
         task = self._final.task(spec, seed, checkpoint)
         if self.final_epochs is None:
             return task
-        return FinalTask(**{f.name: getattr(task, f.name) for f in fields(Task)})
+        return task.as_kind(FinalTask)
 
     @property
     def _final(self) -> ScratchEvaluator:

@@ -196,11 +196,9 @@ class SupernetEvaluator(ThroughScratch):
     def fine_tuning_task(self, task: Task, weights_sha256: str) -> FineTuneTask:
         """Turn a placement's training from scratch into one from the supernet's weights."""
         recipe_key = fine_tuning_key(task.identity.recipe_key, weights_sha256)
-        return FineTuneTask(
-            spec=task.spec,
-            seed=task.seed,
+        return task.as_kind(
+            FineTuneTask,
             identity=replace(task.identity, recipe_key=recipe_key),
-            checkpoint=task.checkpoint,
             supernet_sha256=weights_sha256,
         )
 
@@ -214,12 +212,10 @@ class SupernetEvaluator(ThroughScratch):
         start = self.supernet.pretrained_sha256
         if start is None or network.from_scratch:
             task = self._baseline_scratch.task(network.spec, seed, checkpoint)
-            return FromScratchTask(**_fields_of(task))
+            return task.as_kind(FromScratchTask)
         task = self.task(network.spec, seed, checkpoint)
         recipe_key = fine_tuning_key(task.identity.recipe_key, start)
-        return CutTask(
-            **_fields_of(task) | {"identity": replace(task.identity, recipe_key=recipe_key)}
-        )
+        return task.as_kind(CutTask, identity=replace(task.identity, recipe_key=recipe_key))
 
     @property
     def _baseline_scratch(self) -> ScratchEvaluator:
@@ -375,8 +371,3 @@ class SupernetEvaluator(ThroughScratch):
     @cached_property
     def _networks(self) -> dict[str, Network]:
         return {}
-
-
-def _fields_of(task: Task) -> dict[str, Any]:
-    """The fields of a task, for one of another class."""
-    return {f.name: getattr(task, f.name) for f in fields(Task)}
