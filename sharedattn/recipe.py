@@ -354,8 +354,7 @@ RECIPES: dict[str, Recipe] = {
 # of this length rank placements that are trained for longer.
 RECIPES["digit-count"] = replace(RECIPES["digit-pairs"], epochs=16, warmup_epochs=0.5)
 
-# For at most some thousands of small images, of which DeiT's recipe with its 300 epochs of strong
-# augmentation learns little in the time that a search has.
+# For at most some thousands of small images: fewer epochs and milder augmentation than DeiT's.
 RECIPES["small"] = replace(
     RECIPES["digit-pairs"], epochs=24, batch_size=100, warmup_epochs=1.0, crop_scale_min=0.8
 )

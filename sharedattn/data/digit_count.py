@@ -3,7 +3,7 @@
 An example is four of scikit-learn's digits, one in each cell of a 2 x 2 canvas (16 x 16 pixels),
 labelled by the number of different digits among them, one to four. Each digit spans four tokens of
 a network with patches of 4 x 4 pixels. benchmarks/yardstick.py measures whether the order of
-placements holds when they are trained for longer, which it does not on `digit-pairs`.
+placements holds when they are trained for longer.
 """
 
 from __future__ import annotations
