@@ -10,7 +10,7 @@ files. KIND is one of
 - `pairs`: which is the larger of two digits? Each at a random place of its half; 10 classes;
 - `textures`: how many different textures have the four quadrants? Stripes of 4 directions and 3
   widths over pieces of photographs; 4 classes, 1 to 4;
-- `shapes`: how many others are of the coloured one's kind? Four drawn shapes of 5 kinds, turned
+- `shapes`: how many others are of the coloured one's kind? Four drawn shapes of 3 kinds, turned
   and of any size; 4 classes, 0 to 3.
 
 Digits are scikit-learn's handwritten ones (real images), photographs are its two sample images. No
@@ -184,7 +184,7 @@ def _textured(material: Material, texture: int, side: int, rng: np.random.Genera
     return 0.6 * piece + 50 + stripes
 
 
-SHAPE_KINDS = ("triangle", "square", "circle", "cross", "bar")
+SHAPE_KINDS = ("triangle", "circle", "cross")
 NUM_SHAPES = 4
 OVERSAMPLING = 4
 
@@ -217,11 +217,10 @@ def _shape(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
         radius *= 0.85
         low, high = centre - radius, centre + radius
         draw.ellipse([low, low, high, high], fill=255)
-    elif kind in ("triangle", "square"):
-        sides = 3 if kind == "triangle" else 4
-        draw.regular_polygon((centre, centre, radius), sides, rotation=turn, fill=255)
+    elif kind == "triangle":
+        draw.regular_polygon((centre, centre, radius), 3, rotation=turn, fill=255)
     else:
-        for angle in (turn, turn + 90) if kind == "cross" else (turn,):
+        for angle in (turn, turn + 90):
             dy, dx = math.sin(math.radians(angle)), math.cos(math.radians(angle))
             ends = [(centre + s * radius * dx, centre + s * radius * dy) for s in (-1, 1)]
             draw.line(ends, fill=255, width=round(0.3 * large))
