@@ -5,6 +5,7 @@ All counts are over distinct placements and exact; nothing is rejected or estima
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,22 +28,27 @@ _BINS_KEPT = 64
 
 @dataclass(frozen=True, slots=True, init=False)
 class Budget:
-    """Upper bounds on what a placement may cost; every bound is inclusive.
+    """Bounds on what a placement may cost; every bound is inclusive.
 
     Attributes:
-        bounds: the bound on each cost, by name in the order of the registry.
+        bounds: the upper bound on each cost, by name in the order of the registry.
+        min_macs: the lower bound on MACs per image, or None.
 
     Raises:
-        InputError: a bound on a cost without a closed form, or one that is not above 0.
+        InputError: a bound on a cost without a closed form, one that is not above 0, or a lower
+            bound above the upper one.
     """
 
     bounds: tuple[tuple[str, float], ...]
+    min_macs: int | None
 
     def __init__(
         self,
         max_macs: int | None = None,
         max_params: int | None = None,
         bounds: Mapping[str, float] | None = None,
+        *,
+        min_macs: int | None = None,
     ) -> None:
         """Take bounds by name; `max_macs` and `max_params` are shorthands for two of them."""
         given = {"macs": max_macs, "params": max_params, **(bounds or {})}
@@ -55,7 +61,19 @@ class Budget:
                 raise InputError(f"the bound on {name} is {bound:g}; give at least 1")
         kept = (o.name for o in cost_objectives())
         ordered = tuple((n, b) for n in kept if (b := given.get(n)) is not None)
+        if min_macs is not None and min_macs < 1:
+            raise InputError(f"min_macs is {min_macs:g}; give at least 1, or leave it out")
+        if min_macs is not None and (most := dict(ordered).get("macs", min_macs)) < min_macs:
+            raise InputError(
+                f"min_macs is {min_macs}, more than max_macs, {most:g}; lower it or raise max_macs"
+            )
         object.__setattr__(self, "bounds", ordered)
+        object.__setattr__(self, "min_macs", min_macs)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no bound."""
+        return not self.bounds and self.min_macs is None
 
     @property
     def max_macs(self) -> int | None:
@@ -85,7 +103,17 @@ class Budget:
 
     def admits(self, costs: Mapping[str, float]) -> bool:
         """Whether the named costs keep their bounds; bounds on other costs are ignored."""
-        return all(costs.get(name, bound) <= bound for name, bound in self.bounds)
+        least = self.min_macs or 0
+        return costs.get("macs", least) >= least and all(
+            costs.get(name, bound) <= bound for name, bound in self.bounds
+        )
+
+    def is_inside(self, other: Budget) -> bool:
+        """Whether whatever keeps these bounds keeps another budget's too."""
+        bounds = dict(self.bounds)
+        return (self.min_macs or 0) >= (other.min_macs or 0) and all(
+            bounds.get(name, math.inf) <= bound for name, bound in other.bounds
+        )
 
     def to_document(self) -> dict[str, Any]:
         """The form in fingerprints: `max_macs`, `max_params`, and any other bounds by name."""
@@ -94,15 +122,24 @@ class Budget:
             "max_macs": self.max_macs,
             "max_params": self.max_params,
             **({"bounds": others} if others else {}),
+            # Only then, so that studies from before it keep their fingerprints.
+            **({"min_macs": self.min_macs} if self.min_macs is not None else {}),
         }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Budget:
         """Invert `to_document`; other keys are ignored."""
-        return cls(document["max_macs"], document["max_params"], document.get("bounds"))
+        return cls(
+            document["max_macs"],
+            document["max_params"],
+            document.get("bounds"),
+            min_macs=document.get("min_macs"),
+        )
 
     def __str__(self) -> str:
-        return " and ".join(f"{name} <= {bound}" for name, bound in self.bounds) or "no bound"
+        least = [] if self.min_macs is None else [f"macs >= {self.min_macs}"]
+        texts = [*least, *(f"{name} <= {bound}" for name, bound in self.bounds)]
+        return " and ".join(texts) or "no bound"
 
 
 class BudgetedSpace:
@@ -155,7 +192,7 @@ class BudgetedSpace:
             listed = _listed(space, self.priced.automaton, among, self.budget)
             self.priced = PricedAutomaton(listed, costs)
         self._tables = CostTables(self.priced)
-        self.box = CostBox(self.budget.max_macs, self.budget.max_params)
+        self.box = CostBox(self.budget.max_macs, self.budget.max_params, self.budget.min_macs or 0)
         self._members = RankedMembers(self._tables, self.box)
         self.in_budget = self._members.size
         # Callers ask for the same bin many times: its members are counted once.
@@ -165,7 +202,8 @@ class BudgetedSpace:
 
     def _members_in_bin(self, low: int, high: int) -> RankedMembers:
         max_macs = high if self.budget.max_macs is None else min(high, self.budget.max_macs)
-        return RankedMembers(self._tables, CostBox(max_macs, self.budget.max_params, low))
+        min_macs = max(low, self.budget.min_macs or 0)
+        return RankedMembers(self._tables, CostBox(max_macs, self.budget.max_params, min_macs))
 
     @property
     def cheapest(self) -> Placement:
@@ -216,7 +254,8 @@ class BudgetedSpace:
         below it: the draws of stored studies depend on it.
         """
         bound = self.budget.max_macs
-        if bound is not None and len(self.budget.bounds) == 1:
+        is_alone = len(self.budget.bounds) == 1 and self.budget.min_macs is None
+        if bound is not None and is_alone:
             return self.macs_range[0], min(self.macs_range[1], bound)
         return self.macs_range_in_budget
 
@@ -293,6 +332,10 @@ class BudgetedSpace:
     def _infeasible(self) -> str:
         """The error message, with the nearest budget that some member meets."""
         budget = self.budget
+        if budget.min_macs is not None:
+            upper = RankedMembers(self._tables, CostBox(budget.max_macs, budget.max_params))
+            if upper.size:
+                return self._too_cheap(upper.macs_range()[1])
         ranges = {part: self.priced.cost_range(part) for part in (macs_of, params_of)}
         least = {"macs": ranges[macs_of][0], "params": ranges[params_of][0]}
         bounds = {"macs": budget.max_macs, "params": budget.max_params}
@@ -310,6 +353,21 @@ class BudgetedSpace:
         return (
             f"no member of {self.space.name} lies inside the budget {budget}; {', '.join(beyond)}"
         )
+
+    def _too_cheap(self, most_macs: int) -> str:
+        """The error message where members meet all bounds but the lower one.
+
+        Args:
+            most_macs: of the members within the upper bounds.
+        """
+        budget = self.budget
+        advice = f"lower min_macs to {most_macs}"
+        if budget.max_macs is not None:
+            beyond = CostBox(None, budget.max_params, budget.max_macs + 1)
+            dearer = RankedMembers(self._tables, beyond)
+            if dearer.size:
+                advice += f", or raise max_macs to {dearer.macs_range()[0]}"
+        return f"no member of {self.space.name} lies inside the budget {budget}; {advice}"
 
     def _fewest(self, budget: Budget) -> tuple[int, int]:
         """Fewest MACs of members within max_params, fewest params of those within max_macs.

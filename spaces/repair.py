@@ -87,11 +87,13 @@ class _LeastCosts(NamedTuple):
 
     Attributes:
         macs: fewest MACs to the end with at most as many differences as the column index.
-        params: fewest params in the same sense; the two paths may differ.
+        params: fewest params in the same sense; the paths may differ.
+        minus_macs: the same of MACs below 0, so that its negative is the most MACs.
     """
 
     macs: NDArray[np.int64]
     params: NDArray[np.int64]
+    minus_macs: NDArray[np.int64]
 
 
 class Repair:
@@ -152,7 +154,7 @@ class Repair:
         return cost is not None and self._box.holds(cost)
 
     def _least_costs(self, off: list[dict[Symbol, int]], width: int) -> list[_LeastCosts]:
-        """Fewest MACs and, independently, fewest params to the end.
+        """Fewest MACs and, independently, fewest params and most MACs to the end.
 
         Args:
             off: per level, the difference of each symbol from the proposal's.
@@ -160,12 +162,13 @@ class Repair:
         """
         allowances = np.arange(width + 1)
         end = np.zeros((1, width + 1), dtype=np.int64)
-        tables = [_LeastCosts(end, end)]
+        tables = [_LeastCosts(end, end, end)]
         for level, off_here in zip(reversed(self._levels), reversed(off), strict=True):
             arc_off = np.array(list(off_here.values()))[level.symbols]
             left = allowances - arc_off[:, None]  # (arcs, width + 1)
             least = []
-            for step, table in zip((level.macs, level.params), tables[-1], strict=True):
+            steps = (level.macs, level.params, -level.macs)
+            for step, table in zip(steps, tables[-1], strict=True):
                 after = np.where(
                     left < 0, _UNREACHABLE, table[level.targets[:, None], np.maximum(left, 0)]
                 )
@@ -197,9 +200,11 @@ class Repair:
             """Smallest difference in MACs over all ways to the end; infinite if there is none."""
             if left < 0:
                 return math.inf
-            least_macs, least_params = least[level]
-            _, max_macs, max_params = self._box.left_after(cost)
+            least_macs, least_params, least_minus_macs = least[level]
+            min_macs, max_macs, max_params = self._box.left_after(cost)
             if least_macs[state, left] > max_macs or least_params[state, left] > max_params:
+                return math.inf
+            if least_minus_macs[state, left] > -min_macs:
                 return math.inf
             if level == len(arcs):
                 return abs(macs_of(cost) - wanted)

@@ -53,20 +53,25 @@ class Space:
 
         Args:
             **bounds: `max_` and the name of a cost, such as max_macs="1.1G", max_params=3e6 or
-                max_attention_bytes="64M"; K, M and G are powers of 1000.
+                max_attention_bytes="64M", and `min_macs`; K, M and G are powers of 1000.
 
         Raises:
             InputError: an unknown cost, or an invalid bound.
         """
-        own = dict(self.budget.bounds)
+        own, min_macs = dict(self.budget.bounds), self.budget.min_macs
         for argument, bound in bounds.items():
             prefix, _, name = argument.partition("_")
-            if prefix != "max":
-                raise InputError(f"`{argument}` is no bound; write max_macs, max_params, ...")
+            if prefix != "max" and argument != "min_macs":
+                raise InputError(
+                    f"`{argument}` is no bound; write max_macs, max_params, ..., or min_macs"
+                )
             unit = cost_objective(name).unit
             value = unit.parse(bound) if isinstance(bound, str) else bound
-            own[name] = min(value, own.get(name, value))
-        return Space(self.declared, Budget(bounds=own))
+            if prefix == "max":
+                own[name] = min(value, own.get(name, value))
+            else:
+                min_macs = max(int(value), min_macs or 0)
+        return Space(self.declared, Budget(bounds=own, min_macs=min_macs))
 
     @property
     def name(self) -> str:

@@ -291,6 +291,12 @@ def _add_budget(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             f"--max-{cost}", type=_quantity, metavar="N", help=f"short for --max {cost}=N"
         )
+    command.add_argument(
+        "--min-macs",
+        type=_quantity,
+        metavar="N",
+        help="the fewest MACs, so that nothing is spent on placements far below a budget",
+    )
 
 
 def _add_storage(command: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ from sharedattn.results.front.summary import StudySummary, front_document
 from sharedattn.results.records import Document, Study, TrialRole
 from sharedattn.results.report import write_report
 from sharedattn.search.checks import MAX_COUNT, MAX_SEED, MAX_WORKERS, check_whole
-from sharedattn.search.cli.options import cost_bounds, data_options, search_config
+from sharedattn.search.cli.options import budget_of, cost_bounds, data_options, search_config
 from sharedattn.search.cli.printing import (
     print_failures,
     print_front,
@@ -66,7 +66,7 @@ from sharedattn.search.jobs.verify import verify_folder
 from sharedattn.search.paths import StorageConfig
 from sharedattn.search.recorded_data import open_recorded
 from sharedattn.search.run import Prepared, prepare, run_search, search_plan
-from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.units import format_quantity
 from sharedattn.weights.trained_start import TrainedStart, neutral
@@ -80,7 +80,7 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     config = search_config(
         arguments,
         max_latency_ms=bounds.pop("latency_ms", None),
-        budget=Budget(bounds=bounds),
+        budget=budget_of(arguments, bounds),
         data_options=data_options(arguments),
     )
     prepared = prepare(config, on_scan=scan_display(errors), remember=not arguments.dry_run)
@@ -185,7 +185,7 @@ def _print_ending(prepared: Prepared, summary: StudySummary, console: Console) -
 
 def space(arguments: argparse.Namespace, console: Console) -> Document:
     """Run `sharedattn space`: print a space's size, in total and within a budget."""
-    budget = Budget(bounds=cost_bounds(arguments))
+    budget = budget_of(arguments, cost_bounds(arguments))
     if budget.uncounted:
         raise InputError(
             f"no space counts with a bound on {budget.uncounted[0][0].name}: a search checks it "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -13,6 +14,7 @@ from sharedattn.search.config import ComputeConfig, SearchConfig
 from sharedattn.search.data_plan import DataOptions
 from sharedattn.search.evaluation import EVALUATIONS, functions_of_plugins
 from sharedattn.search.paths import StorageConfig
+from sharedattn.spaces.budget import Budget
 
 
 def search_config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:
@@ -49,6 +51,15 @@ def data_options(arguments: argparse.Namespace) -> DataOptions:
         tag=arguments.pixels,
         pixels=PixelChanges(**{name: getattr(arguments, name) for name in names}),
     )
+
+
+def budget_of(arguments: argparse.Namespace, bounds: Mapping[str, float]) -> Budget:
+    """The budget of upper bounds by name and of `--min-macs`.
+
+    Raises:
+        InputError: an invalid bound.
+    """
+    return Budget(bounds=bounds, min_macs=arguments.min_macs)
 
 
 def cost_bounds(arguments: argparse.Namespace) -> dict[str, float]:

@@ -133,7 +133,7 @@ class FromSupernet(FromScratch):
             training_processes=self._training_processes(shared, config.compute.executor, slots),
             fingerprint=_fingerprint(shared),
         )
-        if not config.budget.bounds:
+        if config.budget.is_empty:
             return setup
         # Earlier versions trained a supernet for each budget.
         own = replace(shared, supernet=replace(supernet, budget=config.budget))

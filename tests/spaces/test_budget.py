@@ -44,6 +44,68 @@ def test_a_budget_admits_up_to_its_bounds() -> None:
         Budget(max_macs=0)
 
 
+def test_a_lower_bound_on_macs() -> None:
+    budget = Budget(max_macs=7, min_macs=3)
+    admitted = [macs for macs in range(1, 11) if budget.admits({"macs": macs, "params": 5})]
+    assert admitted == [3, 4, 5, 6, 7]
+    assert budget.admits({"params": 10**12})
+    assert str(budget) == "macs >= 3 and macs <= 7"
+    assert not Budget(min_macs=3).is_empty and Budget().is_empty
+    assert Budget.from_document(budget.to_document()) == budget
+    # Studies from before lower bounds keep their fingerprints.
+    assert Budget(max_macs=7).to_document() == {"max_macs": 7, "max_params": None}
+    with pytest.raises(InputError, match="min_macs is 8, more than max_macs, 7; lower it or"):
+        Budget(max_macs=7, min_macs=8)
+    with pytest.raises(InputError, match="min_macs is 0; give at least 1"):
+        Budget(min_macs=0)
+
+
+def test_a_budget_inside_another() -> None:
+    assert Budget(max_macs=5, min_macs=3).is_inside(Budget(max_macs=7))
+    assert Budget(max_macs=5, min_macs=3).is_inside(Budget(max_macs=5, min_macs=2))
+    assert not Budget(max_macs=5).is_inside(Budget(max_macs=7, min_macs=2))
+    assert not Budget(max_params=5).is_inside(Budget(max_macs=7))
+    assert Budget(max_params=5).is_inside(Budget())
+
+
+def test_members_between_two_bounds(small: Small, costs: Any) -> None:
+    space, members = small
+    totals = {placement: costs.total(placement) for placement in members}
+    macs = sorted(total.macs for total in totals.values())
+    low, high = macs[len(macs) // 3], macs[2 * len(macs) // 3]
+    counted = BudgetedSpace(space, Budget(max_macs=high, min_macs=low), costs=costs)
+    inside = {placement for placement in members if low <= totals[placement].macs <= high}
+    assert 0 < len(inside) < len(members)
+    assert counted.in_budget == len(inside)
+    assert set(counted.enumerate()) == inside
+    assert {placement for placement in members if placement in counted} == inside
+    assert counted.macs_range == (macs[0], macs[-1])
+    assert counted.macs_span == counted.macs_range_in_budget == (low, high)
+    # A bin is cut to the bounds.
+    assert counted.num_in_macs_bin(macs[0], macs[-1]) == len(inside)
+    encoding = Encoding(counted)
+    rng = random.Random(29)
+    for placement in rng.sample(sorted(members - inside, key=str), 11):
+        assert encoding.repair(placement.stages) in inside
+
+
+def test_an_infeasible_lower_bound_names_the_nearest(
+    make_space: Callable[..., Space], choices: Callable[..., Any], costs: Any
+) -> None:
+    # V has 503 MACs, L 307: three layers of them cost 0, 1, 2 or 3 times 196 less than V3.
+    space = make_space(
+        ListedStage(layers=(choices("V"), choices("V", "L"), choices("V", "L")), depth=(3,))
+    )
+    most = costs.fixed.macs + 3 * 503
+    with pytest.raises(InputError, match=f"macs >= {most + 1}; lower min_macs to {most}$"):
+        BudgetedSpace(space, Budget(min_macs=most + 1), costs=costs)
+    between = Budget(max_macs=most - 1, min_macs=most - 195)
+    message = f"lower min_macs to {most - 196}, or raise max_macs to {most}$"
+    with pytest.raises(InputError, match=message):
+        BudgetedSpace(space, between, costs=costs)
+    assert BudgetedSpace(space, Budget(most - 1, min_macs=most - 196), costs=costs).in_budget == 2
+
+
 def test_sizes_and_ranges(small: Small, costs: Any) -> None:
     space, members = small
     budget = tight(small, costs)

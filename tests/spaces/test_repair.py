@@ -62,21 +62,27 @@ def random_path(rng: random.Random, depths: tuple[int, ...]) -> Path:
     return pad(stages, depths)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.3, 0.02])
-def test_the_nearest_of_all_members_by_brute_force(small: Small, costs: Any, share: float) -> None:
+@pytest.mark.parametrize(
+    ("share", "least"), [(1.0, 0.0), (0.3, 0.0), (0.02, 0.0), (0.6, 0.4), (0.3, 0.25)]
+)
+def test_the_nearest_of_all_members_by_brute_force(
+    small: Small, costs: Any, share: float, least: float
+) -> None:
     space, members = small
     priced = PricedAutomaton(space.automaton, costs)
     totals = {placement: costs.total(placement) for placement in members}
     place = int(share * (len(members) - 1))
+    macs_of_all = sorted(total.macs for total in totals.values())
     box = CostBox(
-        sorted(total.macs for total in totals.values())[place],
+        macs_of_all[place],
         sorted(total.params for total in totals.values())[-1 - place // 7],
+        macs_of_all[int(least * (len(members) - 1))] if least else 0,
     )
     inside = {
         path: totals[placement].macs
         for placement in members
         if (path := space.automaton.path(placement)) is not None
-        and totals[placement].macs <= (box.max_macs or 0)
+        and box.min_macs <= totals[placement].macs <= (box.max_macs or 0)
         and totals[placement].params <= (box.max_params or 0)
     }
     repair = Repair(priced, box)

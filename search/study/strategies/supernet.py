@@ -9,7 +9,6 @@ trained separately, as further runs of the study, by the rules and in the slots 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -485,8 +484,7 @@ def _is_tighter(study: Study, context: StudyContext) -> bool:
     if "max_macs" not in fingerprint:
         return False
     theirs, ours = Budget.from_document(fingerprint), context.space.budget
-    bounds = dict(theirs.bounds)
-    return theirs != ours and all(bounds.get(n, math.inf) <= bound for n, bound in ours.bounds)
+    return theirs != ours and theirs.is_inside(ours)
 
 
 def _shown_by(board: ProgressBoard) -> Callable[[tuple[Running, ...]], None]:

@@ -23,12 +23,17 @@ def test_bounds_are_numbers_or_texts_and_add_up(space):
     both = inside.within(max_params=1500)
     assert dict(both.budget.bounds) == {"macs": 50_000, "params": 1500}
     assert repr(both).endswith("macs <= 50000 and params <= 1500>")
+    # Of two lower bounds the higher one.
+    between = inside.within(min_macs="45k").within(min_macs=40_000)
+    assert 0 < between.size < inside.size
+    assert all(45_000 <= sa.cost(space.network(p)).macs <= 50_000 for p in between.sample(20))
 
 
 @pytest.mark.parametrize(
     ("bounds", "rule"),
     [
-        ({"min_macs": 3}, "`min_macs` is no bound"),
+        ({"min_params": 3}, "`min_params` is no bound"),
+        ({"max_macs": "50k", "min_macs": "51k"}, "min_macs is 51000, more than max_macs, 50000"),
         ({"max_joules": 3}, "joules"),
         ({"max_macs": "much"}, "much"),
         ({"max_macs": 0}, "the bound on macs is 0"),

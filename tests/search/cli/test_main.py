@@ -114,6 +114,11 @@ def test_space_counts(capsys, tiny):
     assert found["macs"]["min"] < found["macs"]["max"]
     within = document(capsys, "space", tiny, "--max-macs", found["macs"]["min"])
     assert within["in_budget"] == 2
+    # What is left of the 12 lies above.
+    above = document(capsys, "space", tiny, "--min-macs", found["macs"]["min"] + 1)
+    assert above["in_budget"] == 10
+    assert above["macs_in_budget"]["min"] > found["macs"]["min"]
+    assert above["macs_in_budget"]["max"] == found["macs"]["max"]
 
 
 def test_a_simulated_search_from_search_to_report(capsys, tiny, table, tmp_path):
@@ -202,6 +207,8 @@ def bad(capsys, tmp_path, *arguments):
         (("search", "no-such-space"), "is neither a preset nor a YAML file"),
         (("search", "--data", "no-such-data"), "is no folder here; give digit-pairs"),
         (("search", "--max-macs", "1k"), "the fewest macs of any member are 45144"),
+        (("search", "--min-macs", "1G"), "lower min_macs to "),
+        (("search", "--max-macs", "100k", "--min-macs", "200k"), "min_macs is 200000, more than"),
         (("search", "--max-macs", "fast"), "is no quantity; write a number, with k, M, G or T"),
         (("search", "--trials", "0"), "`--trials` is a whole number from 1"),
         (("search", "--confirm-seeds", "0"), "`--confirm-seeds` is a whole number from 1"),

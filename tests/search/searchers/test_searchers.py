@@ -69,6 +69,17 @@ def test_proposals_are_legal_and_attempts_differ(space, name):
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHERS))
+def test_proposals_are_between_both_bounds(name):
+    budget = Budget(max_macs=1_900_000, min_macs=1_700_000)
+    between = BudgetedSpace(Space.load("digit-pairs-vit"), budget)
+    searcher = make(name, between)
+    for number in range(17):
+        proposal = searcher.ask(number, 0)
+        assert 1_700_000 <= macs_of(between, proposal.placement) <= 1_900_000
+        tell(searcher, between, number, proposal, attending(proposal.placement))
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHERS))
 def test_refused_attempts_leave_no_trace(space, name):
     patient, hasty = make(name, space), make(name, space)
     for number in range(30):

@@ -267,6 +267,14 @@ def test_budgets_share_a_supernet_and_a_larger_one_takes_what_a_smaller_one_scor
     assert lab.run("large", num_trials=9).count(TrialRole.SEARCH) == large.count(TrialRole.SEARCH)
     lab.space = BudgetedSpace(whole.space, Budget(max_macs=(low + high) // 2 - 1))
     assert len(lab.run("smaller", num_trials=5).rows) == 5
+    # Between two bounds none is below the lower one, and the supernet is still that of all.
+    lab.space = BudgetedSpace(
+        whole.space, Budget(max_macs=(low + high) // 2, min_macs=(low + high) // 3)
+    )
+    between = lab.run("between", num_trials=11)
+    assert lab.executors[0].evaluated == []
+    assert lab.note("between") == lab.note("small")
+    assert (low + high) // 3 <= min(row.macs for row in between.rows)
 
 
 def test_a_space_that_was_begun_to_be_scored_whole_is_whatever_number_is_asked_for_since(lab):
