@@ -41,6 +41,10 @@ class Recipe:
         drop_path_rate: stochastic depth of the last layer, growing linearly with depth.
         label_smoothing: label smoothing of the cross entropy.
         diagonality_weight: weight of the less-attention diagonality term; 0 for none.
+        distillation: share of the cross entropy that takes as its target the probabilities of the
+            trained model that a training starts from, instead of the labels (Hinton et al. 2015,
+            arXiv:1503.02531, at temperature 1); 0 for none, the only value where nothing trained
+            is started from.
         ema_decay: decay of the averaged weights, which are then evaluated; or None for no average.
         amp: precision of forward passes in training on an accelerator: `none` or `bfloat16`.
         hflip: probability of a horizontal flip.
@@ -86,6 +90,7 @@ class Recipe:
     drop_path_rate: float = 0.0
     label_smoothing: float = 0.0
     diagonality_weight: float = 0.0
+    distillation: float = 0.0
     ema_decay: float | None = None
     amp: Literal["none", "bfloat16"] = "none"
     hflip: float = 0.0
@@ -150,7 +155,7 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of every field; later ones are omitted at their defaults."""
         document = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in _LATER_SWITCHES:
+        for name in (*_LATER_SWITCHES, "distillation"):
             if not document[name]:
                 del document[name]
         # Omitted if empty, as in recipes from before pixels could be changed.
@@ -308,6 +313,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "drop_path_rate": (0.0, 0.99),
     "label_smoothing": (0.0, 0.99),
     "diagonality_weight": (0.0, 1e6),
+    "distillation": (0.0, 1.0),
     "ema_decay": (0.0, 1.0),
     "hflip": (0.0, 1.0),
     "crop_scale_min": (0.01, 1.0),
@@ -369,7 +375,7 @@ RECIPES |= {
     "digit-count-from-supernet": replace(RECIPES["digit-count"], epochs=16, warmup_epochs=0.3),
     "digit-count-fine-tuning": replace(RECIPES["digit-count"], epochs=16, lr=1e-2),
     "small-from-supernet": replace(RECIPES["small"], epochs=12, warmup_epochs=0.5),
-    "small-fine-tuning": replace(RECIPES["small"], epochs=12, warmup_epochs=0.5),
+    "small-fine-tuning": replace(RECIPES["small"], epochs=36, warmup_epochs=0.5, distillation=0.5),
     "deit-fine-tuning": replace(RECIPES["deit"], epochs=30, lr=2.5e-5, warmup_epochs=1.0),
 }
 RECIPES["deit-from-supernet"] = RECIPES["deit-fine-tuning"]

@@ -52,7 +52,7 @@ from sharedattn.search.data_plan import (
     open_checked,
 )
 from sharedattn.search.evaluation import FromScratch
-from sharedattn.search.evaluation.recipes import recipe_for
+from sharedattn.search.evaluation.recipes import for_start, recipe_for
 from sharedattn.search.evaluators.started import ExportStart
 from sharedattn.search.jobs.export import export_placement, is_export_of
 from sharedattn.search.jobs.train import (
@@ -442,6 +442,8 @@ def _training(arguments: argparse.Namespace, device: str, errors: Console) -> Pl
     if weights is not None:
         backbone = neutral(backbone)
         start = TrainedStart.of(weights, backbone, source, arguments.head or "auto")
+        if arguments.recipe is None:
+            recipe = for_start(recipe, keeps_head=start.head is None)
     spec = resolve(replace(parsed, backbone=backbone))
     return PlacementTraining(spec=spec, data=data, recipe=recipe, device=device, start=start)
 
@@ -481,6 +483,9 @@ def _training_on(arguments: argparse.Namespace, device: str) -> PlacementTrainin
     record = read_export(config)
     source = _data_of_export(arguments, record)
     recipe = recipe_for(arguments.recipe, source, arguments.more, start="weights")
+    if arguments.recipe is None:
+        # An export does not have the model that it was cut from.
+        recipe = for_start(recipe, keeps_head=False)
     return PlacementTraining(
         spec=resolve(record.spec),
         data=source.config,

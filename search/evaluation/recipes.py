@@ -78,6 +78,20 @@ def for_images(recipe: Recipe, num_images: int) -> Recipe:
     )
 
 
+def for_start(recipe: Recipe, *, keeps_head: bool) -> Recipe:
+    """A default recipe for a training from trained weights.
+
+    Args:
+        recipe: a recipe that the user did not choose.
+        keeps_head: whether the trained model's own head is kept.
+
+    Returns:
+        The recipe; without distillation if the head is new, since a model that was not trained on
+        the classes has little to teach about them.
+    """
+    return recipe if keeps_head else replace(recipe, distillation=0.0)
+
+
 def _own_name(source: DataSource, start: Start) -> str:
     if source.name in EMBEDDED:
         own = source.name

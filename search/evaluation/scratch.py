@@ -52,12 +52,19 @@ class Training:
     scratch: ScratchEvaluator
     num_processes: int
 
-    def setup(self, space: BudgetedSpace, evaluator: RankedEvaluator) -> Setup:
+    def with_recipe(self, recipe: Recipe) -> Training:
+        """The same training by another recipe."""
+        return replace(self, scratch=replace(self.scratch, recipe=recipe))
+
+    def setup(
+        self, space: BudgetedSpace, evaluator: RankedEvaluator, *, has_teacher: bool = False
+    ) -> Setup:
         """What the training contributes to a search.
 
         Args:
             space: the placements inside the budget.
             evaluator: measures placements, in as many processes as train one.
+            has_teacher: whether placements start from a trained model.
 
         Raises:
             InputError: the recipe cannot train the space's cheapest member on this data.
@@ -69,6 +76,7 @@ class Training:
             space.space.envelope(),
             device=self.scratch.device,
             num_processes=self.num_processes,
+            has_teacher=has_teacher,
         )
         return Setup(
             space=space,

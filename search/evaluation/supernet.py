@@ -14,7 +14,12 @@ from sharedattn.results.records import Document
 from sharedattn.search.checks import MAX_COUNT, check_applies, check_whole
 from sharedattn.search.data_plan import Look
 from sharedattn.search.evaluation.base import Setup
-from sharedattn.search.evaluation.recipes import Start, recipe_for, supernet_recipe_for
+from sharedattn.search.evaluation.recipes import (
+    Start,
+    for_start,
+    recipe_for,
+    supernet_recipe_for,
+)
 from sharedattn.search.evaluation.scratch import FromScratch, Training
 from sharedattn.search.evaluators.supernet import SupernetEvaluator
 from sharedattn.search.evaluators.supernet_spec import WHOLE_SPACE, SupernetSpec
@@ -124,11 +129,17 @@ class FromSupernet(FromScratch):
                 pretrained_sha256=start.sha256,
                 head=start.head,
             )
+            if self.recipe is None:
+                training = training.with_recipe(
+                    for_start(training.scratch.recipe, keeps_head=start.head is None)
+                )
         shared = SupernetEvaluator(
             training.scratch, supernet, self._fine_tunes, self._baseline_recipe(training, recipe)
         )
         setup = replace(
-            training.setup(BudgetedSpace(space, config.budget), shared),
+            training.setup(
+                BudgetedSpace(space, config.budget), shared, has_teacher=self.weights is not None
+            ),
             shared=shared,
             training_processes=self._training_processes(shared, config.compute.executor, slots),
             fingerprint=_fingerprint(shared),

@@ -110,9 +110,17 @@ class ScratchEvaluator(RankedEvaluator):
         task: Task,
         network: Network | None = None,
         *,
+        teacher: Network | None = None,
         on_progress: OnProgress | None = None,
     ) -> Generator[EpochMetrics, None, Measurement]:
-        """Train a placement, from its initialisation or from `network`'s weights."""
+        """Train a placement, from its initialisation or from `network`'s weights.
+
+        Args:
+            task: the placement.
+            network: its network with the weights to start from, or None.
+            teacher: as of `Trainer`.
+            on_progress: as of `Trainer`.
+        """
         trainer = Trainer(
             task.spec,
             self.opened(),
@@ -122,6 +130,7 @@ class ScratchEvaluator(RankedEvaluator):
             rank=self.rank,
             on_progress=on_progress,
             network=network,
+            teacher=teacher,
         )
         checkpointed = CheckpointedTraining(
             checkpoints=self.checkpoints, rank=self.rank, every_s=self.checkpoint_every_s

@@ -45,6 +45,18 @@ class NetworkStart(Protocol):
             InputError: the weights are gone, or others than before.
         """
 
+    def teacher(self, data: DataSource, *, seed: int, device: str) -> Network | None:
+        """The trained model behind the weights, for distillation; None if there is none to have.
+
+        Args:
+            data: as of `network`, as are the others.
+            seed: seed of all draws.
+            device: device of computations; the model may be on another.
+
+        Raises:
+            InputError: the model's weights are gone, or others than before.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class SharedStart:
@@ -62,6 +74,9 @@ class SharedStart:
         self, spec: ResolvedSpec, recipe: Recipe, data: DataSource, *, seed: int, device: str
     ) -> Network:
         return self.supernet.member(spec.placement, self.sha256)
+
+    def teacher(self, data: DataSource, *, seed: int, device: str) -> Network:
+        return self.supernet.teacher()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +126,9 @@ class ExportStart:
         network.load_state_dict(exported_weights(Path(self.folder), record))
         return network
 
+    def teacher(self, data: DataSource, *, seed: int, device: str) -> None:
+        """None: an export does not have the model that it was cut from."""
+
 
 @dataclass(frozen=True)
 class StartedEvaluator(ThroughScratch):
@@ -137,4 +155,7 @@ class StartedEvaluator(ThroughScratch):
         network = self.start.network(
             task.spec, own.recipe, own.opened(), seed=task.seed, device=own.device
         )
-        return (yield from own.train(task, network, on_progress=on_progress))
+        teacher = None
+        if own.recipe.distillation:
+            teacher = self.start.teacher(own.opened(), seed=task.seed, device=own.device)
+        return (yield from own.train(task, network, teacher=teacher, on_progress=on_progress))

@@ -219,9 +219,9 @@ class SupernetEvaluator(ThroughScratch):
 
     @property
     def _baseline_scratch(self) -> ScratchEvaluator:
-        if self.baseline_recipe is None:
-            return self.scratch
-        return replace(self.scratch, recipe=self.baseline_recipe)
+        recipe = self.baseline_recipe or self.scratch.recipe
+        # Nothing trained is started from.
+        return replace(self.scratch, recipe=replace(recipe, distillation=0.0))
 
     def member(self, placement: Placement, weights_sha256: str) -> Network:
         """A placement's own network with its share of the supernet's weights, ready to train."""
@@ -240,7 +240,9 @@ class SupernetEvaluator(ThroughScratch):
             return (yield from self._train(task, on_progress))
         if isinstance(task, ScoreTask):
             return self._score(task, on_progress)
-        network, scratch = None, self.scratch
+        network, scratch, teacher = None, self.scratch, None
+        if isinstance(task, FineTuneTask | CutTask) and scratch.recipe.distillation:
+            teacher = self.teacher()
         if isinstance(task, FineTuneTask):
             network = self.member(task.spec.placement, task.supernet_sha256)
         elif isinstance(task, CutTask):
@@ -256,7 +258,16 @@ class SupernetEvaluator(ThroughScratch):
         elif isinstance(task, FromScratchTask):
             scratch = self._baseline_scratch
         own = replace(scratch, rank=self.rank)
-        return (yield from own.train(task, network, on_progress=on_progress))
+        return (yield from own.train(task, network, teacher=teacher, on_progress=on_progress))
+
+    def teacher(self) -> Network:
+        """The trained model that the supernet starts from, on this device.
+
+        Raises:
+            InputError: its weights are gone, or others than before.
+        """
+        network = self.supernet.pretrained_network(self.scratch.opened(), self.device)
+        return network.to(self.device)
 
     def checkpoint_of(self, checkpoint: str) -> str:
         """Name of the checkpoint of the supernet's training."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from sharedattn.backbones import build, describe, resolve
+from sharedattn.backbones import describe, resolve
 from sharedattn.data import DataSource
 from sharedattn.hashing import document_key
 from sharedattn.networks.network import Network
@@ -124,7 +124,5 @@ class SupernetSpec:
             InputError: as of `started_network`.
             FloatingPointError: as of `started_network`.
         """
-        network, start = build(self.largest_network), self.start
-        assert start is not None
-        start.load_into(network, data, seed=self.seed, device=device)
-        return network
+        assert self.start is not None
+        return self.start.teacher(data, seed=self.seed, device=device)

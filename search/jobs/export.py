@@ -220,8 +220,14 @@ class _Chosen:
         """The shared weights that a fine-tuning starts from.
 
         Raises:
-            InputError: the supernet's weights are gone as well.
+            InputError: the supernet's weights are gone as well, or it learnt from a trained model
+                besides, which no study keeps.
         """
+        if training.recipe.distillation:
+            raise InputError(
+                f"{missing}, and its training learnt from the model that the search started from, "
+                f"which no study keeps; run `sharedattn search` again with the same --weights"
+            )
         sha256 = str(note["sha256"])
         if not weights.has(note["key"], sha256):
             raise InputError(

@@ -177,6 +177,7 @@ def train_placement(
         training.recipe,
         device=training.device,
         num_processes=training.num_processes,
+        has_teacher=isinstance(training.start, TrainedStart),
     )
     evaluation, state_dict = training.run(folder, seed=seed, threads=torch.get_num_threads())
     record = training.record(evaluation, state_dict)
@@ -191,7 +192,13 @@ def training_plan(training: PlacementTraining) -> Document:
         InputError: the recipe cannot be trained on this data.
     """
     spec, source = training.spec, open_data(training.data)
-    check_recipe(spec, source, training.recipe, device=training.device)
+    check_recipe(
+        spec,
+        source,
+        training.recipe,
+        device=training.device,
+        has_teacher=isinstance(training.start, TrainedStart),
+    )
     macs = CostModel(spec.backbone).totals(spec.placement).macs
     work = Work(
         backbone=spec.backbone,

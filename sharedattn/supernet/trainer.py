@@ -125,6 +125,12 @@ class SupernetRecipe:
                 f"`micro_batches` of a supernet's recipe is {self.micro_batches}, which does not "
                 f"divide batch_size={self.training.batch_size}; change one of the two"
             )
+        if self.training.distillation:
+            raise InputError(
+                f"`distillation` of a supernet's `training` is {self.training.distillation:g}, "
+                f"but a supernet learns from its largest placement: set `distillation` beside "
+                f"`training`"
+            )
         if self.training.rungs:
             raise InputError(
                 f"`rungs` of a supernet's recipe is {list(self.training.rungs)}, but its training "

@@ -435,9 +435,11 @@ class Trainer(EpochTrainer):
         on_progress: as in `EpochTrainer`.
         network: the spec's network with the weights to start from; by default it is built and
             initialised by the recipe.
+        teacher: a trained network on the same classes, whose probabilities the recipe's
+            `distillation` takes as targets; it stays as it is.
 
     Raises:
-        InputError: as in `EpochTrainer`.
+        InputError: as in `EpochTrainer`, or a recipe with `distillation` has no teacher.
     """
 
     def __init__(
@@ -451,7 +453,9 @@ class Trainer(EpochTrainer):
         rank: Rank = ALONE,
         on_progress: OnProgress | None = None,
         network: Network | None = None,
+        teacher: Network | None = None,
     ) -> None:
+        check_teacher(recipe, has_teacher=teacher is not None)
         torch.manual_seed(seed)
         if network is None:
             network = build(spec, drop_path_rate=recipe.drop_path_rate)
@@ -460,6 +464,11 @@ class Trainer(EpochTrainer):
             network, data, recipe, seed=seed, device=device, rank=rank, on_progress=on_progress
         )
         self._run = compiled_whole(self.network, recipe)
+        self._teacher = teacher if recipe.distillation else None
+        if self._teacher is not None:
+            # In eval mode, so that it draws nothing and its batch norms stay.
+            self._teacher.to(self._device).eval()
+            self._teacher.to(memory_format=memory_format(recipe))
 
     @property
     def _validated(self) -> None:
@@ -469,11 +478,36 @@ class Trainer(EpochTrainer):
         total = torch.zeros((), device=self._device)
         for part_images, part_labels, share in parts_of(images, labels, self._num_parts):
             with autocast(self._recipe, self._device):
-                loss, _ = training_loss(self._run, part_images, part_labels, self._recipe)
+                loss, _ = training_loss(
+                    self._run,
+                    part_images,
+                    part_labels,
+                    self._recipe,
+                    teacher_BC=self._taught(part_images),
+                    distillation=self._recipe.distillation,
+                )
             loss = loss * share
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    @torch.no_grad()
+    def _taught(self, images: torch.Tensor) -> torch.Tensor | None:
+        """The teacher's logits (B, classes) on images (B, C, Y, X), or None without a teacher."""
+        return None if self._teacher is None else self._teacher(images)
+
+
+def check_teacher(recipe: Recipe, *, has_teacher: bool) -> None:
+    """Check that a recipe with distillation has a trained model to learn from.
+
+    Raises:
+        InputError: it has none.
+    """
+    if recipe.distillation and not has_teacher:
+        raise InputError(
+            f"`distillation` of the recipe is {recipe.distillation:g}, but this training starts "
+            f"from no trained model that it could learn from; set it to 0, or start with --weights"
+        )
 
 
 def train(
@@ -557,6 +591,7 @@ def check_recipe(
     *,
     device: torch.device | str = "cpu",
     num_processes: int = 1,
+    has_teacher: bool = False,
 ) -> None:
     """Check everything that `Trainer` checks, without training or drawing random numbers.
 
@@ -567,11 +602,13 @@ def check_recipe(
         envelope: contains the placements of all networks; defaults to that of `spec`.
         device: device to train on.
         num_processes: number of processes that train each network.
+        has_teacher: whether the networks start from a trained model.
 
     Raises:
         InputError: as in `Trainer`.
     """
     check_fit(spec.backbone, data)
+    check_teacher(recipe, has_teacher=has_teacher)
     data.check_recipe(recipe)
     if recipe.diagonality_weight:
         check_diagonality(spec.shape, envelope or Envelope.of(spec.placement))

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import torch
 
-from sharedattn.backbones import build_network
+from sharedattn.backbones import build, build_network, describe, resolve
 from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, Placement, ResolvedSpec
+from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.recipe import Recipe
 from sharedattn.weights.branch_fit import fit_branches
 from sharedattn.weights.extract import extract
@@ -143,6 +143,25 @@ class TrainedStart:
         self.load_into(network, data, seed=seed, device=device)
         fit_new_branches(network, data, seed=seed)
         return extract(network, spec.placement)
+
+    def teacher(
+        self, data: DataSource, *, seed: int, device: torch.device | str = "cpu"
+    ) -> Network:
+        """The model itself, all-vanilla at full depth: as it came, or with its new head.
+
+        Args:
+            data: as of `load_into`, as are the others.
+            seed: seed of a new head's images.
+            device: device that computes the features.
+
+        Raises:
+            InputError: as of `load_into`.
+            FloatingPointError: as of `load_into`.
+        """
+        vanilla = Placement.all_vanilla(describe(self.backbone).depths)
+        network = build(resolve(NetworkSpec(self.backbone, vanilla)))
+        self.load_into(network, data, seed=seed, device=device)
+        return network
 
     @property
     def text(self) -> str:

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from sharedattn.backbones import build, resolve
 from sharedattn.costs.model import CostModel
+from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.database.store import Store
 from sharedattn.results.export.folder import read_export
@@ -48,7 +49,7 @@ def searched(run, **changes):
     return json.loads(out)
 
 
-def trained_by_hand(model, placement, seed):
+def trained_by_hand(model, placement, seed, *, is_taught=False):
     """The accuracy of some of the model's blocks, fine-tuned without the search."""
     config = SearchConfig.of(
         space="space.yaml",
@@ -73,8 +74,18 @@ def trained_by_hand(model, placement, seed):
         if not name.startswith("blocks.") or int(name.split(".")[1]) in kept
     }
     network.load_state_dict(state, strict=True)
+    teacher = None
+    if is_taught:
+        teacher = build(resolve(NetworkSpec.parse(f"{prepared.space.space.backbone}: V3")))
+        teacher.load_state_dict(model.state_dict(), strict=True)
     trainer = Trainer(
-        spec, scratch.opened(), scratch.recipe, seed=seed, device="cpu", network=network
+        spec,
+        scratch.opened(),
+        scratch.recipe,
+        seed=seed,
+        device="cpu",
+        network=network,
+        teacher=teacher,
     )
     while not trainer.finished:
         trainer.run_epoch()
@@ -109,6 +120,34 @@ def test_every_baseline_is_the_network_that_a_person_would_make(here, run, model
         NetworkSpec.parse(b["network"]) for b in document["baselines"] if b["kind"] == "narrow"
     ]
     assert all(dict(spec.backbone.keywords)["embed_dim"] < 12 for spec in narrow)
+
+
+def test_by_a_recipe_with_distillation_they_learn_from_the_model_and_from_scratch_alone(
+    here, run, model
+):
+    recipe = here / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8")
+    recipe.write_text(text.replace("{", "{distillation: 0.5, ", 1))
+    document = searched(run)
+    found = {b["kind"]: b for b in document["baselines"]}
+    placement = found["first"]["network"].partition(": ")[2]
+    taught = trained_by_hand(model, placement, 0, is_taught=True)
+    assert found["first"]["top1"] == pytest.approx(taught, abs=1e-12)
+    with pytest.raises(InputError, match="starts from no trained model"):
+        trained_by_hand(model, placement, 0)
+    study = document["study"]
+    with Store.open(f"sqlite:///{here / 'out' / 'sharedattn.db'}") as store:
+        rows = store.trials.of(store.study(study), TrialRole.BASELINE)
+        found = [store.find_evaluation(row.evaluation_key).record.identity for row in rows]
+    # One of the cuts, with the key of the model that they learn from; one from scratch.
+    assert len({identity.recipe_key for identity in found}) == 2
+    assert {row.state for row in rows} == {TrialState.COMPLETE}
+    # What was cut is not trained again without the model that it learnt from.
+    for file in (here / "out" / "weights").glob("*.safetensors"):
+        file.unlink()
+    code, _, err = run("export", "--pick", "best", "--to", "again", "--out", "out")
+    assert code == 2 and not (here / "again").exists()
+    assert "learnt from the model that the search started from" in err
 
 
 def test_they_stand_in_text_report_card_and_config(here, run, model):

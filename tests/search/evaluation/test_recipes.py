@@ -5,7 +5,12 @@ from dataclasses import dataclass
 import pytest
 
 from sharedattn.recipe import RECIPES
-from sharedattn.search.evaluation.recipes import for_images, recipe_for, supernet_recipe_for
+from sharedattn.search.evaluation.recipes import (
+    for_images,
+    for_start,
+    recipe_for,
+    supernet_recipe_for,
+)
 from sharedattn.supernet.trainer import SUPERNET_RECIPES
 
 
@@ -52,6 +57,16 @@ def test_a_name_and_epochs_go_before_the_datas_own():
     assert (recipe_for(None, COUNT, 8).epochs, RECIPES["digit-count"].epochs) == (8, 16)
     assert recipe_for(None, COUNT, 8).warmup_epochs == 0.25
     assert supernet_recipe_for("deit", COUNT, 7).training.epochs == 7
+
+
+def test_a_new_head_teaches_nothing():
+    recipe = recipe_for(None, Source("a/folder"), None, start="weights")
+    assert recipe.distillation == 0.5
+    assert for_start(recipe, keeps_head=True) == recipe
+    without = for_start(recipe, keeps_head=False)
+    assert without.distillation == 0 and without.key != recipe.key
+    # Recipes from before distillation keep their keys.
+    assert "distillation" not in without.to_json()
 
 
 def test_few_images_have_smaller_batches_of_a_default_recipe_alone():

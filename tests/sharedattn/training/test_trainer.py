@@ -73,6 +73,63 @@ def test_the_diagonality_term_is_trained_where_the_recipe_weighs_it():
     assert diagonality(weighed) < diagonality(plain) - 0.01
 
 
+def test_a_taught_step_is_that_of_the_two_losses_by_hand():
+    recipe = replace(
+        RECIPE,
+        epochs=1,
+        distillation=0.3,
+        optimizer="sgd",
+        optimizer_options=(("momentum", 0.0), ("nesterov", False)),
+        weight_decay=0.0,
+        lr=0.7,
+        schedule="constant",
+        warmup_epochs=0.0,
+        label_smoothing=0.1,
+        batch_size=35,
+    )
+    data = Shades()
+    torch.manual_seed(11)
+    teacher = build(SPEC).train()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    torch.manual_seed(13)
+    network = build(SPEC)
+    by_hand = build(SPEC)
+    by_hand.load_state_dict(network.state_dict())
+    trainer = Trainer(SPEC, data, recipe, seed=3, network=network, teacher=teacher)
+    [(images, labels)] = data.train_batches(recipe, seed=3, epoch=0, device=torch.device("cpu"))
+    with torch.no_grad():
+        taught = teacher.eval()(images).softmax(1)
+    logits = by_hand(images)
+    loss = 0.7 * F.cross_entropy(logits, labels, label_smoothing=0.1)
+    loss -= 0.3 * (taught * logits.log_softmax(1)).sum(1).mean()
+    loss.backward()
+    with torch.no_grad():
+        for parameter in by_hand.parameters():
+            parameter -= 0.7 * parameter.grad
+    assert trainer.run_epoch().train_loss == pytest.approx(loss.item(), rel=1e-6)
+    for name, tensor in by_hand.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-5, atol=1e-7)
+    assert all(torch.equal(before[n], tensor) for n, tensor in teacher.state_dict().items())
+    # Without a share for it, a teacher changes nothing.
+    plain = replace(recipe, distillation=0.0)
+    alone, taught_nothing = (
+        Trainer(SPEC, data, plain, seed=3, teacher=one).run_epoch() for one in (None, teacher)
+    )
+    assert alone == taught_nothing
+
+
+def test_a_recipe_with_distillation_needs_a_teacher():
+    recipe = replace(RECIPE, distillation=0.5)
+    rule = "`distillation` of the recipe is 0.5, but this training starts from no trained model"
+    with pytest.raises(InputError, match=rule):
+        check_recipe(SPEC, Shades(), recipe)
+    with pytest.raises(InputError, match=rule):
+        train(SPEC, Shades(), recipe, seed=0)
+    check_recipe(SPEC, Shades(), recipe, has_teacher=True)
+    with pytest.raises(InputError, match="`distillation` of a recipe is a number from 0 to 1"):
+        replace(RECIPE, distillation=1.5)
+
+
 def fewer_keys(spec):
     """The network, its backbone said to have 2 keys a window."""
     [stage] = spec.shape.stages

@@ -181,3 +181,23 @@ def test_a_placement_starts_as_the_model_with_its_new_branches_fitted(tmp_path, 
     )
     for name, weight in external.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight)
+
+
+def test_the_teacher_is_the_model_itself_with_the_head_that_it_starts_with(tmp_path, data) -> None:
+    images = torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(7))
+    two = written(tmp_path / "two.safetensors", TWO)
+    teacher = TrainedStart.of(two, TWO, data).teacher(data, seed=3).eval()
+    own = build(published(TWO))
+    own.load_state_dict(load_pretrained(two, TWO))
+    torch.testing.assert_close(teacher(images), own.eval()(images))
+    seven = written(tmp_path / "seven.safetensors", SEVEN)
+    start = TrainedStart.of(seven, TWO, data)
+    network = start.network(
+        resolve(NetworkSpec(TWO, Placement.parse("V3"))),
+        Recipe(epochs=1),
+        data,
+        seed=3,
+    )
+    taught = start.teacher(data, seed=3).eval()(images)
+    assert taught.shape == (5, 2)
+    torch.testing.assert_close(taught, network.eval()(images))
