@@ -114,6 +114,10 @@ class Trainings(ABC):
         """MACs of one image."""
         return self._costs.totals(Placement.parse(placement)).macs
 
+    def params(self, placement: str) -> int:
+        """Parameters of a network."""
+        return self._costs.totals(Placement.parse(placement)).params
+
     def recipe(self, epochs: int) -> Recipe:
         """The task's recipe at another length, with the warm-up that it has."""
         warmup = min(self._recipe.warmup_epochs, epochs)

@@ -10,7 +10,8 @@ as a trial of a search. It prints the placements by MACs and three figures, each
   and the head that is a little more than half of its MACs;
 - what the cheapest placement that mixes tokens lacks to the best of all;
 - how well a trial ranks placements as the long trainings do: Kendall's tau of a trial's accuracy
-  with the long mean, a mean over seeds.
+  with the long mean, a mean over seeds. Beside it stand those of MACs and params, which cost
+  nothing.
 
 Some placements are also trained for other numbers of epochs, which shows how long helps. Every
 finished training is a line of FILE; run again, it goes on where it was.
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 from rank_correlation import Estimate, estimate_mean_tau
+from scipy.stats import kendalltau
 from trained_rows import TABLES, EmbeddedTrainings, Job, Rows, add_options, train_all
 
 from sharedattn.backbones import describe
@@ -148,12 +150,14 @@ class Line:
     Attributes:
         placement: its text.
         macs: of one image.
+        params: of the network.
         long: validation top-1 after the long training, one a seed.
         trial: the same after a trial.
     """
 
     placement: str
     macs: int
+    params: int
     long: tuple[float, ...]
     trial: tuple[float, ...]
 
@@ -177,6 +181,8 @@ class Figures:
         best_half: of those with at most `Bench.half_macs`.
         cheapest: that mixes tokens, which every member of the space does.
         tau: of trials with long means.
+        macs_tau: of MACs with long means.
+        params_tau: of params with long means.
         seeds: of every placement.
     """
 
@@ -184,6 +190,8 @@ class Figures:
     best_half: Line
     cheapest: Line
     tau: Estimate
+    macs_tau: float
+    params_tau: float
     seeds: tuple[int, ...]
 
     @property
@@ -223,6 +231,7 @@ def _line(bench: Bench, rows: Rows, placement: str, seeds: tuple[int, ...]) -> L
     return Line(
         placement=placement,
         macs=bench.macs(placement),
+        params=bench.params(placement),
         long=tuple(row.top1 for row in long if row),
         trial=tuple(row.top1 for row in trial if row),
     )
@@ -234,11 +243,14 @@ def figures_of(bench: Bench, lines: Sequence[Line], seeds: tuple[int, ...]) -> F
     if len(lines) < 3 or not half:
         return None
     trials = list(zip(*(line.trial for line in lines), strict=True))
+    means = [line.mean for line in lines]
     return Figures(
         best=max(lines, key=lambda line: line.mean),
         best_half=max(half, key=lambda line: line.mean),
         cheapest=min(lines, key=lambda line: line.macs),
-        tau=estimate_mean_tau(trials, [line.mean for line in lines], np.random.default_rng(0)),
+        tau=estimate_mean_tau(trials, means, np.random.default_rng(0)),
+        macs_tau=float(kendalltau([line.macs for line in lines], means).statistic),
+        params_tau=float(kendalltau([line.params for line in lines], means).statistic),
         seeds=seeds,
     )
 
@@ -314,6 +326,7 @@ def print_figures(figures: Figures, *, is_whole: bool = True) -> None:
         if not is_whole:
             reached = "open, the table is not whole"
         print(f"{text} (target at least {target:g}): {reached}")
+    print(f"the same of MACs {figures.macs_tau:.2f}, of params {figures.params_tau:.2f}")
 
 
 def _error_of_difference(one: Line, other: Line) -> float:
@@ -338,6 +351,8 @@ def document_of(bench: Bench, rows: Rows) -> dict[str, Any]:
             "half_costs_points": figures.half_costs,
             "cheapest_lacks_points": figures.cheapest_lacks,
             "trials_tau": figures.tau.to_json(),
+            "macs_tau": figures.macs_tau,
+            "params_tau": figures.params_tau,
             "best": figures.best.placement,
             "best_half": figures.best_half.placement,
             "cheapest": figures.cheapest.placement,

@@ -127,17 +127,25 @@ def test_figures_of_a_table_made_by_hand(bench, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "4.0 ± 1.0 points from V4 to V2" in printed
     assert printed.count("REACHED") == 3
+    # Both costs rank as the long trainings do.
+    assert "the same of MACs 1.00, of params 1.00" in printed
 
 
 def test_a_figure_below_its_target_is_called_missed(capsys):
     near = [
-        Line(placement=text, macs=macs, long=(top1,) * 2, trial=(top1,) * 2)
-        for text, macs, top1 in (("N1/cb", 1, 0.80), ("V2", 2, 0.86), ("V4", 4, 0.87))
+        Line(placement=text, macs=macs, params=params, long=(top1,) * 2, trial=(top1,) * 2)
+        for text, macs, params, top1 in (
+            ("N1/cb", 1, 7, 0.80),
+            ("V2", 2, 5, 0.86),
+            ("V4", 4, 6, 0.87),
+        )
     ]
     figures = figures_of(type("", (), {"half_macs": 2}), near, (0, 1))
     yardstick.print_figures(figures)
-    verdicts = [line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines()]
-    assert verdicts == ["missed", "missed", "REACHED"]
+    *lines, of_costs = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == ["missed", "missed", "REACHED"]
+    # Of the three pairs, params have one right: (1 - 2) / 3.
+    assert of_costs == "the same of MACs 1.00, of params -0.33"
     yardstick.print_figures(figures, is_whole=False)
     assert capsys.readouterr().out.count("open, the table is not whole") == 3
 
