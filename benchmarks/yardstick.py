@@ -1,6 +1,7 @@
 """Whether an embedded task needs its layers: what placements reach when trained for long.
 
     python benchmarks/yardstick.py [--rows FILE] [--workers 2] [--print-only] [--json]
+        [--supernet-seeds 0,1]
 
 Trains placements spread over MACs on three seeds, each twice: for as long as it helps, and as long
 as a trial of a search. It prints the placements by MACs and three figures, each with its target:
@@ -12,6 +13,9 @@ as a trial of a search. It prints the placements by MACs and three figures, each
 - how well a trial ranks placements as the long trainings do: Kendall's tau of a trial's accuracy
   with the long mean, a mean over seeds. Beside it stand those of MACs and params, which cost
   nothing.
+
+With `--supernet-seeds` it also trains supernets of the task, by its recipe, and prints how well
+each ranks the placements.
 
 Some placements are also trained for other numbers of epochs, which shows how long helps. Every
 finished training is a line of FILE; run again, it goes on where it was.
@@ -30,14 +34,23 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rank_correlation import Estimate, estimate_mean_tau
-from scipy.stats import kendalltau
-from trained_rows import TABLES, EmbeddedTrainings, Job, Rows, add_options, train_all
+from inherited import inherited_top1
+from rank_correlation import Estimate, estimate_mean_tau, estimate_tau
+from trained_rows import (
+    TABLES,
+    EmbeddedTrainings,
+    Job,
+    Rows,
+    add_options,
+    train_all,
+    whole_numbers,
+)
 
 from sharedattn.backbones import describe
 from sharedattn.placement import Placement
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.stratified import StratifiedSampler
+from sharedattn.supernet.trainer import SUPERNET_RECIPES
 
 TASK = "digit-count"
 LONG_EPOCHS = 64
@@ -190,8 +203,8 @@ class Figures:
     best_half: Line
     cheapest: Line
     tau: Estimate
-    macs_tau: float
-    params_tau: float
+    macs_tau: Estimate
+    params_tau: Estimate
     seeds: tuple[int, ...]
 
     @property
@@ -249,10 +262,34 @@ def figures_of(bench: Bench, lines: Sequence[Line], seeds: tuple[int, ...]) -> F
         best_half=max(half, key=lambda line: line.mean),
         cheapest=min(lines, key=lambda line: line.macs),
         tau=estimate_mean_tau(trials, means, np.random.default_rng(0)),
-        macs_tau=float(kendalltau([line.macs for line in lines], means).statistic),
-        params_tau=float(kendalltau([line.params for line in lines], means).statistic),
+        macs_tau=tau_of([line.macs for line in lines], lines),
+        params_tau=tau_of([line.params for line in lines], lines),
         seeds=seeds,
     )
+
+
+def tau_of(ranking: Sequence[float], lines: Sequence[Line]) -> Estimate:
+    """Kendall's tau of a number per placement with the long means."""
+    return estimate_tau(ranking, [line.mean for line in lines], np.random.default_rng(0))
+
+
+def supernet_tau(bench: Bench, lines: Sequence[Line], seed: int) -> tuple[Estimate, float]:
+    """How well a supernet of the task ranks placements, and its accuracy's mean over them.
+
+    Args:
+        bench: the task.
+        lines: the placements.
+        seed: of the supernet.
+    """
+    found, _, _ = inherited_top1(
+        bench.space,
+        bench.task,
+        bench.recipe(bench.trial_epochs),
+        SUPERNET_RECIPES[bench.task],
+        [Placement.parse(line.placement) for line in lines],
+        seed=seed,
+    )
+    return tau_of(found, lines), statistics.mean(found)
 
 
 def _points(one: Line, other: Line) -> float:
@@ -326,7 +363,7 @@ def print_figures(figures: Figures, *, is_whole: bool = True) -> None:
         if not is_whole:
             reached = "open, the table is not whole"
         print(f"{text} (target at least {target:g}): {reached}")
-    print(f"the same of MACs {figures.macs_tau:.2f}, of params {figures.params_tau:.2f}")
+    print(f"the same of MACs {figures.macs_tau}, of params {figures.params_tau}")
 
 
 def _error_of_difference(one: Line, other: Line) -> float:
@@ -351,8 +388,8 @@ def document_of(bench: Bench, rows: Rows) -> dict[str, Any]:
             "half_costs_points": figures.half_costs,
             "cheapest_lacks_points": figures.cheapest_lacks,
             "trials_tau": figures.tau.to_json(),
-            "macs_tau": figures.macs_tau,
-            "params_tau": figures.params_tau,
+            "macs_tau": figures.macs_tau.to_json(),
+            "params_tau": figures.params_tau.to_json(),
             "best": figures.best.placement,
             "best_half": figures.best_half.placement,
             "cheapest": figures.cheapest.placement,
@@ -365,6 +402,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--task", default=TASK)
     parser.add_argument("--long-epochs", type=int, default=LONG_EPOCHS)
     parser.add_argument("--trial-epochs", type=int, help="default: those of the recipe")
+    parser.add_argument("--supernet-seeds", type=whole_numbers, default=())
     add_options(parser, num_placements=NUM_PLACEMENTS, seeds=SEEDS)
     given = parser.parse_args(None if arguments is None else list(arguments))
     make = partial(
@@ -383,6 +421,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
         print(json.dumps(document_of(bench, rows), indent=2))
     else:
         print_table(bench, rows)
+    lines, _ = lines_of(bench, rows)
+    for seed in given.supernet_seeds if lines else ():
+        tau, mean = supernet_tau(bench, lines, seed)
+        print(f"the same of the supernet of seed {seed} {tau}; its accuracies' mean is {mean:.3f}")
 
 
 if __name__ == "__main__":
