@@ -366,10 +366,11 @@ def _gate_norm_cost(sizes: StageShape, options: MechanismOptions, choice: LayerC
 
 def _norm_macs(sizes: StageShape, options: MechanismOptions, choice: LayerChoice) -> int:
     branch = choice.branch
+    norms = 0 if choice.gate is None else gate_of(choice.gate.gate).norm_macs(sizes, options)
     if sizes.convolution is not None:
-        of_gate = _gate_norm_cost(sizes, options, choice).macs
-        return 0 if branch.is_absent else sizes.convolution.block_norm_macs + of_gate
-    norms = branch.num_norms * layer_norm_macs(sizes.num_tokens, sizes.embed_dim)
+        norms += _gate_norm_cost(sizes, options, choice).macs
+        return norms + (0 if branch.is_absent else sizes.convolution.block_norm_macs)
+    norms += branch.num_norms * layer_norm_macs(sizes.num_tokens, sizes.embed_dim)
     if branch.attends:
         norms += branch.norm_macs(choice.options, sizes)
     return norms + (sizes.mlp_norm_macs if branch.feeds_forward else 0)

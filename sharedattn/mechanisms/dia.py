@@ -16,13 +16,13 @@ Shape letters: B batch, D channels, m bottleneck channels, r reduction.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sharedattn.errors import InputError
-from sharedattn.mechanisms.interface import Colors, Gate
+from sharedattn.mechanisms.interface import Colors, Gate, GateCall, GateResult
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.shape import StageShape
 
@@ -145,10 +145,10 @@ class DIA(Gate):
         reduction, start = network_options.dia_reduction, network_options.dia_start
         return DIACell(stage.embed_dim, reduction, start)
 
-    def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
+    def run(self, call: GateCall) -> GateResult:
         """Call the cell once; h, which is the gate, and c, each (B, D), are carried on."""
-        gate_BD, c_BD = cell(mean_BD, carried)
-        return gate_BD, (gate_BD, c_BD)
+        gate_BD, c_BD = call.cell(call.mean, call.carried)
+        return call.scaled(gate_BD, (gate_BD, c_BD))
 
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
         """`params`."""

@@ -506,8 +506,66 @@ class Branch(ABC):
         return "own"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateCall:
+    """The inputs of a gate.
+
+    Attributes:
+        x_BDP: (B, D, P), the branch to gate; P are its tokens, prefix tokens first, or the pixels
+            of its feature maps, row by row.
+        num_left_out: number of first tokens that enter no mean.
+        grid: rows and columns of the pixels, or None for tokens.
+        cell: what `Gate.make_cell` returned for the layer's group.
+        site: what `Gate.make_site` returned for the layer, perhaps None.
+        carried: `GateResult.left` of the group's previous layer; None at the first layer, or if
+            the gate carries nothing.
+    """
+
+    x_BDP: Tensor
+    num_left_out: int
+    grid: tuple[int, int] | None
+    cell: Any
+    site: nn.Module | None
+    carried: Any
+
+    @property
+    def counted(self) -> Tensor:
+        """(B, D, P), the branch on the tokens or pixels that enter means."""
+        return self.x_BDP[:, :, self.num_left_out :] if self.num_left_out else self.x_BDP
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, D), the mean over tokens or pixels."""
+        return self.counted.mean(dim=2)
+
+    def scaled(self, gate_BD: Tensor, left: Any = None) -> GateResult:
+        """The result of a gate that scales whole channels.
+
+        Args:
+            gate_BD: (B, D).
+            left: the input of the group's next layer.
+        """
+        return GateResult(x_BDP=self.x_BDP * gate_BD.unsqueeze(2), gate_BD=gate_BD, left=left)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """The outputs of a gate.
+
+    Attributes:
+        x_BDP: (B, D, P), the gated branch.
+        gate_BD: (B, D), what channels were scaled by; its mean over tokens or pixels if it differs
+            between them.
+        left: the input of the group's next layer: tensors in a tuple, or None.
+    """
+
+    x_BDP: Tensor
+    gate_BD: Tensor
+    left: Any = None
+
+
 class Gate(ABC):
-    """Scales the channels of a layer's last branch; layers of a group share one cell.
+    """Scales a layer's last branch, by channels or also by tokens; a group shares one cell.
 
     One object of a subclass is registered for each name; it holds no state of a network.
 
@@ -548,19 +606,17 @@ class Gate(ABC):
     def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> nn.Module:
         """The cell that the layers of one group share."""
 
-    @abstractmethod
-    def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        """Compute the gate of one layer.
+    def make_site(self, stage: StageShape, network_options: MechanismOptions) -> nn.Module | None:
+        """What each layer has for itself, without parameters: statistics of batch norms, or None.
 
-        Args:
-            cell: the cell of its group.
-            mean_BD: (B, D), the mean over tokens, or over pixels, of the branch to gate.
-            carried: result of the group's previous layer; None at the first layer, or if the gate
-                carries nothing.
-
-        Returns:
-            The gate (B, D), and the input of the group's next layer: tensors in a tuple, or None.
+        A layer has one for each cell that may gate it.
         """
+        del stage, network_options
+        return None
+
+    @abstractmethod
+    def run(self, call: GateCall) -> GateResult:
+        """Gate one layer's branch."""
 
     @abstractmethod
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
@@ -568,4 +624,9 @@ class Gate(ABC):
 
     @abstractmethod
     def macs(self, stage: StageShape, network_options: MechanismOptions) -> int:
-        """Multiply-accumulates of one call; each gated layer makes one."""
+        """Multiply-accumulates of one call, with norms; each gated layer makes one."""
+
+    def norm_macs(self, stage: StageShape, network_options: MechanismOptions) -> int:
+        """The part of `macs` in norms."""
+        del stage, network_options
+        return 0

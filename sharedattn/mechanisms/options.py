@@ -7,7 +7,17 @@ from typing import Any, Literal
 
 from sharedattn.errors import InputError
 
-_LATER_OPTIONS = frozenset({"dia_start", "gate_norm", "se_reduction"})
+_LATER_OPTIONS = frozenset(
+    {
+        "bn",
+        "cbam_reduction",
+        "dia_start",
+        "gate_norm",
+        "gc_reduction",
+        "se_reduction",
+        "sge_groups",
+    }
+)
 """Options added to `MechanismOptions` after specs of this format had been stored."""
 
 
@@ -30,6 +40,11 @@ class MechanismOptions:
         gate_norm: whether gated blocks of a pre-activation network have a batch norm between their
             last convolution and the gate, as in DIANet's code; other blocks end with one anyway.
         se_reduction: r of the SE unit's bottleneck, which has floor(D / r) channels.
+        cbam_reduction: the same of the CBAM unit.
+        gc_reduction: the same of the GC unit.
+        sge_groups: number of groups of channels of the SGE unit.
+        bn: whether each layer has its own statistics of the batch norm in a gate's unit
+            (`per_site`), or all layers that share the unit have one (`shared`).
 
     Raises:
         InputError: a form that does not exist, or a number below 1.
@@ -44,6 +59,10 @@ class MechanismOptions:
     dia_start: Literal["paper", "one"] = "paper"
     gate_norm: bool = False
     se_reduction: int = 16
+    cbam_reduction: int = 16
+    gc_reduction: int = 16
+    sge_groups: int = 64
+    bn: Literal["per_site", "shared"] = "per_site"
 
     def __post_init__(self) -> None:
         forms = {
@@ -53,6 +72,7 @@ class MechanismOptions:
             "attention_residual": (True, False),
             "dia_start": ("paper", "one"),
             "gate_norm": (True, False),
+            "bn": ("per_site", "shared"),
         }
         for name, known in forms.items():
             value = getattr(self, name)
@@ -60,11 +80,22 @@ class MechanismOptions:
                 raise InputError(
                     f"`{name}` is one of {', '.join(map(str, known))}, but got {value!r}"
                 )
-        for name in ("external_expansion", "dia_reduction", "se_reduction"):
+        for name in (
+            "external_expansion",
+            "dia_reduction",
+            "se_reduction",
+            "cbam_reduction",
+            "gc_reduction",
+            "sge_groups",
+        ):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise InputError(
                     f"`{name}` is {getattr(self, name)!r}; it is a whole number of at least 1"
                 )
+
+    def num_left_out(self, num_prefix_tokens: int) -> int:
+        """Number of a stage's prefix tokens, its first, that enter no mean."""
+        return 0 if self.class_token_in_mean else num_prefix_tokens
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from the defaults, by name."""

@@ -17,12 +17,17 @@ from typing import ParamSpec, TypeVar
 
 from sharedattn.errors import InputError
 from sharedattn.mechanisms.absent import ABSENT
+from sharedattn.mechanisms.cbam import CBAM_GATE
 from sharedattn.mechanisms.dia import DIA_GATE
+from sharedattn.mechanisms.eca import ECA_GATE
 from sharedattn.mechanisms.external import EXTERNAL
+from sharedattn.mechanisms.global_context import GC_GATE
 from sharedattn.mechanisms.interface import Branch, Channel, Gate
 from sharedattn.mechanisms.less import LESS
 from sharedattn.mechanisms.nothing import NOTHING
 from sharedattn.mechanisms.se import SE_GATE
+from sharedattn.mechanisms.sge import SGE_GATE
+from sharedattn.mechanisms.srm import SRM_GATE
 from sharedattn.mechanisms.vanilla import VANILLA
 from sharedattn.plugins import Plugin, load
 
@@ -30,7 +35,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ALWAYS_LISTED: tuple[Branch | Gate, ...] = (VANILLA, LESS, EXTERNAL, NOTHING, DIA_GATE)
-OURS: tuple[Branch | Gate, ...] = (*_ALWAYS_LISTED, ABSENT, SE_GATE)
+OURS: tuple[Branch | Gate, ...] = (
+    *_ALWAYS_LISTED,
+    ABSENT,
+    SE_GATE,
+    ECA_GATE,
+    CBAM_GATE,
+    GC_GATE,
+    SRM_GATE,
+    SGE_GATE,
+)
 
 _RESERVED_CODES = frozenset({"cb", "cbs"})
 _RESERVED_LETTERS = frozenset("WA")

@@ -10,14 +10,12 @@ Shape letters: B batch, D channels, m bottleneck channels, r reduction.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharedattn.errors import InputError
-from sharedattn.mechanisms.interface import Colors, Gate
+from sharedattn.mechanisms.bottleneck import bottleneck_channels
+from sharedattn.mechanisms.interface import Colors, Gate, GateCall, GateResult
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.shape import StageShape
 
@@ -37,9 +35,9 @@ class SEUnit(nn.Module):
             InputError: the bottleneck would have no channels.
         """
         super().__init__()
-        _check_bottleneck(channels, reduction)
-        self.fc1 = nn.Linear(channels, channels // reduction)
-        self.fc2 = nn.Linear(channels // reduction, channels)
+        m = bottleneck_channels(channels, reduction, "se_reduction")
+        self.fc1 = nn.Linear(channels, m)
+        self.fc2 = nn.Linear(m, channels)
 
     def forward(self, s_BD: Tensor) -> Tensor:
         """The gate (B, D) of means (B, D)."""
@@ -55,14 +53,6 @@ def params(channels: int, reduction: int) -> int:
 def macs(channels: int, reduction: int) -> int:
     """Multiply-accumulates of one call, of which each gated block makes one: 2 D m."""
     return 2 * channels * (channels // reduction)
-
-
-def _check_bottleneck(channels: int, reduction: int) -> None:
-    if reduction > channels:
-        raise InputError(
-            f"`se_reduction` is {reduction}, more than the stage's {channels} channels, which "
-            f"leaves none; the most that fits is se_reduction={channels}"
-        )
 
 
 class SE(Gate):
@@ -83,15 +73,15 @@ class SE(Gate):
         Raises:
             InputError: the reduction is above the stage's width.
         """
-        _check_bottleneck(stage.embed_dim, network_options.se_reduction)
+        bottleneck_channels(stage.embed_dim, network_options.se_reduction, "se_reduction")
 
     def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> SEUnit:
         """A unit of the stage's width."""
         return SEUnit(stage.embed_dim, network_options.se_reduction)
 
-    def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
+    def run(self, call: GateCall) -> GateResult:
         """Call the unit; nothing is carried on."""
-        return cell(mean_BD), None
+        return call.scaled(call.cell(call.mean))
 
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
         """`params`."""

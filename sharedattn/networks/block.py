@@ -13,16 +13,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sharedattn.mechanisms.broadcasting import (
-    ContextBroadcasting,
-    ScaledContextBroadcasting,
-    token_mean,
+from sharedattn.mechanisms.broadcasting import ContextBroadcasting, ScaledContextBroadcasting
+from sharedattn.mechanisms.interface import (
+    OUTPUT,
+    Branch,
+    BranchCall,
+    BranchResult,
+    GateCall,
+    Options,
 )
-from sharedattn.mechanisms.interface import OUTPUT, Branch, BranchCall, BranchResult, Options
 from sharedattn.mechanisms.registry import gate_of
 from sharedattn.mechanisms.vanilla import ScoredAttention
 from sharedattn.networks.state import Recorder, StartedLayer, State
-from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
+from sharedattn.placement import GateCell, LayerChoice, LayerEnvelope, MechanismOptions
 from sharedattn.shape import StageShape
 
 
@@ -92,20 +95,60 @@ class LayerBlock(nn.Module, ABC):
         return ()
 
 
+def make_sites(
+    position: LayerEnvelope, stage: StageShape, options: MechanismOptions
+) -> nn.ModuleDict:
+    """What a layer has for itself of its gates, by cell; see `Gate.make_site`."""
+    sites = {
+        _site_name(cell): gate_of(cell.gate).make_site(stage, options)
+        for cell in sorted(position.cells)
+    }
+    return nn.ModuleDict({name: site for name, site in sites.items() if site is not None})
+
+
 def run_gate(
-    choice: LayerChoice, cell: nn.Module | None, mean_BD: Tensor, state: State
-) -> tuple[Tensor, State]:
-    """The gate (B, D) of a layer that has one, and the state after it.
+    x_BDP: Tensor,
+    choice: LayerChoice,
+    cell: nn.Module | None,
+    sites: nn.ModuleDict,
+    state: State,
+    *,
+    num_left_out: int = 0,
+    grid: tuple[int, int] | None = None,
+) -> tuple[Tensor, Tensor, State]:
+    """Gate the branch of a layer that has a gate.
 
     Args:
+        x_BDP: (B, D, P), the branch.
         choice: the layer's choice, with a gate.
         cell: the cell of `choice.gate`.
-        mean_BD: (B, D), the mean over tokens or pixels of the branch to gate.
+        sites: result of `make_sites` for the layer.
         state: state before the gate.
+        num_left_out: as in `GateCall`.
+        grid: as in `GateCall`.
+
+    Returns:
+        The gated branch (B, D, P), the gate (B, D), and the state after it.
     """
     assert choice.gate is not None and cell is not None
-    gate_BD, left = gate_of(choice.gate.gate).run(cell, mean_BD, state.values.get(choice.gate))
-    return gate_BD, state if left is None else state.with_values({choice.gate: left})
+    name = _site_name(choice.gate)
+    result = gate_of(choice.gate.gate).run(
+        GateCall(
+            x_BDP=x_BDP,
+            num_left_out=num_left_out,
+            grid=grid,
+            cell=cell,
+            site=sites[name] if name in sites else None,
+            carried=state.values.get(choice.gate),
+        )
+    )
+    if result.left is not None:
+        state = state.with_values({choice.gate: result.left})
+    return result.x_BDP, result.gate_BD, state
+
+
+def _site_name(cell: GateCell) -> str:
+    return f"{cell.gate}{cell.cell}"
 
 
 class Block(LayerBlock):
@@ -116,6 +159,9 @@ class Block(LayerBlock):
     a gate passes on follows the undropped branch. All choices share `norm2` and the MLP; all kinds
     of attention share `norm1`, unless `separate_norms` gives them their own; and all kinds that
     use any part of the backbone's attention share it.
+
+    Attributes:
+        gate_sites: result of `make_sites`.
     """
 
     def __init__(
@@ -138,7 +184,7 @@ class Block(LayerBlock):
             options: options of the mechanisms.
         """
         super().__init__()
-        self.num_left_out = 0 if options.class_token_in_mean else stage.num_prefix_tokens
+        self.num_left_out = options.num_left_out(stage.num_prefix_tokens)
         self.stage = stage
         if position.reads_tokens:
             self.norm1 = block.norm1
@@ -160,6 +206,7 @@ class Block(LayerBlock):
                 if options.broadcasting_form == "plain"
                 else ScaledContextBroadcasting(stage.embed_dim)
             )
+        self.gate_sites = make_sites(position, stage, options)
         if position.feeds_forward:
             self.ls2 = getattr(block, "ls2", nn.Identity())
             self.drop_path2 = _drop_path(block, "drop_path2")
@@ -215,13 +262,23 @@ class Block(LayerBlock):
         if choice.cb:
             branch_BND = self.broadcasting(branch_BND, self.num_left_out)
         if choice.gate is not None:
-            mean_BD = token_mean(branch_BND, self.num_left_out).squeeze(1)
-            gate_BD, state = run_gate(choice, cell, mean_BD, state)
-            branch_BND = branch_BND * gate_BD.unsqueeze(1)
+            branch_BDN, gate_BD, state = run_gate(
+                branch_BND.transpose(1, 2),
+                choice,
+                cell,
+                self.gate_sites,
+                state,
+                num_left_out=self.num_left_out,
+            )
+            branch_BND = branch_BDN.transpose(1, 2)
         recorder.add(branch, started.maps, gate_BD)
         if branch.feeds_forward:
             return started.tokens + self.drop_path2(self.ls2(branch_BND)), state
         return started.tokens + self.drop_path1(self.ls1(branch_BND)), state
+
+    def completing(self) -> tuple[nn.Module, ...]:
+        """What the layer has for itself of its gates."""
+        return (self.gate_sites,)
 
     def feed_forward(self, x_BND: Tensor) -> Tensor:
         """Apply the MLP to normed tokens (B, N, D)."""

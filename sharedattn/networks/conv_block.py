@@ -14,7 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharedattn.networks.block import LayerBlock, run_gate
+from sharedattn.networks.block import LayerBlock, make_sites, run_gate
 from sharedattn.networks.state import Recorder, StartedLayer, State
 from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
 from sharedattn.shape import StageShape
@@ -27,6 +27,7 @@ class ConvBlock(LayerBlock):
         convolutions: number of convolutions, or 0 if the position is always left out.
         downsample: converts the skip, or None for an identity.
         gate_norm: batch norm of a gated branch, or None.
+        gate_sites: result of `make_sites`.
     """
 
     downsample: nn.Module | None
@@ -60,6 +61,7 @@ class ConvBlock(LayerBlock):
         self.drop_path = getattr(block, "drop_path", None) or nn.Identity()
         has_norm = bool(position.cells) and has_gate_norm(stage, options)
         self.gate_norm = nn.BatchNorm2d(stage.embed_dim) if has_norm else None
+        self.gate_sites = make_sites(position, stage, options)
 
     @abstractmethod
     def branch_and_skip(self, x_BCYX: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,16 +92,20 @@ class ConvBlock(LayerBlock):
         if branch_BCYX is not None and choice.gate is not None:
             if self.gate_norm is not None:
                 branch_BCYX = self.gate_norm(branch_BCYX)
-            gate_BC, state = run_gate(choice, cell, branch_BCYX.mean((2, 3)), state)
-            branch_BCYX = branch_BCYX * gate_BC[:, :, None, None]
+            B, C, Y, X = branch_BCYX.shape
+            branch_BCP, gate_BC, state = run_gate(
+                branch_BCYX.flatten(2), choice, cell, self.gate_sites, state, grid=(Y, X)
+            )
+            branch_BCYX = branch_BCP.reshape(B, C, Y, X)
         recorder.add(choice.branch, None, gate_BC)
         if branch_BCYX is None:
             return started.tokens, state
         return self.after_addition(self.drop_path(branch_BCYX) + started.tokens), state
 
     def completing(self) -> tuple[nn.Module, ...]:
-        """The gate's norm."""
-        return () if self.gate_norm is None else (self.gate_norm,)
+        """The gate's norm, and what the layer has for itself of its gates."""
+        gate_norm = () if self.gate_norm is None else (self.gate_norm,)
+        return (*gate_norm, self.gate_sites)
 
     def _convolution(self, number: int, x_BCYX: Tensor) -> Tensor:
         out_BCYX: Tensor = self.get_submodule(f"conv{number}")(x_BCYX)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sharedattn.mechanisms.interface import (
     OUTPUT,
@@ -15,6 +13,8 @@ from sharedattn.mechanisms.interface import (
     Colors,
     FormOption,
     Gate,
+    GateCall,
+    GateResult,
     NumberOption,
     Options,
     PartCost,
@@ -108,8 +108,8 @@ class Shrink(Gate):
     def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> nn.Module:
         return nn.Linear(stage.embed_dim, stage.embed_dim)
 
-    def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
-        return torch.sigmoid(cell(mean_BD)), None
+    def run(self, call: GateCall) -> GateResult:
+        return call.scaled(torch.sigmoid(call.cell(call.mean)))
 
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
         return stage.embed_dim**2 + stage.embed_dim

@@ -40,6 +40,9 @@ __all__ = [
 
 BOTTLENECK_BIASES = ("net.0.bias", "fc1.bias")
 
+ZERO = 1e-11
+"""Gradients below are zero: far above rounding, and below what is left of some behind gates."""
+
 WithoutGradient = Callable[[Placement, str], bool]
 """Whether a whole parameter, by name, has no gradient in a placement, whatever the data."""
 
@@ -138,15 +141,15 @@ def check_gradients(
             gradient = parameter.grad
             assert gradient is not None, where
             if without_gradient(placement, name):
-                assert not gradient.abs().gt(1e-9).any(), where
+                assert not gradient.abs().gt(ZERO).any(), where
                 continue
             zero = _zero_entries(alone, placement, positions.get(name), name, gradient)
-            assert not gradient[zero].abs().gt(1e-9).any(), where
+            assert not gradient[zero].abs().gt(ZERO).any(), where
             if not zero.all():
-                assert gradient.abs().max() > 1e-9, where
+                assert gradient.abs().max() > ZERO, where
             _check_rows(gradient, zero, name, where)
         for name, parameter in shared.named_parameters():
-            if parameter.grad is not None and parameter.grad.abs().max() > 1e-9:
+            if parameter.grad is not None and parameter.grad.abs().max() > ZERO:
                 own_values = name.replace(".qkv.", ".v.").replace(".kv.", ".v.")
                 assert name in owned or own_values in owned, (str(placement), name)
 
@@ -229,6 +232,6 @@ def _check_rows(gradient: Tensor, zero: Tensor, name: str, where: Any) -> None:
     """Row by row: a joint map whose queries or keys got nothing would pass as a whole."""
     for joint, parts in (("qkv", 3), ("kv", 2)):
         if name.endswith((f".{joint}.weight", f".{joint}.bias")):
-            rows = gradient.reshape(parts, -1).abs().amax(1) > 1e-9
+            rows = gradient.reshape(parts, -1).abs().amax(1) > ZERO
             expected = [True] * (parts - 2) + [not zero.any().item(), True]
             assert rows.tolist() == expected, where

@@ -9,12 +9,10 @@ Shape letters: B batch, D channels, m bottleneck channels.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor, nn
+from torch import nn
 
 from sharedattn.errors import InputError
-from sharedattn.mechanisms.interface import Colors, Gate
+from sharedattn.mechanisms.interface import Colors, Gate, GateCall, GateResult
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.shape import StageShape
 
@@ -44,9 +42,9 @@ class SharedSqueeze(Gate):
         D, m = stage.embed_dim, stage.embed_dim // REDUCTION
         return nn.Sequential(nn.Linear(D, m), nn.ReLU(), nn.Linear(m, D), nn.Sigmoid())
 
-    def run(self, cell: nn.Module, mean_BD: Tensor, carried: Any) -> tuple[Tensor, Any]:
+    def run(self, call: GateCall) -> GateResult:
         """The gate of the mean alone."""
-        return cell(mean_BD), None
+        return call.scaled(call.cell(call.mean))
 
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
         """2 D m + m + D."""

@@ -126,7 +126,9 @@ def test_plug_ins_are_listed_and_must_go_together(examine, monkeypatch):
     checks = examine()
     assert failing(checks) == {}
     assert checks["plugin poolers"]["found"] == "1.2"
-    assert checks["mechanisms"]["found"] == "V, L, E, N, X, S, dia, se, squeeze"
+    assert checks["mechanisms"]["found"] == (
+        "V, L, E, N, X, S, dia, se, eca, cbam, gc, srm, sge, squeeze"
+    )
 
     def clash():
         raise InputError("the plug-in poolers 1.2 takes the letter V")

@@ -248,8 +248,12 @@ def _reads_the_last_residual(placement: Placement) -> bool:
     The class token of PVT, which alone is classified, has no residual. It meets the patches that
     have one in the stage's next layer, by a broadcast, or by a gate.
     """
-    there = [layer for layer in placement.stages[-1] if not layer.is_absent]
-    return len(there) > 1 or there[0].cb or there[0].gate is not None
+    last = placement.stages[-1]
+    first = next(i for i, layer in enumerate(last) if layer.branch.adds_residual)
+    meets = [layer.cb or layer.gate is not None for layer in last]
+    return meets[first] or any(
+        meets[i] or last[i].branch.attends for i in range(first + 1, len(last))
+    )
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,10 @@ def test_maps_that_a_stage_cannot_carry_are_refused(
             {"options": {"keys": (1,)}},
             "`options` has unknown key 'keys'; known: slots, external_form, less_form$",
         ),
-        ({"gates": {"d": (1,)}}, "`gates` has unknown key 'd'; known: dia, se(, xse)?$"),
+        (
+            {"gates": {"d": (1,)}},
+            "`gates` has unknown key 'd'; known: dia, se, eca, cbam, gc, srm, sge(, xse)?$",
+        ),
     ],
 )
 def test_numbers_of_a_counted_stage_refused(arguments: dict[str, Any], message: str) -> None:
@@ -224,7 +227,7 @@ def test_a_stage_has_one_gate_at_most(
         (
             {"mixer": 1},
             "unknown key 'mixer'; known here: counts, depth, slots, external_form, mixer_width, "
-            "mixer_reach, mixer_form, less_form, sq, dia, se, (xse, )?cb",
+            "mixer_reach, mixer_form, less_form, sq, dia, se, eca, cbam, gc, srm, sge, (xse, )?cb",
         ),
     ],
 )
