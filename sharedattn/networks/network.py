@@ -182,6 +182,10 @@ class Network(nn.Module, ABC):
             f"{target.shape.image_size} px; choose a size at which it keeps its shape"
         )
 
+    def shared(self) -> tuple[nn.Module, ...]:
+        """The modules that layers share: the gates' cells."""
+        return tuple(getattr(self, _cells_name(gate)) for gate in self._gates)
+
     def classifying(self) -> tuple[nn.Module, ...]:
         """The modules with batch norms that `classify` runs."""
         return ()

@@ -54,7 +54,7 @@ class LayerChoice:
         if (self.cb or self.gate is not None) and self.is_absent:
             raise InputError(
                 f"{self} has context broadcasting or a gate, and a layer of kind {self.kind} "
-                f"({self.branch.title}) has no branch for them; drop them"
+                f"({self.branch.title}) has no branch for them; write {self.kind}"
             )
 
     @classmethod
@@ -226,7 +226,7 @@ def gate_runs(num_layers: int, num_groups: int, code: str = "dia") -> tuple[int,
     """The cell of each layer if a stage is split into contiguous groups, longer ones first.
 
     Args:
-        num_layers: number of layers in the stage; > 0.
+        num_layers: number of layers to gate in the stage; > 0.
         num_groups: number of cells, from 1 to `num_layers`.
         code: code of the gate, for the message.
 
@@ -237,9 +237,10 @@ def gate_runs(num_layers: int, num_groups: int, code: str = "dia") -> tuple[int,
         InputError: there are more groups than layers, or none.
     """
     if not 1 <= num_groups <= num_layers:
+        nearest = f"the most that fits is /{code}{num_layers}" if num_groups else f"write /{code}1"
         raise InputError(
-            f"`/{code}{num_groups}` stands on a stage of {num_layers} layers, which has from 1 to "
-            f"{num_layers} groups; the most that fits is /{code}{num_layers}"
+            f"`/{code}{num_groups}` stands on a stage of {num_layers} layers to gate, which has "
+            f"from 1 to {num_layers} groups; {nearest}"
         )
     length, longer = divmod(num_layers, num_groups)
     runs = [length + (group < longer) for group in range(num_groups)]

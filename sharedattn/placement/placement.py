@@ -8,6 +8,7 @@ have the same text and hash.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from sharedattn.mechanisms.registry import branch_of, registry, registry_cache
 from sharedattn.mechanisms.vanilla import VANILLA
 from sharedattn.placement.layer import LayerChoice, numbered_cells, trimmed
 from sharedattn.placement.text import parse_stage, stage_text
+
+_TOGETHER = re.compile(r"\s*\(([^()]*)\)\s*((?:/[^/|()]+)+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ class Placement:
         Raises:
             InputError: the text is not a placement; the message names the faulty part.
         """
+        together = _TOGETHER.fullmatch(text)
+        if together is not None:
+            stages = (stage.strip() + together[2] for stage in together[1].split("|"))
+            raise InputError(
+                f"{text!r} shares {together[2]} over stages, and stages differ in width or grid: "
+                f"units are of one stage; write {' | '.join(stages)}"
+            )
         return cls(tuple(parse_stage(part.strip()) for part in text.split("|")))
 
     @classmethod

@@ -167,7 +167,8 @@ def _parse_options(options: str, text: str, allowed: Mapping[str, str]) -> _Said
                     f"`/{option}` in {text!r} is reserved for a form that does not exist yet"
                 )
             if match is not None and known:
-                fits = "with another number" if allowed[match[1]] else "without a number"
+                example = f"a number, such as /{match[1]}1" if not match[2] else "another number"
+                fits = f"with {example}" if allowed[match[1]] else "without a number"
                 raise InputError(f"`/{option}` in {text!r} stands {fits}")
             raise InputError(
                 f"`/{option}` in {text!r} is no option here; known: "
@@ -246,13 +247,16 @@ def _group_cells(
     _check_one(gates, [gate.code for gate in gates], text)
     [gate] = gates
     mask = "1" * num_layers if mask is None else mask
+    number = said[gate.code]
     if len(mask) != num_layers:
+        nearest = mask[:num_layers].ljust(num_layers, "1")
+        nearest = nearest if "1" in nearest else "1" * num_layers
         raise InputError(
             f"{text!r} has the mask [{mask}] of {len(mask)} layers on a stage of {num_layers}; "
-            f"write one digit for each layer that is not left out"
+            f"write one digit for each layer that is not left out, for example "
+            f"/{gate.code}{'' if number is None else number}[{nearest}]"
         )
     num_gated = mask.count("1")
-    number = said[gate.code]
     runs = iter(gate_runs(num_gated, num_gated if number is None else number, gate.code))
     return [GateCell(gate.name, next(runs)) if bit == "1" else None for bit in mask]
 
@@ -281,6 +285,13 @@ def _parse_layer(part: str, text: str) -> LayerChoice:
     kind = _known(match[1], text).letter
     gates = registry().gates_by_rank
     cells = {gate.cell_code: r"\d{1,9}" for gate in gates}
+    for gate in gates:
+        found_code = re.search(rf"/{gate.code}\d*(?=/|$)", match[2])
+        if found_code and gate.code not in cells:
+            raise InputError(
+                f"`{found_code[0]}` in {text!r} is of a whole stage, and a layer that is written "
+                f"by itself names its unit; write {kind}/{gate.cell_code}0"
+            )
     said = _parse_options(match[2], text, {**_branch_codes(), **cells, "cb": ""})
     options = _options(said, [kind], part if part == text else f"{part} in {text}")
     found = [gate for gate in gates if gate.cell_code in said]

@@ -4,7 +4,9 @@ Shared weights see different tokens in every placement, so the running statistic
 norms mix all of them. The input of a batch norm depends on the earlier layers alone, so the
 statistics of a prefix serve all placements that begin with it. They are computed once per node of
 the tree, as the mean over batches of what a norm in training mode finds in each, and are given to
-the norms while that node is computed. The network's own statistics are neither read nor changed.
+the norms while that node is computed. The network's own statistics are neither read nor changed,
+except those of a norm that several layers share (in a gate's unit, by the option `bn=shared`),
+which no prefix has for itself: they are used as they are.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class PrefixStatistics:
             for norm, _, _ in statistics_of(network.block(stage, index))
         }
         self._of_head = [own for part in network.classifying() for own in statistics_of(part)]
-        elsewhere = in_blocks | {norm for norm, _, _ in self._of_head}
+        shared = {norm for part in network.shared() for norm, _, _ in statistics_of(part)}
+        elsewhere = in_blocks | shared | {norm for norm, _, _ in self._of_head}
         self._of_stem = [own for own in statistics_of(network) if own[0] not in elsewhere]
         self._counted: dict[int, list[Tensor]] = {}
         self._last_batch: dict[int, int] = {}

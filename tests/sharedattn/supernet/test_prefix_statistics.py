@@ -44,20 +44,43 @@ def shared(family: str) -> Network:
     return randomised(network).float()
 
 
-@pytest.mark.parametrize("options", ["", "gate_norm=true"])
-def test_so_do_heads_and_gates_of_convolutions(options: str) -> None:
+GATES_WITH_NORMS = [
+    Placement.parse(text)
+    for text in (
+        "V3 | V2",
+        "V3/srm1 | V2",
+        "V3/srm2 | V2/cbam1",
+        "V3/srm1[101] | V2/cbam",
+        "V3/cbam1 | V,V/b0",
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "placements"),
+    [
+        ("", CONVOLUTIONS),
+        ("gate_norm=true", CONVOLUTIONS),
+        ("cbam_reduction=5", GATES_WITH_NORMS),
+        ("cbam_reduction=5,bn=shared", GATES_WITH_NORMS),
+    ],
+)
+def test_so_do_heads_and_gates_of_convolutions(options: str, placements: list[Placement]) -> None:
     backbone = tiny_backbone("resnet_cifar", options)
-    network = randomised(build_network(backbone, Envelope.of(*CONVOLUTIONS))).float()
+    network = randomised(build_network(backbone, Envelope.of(*placements))).float()
     calibration = {"calibration": NUM_BATCHES, "calibration_seed": SEED}
-    evaluation = TreeEvaluation(network, CONVOLUTIONS, DATA, "validation", **SIZES, **calibration)
-    assert evaluation.run() == {p: recalibrated_alone(network, p) for p in CONVOLUTIONS}
+    evaluation = TreeEvaluation(network, placements, DATA, "validation", **SIZES, **calibration)
+    assert evaluation.run() == {p: recalibrated_alone(network, p) for p in placements}
 
 
 def recalibrated_alone(network: Network, placement: Placement) -> Metrics:
-    """Torch's own running means, without momentum, of a copy of the network."""
+    """Torch's own running means, without momentum, of a copy of the network.
+
+    Norms that layers share keep theirs: no prefix of layers has them for itself.
+    """
     own = copy.deepcopy(network).eval()
-    for module in own.modules():
-        if isinstance(module, nn.BatchNorm2d):
+    for name, module in own.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and "_cells." not in name:
             module.reset_running_stats()
             module.momentum = None
             module.train()

@@ -1,0 +1,82 @@
+"""Random placements of gates on networks of convolutions: closed forms against two counters.
+
+    python benchmarks/gate_referees.py [--placements 100] [--seed 0]
+
+For each tiny family and option of batch norms, draws placements of all gates, builds each, and
+compares its params, MACs and products with fvcore's and torch's counts. Each also passes through a
+safetensors file: shared units stand there once, and the logits are equal. Exits with 1 if anything
+differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from sharedattn.backbones import build
+from sharedattn.costs.flop_counters import fvcore_macs, matmul_macs
+from sharedattn.costs.model import CostModel
+from sharedattn.placement import BackboneSpec, NetworkSpec
+from sharedattn.testing.placements import random_placements
+
+SIZES = "cbam_reduction=3,gc_reduction=3,in_chans=2,num_classes=3,se_reduction=3,sge_groups=2"
+FAMILIES = {
+    "resnet": f"resnet(block=bottleneck,depths=3-2,widths=6-10,{SIZES}",
+    "resnext": "resnet(base_width=64,block=bottleneck,cardinality=2,depths=3-2,widths=6-10,"
+    + SIZES,
+    "resnet_cifar": f"resnet_cifar(depths=3-3,stem_width=5,widths=14-22,{SIZES}",
+    "preresnet_cifar": f"resnet_cifar(depths=3-3,pre_activation=true,stem_width=5,widths=14-22,"
+    f"gate_norm=true,{SIZES}",
+    "wrn_cifar": f"resnet_cifar(activated_skip=true,depths=3-3,pre_activation=true,stem_width=5,"
+    f"widths=14-22,{SIZES}",
+    "resnext_cifar": "resnet_cifar(block=bottleneck,cardinality=3,depths=3-3,inner_widths=6-9,"
+    f"stem_width=5,widths=14-22,{SIZES}",
+}
+
+
+def differences(backbone: BackboneSpec, num: int, seed: int) -> dict[str, int]:
+    """Number of placements for which a counter, the parameters or the file disagree."""
+    model = CostModel(backbone)
+    found = {"params": 0, "fvcore": 0, "flop_counter": 0, "file": 0}
+    images = torch.randn(2, backbone.in_chans, model.shape.image_size, model.shape.image_size)
+    for placement in random_placements(backbone, seed, num + 1)[1:]:
+        cost = model.cost(placement)
+        network, other = (build(NetworkSpec(backbone, placement)).eval() for _ in range(2))
+        found["params"] += cost.params != sum(p.numel() for p in network.parameters())
+        found["fvcore"] += cost.macs != fvcore_macs(network)
+        found["flop_counter"] += cost.matmul_macs != matmul_macs(network)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            file = Path(folder) / "weights.safetensors"
+            save_file(network.state_dict(), file)
+            other.load_state_dict(load_file(file))
+            found["file"] += not torch.equal(other(images), network(images))
+    return found
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--placements", type=int, default=100, help="of each family and option")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    total = 0
+    for name, text in FAMILIES.items():
+        for option in ("per_site", "shared"):
+            backbone = BackboneSpec.parse(f"{text},bn={option})@16")
+            found = differences(backbone, asked.placements, asked.seed)
+            total += sum(found.values())
+            said = ", ".join(f"{what} {count}" for what, count in found.items())
+            print(
+                f"{name}, bn={option}: {asked.placements} placements, unequal: {said}", flush=True
+            )
+    if total:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
