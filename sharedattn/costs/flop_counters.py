@@ -42,6 +42,7 @@ FREE_OPERATORS = frozenset(
         "aten::sigmoid",
         "aten::softmax",
         "aten::sub",
+        "aten::sum",
         "aten::tanh",
         "aten::zeros_like",
     }

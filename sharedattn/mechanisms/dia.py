@@ -11,6 +11,10 @@ Its gates start near a quarter, which changes a trained network too much. The st
 as well: the gate is four times the published one, and the last maps start at zero, so that every
 gate of a new cell is exactly 1.
 
+DIA-LSTM Light is named in the generic form's abstract, "retaining most benefits while minimizing
+overhead"; its definition was not available. `dia_form=light` is our reading: one net of the sum of
+input and carried state in place of a net for each, with half of the parameters and products.
+
 Shape letters: B batch, D channels, m bottleneck channels, r reduction.
 """
 
@@ -37,16 +41,21 @@ class DIACell(nn.Module):
         h' = scale sigmoid(o) sigmoid(c')
 
     h' is the gate, with scale 1 as published, and scale 4 with the start `one`. The last sigmoid,
-    where an LSTM has tanh, keeps it in (0, scale).
+    where an LSTM has tanh, keeps it in (0, scale). In the form `light`, which is ours, what is
+    split is input_net(s + h) alone.
 
     Attributes:
         scale: scale of the gate.
         input_net: D -> m -> 4 D, applied to the input.
-        hidden_net: D -> m -> 4 D, applied to the carried h.
+        hidden_net: D -> m -> 4 D, applied to the carried h, or None in the form `light`.
     """
 
     def __init__(
-        self, channels: int, reduction: int, start: Literal["paper", "one"] = "paper"
+        self,
+        channels: int,
+        reduction: int,
+        start: Literal["paper", "one"] = "paper",
+        form: Literal["paper", "light"] = "paper",
     ) -> None:
         """Make a cell for D `channels` with m = floor(D / `reduction`).
 
@@ -55,6 +64,7 @@ class DIACell(nn.Module):
             reduction: r.
             start: `one` for gates of exactly 1 until the cell is trained, whatever the input;
                 `paper` as published.
+            form: `light` for one net of s + h, `paper` for a net of each.
 
         Raises:
             InputError: the bottleneck would have no channels.
@@ -65,7 +75,8 @@ class DIACell(nn.Module):
         self.scale = 4.0 if start == "one" else 1.0
         last = _ZeroLinear if start == "one" else nn.Linear
         self.input_net = _bottleneck_net(channels, bottleneck, last)
-        self.hidden_net = _bottleneck_net(channels, bottleneck, last)
+        is_light = form == "light"
+        self.hidden_net = None if is_light else _bottleneck_net(channels, bottleneck, last)
 
     def forward(self, s_BD: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Compute one gate.
@@ -81,7 +92,11 @@ class DIACell(nn.Module):
         if state is None:
             state = (torch.zeros_like(s_BD), torch.zeros_like(s_BD))
         h_BD, c_BD = state
-        gates_B4D = self.input_net(s_BD) + self.hidden_net(h_BD)
+        gates_B4D = (
+            self.input_net(s_BD + h_BD)
+            if self.hidden_net is None
+            else self.input_net(s_BD) + self.hidden_net(h_BD)
+        )
         i_BD, f_BD, u_BD, o_BD = gates_B4D.chunk(4, dim=-1)
         c_BD = torch.sigmoid(f_BD) * c_BD + torch.sigmoid(i_BD) * torch.tanh(u_BD)
         h_BD = torch.sigmoid(o_BD) * torch.sigmoid(c_BD)
@@ -102,15 +117,15 @@ def _bottleneck_net(channels: int, bottleneck: int, last: type[nn.Linear]) -> nn
     )
 
 
-def params(channels: int, reduction: int) -> int:
-    """Parameters of one cell, however many blocks share it: 10 D m + 2 m + 8 D."""
+def params(channels: int, reduction: int, *, light: bool = False) -> int:
+    """Parameters of one cell, however many blocks share it: 10 D m + 2 m + 8 D, half if light."""
     D, m = channels, channels // reduction
-    return 10 * D * m + 2 * m + 8 * D
+    return (5 * D * m + m + 4 * D) * (1 if light else 2)
 
 
-def macs(channels: int, reduction: int) -> int:
-    """Multiply-accumulates of one call, of which each gated block makes one: 10 D m."""
-    return 10 * channels * (channels // reduction)
+def macs(channels: int, reduction: int, *, light: bool = False) -> int:
+    """Multiply-accumulates of one call: 10 D m, half if light; each gated block makes one."""
+    return 5 * channels * (channels // reduction) * (1 if light else 2)
 
 
 def _check_bottleneck(channels: int, reduction: int) -> None:
@@ -130,7 +145,7 @@ class DIA(Gate):
     title = "DIA unit"
     rank = 10
     colors = Colors(fill="#009e73", ink="#ffffff", dark_fill="#009e73", dark_ink="#ffffff")
-    network_options = frozenset({"dia_reduction", "dia_start"})
+    network_options = frozenset({"dia_form", "dia_reduction", "dia_start"})
 
     def check(self, stage: StageShape, network_options: MechanismOptions) -> None:
         """Check that the bottleneck has channels.
@@ -142,8 +157,12 @@ class DIA(Gate):
 
     def make_cell(self, stage: StageShape, network_options: MechanismOptions) -> DIACell:
         """A cell of the stage's width."""
-        reduction, start = network_options.dia_reduction, network_options.dia_start
-        return DIACell(stage.embed_dim, reduction, start)
+        return DIACell(
+            stage.embed_dim,
+            network_options.dia_reduction,
+            network_options.dia_start,
+            network_options.dia_form,
+        )
 
     def run(self, call: GateCall) -> GateResult:
         """Call the cell once; h, which is the gate, and c, each (B, D), are carried on."""
@@ -152,11 +171,13 @@ class DIA(Gate):
 
     def cell_params(self, stage: StageShape, network_options: MechanismOptions) -> int:
         """`params`."""
-        return params(stage.embed_dim, network_options.dia_reduction)
+        light = network_options.dia_form == "light"
+        return params(stage.embed_dim, network_options.dia_reduction, light=light)
 
     def macs(self, stage: StageShape, network_options: MechanismOptions) -> int:
         """`macs`."""
-        return macs(stage.embed_dim, network_options.dia_reduction)
+        light = network_options.dia_form == "light"
+        return macs(stage.embed_dim, network_options.dia_reduction, light=light)
 
 
 DIA_GATE = DIA()

@@ -536,7 +536,11 @@ class GateCall:
     @property
     def mean(self) -> Tensor:
         """(B, D), the mean over tokens or pixels."""
-        return self.counted.mean(dim=2)
+        x_BDP = self.counted
+        # A sum, since the gradient of a mean is a tensor as large as the branch, and that of a sum
+        # a view. It would round, or overflow, in half precision.
+        wide = torch.float32 if x_BDP.dtype.itemsize < 4 else None
+        return (x_BDP.sum(dim=2, dtype=wide) / x_BDP.shape[2]).to(x_BDP.dtype)
 
     def scaled(self, gate_BD: Tensor, left: Any = None) -> GateResult:
         """The result of a gate that scales whole channels.

@@ -11,6 +11,7 @@ _LATER_OPTIONS = frozenset(
     {
         "bn",
         "cbam_reduction",
+        "dia_form",
         "dia_start",
         "gate_norm",
         "gc_reduction",
@@ -32,6 +33,8 @@ class MechanismOptions:
         dia_reduction: r of the DIA cell's bottleneck, which has floor(D / r) channels.
         dia_start: `paper` for the published DIA cell, whose gates start near a quarter, or `one`
             for ours, whose gates start at exactly 1, so that a new unit changes nothing.
+        dia_form: `paper` for the published DIA cell, with a net of the input and one of the
+            carried state, or `light` for our reading of DIA-LSTM Light, with one net of their sum.
         class_token_in_mean: whether prefix tokens enter the token means of CB and DIA.
         handover: source of a less-attention layer's scores under shifted windows: the last layer
             of `equal_shift`, or the `previous` layer, whose windows differ.
@@ -63,6 +66,7 @@ class MechanismOptions:
     gc_reduction: int = 16
     sge_groups: int = 64
     bn: Literal["per_site", "shared"] = "per_site"
+    dia_form: Literal["paper", "light"] = "paper"
 
     def __post_init__(self) -> None:
         forms = {
@@ -73,6 +77,7 @@ class MechanismOptions:
             "dia_start": ("paper", "one"),
             "gate_norm": (True, False),
             "bn": ("per_site", "shared"),
+            "dia_form": ("paper", "light"),
         }
         for name, known in forms.items():
             value = getattr(self, name)

@@ -75,7 +75,7 @@ class SGE(Gate):
     rank = 45
     colors = Colors(fill="#332288", ink="#ffffff", dark_fill="#8877dd", dark_ink="#111111")
     network_options = frozenset({"sge_groups"})
-    free_operators = frozenset({"aten::var", "aten::sqrt", "aten::sum"})
+    free_operators = frozenset({"aten::var", "aten::sqrt"})
     one_per_layer = True
 
     def check(self, stage: StageShape, network_options: MechanismOptions) -> None:

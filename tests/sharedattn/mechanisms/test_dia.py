@@ -8,8 +8,10 @@ import torch
 from sharedattn.backbones import build
 from sharedattn.errors import InputError
 from sharedattn.mechanisms import dia
-from sharedattn.mechanisms.dia import DIACell
-from sharedattn.placement import NetworkSpec
+from sharedattn.mechanisms.dia import DIA_GATE, DIACell
+from sharedattn.placement import MechanismOptions, NetworkSpec
+from sharedattn.testing import check_mechanism
+from sharedattn.testing.tiny_backbones import tiny_backbone
 from sharedattn.training.trainer import initialise
 
 B, D, REDUCTION = 3, 11, 4
@@ -133,3 +135,45 @@ def test_a_network_with_units_that_start_at_one_is_the_network_without() -> None
     images = torch.randn(2, 3, 15, 15)
     assert torch.equal(gated(images), plain(images))
     assert len(list(gated.dia_cells[0])) == 2
+
+
+def test_two_calls_of_the_light_cell_by_its_equations() -> None:
+    cell = DIACell(D, REDUCTION, form="light").double()
+    state = None
+    h = c = torch.zeros(B, D, dtype=torch.float64)
+    for _ in range(2):
+        s = torch.randn(B, D, dtype=torch.float64)
+        net = cell.input_net
+        hidden = ((s + h) @ net[0].weight.T + net[0].bias).clamp(min=0)
+        i, f, u, o = (hidden @ net[2].weight.T + net[2].bias).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * u.tanh()
+        h = o.sigmoid() * c.sigmoid()
+        state = cell(s, state)
+        torch.testing.assert_close(state[0], h)
+        torch.testing.assert_close(state[1], c)
+
+
+@pytest.mark.parametrize("start", ["paper", "one"])
+def test_the_light_cell_has_half_of_the_parameters_and_products(start: str) -> None:
+    cell = DIACell(D, REDUCTION, start, "light")  # type: ignore[arg-type]
+    built = sum(p.numel() for p in cell.parameters())
+    assert built == dia.params(D, REDUCTION, light=True) == 5 * D * 2 + 2 + 4 * D
+    assert 2 * built == dia.params(D, REDUCTION)
+    assert dia.macs(D, REDUCTION, light=True) == 5 * D * 2
+    if start == "one":
+        assert all(torch.equal(gate, torch.ones(B, D)) for gate in chain(cell, 3))
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet", "resnet_cifar"])
+def test_the_light_cell_passes_the_contract(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sharedattn.testing.mechanisms.tiny_backbone", lambda n: tiny_backbone(n, "dia_form=light")
+    )
+    check_mechanism(DIA_GATE, backbones=(family,), num_placements=5)
+
+
+def test_the_form_is_stored_only_if_it_is_changed() -> None:
+    assert "dia_form" not in MechanismOptions().to_json()
+    spec = NetworkSpec.parse("resnet20_cifar(dia_form=light,num_classes=10): V3/dia1 | V3 | V3")
+    assert NetworkSpec.from_json(spec.to_json()) == spec
+    assert str(spec) == "resnet20_cifar(dia_form=light,num_classes=10): V3/dia1 | V3 | V3"

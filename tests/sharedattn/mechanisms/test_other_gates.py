@@ -285,3 +285,17 @@ def test_gates_are_of_one_image() -> None:
         with torch.no_grad():
             torch.testing.assert_close(network(x)[1:2], network(x[1:2]), rtol=1e-4, atol=1e-5)
             assert F.softmax(network(x), 1).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("num_left_out", [0, 3])
+def test_means_are_those_of_torch_in_every_precision(
+    num_left_out: int, dtype: torch.dtype
+) -> None:
+    """In half precision, where 1,009 values of 100 and more have a sum beyond its range."""
+    x_BDP = (torch.rand(B, D, 1_009) * 10 + 100).to(dtype)
+    call = GateCall(
+        x_BDP=x_BDP, num_left_out=num_left_out, grid=None, cell=None, site=None, carried=None
+    )
+    assert call.mean.dtype == dtype
+    assert torch.equal(call.mean, x_BDP[:, :, num_left_out:].mean(2))
