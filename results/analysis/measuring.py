@@ -103,7 +103,7 @@ def layers_of(
             choice=choice,
             sizes=stage,
             maps=choice.branch.map_shape(choice.options, stage, options)
-            if stage.convolution is None
+            if choice.branch.has_branch(stage)
             else None,
             frame=stage.attention.score_group(j),
         )

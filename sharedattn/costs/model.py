@@ -131,9 +131,9 @@ class CostModel:
     def attention(self, stage: int, choice: LayerChoice) -> PartCost:
         """The cost of a layer's attention branch, without norm, MLP and gate.
 
-        It is zero for kind N and for blocks of convolutions.
+        It is zero for kind N, and for blocks of convolutions that no branch follows.
         """
-        if self.shape.stages[stage].convolution is not None:
+        if not choice.branch.has_branch(self.shape.stages[stage]):
             return NO_COST
         return choice.branch.cost(
             choice.options,
@@ -284,7 +284,7 @@ class CostModel:
             bias_is_own: whether the last scores so far have their layer's own bias, not mapped.
         """
         sizes, channels = self.shape.stages[stage], registry().channels
-        if sizes.convolution is not None:
+        if sizes.convolution is not None and not choice.branch.has_branch(sizes):
             return 0
         elements = choice.branch.attention_elements(choice.options, sizes, self.backbone.options)
         names = [name for name, _ in held if name in channels]
@@ -304,7 +304,7 @@ class CostModel:
         """A block's cost by mechanism, without its gate's cell params."""
         sizes, options = self.shape.stages[stage], self.backbone.options
         parts = {"rest": _block_frame(sizes, choice)}
-        if choice.branch.attends and sizes.convolution is None:
+        if choice.branch.has_branch(sizes):
             parts[choice.branch.name] = self.attention(stage, choice)
         if choice.gate is not None:
             gate = gate_of(choice.gate.gate)
@@ -369,6 +369,8 @@ def _norm_macs(sizes: StageShape, options: MechanismOptions, choice: LayerChoice
     norms = 0 if choice.gate is None else gate_of(choice.gate.gate).norm_macs(sizes, options)
     if sizes.convolution is not None:
         norms += _gate_norm_cost(sizes, options, choice).macs
+        if choice.branch.has_branch(sizes):
+            norms += branch.norm_macs(choice.options, sizes)
         return norms + (0 if branch.is_absent else sizes.convolution.block_norm_macs)
     norms += branch.num_norms * layer_norm_macs(sizes.num_tokens, sizes.embed_dim)
     if branch.attends:

@@ -9,6 +9,10 @@ log-softmax over tokens, which is the same function without the 1e-9 of the publ
 single-head form has no query bias and no bias on the key memory: both add a constant along tokens,
 which vanishes under the softmax over tokens.
 
+After a residual block of convolutions it is the block of EANet, the paper's network for
+segmentation, in its published form with the query's bias: 1 x 1 convolution, memories, 1 x 1
+convolution without bias, batch norm, addition of the input and ReLU.
+
 Shape letters: B batch, N tokens, D embed_dim, G external heads, K head_dim, S slots, c expansion.
 """
 
@@ -21,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sharedattn.errors import InputError
 from sharedattn.mechanisms.external_fit import fit_keys, fit_values
 from sharedattn.mechanisms.interface import (
     Branch,
@@ -36,7 +41,7 @@ from sharedattn.mechanisms.interface import (
 )
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.mechanisms.scores import sums_dtype
-from sharedattn.shape import StageShape
+from sharedattn.shape import StageShape, batch_norm_macs
 
 DEFAULT_SLOTS = 64
 
@@ -144,6 +149,26 @@ class MultiHeadExternalAttention(nn.Module):
         return self.proj(out_BGNK.transpose(1, 2).flatten(2)), maps_BGNS
 
 
+class SpatialExternalAttention(ExternalAttention):
+    """The branch of EANet's block: a query with bias, and a batch norm after the projection.
+
+    Attributes:
+        norm: batch norm of D channels.
+    """
+
+    def __init__(self, embed_dim: int, max_slots: int) -> None:
+        """Make memories of `max_slots` slots; a call may use only the first ones."""
+        super().__init__(embed_dim, max_slots)
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim, bias=False)
+        self.norm = nn.BatchNorm1d(embed_dim)
+
+    def forward(self, x_BND: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+        """As in `ExternalAttention`, over N pixels."""
+        out_BND, maps_B1NS = super().forward(x_BND, slots)
+        return self.norm(out_BND.transpose(1, 2)).transpose(1, 2), maps_B1NS
+
+
 def params(embed_dim: int, slots: int) -> int:
     """Parameters of the single-head form: 2 D^2 + D + 2 S D."""
     D, S = embed_dim, slots
@@ -154,6 +179,16 @@ def macs(num_tokens: int, embed_dim: int, slots: int) -> int:
     """Multiply-accumulates of the single-head form for one image: 2 N D^2 + 2 N S D."""
     N, D, S = num_tokens, embed_dim, slots
     return 2 * N * D**2 + 2 * N * S * D
+
+
+def spatial_params(embed_dim: int, slots: int) -> int:
+    """Parameters of the branch of EANet's block: 2 D^2 + D + 2 S D, and 2 D of the norm."""
+    return params(embed_dim, slots) + 2 * embed_dim
+
+
+def spatial_macs(num_pixels: int, embed_dim: int, slots: int) -> int:
+    """Multiply-accumulates of that: 2 N D^2 + 2 N S D, and 2 N D of the norm."""
+    return macs(num_pixels, embed_dim, slots) + batch_norm_macs(num_pixels, embed_dim)
 
 
 def multi_head_params(embed_dim: int, num_heads: int, slots: int, expansion: int) -> int:
@@ -182,6 +217,23 @@ class External(Branch):
         FormOption(key="external_form", codes={"mea": ""}, default_name="single"),
     )
     colors = Colors(fill="#e69f00", ink="#2b1e00", dark_fill="#e69f00", dark_ink="#2b1e00")
+    fits_convolutions = True
+    follows_convolutions = True
+
+    def check(
+        self, options: Options, stage: StageShape, network_options: MechanismOptions
+    ) -> None:
+        """Check that the form exists after convolutions, which is the single-head form.
+
+        Raises:
+            InputError: it does not.
+        """
+        if stage.convolution is not None and _is_multi_head(options):
+            raise InputError(
+                f"the multi-head form, /mea, takes the place of attention with heads, which a "
+                f"residual block of convolutions does not have; write E/s{_slots(options)}, which "
+                f"follows the block"
+            )
 
     def used_network_options(self, options: Options) -> frozenset[str]:
         """The multi-head form depends on `external_expansion`."""
@@ -195,6 +247,8 @@ class External(Branch):
         if _is_multi_head(options):
             c = network_options.external_expansion
             return MultiHeadExternalAttention(D, slots, stage.num_heads, c)
+        if stage.convolution is not None:
+            return SpatialExternalAttention(D, slots)
         return ExternalAttention(D, slots)
 
     def can_be_fitted(self, form: Options) -> bool:
@@ -227,10 +281,18 @@ class External(Branch):
     ) -> PartCost:
         """`params` and `macs`, or those of the multi-head form."""
         N, D, S = stage.num_tokens, stage.embed_dim, _slots(options)
+        if stage.convolution is not None:
+            return PartCost(spatial_params(D, S), spatial_macs(N, D, S))
         if not _is_multi_head(options):
             return PartCost(params(D, S), macs(N, D, S))
         c = network_options.external_expansion
         return PartCost(multi_head_params(D, stage.num_heads, S, c), multi_head_macs(N, D, S, c))
+
+    def norm_macs(self, options: Options, stage: StageShape) -> int:
+        """Those of EANet's batch norm after a block of convolutions; others have none."""
+        if stage.convolution is None:
+            return 0
+        return batch_norm_macs(stage.num_tokens, stage.embed_dim)
 
     def map_shape(
         self, options: Options, stage: StageShape, network_options: MechanismOptions

@@ -343,8 +343,11 @@ class Branch(ABC):
         has_diagonality: whether the diagonality term applies to its maps.
         free_operators: operators of its module that fvcore does not know and that are free by its
             convention, such as `aten::tanh`.
-        fits_convolutions: whether a layer may be a residual block of convolutions; then its branch
-            is the block as it came, or the layer is left out.
+        fits_convolutions: whether a layer may be a residual block of convolutions; then the layer
+            is the block as it came, or left out, or `follows_convolutions`.
+        follows_convolutions: whether such a layer is the block and then this branch, a block by
+            itself: the branch reads the block's output, (B, N, D) over its N pixels, it is added
+            to it, and the sum is activated.
         number_names: names of its number options; derived from `options`.
     """
 
@@ -364,6 +367,7 @@ class Branch(ABC):
     has_diagonality: ClassVar[bool] = False
     free_operators: ClassVar[frozenset[str]] = frozenset()
     fits_convolutions: ClassVar[bool] = False
+    follows_convolutions: ClassVar[bool] = False
     number_names: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
@@ -453,6 +457,10 @@ class Branch(ABC):
         does not count it. At a stage's end it is no layer at all.
         """
         return not (self.attends or self.feeds_forward)
+
+    def has_branch(self, stage: StageShape) -> bool:
+        """Whether a layer of a stage has it: an attention, or what follows convolutions."""
+        return self.attends if stage.convolution is None else self.follows_convolutions
 
     @property
     def num_norms(self) -> int:

@@ -193,7 +193,7 @@ class Block(LayerBlock):
         for branch, form, whole in position.forms():
             module = branch.make(whole, stage, options)
             if module is not None:
-                self.add_module(_module_name(branch, form), module)
+                self.add_module(module_name(branch, form), module)
         if position.attends:
             self.ls1 = getattr(block, "ls1", nn.Identity())
             self.drop_path1 = _drop_path(block, "drop_path1")
@@ -287,7 +287,7 @@ class Block(LayerBlock):
 
     def module_of(self, branch: Branch, form: Options) -> nn.Module | None:
         """The module of a branch's form here, or None if it has no module of its own."""
-        module: nn.Module | None = getattr(self, _module_name(branch, form), None)
+        module: nn.Module | None = getattr(self, module_name(branch, form), None)
         return module
 
     def _attend(
@@ -341,7 +341,7 @@ class GridBlock(Block):
         return out_BND
 
 
-def _module_name(branch: Branch, form: Options) -> str:
+def module_name(branch: Branch, form: Options) -> str:
     """Name of a form's module in a block; the default form has the branch's name."""
     return "_".join((branch.name, *(str(value) for _, value in form)))
 

@@ -1,7 +1,8 @@
 """Residual blocks of convolutions, with a gate between the branch and the addition of its skip.
 
 A layer is a block as published, or left out where its skip is an identity. A gate scales the
-branch's channels after its last norm, as in squeeze-and-excitation and DIANet.
+branch after its last norm, as in squeeze-and-excitation and DIANet. Some kinds of layers are a
+block and then a branch of their own, such as EANet's external attention.
 
 Shape letters: B batch, C channels, Y x X grid.
 """
@@ -14,7 +15,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharedattn.networks.block import LayerBlock, make_sites, run_gate
+from sharedattn.mechanisms.interface import BranchCall
+from sharedattn.networks.block import LayerBlock, make_sites, module_name, run_gate
 from sharedattn.networks.state import Recorder, StartedLayer, State
 from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
 from sharedattn.shape import StageShape
@@ -28,6 +30,7 @@ class ConvBlock(LayerBlock):
         downsample: converts the skip, or None for an identity.
         gate_norm: batch norm of a gated branch, or None.
         gate_sites: result of `make_sites`.
+        following: the modules of branches that follow the block, by name.
     """
 
     downsample: nn.Module | None
@@ -62,6 +65,11 @@ class ConvBlock(LayerBlock):
         has_norm = bool(position.cells) and has_gate_norm(stage, options)
         self.gate_norm = nn.BatchNorm2d(stage.embed_dim) if has_norm else None
         self.gate_sites = make_sites(position, stage, options)
+        self.following = nn.ModuleDict()
+        for branch, form, whole in position.forms():
+            module = branch.make(whole, stage, options) if branch.follows_convolutions else None
+            if module is not None:
+                self.following[module_name(branch, form)] = module
 
     @abstractmethod
     def branch_and_skip(self, x_BCYX: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,15 +105,40 @@ class ConvBlock(LayerBlock):
                 branch_BCYX.flatten(2), choice, cell, self.gate_sites, state, grid=(Y, X)
             )
             branch_BCYX = branch_BCP.reshape(B, C, Y, X)
-        recorder.add(choice.branch, None, gate_BC)
         if branch_BCYX is None:
+            recorder.add(choice.branch, None, None)
             return started.tokens, state
-        return self.after_addition(self.drop_path(branch_BCYX) + started.tokens), state
+        x_BCYX = self.after_addition(self.drop_path(branch_BCYX) + started.tokens)
+        maps = None
+        if choice.branch.follows_convolutions:
+            x_BCYX, maps = self._follow(x_BCYX, choice, recorder)
+        recorder.add(choice.branch, maps, gate_BC)
+        return x_BCYX, state
 
     def completing(self) -> tuple[nn.Module, ...]:
-        """The gate's norm, and what the layer has for itself of its gates."""
+        """The gate's norm, what the layer has for itself of its gates, and what follows."""
         gate_norm = () if self.gate_norm is None else (self.gate_norm,)
-        return (*gate_norm, self.gate_sites)
+        return (*gate_norm, self.gate_sites, self.following)
+
+    def _follow(
+        self, x_BCYX: Tensor, choice: LayerChoice, recorder: Recorder
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the branch that follows the block, with the addition and activation after it."""
+        branch = choice.branch
+        name = module_name(branch, branch.form_of(choice.options))
+        result = branch.run(
+            BranchCall(
+                x_BND=x_BCYX.flatten(2).transpose(1, 2),
+                module=self.following[name],
+                attention=None,
+                options=choice.options,
+                carried={},
+                residual=None,
+                with_maps=recorder.wants_maps(branch),
+            )
+        )
+        branch_BCYX = result.branch_BND.transpose(1, 2).reshape(x_BCYX.shape)
+        return F.relu(x_BCYX + branch_BCYX), result.maps
 
     def _convolution(self, number: int, x_BCYX: Tensor) -> Tensor:
         out_BCYX: Tensor = self.get_submodule(f"conv{number}")(x_BCYX)

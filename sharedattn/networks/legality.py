@@ -273,11 +273,15 @@ def check_broadcasting(stage: StageShape) -> None:
 
 
 def _title_on_convolutions(branch: Branch) -> str:
-    return f"{branch.letter} ({branch.title if branch.is_absent else 'the block as it came'})"
+    title = f"the block, then {branch.title}" if branch.follows_convolutions else branch.title
+    is_plain = not (branch.is_absent or branch.follows_convolutions)
+    return f"{branch.letter} ({'the block as it came' if is_plain else title})"
 
 
 def _letters_on_convolutions() -> list[str]:
-    return [b.letter for b in registry().by_rank if b.fits_convolutions]
+    """Letters of the kinds that fit, the block as it came first."""
+    fitting = [b for b in registry().by_rank if b.fits_convolutions]
+    return [b.letter for b in sorted(fitting, key=lambda b: b.follows_convolutions)]
 
 
 def check_diagonality(shape: BackboneShape, envelope: Envelope) -> None:

@@ -103,7 +103,11 @@ def test_canonical_keywords() -> None:
         ("resnet50d: V3|V4|V6|V3", "the stem is a Sequential, understood is Conv2d"),
         ("seresnet50: V3|V4|V6|V3", "its se is a SEModule, understood is Identity"),
         ("resnet18: V1L1|V2|V2|V2", "kind L .*does not have; write V .* or X"),
-        ("resnet18: V2|E2|V2|V2", "kind E .*does not have; write V .* or X"),
+        (
+            "resnet18: V2|V1L1|V2|V2",
+            r"does not have; write V .* or X .* or E \(the block, then",
+        ),
+        ("resnet18: V2|E2/s3/mea|V2|V2", "the multi-head form, /mea, .*; write E/s3, which"),
         ("resnet18: V2|V2|N2|V2", "kind N .*does not have; write V .* or X"),
         ("resnet18: V2|V2|V2/cb|V2", "broadcasting mixes tokens .*; drop the /cb"),
         ("resnet18: V2|X1V1|V2|V2", "layer 1 of stage 2 .* is left out .*; make it V"),

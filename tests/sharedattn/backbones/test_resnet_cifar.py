@@ -13,7 +13,8 @@ from sharedattn.backbones import build, describe, resolve
 from sharedattn.costs.model import CostModel
 from sharedattn.placement import BackboneSpec, NetworkSpec
 
-SIZES = "depths=3-2,in_chans=2,num_classes=3,stem_width=5,widths=14-22"
+# CBAM's bottleneck has no biases: of several channels, some are open.
+SIZES = "cbam_reduction=2,depths=3-2,in_chans=2,num_classes=3,stem_width=5,widths=14-22"
 TINY = {
     "post basic": f"resnet_cifar({SIZES})@11",
     "post bottleneck": f"resnet_cifar(block=bottleneck,cardinality=3,inner_widths=6-9,{SIZES})@11",

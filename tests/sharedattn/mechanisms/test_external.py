@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
+from contract import random_images, randomised
+from torch import nn
+from torch.nn import functional as F
 
+from sharedattn.backbones import build, resolve
+from sharedattn.costs.flop_counters import fvcore_macs, matmul_macs
+from sharedattn.costs.model import CostModel
 from sharedattn.mechanisms import external
 from sharedattn.mechanisms.external import (
+    EXTERNAL,
     ExternalAttention,
     MultiHeadExternalAttention,
     double_norm,
 )
+from sharedattn.networks.state import Recorder, State
+from sharedattn.placement import LayerChoice, NetworkSpec
+from sharedattn.testing import check_mechanism
 
 B, N, S, H, D, EXPANSION = 3, 7, 5, 2, 22, 3
 
@@ -112,3 +122,64 @@ def test_published_figures() -> None:
         271_122,
         1_007_026,
     ]
+
+
+SPATIAL = "resnet_cifar({}depths=2-2,in_chans=1,num_classes=3,stem_width=5,widths=6-11)@8"
+
+
+def test_published_size_of_the_block_of_eanet() -> None:
+    """At 512 channels and 64 slots; the norm counts 2 an element beside the products."""
+    assert external.spatial_params(512, 64) == 591_360
+    assert external.spatial_macs(1, 512, 64) == 589_824 + 2 * 512
+
+
+@pytest.mark.parametrize("order", ["", "pre_activation=true,"])
+def test_a_block_is_followed_by_that_of_eanet(order: str) -> None:
+    """By the published code: 1 x 1 convolutions around the memories, norm, addition, ReLU."""
+    text = SPATIAL.format(order)
+    spec = NetworkSpec.parse(f"{text}: E1V1/s7 | V1E1/s5/dia1")
+    network = randomised(build(spec))
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    images = random_images(network.backbone)
+    x_BCYX = torch.randn(2, 6, 8, 8, dtype=torch.float64)
+    block = network.block(0, 0)
+    plain, choice = LayerChoice.of("V"), LayerChoice.of("E", slots=7)
+    with torch.no_grad():
+        given, _ = block(x_BCYX[:, :5], State(), plain, 0, None, Recorder(()))
+        found, _ = block(x_BCYX[:, :5], State(), choice, 0, None, Recorder(()))
+        unit = block.following["external"]
+        x = F.conv2d(given, unit.query.weight[:, :, None, None], unit.query.bias).flatten(2)
+        attention = F.softmax(torch.einsum("sc,bcn->bsn", unit.memory_key, x), dim=-1)
+        attention = attention / (1e-9 + attention.sum(1, keepdim=True))
+        x = torch.einsum("sc,bsn->bcn", unit.memory_value, attention).view_as(given)
+        x = F.conv2d(x, unit.proj.weight[:, :, None, None])
+        norm = unit.norm
+        x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        torch.testing.assert_close(found, (given + x).relu(), rtol=1e-6, atol=1e-7)
+        collected = network.run(images, collect={"attention", "gates"})
+    assert [None if m is None else tuple(m.shape[1:]) for m in collected.attention] == [
+        (1, 64, 7),
+        None,
+        None,
+        (1, 16, 5),
+    ]
+    assert [gate is not None for gate in collected.gates] == [False, False, True, True]
+
+
+def test_its_cost_stands_apart_from_the_block() -> None:
+    spec = resolve(NetworkSpec.parse(f"{SPATIAL.format('')}: E1V1/s7 | V2"))
+    cost = CostModel(spec.backbone).cost(spec.placement)
+    params, macs = 2 * 36 + 6 + 2 * 7 * 6 + 12, 2 * 64 * 36 + 2 * 64 * 7 * 6 + 2 * 64 * 6
+    assert (cost.mechanisms["external"].params, cost.mechanisms["external"].macs) == (params, macs)
+    assert cost.attention_bytes == 4 * (64 * 7 + 2 * 7 * 6)
+    network = build(spec)
+    assert cost.params == sum(p.numel() for p in network.parameters())
+    assert (cost.macs, cost.matmul_macs) == (fvcore_macs(network), matmul_macs(network))
+
+
+@pytest.mark.parametrize("family", ["resnet", "resnet_cifar"])
+def test_it_passes_the_contract_after_convolutions(family: str) -> None:
+    check_mechanism(EXTERNAL, backbones=(family,), num_placements=5)
