@@ -198,10 +198,25 @@ class _Counted:
         return getattr(self.searcher, name)
 
 
-def search(
-    table: RuleTable, kind: str, searcher: str, seed: int, *, num_trials: int, slots: int
-) -> SearchRow:
-    """Search a table as a study would, and return the regret after each trial."""
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The trials of one search of a table.
+
+    Attributes:
+        places: numbers of the members that were tried.
+        top1: their accuracies with noise.
+        repeats: proposals that were refused because they had been tried.
+        ask_s: mean time of a trial's proposal, in seconds.
+    """
+
+    places: list[int]
+    top1: list[float]
+    repeats: int
+    ask_s: float
+
+
+def tried(table: RuleTable, searcher: str, seed: int, *, num_trials: int, slots: int) -> Tried:
+    """Search a table as a study would."""
     counted = _Counted(
         KNOWN[searcher](
             table.space, OBJECTIVES, seed=seed, num_trials=num_trials, study_attributes={}
@@ -218,7 +233,7 @@ def search(
     history = SearchHistory(counted, Visibility(waits=True, lag=slots))
     proposer = Proposer(context, counted, history, CheckedBounds(context, None, lambda: None))
     noise = np.random.default_rng([seed, 7]).normal(0.0, NOISE_SD, len(table.members))
-    places, ask_s = [], 0.0
+    places, found, ask_s = [], [], 0.0
     for number in range(num_trials):
         history.tell_before(number)
         begun = time.perf_counter()
@@ -227,16 +242,25 @@ def search(
         place = table.place(proposal.placement)
         places.append(place)
         top1 = float(np.clip(table.top1[place] + noise[place], 0.0, 1.0))
+        found.append(top1)
         history.end(number, (top1, float(table.macs[place])))
-    reached = hypervolume_history(table.points(places), OBJECTIVES, table.reference)
+    return Tried(places, found, counted.num_asked - num_trials, ask_s / num_trials)
+
+
+def search(
+    table: RuleTable, kind: str, searcher: str, seed: int, *, num_trials: int, slots: int
+) -> SearchRow:
+    """Search a table as a study would, and return the regret after each trial."""
+    trials = tried(table, searcher, seed, num_trials=num_trials, slots=slots)
+    reached = hypervolume_history(table.points(trials.places), OBJECTIVES, table.reference)
     return SearchRow(
         table=kind,
         searcher=searcher,
         seed=seed,
         slots=slots,
         regrets=tuple((1.0 - reached / table.full).round(6).tolist()),
-        repeats=counted.num_asked - num_trials,
-        ask_s=ask_s / num_trials,
+        repeats=trials.repeats,
+        ask_s=trials.ask_s,
     )
 
 

@@ -38,6 +38,8 @@ class PlacementFeatures:
         space: the members, inside their budget.
 
     Attributes:
+        keys: of each column its group, then `macs` or `params`, or the stage and what is counted
+            there, such as ("kinds", "stage 1", "layer 2 V").
         names: name of each column, such as `kinds: stage 1 layer 2 V`.
         groups: the columns of each group, by its name; groups without a varying column are left
             out.
@@ -51,15 +53,15 @@ class PlacementFeatures:
         spread = raw.std(axis=0)
         # A column that only rounding moves holds nothing.
         kept = np.flatnonzero(spread > 1e-9)
-        self._keys = [keys[i] for i in kept]
-        names = dict.fromkeys(key[0] for key in self._keys)
-        self.names = tuple(f"{key[0]}: {' '.join(key[1:])}" for key in self._keys)
+        self.keys = tuple(keys[i] for i in kept)
+        names = dict.fromkeys(key[0] for key in self.keys)
+        self.names = tuple(f"{key[0]}: {' '.join(key[1:])}" for key in self.keys)
         self.groups: Mapping[str, NDArray[np.intp]] = {
-            name: np.array([i for i, key in enumerate(self._keys) if key[0] == name])
+            name: np.array([i for i, key in enumerate(self.keys) if key[0] == name])
             for name in names
         }
         self._mean = raw.mean(axis=0)[kept]
-        sizes = np.array([len(self.groups[key[0]]) for key in self._keys])
+        sizes = np.array([len(self.groups[key[0]]) for key in self.keys])
         self._scale = spread[kept] * np.sqrt(sizes)
 
     def of(self, placements: Sequence[Placement]) -> FloatArray:
@@ -68,9 +70,17 @@ class PlacementFeatures:
         Returns:
             (n, f), a row for each of n placements, a column for each of f features.
         """
+        return self.scaled(self.raw(placements))
+
+    def raw(self, placements: Sequence[Placement]) -> FloatArray:
+        """The features (n, f) of n placements as they are counted."""
         rows = (self._row(placement) for placement in placements)
-        raw = np.array([[row.get(key, 0.0) for key in self._keys] for row in rows])
-        scaled: FloatArray = (raw.reshape(-1, len(self._keys)) - self._mean) / self._scale
+        raw = np.array([[row.get(key, 0.0) for key in self.keys] for row in rows])
+        return raw.reshape(-1, len(self.keys))
+
+    def scaled(self, raw: FloatArray) -> FloatArray:
+        """The scaled features (n, f) of raw ones."""
+        scaled: FloatArray = (raw - self._mean) / self._scale
         return scaled
 
     def _row(self, placement: Placement) -> _Row:

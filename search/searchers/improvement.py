@@ -10,9 +10,8 @@ whose expectation has Mockus' expected improvement E[max(Y - f*, 0)] in place of
 constant between the front's costs: with one cost the integral is a sum, and exact. With more it is
 a mean over fixed quasi-random points u.
 
-Accuracies are modelled by their scores Z = -log(1 + MARGIN - Y): what makes a network better takes
-a share of its errors rather than a number of them, so shares add up where accuracies saturate.
-With Z ~ N(m, s^2), the error X = exp(-Z) is log-normal, and with k = 1 + MARGIN - f*
+Accuracies are modelled by their scores Z = -log(1 + MARGIN - Y), see
+`sharedattn.results.accuracy_model.scores`. With Z ~ N(m, s^2), the error X = exp(-Z) is log-normal, and with k = 1 + MARGIN - f*
 
     E[max(k - X, 0)] = k Phi(d) - exp(s^2 / 2 - m) Phi(d - s),    d = (log k + m) / s,
 
@@ -28,23 +27,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtr  # type: ignore[import-untyped]
 from scipy.stats import qmc  # type: ignore[import-untyped]
 
+from sharedattn.results.accuracy_model.scores import MARGIN
+
 FloatArray = NDArray[np.float64]
 
-MARGIN = 0.05
-"""Of accuracies above 1, so that the score of a perfect one is finite: noise there counts less."""
 NUM_POINTS = 1024
 """Points of the integral over two or more costs; a power of two, as Sobol points are balanced."""
-
-
-def scores_of(top1: FloatArray) -> FloatArray:
-    """The scores that accuracies are modelled by; `top1_of` inverts it."""
-    scores: FloatArray = -np.log(1.0 + MARGIN - top1)
-    return scores
-
-
-def top1_of(scores: FloatArray) -> FloatArray:
-    """The accuracies of scores."""
-    return 1.0 + MARGIN - np.exp(-scores)
 
 
 def expected_improvement(mean: FloatArray, sd: FloatArray, level: FloatArray) -> FloatArray:

@@ -22,6 +22,14 @@ from threadpoolctl import ThreadpoolController
 
 from sharedattn.objectives import Objective
 from sharedattn.placement import Placement
+from sharedattn.results.accuracy_model.fitting import (
+    LEAST_RESULTS,
+    fitted_rows,
+    kept_rows,
+    mean_and_spread,
+)
+from sharedattn.results.accuracy_model.gaussian_process import GaussianProcess, GroupKernel, Scales
+from sharedattn.results.accuracy_model.scores import scores_of, top1_of
 from sharedattn.results.front.pareto import non_dominated
 from sharedattn.search.searchers.base import PastTrial, Proposal, Searcher
 from sharedattn.search.searchers.candidates import (
@@ -31,8 +39,7 @@ from sharedattn.search.searchers.candidates import (
     candidates_of,
     joined,
 )
-from sharedattn.search.searchers.gaussian_process import GaussianProcess, GroupKernel, Scales
-from sharedattn.search.searchers.improvement import KnownFront, scores_of, top1_of
+from sharedattn.search.searchers.improvement import KnownFront
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.stratified import StratifiedSampler
 
@@ -40,16 +47,10 @@ FloatArray = NDArray[np.float64]
 
 NUM_FIRST = 8
 """Trials before the model proposes: the backbone as published, then one of each band of MACs."""
-LEAST_TOLD = 4  # results that a model needs
-MAX_ROWS = 400
-"""Most observations of a model: its time grows with their cube, its memory with their square."""
-NUM_RECENT = 100  # of them, the last results; and the front's
-MAX_FITTED = 150  # most observations that scales are fitted to
 FIT_FACTOR = 1.2
 """Scales are fitted again when there are this many times as many results."""
 NUM_CLIMBED = 3  # best candidates of a large space whose neighbours are considered as well
 MAX_RANKED = 512  # best candidates of a large space beside those
-LEAST_SPREAD = 1e-3  # of accuracies and costs, by which they are divided
 
 
 class ModelSearcher(Searcher):
@@ -103,7 +104,7 @@ class ModelSearcher(Searcher):
 
     def ask(self, number: int, attempt: int) -> Proposal:
         rng = self.generator(number, attempt)
-        if number < NUM_FIRST or len(self._told) < LEAST_TOLD:
+        if number < NUM_FIRST or len(self._told) < LEAST_RESULTS:
             return Proposal(placement=self._first_bands.sample_from(rng, number + attempt - 1))
         ranked = self._ranked(number, len(self._told))
         # What was refused is out of a bound that only the study can check. Drawn from ever more
@@ -130,8 +131,9 @@ class ModelSearcher(Searcher):
             return self._rank_on_one_thread(number)
 
     def _rank_on_one_thread(self, number: int) -> tuple[Placement, ...]:
-        rows = _kept(self._told)
-        values = np.array([self._told[i][1] for i in rows])
+        every = np.array([values for _, values in self._told])
+        rows = kept_rows(every)
+        values = every[rows]
         told = self._candidates.of([self._told[i][0] for i in rows])
         waiting = self._candidates.of(list(self._pending.values()))
         models = {i: self._model(i, told, waiting, values[:, i]) for i in (0, *self._measured)}
@@ -177,7 +179,7 @@ class ModelSearcher(Searcher):
     ) -> GaussianProcess:
         """The model of an objective, with what runs as it is expected to end."""
         scales = self._scales(objective, _fitted_size(len(self._told)))
-        mean, spread = float(outputs.mean()), max(float(outputs.std()), LEAST_SPREAD)
+        mean, spread = mean_and_spread(outputs)
 
         def given(features: FloatArray, outputs: FloatArray) -> GaussianProcess:
             return GaussianProcess.of(
@@ -193,35 +195,19 @@ class ModelSearcher(Searcher):
 
     def _fit(self, objective: int, num_told: int) -> Scales:
         """The scales of an objective by the first results, evenly thinned if they are many."""
-        places = np.unique(np.linspace(0, num_told - 1, min(num_told, MAX_FITTED)).astype(int))
-        rows = [self._told[i] for i in places]
+        rows = [self._told[i] for i in fitted_rows(num_told)]
         outputs = np.array([values[objective] for _, values in rows])
-        scaled = (outputs - outputs.mean()) / max(float(outputs.std()), LEAST_SPREAD)
+        mean, spread = mean_and_spread(outputs)
         table = self._candidates.of([placement for placement, _ in rows])
-        return self._kernel.fitted(table.features, scaled)
+        return self._kernel.fitted(table.features, (outputs - mean) / spread)
 
 
 def _fitted_size(num_told: int) -> int:
     """The number of results that the scales are fitted to when there are `num_told`."""
-    size = LEAST_TOLD
+    size = LEAST_RESULTS
     while (following := max(size + 1, int(FIT_FACTOR * size))) <= num_told:
         size = following
     return size
-
-
-def _kept(told: Sequence[tuple[Placement, tuple[float, ...]]]) -> list[int]:
-    """The results that a model learns from, at most `MAX_ROWS`, as places in `told`.
-
-    Of more, those on the front and the last ones are kept, and an even share of the others.
-    """
-    if len(told) <= MAX_ROWS:
-        return list(range(len(told)))
-    losses = np.array([(-values[0], *values[1:]) for _, values in told])
-    front = np.flatnonzero(non_dominated(losses))[-NUM_RECENT:].tolist()
-    kept = {*front, *range(len(told) - NUM_RECENT, len(told))}
-    others = [i for i in range(len(told)) if i not in kept]
-    even = np.linspace(0, len(others) - 1, MAX_ROWS - len(kept)).astype(int)
-    return sorted(kept | {others[i] for i in even})
 
 
 @cache

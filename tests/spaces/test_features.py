@@ -22,8 +22,7 @@ def features(space):
 
 def raw(features, text):
     """The unscaled features of a placement, by name."""
-    scaled = features.of([Placement.parse(text)])[0]
-    values = scaled * features._scale + features._mean
+    values = features.raw([Placement.parse(text)])[0]
     return {n: pytest.approx(v, abs=1e-9) for n, v in zip(features.names, values, strict=True)}
 
 

@@ -5,23 +5,11 @@ import pytest
 from scipy.stats import norm
 
 from sharedattn.objectives import parse_objectives
+from sharedattn.results.accuracy_model.scores import scores_of, top1_of
 from sharedattn.results.front.pareto import hypervolume
-from sharedattn.search.searchers.improvement import (
-    KnownFront,
-    expected_improvement,
-    scores_of,
-    top1_of,
-)
+from sharedattn.search.searchers.improvement import KnownFront, expected_improvement
 
 SURE = np.array([1e-9])
-
-
-def test_scores_count_shares_of_errors():
-    assert scores_of(np.array([0.05, 1.0])) == pytest.approx([0.0, np.log(20.0)])
-    # Half the distance to 1.05 is log 2 more, wherever.
-    assert np.diff(scores_of(np.array([0.65, 0.85, 0.95]))) == pytest.approx([np.log(2.0)] * 2)
-    some = np.array([0.0, 0.31, 0.97, 1.0])
-    assert top1_of(scores_of(some)) == pytest.approx(some)
 
 
 def test_an_improvement_solved_by_hand():

@@ -9,18 +9,11 @@ from lab import SPACE, Lab
 
 from sharedattn.costs.model import CostModel
 from sharedattn.objectives import parse_objectives
+from sharedattn.results.accuracy_model.fitting import LEAST_RESULTS
 from sharedattn.results.front.pareto import hypervolume
 from sharedattn.search.searchers import SEARCHERS, PastTrial, candidates
 from sharedattn.search.searchers.candidates import DrawnCandidates, candidates_of
-from sharedattn.search.searchers.model_search import (
-    LEAST_TOLD,
-    MAX_ROWS,
-    NUM_FIRST,
-    NUM_RECENT,
-    ModelSearcher,
-    _fitted_size,
-    _kept,
-)
+from sharedattn.search.searchers.model_search import NUM_FIRST, ModelSearcher, _fitted_size
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.encoding import Encoding
 from sharedattn.spaces.space import Space
@@ -188,23 +181,10 @@ def test_expected_latencies_come_near_the_true_ones(space):
 
 
 def test_scales_are_fitted_at_fixed_numbers_of_results():
-    sizes = [_fitted_size(num) for num in range(LEAST_TOLD, 40)]
+    sizes = [_fitted_size(num) for num in range(LEAST_RESULTS, 40)]
     assert sizes == sorted(sizes)
     assert [_fitted_size(num) for num in (4, 5, 6, 24, 25)] == [4, 5, 6, 22, 22]
     assert sorted(set(sizes)) == [4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 19, 22, 26, 31, 37]
-
-
-def test_many_results_are_thinned_to_the_front_the_last_and_an_even_share(space):
-    placement = space[0]
-    rng = np.random.default_rng(2)
-    told = [(placement, (float(a), float(b))) for a, b in rng.uniform(size=(3 * MAX_ROWS, 2))]
-    told[17] = (placement, (2.0, -1.0))
-    kept = _kept(told)
-    assert len(kept) <= MAX_ROWS and len(set(kept)) == len(kept)
-    assert 17 in kept
-    assert set(range(len(told) - NUM_RECENT, len(told))) <= set(kept)
-    assert max(np.diff(kept)) < 3 * 3
-    assert _kept(told[:MAX_ROWS]) == list(range(MAX_ROWS))
 
 
 def test_drawn_candidates_are_draws_and_neighbours_of_the_front(space, drawn):

@@ -34,6 +34,9 @@ _LINEAR, _LENGTH, _SMOOTH, _NOISE = 0.3, 1.5, 0.3, 0.1
 """Prior medians of v_g, l_g, s and e, in units of the outputs' variance."""
 _PRIOR_SD = 1.2  # of the logarithm of each scale
 _NOISE_SD = 1.0
+NUM_PROPOSED = 64  # scales from which draws of their posterior are chosen
+_PROPOSAL_DF = 5.0
+_DIFFERENCE = 1e-3  # of the logarithm of a scale, for second derivatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,56 @@ class GroupKernel:
             features: (n, f).
             outputs: (n,), of mean 0 and variance 1.
         """
+        return self._fitted(_Loss(self, features, outputs))
+
+    def drawn(
+        self, features: FloatArray, outputs: FloatArray, num: int, rng: np.random.Generator
+    ) -> list[Scales]:
+        """Draws of the scales from their posterior, by importance resampling.
+
+        The proposal is a multivariate t with 5 degrees of freedom around the scales of most
+        posterior density, with the inverse of the loss's Hessian there as its shape (Laplace's
+        approximation). `NUM_PROPOSED` proposals are weighted by the density over the
+        proposal's, and resampled systematically. So one may be drawn several times.
+
+        Args:
+            features: (n, f).
+            outputs: (n,), of mean 0 and variance 1.
+            num: number of draws.
+            rng: the generator of the draws.
+        """
         loss = _Loss(self, features, outputs)
+        best = self._fitted(loss).logs
+        shape = cholesky(self._laplace(loss, best), lower=True)
+        size = len(best)
+        normal = rng.normal(size=(NUM_PROPOSED, size))
+        stretch = np.sqrt(_PROPOSAL_DF / rng.chisquare(_PROPOSAL_DF, NUM_PROPOSED))
+        steps = normal * stretch[:, None]
+        logs = best + steps @ shape.T
+        density = np.array([-loss.with_gradient(each)[0] for each in logs])
+        squares = (steps**2).sum(axis=1)
+        proposed = -0.5 * (_PROPOSAL_DF + size) * np.log1p(squares / _PROPOSAL_DF)
+        excess = density - proposed
+        weights = np.exp(excess - excess.max())
+        edges = np.cumsum(weights / weights.sum())
+        places = np.searchsorted(edges, (np.arange(num) + rng.uniform()) / num)
+        return [Scales.of(logs[i]) for i in np.minimum(places, NUM_PROPOSED - 1)]
+
+    def _laplace(self, loss: _Loss, best: FloatArray) -> FloatArray:
+        """The inverse Hessian of the loss at its least, positive definite, by differences."""
+        steps = _DIFFERENCE * np.eye(len(best))
+        slopes = [
+            (loss.with_gradient(best + step)[1] - loss.with_gradient(best - step)[1])
+            / (2.0 * _DIFFERENCE)
+            for step in steps
+        ]
+        values, vectors = np.linalg.eigh(0.5 * (np.array(slopes) + np.transpose(slopes)))
+        # At the bounds of the search the loss need not bend upward: then the prior's bend counts.
+        bends = np.maximum(values, 0.5 * self.prior_sd.max() ** -2)
+        covariance: FloatArray = (vectors / bends) @ vectors.T
+        return covariance
+
+    def _fitted(self, loss: _Loss) -> Scales:
         num = len(self.groups)
         # The prior's medians, and a model whose smooth part is all.
         smooth = self.prior_mean + np.array([*[-2.0] * num, *[0.0] * num, 1.0, 0.0])
@@ -223,6 +275,26 @@ class GaussianProcess:
         """The posterior mean (m,) of what features (m, f) give without noise."""
         between = self.kernel.between(features, self.features, self.scales)
         return self.mean + self.spread * (between @ self.weights)
+
+    def predict_joint(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Posterior mean (m,) and covariance (m, m) of what features (m, f) give without noise."""
+        between = self.kernel.between(self.features, features, self.scales)
+        means = self.mean + self.spread * (self.weights @ between)
+        known = solve_triangular(self.factor, between, lower=True, overwrite_b=True)
+        prior = self.kernel.between(features, features, self.scales)
+        return means, self.spread**2 * (prior - known.T @ known)
+
+    def left_out(self, outputs: FloatArray) -> FloatArray:
+        """What each of the n observations is expected to be by the other ones alone.
+
+        By Eq. 5.12 of Rasmussen and Williams 2006, without another inversion.
+
+        Args:
+            outputs: (n,), the observations that the process was conditioned on.
+        """
+        precision = np.diag(cho_solve((self.factor, True), np.eye(len(self.weights))))
+        expected: FloatArray = outputs - self.spread * self.weights / precision
+        return expected
 
     def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Posterior mean and standard deviation, each (m,), of what features (m, f) give.

@@ -7,7 +7,7 @@ from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-from sharedattn.search.searchers.gaussian_process import (
+from sharedattn.results.accuracy_model.gaussian_process import (
     JITTER,
     GaussianProcess,
     GroupKernel,
@@ -97,3 +97,50 @@ def test_scales_find_the_group_that_counts():
     assert found.linear[0] > 10 * found.linear[1]
     assert 0.003 < found.noise < 0.03
     assert Scales.of(found.logs).logs == pytest.approx(found.logs)
+
+
+def test_the_joint_posterior_is_that_of_the_direct_formula(drawn):
+    features, outputs, others = drawn
+    kernel = GroupKernel(GROUPS)
+    model = GaussianProcess.of(kernel, SCALES, features, outputs, mean=0.2, spread=3.0)
+    mean, covariance = model.predict_joint(others)
+    noisy = kernel.between(features, features, SCALES) + (SCALES.noise + JITTER) * np.eye(17)
+    between = kernel.between(others, features, SCALES)
+    inverse = np.linalg.inv(noisy)
+    assert mean == pytest.approx(model.predict(others)[0])
+    expected = kernel.between(others, others, SCALES) - between @ inverse @ between.T
+    assert covariance == pytest.approx(9.0 * expected)
+
+
+def test_what_is_expected_of_one_left_out_is_what_the_others_say(drawn):
+    features, outputs, _ = drawn
+    kernel = GroupKernel(GROUPS)
+    found = GaussianProcess.of(kernel, SCALES, features, outputs, mean=0.2, spread=3.0)
+    others = np.arange(17) != 4
+    without = GaussianProcess.of(
+        kernel, SCALES, features[others], outputs[others], mean=0.2, spread=3.0
+    )
+    expected = without.predict_mean(features[[4]])
+    assert found.left_out(outputs)[4] == pytest.approx(expected[0])
+
+
+def test_drawn_scales_follow_their_posterior(drawn):
+    # With outputs that say little, the noise's posterior is on a grid what its draws are.
+    features, outputs, _ = drawn
+    kernel = GroupKernel({"all": np.arange(5)})
+    loss = _Loss(kernel, features, outputs)
+    draws = kernel.drawn(features, outputs, 400, np.random.default_rng(1))
+    noise = np.log([scales.noise for scales in draws])
+    axes = [
+        mean + sd * np.linspace(-3.5, 3.5, 9)
+        for mean, sd in zip(kernel.prior_mean, kernel.prior_sd, strict=True)
+    ]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 4)
+    density = np.exp([-loss.with_gradient(point)[0] for point in grid])
+    density /= density.sum()
+    mean = density @ grid[:, 3]
+    sd = np.sqrt(density @ (grid[:, 3] - mean) ** 2)
+    assert noise.mean() == pytest.approx(mean, abs=0.3 * sd)
+    assert noise.std() == pytest.approx(sd, rel=0.3)
+    again = kernel.drawn(features, outputs, 400, np.random.default_rng(1))
+    assert [scales.noise for scales in again] == [scales.noise for scales in draws]

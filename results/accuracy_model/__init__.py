@@ -1,0 +1,1 @@
+"""The model of accuracy that `--searcher model` proposes by and `sharedattn explain` reads."""
