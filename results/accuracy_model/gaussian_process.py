@@ -18,7 +18,7 @@ in a page, and the tests compare with scikit-learn where both can.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,19 +109,24 @@ class GroupKernel:
 
     def drawn(
         self, features: FloatArray, outputs: FloatArray, num: int, rng: np.random.Generator
-    ) -> list[Scales]:
-        """Draws of the scales from their posterior, by importance resampling.
+    ) -> tuple[list[Scales], float]:
+        """Draws of the scales from their posterior, and the likelihood of the outputs over all.
 
-        The proposal is a multivariate t with 5 degrees of freedom around the scales of most
-        posterior density, with the inverse of the loss's Hessian there as its shape (Laplace's
-        approximation). `NUM_PROPOSED` proposals are weighted by the density over the
-        proposal's, and resampled systematically. So one may be drawn several times.
+        By importance resampling: the proposal is a multivariate t with 5 degrees of freedom around
+        the scales of most posterior density, with the inverse of the loss's Hessian there as its
+        shape (Laplace's approximation). `NUM_PROPOSED` proposals are weighted by the density over
+        the proposal's, and resampled systematically, so that one may be drawn several times. The
+        mean of the weights estimates the marginal likelihood.
 
         Args:
             features: (n, f).
             outputs: (n,), of mean 0 and variance 1.
             num: number of draws.
             rng: the generator of the draws.
+
+        Returns:
+            The draws, and the logarithm of the marginal likelihood but for a constant that depends
+            on the kernel's groups and the number of outputs alone.
         """
         loss = _Loss(self, features, outputs)
         best = self._fitted(loss).logs
@@ -138,7 +143,9 @@ class GroupKernel:
         weights = np.exp(excess - excess.max())
         edges = np.cumsum(weights / weights.sum())
         places = np.searchsorted(edges, (np.arange(num) + rng.uniform()) / num)
-        return [Scales.of(logs[i]) for i in np.minimum(places, NUM_PROPOSED - 1)]
+        evidence = excess.max() + np.log(weights.mean()) + np.log(np.diag(shape)).sum()
+        draws = [Scales.of(logs[i]) for i in np.minimum(places, NUM_PROPOSED - 1)]
+        return draws, float(evidence)
 
     def _laplace(self, loss: _Loss, best: FloatArray) -> FloatArray:
         """The inverse Hessian of the loss at its least, positive definite, by differences."""
@@ -284,16 +291,24 @@ class GaussianProcess:
         prior = self.kernel.between(features, features, self.scales)
         return means, self.spread**2 * (prior - known.T @ known)
 
-    def left_out(self, outputs: FloatArray) -> FloatArray:
-        """What each of the n observations is expected to be by the other ones alone.
+    def left_out(self, outputs: FloatArray, blocks: Sequence[NDArray[np.intp]]) -> FloatArray:
+        """What each observation is expected to be by those of the other blocks alone.
 
-        By Eq. 5.12 of Rasmussen and Williams 2006, without another inversion.
+        With the inverse P of the observations' covariance and the scaled outputs y, a block I is
+        expected at y_I - (P_II)^-1 (P y)_I: Eq. 5.12 of Rasmussen and Williams 2006, for blocks.
 
         Args:
             outputs: (n,), the observations that the process was conditioned on.
+            blocks: rows that are left out together, each row in one block.
+
+        Returns:
+            (n,).
         """
-        precision = np.diag(cho_solve((self.factor, True), np.eye(len(self.weights))))
-        expected: FloatArray = outputs - self.spread * self.weights / precision
+        precision = cho_solve((self.factor, True), np.eye(len(self.weights)))
+        expected = outputs.copy()
+        for rows in blocks:
+            off = np.linalg.solve(precision[np.ix_(rows, rows)], self.weights[rows])
+            expected[rows] -= self.spread * off
         return expected
 
     def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:

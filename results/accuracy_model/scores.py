@@ -15,18 +15,25 @@ MARGIN = 0.05
 """Of accuracies above 1, so that the score of a perfect one is finite: noise there counts less."""
 
 
-def scores_of(top1: FloatArray) -> FloatArray:
-    """The scores that accuracies are modelled by; `top1_of` inverts it."""
-    scores: FloatArray = -np.log(1.0 + MARGIN - top1)
+def scores_of(top1: FloatArray, margin: float = MARGIN) -> FloatArray:
+    """The scores that accuracies are modelled by; `top1_of` inverts it.
+
+    Args:
+        top1: accuracies.
+        margin: in place of `MARGIN`; with a large one, scores are linear in accuracies.
+    """
+    scores: FloatArray = -np.log(1.0 + margin - top1)
     return scores
 
 
-def top1_of(scores: FloatArray) -> FloatArray:
+def top1_of(scores: FloatArray, margin: float = MARGIN) -> FloatArray:
     """The accuracies of scores."""
-    return 1.0 + MARGIN - np.exp(-scores)
+    return 1.0 + margin - np.exp(-scores)
 
 
-def top1_moments(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+def top1_moments(
+    mean: FloatArray, covariance: FloatArray, margin: float = MARGIN
+) -> tuple[FloatArray, FloatArray]:
     """Mean and covariance of accuracies whose scores are jointly normal.
 
     The errors X = exp(-Z) are log-normal, so with m the mean and C the covariance of Z
@@ -38,9 +45,10 @@ def top1_moments(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, 
     Args:
         mean: (n,), of the scores.
         covariance: (n, n), of the scores.
+        margin: as in `scores_of`.
 
     Returns:
         (n,) and (n, n).
     """
     errors = np.exp(0.5 * np.diag(covariance) - mean)
-    return 1.0 + MARGIN - errors, errors[:, None] * errors * np.expm1(covariance)
+    return 1.0 + margin - errors, errors[:, None] * errors * np.expm1(covariance)

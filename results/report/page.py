@@ -16,6 +16,7 @@ from sharedattn.objectives import OBJECTIVES, Objective, shown_costs
 from sharedattn.plugins import installed
 from sharedattn.results.artifacts.atomic import atomic_write
 from sharedattn.results.database.models import utc_now
+from sharedattn.results.explanation.explanation import Explanation, explain
 from sharedattn.results.failures import shown_reason
 from sharedattn.results.front.baselines import difference
 from sharedattn.results.front.confirmation import Candidate
@@ -39,6 +40,7 @@ from sharedattn.results.report.strip import (
     placement_strip,
     style_of,
 )
+from sharedattn.results.report.worth import worth_of
 from sharedattn.units import format_fraction, format_quantity
 
 _FOLDER = Path(__file__).parent
@@ -85,6 +87,7 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         "pretty": lambda document: json.dumps(document, indent=2, sort_keys=True),
     }
     members = summary.front.members
+    explanation, unexplained = _explanation(summary)
     parts = parts_of(member.placement for member in members[:_MAX_DRAWN])
     style = (_FOLDER / "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
@@ -93,6 +96,8 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         comparisons=[(b, difference(b, members)) for b in summary.baselines],
         comparison_lines=comparison_lines(summary),
         ranking=summary.ranking,
+        explanation=None if explanation is None else worth_of(explanation),
+        unexplained=unexplained,
         record=summary.study.record,
         members=members[:_MAX_DRAWN],
         num_members=len(members),
@@ -109,8 +114,33 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         written_at=utc_now(),
         style=Markup(style + style_of(parts)),
         script=Markup((_FOLDER / "report.js").read_text(encoding="utf-8")),
-        data=embedded_json(_chart_data(summary)),
+        data=embedded_json({**_chart_data(summary), "predicted": _predicted(explanation)}),
     )
+
+
+def _explanation(summary: StudySummary) -> tuple[Explanation | None, str]:
+    """What the study says of its space, or why it says nothing; nothing at all before trials."""
+    if not summary.candidates:
+        return None, ""
+    try:
+        return explain(summary), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def _predicted(explanation: Explanation | None) -> list[Document]:
+    """The predicted front for its chart."""
+    if explanation is None:
+        return []
+    return [
+        {
+            "placement": one.placement,
+            "macs": one.macs,
+            "top1": [_rounded(v, 5) for v in (one.top1.mean, one.top1.low, one.top1.high)],
+            "tried": one.tried,
+        }
+        for one in explanation.front
+    ]
 
 
 def _missing_note(parts: Parts, record: StudyRecord) -> str:

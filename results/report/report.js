@@ -267,6 +267,37 @@
     svg.addEventListener("pointerleave", hideTip);
   }
 
+  // The predicted front with its intervals, over the trials; against MACs, which are always known
+
+  function drawPredicted() {
+    const host = byId("predicted-chart"), all = data.predicted;
+    if (!host) return;
+    const [x0, x1] = extremes([...all.map((p) => p.macs), ...points.map((i) => trialCost("macs", i))]);
+    const [y0, y1] = extremes([
+      ...all.flatMap((p) => [p.top1[1], p.top1[2]]), ...points.map((i) => trials.top1[i])]);
+    const mx = (x1 - x0) * 0.06 || 1, my = (y1 - y0) * 0.06 || 0.02;
+    const { svg, sx, sy } = frame(host, { ratio: 0.36, least: 260 },
+      { low: Math.max(0, x0 - mx), high: x1 + mx, title: "MACs", label: short },
+      { low: Math.max(0, y0 - my), high: Math.min(1, y1 + my), title: "top-1",
+        label: (v) => v.toFixed(3).replace(/0$/, "") });
+    const drawn = new Set(points.map((i) =>
+      `M${sx(trialCost("macs", i)).toFixed(0)} ${sy(trials.top1[i]).toFixed(0)}h0`));
+    element(svg, "path", { class: "cloud", d: [...drawn].join("") });
+    const inside = (v) => sy(Math.min(Math.max(v, Math.max(0, y0 - my)), Math.min(1, y1 + my)));
+    const line = (of, these) => these.map((p) => `${sx(p.macs)} ${inside(p.top1[of])}`).join("L");
+    element(svg, "path", {
+      class: "band-of", d: `M${line(2, all)}L${line(1, [...all].reverse())}Z` });
+    element(svg, "path", { class: "predicted", d: `M${line(0, all)}` });
+    for (const p of all) {
+      const circle = element(svg, "circle", {
+        class: `predicted-point${p.tried ? " tried" : ""}`, cx: sx(p.macs), cy: inside(p.top1[0]), r: 4 });
+      circle.addEventListener("pointermove", (e) => showTip(e, [
+        p.placement, `top-1 ${p.top1[0].toFixed(3)}, ${p.top1[1].toFixed(3)} to ${p.top1[2].toFixed(3)}`,
+        `${quantity(p.macs)} MACs, ${p.tried ? "tried" : "not tried"}`]));
+      circle.addEventListener("pointerleave", hideTip);
+    }
+  }
+
   // The table of trials: sorted and filtered as indices, one page in the document at a time
 
   const PAGE = 50;
@@ -371,5 +402,6 @@
     drawnWidth = width;
     drawFront(axis.value);
     drawVolume();
+    drawPredicted();
   }).observe(byId("front-chart"));
 })();

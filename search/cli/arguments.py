@@ -81,6 +81,9 @@ def _add_studies(add: _Add) -> None:
     report = add("report", "write a study's report, one self-contained HTML file")
     _add_study(report)
 
+    explain = add("explain", "what each part of a placement is worth in a study, and where to pay")
+    _add_study(explain)
+
     export = add("export", "write one placement of a study's front as a folder")
     _add_study(export)
     export.add_argument(

@@ -19,6 +19,7 @@ from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.database.store import Store
+from sharedattn.results.explanation.explanation import explain as explanation_of
 from sharedattn.results.export.folder import ExportRecord, check_target, read_export
 from sharedattn.results.export.verify import verify_document
 from sharedattn.results.front.summary import StudySummary, front_document
@@ -27,6 +28,7 @@ from sharedattn.results.report import write_report
 from sharedattn.search.checks import MAX_COUNT, MAX_SEED, MAX_WORKERS, check_whole
 from sharedattn.search.cli.options import budget_of, cost_bounds, data_options, search_config
 from sharedattn.search.cli.printing import (
+    print_explanation,
     print_failures,
     print_front,
     print_plan,
@@ -291,6 +293,16 @@ def report(arguments: argparse.Namespace, console: Console) -> Document:
     write_report(path, summary, convention=CONVENTION)
     console.print(f"report   {path}")
     return {"study": study.record.name, "report": str(path)}
+
+
+def explain(arguments: argparse.Namespace, console: Console) -> Document:
+    """Run `sharedattn explain`: print what each part of a placement is worth in a study."""
+    with _open(arguments) as store:
+        summary = StudySummary.read(store, _study(store, arguments.study))
+    explanation = explanation_of(summary)
+    console.print(explanation.study, style="bold")
+    print_explanation(explanation, console)
+    return explanation.to_json()
 
 
 def export(arguments: argparse.Namespace, console: Console) -> Document:

@@ -8,11 +8,24 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from sharedattn.results.explanation.explanation import LEVEL, Explanation
+from sharedattn.results.explanation.lines import (
+    clear_effects,
+    interaction_line,
+    model_line,
+    silent_lines,
+)
 from sharedattn.results.front.ranking import epochs_text
 from sharedattn.results.front.start import start_warnings
 from sharedattn.results.front.summary import StudySummary, comparison_lines, start_lines
 from sharedattn.results.records import Document, Start, StudyRecord
-from sharedattn.search.cli.tables import baselines_table, front_table, members_table
+from sharedattn.search.cli.tables import (
+    baselines_table,
+    effects_table,
+    front_table,
+    members_table,
+    prices_table,
+)
 from sharedattn.search.plan_text import plan_lines
 
 SCAN_LINE_EVERY_S = 5.0
@@ -98,3 +111,22 @@ def print_front(summary: StudySummary, console: Console) -> None:
             console.print(line, markup=False)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", style="yellow")
+
+
+def print_explanation(explanation: Explanation, console: Console) -> None:
+    console.print(model_line(explanation), markup=False)
+    console.print(
+        f"\nat equal MACs, in points of top-1, with {LEVEL:.0%} credible intervals:", markup=False
+    )
+    clear = clear_effects(explanation)
+    if clear:
+        console.print(effects_table(explanation, clear))
+    for line in silent_lines(explanation):
+        console.print(line, markup=False)
+    console.print(f"\n{interaction_line(explanation)}", markup=False)
+    if explanation.interactions:
+        found = [(one, one.top1) for one in explanation.interactions if one.top1 is not None]
+        console.print(effects_table(explanation, found))
+    if explanation.prices:
+        console.print("\nthe next point of top-1 from the front, by one edit:")
+        console.print(prices_table(explanation))

@@ -14,6 +14,14 @@ from sharedattn.costs.break_even import LessAttentionEconomics
 from sharedattn.costs.model import Cost
 from sharedattn.objectives import Objective, shown_costs
 from sharedattn.papers import Row
+from sharedattn.results.explanation.explanation import Effect, Estimate, Explanation
+from sharedattn.results.explanation.lines import (
+    by_price,
+    interval,
+    place,
+    points,
+    price_cells,
+)
 from sharedattn.results.front.baselines import Baseline, difference
 from sharedattn.results.front.confirmation import Candidate, Front
 from sharedattn.units import format_fraction, format_quantity
@@ -98,6 +106,28 @@ def baselines_table(baselines: Sequence[Baseline], members: Sequence[Candidate])
             str(len(candidate.runs)),
             "no member" if found is None else f"{found}, id {found.member.number}",
         )
+    return table
+
+
+def effects_table(explanation: Explanation, effects: Sequence[tuple[Effect, Estimate]]) -> Table:
+    """What things are worth, with intervals, in the given order."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("worth", justify="right")
+    table.add_column("interval", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for effect, found in effects:
+        what = f"{place(explanation, effect.stage)}{effect.text}"
+        table.add_row(points(found.mean), interval(found), Text(what))
+    return table
+
+
+def prices_table(explanation: Explanation) -> Table:
+    """What the next point of accuracy costs, stage by stage, the cheapest first."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("paid in", "MACs a point", "interval", "such as"):
+        table.add_column(name, overflow="fold")
+    for price in by_price(explanation.prices):
+        table.add_row(*map(Text, price_cells(explanation, price)))
     return table
 
 

@@ -11,7 +11,8 @@ constant between the front's costs: with one cost the integral is a sum, and exa
 a mean over fixed quasi-random points u.
 
 Accuracies are modelled by their scores Z = -log(1 + MARGIN - Y), see
-`sharedattn.results.accuracy_model.scores`. With Z ~ N(m, s^2), the error X = exp(-Z) is log-normal, and with k = 1 + MARGIN - f*
+`sharedattn.results.accuracy_model.scores`. With Z ~ N(m, s^2), the error X = exp(-Z) is
+log-normal, and with k = 1 + MARGIN - f*
 
     E[max(k - X, 0)] = k Phi(d) - exp(s^2 / 2 - m) Phi(d - s),    d = (log k + m) / s,
 

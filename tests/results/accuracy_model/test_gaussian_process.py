@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
+from scipy.special import gammaln
 from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
@@ -112,16 +113,22 @@ def test_the_joint_posterior_is_that_of_the_direct_formula(drawn):
     assert covariance == pytest.approx(9.0 * expected)
 
 
-def test_what_is_expected_of_one_left_out_is_what_the_others_say(drawn):
+def test_what_is_expected_of_those_left_out_is_what_the_others_say(drawn):
     features, outputs, _ = drawn
     kernel = GroupKernel(GROUPS)
     found = GaussianProcess.of(kernel, SCALES, features, outputs, mean=0.2, spread=3.0)
-    others = np.arange(17) != 4
+    others = ~np.isin(np.arange(17), [4, 11])
     without = GaussianProcess.of(
         kernel, SCALES, features[others], outputs[others], mean=0.2, spread=3.0
     )
-    expected = without.predict_mean(features[[4]])
-    assert found.left_out(outputs)[4] == pytest.approx(expected[0])
+    blocks = [np.array([4, 11]), *(np.array([i]) for i in np.flatnonzero(others))]
+    expected = without.predict_mean(features[[4, 11]])
+    assert found.left_out(outputs, blocks)[[4, 11]] == pytest.approx(expected)
+
+
+def multivariate_t_constant(df, size):
+    """The logarithm of a standard multivariate t's density at 0."""
+    return gammaln((df + size) / 2) - gammaln(df / 2) - 0.5 * size * np.log(df * np.pi)
 
 
 def test_drawn_scales_follow_their_posterior(drawn):
@@ -129,7 +136,7 @@ def test_drawn_scales_follow_their_posterior(drawn):
     features, outputs, _ = drawn
     kernel = GroupKernel({"all": np.arange(5)})
     loss = _Loss(kernel, features, outputs)
-    draws = kernel.drawn(features, outputs, 400, np.random.default_rng(1))
+    draws, evidence = kernel.drawn(features, outputs, 400, np.random.default_rng(1))
     noise = np.log([scales.noise for scales in draws])
     axes = [
         mean + sd * np.linspace(-3.5, 3.5, 9)
@@ -137,10 +144,15 @@ def test_drawn_scales_follow_their_posterior(drawn):
     ]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 4)
     density = np.exp([-loss.with_gradient(point)[0] for point in grid])
+    total = np.log(density.sum())
     density /= density.sum()
     mean = density @ grid[:, 3]
     sd = np.sqrt(density @ (grid[:, 3] - mean) ** 2)
     assert noise.mean() == pytest.approx(mean, abs=0.3 * sd)
     assert noise.std() == pytest.approx(sd, rel=0.3)
-    again = kernel.drawn(features, outputs, 400, np.random.default_rng(1))
+    # A t distribution's constant is left out, and the grid's step is 7 sd / 8 along each axis.
+    steps = np.log(7 / 8 * kernel.prior_sd).sum()
+    constant = multivariate_t_constant(df=5, size=4)
+    assert evidence - constant == pytest.approx(total + steps, abs=0.2)
+    again, _ = kernel.drawn(features, outputs, 400, np.random.default_rng(1))
     assert [scales.noise for scales in again] == [scales.noise for scales in draws]
