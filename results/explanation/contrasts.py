@@ -23,9 +23,9 @@ The weights r_i / sum r a depend on the space alone, and the effect is linear in
 is that of a linear functional, see `AccuracyPosterior.variance`.
 
 In a space of more than `MAX_LISTED` members, they are a fixed sample: `NUM_DRAWN` exact draws
-without replacement, as evenly from bins of MACs as those have members. An effect is still meant
-over all members; what the sample leaves open, by White's estimate of a coefficient's variance,
-belongs to its interval.
+without replacement, as evenly from bins of MACs as those have members. An effect is then meant
+over members so drawn, which are spread over MACs, and not over these alone: what the sample
+leaves open, by White's estimate of a coefficient's variance, belongs to its interval.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Members:
             residual[chosen] = values[chosen] - self._fitted(chosen, values, *held)
         total = float(residual @ residual)
         compared = values if among is None else values[among]
-        if total <= _LEAST_SHARE * len(compared) * float(compared.var()):
+        if total <= _LEAST_SHARE * len(compared) * max(float(compared.var()), _LEAST_SHARE):
             return None
         if total**2 < LEAST_MEMBERS * float((residual**4).sum()):
             return None
@@ -214,18 +214,21 @@ class SpaceContrasts:
 
     @cached_property
     def layers(self) -> tuple[Contrast, ...]:
-        """What each kind is worth in each layer, against the other kinds in it."""
+        """What each kind is worth in each layer, against the other kinds in it.
+
+        In a stage of one kind alone, a layer is compared with leaving it out.
+        """
         found: list[Contrast] = []
         for stage in range(self.num_stages):
             columns = [(*_layer_of(name), count) for name, count in self._named("kinds", stage)]
             for position, letter, count in columns:
                 if branch_of(letter).is_absent:
                     continue
-                kinds = [
-                    also
+                kinds = {
+                    other: also
                     for at, other, also in columns
                     if at == position and not branch_of(other).is_absent
-                ]
+                }
                 found.append(
                     self._asked(
                         Topic.LAYER,
@@ -234,7 +237,7 @@ class SpaceContrasts:
                         count,
                         letter=letter,
                         position=position,
-                        among=partial(_sum, kinds),
+                        among=partial(_sum, list(kinds.values())) if len(kinds) > 1 else None,
                     )
                 )
         return tuple(found)

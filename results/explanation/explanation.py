@@ -237,7 +237,8 @@ def explain(summary: StudySummary) -> Explanation:
         raise InputError(
             f"study {record.name!r} has {observations.num_placements} different placements with "
             f"an accuracy, and an explanation needs {LEAST_PLACEMENTS}; it needs {missing} more "
-            f"trial{'s' if missing > 1 else ''}: go on with its search, with a larger --trials"
+            f"trial{'s' if missing > 1 else ''}: go on with its search, with a larger "
+            f"--trials"
         )
     fingerprint = record.fingerprint_document
     budget = Budget.from_document(fingerprint) if "max_macs" in fingerprint else Budget()

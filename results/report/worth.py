@@ -58,8 +58,9 @@ class Worth:
         interactions: rows as of effects.
         interaction_note: how many were asked.
         prices: rows of where, MACs a point, interval, example.
-        stages: number of layers of each stage in the heat strip, if there is any.
-        kinds: rows of the heat strip: the kind's letter, its title, and a cell for each layer.
+        stages: number of layers of each stage in the heat strip.
+        kinds: rows of the heat strip: the kind's letter, its title, and a cell for each layer;
+            none if the data cannot say anything of any layer.
     """
 
     model: str
@@ -105,22 +106,28 @@ def _rows(
 def _heat(
     explanation: Explanation, depths: list[int]
 ) -> tuple[tuple[str, str, tuple[HeatCell, ...]], ...]:
-    """A row of cells for each kind."""
+    """A row of cells for each kind; none if no cell has a figure."""
+    if not any(e.verdict in (Verdict.CLEAR, Verdict.NEGLIGIBLE) for e in explanation.layers):
+        return ()
     of = {(e.letter, e.stage, e.position): e for e in explanation.layers}
     clear = [e.top1 for e in explanation.layers if e.verdict is Verdict.CLEAR]
     most = max((abs(found.mean) for found in clear if found is not None), default=1.0)
-    letters = dict.fromkeys(e.letter for e in explanation.layers if e.letter is not None)
+    titles = {
+        e.letter: e.text.rpartition(" in layer ")[0]
+        for e in explanation.layers
+        if e.letter is not None
+    }
     return tuple(
         (
             letter,
-            branch_of(letter).title,
+            titles[letter],
             tuple(
                 _cell(of.get((letter, stage, position)), most, starts_stage=position == 0)
                 for stage, depth in enumerate(depths)
                 for position in range(depth)
             ),
         )
-        for letter in sorted(letters, key=lambda letter: branch_of(letter).rank)
+        for letter in sorted(titles, key=lambda letter: branch_of(letter).rank)
     )
 
 

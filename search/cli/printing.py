@@ -114,7 +114,7 @@ def print_front(summary: StudySummary, console: Console) -> None:
 
 
 def print_explanation(explanation: Explanation, console: Console) -> None:
-    console.print(model_line(explanation), markup=False)
+    console.print(f"learned from {model_line(explanation)}", markup=False)
     console.print(
         f"\nat equal MACs, in points of top-1, with {LEVEL:.0%} credible intervals:", markup=False
     )

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import Start, Study, StudyRecord, TrialRow, TrialState
 from sharedattn.results.report import embedded_json, render_report, write_report
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space
 
 Row = Callable[..., TrialRow]
 
@@ -227,3 +230,32 @@ def test_a_study_whose_plug_in_is_gone_is_shown_and_says_so(
         "1.2, viewers 3.0; pip install poolers viewers."
     ) in gone.text
     assert "P1V1/w7/sq1" in gone.text and "pooling" not in gone.text
+
+
+def test_what_a_layer_is_worth_is_shown_or_why_not(
+    summary: StudySummary, make_study: Callable[..., StudyRecord], make_row: Row
+) -> None:
+    page = Page(render_report(summary, convention=""))
+    assert "Not said: study 'digits' has 3 different placements" in page.text
+    assert "9 more trials" in page.text and page.data["predicted"] == []
+    space = BudgetedSpace(Space.load("digit-pairs-vit"))
+    costs = CostModel(space.space.backbone)
+    rows = []
+    for number in range(29):
+        member = space[number * 208]
+        top1 = 0.6 + 0.08 * sum(layer.kind in "VE" for layer in member.layers)
+        macs = costs.totals(member).macs
+        rows.append(make_row(number, str(member), top1 + 0.001 * (number % 3), macs))
+    record = make_study(space=space.space.to_document(), confirm_seeds=1)
+    told = StudySummary(replace(summary.study, record=record), rows)
+    page = Page(render_report(told, convention=""))
+    assert "Learned from 29 placements: accuracies after 7 epochs" in page.text
+    assert "one more layer of vanilla attention" in page.text
+    assert "interactions asked" in page.text
+    cells = [a for tag, a in page.elements if tag == "td" and "--shade" in (a.get("style") or "")]
+    assert len(cells) == 16
+    gains = [a for a in cells if "gain" in (a.get("class") or "")]
+    assert gains and all("attention in layer" in (a["title"] or "") for a in gains)
+    assert len(page.data["predicted"]) > 3
+    for point in page.data["predicted"]:
+        assert point["top1"][1] <= point["top1"][0] <= point["top1"][2]

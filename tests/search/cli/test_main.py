@@ -21,6 +21,8 @@ from tiny import SPACE_WITH_CB as SPACE
 from tiny import TABLE
 
 from sharedattn.search.cli.main import main
+from sharedattn.spaces.budget import Budget, BudgetedSpace
+from sharedattn.spaces.space import Space
 
 
 @pytest.fixture
@@ -146,6 +148,29 @@ def test_a_simulated_search_from_search_to_report(capsys, tiny, table, tmp_path)
     assert "V2/cb" in out
     report = document(capsys, "report", "--out", tmp_path / "out")
     assert "V2/cb" in Path(report["report"]).read_text()
+
+
+def test_a_simulated_search_is_explained(capsys, tmp_path, trials_run_here):
+    space = BudgetedSpace(Space.load("digit-pairs-vit"), Budget(max_macs=700_000))
+    told = {str(p): 0.6 + 0.1 * len(p.layers) + 0.05 * p.layers[0].cb for p in space.enumerate()}
+    (tmp_path / "told.json").write_text(json.dumps(told))
+    search = (
+        "search", "digit-pairs-vit", "--max-macs", 700_000, "--evaluator", "table",
+        "--table", tmp_path / "told.json", "--searcher", "stratified", "--confirm-seeds", 1,
+    )  # fmt: skip
+    out = ("--out", tmp_path / "out")
+    study = document(capsys, *search, *out, "--trials", 7)["study"]
+    code, _, err = run(capsys, "explain", *out)
+    assert code == 2 and "it needs 5 more trials" in err
+    grown = document(capsys, *search, *out, "--trials", 23)
+    assert "Learned from 23 placements" in Path(grown["report"]).read_text()
+    found = document(capsys, "explain", study, *out)
+    assert (found["study"], found["trainings"], found["level"]) == (study, 23, 0.9)
+    cb = "context broadcasting in one more layer"
+    (effect,) = [one for one in found["effects"] if one["text"] == cb]
+    assert effect["verdict"] == "clear" and 0 < effect["top1"]["low"] < effect["top1"]["high"]
+    code, text, _ = run(capsys, "explain", study, *out)
+    assert code == 0 and cb in text and "MACs a point" in text
 
 
 def test_a_simulated_search_stops_trials_at_rungs(capsys, tiny, table, tmp_path):
@@ -311,6 +336,7 @@ def test_help_of_every_command(capsys):
         "cost",
         "front",
         "report",
+        "explain",
         "export",
         "verify",
         "train",
