@@ -36,6 +36,7 @@ _PRIOR_SD = 1.2  # of the logarithm of each scale
 _NOISE_SD = 1.0
 NUM_PROPOSED = 64  # scales from which draws of their posterior are chosen
 _PROPOSAL_DF = 5.0
+_MOST_SDS = 6.0  # of a scale's prior, beyond which none is drawn
 _DIFFERENCE = 1e-3  # of the logarithm of a scale, for second derivatives
 
 
@@ -135,7 +136,12 @@ class GroupKernel:
         normal = rng.normal(size=(NUM_PROPOSED, size))
         stretch = np.sqrt(_PROPOSAL_DF / rng.chisquare(_PROPOSAL_DF, NUM_PROPOSED))
         steps = normal * stretch[:, None]
-        logs = best + steps @ shape.T
+        # A t distribution has steps so long that matrices are singular; their weight is nothing.
+        logs = np.clip(
+            best + steps @ shape.T,
+            self.prior_mean - _MOST_SDS * self.prior_sd,
+            self.prior_mean + _MOST_SDS * self.prior_sd,
+        )
         density = np.array([-loss.with_gradient(each)[0] for each in logs])
         squares = (steps**2).sum(axis=1)
         proposed = -0.5 * (_PROPOSAL_DF + size) * np.log1p(squares / _PROPOSAL_DF)
