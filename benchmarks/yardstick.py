@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 from inherited import inherited_top1
-from rank_correlation import Estimate, estimate_mean_tau, estimate_tau
+from rank_correlation import Estimate, estimate_mean_tau, estimate_tau, kendall_tau
 from trained_rows import (
     TABLES,
     EmbeddedTrainings,
@@ -320,6 +320,7 @@ def print_table(bench: Bench, rows: Rows) -> None:
     if figures is None:
         print("\ntoo few trainings for the figures")
         return
+    print_rungs(rungs_of(bench, rows, lines, seeds))
     print()
     is_whole = len(lines) == len(bench.placements) and seeds == bench.seeds
     print_figures(figures, is_whole=is_whole)
@@ -335,6 +336,38 @@ def print_growth(bench: Bench, rows: Rows) -> None:
         print(
             f"| `{placement}` | " + " | ".join(f"{r.top1:.3f}" if r else "" for r in found) + " |"
         )
+
+
+def rungs_of(
+    bench: Bench, rows: Rows, lines: Sequence[Line], seeds: Sequence[int]
+) -> list[tuple[int, float, Estimate]]:
+    """How well accuracies on the way of a trial rank placements, as early stopping judges them.
+
+    Returns:
+        The epochs at which trials were validated; Kendall's tau, a mean over seeds, of the
+        accuracy there with that at the trial's end; and with the long means.
+    """
+    trials = [
+        [rows.get(line.placement, seed, bench.trial_epochs) for line in lines] for seed in seeds
+    ]
+    found = []
+    for epoch in bench.validated_epochs(
+        Job(placement=lines[0].placement, seed=0, epochs=bench.trial_epochs)
+    ):
+        then = [[dict(row.curve)[epoch] for row in of_seed if row] for of_seed in trials]
+        ends = [[row.top1 for row in of_seed if row] for of_seed in trials]
+        with_end = [kendall_tau(one, end) for one, end in zip(then, ends, strict=True)]
+        means = [line.mean for line in lines]
+        with_long = estimate_mean_tau(then, means, np.random.default_rng(0))
+        found.append((epoch, statistics.mean(with_end), with_long))
+    return found
+
+
+def print_rungs(rungs: Iterable[tuple[int, float, Estimate]]) -> None:
+    """What `rungs_of` returns, as a table."""
+    print("\n| epoch of a trial | tau with its end | tau with long trainings |\n|---|---|---|")
+    for epoch, with_end, with_long in rungs:
+        print(f"| {epoch} | {with_end:.2f} | {with_long} |")
 
 
 def print_figures(figures: Figures, *, is_whole: bool = True) -> None:

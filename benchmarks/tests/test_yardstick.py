@@ -132,6 +132,39 @@ def test_figures_of_a_table_made_by_hand(bench, tmp_path, capsys):
     assert "the same of MACs 1.00 (" in printed
 
 
+def test_accuracies_on_the_way_of_a_trial_are_ranked_by_hand(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(yardstick, "NAMED", ("N1/cb", "V2", "V4"))
+    monkeypatch.setattr(yardstick, "GROWING", ())
+    bench = Bench("digit-count", long_epochs=5, trial_epochs=3, num_placements=3, seeds=(0, 1))
+    rows = Rows(tmp_path / "rows.jsonl", bench)
+    # Of seed 0 the order turns over after epoch 1, of seed 1 never.
+    curves = {
+        ("N1/cb", 0): (0.5, 0.3, 0.3),
+        ("V2", 0): (0.4, 0.4, 0.4),
+        ("V4", 0): (0.3, 0.5, 0.5),
+        ("N1/cb", 1): (0.1, 0.2, 0.3),
+        ("V2", 1): (0.2, 0.3, 0.4),
+        ("V4", 1): (0.3, 0.4, 0.5),
+    }
+    for (placement, seed), top1 in curves.items():
+        job = Job(placement=placement, seed=seed, epochs=3)
+        curve = list(enumerate(top1, 1))
+        rows.append(bench.row(job, top1=top1[-1], curve=curve, cpu_s=0.5))
+        long = {"N1/cb": 0.6, "V2": 0.8, "V4": 0.7}[placement]
+        rows.append(row_of(bench, Job(placement=placement, seed=seed, epochs=5), long))
+    lines, seeds = lines_of(bench, rows)
+    (one, one_end, one_long), (two, two_end, two_long) = yardstick.rungs_of(
+        bench, rows, lines, seeds
+    )
+    assert (one, two) == (1, 2)
+    assert (one_end, two_end) == (0.0, 1.0)
+    # With the long order N1, V4, V2 one pair of three differs: -1/3 and +1/3, and twice 1/3.
+    assert one_long.value == pytest.approx(0.0)
+    assert two_long.value == pytest.approx(1 / 3)
+    yardstick.print_table(bench, rows)
+    assert "| 1 | 0.00 | 0.00 (" in capsys.readouterr().out
+
+
 def test_a_figure_below_its_target_is_called_missed(capsys):
     near = [
         Line(placement=text, macs=macs, params=params, long=(top1,) * 2, trial=(top1,) * 2)
