@@ -16,6 +16,7 @@ from sharedattn.costs.model import CONVENTION
 from sharedattn.errors import InputError
 from sharedattn.results.database.engine import parse_url, sqlite_file, sqlite_url
 from sharedattn.results.database.store import Store
+from sharedattn.results.explanation.explanation import Explanation, explain
 from sharedattn.results.front.plot import plot_front
 from sharedattn.results.front.summary import StudySummary
 from sharedattn.results.records import TrialRole
@@ -199,6 +200,15 @@ class Study:
         """
         stored = self._stored()
         return Member(stored, stored.summary.pick(str(which)))
+
+    def explain(self) -> Explanation:
+        """What each part of a placement is worth in this study, at equal MACs.
+
+        Raises:
+            InputError: the study does not exist, or has too few placements; the message says how
+                many more trials it needs.
+        """
+        return explain(self._stored().summary)
 
     def plot_front(self) -> Figure:
         """Plot accuracy against the first cost: the front over all placements."""

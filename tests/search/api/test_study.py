@@ -206,6 +206,21 @@ def test_studies_show_themselves(space, tmp_path):
     assert "MACs" in space._repr_html_()
 
 
+def test_a_study_explains_itself_once_it_has_trials_enough(tmp_path):
+    space = sa.Space.load("digit-count-vit")
+    study = study_of(space, tmp_path, searcher="stratified")
+    study.run(trials=11)
+    with pytest.raises(sa.InputError, match="has 11 different placements .* needs 1 more trial:"):
+        study.explain()
+    study.run(trials=40)
+    explanation = study.explain()
+    assert (explanation.study, explanation.num_placements) == (study.name, 40)
+    # At equal MACs, a layer that attends takes the place of several that are worth nothing.
+    worth = {e.text: e.top1 for e in explanation.effects if e.top1 is not None}
+    assert 0.05 < worth["one more layer of vanilla attention"].low
+    assert worth["one more layer of external attention"].high < -0.05
+
+
 def test_a_dataframe_needs_pandas(space, tmp_path, monkeypatch):
     study = study_of(space, tmp_path).run(trials=1)
     monkeypatch.setitem(sys.modules, "pandas", None)
