@@ -330,7 +330,7 @@ def test_a_dead_node_takes_its_task_away_and_another_node_runs_it(cluster, crew,
     assert isinstance(event, Preempted)
     # By which of the two the driver knows first: that the node is dead, or that its line is, for
     # which gRPC has several words ("Socket closed", "recvmsg:Connection reset by peer").
-    assert re.search("its node has died|is unavailable: .*RpcError", event.reason)
+    assert re.search("its node has died|is unavailable: ", event.reason)
     # A word of Ray's on standard output would spoil the document that is printed there.
     assert capfd.readouterr().out == ""
 
