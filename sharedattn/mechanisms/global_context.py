@@ -61,6 +61,7 @@ class GC(Gate):
     colors = Colors(fill="#44aa99", ink="#111111", dark_fill="#44aa99", dark_ink="#111111")
     network_options = frozenset({"gc_reduction"})
     one_per_layer = True
+    parameters_without_effect = frozenset({"conv_attn.bias"})
 
     def check(self, stage: StageShape, network_options: MechanismOptions) -> None:
         """Check that the bottleneck has channels.

@@ -594,6 +594,9 @@ class Gate(ABC):
         free_operators: as in `Branch`.
         one_per_layer: whether the code without a number, `se`, stands for as many groups as there
             are layers.
+        parameters_without_effect: names, within a cell, of parameters that its definition counts
+            although no output depends on them, such as a bias before a softmax. Their gradients
+            are rounding errors or zero.
     """
 
     name: ClassVar[str]
@@ -605,6 +608,7 @@ class Gate(ABC):
     network_options: ClassVar[frozenset[str]] = frozenset()
     free_operators: ClassVar[frozenset[str]] = frozenset()
     one_per_layer: ClassVar[bool] = False
+    parameters_without_effect: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, stage: StageShape, network_options: MechanismOptions) -> None:
         """Check that a stage can have a cell.

@@ -97,8 +97,9 @@ def sums_dtype(x: Tensor) -> torch.dtype:
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """A context without autocast on the device of `x`."""
     device = x.device.type
-    # Entered only if needed, since an exported program would include it as an operation.
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    # Entered only if needed, since an exported program would include it as an operation. torch 2.9
+    # cannot compile a call of `is_autocast_available`.
+    if device != "meta" and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 

@@ -176,7 +176,7 @@ def check_own_gradients(
         (network(x, placement) ** 2).sum().backward()
     reached: dict[str, bool] = {}
     for name, p in network.named_parameters():
-        if _is_of(part, name):
+        if _is_of(part, name) and not _has_no_effect(part, name):
             # Compare names without numbers: a cell used by one layer may pass nothing on.
             what = re.sub(r"\.\d+(?=\.)", "", name)
             reached.setdefault(what, False)
@@ -248,6 +248,13 @@ def _has(part: Branch | Gate, kind: str, gate: tuple[str, int] | None) -> bool:
     if isinstance(part, Branch):
         return kind == part.letter
     return gate is not None and gate[0] == part.name
+
+
+def _has_no_effect(part: Branch | Gate, name: str) -> bool:
+    """Whether the part declares that no output depends on a parameter."""
+    return isinstance(part, Gate) and name.endswith(
+        tuple(f".{parameter}" for parameter in part.parameters_without_effect)
+    )
 
 
 def _is_of(part: Branch | Gate, name: str) -> bool:
