@@ -174,7 +174,7 @@ def test_real_workers_tell_a_real_terminal(tiny, tmp_path):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "sharedattn", "search", tiny, "--epochs", "24",
+            sys.executable, "-m", "sharedattn", "search", tiny, "--epochs", "16",
             "--trials", "2", "--workers", "2", "--confirm-seeds", "1", "--out", tmp_path / "out",
         ],
         stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
@@ -191,5 +191,5 @@ def test_real_workers_tell_a_real_terminal(tiny, tmp_path):
     assert process.wait(30) == 0, text.decode()
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode())
     # The smaller network of the two can be trained within a second, between two drawings.
-    row = r"search [01] +\S+ +\d+/24 +(?:[\d,]+|validating) +\d\.\d{3} +\d+:\d\d"
+    row = r"search [01] +\S+ +\d+/16 +(?:[\d,]+|validating) +\d\.\d{3} +\d+:\d\d"
     assert re.search(row, plain), plain
