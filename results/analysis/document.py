@@ -30,7 +30,8 @@ DEFINITIONS = {
     "broadcasting": "change: entropy with context broadcasting less entropy without. The weights "
     "are the same both ways, so one way is off their distribution; the control is paired by "
     "seed. trained_change compares with a network trained the other way. map_entropy: of the "
-    "fixed map that plain context broadcasting is, in closed form, by stage",
+    "fixed map that plain context broadcasting is, in closed form, by stage. None where layers "
+    "are residual blocks of convolutions, which cannot broadcast",
     "similarity": "between the maps of vanilla and less layers of one stage, over the same "
     "queries and keys (layers of unequal window shift are not compared), averaged over heads, "
     "mean over images: cosine, which is high for any two maps without negative weights, and "
@@ -94,7 +95,9 @@ def _entropy(analysis: Analysis) -> list[Document]:
     return documents
 
 
-def _broadcasting(analysis: Analysis) -> Document:
+def _broadcasting(analysis: Analysis) -> Document | None:
+    if analysis.counterpart is None:
+        return None
     options = analysis.spec.backbone.options
     stages = {layer.stage: layer.sizes for layer in analysis.layers}.values()
     trained = analysis.trained_change

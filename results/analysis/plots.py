@@ -59,11 +59,19 @@ def _entropy(analysis: Analysis) -> Canvas | None:
     layers = [layer for layer in analysis.layers if layer.maps is not None]
     if not layers:
         return None
-    canvas = _canvas(max(4.2, 1.6 + 0.45 * len(layers)) * 2, 3.4)
-    entropy, change = canvas.subplots(1, 2)
+    num_plots = 1 if analysis.counterpart is None else 2
+    canvas = _canvas(max(4.2, 1.6 + 0.45 * len(layers)) * num_plots, 3.4)
+    entropy, *others = canvas.subplots(1, num_plots, squeeze=False)[0]
     _figures(entropy, layers, [analysis.figures["entropy", x.position] for x in layers])
     entropy.set_title("Entropy of attention rows: 0 one-hot, 1 uniform")
     entropy.set_ylabel("entropy / ln(keys)")
+    for change in others:
+        _draw_change(change, analysis, layers)
+    _legend(canvas, (others or [entropy])[0])
+    return canvas
+
+
+def _draw_change(change: Axes, analysis: Analysis, layers: Sequence[Layer]) -> None:
     changes = [analysis.broadcasting_change[layer.position] for layer in layers]
     _figures(change, layers, changes)
     if analysis.trained_change is not None:
@@ -74,8 +82,6 @@ def _entropy(analysis: Analysis) -> Canvas | None:
     change.axhline(0, color="black", linewidth=0.6)
     change.set_title("Change with CB, same weights both ways")
     change.set_ylabel("entropy with CB less without")
-    _legend(canvas, change)
-    return canvas
 
 
 def _diagonality(analysis: Analysis) -> Canvas | None:

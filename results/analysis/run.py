@@ -127,10 +127,11 @@ class Analysis:
         figures: every figure of `measuring.measure`, by name.
         counterpart: the placement with the opposite context broadcasting: that of the trained
             counterpart, if any; else without broadcasting, or with it in every layer if the
-            placement has none.
+            placement has none; or None if its layers are residual blocks of convolutions, which
+            cannot broadcast.
         broadcasting_change: entropy with context broadcasting minus that without, by position of
             layers with attention; the same weights run both ways, the network's and each
-            control's.
+            control's. Empty without `counterpart`.
         trained_change: the same change between the network and the trained counterpart, or None
             without one.
         unshared_gates: the gates' figures in random networks in which each gated layer has its own
@@ -144,7 +145,7 @@ class Analysis:
     control_seeds: tuple[int, ...]
     init: str
     figures: Mapping[Name, Figure]
-    counterpart: Placement
+    counterpart: Placement | None
     broadcasting_change: Mapping[int, Figure]
     trained_change: Mapping[int, float | None] | None
     unshared_gates: Mapping[Name, Figure] | None
@@ -185,7 +186,7 @@ def analyse(
             f"`control_seeds` has {len(control_seeds)}; a control has at least 2 seeds, since it "
             f"has a spread"
         )
-    other, backbone = broadcasting_counterpart(spec.placement), spec.backbone
+    other, backbone = broadcasting_counterpart(spec), spec.backbone
     if counterpart is not None:
         check_counterpart(spec, counterpart.spec)
         other = counterpart.spec.placement
@@ -214,14 +215,14 @@ def analyse(
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Runs of networks with a placement and its counterpart.
+    """Runs of networks with a placement and its counterpart, if it has one.
 
     One network runs both: plain broadcasting has no weights, and a learned scale that the
     counterpart adds starts at the plain form.
 
     Attributes:
         spec: the analysed network.
-        other: its placement with the opposite context broadcasting.
+        other: its placement with the opposite context broadcasting, or None.
         backbone: backbone of all networks.
         images: images to measure on.
         init: initialisation of networks.
@@ -229,7 +230,7 @@ class _Runs:
     """
 
     spec: NetworkSpec
-    other: Placement
+    other: Placement | None
     backbone: BackboneSpec
     images: Images
     init: str
@@ -237,20 +238,26 @@ class _Runs:
 
     def network(self, seed: int, trained: TrainedNetwork | None = None) -> Network:
         """A network of this seed, with a trained one's weights if given."""
-        envelope = Envelope.of(self.spec.placement, self.other)
+        placements = (
+            [self.spec.placement] if self.other is None else [self.spec.placement, self.other]
+        )
+        envelope = Envelope.of(*placements)
         network = random_network(self.backbone, envelope, self.init, seed)
         if trained is not None:
             _load(network, trained.state_dict, trained.spec)
         return network.to(self.device)
 
     def both_ways(self, network: Network) -> tuple[_Means, _Means]:
-        """The figures of a network with the placement and with its counterpart."""
-        return self._measured(network, self.spec.placement), self._measured(network, self.other)
+        """The figures of a network with the placement, and with its counterpart or none."""
+        own = self._measured(network, self.spec.placement)
+        return own, {} if self.other is None else self._measured(network, self.other)
 
     def broadcasting_change(
         self, own: tuple[_Means, _Means], controls: Sequence[tuple[_Means, _Means]]
     ) -> dict[int, Figure]:
         """See `Analysis.broadcasting_change`."""
+        if self.other is None:
+            return {}
         by_control = [_entropy_changes(self.spec.placement, *control) for control in controls]
         return {
             position: Figure.of_values(change, [changes[position] for changes in by_control])
@@ -261,6 +268,7 @@ class _Runs:
         self, own: _Means, seed: int, counterpart: TrainedNetwork
     ) -> dict[int, float | None]:
         """See `Analysis.trained_change`."""
+        assert self.other is not None
         trained = self._measured(self.network(seed, counterpart), self.other)
         return _entropy_changes(self.spec.placement, own, trained)
 
@@ -312,9 +320,14 @@ def random_network(backbone: BackboneSpec, envelope: Envelope, init: str, seed: 
     return network.eval()
 
 
-def broadcasting_counterpart(placement: Placement) -> Placement:
-    """The placement without context broadcasting, or if it has none, with it in every layer."""
-    return _with_broadcasting(placement, not _has_broadcasting(placement))
+def broadcasting_counterpart(spec: NetworkSpec) -> Placement | None:
+    """The placement without context broadcasting, or if it has none, with it in every layer.
+
+    None if the layers are residual blocks of convolutions, which cannot broadcast.
+    """
+    if any(stage.convolution is not None for stage in describe(spec.backbone).stages):
+        return None
+    return _with_broadcasting(spec.placement, not _has_broadcasting(spec.placement))
 
 
 def check_counterpart(spec: NetworkSpec, other: NetworkSpec) -> None:

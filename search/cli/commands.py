@@ -545,7 +545,8 @@ def analyze(arguments: argparse.Namespace, console: Console) -> Document:
         device=resolve_device(arguments.device),
     )
     console.print(document["network"], style="bold")
-    console.print(analysis_table(document))
+    if document["entropy"]:
+        console.print(analysis_table(document))
     for line in analysis_notes(document):
         console.print(line)
     console.print(f"analysis {folder}")

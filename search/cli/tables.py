@@ -205,14 +205,15 @@ def analysis_table(document: Mapping[str, Any]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("layer", "choice", "entropy", "change with CB", "like before", "diagonality"):
         table.add_column(name)
-    change = {row["layer"]: row for row in document["broadcasting"]["layers"]}
+    broadcasting = document["broadcasting"] or {"layers": []}
+    change = {row["layer"]: row for row in broadcasting["layers"]}
     before = {pair["layers"][1]: pair for pair in document["similarity"]["consecutive"]}
     diagonality = {row["layer"]: row["figure"] for row in document["diagonality"]}
     for row in document["entropy"]:
         layer = row["layer"]
         figures = (
             row,
-            change[layer],
+            change.get(layer),
             before.get(layer, {}).get("correlation"),
             diagonality.get(layer),
         )
@@ -225,12 +226,22 @@ def analysis_notes(document: Mapping[str, Any]) -> list[str]:
     seeds = len(document["control"]["seeds"])
     gates = document["gates"]
     notes = [
-        f"On {document['images']} validation images; under each figure its control, mean and SD "
-        f"of {seeds} random initialisations. Change with CB: the same weights run with and "
-        f"without. Like before: correlation with the attention maps of the layer before."
+        f"On {document['images']} validation images; with each figure its control, mean and SD "
+        f"of {seeds} random initialisations."
     ]
+    if document["entropy"]:
+        notes[0] += " Like before: correlation with the attention maps of the layer before."
+        if document["broadcasting"] is not None:
+            notes[0] += " Change with CB: the same weights run with and without."
+    else:
+        notes.append("No layer attends, so there is no entropy and no similarity of maps.")
     if gates is not None:
         parts = [f"correlation of gates across layers {_figure_text(gates['mean'])}"]
+        if len(gates["stages"]) > 1:
+            parts += [
+                f"of stage {stage['stage']} {_figure_text(stage['figure'])}"
+                for stage in gates["stages"]
+            ]
         for name in ("shared", "independent"):
             if gates[name] is not None:
                 parts.append(f"of {name} units {_figure_text(gates[name])}")

@@ -132,6 +132,13 @@ NETWORKS = (
         _gated("resnet50", _50, "se1"),
         _BIASES,
     ),
+    ConvolutionalNetwork(
+        "ResNet-50, one SGE unit a stage, counted on its code",
+        "25,584,104",
+        EAN,
+        _gated("resnet50", _50, "sge1"),
+        _BIASES,
+    ),
 )
 
 

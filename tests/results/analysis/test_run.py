@@ -39,7 +39,7 @@ def entropies(network, spec, placement, images):
 def test_a_control_is_where_the_training_of_its_seed_begins(spec_of, init):
     spec = spec_of("V1L1E1/s7/dia1/cb")
     before = torch.get_rng_state()
-    envelope = Envelope.of(spec.placement, broadcasting_counterpart(spec.placement))
+    envelope = Envelope.of(spec.placement, broadcasting_counterpart(spec))
     found = random_network(spec.backbone, envelope, init, 5).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(5)
@@ -94,8 +94,8 @@ def test_undefined_controls_are_left_out():
 @pytest.mark.parametrize(
     ("placement", "counterpart"), [("V4/cb2", "V4"), ("V4", "V4/cb"), ("V2N2/cb", "V2N2")]
 )
-def test_the_counterpart_has_broadcasting_the_other_way(placement, counterpart):
-    assert str(broadcasting_counterpart(Placement.parse(placement))) == counterpart
+def test_the_counterpart_has_broadcasting_the_other_way(spec_of, placement, counterpart):
+    assert str(broadcasting_counterpart(spec_of(placement))) == counterpart
 
 
 @pytest.mark.parametrize("placement", ["V3/cb", "V3"])
@@ -190,6 +190,34 @@ def test_units_apart_need_no_other_control(spec_of, images_for):
     assert "unshared_control_mean" not in document["mean"]
     assert document["shared"] is None
     assert document["independent"]["value"] == document["mean"]["value"]
+
+
+def test_gates_of_residual_blocks(images_for):
+    """They have no attention, and no broadcasting to compare with."""
+    backbone = (
+        "resnet_cifar(depths=3-2,in_chans=2,inner_widths=6-10,num_classes=3,se_reduction=2,"
+        "sge_groups=2,stem_width=6,widths=6-10)@12"
+    )
+    of = {
+        text: resolve(NetworkSpec.parse(f"{backbone}: {text}"))
+        for text in ("V3/se | V2/se", "V3/se1 | V2", "V3/sge | V2")
+    }
+    assert broadcasting_counterpart(of["V3/se | V2/se"]) is None
+    found = {
+        text: analyse(spec, None, images_for(spec), init="torch", control_seeds=range(1, 6))
+        for text, spec in of.items()
+    }
+    apart, shared, constant = (analysis_document(one) for one in found.values())
+    assert apart["broadcasting"] is None
+    assert apart["entropy"] == apart["diagonality"] == []
+    assert abs(apart["gates"]["mean"]["control_mean"]) < 0.3
+    assert [stage["stage"] for stage in apart["gates"]["stages"]] == [1, 2]
+    assert len(apart["gates"]["pairs"]) == 3 + 1
+    assert shared["gates"]["mean"]["value"] > 0.8
+    assert abs(shared["gates"]["mean"]["unshared_control_mean"]) < 0.5
+    # SGE's gate begins as one number for all channels.
+    assert constant["gates"]["mean"]["value"] is None
+    assert sum(pair["undefined"] for pair in constant["gates"]["pairs"]) == 3 * 7
 
 
 def test_a_unit_for_each_gated_layer():

@@ -115,6 +115,25 @@ def test_the_summary_is_for_people_and_an_analysis_is_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["shown"]
 
 
+def test_a_convolutional_network_is_analysed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spec = (
+        "resnet_cifar(in_chans=1,inner_widths=8-16-32,num_classes=4,se_reduction=4,stem_width=8,"
+        "widths=8-16-32)@16: V3/se | V3/se | V3/se"
+    )
+    few = ("--images", 5, "--seeds", 2, "--out", tmp_path / "x")
+    code, out, err = run(capsys, "analyze", spec, *few)
+    assert code == 0, err
+    text = " ".join(out.split())
+    assert "No layer attends" in text
+    assert "correlation of gates across layers" in text and "of stage 3" in text
+    assert "diagonality" not in text and "Change with CB" not in text
+    document = json.loads((tmp_path / "x" / "analysis.json").read_text())
+    assert document["broadcasting"] is None
+    assert document["plots"] == ["gates.svg"]
+
+
 def test_undefined_figures_are_counted_for_people(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
