@@ -422,7 +422,8 @@ def test_a_search_for_latency_shows_exports_and_keeps_it(capsys, tmp_path, tiny,
     assert all(member["latency_ms"] > 0 for member in found["front"])
     assert {member["latency_source"] for member in found["front"]} == {found["latency"]["source"]}
     assert found["reference_point"]["latency_ms"] > 0
-    assert 0 < found["hypervolume"] < 1
+    # On a busy machine every member can be measured to be slower than the uncut network was.
+    assert 0 <= found["hypervolume"] < 1
     card = (Path(found["exported"]) / "README.md").read_text()
     assert "| latency | " in card
     # What is stored is measured no more: to the last digit.
