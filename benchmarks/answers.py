@@ -366,6 +366,34 @@ def print_table(rows: Sequence[Row]) -> None:
         )
 
 
+def print_rows(rows: Sequence[Row]) -> None:
+    """Each row, the extremes of its differences, and the CPU time of the controls."""
+    print(
+        "| data, MACs | seed | trained model | search | by hand | the same network by hand "
+        "| CPU s |"
+    )
+    print("|" + "---|" * 7)
+    for row in sorted(rows, key=lambda row: (row.data, -row.blocks, row.seed)):
+        print(
+            f"| `{row.data}`, of {row.blocks} layers | {row.seed} | {row.start.test_top1:.3f} | "
+            f"`{row.ours.placement}` {row.ours.test_top1:.3f} | "
+            f"`{row.by_hand.placement}` {row.by_hand.test_top1:.3f} | "
+            f"{row.same.test_top1:.3f} | {row.ours.cpu_s:.0f} |"
+        )
+    controls = {"by hand": "by_hand", "the same network by hand": "same"}
+    for title, control in controls.items():
+        points = differences(rows, control)
+        shares = [100 * getattr(row, control).cpu_s / row.ours.cpu_s for row in rows]
+        print(
+            f"over {title}: {min(points):+.1f} to {max(points):+.1f} points; "
+            f"its CPU time {min(shares):.0f} to {max(shares):.0f} % of the search's"
+        )
+    minutes = [(row.ours.cpu_s + row.by_hand.cpu_s + row.same.cpu_s) / 60 for row in rows]
+    print(
+        f"a row, without its trained model: {min(minutes):.0f} to {max(minutes):.0f} CPU minutes"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -399,6 +427,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
+        print_rows(rows)
+        print()
         print_table(rows)
 
 

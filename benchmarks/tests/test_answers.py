@@ -53,8 +53,16 @@ def test_finished_rows_are_printed_and_not_made_again(tmp_path, capsys):
     path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in ROWS))
     assert read_rows(path) == ROWS
     main([str(tmp_path), "--data=pairs", "--blocks=3", "--seeds=0,1,2"])
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert line == (
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3] == (
+        "| `pairs`, of 3 layers | 1 | 0.500 | `V6` 0.720 | `V6` 0.700 | 0.730 | 1 |"
+    )
+    assert lines[6:8] == [
+        "over the same network by hand: -1.0 to +3.0 points; its CPU time 100 to 100 % of the "
+        "search's",
+        "a row, without its trained model: 0 to 0 CPU minutes",
+    ]
+    assert lines[-1] == (
         "| pairs | of 3 blocks | 3 | 0.500 | 0.720 | 0.700 | +2.0 ± 2.5 | +1.0 ± 5.0 | 1 |"
     )
 
