@@ -170,13 +170,22 @@ def check_tree(backbone: BackboneSpec, placements: list[Placement]) -> None:
 def check_own_gradients(
     part: Branch | Gate, backbone: BackboneSpec, placements: list[Placement]
 ) -> None:
-    """Check that each parameter of the part's modules gets a gradient in some layer or cell."""
+    """Check that each parameter of the part's modules gets a gradient in some layer or cell.
+
+    Those that a gate declares to be without effect get none but rounding errors.
+    """
     network, x = shared_network(backbone, placements), random_images(backbone)
     for placement in placements:
         (network(x, placement) ** 2).sum().backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    rounding = 1e-9 * max(float(gradient.abs().max()) for gradient in gradients)
     reached: dict[str, bool] = {}
     for name, p in network.named_parameters():
-        if _is_of(part, name) and not _has_no_effect(part, name):
+        if _has_no_effect(part, name):
+            assert p.grad is None or float(p.grad.abs().max()) <= rounding, (
+                f"{name} of {part.title} has an effect; take it out of parameters_without_effect"
+            )
+        elif _is_of(part, name):
             # Compare names without numbers: a cell used by one layer may pass nothing on.
             what = re.sub(r"\.\d+(?=\.)", "", name)
             reached.setdefault(what, False)
@@ -251,9 +260,11 @@ def _has(part: Branch | Gate, kind: str, gate: tuple[str, int] | None) -> bool:
 
 
 def _has_no_effect(part: Branch | Gate, name: str) -> bool:
-    """Whether the part declares that no output depends on a parameter."""
-    return isinstance(part, Gate) and name.endswith(
-        tuple(f".{parameter}" for parameter in part.parameters_without_effect)
+    """Whether a parameter is the part's, which declares that no output depends on it."""
+    return (
+        isinstance(part, Gate)
+        and _is_of(part, name)
+        and name.endswith(tuple(f".{one}" for one in part.parameters_without_effect))
     )
 
 

@@ -202,6 +202,17 @@ def test_the_contract_on_every_family(
     check_mechanism(GATES[name], backbones=(family,), num_placements=num)
 
 
+def test_the_contract_refuses_a_parameter_declared_without_the_effect_that_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "sharedattn.testing.mechanisms.tiny_backbone", lambda n: tiny_backbone(n, NARROW)
+    )
+    monkeypatch.setattr(type(GC_GATE), "parameters_without_effect", {"conv_attn.weight"})
+    with pytest.raises(AssertionError, match="conv_attn.weight of GC unit has an effect"):
+        check_mechanism(GC_GATE, backbones=("vit",), num_placements=2)
+
+
 @pytest.mark.parametrize("name", ["gc", "srm", "sge"])
 def test_prefix_tokens_may_be_left_out_of_means(name: str) -> None:
     """They are gated like all, by what the others give."""
