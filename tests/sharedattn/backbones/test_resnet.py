@@ -131,7 +131,7 @@ def test_referees(block: str) -> None:
     contract.check_referees(TINY.format(block), range(6))
 
 
-# A hundred placements: benchmarks/gate_referees.py.
+# benchmarks/gate_referees.py draws a hundred of each of six families.
 @pytest.mark.slow
 @pytest.mark.parametrize("block", SHAPES)
 def test_referees_on_many(block: str) -> None:

@@ -197,7 +197,7 @@ def test_referees(name: str) -> None:
     contract.check_referees(TINY[name], range(6))
 
 
-# A hundred placements: benchmarks/gate_referees.py.
+# benchmarks/gate_referees.py draws a hundred of each of six families.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_referees_on_many(name: str) -> None:
