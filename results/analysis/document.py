@@ -30,7 +30,7 @@ DEFINITIONS = {
     "broadcasting": "change: entropy with context broadcasting less entropy without. The weights "
     "are the same both ways, so one way is off their distribution; the control is paired by "
     "seed. trained_change compares with a network trained the other way. map_entropy: of the "
-    "fixed map that plain context broadcasting is, in closed form, by stage. None where layers "
+    "fixed map that plain context broadcasting is, in closed form, by stage. null where layers "
     "are residual blocks of convolutions, which cannot broadcast",
     "similarity": "between the maps of vanilla and less layers of one stage, over the same "
     "queries and keys (layers of unequal window shift are not compared), averaged over heads, "

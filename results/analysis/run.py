@@ -238,10 +238,7 @@ class _Runs:
 
     def network(self, seed: int, trained: TrainedNetwork | None = None) -> Network:
         """A network of this seed, with a trained one's weights if given."""
-        placements = (
-            [self.spec.placement] if self.other is None else [self.spec.placement, self.other]
-        )
-        envelope = Envelope.of(*placements)
+        envelope = Envelope.of(self.spec.placement, self.other or self.spec.placement)
         network = random_network(self.backbone, envelope, self.init, seed)
         if trained is not None:
             _load(network, trained.state_dict, trained.spec)

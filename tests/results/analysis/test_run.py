@@ -24,6 +24,7 @@ from sharedattn.results.analysis import (
 )
 from sharedattn.results.analysis.document import analysis_document
 from sharedattn.results.analysis.measuring import Mean, layers_of, measure
+from sharedattn.results.analysis.plots import write_plots
 from sharedattn.training.trainer import initialise
 
 SEEDS = (1, 2, 3)
@@ -218,6 +219,22 @@ def test_gates_of_residual_blocks(images_for):
     # SGE's gate begins as one number for all channels.
     assert constant["gates"]["mean"]["value"] is None
     assert sum(pair["undefined"] for pair in constant["gates"]["pairs"]) == 3 * 7
+
+
+def test_external_memories_of_residual_blocks_have_entropy_and_no_broadcasting(
+    images_for, tmp_path
+):
+    text = (
+        "resnet_cifar(depths=3-2,in_chans=2,inner_widths=6-10,num_classes=3,stem_width=6,"
+        "widths=6-10)@12: V2E1/s5 | V2"
+    )
+    spec = resolve(NetworkSpec.parse(text))
+    found = analyse(spec, None, images_for(spec), init="torch", control_seeds=SEEDS)
+    assert found.broadcasting_change == {}
+    [entropy] = analysis_document(found)["entropy"]
+    assert (entropy["layer"], entropy["keys"]) == ("1.3", 5) and 0 < entropy["value"] <= 1
+    assert write_plots(tmp_path, found) == ["entropy.svg"]
+    assert "Change with CB" not in (tmp_path / "entropy.svg").read_text()
 
 
 def test_a_unit_for_each_gated_layer():

@@ -115,6 +115,14 @@ def test_the_summary_is_for_people_and_an_analysis_is_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["shown"]
 
 
+def summary(capsys: pytest.CaptureFixture[str], spec: str, images: int, out_folder: Path) -> str:
+    """What an analysis with two controls says, on one line."""
+    few = ("--images", images, "--seeds", 2, "--out", out_folder)
+    code, out, err = run(capsys, "analyze", spec, *few)
+    assert code == 0, err
+    return " ".join(out.split())
+
+
 def test_a_convolutional_network_is_analysed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -122,10 +130,7 @@ def test_a_convolutional_network_is_analysed(
         "resnet_cifar(in_chans=1,inner_widths=8-16-32,num_classes=4,se_reduction=4,stem_width=8,"
         "widths=8-16-32)@16: V3/se | V3/se | V3/se"
     )
-    few = ("--images", 5, "--seeds", 2, "--out", tmp_path / "x")
-    code, out, err = run(capsys, "analyze", spec, *few)
-    assert code == 0, err
-    text = " ".join(out.split())
+    text = summary(capsys, spec, 5, tmp_path / "x")
     assert "No layer attends" in text
     assert "correlation of gates across layers" in text and "of stage 3" in text
     assert "diagonality" not in text and "Change with CB" not in text
@@ -142,12 +147,8 @@ def test_undefined_figures_are_counted_for_people(
         "vit(embed_dim=8,num_heads=2,depth=1,patch_size=16,class_token=false,global_pool=avg,"
         "num_classes=2,in_chans=1)@16: V1"
     )
-    code, out, err = run(
-        capsys, "analyze", spec, "--images", 3, "--seeds", 2, "--out", tmp_path / "x"
-    )
-    assert code == 0, err
-    assert "undefined" in out
-    assert "3 values are undefined and left out of their means" in " ".join(out.split())
+    text = summary(capsys, spec, 3, tmp_path / "x")
+    assert "3 values are undefined and left out of their means" in text
 
 
 def test_bad_input_is_refused_before_any_work(
