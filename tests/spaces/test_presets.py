@@ -47,6 +47,7 @@ SMALL = {
     "digit-count-resnet": "resnet_cifar(widths=17-19-23,{})@13",
     "resnet164-cifar": "resnet164_cifar(inner_widths=3-5-7,widths=17-19-23,{})@13",
     "resnet50": "resnet50(widths=4-5-6-7,{})@35",
+    "resnet50-ean": "resnet50(widths=4-5-6-7,{})@35",
 }
 """Each preset's backbone at odd sizes, as deep as it is; at the braces, channels and classes."""
 
@@ -94,13 +95,23 @@ def test_the_cuts_of_deit_tiny_are_counted_layer_by_layer() -> None:
     assert Space.load("deit-tiny-cut").automaton.size == size == 32086442
 
 
+def test_the_masks_of_resnet50_are_all_codes_of_16_bits() -> None:
+    bits = "1100011110010011"  # published by EAN's authors for DIA units
+    masks = [bits[:3], bits[3:7], bits[7:13], bits[13:]]
+    code = Placement.parse(" | ".join(f"V{len(mask)}/dia1[{mask}]" for mask in masks))
+    assert str(code) == "V3/dia1[110] | V4/dia1[0011] | V6/dia1[110010] | V3/dia1[011]"
+    space = BudgetedSpace(Space.load("resnet50-ean"))
+    assert space.size == 2**16
+    assert code in space
+    assert Placement.parse("V3/dia2[110] | V4 | V6 | V3") not in space
+
+
 @pytest.mark.parametrize("name", presets())
 def test_forms_save_macs(name: str) -> None:
     space = Space.load(name)
     costs = CostModel(space.backbone)
     for i, stage in enumerate(space.stages):
-        assert isinstance(stage, CountedStage)
-        if stage.most("L"):
+        if isinstance(stage, CountedStage) and stage.most("L"):
             economics = less_attention_economics(costs, i)
             saved = {form.form: form.saved_macs for form in economics.forms}
             for form in stage.options["less_form"]:
@@ -133,6 +144,7 @@ def test_members_run_forward_and_backward_and_come_back(name: str) -> None:
 SAME_FAMILY = {
     *("deit-small", "deit-tiny-any", "deit-tiny-cut"),
     *("digit-count-vit", "digit-pairs-vit"),
+    "resnet50-ean",
 }
 
 
