@@ -168,14 +168,13 @@ class ExportRecord:
             )
         try:
             _check_plugins(document)
-            _check_types(document, {"network": str, **_CONFIG_TYPES})
             spec = NetworkSpec.from_json(document["spec"])
-            # Compare networks: earlier versions wrote a masked gate layer by layer.
-            if NetworkSpec.parse(document["network"]) != spec:
+            if document["network"] != str(spec):
                 raise InputError(
                     f"`network` is {document['network']!r}, but `spec` means {str(spec)!r}; both "
                     f"describe the same network, so edit neither alone"
                 )
+            _check_types(document, _CONFIG_TYPES)
             _check_types(document, {"top1_by_seed": dict})
             test = document["test"]
             if test is not None:

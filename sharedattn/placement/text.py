@@ -8,7 +8,7 @@ for context broadcasting in all or the last K layers. Layers that this cannot ex
 one by one with commas: `E/s16,E/s64/cb,V/d0,L/keys/d0`.
 
 A mask after a gate tells which layers it gates, as in `V4/dia1[1011]`: groups are of these, and
-what a group carries passes the others by.
+what a group carries passes the others by. Such a stage is written in the long form.
 
 Layers that are left out, as in `V2X1V1/dia2/cb2`, have neither and are not counted by either, nor
 by masks.
@@ -107,14 +107,12 @@ def stage_text(stage: tuple[LayerChoice, ...]) -> str:
     gate_text = ""
     if short and gates:
         [name] = gates
-        gated = [cell for cell in cells if cell is not None]
-        num_groups = len(set(gated))
-        short = gated == [GateCell(name, cell) for cell in gate_runs(len(gated), num_groups)]
+        num_groups = len(set(cells) - {None})
+        runs = gate_runs(len(present), num_groups)
+        short = cells == [GateCell(name, cell) for cell in runs]
         gate = registry().gates[name]
-        every = gate.one_per_layer and num_groups == len(gated)
+        every = gate.one_per_layer and num_groups == len(present)
         gate_text = gate.code if every else f"{gate.code}{num_groups}"
-        if len(gated) < len(present):
-            gate_text += f"[{''.join('01'[cell is not None] for cell in cells)}]"
     if not short:
         return ",".join(str(layer) for layer in stage)
     runs_text = "".join(

@@ -89,7 +89,7 @@ def test_neighbours_of_listed_layers_by_hand(
     found = variation(make_space(stage), costs).neighbours(Placement.parse("V,N/cb,E/s5"))
     assert {str(placement) for placement in found} == {
         "V/d0,N/cb,E/s5",
-        "V2E1/s5/dia1[010]",
+        "V,V/d0,E/s5",
         "V,N/cb,E/s7",
         "V,N/cb,L",
         "V1N1/cb1",
