@@ -7,7 +7,7 @@ from gate_masks import DIA_CODE, main, placement_of, published_costs, random_cod
 
 
 def test_codes_are_masks_of_the_four_stages():
-    text = "V3/dia1[110] | V4/dia1[0011] | V6/dia1[110010] | V3/dia1[011]"
+    text = "V/d0,V/d0,V | V,V,V/d0,V/d0 | V/d0,V/d0,V,V,V/d0,V | V,V/d0,V/d0"
     assert str(placement_of(DIA_CODE, "dia1")) == text
     assert str(placement_of("0" * 16, "dia1")) == "V3 | V4 | V6 | V3"
     assert str(placement_of("1" * 7 + "0" * 9, "sge1")) == "V3/sge1 | V4/sge1 | V6 | V3"
