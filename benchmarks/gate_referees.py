@@ -42,7 +42,7 @@ def differences(backbone: BackboneSpec, num: int, seed: int) -> dict[str, int]:
     """Number of placements for which a counter, the parameters or the file disagree."""
     model = CostModel(backbone)
     found = {"params": 0, "fvcore": 0, "flop_counter": 0, "file": 0}
-    images = torch.randn(2, backbone.in_chans, model.shape.image_size, model.shape.image_size)
+    images = torch.randn(2, backbone.in_chans, *model.shape.image_size)
     for placement in random_placements(backbone, seed, num + 1)[1:]:
         cost = model.cost(placement)
         network, other = (build(NetworkSpec(backbone, placement)).eval() for _ in range(2))

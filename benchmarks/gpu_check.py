@@ -57,6 +57,7 @@ from sharedattn.costs.timing import (  # noqa: E402
     torch_threads,
 )
 from sharedattn.errors import InputError  # noqa: E402
+from sharedattn.image_size import ImageSize
 from sharedattn.papers.less_attention import BASELINES, MODELS, NEAREST  # noqa: E402
 from sharedattn.placement import (  # noqa: E402
     BackboneSpec,
@@ -278,7 +279,7 @@ def plain_epoch(at: Setting) -> Callable[[], None]:
     )
     model = model.to(at.device).train()
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
-    data = Synthetic(sizes.image_size, 3, 10, sizes.batch_size, sizes.steps)
+    data = Synthetic(ImageSize.of(sizes.image_size), 3, 10, sizes.batch_size, sizes.steps)
     images, labels = data.batch(torch.device(at.device))
 
     def epoch() -> None:
@@ -448,9 +449,7 @@ def layer_times(at: Setting, spec: Any) -> tuple[Timing, Timing]:
     network = build(spec).to(at.device).train()
     first, second = spec.placement.stages[0]
     sizes = spec.shape.stages[0]
-    images = torch.randn(
-        images_of(at, sizes.num_tokens), 3, spec.shape.image_size, spec.shape.image_size
-    ).to(at.device)
+    images = torch.randn(images_of(at, sizes.num_tokens), 3, *spec.shape.image_size).to(at.device)
     with torch.no_grad(), at.autocast("bfloat16"):
         tokens, state = network.layer(0, 0).run(*network.begin(images), first)
         state = state.keeping(network.held_after(0, (first, second), 0))
@@ -501,8 +500,7 @@ def throughput(at: Setting, text: str) -> float:
     free(at)
     placement = "" if ":" in text else f": {all_vanilla(text)}"
     network = build(resolve(NetworkSpec.parse(f"{text}{placement}"))).to(at.device).eval()
-    size = network.shape.image_size
-    images = torch.randn(at.sizes.pair_batch, 3, size, size).to(at.device)
+    images = torch.randn(at.sizes.pair_batch, 3, *network.shape.image_size).to(at.device)
     with torch.inference_mode():
         timing = time_call(lambda: network(images), at.device, **at.repeats)
     return 1e3 * at.sizes.pair_batch / timing.median_ms

@@ -21,6 +21,7 @@ from sharedattn.backbones import build, describe, resolve
 from sharedattn.costs.timing import time_call
 from sharedattn.data.source import Batch, DataSource
 from sharedattn.distributed import ALONE, Rank
+from sharedattn.image_size import ImageSize
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.recipe import Recipe
 from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
@@ -46,7 +47,7 @@ class Synthetic(DataSource):
     """One batch that stays on the device, of classes told apart by brightness.
 
     Args:
-        image_size: pixels on a side.
+        image_size: height and width in pixels.
         in_chans: number of image channels.
         num_classes: number of classes.
         batch_size: number of images of the batch.
@@ -56,7 +57,7 @@ class Synthetic(DataSource):
     name = "synthetic"
 
     def __init__(
-        self, image_size: int, in_chans: int, num_classes: int, batch_size: int, steps: int
+        self, image_size: ImageSize, in_chans: int, num_classes: int, batch_size: int, steps: int
     ) -> None:
         self.image_size, self.in_chans, self.num_classes = image_size, in_chans, num_classes
         self.identity = {"name": self.name}
@@ -67,8 +68,9 @@ class Synthetic(DataSource):
     def of(cls, spec: ResolvedSpec, batch_size: int, steps: int) -> Synthetic:
         """Images that fit a network."""
         backbone = spec.backbone
-        size = spec.shape.image_size
-        return cls(size, backbone.in_chans, backbone.num_classes, batch_size, steps)
+        return cls(
+            spec.shape.image_size, backbone.in_chans, backbone.num_classes, batch_size, steps
+        )
 
     def num_images(self, split: str) -> int:
         return self._batch_size * (self._steps if split == "train" else 1)
@@ -76,7 +78,7 @@ class Synthetic(DataSource):
     def batch(self, device: torch.device) -> Batch:
         """Images (B, C, Y, X) and labels (B,) on a device."""
         if device not in self._on:
-            shape = (self._batch_size, self.in_chans, self.image_size, self.image_size)
+            shape = (self._batch_size, self.in_chans, *self.image_size)
             images = torch.randn(shape, generator=torch.Generator().manual_seed(0)) / 2
             labels = torch.arange(self._batch_size) % self.num_classes
             images += labels.view(-1, 1, 1, 1) / self.num_classes
@@ -158,9 +160,10 @@ def _pass(backbone: BackboneSpec, placement: Placement, device: str) -> tuple[Te
     """Logits, and all gradients as one vector, on the CPU."""
     torch.manual_seed(0)
     network = build(NetworkSpec(backbone, placement)).to(device).train()
-    size = network.shape.image_size
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(11, backbone.in_chans, size, size, generator=generator).to(device)
+    images = torch.randn(11, backbone.in_chans, *network.shape.image_size, generator=generator).to(
+        device
+    )
     with exact_float32():
         logits = network(images)
         logits.square().mean().backward()

@@ -37,22 +37,28 @@ def read(path: str, mode: str) -> Image.Image:
 def pixels(image: Image.Image, says: dict[str, str]) -> np.ndarray:
     """An image resized, cropped and normalised as the file says, (C, Y, X)."""
     size, mean, std = (json.loads(says[name]) for name in ("image_size", "mean", "std"))
-    side, (width, height) = math.floor(size / json.loads(says["crop_pct"])), image.size
+    height, width = size if isinstance(size, list) else (size, size)
+    crop = (width, height)
+    target = tuple(math.floor(edge / json.loads(says["crop_pct"])) for edge in crop)
+    ratios = [edge / whole for edge, whole in zip(image.size, target, strict=True)]
     if says["crop_mode"] == "squash":
-        new = (side, side)
+        new = target
     elif says["crop_mode"] == "border":
-        new = tuple(round(edge * side / max(width, height)) for edge in image.size)
+        new = tuple(round(edge / max(ratios)) for edge in image.size)
+    elif height == width:
+        new = tuple(int(target[0] * edge / min(image.size)) for edge in image.size)
     else:
-        new = tuple(int(side * edge / min(width, height)) for edge in image.size)
+        new = tuple(round(edge / min(ratios)) for edge in image.size)
     image = image.resize(new, Image.Resampling[says["interpolation"].upper()])
     # Padded with the mean where it is smaller than the crop, which only `border` leaves it.
-    padded = Image.new(image.mode, tuple(max(edge, size) for edge in new), _fill(mean))
+    padded = Image.new(image.mode, tuple(map(max, new, crop)), _fill(mean))
     padded.paste(
         image, tuple((whole - edge) // 2 for whole, edge in zip(padded.size, new, strict=True))
     )
-    left, top = (round((edge - size) / 2) for edge in padded.size)
-    values = np.asarray(padded.crop((left, top, left + size, top + size)), dtype=np.float32) / 255
-    values = (values.reshape(size, size, -1) - np.float32(mean)) / np.float32(std)
+    left, top = (round((whole - edge) / 2) for whole, edge in zip(padded.size, crop, strict=True))
+    padded = padded.crop((left, top, left + width, top + height))
+    values = np.asarray(padded, dtype=np.float32) / 255
+    values = (values.reshape(height, width, -1) - np.float32(mean)) / np.float32(std)
     return values.transpose(2, 0, 1)
 
 

@@ -17,6 +17,7 @@ from sharedattn.costs.timing import torch_threads
 from sharedattn.data import DataConfig, DataSource
 from sharedattn.data.balance import imbalance_warnings
 from sharedattn.data.source import SplitName
+from sharedattn.image_size import ImageSize
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.results.records import Document
@@ -98,7 +99,7 @@ def data_plan(config: DataConfig, source: DataSource) -> Document:
         "left_out": list(source.notes),
         "warnings": imbalance_warnings(source.class_counts("validation") or (), names or ()),
         "pixels": {
-            "image_size": source.image_size,
+            "image_size": source.image_size.to_json(),
             "in_chans": source.in_chans,
             **({} if pixels is None else pixels.to_json()),
         },
@@ -152,7 +153,7 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
     with torch.random.fork_rng(devices=[]), torch_threads(work.threads):
         spec = resolve(NetworkSpec(work.backbone, placement))
         network = build(spec, drop_path_rate=recipe.drop_path_rate).to(device).train()
-        shape = (size, source.in_chans, source.image_size, source.image_size)
+        shape = (size, source.in_chans, *source.image_size)
         images = torch.randn(shape, device=device)
         labels = torch.randint(source.num_classes, (size,), device=device)
         times = []
@@ -220,17 +221,25 @@ def plan_lines(
 
 
 def _pixels_text(pixels: Document) -> str:
-    size = pixels["image_size"]
+    size = ImageSize.of(pixels["image_size"])
     if "mean" not in pixels:
-        return f"{size} x {size}, as the data has them"
-    resized = math.floor(size / pixels["crop_pct"])
-    how = {
-        "center": f"shorter edge resized to {resized}, centre cropped",
-        "squash": f"both edges resized to {resized}, centre cropped",
-        "border": f"longer edge resized to {resized}, padded with the mean or cropped",
-    }[pixels["crop_mode"]]
+        return f"{size.spaced}, as the data has them"
+    resized = ImageSize(*(math.floor(side / pixels["crop_pct"]) for side in size))
+    how = (
+        {
+            "center": f"shorter edge resized to {resized}, centre cropped",
+            "squash": f"both edges resized to {resized}, centre cropped",
+            "border": f"longer edge resized to {resized}, padded with the mean or cropped",
+        }
+        if size.height == size.width
+        else {
+            "center": f"resized to cover {resized.spaced}, centre cropped",
+            "squash": f"both edges resized to {resized.spaced}, centre cropped",
+            "border": f"resized to fit into {resized.spaced}, padded with the mean or cropped",
+        }
+    )[pixels["crop_mode"]]
     mean, std = (" ".join(f"{n:.4g}" for n in pixels[name]) for name in ("mean", "std"))
-    return f"{size} x {size}, {how}, {pixels['interpolation']}; mean {mean}, std {std}"
+    return f"{size.spaced}, {how}, {pixels['interpolation']}; mean {mean}, std {std}"
 
 
 def _cost_lines(cost: Document) -> list[str]:

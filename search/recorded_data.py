@@ -30,7 +30,7 @@ def data_document(source: DataSource) -> Document:
             None
             if source.pixels is None
             else {
-                "image_size": source.image_size,
+                "image_size": source.image_size.to_json(),
                 "in_chans": source.in_chans,
                 **source.pixels.to_json(),
             }

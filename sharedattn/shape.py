@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sharedattn.image_size import ImageSize
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionShape:
@@ -91,6 +93,8 @@ class StageShape:
         frame_macs: multiply-accumulates of the frame per image.
         frame_norm_macs: the part of `frame_macs` in norms.
         convolution: sizes of the blocks of a stage of convolutions, or None in a transformer.
+        reduction: pixels of the image per token along a side of the grid, or None for tokens that
+            do not lie on the image's grid, of which there is no feature map.
     """
 
     max_depth: int
@@ -110,6 +114,7 @@ class StageShape:
     frame_macs: int = 0
     frame_norm_macs: int = 0
     convolution: ConvolutionShape | None = None
+    reduction: int | None = None
 
     @property
     def num_kept(self) -> int:
@@ -123,11 +128,28 @@ class StageShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureShape:
+    """The sizes of one map of a feature pyramid.
+
+    Attributes:
+        stage: index of the stage that it is the end of.
+        channels: number of channels.
+        reduction: pixels of the image per row or column; timm's `reduction`.
+        grid: rows and columns.
+    """
+
+    stage: int
+    channels: int
+    reduction: int
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneShape:
     """Sizes of a backbone at one image size: its stages, and the cost of stem and head.
 
     Attributes:
-        image_size: pixels on a side.
+        image_size: height and width in pixels.
         stages: the stages, first to last.
         stem_params: parameters before the first stage: patch and position embedding, tokens.
         stem_macs: multiply-accumulates of the stem per image.
@@ -139,7 +161,7 @@ class BackboneShape:
             embeddings.
     """
 
-    image_size: int
+    image_size: ImageSize
     stages: tuple[StageShape, ...]
     stem_params: int
     stem_macs: int
@@ -153,6 +175,17 @@ class BackboneShape:
     def depths(self) -> tuple[int, ...]:
         """Layers of each stage at full depth."""
         return tuple(stage.max_depth for stage in self.stages)
+
+    @property
+    def features(self) -> tuple[FeatureShape, ...]:
+        """The maps of `Network.features`, of each stage whose tokens lie on the image's grid."""
+        return tuple(
+            FeatureShape(
+                stage=i, channels=stage.embed_dim, reduction=stage.reduction, grid=stage.grid
+            )
+            for i, stage in enumerate(self.stages)
+            if stage.reduction is not None
+        )
 
 
 def layer_norm_macs(num_tokens: int, embed_dim: int) -> int:

@@ -20,6 +20,7 @@ from sharedattn.backbones import build, resolve
 from sharedattn.costs.model import CONVENTION, CostModel
 from sharedattn.data.folders.class_names import wordnet_names
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.registry import plugins_of, registry
 from sharedattn.networks.network import Network
 from sharedattn.objectives import cost_objectives
@@ -256,17 +257,16 @@ def export(
         write_text(made / CONFIG_NAME, write_yaml(document))
         write_text(made / CARD_NAME, model_card(record, onnx=onnx))
         if onnx:
-            image_size = record.evaluation.identity.fidelity.image_size
             metadata = onnx_metadata(
                 network=str(record.spec),
-                image_size=image_size,
+                image_size=record.evaluation.identity.fidelity.image_size,
                 in_chans=record.spec.backbone.in_chans,
                 pixels=recorded_pixels(record.data),
                 class_names=recorded_classes(record.data),
                 top1=record.evaluation.top1,
                 test_top1=record.test_top1,
             )
-            write_onnx(made / ONNX_NAME, network, image_size, metadata)
+            write_onnx(made / ONNX_NAME, network, metadata)
 
 
 def read_export(folder: Path) -> ExportRecord:
@@ -377,6 +377,7 @@ def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
         record=record,
         evaluation=record.evaluation,
         fidelity=record.evaluation.identity.fidelity,
+        image_size=ImageSize.of(record.evaluation.identity.fidelity.image_size),
         drawing=placement_drawing(record.spec),
         drawing_key=drawing_key(record.spec),
         params=format_quantity(record.params),

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from sharedattn.errors import InputError
+from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.networks.network import Network
 
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
@@ -42,7 +43,7 @@ def check_extra() -> None:
 def onnx_metadata(
     *,
     network: str,
-    image_size: int,
+    image_size: AnySize,
     in_chans: int,
     pixels: Mapping[str, Any] | None,
     class_names: Sequence[str] | None,
@@ -53,7 +54,7 @@ def onnx_metadata(
 
     Args:
         network: the network as text.
-        image_size: pixels on a side.
+        image_size: pixels on a side of the images, or their height and width.
         in_chans: image channels, 1 (grey) or 3 (RGB).
         pixels: in timm's terms, `mean` and `std` of channels scaled to 0..1, one number per
             channel, `interpolation`, `crop_pct` and `crop_mode`; or None if the data has no image
@@ -72,7 +73,7 @@ def onnx_metadata(
         "input_layout": "NCHW",
         "input_channels": channels,
         "output_name": "logits",
-        "image_size": image_size,
+        "image_size": ImageSize.of(image_size).to_json(),
         "top1": top1,
         "sharedattn_version": importlib.metadata.version("sharedattn"),
     }
@@ -92,15 +93,12 @@ def onnx_metadata(
     }
 
 
-def write_onnx(
-    path: Path, network: Network, image_size: int, metadata: Mapping[str, str] | None = None
-) -> None:
+def write_onnx(path: Path, network: Network, metadata: Mapping[str, str] | None = None) -> None:
     """Write a network for any batch size, and compare its logits with torch's.
 
     Args:
         path: the file.
         network: a network of one placement, in eval mode on the CPU.
-        image_size: pixels on a side.
         metadata: metadata entries, see `onnx_metadata`, or None.
 
     Raises:
@@ -109,7 +107,7 @@ def write_onnx(
     """
     check_extra()
     onnxruntime: Any = importlib.import_module("onnxruntime")
-    images_BCYX = _random_images(network, 3, image_size)
+    images_BCYX = _random_images(network, 3)
     with torch.inference_mode():
         expected = network(images_BCYX)
     if not expected.isfinite().all():
@@ -121,7 +119,7 @@ def write_onnx(
     # `torch.onnx.export` would silently fall back to a fixed batch.
     traced = torch.export.export(
         network,
-        (_random_images(network, 2, image_size),),
+        (_random_images(network, 2),),
         dynamic_shapes={"images_BCYX": {0: torch.export.Dim(BATCH_AXIS)}},
     )
     program = torch.onnx.export(
@@ -160,7 +158,7 @@ def _describe(path: Path, metadata: Mapping[str, str]) -> None:
     onnx.checker.check_model(str(path))
 
 
-def _random_images(network: Network, batch_size: int, image_size: int) -> torch.Tensor:
+def _random_images(network: Network, batch_size: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    shape = (batch_size, network.backbone.in_chans, image_size, image_size)
+    shape = (batch_size, network.backbone.in_chans, *network.shape.image_size)
     return torch.randn(shape, generator=generator)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sharedattn.errors import InputError
 from sharedattn.hashing import canonical_json, document_key
+from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.results.records.document import Document
 
 
@@ -30,30 +31,35 @@ class Fidelity:
 
     Attributes:
         epochs: passes over the training data; > 0.
-        image_size: image height and width in pixels.
+        image_size: pixels on a side of square images, or their height and width.
         weights: trained for this placement alone, or inherited from a supernet.
     """
 
     epochs: int
-    image_size: int
+    image_size: AnySize
     weights: Literal["trained", "inherited"] = "trained"
 
     def __post_init__(self) -> None:
+        try:
+            size = ImageSize.of(self.image_size).given
+        except InputError:
+            size = 0
         if (
             type(self.epochs) is not int
-            or type(self.image_size) is not int
             or self.epochs < 1
-            or self.image_size < 1
+            or not size
             or self.weights not in ("trained", "inherited")
         ):
             raise InputError(
                 f"`fidelity` has `epochs` and `image_size`, whole numbers from 1, and `weights`, "
                 f"trained or inherited, but got {self}"
             )
+        object.__setattr__(self, "image_size", size)
 
     def to_json(self) -> Document:
         """All fields by name, and the share of training data (always 1), which keys contain."""
-        return {**asdict(self), "data_fraction": 1.0}
+        size = ImageSize.of(self.image_size).to_json()
+        return {**asdict(self), "image_size": size, "data_fraction": 1.0}
 
     @classmethod
     def from_json(cls, document: Document) -> Fidelity:
@@ -85,7 +91,7 @@ class Fidelity:
     @property
     def rank(self) -> tuple[bool, int, int]:
         """Sort key from the cheapest fidelity to the most faithful one."""
-        return (self.weights == "trained", self.image_size, self.epochs)
+        return (self.weights == "trained", ImageSize.of(self.image_size).num_pixels, self.epochs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,4 +102,7 @@ def _own_name(source: DataSource, start: Start) -> str:
 
 def _is_small(source: DataSource) -> bool:
     """Whether data has so few and small images that it has the small recipe."""
-    return source.image_size <= SMALL_IMAGE_SIZE and source.num_images("train") <= SMALL_NUM_IMAGES
+    return (
+        max(source.image_size) <= SMALL_IMAGE_SIZE
+        and source.num_images("train") <= SMALL_NUM_IMAGES
+    )

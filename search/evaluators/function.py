@@ -24,6 +24,7 @@ import torch
 from sharedattn.backbones import build
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
+from sharedattn.image_size import AnySize
 from sharedattn.progress import OnProgress
 from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Task
@@ -40,25 +41,25 @@ class FunctionEvaluator(Evaluator):
         function: maps a network or a placement to metrics by name.
         identity: identifies what it computes.
         takes: the argument that it takes: network or placement.
-        image_size: image height and width in pixels.
+        image_size: pixels on a side of the images, or their height and width.
         device: device of the network.
     """
 
     function: Callable[..., Any]
     identity: str
     takes: str
-    image_size: int
+    image_size: AnySize
     device: str = "cpu"
 
     @classmethod
     def of(
-        cls, function: Callable[..., Any], *, image_size: int, device: str = "cpu"
+        cls, function: Callable[..., Any], *, image_size: AnySize, device: str = "cpu"
     ) -> FunctionEvaluator:
         """Create the evaluator of a function.
 
         Args:
             function: takes one parameter; if that is named `placement`, it gets a placement.
-            image_size: image height and width in pixels.
+            image_size: pixels on a side of the images, or their height and width.
             device: device of its network.
 
         Raises:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
+from sharedattn.image_size import AnySize
 from sharedattn.networks.legality import canonical_placement
 from sharedattn.placement import Placement
 from sharedattn.progress import OnProgress
@@ -32,7 +33,7 @@ class TableEvaluator(Evaluator):
 
     Attributes:
         curves: accuracies (fractions) after each epoch by placement text; all of one length.
-        image_size: height and width in pixels of the images behind the table.
+        image_size: pixels on a side of the images behind the table, or their height and width.
         rungs: epochs at which an evaluation reports, ascending.
 
     Raises:
@@ -40,7 +41,7 @@ class TableEvaluator(Evaluator):
     """
 
     curves: Mapping[str, tuple[float, ...]]
-    image_size: int
+    image_size: AnySize
     rungs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -127,7 +128,7 @@ class BenchEvaluator(Evaluator):
     Attributes:
         table: the benchmark.
         part: what is looked up.
-        image_size: height and width in pixels of the images behind the table.
+        image_size: pixels on a side of the images behind the table, or their height and width.
         rungs: epochs at which an evaluation reports, ascending.
 
     Raises:
@@ -136,7 +137,7 @@ class BenchEvaluator(Evaluator):
 
     table: PlacementBench
     part: Part
-    image_size: int
+    image_size: AnySize
     rungs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

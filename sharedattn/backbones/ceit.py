@@ -50,6 +50,7 @@ from sharedattn.backbones.vit import (
     vit_shape,
     vit_stage,
 )
+from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.mechanisms import vanilla
 from sharedattn.mechanisms.scores import Scores
 from sharedattn.mechanisms.vanilla import ScoredAttention, SelfAttention
@@ -72,12 +73,13 @@ class ImageToTokens(PatchEmbed):  # type: ignore[misc]
     """
 
     def __init__(
-        self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **_: Any
+        self, img_size: AnySize, patch_size: int, in_chans: int, embed_dim: int, **_: Any
     ) -> None:
         """Patches of the pooled image; timm's other arguments, for its own stem, are ignored."""
-        conv_size = (img_size + 1) // 2
-        super().__init__((conv_size + 1) // 2, patch_size, STEM_CHANNELS, embed_dim)
-        self.image_size, self.conv_size = img_size, conv_size
+        self.image_size = ImageSize.of(img_size)
+        self.conv_size = ImageSize(*((side + 1) // 2 for side in self.image_size))
+        pooled_size = tuple((side + 1) // 2 for side in self.conv_size)
+        super().__init__(pooled_size, patch_size, STEM_CHANNELS, embed_dim)
         self.backbone = nn.Sequential(
             OrderedDict(
                 conv=nn.Conv2d(in_chans, STEM_CHANNELS, 7, stride=2, padding=3, bias=False),
@@ -93,12 +95,12 @@ class ImageToTokens(PatchEmbed):  # type: ignore[misc]
 
     def macs(self) -> int:
         """Multiply-accumulates per image, norm included."""
-        backbone = weight_macs(self.backbone, self.conv_size**2) + self.norm_macs()
+        backbone = weight_macs(self.backbone, self.conv_size.num_pixels) + self.norm_macs()
         return backbone + weight_macs(self.proj, self.num_patches)
 
     def norm_macs(self) -> int:
         """The batch norm's MACs per image in eval mode, 2 per element."""
-        return 2 * self.conv_size**2 * STEM_CHANNELS
+        return 2 * self.conv_size.num_pixels * STEM_CHANNELS
 
 
 class LocallyEnhancedMlp(nn.Module):
@@ -280,7 +282,7 @@ class CeiTNetwork(ViTNetwork):
         return logits_BC
 
 
-def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None = None) -> BackboneShape:
     """Read the sizes of a `CeiT`.
 
     Raises:
@@ -292,7 +294,13 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     mlp_macs = weight_macs(mlp, stem.num_patches) + mlp_norm_macs
     head_norm_macs = norm_macs(lca.norm1, L) + norm_macs(lca.norm2, 1) + norm_macs(model.norm, 1)
     head_macs = vanilla.macs(1, D, num_keys=L) + weight_macs(lca.mlp, 1)
-    shape = vit_shape(model, (replace(stage, mlp_macs=mlp_macs, mlp_norm_macs=mlp_norm_macs),))
+    stage = replace(
+        stage,
+        mlp_macs=mlp_macs,
+        mlp_norm_macs=mlp_norm_macs,
+        reduction=4 * stem.patch_size[0],
+    )
+    shape = vit_shape(model, (stage,))
     return replace(
         shape,
         image_size=stem.image_size,
@@ -304,7 +312,7 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     )
 
 
-def _seen_pixels(keywords: Keywords, image_size: int) -> int:
+def _seen_pixels(keywords: Keywords, side: int) -> int:
     """The patches of the pooled image are whole; it has a pixel per 4 pixels, and reaches 2 more.
 
     Row q of the pooled image depends on rows 2 q - 1 to 2 q + 1 after the convolution, and row c
@@ -312,9 +320,9 @@ def _seen_pixels(keywords: Keywords, image_size: int) -> int:
     """
     patch_size = keywords["patch_size"]
     assert isinstance(patch_size, int)
-    pooled_size = (image_size + 3) // 4
+    pooled_size = (side + 3) // 4
     num_rows = pooled_size // patch_size * patch_size
-    return min(image_size, 4 * num_rows + 2)
+    return min(side, 4 * num_rows + 2)
 
 
 CEIT = Family(

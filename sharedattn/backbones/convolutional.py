@@ -12,13 +12,14 @@ import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from sharedattn.backbones.family import conv_grid, num_params, refuse
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.networks.conv_block import ConvBlock
 from sharedattn.networks.network import Network, NetworkPlan
 from sharedattn.placement import LayerEnvelope
@@ -77,6 +78,10 @@ class ConvNetwork(Network):
         block = self.get_submodule(f"{_stage_name(stage)}.{index}")
         assert isinstance(block, ConvBlock)
         return block
+
+    def feature_map(self, stage: int, tokens: Tensor) -> Tensor:
+        """The feature maps (B, C, Y, X) as they are."""
+        return tokens
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes) of the mean over pixels of feature maps (B, C, Y, X)."""
@@ -160,7 +165,7 @@ def to_block_name(value: str) -> str:
 
 def conv_shape(
     model: Any,
-    image_size: int,
+    image_size: ImageSize,
     *,
     stem: Sequence[nn.Module],
     pooling: int = 1,
@@ -171,7 +176,7 @@ def conv_shape(
 
     Args:
         model: the model, whose stages are `layer1` and so on, with the classifier `fc`.
-        image_size: pixels on a side.
+        image_size: height and width in pixels.
         stem: its modules, in order.
         pooling: stride of the stem's pooling, 3 x 3 with padding 1; 1 for none.
         head_norm: batch norm before the classifier, or None.
@@ -180,12 +185,13 @@ def conv_shape(
     Raises:
         InputError: a stage has no block, or its blocks differ.
     """
-    stem_sizes, grid = sizes_of(stem, (image_size, image_size))
+    stem_sizes, grid = sizes_of(stem, image_size)
     grid = ((grid[0] - 1) // pooling + 1, (grid[1] - 1) // pooling + 1)
-    stages = []
+    stages, reduction = [], pooling * _stride(stem)
     for blocks in stages_of(model):
         stage, grid = _stage_shape(blocks, grid, pre_activated)
-        stages.append(stage)
+        reduction *= _stride(_branch(blocks[0]))
+        stages.append(replace(stage, reduction=reduction))
     head, _ = sizes_of([] if head_norm is None else [head_norm], grid)
     return BackboneShape(
         image_size=image_size,
@@ -244,14 +250,23 @@ def _stage_shape(blocks: Any, grid: Grid, pre_activated: bool) -> tuple[StageSha
 
 def _block_sizes(block: Any, grid: Grid) -> tuple[PartSizes, Grid]:
     """Costs of a block, with its skip, and the grid after it."""
-    branch = [m for name, m in block.named_children() if name.startswith(("conv", "bn"))]
-    found, after = sizes_of(branch, grid)
+    found, after = sizes_of(_branch(block), grid)
     if block.downsample is not None:
         skip, after_skip = sizes_of(block.downsample, grid)
         if after_skip != after:
             raise refuse("the skip of a block has another grid than its branch")
         found += skip
     return found, after
+
+
+def _branch(block: Any) -> list[nn.Module]:
+    """The convolutions and norms of a block's branch, in order."""
+    return [m for name, m in block.named_children() if name.startswith(("conv", "bn"))]
+
+
+def _stride(modules: Iterable[nn.Module]) -> int:
+    """The stride of convolutions in sequence."""
+    return math.prod(m.stride[0] for m in modules if isinstance(m, nn.Conv2d))
 
 
 def _out_channels(block: Any) -> int:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from sharedattn.backbones.family import Family, whole_patches
 from sharedattn.backbones.vit import VIT, ViTNetwork, ViTParts, vit_shape, vit_stage
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.scores import Scores, attention_maps, without_autocast
 from sharedattn.mechanisms.vanilla import SelfAttention
 from sharedattn.networks.block import Block
@@ -100,7 +101,7 @@ class DeepViTNetwork(ViTNetwork):
         return Block(block, attention, position, stage, self.backbone.options)
 
 
-def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None = None) -> BackboneShape:
     """Read the sizes of a `DeepViT`.
 
     Raises:

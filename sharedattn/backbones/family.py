@@ -15,6 +15,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.spatial_reduction import SpatialReductionAttention
 from sharedattn.networks.network import Network
 from sharedattn.placement import Keyword, LayerEnvelope
@@ -157,32 +158,32 @@ class Family:
             the network's plan.
         names: further names that are not timm's, with their model constructors; under `base_name`,
             the constructor of a class without defaults of its own.
-        default_image_size: image size of families whose models do not know theirs, or None if the
-            models take `img_size` and have their own default.
-        seen_pixels: for keywords and an image size, the number of leading pixels on each side
-            that affect the all-vanilla network's logits: grids that are rounded down ignore the
-            last rows and columns.
+        default_image_size: pixels on a side of square images, of families whose models do not know
+            their size, or None if the models take `img_size` and have their own default.
+        seen_pixels: for keywords and the length of a side of the image, the number of leading
+            pixels along it that affect the all-vanilla network's logits: grids that are rounded
+            down ignore the last rows and columns.
     """
 
     base_name: str
     model_class: type[Any]
     keywords: Mapping[str, KeywordRule]
-    describe: Callable[[Any, int | None], BackboneShape]
+    describe: Callable[[Any, ImageSize | None], BackboneShape]
     make_network: Callable[..., Network]
     names: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     default_image_size: int | None = None
-    seen_pixels: Callable[[Keywords, int], int] = lambda _, image_size: image_size
+    seen_pixels: Callable[[Keywords, int], int] = lambda _, side: side
 
     def read_keywords(self, model: Any) -> dict[str, Keyword]:
         """Read the value of every keyword from a built model."""
         return {key: rule.read(model) for key, rule in self.keywords.items()}
 
 
-def whole_patches(keywords: Keywords, image_size: int) -> int:
+def whole_patches(keywords: Keywords, side: int) -> int:
     """`Family.seen_pixels` for a stem of adjacent square patches."""
     patch_size = keywords["patch_size"]
     assert isinstance(patch_size, int)
-    return image_size // patch_size * patch_size
+    return side // patch_size * patch_size
 
 
 def refuse(reason: str) -> InputError:

@@ -10,7 +10,8 @@ tokens at 224 px.
 Weights have the published code's names, except that positions after a pooling are
 `stage_pos_embeds.k` here, and `pos_embed` of the previous block there.
 
-Pooled tokens form a line, not a grid: stages after the first have a grid of one row.
+Pooled tokens form a line, not a grid: stages after the first have a grid of one row, and no
+feature map.
 
 Shape letters: B batch, N tokens, D embed_dim.
 """
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 from sharedattn.backbones.family import Family, KeywordRule, weight_macs, whole_patches
 from sharedattn.backbones.vit import VIT, ViTNetwork, ViTParts, vit_shape, vit_stage
+from sharedattn.image_size import ImageSize
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
 from sharedattn.shape import BackboneShape
@@ -144,7 +146,7 @@ def _reset_positions(pos_embeds: nn.ParameterList) -> None:
         nn.init.trunc_normal_(pos_embed, std=0.02)
 
 
-def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None = None) -> BackboneShape:
     """Read the sizes of a `HierarchicalViT`.
 
     Raises:
@@ -164,6 +166,7 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
                 attention=attention,
                 mlp_macs=weight_macs(model.blocks[0].mlp, N),
                 frame_params=pos_embed.numel(),
+                reduction=None,
             )
         )
     return vit_shape(model, tuple(stages))

@@ -43,6 +43,7 @@ from sharedattn.backbones.family import (
     resample_positions,
     spatial_reduction_attention,
 )
+from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.mechanisms.spatial_reduction import (
     attention_shape,
     reduction_ratio,
@@ -108,7 +109,7 @@ class PyramidVisionTransformer(nn.Module):
     Stage i, from 1, has `patch_embed`i, `pos_embed`i of (1, N, D) and `block`i.
 
     Attributes:
-        img_size: image height and width in pixels.
+        image_size: height and width in pixels.
         grids: rows and columns of each stage's patches.
         cls_token: (1, 1, D), joins in the last stage.
         norm: norm after the last stage.
@@ -117,7 +118,7 @@ class PyramidVisionTransformer(nn.Module):
 
     def __init__(
         self,
-        img_size: int = 224,
+        img_size: AnySize = 224,
         in_chans: int = 3,
         num_classes: int = 1000,
         *,
@@ -132,7 +133,7 @@ class PyramidVisionTransformer(nn.Module):
         """Create a PVT; the defaults are PVT-Tiny's.
 
         Args:
-            img_size: image height and width in pixels.
+            img_size: pixels on a side of the images, or their height and width.
             in_chans: number of image channels.
             num_classes: number of classes.
             depths: number of layers in each stage.
@@ -150,18 +151,19 @@ class PyramidVisionTransformer(nn.Module):
         """
         super().__init__()
         _check_last_ratio(sr_ratios[-1])
-        self.img_size = img_size
+        self.image_size = ImageSize.of(img_size)
         self.grids: list[tuple[int, int]] = []
         rates = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
-        grid, channels = (img_size, img_size), in_chans
+        grid: tuple[int, int] = self.image_size
+        channels = in_chans
         per_stage = zip(embed_dims, num_heads, sr_ratios, mlp_ratios, rates, strict=True)
         for i, (D, H, sr_ratio, ratio, stage_rates) in enumerate(per_stage):
             patch_embed = PatchEmbed(4 if i == 0 else 2, channels, D)
             grid, channels = conv_grid(grid, patch_embed.proj), D
-            if not grid[0]:
+            if not all(grid):
                 raise ValueError(
-                    f"an image of {img_size} pixels leaves no patch in stage {i + 1}; raise the "
-                    f"image size"
+                    f"an image of {self.image_size} pixels leaves no patch in stage {i + 1}; "
+                    f"raise the image size"
                 )
             self.grids.append(grid)
             num_tokens = grid[0] * grid[1] + (i == len(depths) - 1)
@@ -274,7 +276,9 @@ def _part(owner: nn.Module, name: str, stage: int) -> Any:
     return getattr(owner, f"{name}{stage + 1}")
 
 
-def _describe(model: PyramidVisionTransformer, image_size: int | None = None) -> BackboneShape:
+def _describe(
+    model: PyramidVisionTransformer, image_size: ImageSize | None = None
+) -> BackboneShape:
     """Read the sizes of a PVT.
 
     Raises:
@@ -284,7 +288,7 @@ def _describe(model: PyramidVisionTransformer, image_size: int | None = None) ->
     first = stages[0]
     head_norm_macs = norm_macs(model.norm, stages[-1].num_tokens)
     return BackboneShape(
-        image_size=model.img_size,
+        image_size=model.image_size,
         stages=(replace(first, frame_params=0, frame_macs=0, frame_norm_macs=0), *stages[1:]),
         stem_params=first.frame_params,
         stem_macs=first.frame_macs,
@@ -318,6 +322,7 @@ def _describe_stage(model: PyramidVisionTransformer, i: int) -> StageShape:
         qkv_bias=block.attn.q.bias is not None,
         proj_bias=True,
         layer_scale=False,
+        reduction=4 * 2**i,
         frame_params=num_params(patch_embed) + pos_embed.numel() + num_prefix_tokens * D,
         frame_macs=num_patches * patch_embed.proj.weight.numel() + frame_norm_macs,
         frame_norm_macs=frame_norm_macs,
@@ -329,14 +334,14 @@ def _first_blocks(model: PyramidVisionTransformer) -> list[Any]:
     return [_part(model, "block", i)[0] for i in range(len(model.grids))]
 
 
-def _seen_pixels(keywords: Keywords, image_size: int) -> int:
+def _seen_pixels(keywords: Keywords, side: int) -> int:
     """Tokens count if they are part of a key, or of a token of the next stage."""
     ratios = numbers_of(keywords["sr_ratios"])
-    sides = [image_size // 4 // 2**i for i in range(len(ratios))]
+    lengths = [side // 4 // 2**i for i in range(len(ratios))]
     # The last stage uses all its tokens as keys.
     seen = 0
-    for side, ratio in zip(reversed(sides), reversed(ratios), strict=True):
-        seen = max(side // ratio * ratio, 2 * seen)
+    for length, ratio in zip(reversed(lengths), reversed(ratios), strict=True):
+        seen = max(length // ratio * ratio, 2 * seen)
     return 4 * seen
 
 

@@ -14,6 +14,7 @@ Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from timm.layers.norm import LayerNorm
@@ -40,6 +41,7 @@ from sharedattn.backbones.family import (
     require_type,
     spatial_reduction_attention,
 )
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.spatial_reduction import (
     attention_shape,
     reduction_ratio,
@@ -118,6 +120,10 @@ class PVTv2Network(Network):
         assert isinstance(block, Block)
         return block
 
+    def feature_map(self, stage: int, tokens: Tensor) -> Tensor:
+        """The map (B, C, Y, X) after the norm that each stage of a PVTv2 ends with."""
+        return super().feature_map(stage, self._stage(stage).norm(tokens))
+
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes): norm, mean over tokens, head."""
         logits_BC: Tensor = self.head(self._stage(-1).norm(tokens).mean(dim=1))
@@ -139,7 +145,7 @@ def _check_block(block: Any) -> None:
         require_norm(f"its {part}", getattr(block, part), LayerNorm)
 
 
-def _describe(model: Any, image_size: int | None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None) -> BackboneShape:
     """Read the sizes of a timm PVTv2 at an image size, checking every part.
 
     Raises:
@@ -148,7 +154,8 @@ def _describe(model: Any, image_size: int | None) -> BackboneShape:
     assert image_size is not None
     if model.global_pool != "avg":
         raise refuse(f"it pools by {model.global_pool!r}, understood is avg")
-    grid = conv_grid((image_size, image_size), model.patch_embed.proj)
+    proj = model.patch_embed.proj
+    grid, reduction = conv_grid(image_size, proj), proj.stride[0]
     stem_norm_macs = norm_macs(model.patch_embed.norm, grid[0] * grid[1])
     stem_macs = grid[0] * grid[1] * model.patch_embed.proj.weight.numel() + stem_norm_macs
     stages = []
@@ -158,7 +165,8 @@ def _describe(model: Any, image_size: int | None) -> BackboneShape:
         require_norm("a stage's norm", stage.norm, LayerNorm)
         if stage.downsample is not None:
             grid = conv_grid(grid, stage.downsample.proj)
-        stages.append(_describe_stage(stage, grid))
+            reduction *= stage.downsample.proj.stride[0]
+        stages.append(replace(_describe_stage(stage, grid), reduction=reduction))
     return BackboneShape(
         image_size=image_size,
         stages=tuple(stages),

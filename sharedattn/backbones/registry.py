@@ -10,7 +10,6 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache, partial
-from itertools import islice
 from typing import Any
 
 import timm
@@ -30,6 +29,7 @@ from sharedattn.backbones.swin import SWIN
 from sharedattn.backbones.t2t import T2T
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
+from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.networks.legality import (
     canonical_envelope,
     canonical_placement,
@@ -458,17 +458,18 @@ def _read(backbone: BackboneSpec) -> tuple[BackboneShape, dict[str, Keyword]]:
 
 
 def _read_as(
-    name: str, family: Family, model: Any, image_size: int | None
+    name: str, family: Family, model: Any, image_size: AnySize | None
 ) -> tuple[BackboneShape, dict[str, Keyword]]:
     """The sizes of a model and the values of all keywords; errors include its name."""
     try:
-        shape = family.describe(model, image_size or family.default_image_size)
+        size = image_size or family.default_image_size
+        shape = family.describe(model, None if size is None else ImageSize.of(size))
         return shape, family.read_keywords(model)
     except InputError as error:
         raise InputError(f"backbone {name!r}: {error}") from error
 
 
-def _check_seen(backbone: BackboneSpec, image_size: int, values: dict[str, Keyword]) -> None:
+def _check_seen(backbone: BackboneSpec, image_size: ImageSize, values: dict[str, Keyword]) -> None:
     """Check that the last rows and columns of an image have an effect.
 
     A named model at its own size is accepted, even if it drops pixels.
@@ -477,24 +478,49 @@ def _check_seen(backbone: BackboneSpec, image_size: int, values: dict[str, Keywo
         InputError: they have none; the message names the nearest valid sizes.
     """
     family, own_values = _plain(backbone.name)
-    num_cut = image_size - family.seen_pixels(values, image_size)
-    if not num_cut:
+    num_cut = _num_cut(family, values, image_size)
+    if not any(num_cut):
         return
     own_size = _read(BackboneSpec(name=backbone.name))[0].image_size
-    own_cut = own_size - family.seen_pixels(own_values, own_size)
-    if (image_size, num_cut) == (own_size, own_cut):
+    if (image_size, num_cut) == (own_size, _num_cut(family, own_values, own_size)):
         return
+    below, above = zip(*(_fitting(family, values, side) for side in image_size), strict=True)
+    is_square = image_size.height == image_size.width
     nearest = [
-        str(size)
-        for sizes in (range(image_size - 1, 0, -1), range(image_size + 1, MAX_NUMBER + 1))
-        for size in islice((s for s in sizes if family.seen_pixels(values, s) == s), 1)
-        if _can_be_built(replace(backbone, image_size=size))
+        str(sides[0]) if is_square else "x".join(map(str, sides))
+        for sides in (below, above)
+        if None not in sides and _can_be_built(replace(backbone, image_size=sides))
     ]
     raise InputError(
         f"`image_size` {image_size} does not fit backbone {str(backbone)!r}: the last "
-        + ("row and column" if num_cut == 1 else f"{num_cut} rows and columns")
+        + _rows_and_columns(*num_cut)
         + f" of pixels would be cut off; use {' or '.join(nearest) or 'another size'}"
     )
+
+
+def _num_cut(family: Family, values: dict[str, Keyword], image_size: ImageSize) -> tuple[int, int]:
+    """The number of last rows and of last columns of pixels that have no effect."""
+    rows, columns = (side - family.seen_pixels(values, side) for side in image_size)
+    return rows, columns
+
+
+def _fitting(
+    family: Family, values: dict[str, Keyword], side: int
+) -> tuple[int | None, int | None]:
+    """The nearest lengths of a side that cut off nothing, up to it and from it on."""
+    below, above = (
+        next((s for s in sides if family.seen_pixels(values, s) == s), None)
+        for sides in (range(side, 0, -1), range(side, MAX_NUMBER + 1))
+    )
+    return below, above
+
+
+def _rows_and_columns(rows: int, columns: int) -> str:
+    """Words for a number of rows and of columns, not both 0."""
+    if rows == columns:
+        return "row and column" if rows == 1 else f"{rows} rows and columns"
+    counts = [(rows, "row"), (columns, "column")]
+    return " and ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
 
 
 def _can_be_built(backbone: BackboneSpec) -> bool:
@@ -549,7 +575,7 @@ def _check_keywords(
             _check_most(key, value, rule.most)
     _check_most("in_chans", backbone.in_chans, MAX_NUMBER)
     _check_most("num_classes", backbone.num_classes, MAX_NUMBER)
-    _check_most("image_size", backbone.image_size or 1, MAX_NUMBER)
+    _check_most("image_size", max(ImageSize.of(backbone.image_size or 1)), MAX_NUMBER)
 
 
 def _check_most(key: str, value: float, most: int) -> None:

@@ -25,6 +25,7 @@ from sharedattn.backbones.convolutional import (
 )
 from sharedattn.backbones.family import Family, KeywordRule, per_stage, refuse, require_type
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.networks.conv_block import PostActivationBlock
 from sharedattn.placement import LayerEnvelope
 from sharedattn.shape import BackboneShape
@@ -78,7 +79,7 @@ def _check_block(block: Any) -> None:
         raise refuse("its convolutions are dilated")
 
 
-def _describe(model: Any, image_size: int | None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None) -> BackboneShape:
     """Read the sizes of a timm ResNet, checking every part.
 
     Raises:

@@ -29,6 +29,7 @@ from sharedattn.backbones.convolutional import (
     to_block_name,
 )
 from sharedattn.backbones.family import Family, KeywordRule, per_stage
+from sharedattn.image_size import ImageSize
 from sharedattn.networks.conv_block import ConvBlock, PostActivationBlock, PreActivationBlock
 from sharedattn.placement import LayerEnvelope
 from sharedattn.shape import BackboneShape
@@ -216,7 +217,7 @@ class CifarNetwork(ConvNetwork):
         return super().classify(tokens)
 
 
-def _describe(model: Any, image_size: int | None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None) -> BackboneShape:
     """Read the sizes of a `CifarResNet`."""
     assert image_size is not None
     norms = [] if model.pre_activation else [model.bn1]

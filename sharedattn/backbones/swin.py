@@ -22,14 +22,12 @@ Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 from timm.layers.classifier import ClassifierHead
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from timm.models.swin_transformer import (
     PatchMerging,
     SwinTransformer,
@@ -37,6 +35,7 @@ from timm.models.swin_transformer import (
 )
 from timm.models.swin_transformer import WindowAttention as TimmWindowAttention
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sharedattn.backbones.family import (
     MAX_LAYERS,
@@ -52,6 +51,7 @@ from sharedattn.backbones.family import (
     whole_patches,
 )
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.windows import WindowAttention, Windows, position_params
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
@@ -133,11 +133,16 @@ class SwinNetwork(Network):
 
     def resample_position(self, name: str, weight: Tensor, target: Network) -> Tensor:
         """Resample a relative-position bias to another window size."""
-        like = target.state_dict()[name]
-        side = (math.isqrt(len(like)) + 1) // 2
-        # timm's geometric resampling uses indexing that torch deprecates.
-        resized: Tensor = resize_rel_pos_bias_table_simple(weight, (side, side), like.shape)
-        return resized
+        stage = int(name.split(".")[1])
+        old, new = (
+            tuple(2 * side - 1 for side in network.shape.stages[stage].attention.key_grid)
+            for network in (self, target)
+        )
+        # As timm's `resize_rel_pos_bias_table_simple`, which takes square tables alone; its
+        # geometric resampling uses indexing that torch deprecates.
+        table_1HYX = weight.t().reshape(1, -1, *old)
+        resized_1HYX = F.interpolate(table_1HYX, size=new, mode="bicubic", align_corners=False)
+        return resized_1HYX.flatten(2)[0].t().contiguous()
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits (B, classes): norm, mean over tokens, head."""
@@ -189,7 +194,7 @@ def _check_block(block: Any) -> None:
         require_norm(f"its {part}", getattr(block, part), nn.LayerNorm)
 
 
-def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None = None) -> BackboneShape:
     """Read the sizes of a timm Swin transformer, checking every part.
 
     Raises:
@@ -198,25 +203,28 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     embed = model.patch_embed
     if not embed.num_patches:
         raise InputError(
-            f"an image of {embed.img_size[0]} pixels has no patch of {embed.patch_size[0]} "
-            f"pixels; raise the image size"
+            f"an image of {ImageSize(*embed.img_size)} pixels has no patch of "
+            f"{embed.patch_size[0]} pixels; raise the image size"
         )
     require_type("the patch embedding", embed, PatchEmbed)
     require_norm("the patch embedding's norm", embed.norm, nn.LayerNorm)
-    if len(set(embed.img_size)) > 1 or len(set(embed.patch_size)) > 1:
-        raise refuse("its images or patches are not square")
+    if len(set(embed.patch_size)) > 1:
+        raise refuse("its patches are not square")
     if model.dynamic_img_size:
         raise refuse("its image size is dynamic, and masks of shifted windows fit one size")
     require_norm("its norm", model.norm, nn.LayerNorm)
     require_type("its head", model.head, ClassifierHead)
     if model.head.global_pool.pool_type != "avg":
         raise refuse(f"it pools by {model.head.global_pool.pool_type!r}, understood is avg")
-    stages = tuple(_describe_stage(layer) for layer in model.layers)
+    stages = tuple(
+        replace(_describe_stage(layer), reduction=embed.patch_size[0] * 2**i)
+        for i, layer in enumerate(model.layers)
+    )
     num_patches, last = embed.num_patches, stages[-1]
     stem_norm_macs = norm_macs(embed.norm, num_patches)
     head_norm_macs = norm_macs(model.norm, last.num_tokens)
     return BackboneShape(
-        image_size=embed.img_size[0],
+        image_size=ImageSize(*embed.img_size),
         stages=stages,
         stem_params=num_params(embed),
         stem_macs=num_patches * embed.proj.weight.numel() + stem_norm_macs,
@@ -232,10 +240,12 @@ def _describe_stage(layer: Any) -> StageShape:
         _check_block(block)
     block = layer.blocks[0]
     windows = [_windows(block) for block in layer.blocks]
-    if any(w.size != windows[0].size or w.size[0] != w.size[1] for w in windows):
-        raise refuse("its windows are not square, or differ within a stage")
-    # Grids and windows are square, and so is the shift.
-    shifted = tuple(w.shift[0] > 0 for w in windows)
+    if any(w.size != windows[0].size for w in windows):
+        raise refuse("its windows differ within a stage")
+    if windows[0].size != tuple(min(side, max(windows[0].size)) for side in windows[0].grid):
+        raise refuse("its windows are not square where the grid has room for it")
+    # A grid no longer than a window along one side is shifted along the other alone.
+    shifted = tuple(any(w.shift) for w in windows)
     Y, X = windows[0].grid
     N, D, H = Y * X, block.dim, block.attn.num_heads
     hidden_dim = block.mlp.fc1.out_features
@@ -271,7 +281,8 @@ def _describe_stage(layer: Any) -> StageShape:
     )
 
 
-_NUMBER_PER_STAGE = per_stage(lambda m: (layer.blocks[0].window_size[0] for layer in m.layers))
+# The longer side, since a window ends where the grid does.
+_NUMBER_PER_STAGE = per_stage(lambda m: (max(layer.blocks[0].window_size) for layer in m.layers))
 
 
 def _square_windows(value: float | str) -> tuple[tuple[int, int], ...]:

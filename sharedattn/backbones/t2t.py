@@ -43,6 +43,7 @@ from sharedattn.backbones.family import (
 )
 from sharedattn.backbones.vit import self_attention
 from sharedattn.errors import InputError
+from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.mechanisms.external import double_norm
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
@@ -109,20 +110,21 @@ class TokensToToken(nn.Module):
     """Converts images to tokens by three overlapping splits, with a block after the first two.
 
     Attributes:
+        image_size: height and width in pixels.
         grids: rows and columns of the tokens after each split.
     """
 
-    def __init__(self, img_size: int, in_chans: int, embed_dim: int, token_dim: int) -> None:
-        """Create the module for square images; see `T2TViT`."""
+    def __init__(self, img_size: AnySize, in_chans: int, embed_dim: int, token_dim: int) -> None:
+        """Create the module for one image size; see `T2TViT`."""
         super().__init__()
-        self.img_size = img_size
+        self.image_size = ImageSize.of(img_size)
         self.soft_split0 = nn.Unfold((7, 7), stride=(4, 4), padding=(2, 2))
         self.soft_split1 = nn.Unfold((3, 3), stride=(2, 2), padding=(1, 1))
         self.soft_split2 = nn.Unfold((3, 3), stride=(2, 2), padding=(1, 1))
         self.attention1 = TokenTransformer(in_chans * 7 * 7, token_dim)
         self.attention2 = TokenTransformer(token_dim * 3 * 3, token_dim)
         self.project = nn.Linear(token_dim * 3 * 3, embed_dim)
-        first = conv_grid((img_size, img_size), self.soft_split0)
+        first = conv_grid(self.image_size, self.soft_split0)
         second = conv_grid(first, self.soft_split1)
         self.grids = (first, second, conv_grid(second, self.soft_split2))
 
@@ -164,7 +166,7 @@ class T2TViT(nn.Module):
 
     def __init__(
         self,
-        img_size: int = 224,
+        img_size: AnySize = 224,
         in_chans: int = 3,
         num_classes: int = 1000,
         embed_dim: int = 768,
@@ -178,7 +180,7 @@ class T2TViT(nn.Module):
         """Take arguments by timm's names.
 
         Args:
-            img_size: image height and width in pixels.
+            img_size: pixels on a side of the images, or their height and width.
             in_chans: C of the images.
             num_classes: number of classes.
             embed_dim: D of the blocks.
@@ -291,7 +293,7 @@ class T2TNetwork(Network):
         return logits_BC
 
 
-def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None = None) -> BackboneShape:
     """Read the sizes of a `T2TViT`.
 
     Raises:
@@ -301,13 +303,13 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     grid = module.grids[-1]
     if not len(model.blocks) or not math.prod(grid):
         raise InputError(
-            f"the network has {len(model.blocks)} blocks at {module.img_size} px, but needs a "
+            f"the network has {len(model.blocks)} blocks at {module.image_size} px, but needs a "
             f"block and a patch; raise the depth, or the image size to 3 at least"
         )
     block = model.blocks[0]
     N, D = model.pos_embed.shape[1:]
     return BackboneShape(
-        image_size=module.img_size,
+        image_size=module.image_size,
         stages=(
             StageShape(
                 max_depth=len(model.blocks),
@@ -322,6 +324,7 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
                 qkv_bias=block.attn.qkv.bias is not None,
                 proj_bias=True,
                 layer_scale=False,
+                reduction=16,
             ),
         ),
         stem_params=num_params(module) + model.cls_token.numel() + model.pos_embed.numel(),
@@ -334,10 +337,10 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
     )
 
 
-def _seen_pixels(keywords: Keywords, image_size: int) -> int:
+def _seen_pixels(keywords: Keywords, side: int) -> int:
     """Only the first split drops pixels: its last window has 7 rows from row 4 (n - 1) - 2."""
-    num_rows = (image_size + 2 * 2 - 7) // 4 + 1
-    return min(image_size, 4 * num_rows + 1)
+    num_rows = (side + 2 * 2 - 7) // 4 + 1
+    return min(side, 4 * num_rows + 1)
 
 
 _SIZES = {7: 256, 10: 256, 12: 256, 14: 384, 19: 448, 24: 512}

@@ -38,6 +38,7 @@ from sharedattn.backbones.family import (
     whole_patches,
 )
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.vanilla import SelfAttention
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
@@ -183,7 +184,7 @@ def _check_block(block: Any, embed_dim: int) -> None:
         require_type(f"its {part}", getattr(block, part), LayerScale, nn.Identity)
 
 
-def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
+def _describe(model: Any, image_size: ImageSize | None = None) -> BackboneShape:
     """Read the sizes of a timm vision transformer, checking every part.
 
     Raises:
@@ -201,8 +202,8 @@ def _describe(model: Any, image_size: int | None = None) -> BackboneShape:
         raise refuse(f"it pools by {model.global_pool!r}, understood is token or avg")
     if model.dynamic_img_size:
         raise refuse("its image size is dynamic, and maps over tokens fit one size")
-    if len(set(model.patch_embed.img_size)) > 1 or len(set(model.patch_embed.patch_size)) > 1:
-        raise refuse("its images or patches are not square")
+    if len(set(model.patch_embed.patch_size)) > 1:
+        raise refuse("its patches are not square")
     return vit_shape(model, (vit_stage(model),))
 
 
@@ -232,6 +233,7 @@ def vit_stage(model: Any) -> StageShape:
         qkv_bias=block.attn.qkv.bias is not None,
         proj_bias=block.attn.proj.bias is not None,
         layer_scale=isinstance(block.ls1, LayerScale),
+        reduction=model.patch_embed.patch_size[0],
     )
 
 
@@ -242,7 +244,7 @@ def vit_shape(model: Any, stages: tuple[StageShape, ...]) -> BackboneShape:
     head_norm_macs = norm_macs(model.norm, stages[-1].num_tokens) + norm_macs(model.fc_norm, 1)
     stem = (model.cls_token, model.reg_token, model.pos_embed)
     return BackboneShape(
-        image_size=model.patch_embed.img_size[0],
+        image_size=ImageSize(*model.patch_embed.img_size),
         stages=stages,
         stem_params=num_params(model.patch_embed, model.norm_pre)
         + sum(token.numel() for token in stem if token is not None),

@@ -107,11 +107,10 @@ def _one_image(network: Network) -> Iterator[Tensor]:
     """An image for a network, which is in eval mode without gradients in the block."""
     training = network.training
     network.eval()
-    size = network.shape.image_size
     parameter = next(network.parameters())
     try:
         with torch.no_grad():
-            yield parameter.new_zeros(1, network.backbone.in_chans, size, size)
+            yield parameter.new_zeros(1, network.backbone.in_chans, *network.shape.image_size)
     finally:
         network.train(training)
 

@@ -94,12 +94,10 @@ def measure_network(spec: NetworkSpec, setting: LatencySetting) -> Timing:
         torch_threads(setting.threads),
     ):
         network = build(spec).to(setting.device).eval()
-        size = network.shape.image_size
         images_BCYX = torch.randn(
             setting.batch_size,
             spec.backbone.in_chans,
-            size,
-            size,
+            *network.shape.image_size,
             generator=torch.Generator().manual_seed(0),
         ).to(setting.device)
         return time_call(lambda: network(images_BCYX), setting.device)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharedattn.backbones import describe
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms import broadcasting, residual
 from sharedattn.mechanisms.interface import NO_COST, SCORES, PartCost
 from sharedattn.mechanisms.registry import gate_of, is_always_listed, registry
@@ -46,7 +47,7 @@ class Cost:
         matmul_macs: those of matrix products and convolutions: `macs` without the norms.
         attention_bytes: largest memory that any one layer's attention uses; see
             `CostModel.attention_bytes`.
-        image_size: image height and width in pixels.
+        image_size: height and width of the images in pixels.
         stages: cost of each stage: its blocks, its DIA cells, and the transition into it; stem and
             head belong to none.
         mechanisms: cost by name of a branch or gate, `broadcasting`, and `rest` for stem, head,
@@ -59,7 +60,7 @@ class Cost:
     macs: int
     matmul_macs: int
     attention_bytes: int
-    image_size: int
+    image_size: ImageSize
     stages: tuple[PartCost, ...]
     mechanisms: Mapping[str, PartCost]
 
@@ -72,7 +73,7 @@ class Cost:
             "macs": self.macs,
             "matmul_macs": self.matmul_macs,
             "attention_bytes": self.attention_bytes,
-            "image_size": self.image_size,
+            "image_size": self.image_size.to_json(),
             "stages": [stage.to_json() for stage in self.stages],
             "mechanisms": {name: part.to_json() for name, part in self.mechanisms.items()},
         }

@@ -14,6 +14,7 @@ import torch
 
 from sharedattn.data.digits import CELL, EmbeddedData, digit_splits
 from sharedattn.data.source import Batch, SplitName
+from sharedattn.image_size import ImageSize
 
 GRID = 2  # cells on a side of the canvas
 NUM_CELLS = GRID * GRID
@@ -80,7 +81,7 @@ class DigitCount(EmbeddedData):
     """The data set `digit-count`, with images of 16 x 16 pixels; see `EmbeddedData`."""
 
     name = "digit-count"
-    image_size = IMAGE_SIZE
+    image_size = ImageSize(IMAGE_SIZE, IMAGE_SIZE)
     num_classes = NUM_CELLS
 
     def num_images(self, split: SplitName) -> int:

@@ -13,6 +13,7 @@ import torch
 
 from sharedattn.data.digits import CELL, EmbeddedData, digit_splits
 from sharedattn.data.source import Batch, SplitName
+from sharedattn.image_size import ImageSize
 
 GRID = 2  # cells on a side of the canvas
 IMAGE_SIZE = GRID * CELL
@@ -58,7 +59,7 @@ class DigitPairs(EmbeddedData):
     """The data set `digit-pairs`, with images of 16 x 16 pixels; see `EmbeddedData`."""
 
     name = "digit-pairs"
-    image_size = IMAGE_SIZE
+    image_size = ImageSize(IMAGE_SIZE, IMAGE_SIZE)
     num_classes = 2
 
     def num_images(self, split: SplitName) -> int:

@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from sharedattn.data.source import Batch, DataConfig, DataSource, Split, SplitName, spread
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.recipe import Recipe
 
 CELL = 8  # pixels on a side of one digit
@@ -75,11 +76,12 @@ class EmbeddedData(DataSource):
 
     def __init__(self, config: DataConfig) -> None:
         size = self.image_size
-        if config.image_size not in (None, size) or config.in_chans not in (None, 1):
+        if config.image_size not in (None, size.given) or config.in_chans not in (None, 1):
+            asked = ImageSize.of(config.image_size or size)
             raise InputError(
-                f"`--data` {self.name} has images of {size}x{size} pixels and 1 channel, but the "
-                f"network takes image size {config.image_size} and {config.in_chans} channels; "
-                f"name a backbone for those, or other data"
+                f"`--data` {self.name} has images of {size.height}x{size.width} pixels and 1 "
+                f"channel, but the network takes image size {asked} and {config.in_chans or 1} "
+                f"channels; name a backbone for those, or other data"
             )
         if config.root is not None:
             raise InputError(

@@ -38,6 +38,7 @@ from sharedattn.data.source import Batch, DataConfig, DataSource, Split, SplitNa
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.hashing import derived_seed
+from sharedattn.image_size import ImageSize
 from sharedattn.recipe import Recipe
 
 DEFAULT_IMAGE_SIZE = 224
@@ -111,7 +112,7 @@ class ImageData(DataSource):
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         self.name = Path(config.name).name if config.is_folder else config.name
-        self.image_size = config.image_size or DEFAULT_IMAGE_SIZE
+        self.image_size = ImageSize.of(config.image_size or DEFAULT_IMAGE_SIZE)
         self.in_chans = config.in_chans or 3
         if self.in_chans not in (1, 3):
             raise InputError(
@@ -164,12 +165,14 @@ class ImageData(DataSource):
         if self.config.reader == 1:
             # Documents from before crop modes could be chosen lack this field.
             del pixels["crop_mode"]
-        transform = {"image_size": self.image_size, "in_chans": self.in_chans, **pixels}
+        size = self.image_size.to_json()
+        transform = {"image_size": size, "in_chans": self.in_chans, **pixels}
         return {**self._opened.identity(), "transform": transform}
 
     @cached_property
     def digest(self) -> str:
-        seen = hashlib.sha256(repr((self.image_size, self.in_chans, self._pixels)).encode())
+        size = self.image_size.to_json()
+        seen = hashlib.sha256(repr((size, self.in_chans, self._pixels)).encode())
         for split, part in self._parts.items():
             seen.update(f"{split} {len(part)}\0".encode())
             seen.update(part.labels.tobytes())
@@ -195,7 +198,7 @@ class ImageData(DataSource):
                     f"in part: {section!r} is no letters with a number; try rand-m9-mstd0.5-inc1"
                 )
         # Magnitudes that an operation refuses only show when an image is augmented.
-        image = Image.new(self._mode, (self.image_size, self.image_size))
+        image = Image.new(self._mode, (self.image_size.width, self.image_size.height))
         try:
             transform = self._train_transform(recipe)
             for draw in range(16):
@@ -304,10 +307,12 @@ class ImageData(DataSource):
         return _Reader(self._parts, self._mode, self._kept)
 
     def _train_transform(self, recipe: Recipe) -> Any:
+        # Of width to height, so that a crop is no more distorted than a square one.
+        own = self.image_size.width / self.image_size.height
         transform = self._transform(
             is_training=True,
             scale=(recipe.crop_scale_min, 1.0),
-            ratio=(3 / 4, 4 / 3) if recipe.crop_scale_min < 1.0 else (1.0, 1.0),
+            ratio=(3 / 4 * own, 4 / 3 * own) if recipe.crop_scale_min < 1.0 else (own, own),
             hflip=recipe.hflip,
             color_jitter=recipe.color_jitter,
             auto_augment=recipe.auto_augment,
@@ -320,7 +325,7 @@ class ImageData(DataSource):
     def _transform(self, **options: Any) -> Any:
         """timm's transform to 8-bit pixels, which are normalised batch by batch."""
         return create_transform(
-            input_size=(self.in_chans, self.image_size, self.image_size),
+            input_size=(self.in_chans, *self.image_size),
             interpolation=self._pixels.interpolation,
             mean=self._pixels.mean,
             std=self._pixels.std,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -154,17 +155,17 @@ class PixelChanges:
         return cls(**{name: _tuple_of(name, value) for name, value in document.items()})
 
 
-def default_pixels(image_size: int, in_chans: int) -> Pixels:
+def default_pixels(image_size: ImageSize, in_chans: int) -> Pixels:
     """The default pixels of a model that is trained from scratch.
 
     Args:
-        image_size: pixels on a side; small images are evaluated whole.
+        image_size: height and width in pixels; small images are evaluated whole.
         in_chans: 1 or 3.
     """
     return Pixels(
         mean=IMAGENET_MEAN if in_chans == 3 else (0.5,),
         std=IMAGENET_STD if in_chans == 3 else (0.5,),
-        crop_pct=1.0 if image_size <= SMALL_IMAGE_SIZE else CROP_PCT,
+        crop_pct=1.0 if max(image_size) <= SMALL_IMAGE_SIZE else CROP_PCT,
     )
 
 

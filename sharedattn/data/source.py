@@ -16,6 +16,7 @@ from sharedattn.data.pixels import PixelChanges, Pixels
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
+from sharedattn.image_size import AnySize, ImageSize
 
 if TYPE_CHECKING:
     from sharedattn.recipe import Recipe
@@ -38,7 +39,8 @@ class DataConfig:
             opens with random access (`torch/cifar10`, `hfds/...`).
         root: folder that holds a named data set, required for `torch/`; defaults to that of the
             library.
-        image_size: pixels on a side of the images; defaults to the data's own.
+        image_size: pixels on a side of square images, or their height and width; defaults to the
+            data's own.
         in_chans: image channels, 1 or 3; defaults to the data's own.
         val_fraction: share of the training images to cut off if there is no validation split.
         split_seed: seed of that cut.
@@ -56,7 +58,7 @@ class DataConfig:
 
     name: str
     root: str | None = None
-    image_size: int | None = None
+    image_size: AnySize | None = None
     in_chans: int | None = None
     val_fraction: float = 0.1
     split_seed: int = 0
@@ -74,6 +76,8 @@ class DataConfig:
         if self.name in EMBEDDED:
             # It has one reader only.
             object.__setattr__(self, "reader", READER)
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", ImageSize.of(self.image_size).given)
         if not 0.0 < self.val_fraction < 1.0:
             raise InputError(
                 f"`--val-fraction` is {self.val_fraction:g}; give a share of the training images "
@@ -98,6 +102,8 @@ class DataConfig:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; later fields are omitted at their defaults."""
         document: dict[str, Any] = {name: getattr(self, name) for name in _FIRST_FIELDS}
+        if self.image_size is not None:
+            document["image_size"] = ImageSize.of(self.image_size).to_json()
         if self.name not in EMBEDDED:
             # Always included: a document without it means reader 1.
             document["reader"] = self.reader
@@ -137,7 +143,8 @@ class DataConfig:
         if "pixels" in values:
             values["pixels"] = PixelChanges.from_json(values["pixels"])
         hints = get_type_hints(cls)
-        for name in {*_FIRST_FIELDS, "reader", "test_fraction"} & set(values):
+        # The size has a check of its own.
+        for name in {*_FIRST_FIELDS, "reader", "test_fraction"} & set(values) - {"image_size"}:
             value = values[name]
             is_number = isinstance(value, int) and hints[name] in (float, float | None)
             if isinstance(value, bool) or not (is_number or isinstance(value, hints[name])):
@@ -162,7 +169,7 @@ class DataSource(ABC):
     Attributes:
         config: configuration of the data.
         name: display name of the data set.
-        image_size: pixels on a side.
+        image_size: height and width in pixels.
         in_chans: number of image channels.
         num_classes: number of classes.
         identity: the data's identity as a JSON document; its hash is the fingerprint.
@@ -170,7 +177,7 @@ class DataSource(ABC):
 
     config: DataConfig
     name: str
-    image_size: int
+    image_size: ImageSize
     in_chans: int
     num_classes: int
     identity: dict[str, Any]

@@ -219,10 +219,10 @@ class Network(nn.Module, ABC):
             InputError: the images are not of the network's size.
         """
         size = self.shape.image_size
-        if images_BCYX.shape[-2:] != (size, size):
+        if tuple(images_BCYX.shape[-2:]) != (size.height, size.width):
             raise InputError(
                 f"`images_BCYX` has {' x '.join(map(str, images_BCYX.shape[-2:]))} pixels, but "
-                f"the network takes {size} x {size}; resize the images, or the network by "
+                f"the network takes {size.spaced}; resize the images, or the network by "
                 f"sharedattn.weights.interpolate.at_image_size"
             )
         return self.embed_images(images_BCYX), State()
@@ -296,26 +296,13 @@ class Network(nn.Module, ABC):
                 was built for an envelope; a name in `collect` is unknown; maps without a diagonal
                 have no diagonality; or the images have another size.
         """
-        if placement is None:
-            placement = self.only_placement
-            if placement is None:
-                raise InputError(
-                    "`placement` is missing, and a network built for an envelope has none of its "
-                    "own; pass placement="
-                )
-        else:
-            placement = self.accepted(placement)
+        placement = self._asked(placement)
         recorder = Recorder(collect)
         if "diagonality" in collect:
             check_diagonality(self.shape, Envelope.of(placement))
-        is_checkpointed = self.grad_checkpointing and torch.is_grad_enabled()
-        run = self._run_checkpointed if is_checkpointed else self._run_layer
         tokens, state = self.begin(images_BCYX)
         for stage, choices in enumerate(placement.stages):
-            for index, choice in enumerate(choices):
-                tokens, state = run(self.layer(stage, index), tokens, state, choice, recorder)
-                # Free what no later layer takes.
-                state = state.keeping(self.held_after(stage, choices, index))
+            tokens, state = self._run_stage(stage, choices, tokens, state, recorder)
         logits = self.finish(tokens)
         terms = recorder.diagonality_terms
         return RunResult(
@@ -329,6 +316,82 @@ class Network(nn.Module, ABC):
                 else None
             ),
         )
+
+    def features(self, images_BCYX: Tensor, placement: Placement | None = None) -> list[Tensor]:
+        """The feature pyramid of a placement: the map at the end of each stage.
+
+        The maps are those of timm's `features_only` models, finest first, of which a residual
+        network's stem is left out (timm's `out_indices=(1, 2, 3, 4)`): tokens on their grid
+        without prefix tokens, channels first, before the network's final norm. A PVTv2's map has
+        passed the norm that each of its stages ends with. There is no map of a stage whose tokens
+        do not lie on the image's grid, such as HVT's pooled ones. `shape.features` says the
+        stages, channels and reductions without a run.
+
+        Args:
+            images_BCYX: (B, C, Y, X).
+            placement: as for `run`.
+
+        Returns:
+            For each of `shape.features`, (B, channels, Y / reduction, X / reduction), rounded as
+            the backbone does.
+
+        Raises:
+            InputError: as for `run`; or no stage has a map.
+        """
+        placement, wanted = self._asked(placement), [map_.stage for map_ in self.shape.features]
+        if not wanted:
+            raise InputError(
+                f"{self.backbone.name} says no `reduction` of its stages, which feature maps "
+                f"need; name another backbone"
+            )
+        found, recorder = [], Recorder(frozenset())
+        tokens, state = self.begin(images_BCYX)
+        for stage, choices in enumerate(placement.stages[: wanted[-1] + 1]):
+            tokens, state = self._run_stage(stage, choices, tokens, state, recorder)
+            if stage in wanted:
+                found.append(self.feature_map(stage, tokens))
+        return found
+
+    def feature_map(self, stage: int, tokens: Tensor) -> Tensor:
+        """The map (B, D, Y, X) of tokens (B, N, D) at the end of a stage, without prefix tokens.
+
+        A family whose stages end with more than their layers overrides it.
+        """
+        sizes = self.shape.stages[stage]
+        on_grid_BND = tokens[:, sizes.num_prefix_tokens : sizes.num_tokens]
+        return on_grid_BND.transpose(1, 2).reshape(len(tokens), -1, *sizes.grid)
+
+    def _asked(self, placement: Placement | None) -> Placement:
+        """The placement to run: the given one, if it is accepted, or the network's only one.
+
+        Raises:
+            InputError: as for `run`.
+        """
+        if placement is not None:
+            return self.accepted(placement)
+        if self.only_placement is None:
+            raise InputError(
+                "`placement` is missing, and a network built for an envelope has none of its "
+                "own; pass placement="
+            )
+        return self.only_placement
+
+    def _run_stage(
+        self,
+        stage: int,
+        choices: tuple[LayerChoice, ...],
+        tokens: Tensor,
+        state: State,
+        recorder: Recorder,
+    ) -> tuple[Tensor, State]:
+        """Tokens and state after the last layer of a stage, from those before its first."""
+        is_checkpointed = self.grad_checkpointing and torch.is_grad_enabled()
+        run = self._run_checkpointed if is_checkpointed else self._run_layer
+        for index, choice in enumerate(choices):
+            tokens, state = run(self.layer(stage, index), tokens, state, choice, recorder)
+            # Free what no later layer takes.
+            state = state.keeping(self.held_after(stage, choices, index))
+        return tokens, state
 
     @property
     def _run_layer(self) -> Callable[..., tuple[Tensor, State]]:

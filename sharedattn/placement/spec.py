@@ -8,6 +8,7 @@ from typing import Any
 
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
+from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.placement.named import LAVIT_LIKE
 from sharedattn.placement.placement import Placement
@@ -16,7 +17,7 @@ from sharedattn.shape import BackboneShape
 SPEC_FORMAT_VERSION = 2
 
 _NAME = r"[A-Za-z][\w.]*"
-_SPEC = re.compile(rf"\s*({_NAME})\s*(?:\(([^()]*)\))?\s*(?:@\s*(\d{{1,9}}))?\s*")
+_SPEC = re.compile(rf"\s*({_NAME})\s*(?:\(([^()]*)\))?\s*(?:@\s*(\d{{1,9}}(?:x\d{{1,9}})?))?\s*")
 
 Keyword = bool | int | float | str
 
@@ -28,7 +29,8 @@ class BackboneSpec:
     Attributes:
         name: timm's model name, or a family's base name such as `vit`.
         keywords: the model's keyword arguments that differ from its defaults, sorted by name.
-        image_size: image height and width in pixels, or None for the backbone's default.
+        image_size: pixels on a side of square images, or their height and width, or None for the
+            backbone's default; a pair of equal numbers becomes one.
         in_chans: number of image channels.
         num_classes: number of classes.
         options: options of the mechanisms.
@@ -36,7 +38,7 @@ class BackboneSpec:
 
     name: str
     keywords: tuple[tuple[str, Keyword], ...] = ()
-    image_size: int | None = None
+    image_size: AnySize | None = None
     in_chans: int = 3
     num_classes: int = 1000
     options: MechanismOptions = field(default_factory=MechanismOptions)
@@ -53,11 +55,11 @@ class BackboneSpec:
                 )
         object.__setattr__(self, "keywords", tuple(sorted(self.keywords)))
         numbers = {"in_chans": self.in_chans, "num_classes": self.num_classes}
-        if self.image_size is not None:
-            numbers["image_size"] = self.image_size
         for name, number in numbers.items():
             if type(number) is not int or number < 1:
                 raise InputError(f"`{name}` is {number!r}; it is a whole number of at least 1")
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", ImageSize.of(self.image_size).given)
 
     @classmethod
     def parse(cls, text: str) -> BackboneSpec:
@@ -91,7 +93,7 @@ class BackboneSpec:
         return cls(
             name=match[1],
             keywords=tuple(keywords.items()),
-            image_size=int(match[3]) if match[3] else None,
+            image_size=ImageSize.parse(match[3]) if match[3] else None,
             options=MechanismOptions(**options),
             **own,
         )
@@ -101,7 +103,9 @@ class BackboneSpec:
         return {
             "name": self.name,
             "keywords": dict(self.keywords),
-            "image_size": self.image_size,
+            "image_size": (
+                None if self.image_size is None else ImageSize.of(self.image_size).to_json()
+            ),
             "in_chans": self.in_chans,
             "num_classes": self.num_classes,
             "options": self.options.to_json(),
@@ -135,7 +139,7 @@ class BackboneSpec:
         if self.num_classes != 1000:
             keys["num_classes"] = self.num_classes
         inside = ",".join(f"{key}={_keyword_text(keys[key])}" for key in sorted(keys))
-        size = "" if self.image_size is None else f"@{self.image_size}"
+        size = "" if self.image_size is None else f"@{ImageSize.of(self.image_size)}"
         return f"{self.name}{f'({inside})' if inside else ''}{size}"
 
 

@@ -209,8 +209,8 @@ def randomised(network: Network) -> Network:
 
 def random_images(backbone: BackboneSpec, batch_size: int = 3) -> Tensor:
     """Random images (B, C, Y, X) in float64."""
-    size = describe(backbone).image_size
-    return torch.randn(batch_size, backbone.in_chans, size, size, dtype=torch.float64)
+    shape = (batch_size, backbone.in_chans, *describe(backbone).image_size)
+    return torch.randn(shape, dtype=torch.float64)
 
 
 def _placements_with(

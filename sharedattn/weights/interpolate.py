@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from sharedattn.backbones import build, build_network
 from sharedattn.errors import InputError
+from sharedattn.image_size import AnySize
 from sharedattn.mechanisms.less import ScoreMaps
 from sharedattn.mechanisms.residual import pooling_ratios
 from sharedattn.networks.network import Network
@@ -36,12 +37,12 @@ from sharedattn.shape import BackboneShape, StageShape
 Grid = tuple[int, int]
 
 
-def at_image_size(network: Network, image_size: int) -> Network:
+def at_image_size(network: Network, image_size: AnySize) -> Network:
     """Convert a network to images of another size, with the same weights.
 
     Args:
         network: any network.
-        image_size: pixels on a side.
+        image_size: pixels on a side of the images, or their height and width.
 
     Returns:
         A network over the same envelope. Maps over tokens and position parameters are resampled;

@@ -79,6 +79,7 @@ def load_pretrained(source: str | Path, backbone: BackboneSpec) -> dict[str, Ten
         return _of_export(path, backbone)[0]
     else:
         state = _of_file(path, shapes_of(backbone))
+        _check_grid(state_shapes(state), backbone, str(source))
     fitted = _fitted(state, backbone, str(source))
     check_finite(fitted, str(source))
     return fitted
@@ -127,6 +128,7 @@ def load_trained(source: str | Path, backbone: BackboneSpec) -> TrainedModel:
         state = _of_file(path, wanted)
         num_classes = next(iter(state_shapes(state).get(f"{head}.bias", ())), 0)
         own = replace(backbone, num_classes=num_classes or backbone.num_classes)
+        _check_grid(state_shapes(state), own, name)
     of_head = [f"{head}.{leaf}" for leaf in ("weight", "bias")]
     if not num_classes and not any(part in state for part in of_head):
         state |= {part: torch.zeros(wanted[part]) for part in of_head}
@@ -357,12 +359,14 @@ def _resampled(
 def _at_size_of(found: Shapes, wanted: Shapes, backbone: BackboneSpec) -> BackboneSpec | None:
     """The backbone at the image size of the given shapes, or None if they match no other size.
 
-    The number of positions in a position parameter, (1, N, D), grows with the image's area.
+    The number of positions in a position parameter, (1, N, D), grows with the image's area. The
+    given weights are taken to be of square images.
     """
     shape = describe(backbone)
+    num_pixels = shape.image_size.num_pixels
     prefixes = {0, *(stage.num_prefix_tokens for stage in shape.stages)}
     sizes = {
-        round(shape.image_size * ((found[name][1] - prefix) / (own[1] - prefix)) ** 0.5)
+        round((num_pixels * (found[name][1] - prefix) / (own[1] - prefix)) ** 0.5)
         for name, own in wanted.items()
         if len(own) == len(found[name]) == 3 and own != found[name]
         for prefix in prefixes
@@ -375,6 +379,32 @@ def _at_size_of(found: Shapes, wanted: Shapes, backbone: BackboneSpec) -> Backbo
         except InputError:
             continue
     return None
+
+
+def _check_grid(found: Shapes, backbone: BackboneSpec, source: str) -> None:
+    """Check that positions are of one grid only: 4 x 16 of them may be 8 x 8.
+
+    Raises:
+        InputError: weights fit a backbone for images that are not square, and the same for square
+            ones, whose positions lie elsewhere.
+    """
+    own, wanted = describe(backbone), shapes_of(backbone)
+    side = round(own.image_size.num_pixels**0.5)
+    if own.image_size.height == own.image_size.width or found != wanted:
+        return
+    square, larger = (replace(backbone, image_size=size) for size in (side, 2 * side))
+    try:
+        of_square = describe(square, recorded=True)
+        # Weights without positions fit every size.
+        is_either = shapes_of(square) == wanted != shapes_of(larger)
+    except InputError:
+        return
+    if is_either and of_square.stages != own.stages:
+        raise InputError(
+            f"{source} has as many positions as images of {side} x {side} pixels have patches, "
+            f"and as images of {own.image_size.spaced}, and does not say which it is of; name an "
+            f"export, which does, or a network for {side} x {side}"
+        )
 
 
 def _check_classes(found: Shapes, wanted: Shapes, backbone: BackboneSpec, source: str) -> None:

@@ -89,7 +89,7 @@ def test_what_is_refused_is_what_no_logit_depends_on(name: str) -> None:
             # Too small for the family, whatever is cut.
             continue
         if not num_cut:
-            assert describe(backbone).image_size == size
+            assert describe(backbone).image_size == (size, size)
             continue
         refused.append(size)
         last = "row and column" if num_cut == 1 else f"{num_cut} rows and columns"
@@ -102,7 +102,8 @@ def test_what_is_refused_is_what_no_logit_depends_on(name: str) -> None:
         assert proposed and all(abs(other - size) <= 16 for other in proposed)
         for other in proposed:
             fitting = BackboneSpec.parse(f"{TINY[name]},{OPTIONS})@{other}")
-            assert describe(fitting).image_size == other == seen_pixels(fitting, other)
+            assert describe(fitting).image_size == (other, other)
+            assert seen_pixels(fitting, other) == other
     # Overlapping stems see every pixel, and so do the smallest of CeiT's.
     assert bool(refused) == (name not in SEE_ALL)
 
@@ -166,7 +167,7 @@ def test_names_of_timms_go_on_as_timm_has_them(capsys: pytest.CaptureFixture[str
     """Of all accepted names one cuts off pixels at its own size: 384 in patches of 14."""
     name = "vit_so400m_patch14_siglip_gap_384"
     for text in (name, f"{name}@384"):
-        assert describe(BackboneSpec.parse(text)).image_size == 384
+        assert describe(BackboneSpec.parse(text)).image_size == (384, 384)
     assert main(["cost", f"{name}: V27"]) == 0
     for text, use in (
         (f"{name}@380", "378 or 392"),

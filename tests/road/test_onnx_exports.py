@@ -150,7 +150,7 @@ def test_logits_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     network = network_of(SPEC)
     nn.init.constant_(network.get_parameter("head.bias"), float("nan"))
     with pytest.raises(InputError, match="logits are not finite numbers"):
-        write_onnx(tmp_path / "model.onnx", network, 16)
+        write_onnx(tmp_path / "model.onnx", network)
     assert not list(tmp_path.iterdir())
 
 

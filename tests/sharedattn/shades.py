@@ -5,6 +5,7 @@ import torch
 from sharedattn.backbones import resolve
 from sharedattn.data.source import DataSource, spread
 from sharedattn.distributed import ALONE
+from sharedattn.image_size import ImageSize
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 
@@ -21,7 +22,7 @@ class Shades(DataSource):
     """Three classes told apart by their brightness; remembers what was asked of it."""
 
     name = "shades"
-    image_size, in_chans, num_classes = 6, 1, 3
+    image_size, in_chans, num_classes = ImageSize(6, 6), 1, 3
 
     def __init__(self, poison=False):
         self.identity = {"name": self.name}

@@ -69,9 +69,8 @@ def seen_bytes(network: Network, placement: Placement, *, with_maps: bool) -> in
             module.register_forward_hook(enter_stage)
         elif isinstance(module, ScoredAttention | ExternalAttention | MultiHeadExternalAttention):
             module.register_forward_hook(attended)
-    size = network.shape.image_size
     with torch.no_grad():
-        image = torch.zeros(1, network.backbone.in_chans, size, size)
+        image = torch.zeros(1, network.backbone.in_chans, *network.shape.image_size)
         network.eval().run(image, placement, collect={"attention"} if with_maps else ())
     return 4 * max(layers)
 

@@ -14,6 +14,7 @@ import pytest
 from made_up_parts import PARTS
 
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.interface import PartCost
 from sharedattn.mechanisms.registry import registry
 from sharedattn.networks.legality import canonical_placement, check_placement
@@ -233,7 +234,7 @@ def _backbone_shape(stages: tuple[StageShape, ...], num_stages: int) -> Backbone
     stages = stages or (_stage_shape(),) * num_stages
     ends = ("stem_params", "stem_macs", "stem_norm_macs")
     ends += ("head_params", "head_macs", "head_norm_macs")
-    return BackboneShape(image_size=7, stages=stages, **dict.fromkeys(ends, 0))
+    return BackboneShape(image_size=ImageSize(7, 7), stages=stages, **dict.fromkeys(ends, 0))
 
 
 @pytest.fixture

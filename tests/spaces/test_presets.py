@@ -58,8 +58,8 @@ def small_space(name: str) -> BudgetedSpace:
 
 
 def random_images(space: BudgetedSpace) -> torch.Tensor:
-    size = describe(space.space.backbone).image_size
-    return torch.randn(3, 2, size, size, generator=torch.Generator().manual_seed(5))
+    shape = (3, 2, *describe(space.space.backbone).image_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
 
 
 def test_every_family_has_a_preset() -> None:
@@ -160,4 +160,4 @@ def test_members_are_written_as_onnx(name: str, tmp_path: Path) -> None:
     spec = NetworkSpec(space.space.backbone, shallow)
     network = rebuild(spec, build(spec).state_dict(), fused=False)
     # Compares logits, at another batch size.
-    write_onnx(tmp_path / "model.onnx", network, describe(space.space.backbone).image_size)
+    write_onnx(tmp_path / "model.onnx", network)

@@ -27,8 +27,7 @@ def images_for() -> Callable[[NetworkSpec], Images]:
     """Seven images in batches of 4 and 3."""
 
     def draw(spec: NetworkSpec) -> Images:
-        size = describe(spec.backbone).image_size
-        shape = (7, spec.backbone.in_chans, size, size)
+        shape = (7, spec.backbone.in_chans, *describe(spec.backbone).image_size)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(11))
         return Images(tuple(torch.split(images, 4)), 7)
 

@@ -207,7 +207,7 @@ def test_weights_that_do_not_fit_write_nothing(
 def test_weights_of_another_image_size_are_told_how_to_fit(
     tmp_path: Path, record: ExportRecord, network: Network
 ) -> None:
-    size = 2 * network.shape.image_size
+    size = 2 * network.shape.image_size.height
     weights = at_image_size(network, size).state_dict()
     rule = (
         r"the weights do not fit vit.* has shape .* but the network needs .*; weights of another"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from sharedattn.image_size import ImageSize
 from sharedattn.recipe import RECIPES
 from sharedattn.search.evaluation.recipes import (
     for_images,
@@ -19,8 +20,12 @@ class Source:
     """What the choice depends on of data."""
 
     name: str
-    image_size: int = 64
+    side: int = 64
     total: int = 20_000
+
+    @property
+    def image_size(self):
+        return ImageSize(self.side, self.side)
 
     def num_images(self, split):
         assert split == "train"

@@ -176,7 +176,7 @@ def test_the_grid_of_any_image_size(size: int, side: int) -> None:
     spec = NetworkSpec.parse(f"{TINY[:-2]}{size}: V1")
     network = contract.randomised(build(spec))
     assert network.shape.stages[0].grid == (side, side)
-    assert network.shape.image_size == size
+    assert network.shape.image_size == (size, size)
     assert network(contract.random_images(spec.backbone)).shape == (3, 3)
 
 

@@ -19,6 +19,7 @@ from sharedattn.backbones import build, canonical, describe, resolve
 from sharedattn.backbones.pvt_v2 import PVT_V2
 from sharedattn.costs.model import Cost, CostModel
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.weights.extract import extract
 
@@ -241,11 +242,11 @@ def test_backbones_that_are_refused(text: str, message: str) -> None:
 )
 def test_parts_that_are_refused(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"its blocks are not understood: {message}"):
-        PVT_V2.describe(make(**keywords), 53)
+        PVT_V2.describe(make(**keywords), ImageSize(53, 53))
 
 
 def test_another_activation_is_refused() -> None:
     model = make()
     model.stages[1].blocks[2].mlp.act = nn.ReLU()
     with pytest.raises(InputError, match="its MLP's activation is a ReLU"):
-        PVT_V2.describe(model, 53)
+        PVT_V2.describe(model, ImageSize(53, 53))

@@ -10,6 +10,7 @@ import torch
 
 from sharedattn.backbones import FAMILIES, build, build_network, canonical, describe, resolve
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.placement import BackboneSpec, Envelope, Keyword, NetworkSpec, Placement
 from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
@@ -17,7 +18,7 @@ from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
 
 def test_sizes_of_a_known_backbone() -> None:
     assert describe(BackboneSpec(name="deit_tiny_patch16_224")) == BackboneShape(
-        image_size=224,
+        image_size=ImageSize(224, 224),
         stages=(
             StageShape(
                 max_depth=12,
@@ -32,6 +33,7 @@ def test_sizes_of_a_known_backbone() -> None:
                 qkv_bias=True,
                 proj_bias=True,
                 layer_scale=False,
+                reduction=16,
             ),
         ),
         stem_params=192 * 3 * 16**2 + 192 + 192 + 197 * 192,
@@ -53,7 +55,7 @@ def test_sizes_follow_the_image_and_the_keywords() -> None:
     [stage] = shape.stages
     assert (stage.num_tokens, stage.num_prefix_tokens) == (4**2 + 4, 4)
     assert stage.layer_scale and stage.head_dim == 64
-    assert shape.image_size == 20
+    assert shape.image_size == (20, 20)
     assert shape.stem_norm_macs == 5 * 20 * 384
     assert shape.head_norm_macs == 5 * 384
     # Positions for patches alone; the patch embedding has no bias before a norm.

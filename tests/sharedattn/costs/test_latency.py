@@ -40,8 +40,8 @@ def test_what_is_timed_is_a_forward_of_the_stand_alone_network(
     for text in ("V3", "V1L1", "V1E1/s3/dia1"):
         placement = Placement.parse(text)
         network = build(NetworkSpec(VIT, placement)).eval()
-        size = network.shape.image_size
-        images_BCYX = torch.zeros(SETTING.batch_size, VIT.in_chans, size, size)
+        shape = (SETTING.batch_size, VIT.in_chans, *network.shape.image_size)
+        images_BCYX = torch.zeros(shape)
         with torch.inference_mode():
             counted = time_call(partial(network, images_BCYX), "cpu").median_ms
         assert measure_network(NetworkSpec(VIT, placement), SETTING).median_ms == counted > 0

@@ -50,7 +50,7 @@ def config(folder, **changes):
 
 def test_val_is_validation_and_test_is_cut_from_train(folder):
     data = ImageData(config(folder))
-    assert (data.num_classes, data.image_size, data.in_chans) == (3, 8, 3)
+    assert (data.num_classes, data.image_size, data.in_chans) == (3, (8, 8), 3)
     assert [data.num_images(s) for s in ("train", "validation", "test")] == [24, 9, 6]
     assert data.origins == {
         "train": "train/",

@@ -53,7 +53,7 @@ def test_fields_that_came_later_are_left_out_at_their_defaults():
         ({"root": "data"}, "`data` has no name"),
         ({"name": None}, "`name` of data is str, but got None"),
         ({"name": "pets", "root": 3}, r"`root` of data is str \| None, but got 3"),
-        ({"name": "pets", "image_size": 32.5}, r"`image_size` of data is int \| None"),
+        ({"name": "pets", "image_size": 32.5}, "`image_size` is 32.5; it is a whole number"),
         ({"name": "pets", "in_chans": True}, r"`in_chans` of data is int \| None, but got True"),
         ({"name": "pets", "val_fraction": "0.1"}, "`val_fraction` of data is float"),
         ({"name": "pets", "split_seed": None}, "`split_seed` of data is int, but got None"),

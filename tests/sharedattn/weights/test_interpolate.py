@@ -137,7 +137,7 @@ def test_positions_are_resampled_and_all_else_is_copied() -> None:
             assert torch.equal(weight, network.state_dict()[name]), name
     images = torch.randn(2, 3, 25, 25, dtype=torch.float64)
     assert larger(images).shape == (2, 3)
-    assert larger.shape.image_size == larger.backbone.image_size == 25
+    assert (larger.shape.image_size, larger.backbone.image_size) == ((25, 25), 25)
 
 
 def test_positions_of_patches_alone() -> None:
