@@ -1,6 +1,6 @@
 """Random placements of gates on networks of convolutions: closed forms against two counters.
 
-    python benchmarks/gate_referees.py [--placements 100] [--seed 0]
+    python benchmarks/gate_referees.py [--placements 100] [--seed 0] [--size 16]
 
 For each tiny family and option of batch norms, draws placements of all gates, builds each, and
 compares its params, MACs and products with fvcore's and torch's counts. Each also passes through a
@@ -62,12 +62,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--placements", type=int, default=100, help="of each family and option")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", default="16", help="of the images, such as 16 or 13x19")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     total = 0
     for name, text in FAMILIES.items():
         for option in ("per_site", "shared"):
-            backbone = BackboneSpec.parse(f"{text},bn={option})@16")
+            backbone = BackboneSpec.parse(f"{text},bn={option})@{asked.size}")
             found = differences(backbone, asked.placements, asked.seed)
             total += sum(found.values())
             said = ", ".join(f"{what} {count}" for what, count in found.items())

@@ -57,7 +57,7 @@ from sharedattn.costs.timing import (  # noqa: E402
     torch_threads,
 )
 from sharedattn.errors import InputError  # noqa: E402
-from sharedattn.image_size import ImageSize
+from sharedattn.image_size import ImageSize  # noqa: E402
 from sharedattn.papers.less_attention import BASELINES, MODELS, NEAREST  # noqa: E402
 from sharedattn.placement import (  # noqa: E402
     BackboneSpec,

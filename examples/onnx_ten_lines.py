@@ -1,6 +1,7 @@
 """The class of each image, by what the file says: python onnx_ten_lines.py model.onnx IMAGE...
 
-For upright images without transparency, cropped at the centre; onnx_predict.py takes all others.
+For upright images without transparency, cropped to a square at the centre; onnx_predict.py takes
+all others.
 """
 
 import json

@@ -520,7 +520,7 @@ def _rows_and_columns(rows: int, columns: int) -> str:
     if rows == columns:
         return "row and column" if rows == 1 else f"{rows} rows and columns"
     counts = [(rows, "row"), (columns, "column")]
-    return " and ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in counts if n)
+    return " and ".join(f"{n} {word}s" if n > 1 else word for n, word in counts if n)
 
 
 def _can_be_built(backbone: BackboneSpec) -> bool:

@@ -23,10 +23,30 @@ TINY = {
 }
 """Specs without options by base name; each family has an entry."""
 
+RECTANGLES = {
+    "vit": ("28x20", "12x44"),
+    "t2t_ea": ("23x37", "53x29"),
+    "swin": ("26x10", "14x34", "2x22"),
+    "pvt": ("24x40", "40x56"),
+    "pvt_v2": ("28x20", "37x23"),
+    "deepvit": ("28x20", "12x44"),
+    "ceit": ("28x20", "21x45"),
+    "hvt": ("20x28", "52x12"),
+    "resnet": ("28x20", "45x61"),
+    "resnet_cifar": ("13x19", "17x7"),
+}
+"""Image sizes with sides of unequal numbers of tokens, mostly prime, by base name."""
 
-def tiny_backbone(base_name: str, options: str = "") -> BackboneSpec:
-    """A backbone for 16 x 16 pixels, 1 channel, 2 classes; options such as `dia_reduction=2`."""
-    ending = f"{options and f',{options}'},in_chans=1,num_classes=2)@16"
+
+def tiny_backbone(base_name: str, options: str = "", size: str = "16") -> BackboneSpec:
+    """A backbone of 1 channel and 2 classes.
+
+    Args:
+        base_name: key of `TINY`.
+        options: further keys, such as `dia_reduction=2`.
+        size: image size as text, by default 16 x 16 pixels.
+    """
+    ending = f"{options and f',{options}'},in_chans=1,num_classes=2)@{size}"
     return BackboneSpec.parse(TINY[base_name] + ending)
 
 

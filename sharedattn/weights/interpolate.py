@@ -94,7 +94,12 @@ def resampling(num_prefix_tokens: int, old: Grid, new: Grid) -> Tensor:
     """
     num_tokens = old[0] * old[1]
     basis = torch.eye(num_tokens, dtype=torch.float64).reshape(1, num_tokens, *old)
-    tokens = F.interpolate(basis, size=new, mode="bicubic", antialias=True)
+    resize = partial(F.interpolate, mode="bicubic", antialias=True)
+    if new[1] > 1:
+        tokens = resize(basis, size=new)
+    else:
+        # On its side: torch 2.14 resizes the rows of a single column wrongly.
+        tokens = resize(basis.transpose(2, 3).contiguous(), size=new[::-1]).transpose(2, 3)
     P, num_new = num_prefix_tokens, new[0] * new[1]
     resample = torch.zeros(P + num_new, P + num_tokens, dtype=torch.float64)
     resample[:P, :P] = torch.eye(P)

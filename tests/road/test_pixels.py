@@ -116,7 +116,7 @@ def test_the_evaluation_transform_of_every_accepted_set_of_weights_is_timms(fold
         data = ImageData(config)
         normalise = Normaliser(data.pixels, CPU)
         items = data._loader_of_eval(1, CPU)._loader.dataset
-        wanted = create_transform(**{**found, "input_size": (3, size, size)}, is_training=False)
+        wanted = create_transform(**{**found, "input_size": (3, *size)}, is_training=False)
         for index in range(3):
             pixels, label, _ = items[Item("validation", index)]
             raw = RawBatch(
