@@ -173,13 +173,18 @@ def example() -> ModuleType:
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("crop_pct", [0.875, 0.9, 1.0])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "size"), [(1, (31, 31)), (3, (31, 31)), (3, (23, 41))])
 def test_the_example_prepares_images_as_timm_does(
-    example: ModuleType, crop_mode: str, crop_pct: float, interpolation: str, channels: int
+    example: ModuleType,
+    crop_mode: str,
+    crop_pct: float,
+    interpolation: str,
+    channels: int,
+    size: tuple[int, int],
 ) -> None:
     mean, std = [0.485, 0.456, 0.406][:channels], [0.229, 0.224, 0.225][:channels]
     transform = create_transform(
-        input_size=(channels, 31, 31),
+        input_size=(channels, *size),
         interpolation=interpolation,
         mean=mean,
         std=std,
@@ -189,7 +194,7 @@ def test_the_example_prepares_images_as_timm_does(
     )
     metadata = onnx_metadata(
         network="",
-        image_size=31,
+        image_size=size,
         in_chans=channels,
         pixels=dict(
             mean=mean,
@@ -206,7 +211,7 @@ def test_the_example_prepares_images_as_timm_does(
         values = rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
         image = Image.fromarray(values).convert("L" if channels == 1 else "RGB")
         expected, found = transform(image).numpy(), example.pixels(image, metadata)
-        assert found.shape == (channels, 31, 31) and found.dtype == np.float32
+        assert found.shape == (channels, *size) and found.dtype == np.float32
         assert np.abs(found - expected).max() <= 1e-5, shape
 
 

@@ -18,6 +18,7 @@ from sharedattn.backbones import build, build_network, canonical, describe
 from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
 from sharedattn.image_size import ImageSize
+from sharedattn.mechanisms.less import diagonality
 from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 from sharedattn.testing.mechanisms import check_costs, check_extraction
@@ -53,6 +54,23 @@ def test_closed_forms_equal_both_counters(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_closed_forms_with_options(name: str) -> None:
     check_costs(WITH_OPTIONS[name], random_placements(WITH_OPTIONS[name], 12, 5))
+
+
+def test_external_attention_after_convolutions() -> None:
+    placements = [Placement.parse(text) for text in ("E1V2 | V1E1", "V1E2/s3/se | E2/dia1")]
+    check_costs(tiny_backbone("resnet", "se_reduction=3", "45x61"), placements)
+
+
+def test_the_diagonality_of_rectangular_grids() -> None:
+    """7 x 5 tokens have maps of 35 x 35, whose diagonal is that of tokens."""
+    backbone = tiny_backbone("vit", size="28x20")
+    network = contract.randomised(build(NetworkSpec(backbone, Placement.parse("V1L2"))))
+    with torch.no_grad():
+        run = network.run(contract.random_images(backbone), collect={"attention", "diagonality"})
+    assert run.attention is not None and run.diagonality is not None
+    maps = [map_BHNM for map_BHNM in run.attention[1:] if map_BHNM is not None]
+    assert [map_BHNM.shape[-2:] for map_BHNM in maps] == [(35, 35)] * 2
+    torch.testing.assert_close(run.diagonality, sum(map(diagonality, maps)) / 2)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -123,7 +141,9 @@ def resize(length: int, new: int) -> Tensor:
 
 def kronecker(old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """R of a class token and a grid: the rows' matrix times the columns'."""
-    grid = torch.kron(resize(old[0], new[0]), resize(old[1], new[1]))
+    rows, columns = resize(old[0], new[0]), resize(old[1], new[1])
+    grid = torch.einsum("ab,cd->acbd", rows, columns)
+    grid = grid.reshape(new[0] * new[1], old[0] * old[1])
     return torch.block_diag(torch.ones(1, 1, dtype=torch.float64), grid)
 
 

@@ -22,12 +22,24 @@ def test_a_fidelity_is_read_back_from_its_key() -> None:
         Fidelity.from_json({**fidelity.to_json(), "data_fraction": 0.5})
 
 
+def test_the_size_of_images_that_are_not_square() -> None:
+    wide = Fidelity(epochs=7, image_size=(24, 40))
+    assert wide.key == (
+        '{"data_fraction":1.0,"epochs":7,"image_size":[24,40],"weights":"trained"}'
+    )
+    assert Fidelity.from_key(wide.key) == wide != Fidelity(epochs=7, image_size=(40, 24))
+    sizes = [30, (24, 40), 31]  # 900, 960 and 961 pixels
+    ranks = [Fidelity(epochs=7, image_size=size).rank for size in sizes]
+    assert ranks == sorted(ranks)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"epochs": 0},
         {"epochs": 2.5},
         {"image_size": 0},
+        {"image_size": (24, 0)},
         {"weights": "borrowed"},
     ],
 )

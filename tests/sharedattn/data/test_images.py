@@ -1,6 +1,7 @@
 """Image data on disk, through timm's own loading: splits, cuts, fingerprints, augmentation."""
 
 import hashlib
+import itertools
 import pickle
 import random
 import shutil
@@ -13,12 +14,14 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 from torchvision.datasets import CIFAR10, MNIST
 
 from sharedattn.data import DataConfig, open_data
 from sharedattn.data.folders.decode import ImageReadError
 from sharedattn.data.images import ImageData, KeptImages
 from sharedattn.data.named import torch_folder
+from sharedattn.data.pixels import PixelChanges
 from sharedattn.data.samples import Part
 from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
@@ -57,6 +60,44 @@ def test_val_is_validation_and_test_is_cut_from_train(folder):
         "validation": "val/",
         "test": "20% of train/",
     }
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_rectangular_images_are_evaluated_as_timm_does(folder, crop_mode):
+    data = ImageData(config(folder, image_size=(7, 17), pixels=PixelChanges(crop_mode=crop_mode)))
+    assert data.identity["transform"]["image_size"] == [7, 17]
+    transform = create_transform(
+        (3, 7, 17),
+        crop_pct=data.pixels.crop_pct,
+        crop_mode=crop_mode,
+        interpolation="bicubic",
+        mean=data.pixels.mean,
+        std=data.pixels.std,
+    )
+    [(images, labels)] = data.eval_batches("validation", batch_size=9, device=CPU)
+    files = sorted((folder / "val").glob("*/*.png"))
+    assert images.shape == (9, 3, 7, 17) and labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    expected = torch.stack([transform(Image.open(file)) for file in files])
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+
+
+def test_crops_of_rectangular_images_keep_their_shape(tmp_path):
+    """An image of the network's size, cropped whole, comes as it is; a part of it is as wide."""
+    rng = np.random.default_rng(3)
+    for split, name in itertools.product(("train", "val"), ("ant", "bee")):
+        (tmp_path / split / name).mkdir(parents=True)
+        pixels = rng.integers(0, 256, (14, 34, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / split / name / "0.png")
+    data = ImageData(config(tmp_path, image_size=(14, 34), test_fraction=0.0))
+    recipe = Recipe(epochs=1, batch_size=2, crop_scale_min=1.0, hflip=0.0, warmup_epochs=0)
+    [(images, labels)] = data.train_batches(recipe, seed=0, epoch=0, device=CPU)
+    files = [tmp_path / "train" / ("ant", "bee")[label] / "0.png" for label in labels]
+    found = images * torch.tensor(data.pixels.std)[:, None, None]
+    found += torch.tensor(data.pixels.mean)[:, None, None]
+    pixels = torch.stack([torch.from_numpy(np.array(Image.open(file))) for file in files])
+    torch.testing.assert_close(found * 255, pixels.permute(0, 3, 1, 2).float(), rtol=0, atol=1e-3)
+    crop = data._train_transform(replace(recipe, crop_scale_min=0.2)).transforms[0]
+    assert crop.ratio == pytest.approx((3 / 4 * 34 / 14, 4 / 3 * 34 / 14))
 
 
 def test_of_train_and_test_validation_is_cut_from_train(folder):
