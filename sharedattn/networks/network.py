@@ -359,7 +359,7 @@ class Network(nn.Module, ABC):
         """
         sizes = self.shape.stages[stage]
         on_grid_BND = tokens[:, sizes.num_prefix_tokens : sizes.num_tokens]
-        return on_grid_BND.transpose(1, 2).reshape(len(tokens), -1, *sizes.grid)
+        return on_grid_BND.transpose(1, 2).reshape(tokens.shape[0], -1, *sizes.grid)
 
     def _asked(self, placement: Placement | None) -> Placement:
         """The placement to run: the given one, if it is accepted, or the network's only one.
