@@ -39,7 +39,6 @@ from sharedattn.backbones.family import (
     Keywords,
     mlp_ratio,
     norm_macs,
-    num_params,
     weight_macs,
 )
 from sharedattn.backbones.vit import (
@@ -56,6 +55,7 @@ from sharedattn.mechanisms.scores import Scores
 from sharedattn.mechanisms.vanilla import ScoredAttention, SelfAttention
 from sharedattn.networks.block import Block, GridBlock
 from sharedattn.networks.network import NetworkPlan
+from sharedattn.networks.part_sizes import num_params
 from sharedattn.networks.state import Recorder, StartedLayer, State
 from sharedattn.placement import LayerChoice, LayerEnvelope, MechanismOptions
 from sharedattn.shape import BackboneShape, StageShape

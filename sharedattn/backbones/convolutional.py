@@ -12,26 +12,24 @@ import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from sharedattn.backbones.family import conv_grid, num_params, refuse
+from sharedattn.backbones.family import refuse
 from sharedattn.errors import InputError
 from sharedattn.image_size import ImageSize
 from sharedattn.networks.conv_block import ConvBlock
 from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.networks.part_sizes import Grid, PartSizes, num_params, sizes_of
 from sharedattn.placement import LayerEnvelope
 from sharedattn.shape import (
     AttentionShape,
     BackboneShape,
     ConvolutionShape,
     StageShape,
-    batch_norm_macs,
 )
-
-Grid = tuple[int, int]
 
 BLOCK_NAMES = {"basic": 2, "bottleneck": 3}
 """Number of convolutions of each form of a block, by name."""
@@ -87,53 +85,6 @@ class ConvNetwork(Network):
         """Logits (B, classes) of the mean over pixels of feature maps (B, C, Y, X)."""
         logits: Tensor = self.fc(tokens.mean((2, 3)))
         return logits
-
-
-@dataclass(frozen=True, slots=True)
-class PartSizes:
-    """Costs of convolutions and batch norms.
-
-    Attributes:
-        params: number of parameters.
-        macs: multiply-accumulates per image, including norms.
-        norm_macs: the part of `macs` in norms.
-    """
-
-    params: int = 0
-    macs: int = 0
-    norm_macs: int = 0
-
-    def __add__(self, other: PartSizes) -> PartSizes:
-        return PartSizes(
-            self.params + other.params,
-            self.macs + other.macs,
-            self.norm_macs + other.norm_macs,
-        )
-
-    def __sub__(self, other: PartSizes) -> PartSizes:
-        return PartSizes(
-            self.params - other.params,
-            self.macs - other.macs,
-            self.norm_macs - other.norm_macs,
-        )
-
-
-def sizes_of(modules: Iterable[nn.Module], grid: Grid) -> tuple[PartSizes, Grid]:
-    """Costs of convolutions and batch norms in sequence, and the grid after them.
-
-    Args:
-        modules: modules in the order in which they run; others cost nothing.
-        grid: rows and columns before the first.
-    """
-    found = PartSizes()
-    for module in modules:
-        if isinstance(module, nn.Conv2d):
-            grid = conv_grid(grid, module)
-            found += PartSizes(num_params(module), math.prod(grid) * module.weight.numel())
-        elif isinstance(module, nn.BatchNorm2d):
-            macs = batch_norm_macs(math.prod(grid), module.num_features)
-            found += PartSizes(num_params(module), macs, macs)
-    return found, grid
 
 
 def stage_of(model: Any, stage: int) -> Any:

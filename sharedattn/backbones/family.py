@@ -227,21 +227,9 @@ def resample_positions(
     return resampled
 
 
-def num_params(*modules: nn.Module) -> int:
-    """Number of parameters in modules, counting shared ones once."""
-    return sum(p.numel() for module in modules for p in module.parameters())
-
-
 def norm_macs(norm: Any, num_tokens: int) -> int:
     """MACs of a norm over a number of tokens; 0 for the identity."""
     return 0 if isinstance(norm, nn.Identity) else layer_norm_macs(num_tokens, norm.weight.numel())
-
-
-def conv_grid(grid: tuple[int, int], conv: Any) -> tuple[int, int]:
-    """Rows and columns of a grid after a square convolution."""
-    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
-    Y, X = ((size + 2 * padding - kernel) // stride + 1 for size in grid)
-    return Y, X
 
 
 def weight_macs(module: nn.Module, num_tokens: int) -> int:

@@ -34,10 +34,8 @@ from sharedattn.backbones.family import (
     Family,
     KeywordRule,
     Keywords,
-    conv_grid,
     mlp_ratio,
     norm_macs,
-    num_params,
     numbers_of,
     per_stage,
     resample_positions,
@@ -50,6 +48,7 @@ from sharedattn.mechanisms.spatial_reduction import (
 )
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.networks.part_sizes import conv_grid, num_params
 from sharedattn.shape import BackboneShape, StageShape, mlp_macs, mlp_params
 
 

@@ -31,10 +31,8 @@ from sharedattn.backbones.family import (
     MAX_LAYERS,
     Family,
     KeywordRule,
-    conv_grid,
     mlp_ratio,
     norm_macs,
-    num_params,
     per_stage,
     refuse,
     require_norm,
@@ -48,6 +46,7 @@ from sharedattn.mechanisms.spatial_reduction import (
 )
 from sharedattn.networks.block import Block, GridBlock
 from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.networks.part_sizes import conv_grid, num_params
 from sharedattn.shape import BackboneShape, StageShape, mlp_macs
 
 

@@ -43,7 +43,6 @@ from sharedattn.backbones.family import (
     KeywordRule,
     mlp_ratio,
     norm_macs,
-    num_params,
     per_stage,
     refuse,
     require_norm,
@@ -55,6 +54,7 @@ from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.windows import WindowAttention, Windows, position_params
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.networks.part_sizes import num_params
 from sharedattn.placement import LayerEnvelope
 from sharedattn.shape import (
     AttentionShape,

@@ -35,10 +35,8 @@ from sharedattn.backbones.family import (
     Family,
     KeywordRule,
     Keywords,
-    conv_grid,
     mlp_ratio,
     norm_macs,
-    num_params,
     weight_macs,
 )
 from sharedattn.backbones.vit import self_attention
@@ -47,6 +45,7 @@ from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.mechanisms.external import double_norm
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.networks.part_sizes import conv_grid, num_params
 from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 
 TOKEN_SLOTS = 128

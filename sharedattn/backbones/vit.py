@@ -29,7 +29,6 @@ from sharedattn.backbones.family import (
     KeywordRule,
     mlp_ratio,
     norm_macs,
-    num_params,
     refuse,
     require_norm,
     require_type,
@@ -42,6 +41,7 @@ from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.vanilla import SelfAttention
 from sharedattn.networks.block import Block
 from sharedattn.networks.network import Network, NetworkPlan
+from sharedattn.networks.part_sizes import num_params
 from sharedattn.placement import LayerEnvelope
 from sharedattn.shape import AttentionShape, BackboneShape, StageShape
 

@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from sharedattn.backbones.family import conv_grid, mlp_ratio, per_stage
+from sharedattn.backbones.family import (
+    mlp_ratio,
+    per_stage,
+)
 from sharedattn.errors import InputError
+from sharedattn.networks.part_sizes import conv_grid
 
 
 @pytest.mark.parametrize(
