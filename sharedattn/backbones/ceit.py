@@ -257,6 +257,8 @@ class CeiTNetwork(ViTNetwork):
         pos_layer_embed: (1, L, D), added to the class tokens of the layers.
     """
 
+    classifier_parts = ("lca", "pos_layer_embed", "norm", "fc_norm", "head")
+
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(model, plan)

@@ -45,6 +45,8 @@ class ConvNetwork(Network):
         fc: classifier.
     """
 
+    classifier_parts = ("fc",)
+
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(plan)

@@ -190,6 +190,8 @@ class PyramidVisionTransformer(nn.Module):
 class PVTNetwork(Network):
     """A PVT over an envelope; attributes as in `PyramidVisionTransformer`."""
 
+    classifier_parts = ("norm", "head")
+
     def __init__(self, model: PyramidVisionTransformer, plan: NetworkPlan) -> None:
         """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(plan)

@@ -76,6 +76,8 @@ class PVTv2Network(Network):
         head: classifier of the mean token.
     """
 
+    classifier_parts = ("head",)
+
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
@@ -106,10 +108,9 @@ class PVTv2Network(Network):
         return out_BND
 
     def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
-        """Apply the norm, the overlapping convolution to the coarser grid, and its norm."""
-        x_BND = self._stage(stage - 1).norm(tokens)
-        B, _, D = x_BND.shape
-        x_BDYX = x_BND.transpose(1, 2).reshape(B, D, *self.shape.stages[stage - 1].grid)
+        """Apply the overlapping convolution to the coarser grid, and its norm."""
+        B, _, D = tokens.shape
+        x_BDYX = tokens.transpose(1, 2).reshape(B, D, *self.shape.stages[stage - 1].grid)
         out_BND: Tensor = self._stage(stage).downsample(x_BDYX).flatten(1, 2)
         return out_BND
 
@@ -119,13 +120,14 @@ class PVTv2Network(Network):
         assert isinstance(block, Block)
         return block
 
-    def feature_map(self, stage: int, tokens: Tensor) -> Tensor:
-        """The map (B, C, Y, X) after the norm that each stage of a PVTv2 ends with."""
-        return super().feature_map(stage, self._stage(stage).norm(tokens))
+    def leave_stage(self, stage: int, tokens: Tensor) -> Tensor:
+        """Apply the norm that each stage ends with."""
+        normed_BND: Tensor = self._stage(stage).norm(tokens)
+        return normed_BND
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes): norm, mean over tokens, head."""
-        logits_BC: Tensor = self.head(self._stage(-1).norm(tokens).mean(dim=1))
+        """Logits (B, classes): mean over tokens, head."""
+        logits_BC: Tensor = self.head(tokens.mean(dim=1))
         return logits_BC
 
     def _stage(self, index: int) -> Any:

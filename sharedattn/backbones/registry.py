@@ -29,6 +29,7 @@ from sharedattn.backbones.swin import SWIN
 from sharedattn.backbones.t2t import T2T
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
+from sharedattn.heads.registry import head_sizes, make_head
 from sharedattn.image_size import AnySize, ImageSize
 from sharedattn.networks.legality import (
     canonical_envelope,
@@ -50,6 +51,7 @@ from sharedattn.placement import (
 )
 from sharedattn.plugins import added
 from sharedattn.shape import BackboneShape
+from sharedattn.tasks import CLASSIFY
 
 # Built-in families; those of plug-ins follow them, see `families`.
 FAMILIES: tuple[Family, ...] = (
@@ -81,12 +83,20 @@ def describe(backbone: BackboneSpec, *, recorded: bool = False) -> BackboneShape
     Raises:
         InputError: a name or keyword is unknown, a value builds no model, the model's blocks
             are not supported, the image size would drop pixels, or options have no meaning on
-            this backbone.
+            this backbone; or the head needs feature maps that it does not have.
     """
     (shape, values), options = _read(backbone), backbone.options
     if not recorded:
         _check_seen(backbone, shape.image_size, values)
     check_options(shape, options)
+    if backbone.head != CLASSIFY:
+        head = head_sizes(backbone.head, shape.features, backbone.num_classes)
+        shape = replace(
+            shape,
+            head_params=head.params,
+            head_macs=head.macs,
+            head_norm_macs=head.norm_macs,
+        )
     if options.handover == "previous":
         shape = replace(
             shape,
@@ -229,7 +239,11 @@ def build(
 def _network(plan: NetworkPlan) -> Network:
     family, _ = _plain(plan.backbone.name)
     model = _make(plan.backbone, family, drop_path_rate=plan.drop_path_rate)
-    return family.make_network(model, plan)
+    network = family.make_network(model, plan)
+    if plan.backbone.head != CLASSIFY:
+        features, num_classes = plan.shape.features, plan.backbone.num_classes
+        network.replace_classifier(make_head(plan.backbone.head, features, num_classes))
+    return network
 
 
 def timm_num_classes(backbone: BackboneSpec) -> int:

@@ -179,6 +179,8 @@ class CifarNetwork(ConvNetwork):
         bn: the norm before pooling, in a pre-activation network.
     """
 
+    classifier_parts = ("bn", "fc")
+
     def take_stem(self, model: Any) -> None:
         """Take the norm that a post-activation network has."""
         self.pre_activation = model.pre_activation

@@ -90,6 +90,8 @@ class SwinNetwork(Network):
         head: mean over tokens, then classifier.
     """
 
+    classifier_parts = ("norm", "head")
+
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)

@@ -238,6 +238,8 @@ def sinusoids(num_tokens: int, embed_dim: int) -> Tensor:
 class T2TNetwork(Network):
     """T2T-ViT over an envelope; attributes as in `T2TViT`."""
 
+    classifier_parts = ("norm", "head")
+
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(plan)

@@ -74,6 +74,8 @@ class ViTNetwork(Network):
     reg_token: nn.Parameter | None
     pos_embed: nn.Parameter | None
 
+    classifier_parts = ("norm", "fc_norm", "head")
+
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of timm's `model` that the envelope needs; see `Family`."""
         super().__init__(plan)

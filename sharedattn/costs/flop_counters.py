@@ -26,6 +26,7 @@ FREE_OPERATORS = frozenset(
         "aten::add",
         "aten::div",
         "aten::eye",
+        "aten::feature_dropout",
         "aten::gelu",
         "aten::index",
         "aten::im2col",

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class RunResult:
     """Result of a run.
 
     Attributes:
-        logits: (B, classes).
+        logits: (B, classes), or the outputs of another head, as its class says.
         tokens: (B, N, D) after the last layer, before the final norm; (B, C, Y, X) of a network of
             convolutions.
         attention: maps per layer if collected: (B, H, N, M) for vanilla and less attention, with N
@@ -105,7 +106,12 @@ class Network(nn.Module, ABC):
         dia_cells: DIA cells by stage and number; other gates' cells are named alike.
         residuals: by stage, the module that adds the previous stage's scores to its own; empty
             unless the backbone has the attention residual.
+        pyramid_head: the head on the maps of all stages in the classifier's place, or None.
     """
+
+    classifier_parts: ClassVar[tuple[str, ...]] = ()
+    """Names of the modules and parameters that `classify` alone uses; empty in a family that
+    serves classification alone."""
 
     def __init__(self, plan: NetworkPlan) -> None:
         """Build what all families share: the gates' cells and the attention residuals.
@@ -123,6 +129,7 @@ class Network(nn.Module, ABC):
         self.grad_checkpointing = False
         self.compile_layers = False
         self.only_placement = plan.only_placement
+        self.pyramid_head: nn.Module | None = None
         stages = list(zip(plan.shape.stages, plan.envelope.stages, strict=True))
         cells = [frozenset().union(*(p.cells for p in positions)) for _, positions in stages]
         used = {cell.gate for of_stage in cells for cell in of_stage}
@@ -152,9 +159,18 @@ class Network(nn.Module, ABC):
         In networks of convolutions, "tokens" are feature maps (B, C, Y, X) everywhere.
         """
 
+    def leave_stage(self, stage: int, tokens: Tensor) -> Tensor:
+        """Apply what a stage ends with after its layers, such as a norm; by default nothing."""
+        return tokens
+
     @abstractmethod
     def enter_stage(self, stage: int, tokens: Tensor) -> Tensor:
-        """Convert the previous stage's tokens to tokens of `stage`, which is not the first."""
+        """Convert the previous stage's tokens to tokens of `stage`, which is not the first.
+
+        Args:
+            stage: index of the stage.
+            tokens: result of `leave_stage` of the previous one.
+        """
 
     @abstractmethod
     def block(self, stage: int, index: int) -> LayerBlock:
@@ -192,7 +208,30 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes) from the last stage's tokens."""
+        """Logits (B, classes) from the result of `leave_stage` of the last stage."""
+
+    def replace_classifier(self, head: nn.Module) -> None:
+        """Put a head on the maps of all stages in place of the classifier.
+
+        Args:
+            head: as `sharedattn.heads.interface.PyramidHead`.
+
+        Raises:
+            InputError: the family serves classification alone.
+        """
+        if not self.classifier_parts:
+            raise InputError(
+                f"{self.backbone.name} is of a family that serves classification alone; name "
+                f"another backbone, or leave out `head`"
+            )
+        for name in self.classifier_parts:
+            if hasattr(self, name):
+                delattr(self, name)
+        self.pyramid_head = head
+
+    def finishing(self) -> tuple[nn.Module, ...]:
+        """The modules with batch norms that `finish` runs."""
+        return self.classifying() if self.pyramid_head is None else (self.pyramid_head,)
 
     def accepted(self, placement: Placement) -> Placement:
         """The placement in canonical form, with default forms left out.
@@ -256,7 +295,15 @@ class Network(nn.Module, ABC):
         if str(stage) in self.residuals:
             # The attention residual requires a V in every stage, and a single group.
             residual = self.residuals[str(stage)](state.values[SCORES.name, 0])
-        return self.enter_stage(stage, tokens), State(residual=residual)
+        left = self.leave_stage(stage - 1, tokens)
+        maps = self._feature_maps(stage - 1, left, state)
+        return self.enter_stage(stage, left), State(residual=residual, feature_maps=maps)
+
+    def _feature_maps(self, stage: int, left: Tensor, state: State) -> tuple[Tensor, ...]:
+        """The maps up to the end of a stage, whose `leave_stage` gave `left`, for the head."""
+        if self.pyramid_head is None or self.shape.stages[stage].reduction is None:
+            return state.feature_maps
+        return (*state.feature_maps, self.feature_map(stage, left))
 
     def held_after(self, stage: int, choices: tuple[LayerChoice, ...], index: int) -> Held:
         """The state after a layer that later layers take.
@@ -269,9 +316,14 @@ class Network(nn.Module, ABC):
         sizes = self.shape.stages[stage].attention
         return held_after(sizes, choices, index, handed_on=str(stage + 1) in self.residuals)
 
-    def finish(self, tokens: Tensor) -> Tensor:
-        """Logits (B, classes) from the tokens after the last layer."""
-        return self.classify(tokens)
+    def finish(self, tokens: Tensor, state: State) -> Tensor:
+        """Logits (B, classes), or what another head says, from what the last layer gives."""
+        last = len(self.shape.stages) - 1
+        left = self.leave_stage(last, tokens)
+        if self.pyramid_head is None:
+            return self.classify(left)
+        outputs: Tensor = self.pyramid_head(self._feature_maps(last, left, state))
+        return outputs
 
     def run(
         self,
@@ -303,7 +355,7 @@ class Network(nn.Module, ABC):
         tokens, state = self.begin(images_BCYX)
         for stage, choices in enumerate(placement.stages):
             tokens, state = self._run_stage(stage, choices, tokens, state, recorder)
-        logits = self.finish(tokens)
+        logits = self.finish(tokens, state)
         terms = recorder.diagonality_terms
         return RunResult(
             logits=logits,
@@ -349,14 +401,11 @@ class Network(nn.Module, ABC):
         for stage, choices in enumerate(placement.stages[: wanted[-1] + 1]):
             tokens, state = self._run_stage(stage, choices, tokens, state, recorder)
             if stage in wanted:
-                found.append(self.feature_map(stage, tokens))
+                found.append(self.feature_map(stage, self.leave_stage(stage, tokens)))
         return found
 
     def feature_map(self, stage: int, tokens: Tensor) -> Tensor:
-        """The map (B, D, Y, X) of tokens (B, N, D) at the end of a stage, without prefix tokens.
-
-        A family whose stages end with more than their layers overrides it.
-        """
+        """The map (B, D, Y, X) of tokens (B, N, D) at the end of a stage, without prefix tokens."""
         sizes = self.shape.stages[stage]
         on_grid_BND = tokens[:, sizes.num_prefix_tokens : sizes.num_tokens]
         return on_grid_BND.transpose(1, 2).reshape(tokens.shape[0], -1, *sizes.grid)
@@ -423,7 +472,7 @@ class Network(nn.Module, ABC):
         return tokens, state
 
     def forward(self, images_BCYX: Tensor, placement: Placement | None = None) -> Tensor:
-        """Logits (B, classes) of images (B, C, Y, X), as by `run`."""
+        """The logits of `run` of images (B, C, Y, X)."""
         return self.run(images_BCYX, placement).logits
 
 

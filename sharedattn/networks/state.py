@@ -41,16 +41,20 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Values passed between a stage's layers besides tokens; empty when a stage starts.
+    """Values passed between a stage's layers besides tokens.
+
+    When a stage starts, it has but what the stages before leave to it.
 
     Attributes:
         values: the last value left, by channel and group, or by gate and cell.
         residual: (B, H, N, M), added by the previous stage to the scores that this stage's layers
             compute themselves, or None.
+        feature_maps: (B, C, Y, X) each, those of the stages before, for a head that takes them.
     """
 
     values: Mapping[Key, Any] = field(default_factory=dict)
     residual: Tensor | None = None
+    feature_maps: tuple[Tensor, ...] = ()
 
     def with_values(self, values: Mapping[Key, Any]) -> State:
         """This state with `values` that a layer left."""
@@ -61,6 +65,7 @@ class State:
         return State(
             values={key: value for key, value in self.values.items() if key in held.keys},
             residual=self.residual if held.residual else None,
+            feature_maps=self.feature_maps,
         )
 
     def tensors(self) -> Iterator[Tensor]:
@@ -69,6 +74,7 @@ class State:
             yield from _tensors(value)
         if self.residual is not None:
             yield self.residual
+        yield from self.feature_maps
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -13,6 +13,7 @@ from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.placement.named import LAVIT_LIKE
 from sharedattn.placement.placement import Placement
 from sharedattn.shape import BackboneShape
+from sharedattn.tasks import CLASSIFY, HEADS, default_head, head_kind
 
 SPEC_FORMAT_VERSION = 2
 
@@ -34,6 +35,7 @@ class BackboneSpec:
         in_chans: number of image channels.
         num_classes: number of classes.
         options: options of the mechanisms.
+        head: name of the head, one of `sharedattn.tasks.HEADS`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class BackboneSpec:
     in_chans: int = 3
     num_classes: int = 1000
     options: MechanismOptions = field(default_factory=MechanismOptions)
+    head: str = CLASSIFY
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
@@ -54,6 +57,7 @@ class BackboneSpec:
                     f"`{key}` is {value!r}; a keyword is true, false, a number or a text"
                 )
         object.__setattr__(self, "keywords", tuple(sorted(self.keywords)))
+        head_kind(self.head)
         numbers = {"in_chans": self.in_chans, "num_classes": self.num_classes}
         for name, number in numbers.items():
             if type(number) is not int or number < 1:
@@ -62,14 +66,20 @@ class BackboneSpec:
             object.__setattr__(self, "image_size", ImageSize.of(self.image_size).given)
 
     @classmethod
-    def parse(cls, text: str) -> BackboneSpec:
+    def parse(cls, text: str, *, task: str | None = None) -> BackboneSpec:
         """Parse `backbone(key=value,...)@image_size`.
 
-        Besides the backbone's own, the keys include `in_chans`, `num_classes` and the names of
-        `MechanismOptions`.
+        Besides the backbone's own, the keys include `in_chans`, `num_classes`, `head` and the
+        names of `MechanismOptions`. A number of classes that is not given is the head's default.
+
+        Args:
+            text: the text.
+            task: what the network is for, whose default head it has unless it names another of
+                the same task; by default any head is accepted, and the default classifies.
 
         Raises:
-            InputError: the text names no backbone, or repeats a key.
+            InputError: the text names no backbone, repeats a key, or names a head of another
+                task; or there is no such task.
         """
         match = _SPEC.fullmatch(text)
         if match is None:
@@ -86,7 +96,13 @@ class BackboneSpec:
         options: dict[str, Any] = {
             key: keywords.pop(key) for key in list(keywords) if key in option_names
         }
-        own: dict[str, Any] = {}
+        head = str(keywords.pop("head", default_head(task or CLASSIFY).name))
+        if task is not None and head_kind(head).task != task:
+            raise InputError(
+                f"`head` is {head} in {text!r}, which is to {head_kind(head).task}; leave it out, "
+                f"or name one that is to {task}"
+            )
+        own: dict[str, Any] = {"head": head, "num_classes": head_kind(head).num_classes}
         for key in ("in_chans", "num_classes"):
             if key in keywords:
                 own[key] = keywords.pop(key)
@@ -99,8 +115,11 @@ class BackboneSpec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of all fields, the options as in `MechanismOptions.to_json`."""
-        return {
+        """A plain dictionary of all fields, the options as in `MechanismOptions.to_json`.
+
+        `head` is left out at its default.
+        """
+        document = {
             "name": self.name,
             "keywords": dict(self.keywords),
             "image_size": (
@@ -110,6 +129,8 @@ class BackboneSpec:
             "num_classes": self.num_classes,
             "options": self.options.to_json(),
         }
+        # Left out at its default, since specs of before have none.
+        return document if self.head == CLASSIFY else {**document, "head": self.head}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> BackboneSpec:
@@ -136,8 +157,10 @@ class BackboneSpec:
         keys: dict[str, Keyword] = {**dict(self.keywords), **self.options.changed()}
         if self.in_chans != 3:
             keys["in_chans"] = self.in_chans
-        if self.num_classes != 1000:
+        if self.num_classes != HEADS[self.head].num_classes:
             keys["num_classes"] = self.num_classes
+        if self.head != CLASSIFY:
+            keys["head"] = self.head
         inside = ",".join(f"{key}={_keyword_text(keys[key])}" for key in sorted(keys))
         size = "" if self.image_size is None else f"@{ImageSize.of(self.image_size)}"
         return f"{self.name}{f'({inside})' if inside else ''}{size}"
@@ -171,8 +194,12 @@ class NetworkSpec:
     placement: Placement
 
     @classmethod
-    def parse(cls, text: str) -> NetworkSpec:
+    def parse(cls, text: str, *, task: str | None = None) -> NetworkSpec:
         """Parse `backbone(key=value,...)@image_size: placement`, or a network's name.
+
+        Args:
+            text: the text.
+            task: as for `BackboneSpec.parse`.
 
         Raises:
             InputError: the text is not a network.
@@ -183,7 +210,7 @@ class NetworkSpec:
                 f"{text!r} is no network: it is neither `backbone: placement` nor one of "
                 f"{', '.join(LAVIT_LIKE)}; write for example deit_tiny_patch16_224: V6L6/cb"
             )
-        return NetworkSpec(BackboneSpec.parse(backbone), Placement.parse(placement))
+        return NetworkSpec(BackboneSpec.parse(backbone, task=task), Placement.parse(placement))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of format version, backbone and placement."""

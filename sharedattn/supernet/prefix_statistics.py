@@ -45,7 +45,7 @@ class PrefixStatistics:
             for index in range(len(positions))
             for norm, _, _ in statistics_of(network.block(stage, index))
         }
-        self._of_head = [own for part in network.classifying() for own in statistics_of(part)]
+        self._of_head = [own for part in network.finishing() for own in statistics_of(part)]
         shared = {norm for part in network.shared() for norm, _, _ in statistics_of(part)}
         elsewhere = in_blocks | shared | {norm for norm, _, _ in self._of_head}
         self._of_stem = [own for own in statistics_of(network) if own[0] not in elsewhere]

@@ -36,7 +36,7 @@ Carried = tuple[Tensor, State] | StartedLayer
 """The result of a step: tokens and state, or a layer half done."""
 
 _Give = Callable[[Step, Carried | Tensor], Carried]
-_Finish = Callable[[Step, Tensor], None]
+_Finish = Callable[[Step, Tensor, State], None]
 
 
 class TreeEvaluation:
@@ -132,10 +132,10 @@ class TreeEvaluation:
         )
         for done, (images, labels) in enumerate(batches, num_calibrated + 1):
 
-            def finish(step: Step, tokens: Tensor, labels: Tensor = labels) -> None:
+            def finish(step: Step, tokens: Tensor, state: State, labels: Tensor = labels) -> None:
                 [placement] = step.placements
                 with nullcontext() if statistics is None else statistics.using(step):
-                    logits = self._network.finish(tokens)
+                    logits = self._network.finish(tokens, state)
                 tallies[placement].add(logits, labels)
 
             _walk(self.tree.root, images, give, finish)
@@ -158,10 +158,10 @@ class TreeEvaluation:
                 with statistics.counting(step, number):
                     return compute(self._network, step, taken, self._held)
 
-            def finish(step: Step, tokens: Tensor, number: int = number) -> None:
+            def finish(step: Step, tokens: Tensor, state: State, number: int = number) -> None:
                 with statistics.counting(step, number):
-                    if self._network.classifying():
-                        self._network.finish(tokens)
+                    if self._network.finishing():
+                        self._network.finish(tokens, state)
 
             _walk(self.tree.root, images, give, finish)
             on_batch(number + 1)
@@ -250,7 +250,7 @@ def _walk(root: Step, images: Tensor, give: _Give, finish: _Finish) -> None:
         root: the tree's first step.
         images: (B, C, Y, X).
         give: computes a step's result from the previous one.
-        finish: takes a placement's last step and the tokens before it.
+        finish: takes a placement's last step, and the tokens and state before it.
     """
     path = [_Branch(root, give(root, images))]
     while path:
@@ -263,7 +263,7 @@ def _walk(root: Step, images: Tensor, give: _Give, finish: _Finish) -> None:
         branch.begun += 1
         if following.act is Act.FINISH:
             assert isinstance(branch.given, tuple)
-            finish(following, branch.given[0])
+            finish(following, *branch.given)
         else:
             path.append(_Branch(following, give(following, branch.given)))
         if branch.is_done:

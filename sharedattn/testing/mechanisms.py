@@ -141,7 +141,7 @@ def check_resuming(backbone: BackboneSpec, placements: list[Placement]) -> None:
                     )
                     tokens, state = after
                     state = state.keeping(network.held_after(stage, choices, index))
-            assert torch.equal(network.finish(tokens), network(x, placement)), (
+            assert torch.equal(network.finish(tokens, state), network(x, placement)), (
                 f"{placement} resumed layer by layer gives other logits"
             )
 
@@ -160,7 +160,7 @@ def check_tree(backbone: BackboneSpec, placements: list[Placement]) -> None:
                 given = compute(network, step, taken, held)
                 waiting += [(following, given) for following in step.next]
                 continue
-            logits = network.finish(taken[0])
+            logits = network.finish(*taken)
             for placement in step.placements:
                 assert torch.equal(logits, alone[placement]), (
                     f"{placement} gives other logits in a tree of shared prefixes"

@@ -30,6 +30,7 @@ from sharedattn.networks.network import Network, RunResult
 from sharedattn.placement import BackboneSpec, Envelope, Placement, ResolvedSpec
 from sharedattn.progress import OnProgress, TrainingMeter
 from sharedattn.recipe import Recipe
+from sharedattn.tasks import CLASSIFY
 from sharedattn.training.acceleration import (
     autocast,
     check_compiler,
@@ -681,11 +682,16 @@ def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> in
 
 
 def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
-    """Check that channels and classes of the data are the network's.
+    """Check that the network classifies, and that channels and classes of the data are its own.
 
     Raises:
-        InputError: they differ; the message says which.
+        InputError: it does not, or they differ; the message says which.
     """
+    if backbone.head != CLASSIFY:
+        raise InputError(
+            f"`head` of the network is {backbone.head}, which is built, counted and run, but not "
+            f"trained here yet; leave it out to classify {data.name}"
+        )
     for name in ("in_chans", "num_classes"):
         ours, theirs = getattr(backbone, name), getattr(data, name)
         if ours != theirs:

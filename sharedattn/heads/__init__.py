@@ -1,0 +1,1 @@
+"""Heads on feature pyramids: detectors and segmenters."""

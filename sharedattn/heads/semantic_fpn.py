@@ -1,0 +1,90 @@
+"""Semantic FPN (Kirillov et al. 2019, arXiv:1901.02446): a pyramid whose levels are added.
+
+Sizes as in the segmentation tables of PVT, Swin and LaViT: a pyramid of 256 channels over all
+maps, 128 channels after it, with batch norms.
+
+Shape letters: B batch, C channels, Y x X grid of a map, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
+
+from sharedattn.heads.interface import (
+    NEAREST_MACS,
+    PyramidHead,
+    coarsest,
+    conv_norm_relu,
+    resized,
+    resizing,
+)
+from sharedattn.networks.part_sizes import PartSizes, sizes_of
+from sharedattn.shape import FeatureShape
+
+PYRAMID_DIM, DIM = 256, 128
+LEAST_MAPS = 2
+DROPOUT = 0.1
+
+
+class SemanticFPN(PyramidHead):
+    """Class logits of every pixel of the finest map.
+
+    Attributes:
+        pyramid: the feature pyramid network.
+        scale_heads: for each level, convolutions that bring it to the finest grid, each followed
+            by doubling, except the finest level's one.
+        dropout: over channels.
+        classifier: of pixels.
+    """
+
+    def __init__(self, features: Sequence[FeatureShape], num_classes: int) -> None:
+        """Make the head for a pyramid's maps, finest first.
+
+        Raises:
+            InputError: the pyramid has not two maps at least, each half as fine as the one before.
+        """
+        super().__init__()
+        number = max(LEAST_MAPS, len(features))
+        self._features = coarsest(features, number, "Semantic FPN")
+        channels = [feature.channels for feature in self._features]
+        self.pyramid = FeaturePyramidNetwork(channels, PYRAMID_DIM)
+        self.scale_heads = nn.ModuleList(
+            nn.ModuleList(
+                conv_norm_relu(DIM if i else PYRAMID_DIM, DIM, 3) for i in range(max(1, level))
+            )
+            for level in range(number)
+        )
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.classifier = nn.Conv2d(DIM, num_classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """(B, K, Y, X) on the grid of the finest map."""
+        named = OrderedDict((str(i), map_) for i, map_ in enumerate(maps))
+        total: Tensor | None = None
+        for level, map_BCYX in enumerate(self.pyramid(named).values()):
+            for i, convolution in enumerate(self.scale_heads[level]):
+                map_BCYX = convolution(map_BCYX)
+                if level:
+                    map_BCYX = resized(map_BCYX, self._features[level - i - 1].grid)
+            total = map_BCYX if total is None else total + map_BCYX
+        logits_BKYX: Tensor = self.classifier(self.dropout(total))
+        return logits_BKYX
+
+    def sizes(self) -> PartSizes:
+        """Pyramid, convolutions of each level with their doublings, classifier."""
+        found, last = PartSizes(), len(self._features) - 1
+        of_pyramid = self.pyramid.inner_blocks, self.pyramid.layer_blocks
+        blocks = zip(self._features, *of_pyramid, strict=True)
+        for level, (feature, inner, layer) in enumerate(blocks):
+            found += sizes_of([*inner, *layer], feature.grid)[0]
+            if level < last:
+                found += resizing(PYRAMID_DIM, feature.grid, NEAREST_MACS)
+            for i, convolution in enumerate(self.scale_heads[level]):
+                found += sizes_of(convolution, self._features[level - i].grid)[0]
+                if level:
+                    found += resizing(DIM, self._features[level - i - 1].grid)
+        return found + sizes_of([self.classifier], self._features[0].grid)[0]

@@ -1,0 +1,65 @@
+"""What a network is built to say of an image, and the heads that say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sharedattn.errors import InputError
+
+CLASSIFY = "classify"
+"""Name of the default head: the family's own classifier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadKind:
+    """A head by name.
+
+    Attributes:
+        name: value of a backbone's key `head`.
+        task: what it says: `classify`, `detect` or `segment`.
+        title: its name in texts.
+        num_classes: number of classes unless a network says another: of ImageNet, COCO or ADE20K.
+    """
+
+    name: str
+    task: str
+    title: str
+    num_classes: int
+
+
+HEADS = {
+    head.name: head
+    for head in (
+        HeadKind(name=CLASSIFY, task="classify", title="classifier", num_classes=1000),
+        HeadKind(name="retinanet", task="detect", title="RetinaNet", num_classes=80),
+        HeadKind(name="semantic_fpn", task="segment", title="Semantic FPN", num_classes=150),
+        HeadKind(name="upernet", task="segment", title="UperNet", num_classes=150),
+        HeadKind(name="eanet", task="segment", title="EANet", num_classes=150),
+    )
+}
+"""Heads by name; the first of a task is its default."""
+
+TASKS = tuple(dict.fromkeys(head.task for head in HEADS.values()))
+
+
+def head_kind(name: str) -> HeadKind:
+    """The head of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in HEADS:
+        raise InputError(f"`head` is {name!r}; it is one of {', '.join(HEADS)}")
+    return HEADS[name]
+
+
+def default_head(task: str) -> HeadKind:
+    """The head of a task whose network names none.
+
+    Raises:
+        InputError: there is no such task.
+    """
+    for head in HEADS.values():
+        if head.task == task:
+            return head
+    raise InputError(f"`task` is {task!r}; it is one of {', '.join(TASKS)}")
