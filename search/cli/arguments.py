@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from sharedattn.errors import InputError
 from sharedattn.objectives import cost_objectives
 from sharedattn.search.cli.output import StandardOutput
+from sharedattn.tasks import TASKS
 from sharedattn.units import parse_quantity
 
 _Add = Callable[[str, str], argparse.ArgumentParser]
@@ -68,6 +69,12 @@ def _add_figures(add: _Add) -> None:
     cost = add("cost", "params, MACs and attention memory of one network")
     cost.add_argument("network", metavar="PLACEMENT", help='"backbone: placement"')
     cost.add_argument("--check", action="store_true", help="count the built network as well")
+    cost.add_argument(
+        "--task",
+        choices=TASKS,
+        help="what the network says of an image, by the head of that task (default: the one that "
+        "the network names, or classify)",
+    )
 
     papers = add("papers", "the papers' published figures beside ours, with what explains them")
     papers.add_argument("--to", type=Path, metavar="FILE", help="write a Markdown page as well")

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sharedattn.backbones import build, resolve
 from sharedattn.costs.break_even import less_attention_economics
-from sharedattn.costs.model import CONVENTION, CostModel
+from sharedattn.costs.model import CONVENTION, CostModel, convention_of
 from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
@@ -70,6 +70,7 @@ from sharedattn.search.recorded_data import open_recorded
 from sharedattn.search.run import Prepared, prepare, run_search, search_plan
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
+from sharedattn.tasks import HEADS
 from sharedattn.units import format_quantity
 from sharedattn.weights.trained_start import TrainedStart, neutral
 
@@ -219,12 +220,24 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
 
 def cost(arguments: argparse.Namespace, console: Console) -> Document:
     """Run `sharedattn cost`: print the closed-form cost, and with --check two counters'."""
-    spec = resolve(NetworkSpec.parse(arguments.network))
+    spec = resolve(NetworkSpec.parse(arguments.network, task=arguments.task))
     costs = CostModel(spec.backbone)
-    figures = costs.cost(spec.placement)
-    document: Document = {"network": str(spec), **figures.to_json(), "convention": CONVENTION}
+    figures, head = costs.cost(spec.placement), HEADS[spec.backbone.head]
+    convention = convention_of(spec.backbone)
+    of_head = {"params": costs.shape.head_params, "macs": costs.shape.head_macs}
+    document: Document = {
+        "network": str(spec),
+        **figures.to_json(),
+        "task": head.task,
+        "head": {"name": head.name, **of_head},
+        "convention": convention,
+    }
     console.print(f"{spec} at {figures.image_size} pixels", style="bold")
     console.print(cost_table(figures))
+    console.print(
+        f"head {head.title}, {spec.backbone.num_classes:,} classes, in rest: "
+        f"{of_head['params']:,} params, {of_head['macs']:,} MACs"
+    )
     console.print(f"attention memory {figures.attention_bytes:,} bytes an image")
     document["less_attention"] = []
     for stage, sizes in enumerate(costs.shape.stages):
@@ -246,7 +259,7 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
             console.print(
                 f"{name} {found:,}: {'equal' if found == expected[name] else 'DIFFERENT'}",
             )
-    console.print(CONVENTION, style="dim")
+    console.print(convention, style="dim")
     return document
 
 

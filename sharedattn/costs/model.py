@@ -26,11 +26,14 @@ from sharedattn.placement import (
     Placement,
 )
 from sharedattn.shape import StageShape, batch_norm_macs, layer_norm_macs
+from sharedattn.tasks import CLASSIFY
 
 CONVENTION = (
     "MACs are for one image, counted as fvcore does: a multiply-add is 1, a layer norm 5 an "
     "element; biases, softmax, activations, gates, means and context broadcasting are 0"
 )
+
+_RESIZING = "an element of a resized map is 1 (nearest) or 4 (bilinear), of a pooled one 1"
 
 _FLOAT32_BYTES = 4
 
@@ -77,6 +80,11 @@ class Cost:
             "stages": [stage.to_json() for stage in self.stages],
             "mechanisms": {name: part.to_json() for name, part in self.mechanisms.items()},
         }
+
+
+def convention_of(backbone: BackboneSpec) -> str:
+    """`CONVENTION`, with what a head on a feature pyramid adds to it."""
+    return CONVENTION if backbone.head == CLASSIFY else f"{CONVENTION}; {_RESIZING}"
 
 
 class CostModel:

@@ -405,7 +405,7 @@ class Network(nn.Module, ABC):
         return found
 
     def feature_map(self, stage: int, tokens: Tensor) -> Tensor:
-        """The map (B, D, Y, X) of tokens (B, N, D) at the end of a stage, without prefix tokens."""
+        """The map (B, D, Y, X) of tokens (B, N, D) that `leave_stage` gave, but prefix tokens."""
         sizes = self.shape.stages[stage]
         on_grid_BND = tokens[:, sizes.num_prefix_tokens : sizes.num_tokens]
         return on_grid_BND.transpose(1, 2).reshape(tokens.shape[0], -1, *sizes.grid)

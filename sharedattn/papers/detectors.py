@@ -1,111 +1,116 @@
 """LaViT's figures on detection and segmentation (CVPR 2024, arXiv:2406.00427).
 
-Detectors are not built here. The parameters of RetinaNet (arXiv:1708.02002) apart from its
-backbone are a closed form of the backbone's widths, so its figures can be compared with a
-backbone: a feature pyramid of 256 channels over the last three stages, two more levels made from
-the last stage, and two heads of four convolutions each, 80 classes and 9 anchors. MACs at 800 x
-1280 pixels and segmentation heads have no counterpart here.
+Parameters are compared at 224 pixels: position embeddings are those of the classifier, resampled.
+MACs are compared at 800 x 1280 pixels for detectors; the sizes of the segmenters' images are not
+printed, so that ours are the usual ones, 512 x 512 for Semantic FPN and 512 x 2048 for UperNet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 
 from sharedattn.backbones import describe
-from sharedattn.papers.counting import Convention
+from sharedattn.papers.counting import Convention, macs_rows, params_rows
 from sharedattn.papers.figures import Figure, Row
 from sharedattn.placement import BackboneSpec
+from sharedattn.tasks import HEADS
 
 PAPER = "LaViT"
 TABLE = "CVPR 2024 poster, detection and segmentation"
-
-DETECTORS = (
-    # model, params, MACs, our network, the backbone's printed figure if its shape is unknown
-    ("PVT-S", "34 M", "226 G", "pvt_small: V3 | V4 | V6 | V3", ""),
-    ("Swin-T", "39 M", "245 G", "swin_tiny_patch4_window7_224: V2 | V2 | V6 | V2", ""),
-    ("LaViT-T", "33 M", "202 G", "pvt_tiny: V2 | V2 | V1L1 | V1L1", "10.9 M"),
-    ("LaViT-S", "47 M", "290 G", "pvt_small: V3 | V4 | V1L5 | V1L2", "22.4 M"),
-)
-
-SEGMENTERS = (
-    # model, params, MACs
-    ("LaViT-S, Semantic FPN", "25.1 M", "122 G"),
-    ("LaViT-S, UperNet", "52.0 M", "920 G"),
-)
-
-_PYRAMID_DIM, _NUM_CLASSES, _NUM_ANCHORS = 256, 80, 9
+_SIZES = {"retinanet": "800x1280", "semantic_fpn": "512", "upernet": "512x2048"}
 
 
-def retinanet_params(widths: Sequence[int]) -> int:
-    """Parameters of a RetinaNet without its backbone.
+@dataclass(frozen=True, slots=True)
+class PyramidNetwork:
+    """A published detector or segmenter.
 
-    Args:
-        widths: channels of the backbone's stages that feed the pyramid, first to last.
+    Attributes:
+        model: name of its backbone.
+        head: name of its head.
+        params: printed parameters.
+        macs: printed MACs.
+        backbone: our backbone.
+        placement: our placement.
+        printed: the backbone's own printed parameters if its shape is not known, or empty.
     """
-    P = _PYRAMID_DIM
-    pyramid = sum(_conv_params(width, P, 1) + _conv_params(P, P) for width in widths)
-    further = _conv_params(widths[-1], P) + _conv_params(P, P)
-    heads = 2 * 4 * _conv_params(P, P)
-    outputs = _conv_params(P, _NUM_ANCHORS * _NUM_CLASSES) + _conv_params(P, _NUM_ANCHORS * 4)
-    return pyramid + further + heads + outputs
+
+    model: str
+    head: str
+    params: str
+    macs: str
+    backbone: str
+    placement: str
+    printed: str = ""
+
+    @property
+    def name(self) -> str:
+        """Backbone and head."""
+        return f"{self.model}, {HEADS[self.head].title}"
+
+    def network(self, *, at_size: bool) -> str:
+        """Our network as text, at the size of MACs or that of the classifier."""
+        size = f"@{_SIZES[self.head]}" if at_size else ""
+        return f"{self.backbone}(head={self.head}){size}: {self.placement}"
 
 
-def _conv_params(inside: int, outside: int, kernel: int = 3) -> int:
-    return inside * outside * kernel**2 + outside
+_PVT_S, _SWIN_T = "V3 | V4 | V6 | V3", "V2 | V2 | V6 | V2"
+_LAVIT_T, _LAVIT_S = "V2 | V2 | V1L1 | V1L1", "V3 | V4 | V1L5 | V1L2"
+
+NETWORKS = (
+    PyramidNetwork("ResNet-50", "retinanet", "38 M", "239 G", "resnet50", _PVT_S),
+    PyramidNetwork("PVT-S", "retinanet", "34 M", "226 G", "pvt_small", _PVT_S),
+    PyramidNetwork(
+        "Swin-T", "retinanet", "39 M", "245 G", "swin_tiny_patch4_window7_224", _SWIN_T
+    ),
+    PyramidNetwork("LaViT-T", "retinanet", "33 M", "202 G", "pvt_tiny", _LAVIT_T, "10.9 M"),
+    PyramidNetwork("LaViT-S", "retinanet", "47 M", "290 G", "pvt_small", _LAVIT_S, "22.4 M"),
+    PyramidNetwork("LaViT-S", "semantic_fpn", "25.1 M", "122 G", "pvt_small", _LAVIT_S, "22.4 M"),
+    PyramidNetwork("LaViT-S", "upernet", "52.0 M", "920 G", "pvt_small", _LAVIT_S, "22.4 M"),
+)
 
 
 def rows() -> list[Row]:
     """All figures on detection and segmentation that need no training."""
-    return [*_detector_rows(), *_segmenter_rows()]
+    return [row for network in NETWORKS for row in _rows(network)]
 
 
-def _detector_rows() -> Iterable[Row]:
-    for model, params, macs, network, printed in DETECTORS:
-        detector = f"{model}, RetinaNet"
-        figure = _figure(detector, "params", params)
-        shape = describe(BackboneSpec.parse(network.partition(":")[0]))
-        beside = retinanet_params([stage.embed_dim for stage in shape.stages[1:]])
-        of_network = Convention("free" if printed else None).count(network).params
-        ours = Fraction(of_network - shape.head_params + beside)
-        show = figure.number.show
-        if printed:
-            rest = figure.number.value - beside
-            note = (
-                f"its widths and depths are not known; {params} less a RetinaNet's "
-                f"{show(Fraction(beside))} leave {show(rest)} for a backbone of {printed}"
-            )
-        else:
-            note = _rounded_twice(figure, ours)
+def _rows(network: PyramidNetwork) -> Iterable[Row]:
+    params = _figure(network, "params", network.params)
+    macs = _figure(network, "MACs", network.macs)
+    if not network.printed:
+        text = network.network(at_size=False)
+        reason = _rounded_twice(params, Fraction(Convention().count(text).params))
+        yield from params_rows(params, text, reason=reason)
+        yield from macs_rows(macs, network.network(at_size=True))
+        return
+    for figure, at_size in ((params, False), (macs, True)):
+        text = network.network(at_size=at_size)
+        shape, cost = (
+            describe(BackboneSpec.parse(text.partition(":")[0])),
+            Convention("free").count(text),
+        )
+        of_head, ours = (
+            (shape.head_macs, cost.macs) if at_size else (shape.head_params, cost.params)
+        )
+        show, value = figure.number.show, figure.number.value
         yield Row(
             figure=figure,
-            ours=ours,
-            convention="backbone without head, RetinaNet" + (", maps free" if printed else ""),
-            note=note,
-            network=network,
-            known=not printed,
+            ours=Fraction(ours),
+            convention=str(Convention("free")),
+            note=(
+                f"its widths and depths are not known; {figure.printed} less a "
+                f"{HEADS[network.head].title}'s {show(Fraction(of_head))} leave "
+                f"{show(value - of_head)} for a backbone of {network.printed} parameters"
+            ),
+            network=text,
+            known=False,
         )
-        yield _not_built(detector, "MACs", macs)
 
 
-def _segmenter_rows() -> Iterable[Row]:
-    for model, params, macs in SEGMENTERS:
-        yield _not_built(model, "params", params)
-        yield _not_built(model, "MACs", macs)
-
-
-def _figure(model: str, metric: str, printed: str) -> Figure:
-    return Figure(paper=PAPER, source=TABLE, model=model, metric=metric, printed=printed)
-
-
-def _not_built(model: str, metric: str, printed: str) -> Row:
-    return Row(
-        figure=_figure(model, metric, printed),
-        ours=None,
-        convention="",
-        note="detectors and segmenters are not built here",
-        known=False,
-    )
+def _figure(network: PyramidNetwork, metric: str, printed: str) -> Figure:
+    return Figure(paper=PAPER, source=TABLE, model=network.name, metric=metric, printed=printed)
 
 
 def _rounded_twice(figure: Figure, ours: Fraction) -> str:
