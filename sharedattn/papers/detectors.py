@@ -95,18 +95,23 @@ def _rows(network: PyramidNetwork) -> Iterable[Row]:
             (shape.head_macs, cost.macs) if at_size else (shape.head_params, cost.params)
         )
         show, value = figure.number.show, figure.number.value
+        of_images = ", nor the size of its images" if at_size and _is_segmenter(network) else ""
         yield Row(
             figure=figure,
             ours=Fraction(ours),
             convention=str(Convention("free")),
             note=(
-                f"its widths and depths are not known; {figure.printed} less a "
+                f"its widths and depths are not known{of_images}; {figure.printed} less a "
                 f"{HEADS[network.head].title}'s {show(Fraction(of_head))} leave "
                 f"{show(value - of_head)} for a backbone of {network.printed} parameters"
             ),
             network=text,
             known=False,
         )
+
+
+def _is_segmenter(network: PyramidNetwork) -> bool:
+    return HEADS[network.head].task == "segment"
 
 
 def _figure(network: PyramidNetwork, metric: str, printed: str) -> Figure:
