@@ -206,7 +206,8 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
     for name, (least, most) in costs.items():
         console.print(f"{name:11} {format_quantity(least)} to {format_quantity(most)}")
     console.print(f"for {counted.space.backbone.num_classes:,} classes", style="dim")
-    console.print(CONVENTION, style="dim")
+    convention = convention_of(counted.space.backbone)
+    console.print(convention, style="dim")
     return {
         "space": counted.space.name,
         "backbone": str(counted.space.backbone),
@@ -214,7 +215,7 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
         "in_budget": counted.in_budget,
         "macs_in_budget": {"min": inside[0], "max": inside[1]},
         **{name: {"min": least, "max": most} for name, (least, most) in costs.items()},
-        "convention": CONVENTION,
+        "convention": convention,
     }
 
 

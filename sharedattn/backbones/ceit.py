@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.layers.patch_embed import PatchEmbed
@@ -257,7 +257,13 @@ class CeiTNetwork(ViTNetwork):
         pos_layer_embed: (1, L, D), added to the class tokens of the layers.
     """
 
-    classifier_parts = ("lca", "pos_layer_embed", "norm", "fc_norm", "head")
+    classifier_parts: ClassVar[tuple[str, ...]] = (
+        "lca",
+        "pos_layer_embed",
+        "norm",
+        "fc_norm",
+        "head",
+    )
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of `model` that the envelope needs; see `Family`."""

@@ -13,7 +13,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -45,7 +45,7 @@ class ConvNetwork(Network):
         fc: classifier.
     """
 
-    classifier_parts = ("fc",)
+    classifier_parts: ClassVar[tuple[str, ...]] = ("fc",)
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of `model` that the envelope needs; see `Family`."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.layers.drop import DropPath, calculate_drop_path_rates
@@ -190,7 +190,7 @@ class PyramidVisionTransformer(nn.Module):
 class PVTNetwork(Network):
     """A PVT over an envelope; attributes as in `PyramidVisionTransformer`."""
 
-    classifier_parts = ("norm", "head")
+    classifier_parts: ClassVar[tuple[str, ...]] = ("norm", "head")
 
     def __init__(self, model: PyramidVisionTransformer, plan: NetworkPlan) -> None:
         """Take the parts of `model` that the envelope needs; see `Family`."""

@@ -15,7 +15,7 @@ Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.layers.norm import LayerNorm
 from timm.models.pvt_v2 import (
@@ -76,7 +76,7 @@ class PVTv2Network(Network):
         head: classifier of the mean token.
     """
 
-    classifier_parts = ("head",)
+    classifier_parts: ClassVar[tuple[str, ...]] = ("head",)
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of timm's `model` that the envelope needs; see `Family`."""

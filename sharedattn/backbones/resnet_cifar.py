@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
@@ -179,7 +179,7 @@ class CifarNetwork(ConvNetwork):
         bn: the norm before pooling, in a pre-activation network.
     """
 
-    classifier_parts = ("bn", "fc")
+    classifier_parts: ClassVar[tuple[str, ...]] = ("bn", "fc")
 
     def take_stem(self, model: Any) -> None:
         """Take the norm that a post-activation network has."""

@@ -23,7 +23,7 @@ Shape letters: B batch, N tokens, D embed_dim, C channels, Y x X grid.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.layers.classifier import ClassifierHead
 from timm.layers.mlp import Mlp
@@ -90,7 +90,7 @@ class SwinNetwork(Network):
         head: mean over tokens, then classifier.
     """
 
-    classifier_parts = ("norm", "head")
+    classifier_parts: ClassVar[tuple[str, ...]] = ("norm", "head")
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of timm's `model` that the envelope needs; see `Family`."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.layers.mlp import Mlp
@@ -238,7 +238,7 @@ def sinusoids(num_tokens: int, embed_dim: int) -> Tensor:
 class T2TNetwork(Network):
     """T2T-ViT over an envelope; attributes as in `T2TViT`."""
 
-    classifier_parts = ("norm", "head")
+    classifier_parts: ClassVar[tuple[str, ...]] = ("norm", "head")
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of `model` that the envelope needs; see `Family`."""

@@ -10,7 +10,7 @@ Shape letters: B batch, N tokens, D embed_dim, H heads, K head_dim, C channels, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.layers.activations import GELU
@@ -74,7 +74,7 @@ class ViTNetwork(Network):
     reg_token: nn.Parameter | None
     pos_embed: nn.Parameter | None
 
-    classifier_parts = ("norm", "fc_norm", "head")
+    classifier_parts: ClassVar[tuple[str, ...]] = ("norm", "fc_norm", "head")
 
     def __init__(self, model: Any, plan: NetworkPlan) -> None:
         """Take the parts of timm's `model` that the envelope needs; see `Family`."""

@@ -66,7 +66,7 @@ class SemanticFPN(PyramidHead):
         named = OrderedDict((str(i), map_) for i, map_ in enumerate(maps))
         total: Tensor | None = None
         for level, map_BCYX in enumerate(self.pyramid(named).values()):
-            for i, convolution in enumerate(self.scale_heads[level]):
+            for i, convolution in enumerate(self.scale_heads[level].children()):
                 map_BCYX = convolution(map_BCYX)
                 if level:
                     map_BCYX = resized(map_BCYX, self._features[level - i - 1].grid)
@@ -83,8 +83,8 @@ class SemanticFPN(PyramidHead):
             found += sizes_of([*inner, *layer], feature.grid)[0]
             if level < last:
                 found += resizing(PYRAMID_DIM, feature.grid, NEAREST_MACS)
-            for i, convolution in enumerate(self.scale_heads[level]):
-                found += sizes_of(convolution, self._features[level - i].grid)[0]
+            for i, convolution in enumerate(self.scale_heads[level].children()):
+                found += sizes_of(convolution.children(), self._features[level - i].grid)[0]
                 if level:
                     found += resizing(DIM, self._features[level - i - 1].grid)
         return found + sizes_of([self.classifier], self._features[0].grid)[0]

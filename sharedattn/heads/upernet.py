@@ -86,9 +86,13 @@ class UperNet(PyramidHead):
         pooling = self._features[-1].channels * math.prod(grids[-1])
         for size, convolution in zip(POOLED, self.pooled, strict=True):
             found += PartSizes(0, pooling, pooling)
-            found += sizes_of(convolution, (size, size))[0] + resizing(DIM, grids[-1])
+            found += sizes_of(convolution.children(), (size, size))[0] + resizing(DIM, grids[-1])
         for grid, lateral, level in zip(grids, self.laterals, self.levels, strict=False):
-            found += sizes_of(lateral, grid)[0] + resizing(DIM, grid) + sizes_of(level, grid)[0]
+            found += (
+                sizes_of(lateral.children(), grid)[0]
+                + resizing(DIM, grid)
+                + sizes_of(level.children(), grid)[0]
+            )
         for _ in grids[1:]:
             found += resizing(DIM, grids[0])
         joined, _ = sizes_of([*self.joined, self.classifier], grids[0])
