@@ -44,6 +44,10 @@ class Baseline:
         """Multiply-accumulates per image."""
         return self.candidate.macs
 
+    def is_placement_of(self, member: Candidate) -> bool:
+        """Whether a member of the front is the same network, trained in another way."""
+        return member.spec_key == self.candidate.spec_key
+
     @property
     def title(self) -> str:
         """What it is, for people."""
@@ -162,11 +166,34 @@ def baseline_lines(baselines: Sequence[Baseline], members: Sequence[Candidate]) 
             lines.append(f"{at}: the front has no member, {one.title} has {top1}")
             continue
         member = found.member
+        same = ", the same placement" if one.is_placement_of(member) else ""
         lines.append(
             f"{at}: {found} over {one.title} ({top1}), by id {member.number} with "
-            f"{format_quantity(member.macs)} MACs"
+            f"{format_quantity(member.macs)} MACs{same}"
         )
     return lines
+
+
+def baseline_warnings(baselines: Sequence[Baseline], members: Sequence[Candidate]) -> list[str]:
+    """Warn of networks made by hand that are better than the front by more than the interval.
+
+    Args:
+        baselines: result of `baselines_of`.
+        members: the front's members.
+    """
+    better = []
+    for one in best_by_hand(baselines):
+        found = difference(one, members)
+        if found is not None and found.half_width is not None:
+            if found.top1 + found.half_width < 0:
+                better.append((one, found))
+    return [
+        f"a network made by hand is better than the front's best within its MACs: {one.title} has "
+        f"{format_fraction(one.candidate.top1, one.candidate.top1_standard_error)} at "
+        f"{format_quantity(one.macs)} MACs, id {found.member.number} differs by {found}; "
+        f"train it by sharedattn train, or search for longer"
+        for one, found in better
+    ]
 
 
 def baseline_document(baseline: Baseline, members: Sequence[Candidate]) -> Document:

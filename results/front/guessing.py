@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from sharedattn.data.balance import guessing_level
+from sharedattn.placement import Placement
 from sharedattn.results.front.confirmation import Candidate, Front
 from sharedattn.results.records import Document, StudyRecord
 from sharedattn.units import format_fraction
@@ -129,5 +130,21 @@ def guessing_warnings(front: Front, members: Sequence[Candidate], guessing: Gues
     verb = "is" if len(members) == 1 else "are"
     return [
         f"{len(members)} of {len(front.members)} placements on the front {verb} not above "
-        f"guessing (id {ids}{more}); {guessing.text}; if they should be, {advice}"
+        f"guessing (id {ids}{more}){_unmixed(members)}; {guessing.text}; if they should be, "
+        f"{advice}"
     ]
+
+
+def _unmixed(members: Sequence[Candidate]) -> str:
+    """How many have neither attention nor broadcasting, and what leaves such placements out."""
+    placements = [Placement.parse(member.placement) for member in members]
+    number = sum(
+        not any(layer.cb or layer.branch.attends for layer in placement.layers)
+        for placement in placements
+    )
+    if not number:
+        return ""
+    return (
+        f", {number} of them without attention or broadcasting, which the rule mixing_layer of a "
+        f"space leaves out"
+    )

@@ -27,7 +27,7 @@ def start_warnings(study: StudyRecord, start: Start) -> list[str]:
         ]
     of_head = (
         "its classes may have another order (--classes), or its head may be untrained or of other "
-        "classes"
+        "classes (--head replace fits one to these images)"
         if start.head_images is None
         else "or it may be untrained: its features do not tell these classes apart"
     )

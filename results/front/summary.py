@@ -27,6 +27,7 @@ from sharedattn.results.front.baselines import (
     Baseline,
     baseline_document,
     baseline_lines,
+    baseline_warnings,
     baselines_of,
 )
 from sharedattn.results.front.confirmation import (
@@ -182,6 +183,7 @@ class StudySummary:
             found += guessing_warnings(self.front, self.guessers, self.guessing)
         if self.ranking is not None:
             found += self.ranking.warnings
+        found += baseline_warnings(self.baselines, self.front.members)
         names = record.data.get("classes") or ()
         return (*found, *imbalance_warnings(known_class_counts(record.data) or (), names))
 

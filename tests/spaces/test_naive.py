@@ -131,6 +131,14 @@ def test_networks_are_the_largest_within_the_macs_and_the_budget():
     assert plain == {NaiveKind.UNCUT, NaiveKind.CHEAPEST, NaiveKind.NARROW, NaiveKind.SHALLOW}
 
 
+def test_the_fewest_macs_of_a_search_hold_for_no_cut():
+    costs = CostModel(space().space.backbone)
+    of = {n: costs.totals(Placement.parse(f"V{n}")).macs for n in (3, 4)}
+    counted = space(max_macs=of[4] - 1, min_macs=of[3] + 1)
+    networks = naive_networks(counted, [of[4] - 1], has_weights=True)
+    assert [str(n.spec.placement) for n in networks if n.kind is NaiveKind.FIRST] == ["V3"]
+
+
 def test_nothing_fits_within_no_macs():
     assert {n.kind for n in naive_networks(space(), [1], has_weights=True)} == {
         NaiveKind.UNCUT,

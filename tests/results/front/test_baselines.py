@@ -10,6 +10,7 @@ from sharedattn.placement import NetworkSpec
 from sharedattn.results.front.baselines import (
     Baseline,
     baseline_lines,
+    baseline_warnings,
     best_by_hand,
     difference,
 )
@@ -92,6 +93,31 @@ def test_the_sentences_compare_at_equal_cost(candidate, baseline):
         "at 23.6 M MACs: +1.0 ± 0.0 points over the backbone uncut (0.855 ± 0.005), by id 12 "
         "with 15.4 M MACs",
     ]
+
+
+def test_the_same_placement_trained_in_another_way_is_named(candidate, baseline):
+    member = candidate(3, [0.86, 0.87], 15_900_000)
+    same = replace(baseline("first", "V4", [0.84, 0.83], 15_900_000), candidate=member)
+    [line] = baseline_lines([same], [member])
+    assert line.endswith("by id 3 with 15.9 M MACs, the same placement")
+
+
+def test_a_network_by_hand_that_is_better_is_warned_of(candidate, baseline):
+    front = [candidate(12, [0.70, 0.71, 0.72], 990)]
+    networks = [
+        baseline("first", "V4", [0.80, 0.82, 0.81], 1000),
+        # Beyond no interval: differences -0.2, 0 and 0.1.
+        baseline("narrow", f"{VIT.replace('36', '24')}: V6", [0.90, 0.71, 0.62], 999),
+        # No better than one of fewer MACs.
+        baseline("even", "V1X1V3", [0.80, 0.79, 0.81], 1100),
+        # One seed has no interval.
+        baseline("shallow", "V5", [0.99], 1200),
+    ]
+    # Differences -0.10, -0.11 and -0.09: standard error 0.01 / sqrt(3), t of 2 degrees 4.30265.
+    [warning] = baseline_warnings(networks, front)
+    assert "its first 4 blocks has 0.810 ± 0.006 at 1.00 k MACs" in warning
+    assert "id 12 differs by -10.0 ± 2.5 points" in warning
+    assert baseline_warnings(networks[1:2], front) == []
 
 
 def test_the_document_names_kind_network_and_costs(

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from sharedattn.results.front.guessing import Guessing, known_class_counts
+from sharedattn.results.front.confirmation import Candidate, Front
+from sharedattn.results.front.guessing import Guessing, guessing_warnings, known_class_counts
+from sharedattn.results.records import Fidelity
 
 
 def tail(num_images: int, level: float, right: int) -> float:
@@ -47,3 +49,17 @@ def test_class_counts_of_a_study_may_be_unknown() -> None:
     assert known_class_counts({}) is None
     assert known_class_counts({"class_counts": {"test": [1]}}) is None
     assert known_class_counts({"class_counts": {"validation": [3, 4]}}) == [3, 4]
+
+
+def test_placements_that_mix_nothing_are_told_from_others(make_row) -> None:
+    texts = ["N3", "V1N1", "N2/cb1", "N1X1N1"]
+    members = [Candidate(i, (make_row(i, text, 0.25, 100 + i),)) for i, text in enumerate(texts)]
+    best = Candidate(4, (make_row(4, "V4", 0.9, 200),))
+    fidelity = Fidelity(epochs=3, image_size=16)
+    front = Front((*members, best), is_confirmed=True, fidelity=fidelity)
+    guessing = Guessing(level=0.25, num_classes=4, num_images=400, num_tries=5)
+    [warning] = guessing_warnings(front, members, guessing)
+    assert "4 of 5 placements on the front are not above guessing (id 0, 1, 2, 3)" in warning
+    assert "2 of them without attention or broadcasting, which the rule mixing_layer" in warning
+    [warning] = guessing_warnings(front, members[1:3], guessing)
+    assert "mixing_layer" not in warning
