@@ -52,6 +52,7 @@ class Work:
         device: device of each training.
         is_here: whether this machine trains.
         is_supernet: whether one network is trained for all placements, and their front afterwards.
+        member_epochs: epochs of each training after a supernet's; 0 without a supernet.
         placements_per_step: number of placements per training step.
     """
 
@@ -67,6 +68,7 @@ class Work:
     device: str
     is_here: bool
     is_supernet: bool = False
+    member_epochs: int = 0
     placements_per_step: int = 1
 
 
@@ -124,6 +126,8 @@ def cost_plan(work: Work, source: DataSource) -> Document:
         "checkpoint_bytes": max(params) * _BYTES_PER_PARAM * _CHECKPOINT_COPIES,
         "measured": None,
         "hours": None,
+        "member_epochs": work.member_epochs,
+        "member_hours": None,
     }
     if work.is_here:
         placement, seconds = measure_step(work, source)
@@ -131,6 +135,10 @@ def cost_plan(work: Work, source: DataSource) -> Document:
         rounds = -(-work.num_trainings // work.num_slots)
         document["measured"] = {"placement": str(placement), "ms_per_image": 1e3 * seconds}
         document["hours"] = rounds * training_s / 3600
+        if work.is_supernet:
+            # With all cores, as the supernet's: several at a time are each slower by as much.
+            member_s = seconds / work.placements_per_step * num_images * work.member_epochs
+            document["member_hours"] = member_s / 3600
     return document
 
 
@@ -267,7 +275,9 @@ def _cost_lines(cost: Document) -> list[str]:
             f"        about {duration_text(cost['hours'] * 3600)}, by a step of "
             f"{measured['placement']} measured now ({measured['ms_per_image']:.3g} ms an image)"
             + (
-                f"; then scores, and the trainings of the front{by_hand}"
+                f"; then scores, and the trainings of the front{by_hand}, for each seed, of "
+                f"{cost['member_epochs']:,} epochs: about "
+                f"{duration_text(cost['member_hours'] * 3600)} each on all cores"
                 if cost["supernet"]
                 else f"; then {further} more of each front member"
                 if further

@@ -254,6 +254,7 @@ def search_plan(prepared: Prepared) -> Document:
             num_slots=1,
             threads=work.threads * slots.num_slots,
             is_supernet=True,
+            member_epochs=prepared.recipe.epochs,
             placements_per_step=recipe.sampled_per_step + 2 * recipe.sandwich,
         )
     data = data_plan(prepared.data, source)
