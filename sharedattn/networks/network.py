@@ -316,13 +316,19 @@ class Network(nn.Module, ABC):
         sizes = self.shape.stages[stage].attention
         return held_after(sizes, choices, index, handed_on=str(stage + 1) in self.residuals)
 
-    def finish(self, tokens: Tensor, state: State) -> Tensor:
-        """Logits (B, classes), or what another head says, from what the last layer gives."""
+    def finish(self, tokens: Tensor, state: State | None = None) -> Tensor:
+        """Logits (B, classes), or what another head says, from what the last layer gives.
+
+        Args:
+            tokens: (B, N, D) after the last layer.
+            state: state after it, which a head on the maps of all stages needs, and a classifier
+                does not.
+        """
         last = len(self.shape.stages) - 1
         left = self.leave_stage(last, tokens)
         if self.pyramid_head is None:
             return self.classify(left)
-        outputs: Tensor = self.pyramid_head(self._feature_maps(last, left, state))
+        outputs: Tensor = self.pyramid_head(self._feature_maps(last, left, state or State()))
         return outputs
 
     def run(

@@ -196,7 +196,7 @@ def test_every_vanilla_layer_takes_it_and_less_layers_map_it(name: str) -> None:
         start = network.begin(contract.random_images(network.backbone))
         first = network.layer(0, 1).run(*network.layer(0, 0).run(*start, vanilla), vanilla)
         handed_on = network.residuals["1"](first[1].values["scores", 0])
-        entered = network.enter_stage(1, first[0])
+        entered = network.enter_stage(1, network.leave_stage(0, first[0]))
         second = network.layer(1, 0).run(*first, vanilla)
         expected = own_scores(network, 1, 0, entered) + handed_on
         torch.testing.assert_close(second[1].values["scores", 0].explicit(), expected)
