@@ -12,28 +12,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from sharedattn.heads.interface import PyramidHead, coarsest, conv_norm_relu
+from sharedattn.heads.interface import Segmenter, coarsest, conv_norm_relu
 from sharedattn.mechanisms.external import SpatialExternalAttention, spatial_macs, spatial_params
 from sharedattn.networks.part_sizes import PartSizes, sizes_of
 from sharedattn.shape import FeatureShape, batch_norm_macs
 
 DIM, LAST_DIM = 512, 256
 SLOTS = 64
-DROPOUT = 0.1
 
 
-class EANet(PyramidHead):
+class EANet(Segmenter):
     """Class logits of every pixel of the last map.
 
     Attributes:
         before: convolution before the attention.
         attention: external attention over pixels.
         after: convolution after it.
-        dropout: over channels.
-        classifier: of pixels.
     """
 
     def __init__(self, features: Sequence[FeatureShape], num_classes: int) -> None:
@@ -42,21 +39,18 @@ class EANet(PyramidHead):
         Raises:
             InputError: the backbone has no map.
         """
-        super().__init__()
+        super().__init__(LAST_DIM, num_classes)
         [self._feature] = coarsest(features, 1, "EANet")
         self.before = conv_norm_relu(self._feature.channels, DIM, 3)
         self.attention = SpatialExternalAttention(DIM, SLOTS)
         self.after = conv_norm_relu(DIM, LAST_DIM, 3)
-        self.dropout = nn.Dropout2d(DROPOUT)
-        self.classifier = nn.Conv2d(LAST_DIM, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """(B, K, Y, X) on the grid of the last map."""
         x_BCYX = self.before(maps[-1])
         branch_BND, _ = self.attention(x_BCYX.flatten(2).transpose(1, 2), SLOTS)
         x_BCYX = F.relu(x_BCYX + branch_BND.transpose(1, 2).reshape(x_BCYX.shape))
-        logits_BKYX: Tensor = self.classifier(self.dropout(self.after(x_BCYX)))
-        return logits_BKYX
+        return self.pixel_logits(self.after(x_BCYX))
 
     def sizes(self) -> PartSizes:
         """Convolutions, and the block of external attention between them."""

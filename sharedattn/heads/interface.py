@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sharedattn.errors import InputError
-from sharedattn.networks.part_sizes import Grid, PartSizes
+from sharedattn.networks.part_sizes import Grid, PartSizes, sizes_of
 from sharedattn.shape import FeatureShape
 
 NEAREST_MACS, BILINEAR_MACS = 1, 4
 """Multiply-accumulates for each element of a resized map, by fvcore's convention."""
+
+PYRAMID_DIM = 256
+"""Channels of every level of a feature pyramid network."""
+
+DROPOUT = 0.1
+"""Share of channels that a segmenter drops in training before it classifies pixels."""
 
 
 class PyramidHead(nn.Module, ABC):
@@ -30,6 +38,59 @@ class PyramidHead(nn.Module, ABC):
     @abstractmethod
     def sizes(self) -> PartSizes:
         """Its costs; resized and pooled maps count among the norms, as they are no products."""
+
+
+class Segmenter(PyramidHead):
+    """A head that classifies pixels.
+
+    Attributes:
+        dropout: over channels.
+        classifier: of pixels.
+    """
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        """Make the last layers.
+
+        Args:
+            channels: of the map that is classified.
+            num_classes: number of classes.
+        """
+        super().__init__()
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+
+    def pixel_logits(self, map_BCYX: Tensor) -> Tensor:
+        """Class logits (B, K, Y, X) of a map (B, C, Y, X)."""
+        logits_BKYX: Tensor = self.classifier(self.dropout(map_BCYX))
+        return logits_BKYX
+
+
+def levels_of(pyramid: FeaturePyramidNetwork, maps: Sequence[Tensor]) -> list[Tensor]:
+    """The levels (B, 256, Y_i, X_i) of a feature pyramid network, finest first.
+
+    Args:
+        pyramid: the network.
+        maps: those that it takes, (B, C_i, Y_i, X_i), finest first.
+    """
+    named = OrderedDict((str(i), map_BCYX) for i, map_BCYX in enumerate(maps))
+    return list(pyramid(named).values())
+
+
+def pyramid_sizes(pyramid: FeaturePyramidNetwork, features: Sequence[FeatureShape]) -> PartSizes:
+    """Costs of a feature pyramid network, without levels beyond its maps.
+
+    Args:
+        pyramid: the network.
+        features: the maps that it takes, finest first.
+    """
+    found = PartSizes()
+    blocks = zip(features, pyramid.inner_blocks, pyramid.layer_blocks, strict=True)
+    for feature, inner, layer in blocks:
+        found += sizes_of([*inner, *layer], feature.grid)[0]
+    # Each but the coarsest takes the one above, doubled.
+    for feature in features[:-1]:
+        found += resizing(PYRAMID_DIM, feature.grid, NEAREST_MACS)
+    return found
 
 
 def coarsest(features: Sequence[FeatureShape], number: int, head: str) -> list[FeatureShape]:

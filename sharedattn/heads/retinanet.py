@@ -9,7 +9,6 @@ Shape letters: B batch, C channels, Y x X grid of a map, A anchors of all levels
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -18,15 +17,15 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from sharedattn.heads.interface import (
-    NEAREST_MACS,
+    PYRAMID_DIM,
     PyramidHead,
     coarsest,
-    resizing,
+    levels_of,
+    pyramid_sizes,
 )
 from sharedattn.networks.part_sizes import PartSizes, num_params, sizes_of
 from sharedattn.shape import FeatureShape
 
-PYRAMID_DIM = 256
 NUM_ANCHORS = 9
 NUM_MAPS = 3
 
@@ -58,22 +57,15 @@ class RetinaNet(PyramidHead):
 
         Within a level anchors follow rows, columns, and then the 9 of a pixel.
         """
-        named = OrderedDict((str(i), map_) for i, map_ in enumerate(maps[-NUM_MAPS:]))
-        levels = list(self.pyramid(named).values())
+        levels = levels_of(self.pyramid, maps[-NUM_MAPS:])
         logits_BAK = self.heads.classification_head(levels)
         offsets_BA4 = self.heads.regression_head(levels)
         return torch.cat([logits_BAK, offsets_BA4], dim=-1)
 
     def sizes(self) -> PartSizes:
         """Pyramid, and heads on every level, whose parameters are shared."""
-        found, grids = PartSizes(), []
-        of_pyramid = self.pyramid.inner_blocks, self.pyramid.layer_blocks
-        blocks = zip(self._features, *of_pyramid, strict=True)
-        for i, (feature, inner, layer) in enumerate(blocks):
-            found += sizes_of([*inner, *layer], feature.grid)[0]
-            if i < NUM_MAPS - 1:
-                found += resizing(PYRAMID_DIM, feature.grid, NEAREST_MACS)
-            grids.append(feature.grid)
+        found = pyramid_sizes(self.pyramid, self._features)
+        grids = [feature.grid for feature in self._features]
         for convolution in (self.pyramid.extra_blocks.p6, self.pyramid.extra_blocks.p7):
             part, grid = sizes_of([convolution], grids[-1])
             found += part

@@ -8,37 +8,36 @@ Shape letters: B batch, C channels, Y x X grid of a map, K classes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sharedattn.heads.interface import (
-    NEAREST_MACS,
-    PyramidHead,
+    PYRAMID_DIM,
+    Segmenter,
     coarsest,
     conv_norm_relu,
+    levels_of,
+    pyramid_sizes,
     resized,
     resizing,
 )
 from sharedattn.networks.part_sizes import PartSizes, sizes_of
 from sharedattn.shape import FeatureShape
 
-PYRAMID_DIM, DIM = 256, 128
+DIM = 128
 LEAST_MAPS = 2
-DROPOUT = 0.1
 
 
-class SemanticFPN(PyramidHead):
+class SemanticFPN(Segmenter):
     """Class logits of every pixel of the finest map.
 
     Attributes:
         pyramid: the feature pyramid network.
         scale_heads: for each level, convolutions that bring it to the finest grid, each followed
             by doubling, except the finest level's one.
-        dropout: over channels.
-        classifier: of pixels.
     """
 
     def __init__(self, features: Sequence[FeatureShape], num_classes: int) -> None:
@@ -47,7 +46,7 @@ class SemanticFPN(PyramidHead):
         Raises:
             InputError: the pyramid has not two maps at least, each half as fine as the one before.
         """
-        super().__init__()
+        super().__init__(DIM, num_classes)
         number = max(LEAST_MAPS, len(features))
         self._features = coarsest(features, number, "Semantic FPN")
         channels = [feature.channels for feature in self._features]
@@ -58,31 +57,22 @@ class SemanticFPN(PyramidHead):
             )
             for level in range(number)
         )
-        self.dropout = nn.Dropout2d(DROPOUT)
-        self.classifier = nn.Conv2d(DIM, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """(B, K, Y, X) on the grid of the finest map."""
-        named = OrderedDict((str(i), map_) for i, map_ in enumerate(maps))
-        total: Tensor | None = None
-        for level, map_BCYX in enumerate(self.pyramid(named).values()):
+        brought = []
+        for level, map_BCYX in enumerate(levels_of(self.pyramid, maps)):
             for i, convolution in enumerate(self.scale_heads[level].children()):
                 map_BCYX = convolution(map_BCYX)
                 if level:
                     map_BCYX = resized(map_BCYX, self._features[level - i - 1].grid)
-            total = map_BCYX if total is None else total + map_BCYX
-        logits_BKYX: Tensor = self.classifier(self.dropout(total))
-        return logits_BKYX
+            brought.append(map_BCYX)
+        return self.pixel_logits(torch.stack(brought).sum(dim=0))
 
     def sizes(self) -> PartSizes:
         """Pyramid, convolutions of each level with their doublings, classifier."""
-        found, last = PartSizes(), len(self._features) - 1
-        of_pyramid = self.pyramid.inner_blocks, self.pyramid.layer_blocks
-        blocks = zip(self._features, *of_pyramid, strict=True)
-        for level, (feature, inner, layer) in enumerate(blocks):
-            found += sizes_of([*inner, *layer], feature.grid)[0]
-            if level < last:
-                found += resizing(PYRAMID_DIM, feature.grid, NEAREST_MACS)
+        found = pyramid_sizes(self.pyramid, self._features)
+        for level in range(len(self._features)):
             for i, convolution in enumerate(self.scale_heads[level].children()):
                 found += sizes_of(convolution.children(), self._features[level - i].grid)[0]
                 if level:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharedattn.heads.interface import (
-    PyramidHead,
+    Segmenter,
     coarsest,
     conv_norm_relu,
     resized,
@@ -28,10 +28,9 @@ from sharedattn.shape import FeatureShape
 DIM = 512
 POOLED = (1, 2, 3, 6)
 LEAST_MAPS = 2
-DROPOUT = 0.1
 
 
-class UperNet(PyramidHead):
+class UperNet(Segmenter):
     """Class logits of every pixel of the finest map.
 
     Attributes:
@@ -40,8 +39,6 @@ class UperNet(PyramidHead):
         laterals: convolutions of the other maps.
         levels: convolutions of the sums.
         joined: joins all levels.
-        dropout: over channels.
-        classifier: of pixels.
     """
 
     def __init__(self, features: Sequence[FeatureShape], num_classes: int) -> None:
@@ -50,7 +47,7 @@ class UperNet(PyramidHead):
         Raises:
             InputError: the pyramid has not two maps at least, each half as fine as the one before.
         """
-        super().__init__()
+        super().__init__(DIM, num_classes)
         self._features = coarsest(features, max(LEAST_MAPS, len(features)), "UperNet")
         *finer, last = (feature.channels for feature in self._features)
         self.pooled = nn.ModuleList(conv_norm_relu(last, DIM, 1) for _ in POOLED)
@@ -58,8 +55,6 @@ class UperNet(PyramidHead):
         self.laterals = nn.ModuleList(conv_norm_relu(channels, DIM, 1) for channels in finer)
         self.levels = nn.ModuleList(conv_norm_relu(DIM, DIM, 3) for _ in finer)
         self.joined = conv_norm_relu(DIM * len(self._features), DIM, 3)
-        self.dropout = nn.Dropout2d(DROPOUT)
-        self.classifier = nn.Conv2d(DIM, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """(B, K, Y, X) on the grid of the finest map."""
@@ -76,8 +71,7 @@ class UperNet(PyramidHead):
         found = [level(map_) for level, map_ in zip(self.levels, summed, strict=False)]
         found.append(summed[-1])
         on_finest = [found[0], *(resized(map_, grids[0]) for map_ in found[1:])]
-        logits_BKYX: Tensor = self.classifier(self.dropout(self.joined(torch.cat(on_finest, 1))))
-        return logits_BKYX
+        return self.pixel_logits(self.joined(torch.cat(on_finest, dim=1)))
 
     def sizes(self) -> PartSizes:
         """Pooled context, laterals, levels, their joining, classifier."""
