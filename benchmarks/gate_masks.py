@@ -203,6 +203,12 @@ def lines(costs: Iterable[Document], found: Iterable[Document]) -> Iterable[str]
         )
 
 
+def chance(found: Iterable[Document]) -> str:
+    """The mean of the random codes, each the mean of its seeds."""
+    at_random = [row["top1"] for row in found if row["called"].startswith("random")]
+    return f"{len(at_random)} random codes, mean top1: {statistics.mean(at_random):.3f}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -228,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps({"costs": costs, "networks": found}, indent=2))
     else:
         print("\n".join(lines(costs, found)))
+        if found:
+            print(chance(found))
 
 
 if __name__ == "__main__":

@@ -181,18 +181,14 @@ def baseline_warnings(baselines: Sequence[Baseline], members: Sequence[Candidate
         baselines: result of `baselines_of`.
         members: the front's members.
     """
-    better = []
-    for one in best_by_hand(baselines):
-        found = difference(one, members)
-        if found is not None and found.half_width is not None:
-            if found.top1 + found.half_width < 0:
-                better.append((one, found))
+    compared = ((one, difference(one, members)) for one in best_by_hand(baselines))
     return [
         f"a network made by hand is better than the front's best within its MACs: {one.title} has "
         f"{format_fraction(one.candidate.top1, one.candidate.top1_standard_error)} at "
         f"{format_quantity(one.macs)} MACs, id {found.member.number} differs by {found}; "
         f"train it by sharedattn train, or search for longer"
-        for one, found in better
+        for one, found in compared
+        if found is not None and found.half_width is not None and found.top1 + found.half_width < 0
     ]
 
 

@@ -43,7 +43,7 @@ class Held:
 class State:
     """Values passed between a stage's layers besides tokens.
 
-    When a stage starts, it has but what the stages before leave to it.
+    At the start of a stage it holds only what the stages before hand on.
 
     Attributes:
         values: the last value left, by channel and group, or by gate and cell.

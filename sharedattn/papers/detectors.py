@@ -87,13 +87,10 @@ def _rows(network: PyramidNetwork) -> Iterable[Row]:
         return
     for figure, at_size in ((params, False), (macs, True)):
         text = network.network(at_size=at_size)
-        shape, cost = (
-            describe(BackboneSpec.parse(text.partition(":")[0])),
-            Convention("free").count(text),
-        )
-        of_head, ours = (
-            (shape.head_macs, cost.macs) if at_size else (shape.head_params, cost.params)
-        )
+        shape = describe(BackboneSpec.parse(text.partition(":")[0]))
+        cost = Convention("free").count(text)
+        of_head = shape.head_macs if at_size else shape.head_params
+        ours = cost.macs if at_size else cost.params
         show, value = figure.number.show, figure.number.value
         of_images = ", nor the size of its images" if at_size and _is_segmenter(network) else ""
         yield Row(

@@ -106,7 +106,7 @@ def test_a_network_by_hand_that_is_better_is_warned_of(candidate, baseline):
     front = [candidate(12, [0.70, 0.71, 0.72], 990)]
     networks = [
         baseline("first", "V4", [0.80, 0.82, 0.81], 1000),
-        # Beyond no interval: differences -0.2, 0 and 0.1.
+        # Better by no more than the interval: differences -0.2, 0 and 0.1.
         baseline("narrow", f"{VIT.replace('36', '24')}: V6", [0.90, 0.71, 0.62], 999),
         # No better than one of fewer MACs.
         baseline("even", "V1X1V3", [0.80, 0.79, 0.81], 1100),

@@ -6,10 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sharedattn.backbones.family import (
-    mlp_ratio,
-    per_stage,
-)
+from sharedattn.backbones.family import mlp_ratio, per_stage
 from sharedattn.errors import InputError
 from sharedattn.networks.part_sizes import conv_grid
 
