@@ -180,7 +180,7 @@ class Bench:
         cpu_s = 0.0
         if not (folder / "config.yaml").is_file():
             network = f"{backbone_of(data)}: V{DEPTH}"
-            cpu_s = _timed(
+            cpu_s = timed(
                 *("train", network, "--data", self._images(data), "--epochs", START_EPOCHS),
                 *("--seed", seed, "--to", folder),
             )
@@ -190,25 +190,31 @@ class Bench:
         """Search, and export the most accurate member of the front."""
         out = self._folder / "studies" / f"{data}-{seed}-{most_macs}"
         shutil.rmtree(out, ignore_errors=True)
-        cpu_s = _timed(
+        cpu_s = timed(
             *("search", self._space(data), "--data", self._images(data), "--weights", model),
             *("--evaluator", "supernet", "--max-macs", most_macs),
             *("--min-macs", round(LEAST_SHARE * most_macs)),
             *("--confirm-seeds", 1, "--baselines", "none", "--seed", seed, "--out", out),
         )
-        _timed("export", "--pick", "best", "--to", out / "best", "--out", out)
+        timed("export", "--pick", "best", "--to", out / "best", "--out", out)
         return _exported(out / "best", cpu_s, "the front's best")
 
 
-def _timed(*arguments: object) -> float:
-    """Run a command of the tool with a thread a trial, and return its CPU seconds."""
+def timed(*arguments: object, to: Path = Path(os.devnull)) -> float:
+    """Run a command of the tool with a thread a trial, and return its CPU seconds.
+
+    Args:
+        arguments: of the command.
+        to: file of what it prints.
+    """
     before = _children_s()
-    subprocess.run(
-        [sys.executable, "-m", "sharedattn", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
+    with to.open("w") as printed:
+        subprocess.run(
+            [sys.executable, "-m", "sharedattn", *map(str, arguments)],
+            stdout=printed,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=True,
+        )
     return _children_s() - before
 
 
