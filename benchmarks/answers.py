@@ -324,7 +324,7 @@ class ByHand:
                 schedule.step()
 
     def _top1(self, network: Network, split: Any) -> float:
-        return evaluate(network, self._source, split, batch_size=250).top1
+        return evaluate(network, self._source, split, batch_size=250).quality
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -61,5 +61,5 @@ def inherited_top1(
         started = time.perf_counter()
         scores = measure(evaluator, evaluator.score_task(placements, trained.weights_sha256))
     assert isinstance(scores, Scores)
-    found = [metrics.top1 for metrics in scores.metrics]
+    found = [metrics.quality for metrics in scores.metrics]
     return found, trained.wall_time_s, time.perf_counter() - started

@@ -98,7 +98,7 @@ def tuned(network: Network, recipe: Recipe, epochs: int) -> Network:
 
 def top1(network: Network, data: DigitPairs) -> float:
     """The validation accuracy."""
-    return evaluate(network, data, "validation", batch_size=500).top1
+    return evaluate(network, data, "validation", batch_size=500).quality
 
 
 def maps_of(network: Network) -> list[ScoreMaps]:

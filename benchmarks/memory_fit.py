@@ -41,7 +41,7 @@ def with_external(index: int, slots: int) -> Placement:
 
 def top1(network: Network, data: DataSource, placement: Placement) -> float:
     """Validation accuracy of a placement."""
-    return evaluate(extract(network, placement), data, "validation", batch_size=500).top1
+    return evaluate(extract(network, placement), data, "validation", batch_size=500).quality
 
 
 def figures(network: Network, data: DataSource, images: torch.Tensor) -> list[dict[str, Any]]:

@@ -140,8 +140,8 @@ class Trainings(ABC):
         )
         return self.row(
             job,
-            top1=training.metrics.top1,
-            curve=[(e.epoch, e.validation.top1) for e in training.curve if e.validation],
+            top1=training.metrics.quality,
+            curve=[(e.epoch, e.validation.quality) for e in training.curve if e.validation],
             cpu_s=round(time.process_time() - started, 1),
         )
 

@@ -115,7 +115,7 @@ def main() -> None:
                 validate_at=range(1, EPOCHS),
             )
             metrics = [epoch.validation for epoch in training.curve]
-            table[str(placement)] = [m.top1 for m in metrics if m is not None]
+            table[str(placement)] = [m.quality for m in metrics if m is not None]
             atomic_write(path, json.dumps(table, indent=0).encode())
         print(f"\r{number}/{len(wanted)} trainings", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

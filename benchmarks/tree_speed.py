@@ -48,7 +48,8 @@ from sharedattn.spaces.budget import BudgetedSpace  # noqa: E402
 from sharedattn.spaces.space import Space  # noqa: E402
 from sharedattn.supernet import tree_evaluation  # noqa: E402
 from sharedattn.supernet.tree_evaluation import Carried, TreeEvaluation, compute  # noqa: E402
-from sharedattn.training.trainer import Metrics, evaluate  # noqa: E402
+from sharedattn.training.tasks.interface import Metrics  # noqa: E402
+from sharedattn.training.trainer import evaluate  # noqa: E402
 
 TARGET = 0.8
 DATA = open_data(DataConfig(name="digit-pairs"))
@@ -119,7 +120,7 @@ def population(space: Space, num_images: int) -> tuple[Network, list[Placement]]
         found = tree_of(network, [p.placement for _, p in generation], num_images).run()
         for number, proposal in generation:
             macs = model.cost(proposal.placement).macs
-            values = found[proposal.placement].top1, float(macs)
+            values = found[proposal.placement].quality, float(macs)
             searcher.tell(_trial(number, proposal, values))
     distinct = list(dict.fromkeys(reversed(proposed)))
     return network, distinct[:100]

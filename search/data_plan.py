@@ -21,6 +21,7 @@ from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.artifacts.atomic import atomic_write
+from sharedattn.tasks import head_kind
 from sharedattn.weights.pretrained import CONFIG_NAME, TIMM
 from sharedattn.yaml_text import read_yaml
 
@@ -117,6 +118,7 @@ def data_for(
         test_fraction=options.test_split,
         classes=None if options.classes is None else _classes(options.classes),
         pixels=pixels,
+        task=head_kind(backbone.head).task,
     )
     return config if val_fraction is None else replace(config, val_fraction=val_fraction)
 
@@ -157,10 +159,11 @@ def look_at(
     if not config.is_folder or config.reader == 1:
         return config
     # Imported here: the embedded data does not need it.
-    from sharedattn.data.folders.data import listing_of
+    from sharedattn.data.folders.readers import folder_reader
     from sharedattn.data.folders.scan import DECODE_ALL_UP_TO, ScanMemory, refuse_problems, scan
 
-    listing = listing_of(config)
+    reader = folder_reader(config)
+    listing = reader.listing(config)
     num_files = sum(len(files.paths) for files in listing.splits.values())
     file = None
     if memory is not None:
@@ -173,6 +176,7 @@ def look_at(
         memory=known,
         on_progress=on_progress,
     )
+    problems = (*problems, *reader.label_problems(config))
     if file is not None and remember:
         # Without stored results the next scan is repeated; the folder may be read-only.
         with suppress(OSError):

@@ -23,6 +23,7 @@ from sharedattn.recipe import Recipe
 from sharedattn.results.records import Document
 from sharedattn.search.evaluators.started import ExportStart
 from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.training.tasks.registry import task_training
 from sharedattn.training.trainer import training_loss
 from sharedattn.units import format_quantity
 from sharedattn.weights.trained_start import TrainedStart
@@ -163,11 +164,12 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
         network = build(spec, drop_path_rate=recipe.drop_path_rate).to(device).train()
         shape = (size, source.in_chans, *source.image_size)
         images = torch.randn(shape, device=device)
-        labels = torch.randint(source.num_classes, (size,), device=device)
+        task = task_training(network)
+        targets = task.random_targets(size, device)
         times = []
         for _ in range(3):
             started = time.perf_counter()
-            loss, _ = training_loss(network.run, images, labels, recipe)
+            loss, _ = training_loss(task, network.run, images, targets, recipe)
             loss.backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

@@ -119,6 +119,8 @@ def content_differences(source: DataSource, recorded: Document) -> list[str]:
             if same_classes and ours != theirs:
                 found.append(f"the images of {split} have other {what} than then")
                 break
+    if same_classes and now.get("labels") != then.get("labels"):
+        found.append("its masks or boxes are other ones than then")
     return found
 
 

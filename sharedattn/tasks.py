@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sharedattn.errors import InputError
 
 CLASSIFY = "classify"
-"""Name of the default head: the family's own classifier."""
+"""Name of the default head, the family's own classifier, and of its task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class HeadKind:
 HEADS = {
     head.name: head
     for head in (
-        HeadKind(name=CLASSIFY, task="classify", title="classifier", num_classes=1000),
+        HeadKind(name=CLASSIFY, task=CLASSIFY, title="classifier", num_classes=1000),
         HeadKind(name="retinanet", task="detect", title="RetinaNet", num_classes=80),
         HeadKind(name="semantic_fpn", task="segment", title="Semantic FPN", num_classes=150),
         HeadKind(name="upernet", task="segment", title="UperNet", num_classes=150),
@@ -38,6 +38,10 @@ HEADS = {
     )
 }
 """Heads by name; the first of a task is its default."""
+
+QUALITIES = {CLASSIFY: "top1", "detect": "map50", "segment": "miou"}
+"""What is measured of a network, 0 to 1, by its task: accuracy, mean average precision at an
+intersection over union of 0.5, or mean intersection over union."""
 
 TASKS = tuple(dict.fromkeys(head.task for head in HEADS.values()))
 

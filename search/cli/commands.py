@@ -377,7 +377,7 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     before = None if training.start is None else training.before(seed=arguments.seed)
     if before is not None:
         errors.print(
-            f"start   top1 {before.top1:.4f} on {before.num_images:,} validation images",
+            f"start   top1 {before.quality:.4f} on {before.num_images:,} validation images",
             highlight=False,
         )
     with TrainingDisplay(errors, "train", str(spec.placement)) as display:
@@ -398,7 +398,7 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         f"images after {record.evaluation.wall_time_s:.0f} s"
     )
     if before is not None:
-        console.print(f"top1 {before.top1:.4f} on them before this training")
+        console.print(f"top1 {before.quality:.4f} on them before this training")
     if record.test_top1 is not None:
         console.print(f"top1 {record.test_top1:.4f} on {record.num_test_images:,} test images")
     curve = _curve(record, console) if arguments.curve else {}
@@ -409,7 +409,7 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     return {
         "network": str(spec),
         "warnings": warnings,
-        **({} if before is None else {"top1_before": before.top1}),
+        **({} if before is None else {"top1_before": before.quality}),
         "top1": record.evaluation.top1,
         "test_top1": record.test_top1,
         "macs": record.macs,

@@ -73,4 +73,5 @@ class CheckpointedTraining:
 
 def _report(epoch: Epoch) -> EpochMetrics:
     assert epoch.validation is not None
-    return EpochMetrics(epoch=epoch.epoch, top1=epoch.validation.top1, loss=epoch.validation.loss)
+    metrics = epoch.validation
+    return EpochMetrics(epoch=epoch.epoch, top1=metrics.quality, loss=metrics.loss)

@@ -143,7 +143,7 @@ class ScratchEvaluator(RankedEvaluator):
             sha256 = self.weights.save(task.identity.key, training.network.state_dict())
         return Measurement(
             split="validation",
-            top1=training.metrics.top1,
+            top1=training.metrics.quality,
             loss=training.metrics.loss,
             num_images=training.metrics.num_images,
             wall_time_s=training.wall_time_s,

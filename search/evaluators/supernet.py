@@ -37,7 +37,8 @@ from sharedattn.supernet.trainer import (
     shared_backbone,
 )
 from sharedattn.supernet.tree_evaluation import TreeEvaluation
-from sharedattn.training.trainer import Metrics, evaluate
+from sharedattn.training.tasks.interface import Metrics
+from sharedattn.training.trainer import evaluate
 from sharedattn.weights.extract import extract
 
 # Part of the names of weights and checkpoints, from when supernets could have several networks.
@@ -287,7 +288,7 @@ class SupernetEvaluator(ThroughScratch):
         )
         return Measurement(
             split=task.split,
-            top1=metrics.top1,
+            top1=metrics.quality,
             loss=metrics.loss,
             num_images=metrics.num_images,
             wall_time_s=time.perf_counter() - started,
@@ -327,7 +328,7 @@ class SupernetEvaluator(ThroughScratch):
         state = {f"{_ALL}.{n}": tensor for n, tensor in trainer.trained().state_dict().items()}
         return Measurement(
             split="validation",
-            top1=training.metrics.top1,
+            top1=training.metrics.quality,
             loss=training.metrics.loss,
             num_images=training.metrics.num_images,
             wall_time_s=training.wall_time_s,
@@ -355,10 +356,10 @@ class SupernetEvaluator(ThroughScratch):
         )
         found = tree.run(None if meter is None else meter.tell)
         metrics = tuple(found[placement] for placement in task.placements)
-        best = max(metrics, key=lambda one: one.top1)
+        best = max(metrics, key=lambda one: one.quality)
         return Scores(
             split="validation",
-            top1=best.top1,
+            top1=best.quality,
             loss=best.loss,
             num_images=best.num_images,
             wall_time_s=time.perf_counter() - started,

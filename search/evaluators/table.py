@@ -24,7 +24,8 @@ from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Task
 from sharedattn.search.tables import Part, PlacementBench
 from sharedattn.shape import BackboneShape
-from sharedattn.training.trainer import Epoch, Metrics
+from sharedattn.training.tasks.interface import Metrics
+from sharedattn.training.trainer import Epoch
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from sharedattn.search.executors.process_group import in_processes
 from sharedattn.search.jobs.verify import evaluate_test
 from sharedattn.search.plan_text import Work, cost_plan, data_plan, start_plan
 from sharedattn.search.recorded_data import data_document
-from sharedattn.training.trainer import Metrics, check_recipe, evaluate
+from sharedattn.training.tasks.interface import Metrics
+from sharedattn.training.trainer import check_recipe, evaluate
 from sharedattn.weights.trained_start import TrainedStart
 
 
@@ -109,7 +110,7 @@ class PlacementTraining:
             recipe=self.recipe.to_json(),
             data=data_document(source),
             evaluation=evaluation,
-            test_top1=None if test is None else test.top1,
+            test_top1=None if test is None else test.quality,
             num_test_images=source.num_images("test"),
             top1_by_seed={evaluation.identity.seed: evaluation.top1},
             starts_from=None if self.start is None else self.start.sha256,

@@ -11,6 +11,7 @@ from sharedattn.data.balance import guessing_level
 from sharedattn.results.export.folder import ExportRecord
 from sharedattn.results.front.guessing import known_class_counts
 from sharedattn.results.records import Document
+from sharedattn.training.tasks.interface import Metrics
 
 GAIN = 0.8  # share of a training's gain over guessing that a trial should make
 
@@ -47,9 +48,9 @@ class TrialLength:
 
 
 def validated(learning_curve: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
-    """The epochs of a stored learning curve that were validated, with their top-1."""
+    """The epochs of a stored learning curve that were validated, with their quality."""
     return [
-        (epoch["epoch"], epoch["validation"]["top1"])
+        (epoch["epoch"], Metrics.from_json(epoch["validation"]).quality)
         for epoch in learning_curve
         if epoch["validation"] is not None
     ]

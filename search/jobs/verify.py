@@ -13,7 +13,8 @@ from sharedattn.results.export.verify import OpenedData, Remeasured, verify, ver
 from sharedattn.results.records import Document, fine_tuning_key
 from sharedattn.search.provenance import library_versions
 from sharedattn.search.recorded_data import differences, open_recorded
-from sharedattn.training.trainer import Metrics, evaluate
+from sharedattn.training.tasks.interface import Metrics
+from sharedattn.training.trainer import evaluate
 
 
 def verify_folder(
@@ -51,9 +52,9 @@ def verify_folder(
             )
             test = evaluate_test(network, source, batch_size=batch_size, device=device)
         return Remeasured(
-            top1=validation.top1,
+            top1=validation.quality,
             num_images=validation.num_images,
-            test_top1=None if test is None else test.top1,
+            test_top1=None if test is None else test.quality,
             num_test_images=source.num_images("test"),
             recipe_key=recipe.key
             if record.starts_from is None

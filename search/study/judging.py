@@ -16,6 +16,7 @@ from sharedattn.placement import Placement
 from sharedattn.results.records import EpochMetrics, EvaluationRecord, RungRow, TrialState
 from sharedattn.search.pruners import Pruner, RungPoint
 from sharedattn.search.study.context import StudyContext, Visibility
+from sharedattn.training.tasks.interface import Metrics
 
 
 class RungJudge:
@@ -92,9 +93,10 @@ class RungJudge:
             attempt: number of its attempt.
         """
         for epoch in evaluation.learning_curve:
-            rung, measured = epoch["epoch"], epoch["validation"]
+            rung = epoch["epoch"]
             if rung in self._context.evaluator.rungs and (number, rung) not in self._judged:
-                metrics = EpochMetrics(rung, measured["top1"], measured["loss"])
+                measured = Metrics.from_json(epoch["validation"])
+                metrics = EpochMetrics(rung, measured.quality, measured.loss)
                 self._context.driver.report_rung(trial_id, metrics, attempt=attempt)
                 self._note(RungRow(number, metrics, self._macs(placement), goes_on=True))
 

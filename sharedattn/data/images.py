@@ -66,17 +66,17 @@ class KeptImages:
 
     def __init__(self, most_image_bytes: int) -> None:
         self._most_image_bytes = most_image_bytes
-        self._images: dict[tuple[SplitName, int], tuple[Image.Image, int]] = {}
+        self._images: dict[tuple[SplitName, int], tuple[Image.Image, Any]] = {}
 
     def __reduce__(self) -> tuple[type[KeptImages], tuple[int]]:
         return KeptImages, (self._most_image_bytes,)
 
-    def get(self, split: SplitName, index: int) -> tuple[Image.Image, int] | None:
+    def get(self, split: SplitName, index: int) -> tuple[Image.Image, Any] | None:
         """A copy of a kept image, with its label."""
         kept = self._images.get((split, index))
         return None if kept is None else (kept[0].copy(), kept[1])
 
-    def keep(self, split: SplitName, index: int, image: Image.Image, label: int) -> None:
+    def keep(self, split: SplitName, index: int, image: Image.Image, label: Any) -> None:
         """Keep an image, if it is small enough."""
         if image.width * image.height * len(image.getbands()) <= self._most_image_bytes:
             self._images[split, index] = image.copy(), label
@@ -90,7 +90,7 @@ class _Reader:
     mode: str
     kept: KeptImages
 
-    def __call__(self, split: SplitName, index: int) -> tuple[Image.Image, int]:
+    def __call__(self, split: SplitName, index: int) -> tuple[Image.Image, Any]:
         if (kept := self.kept.get(split, index)) is not None:
             return kept
         image, label = self.parts[split].read(index, self.mode)
@@ -104,10 +104,15 @@ class ImageData(DataSource):
     Args:
         config: configuration of the data.
 
+    Attributes:
+        least_classes: number of classes that there have to be.
+
     Raises:
         InputError: no such folder or data set, no training images, fewer than two classes, or
             anything else that its reader refuses.
     """
+
+    least_classes = 2
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
@@ -118,8 +123,8 @@ class ImageData(DataSource):
             raise InputError(
                 f"`in_chans` is {self.in_chans}, but images are read with 1 or 3 channels"
             )
-        self._pixels = default_pixels(self.image_size, self.in_chans).changed(config.pixels)
-        self._opened = _open(config)
+        self._pixels = self._own_pixels()
+        self._opened = self._open()
         self._parts = self._opened.parts
         self.num_classes = self._opened.num_classes
         if not len(self._parts["train"]) or not len(self._parts["validation"]):
@@ -127,7 +132,7 @@ class ImageData(DataSource):
                 f"`--data` {config.name!r} has {len(self._parts['train'])} training and "
                 f"{len(self._parts['validation'])} validation images; change --val-fraction"
             )
-        if self.num_classes < 2:
+        if self.num_classes < self.least_classes:
             raise InputError(
                 f"`--data` {config.name!r} has {self.num_classes} class; at least two are needed"
             )
@@ -135,6 +140,15 @@ class ImageData(DataSource):
         self._kept = KeptImages(KEPT_BYTES // num_images)
         self._train_loader: tuple[Any, BatchLoader] | None = None
         self._eval_loader: tuple[Any, BatchLoader] | None = None
+
+    def _own_pixels(self) -> Pixels:
+        return default_pixels(self.image_size, self.in_chans).changed(self.config.pixels)
+
+    def _open(self) -> Opened:
+        config = self.config
+        if config.reader == 1:
+            return open_reader_1(config)
+        return open_folder(config) if config.is_folder else open_named(config)
 
     @property
     def pixels(self) -> Pixels:
@@ -180,6 +194,7 @@ class ImageData(DataSource):
                 for index in part.indices:
                     path = part.samples.root / part.samples.paths[index]
                     seen.update(f"{part.samples.paths[index]!r} {path.stat().st_size}\0".encode())
+        seen.update(self._opened.label_digest.encode())
         return seen.hexdigest()
 
     @property
@@ -283,28 +298,30 @@ class ImageData(DataSource):
         # Everything that changes the batches or their workers.
         key = (recipe, num_workers, device, rank)
         if self._train_loader is None or self._train_loader[0] != key:
-            items = ImageItems(self._read, self._train_transform(recipe), recipe.random_erasing)
-            self._train_loader = key, _loader(items, num_workers, device)
+            self._train_loader = key, _loader(self._train_data(recipe), num_workers, device)
         return self._train_loader[1]
 
     def _loader_of_eval(self, num_batches: int, device: torch.device) -> BatchLoader:
         num_workers = _num_workers(None, num_batches)
         key = (num_workers, device)
         if self._eval_loader is None or self._eval_loader[0] != key:
-            transform = self._transform(
-                is_training=False,
-                crop_pct=self._pixels.crop_pct,
-                crop_mode=self._pixels.crop_mode,
-            )
-            self._eval_loader = (
-                key,
-                _loader(ImageItems(self._read, transform), num_workers, device),
-            )
+            self._eval_loader = key, _loader(self._eval_data(), num_workers, device)
         return self._eval_loader[1]
 
     @property
     def _read(self) -> _Reader:
         return _Reader(self._parts, self._mode, self._kept)
+
+    def _train_data(self, recipe: Recipe) -> ImageItems:
+        return ImageItems(self._read, self._train_transform(recipe), recipe.random_erasing)
+
+    def _eval_data(self) -> ImageItems:
+        transform = self._transform(
+            is_training=False,
+            crop_pct=self._pixels.crop_pct,
+            crop_mode=self._pixels.crop_mode,
+        )
+        return ImageItems(self._read, transform)
 
     def _train_transform(self, recipe: Recipe) -> Any:
         # Of width to height, so that a crop is no more distorted than a square one.
@@ -332,12 +349,6 @@ class ImageData(DataSource):
             use_prefetcher=True,
             **options,
         )
-
-
-def _open(config: DataConfig) -> Opened:
-    if config.reader == 1:
-        return open_reader_1(config)
-    return open_folder(config) if config.is_folder else open_named(config)
 
 
 def _num_workers(asked: int | None, num_batches: int) -> int:

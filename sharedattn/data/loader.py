@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -85,7 +86,7 @@ class RawBatch(NamedTuple):
 
     Attributes:
         images: (B, C, Y, X), uint8.
-        labels: (B,), int64.
+        labels: (B, ...), as the data source has them.
         boxes: the places that random erasing fills.
         fillings: the values of all boxes, concatenated; one tensor, since each tensor that a
             worker returns costs a file descriptor and at least one system call.
@@ -99,7 +100,7 @@ class RawBatch(NamedTuple):
     error: str | None = None
 
 
-_Sample = tuple[npt.NDArray[np.uint8], int, Patch | None]
+_Sample = tuple[npt.NDArray[np.uint8], Any, Patch | None]
 
 
 class ImageItems(Dataset[_Sample | ImageReadError]):
@@ -113,7 +114,7 @@ class ImageItems(Dataset[_Sample | ImageReadError]):
 
     def __init__(
         self,
-        read: Callable[[SplitName, int], tuple[Any, int]],
+        read: Callable[[SplitName, int], tuple[Any, Any]],
         transform: Callable[[Any], Any],
         erasing: float = 0.0,
     ) -> None:
@@ -130,11 +131,19 @@ class ImageItems(Dataset[_Sample | ImageReadError]):
             # Raised where the batch is used: torch would wrap it into the worker's traceback.
             return error
         if item.entropy is None:
-            return np.asarray(self._transform(image)), label, None
+            return *self.transformed(image, label), None
         with seeded(*item.entropy):
-            pixels = np.asarray(self._transform(image))
+            pixels, label = self.transformed(image, label)
             patch = None if self._erasing is None else _erased(self._erasing, pixels.shape)
         return pixels, label, patch
+
+    def transformed(self, image: Any, label: Any) -> tuple[npt.NDArray[np.uint8], Any]:
+        """Pixels (C, Y, X) of the network's size, and the label on them."""
+        return np.asarray(self._transform(image)), label
+
+    def joined(self, labels: Sequence[Any]) -> torch.Tensor:
+        """The labels of a batch, (B, ...)."""
+        return torch.tensor(labels, dtype=torch.int64)
 
 
 class BatchLoader:
@@ -155,7 +164,7 @@ class BatchLoader:
             multiprocessing_context=_CONTEXT if num_workers else None,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
-            collate_fn=_collated,
+            collate_fn=partial(_collated, join=items.joined),
             worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # else each pass draws from torch's global one
         )
@@ -215,7 +224,7 @@ class Normaliser:
         )
 
     def __call__(self, batch: RawBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, C, Y, X), float32, normalised and erased, and labels (B,), on the device."""
+        """Images (B, C, Y, X), float32, normalised and erased, and labels, on the device."""
         if self._device.type == "cpu":
             images = torch.from_numpy(self._normalised_here(batch.images.numpy()))
         else:
@@ -296,7 +305,9 @@ def _erased(erasing: RandomErasing, shape: tuple[int, ...]) -> Patch | None:
     return Patch(rows.start, columns.start, values)
 
 
-def _collated(samples: Sequence[_Sample | ImageReadError]) -> RawBatch:
+def _collated(
+    samples: Sequence[_Sample | ImageReadError], join: Callable[[Sequence[Any]], torch.Tensor]
+) -> RawBatch:
     read: list[_Sample] = []
     for sample in samples:
         if isinstance(sample, ImageReadError):
@@ -306,7 +317,7 @@ def _collated(samples: Sequence[_Sample | ImageReadError]) -> RawBatch:
     patches = [(position, patch) for position, (*_, patch) in enumerate(read) if patch is not None]
     return RawBatch(
         images=torch.from_numpy(np.stack([pixels for pixels, _, _ in read])),
-        labels=torch.tensor([label for _, label, _ in read], dtype=torch.int64),
+        labels=join([label for _, label, _ in read]),
         boxes=[Box(at, p.top, p.left, *p.values.shape[1:]) for at, p in patches],
         fillings=torch.cat([p.values.flatten() for _, p in patches] or [torch.empty(0)]),
     )

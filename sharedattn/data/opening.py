@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from sharedattn.data.source import DataConfig, DataSource
+from sharedattn.tasks import CLASSIFY
 
 
 @lru_cache(maxsize=4)
@@ -29,6 +30,10 @@ def open_data(config: DataConfig) -> DataSource:
         from sharedattn.data.digit_count import DigitCount
 
         return DigitCount(config)
+    if config.task != CLASSIFY:
+        from sharedattn.data.dense import DenseData
+
+        return DenseData(config)
     from sharedattn.data.images import ImageData
 
     return ImageData(config)

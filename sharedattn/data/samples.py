@@ -29,10 +29,15 @@ class Samples(ABC):
     """Images with labels, by index.
 
     Attributes:
-        labels: (n,), int64, the class of each image.
+        labels: (n,), int64, the class of each image, by which splits are cut; 0 for images whose
+            label is no class.
     """
 
     labels: Indices
+
+    def label(self, index: int) -> Any:
+        """The label of an image: its class, unless the data has others."""
+        return int(self.labels[index])
 
     @abstractmethod
     def read(self, index: int, mode: str) -> Image.Image:
@@ -89,10 +94,10 @@ class Part:
         """Images of each class, by number."""
         return tuple(np.bincount(self.labels, minlength=num_classes).tolist())
 
-    def read(self, index: int, mode: str) -> tuple[Image.Image, int]:
+    def read(self, index: int, mode: str) -> tuple[Image.Image, Any]:
         """The image at an index of the split, and its label."""
         at = int(self.indices[index])
-        return self.samples.read(at, mode), int(self.samples.labels[at])
+        return self.samples.read(at, mode), self.samples.label(at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +112,7 @@ class Opened:
         cuts: the splits that are cut from train.
         notes: remarks, such as on files that were left out, one sentence each.
         identity: computes the data's identity, without the transform, as a JSON document; slow.
+        label_digest: a hash of labels that are no classes, or empty.
     """
 
     parts: dict[SplitName, Part]
@@ -116,6 +122,7 @@ class Opened:
     cuts: frozenset[SplitName]
     notes: tuple[str, ...]
     identity: Callable[[], dict[str, Any]]
+    label_digest: str = ""
 
 
 def with_cuts(

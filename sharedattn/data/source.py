@@ -17,6 +17,7 @@ from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.image_size import AnySize, ImageSize
+from sharedattn.tasks import CLASSIFY, TASKS
 
 if TYPE_CHECKING:
     from sharedattn.recipe import Recipe
@@ -27,6 +28,13 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 EMBEDDED = ("digit-pairs", "digit-count")  # the data sets that need no files
+LAYOUTS = {
+    CLASSIFY: "train/ with one folder for each class, and val/ or test/ beside it",
+    "detect": "annotations/instances_train.json in COCO's format, and its images in train/",
+    "segment": "images/train/ and masks/train/, where each image has a mask of the same name",
+}
+"""What a folder has to hold to serve a task."""
+
 READER = 2  # the current reader of folders and named data sets
 
 
@@ -51,9 +59,10 @@ class DataConfig:
             train, sorted by code point.
         left_out: unusable files of a folder, to be treated as absent.
         pixels: changes to `default_pixels`.
+        task: what the labels are read for: `classify`, `detect` or `segment`.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: a value is out of its range, or the data cannot serve the task.
     """
 
     name: str
@@ -67,6 +76,7 @@ class DataConfig:
     classes: tuple[str, ...] | None = None
     left_out: tuple[str, ...] = ()
     pixels: PixelChanges = PixelChanges()
+    task: str = CLASSIFY
 
     def __post_init__(self) -> None:
         if self.reader not in (1, READER):
@@ -76,6 +86,7 @@ class DataConfig:
         if self.name in EMBEDDED:
             # It has one reader only.
             object.__setattr__(self, "reader", READER)
+        _check_task(self)
         if self.image_size is not None:
             object.__setattr__(self, "image_size", ImageSize.of(self.image_size).given)
         if not 0.0 < self.val_fraction < 1.0:
@@ -115,6 +126,8 @@ class DataConfig:
             document["left_out"] = list(self.left_out)
         if pixels := self.pixels.to_json():
             document["pixels"] = pixels
+        if self.task != CLASSIFY:
+            document["task"] = self.task
         return document
 
     @classmethod
@@ -144,7 +157,8 @@ class DataConfig:
             values["pixels"] = PixelChanges.from_json(values["pixels"])
         hints = get_type_hints(cls)
         # The size has a check of its own.
-        for name in {*_FIRST_FIELDS, "reader", "test_fraction"} & set(values) - {"image_size"}:
+        plain = {*_FIRST_FIELDS, "reader", "test_fraction", "task"} - {"image_size"}
+        for name in plain & set(values):
             value = values[name]
             is_number = isinstance(value, int) and hints[name] in (float, float | None)
             if isinstance(value, bool) or not (is_number or isinstance(value, hints[name])):
@@ -153,6 +167,21 @@ class DataConfig:
 
 
 _FIRST_FIELDS = ("name", "root", "image_size", "in_chans", "val_fraction", "split_seed")
+
+
+def _check_task(config: DataConfig) -> None:
+    """Check that data of this kind can have labels of its task.
+
+    Raises:
+        InputError: there is no such task, or the data's labels are classes of whole images.
+    """
+    if config.task not in TASKS:
+        raise InputError(f"`task` of data is {config.task!r}; it is one of {', '.join(TASKS)}")
+    if config.task != CLASSIFY and (config.name in EMBEDDED or config.reader != READER):
+        raise InputError(
+            f"`--data` is {config.name}, whose images are labelled as a whole, but this network "
+            f"is to {config.task}; name a folder that holds {LAYOUTS[config.task]}"
+        )
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
@@ -172,6 +201,7 @@ class DataSource(ABC):
         image_size: height and width in pixels.
         in_chans: number of image channels.
         num_classes: number of classes.
+        task: what the labels are for: `classify`, `detect` or `segment`.
         identity: the data's identity as a JSON document; its hash is the fingerprint.
     """
 
@@ -180,6 +210,7 @@ class DataSource(ABC):
     image_size: ImageSize
     in_chans: int
     num_classes: int
+    task: str = CLASSIFY
     identity: dict[str, Any]
 
     @property
@@ -244,6 +275,10 @@ class DataSource(ABC):
     ) -> Iterator[Batch]:
         """Yield one epoch of augmented training batches, without the last incomplete one.
 
+        Targets are those of the task, on the images as they are: labels (B,), int64, or
+        (B, classes) if mixed; masks (B, Y, X), uint8; boxes (B, most boxes of an image, 6), see
+        `sharedattn.data.labels`.
+
         Args:
             recipe: gives the batch size and the augmentation.
             seed: seed of the training.
@@ -253,7 +288,7 @@ class DataSource(ABC):
                 batch size, and where images are mixed the share is even.
 
         Yields:
-            Images (B, C, Y, X), float, and labels (B,), int64, or (B, classes) if mixed.
+            Images (B, C, Y, X), float, and targets.
         """
 
     @abstractmethod
@@ -276,7 +311,7 @@ class DataSource(ABC):
             rank: selects the batches of one process.
 
         Yields:
-            Images (B, C, Y, X), float, and labels (B,), int64.
+            Images (B, C, Y, X), float, and targets as of `train_batches`, never mixed.
         """
 
 

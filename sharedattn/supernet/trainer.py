@@ -325,21 +325,22 @@ class SupernetTrainer(EpochTrainer):
         total = torch.zeros((), device=images.device)
         for part_images, part_labels, _ in parts_of(images, labels, self._num_parts):
             share = len(part_images) / (len(images) * len(placements))
-            teacher_BC = None
+            teacher = None
             for placement in placements:
                 is_teacher = placement == self._largest
                 with autocast(self._recipe, self._device):
-                    loss, logits_BC = training_loss(
+                    loss, outputs = training_loss(
+                        self._task,
                         self.network.run,
                         part_images,
                         part_labels,
                         self._recipe,
                         placement,
-                        teacher_BC=None if is_teacher else teacher_BC,
+                        teacher=None if is_teacher else teacher,
                         distillation=self._supernet_recipe.distillation,
                     )
                 if is_teacher:
-                    teacher_BC = logits_BC
+                    teacher = outputs
                 loss = loss * share
                 if loss.requires_grad:
                     # While its parameters are fixed, the largest placement only teaches.

@@ -30,7 +30,8 @@ from sharedattn.placement import Placement
 from sharedattn.recipe import Recipe
 from sharedattn.supernet.placement_tree import Act, PlacementTree, Step
 from sharedattn.supernet.prefix_statistics import PrefixStatistics
-from sharedattn.training.trainer import MetricAccumulator, Metrics
+from sharedattn.training.tasks.interface import Metrics
+from sharedattn.training.tasks.registry import task_training
 
 Carried = tuple[Tensor, State] | StartedLayer
 """The result of a step: tokens and state, or a layer half done."""
@@ -123,7 +124,8 @@ class TreeEvaluation:
             with nullcontext() if statistics is None else statistics.using(step):
                 return compute(self._network, step, taken, self._held)
 
-        tallies = {p: MetricAccumulator(self._device) for p in self.tree.placements}
+        task = task_training(self._network)
+        tallies = {p: task.accumulator(self._device) for p in self.tree.placements}
         batches = self._data.eval_batches(
             self._split,
             batch_size=self._batch_size,

@@ -16,7 +16,6 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharedattn.backbones import build, build_network
@@ -30,7 +29,7 @@ from sharedattn.networks.network import Network, RunResult
 from sharedattn.placement import BackboneSpec, Envelope, Placement, ResolvedSpec
 from sharedattn.progress import OnProgress, TrainingMeter
 from sharedattn.recipe import Recipe
-from sharedattn.tasks import CLASSIFY
+from sharedattn.tasks import head_kind
 from sharedattn.training.acceleration import (
     autocast,
     check_compiler,
@@ -39,60 +38,8 @@ from sharedattn.training.acceleration import (
     training_settings,
 )
 from sharedattn.training.micro_batches import out_of_memory, parts_of
-
-
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """The result of an evaluation.
-
-    Attributes:
-        top1: share of images classified correctly, 0 to 1.
-        loss: mean cross entropy, in nats.
-        num_images: number of images evaluated.
-    """
-
-    top1: float
-    loss: float
-    num_images: int
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary of every field."""
-        return asdict(self)
-
-
-class MetricAccumulator:
-    """Accumulates correct answers and losses of one network, batch by batch.
-
-    Args:
-        device: device of the logits.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        # Correct answers, loss and images; float64 counts exactly far beyond any data set.
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
-
-    def add(self, logits_BC: torch.Tensor, labels_B: torch.Tensor) -> None:
-        """Count a batch: logits (B, classes), and labels (B,), int64."""
-        self._sums[0] += (logits_BC.argmax(dim=1) == labels_B).sum()
-        self._sums[1] += F.cross_entropy(logits_BC, labels_B, reduction="sum").double()
-        self._sums[2] += len(labels_B)
-
-    def metrics(self, what: str, rank: Rank = ALONE) -> Metrics:
-        """Compute the metrics over all batches of all processes.
-
-        Args:
-            what: name of the split, for the error message.
-            rank: rank of this process among those that share the batches.
-
-        Raises:
-            FloatingPointError: the loss is not finite.
-        """
-        rank.sum_(self._sums)
-        correct, loss_sum, num_images = self._sums.tolist()
-        loss = loss_sum / num_images
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the {what} loss is {loss}, not a finite number")
-        return Metrics(correct / num_images, loss, int(num_images))
+from sharedattn.training.tasks.interface import Metrics, TaskTraining
+from sharedattn.training.tasks.registry import task_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +62,7 @@ class Epoch:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of every field; `micro_batches` is omitted if it is 1."""
         document = asdict(self)
+        document["validation"] = None if self.validation is None else self.validation.to_json()
         if self.micro_batches == 1:
             del document["micro_batches"]
         return document
@@ -126,7 +74,7 @@ class Epoch:
         return cls(
             document["epoch"],
             document["train_loss"],
-            None if validation is None else Metrics(**validation),
+            None if validation is None else Metrics.from_json(validation),
             document.get("micro_batches", 1),
         )
 
@@ -159,11 +107,14 @@ def initialise(network: nn.Module, scheme: str) -> None:
     Args:
         network: any network of the library.
         scheme: `timm` keeps the weights drawn at the build; `torch` calls `reset_parameters` of
-            every linear and convolution layer.
+            every linear and convolution layer, except those of a head on feature maps: a
+            detector's begins with every anchor at the background.
     """
     if scheme == "torch":
+        head = network.pyramid_head if isinstance(network, Network) else None
+        of_head = set() if head is None else set(head.modules())
         for module in network.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and module not in of_head:
                 module.reset_parameters()
 
 
@@ -212,6 +163,8 @@ class EpochTrainer(ABC):
         on_progress: OnProgress | None = None,
     ) -> None:
         check_fit(network.backbone, data)
+        self._task = task_training(network)
+        self._task.check_recipe(recipe)
         if recipe.diagonality_weight:
             check_diagonality(network.shape, network.envelope)
         self._data = data
@@ -480,11 +433,12 @@ class Trainer(EpochTrainer):
         for part_images, part_labels, share in parts_of(images, labels, self._num_parts):
             with autocast(self._recipe, self._device):
                 loss, _ = training_loss(
+                    self._task,
                     self._run,
                     part_images,
                     part_labels,
                     self._recipe,
-                    teacher_BC=self._taught(part_images),
+                    teacher=self._taught(part_images),
                     distillation=self._recipe.distillation,
                 )
             loss = loss * share
@@ -494,7 +448,7 @@ class Trainer(EpochTrainer):
 
     @torch.no_grad()
     def _taught(self, images: torch.Tensor) -> torch.Tensor | None:
-        """The teacher's logits (B, classes) on images (B, C, Y, X), or None without a teacher."""
+        """The teacher's outputs (B, ...) on images (B, C, Y, X), or None without a teacher."""
         return None if self._teacher is None else self._teacher(images)
 
 
@@ -555,7 +509,7 @@ def evaluate(
     num_images: int | None = None,
     rank: Rank = ALONE,
 ) -> Metrics:
-    """Measure a network's accuracy and loss on a split, in eval mode and float32.
+    """Measure a network's quality and loss on a split, in eval mode and float32.
 
     Several processes with the same network share the batches, and all return the same metrics.
 
@@ -575,12 +529,12 @@ def evaluate(
     """
     device = torch.device(device)
     network.eval()
-    tally = MetricAccumulator(device)
+    tally = task_training(network).accumulator(device)
     batches = data.eval_batches(
         split, batch_size=batch_size, device=device, at_most=num_images, rank=rank
     )
-    for images, labels in batches:
-        tally.add(network(images, placement), labels)
+    for images, targets in batches:
+        tally.add(network(images, placement), targets)
     return tally.metrics(split, rank)
 
 
@@ -615,6 +569,7 @@ def check_recipe(
         check_diagonality(spec.shape, envelope or Envelope.of(spec.placement))
     with torch.device("meta"):
         network = build(spec, drop_path_rate=recipe.drop_path_rate)
+        task_training(network).check_recipe(recipe)
         if num_processes > 1:
             of_all = network if envelope is None else build_network(spec.backbone, envelope)
             _check_batch_norms(of_all, num_processes, torch.device(device))
@@ -682,15 +637,16 @@ def _steps_per_epoch(data: DataSource, recipe: Recipe, num_processes: int) -> in
 
 
 def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
-    """Check that the network classifies, and that channels and classes of the data are its own.
+    """Check that the data serves the network's task, and that channels and classes are its own.
 
     Raises:
         InputError: it does not, or they differ; the message says which.
     """
-    if backbone.head != CLASSIFY:
+    head = head_kind(backbone.head)
+    if head.task != data.task:
         raise InputError(
-            f"`head` of the network is {backbone.head}, which is built, counted and run, but not "
-            f"trained here yet; leave it out to classify {data.name}"
+            f"`head` of the network is {head.name}, which is to {head.task}, but the labels of "
+            f"{data.name} are read to {data.task}; name data and network of one task"
         )
     for name in ("in_chans", "num_classes"):
         ours, theirs = getattr(backbone, name), getattr(data, name)
@@ -702,39 +658,38 @@ def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
 
 
 def training_loss(
+    task: TaskTraining,
     run: Callable[..., RunResult],
     images: torch.Tensor,
-    labels: torch.Tensor,
+    targets: torch.Tensor,
     recipe: Recipe,
     placement: Placement | None = None,
     *,
-    teacher_BC: torch.Tensor | None = None,
+    teacher: torch.Tensor | None = None,
     distillation: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the loss on a batch, and the logits that it was computed from.
+    """Compute the loss on a batch, and the outputs that it was computed from.
 
     Args:
+        task: the network's task.
         run: `Network.run` of the network to train, which may be compiled.
         images: (B, C, Y, X).
-        labels: (B,), or (B, classes) if mixed.
+        targets: (B, ...) as the task has them, such as labels (B,).
         recipe: gives label smoothing and the weight of the diagonality term.
         placement: the placement to run, or None for the network's only one.
-        teacher_BC: (B, classes), logits of a teacher, or None.
-        distillation: share of the cross entropy that uses the teacher's probabilities instead of
-            the labels.
+        teacher: outputs of a teacher, of the network's shape, or None.
+        distillation: share of the loss that uses the teacher's outputs instead of the targets.
 
     Returns:
-        A scalar with a graph, and logits (B, classes) without one.
+        A scalar with a graph, and outputs (B, ...) without one.
     """
     collect = frozenset({"diagonality"}) if recipe.diagonality_weight else frozenset[str]()
     result = run(images, placement, collect=collect)
-    logits_BC = result.logits.to(sums_dtype(result.logits))
-    # timm's Mixup already smooths mixed labels (B, classes).
-    smoothing = recipe.label_smoothing if labels.ndim == 1 else 0.0
-    loss = F.cross_entropy(logits_BC, labels, label_smoothing=smoothing)
-    if teacher_BC is not None and distillation:
-        soft = F.cross_entropy(logits_BC, teacher_BC.to(logits_BC.dtype).softmax(dim=1))
-        loss = (1.0 - distillation) * loss + distillation * soft
+    outputs = result.logits.to(sums_dtype(result.logits))
+    loss = task.loss(outputs, targets, recipe)
+    if teacher is not None and distillation:
+        taught = task.taught_loss(outputs, teacher)
+        loss = (1.0 - distillation) * loss + distillation * taught
     if result.diagonality is not None:
         loss = loss + recipe.diagonality_weight * result.diagonality
     return loss, result.logits.detach()

@@ -89,7 +89,7 @@ def trained_by_hand(model, placement, seed, *, is_taught=False):
     )
     while not trainer.finished:
         trainer.run_epoch()
-    return trainer.result().metrics.top1
+    return trainer.result().metrics.quality
 
 
 def test_every_baseline_is_the_network_that_a_person_would_make(here, run, model):

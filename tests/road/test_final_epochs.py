@@ -58,7 +58,7 @@ def test_the_final_front_is_of_long_trainings(here, run, tiny, few_pairs, trials
     backbone = str(record.spec).partition(":")[0]
     spec = NetworkSpec.parse(f"{backbone}: {member['placement']}")
     for seed, top1 in member["top1_by_seed"].items():
-        assert train(spec, data, recipe, seed=int(seed)).metrics.top1 == top1
+        assert train(spec, data, recipe, seed=int(seed)).metrics.quality == top1
     assert json.loads(run("verify", document["exported"], "--json").out)["ok"] is True
 
     # Both fronts are told, and the order of the trials.

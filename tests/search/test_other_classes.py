@@ -207,7 +207,7 @@ def test_going_on_from_an_export(folder, capsys, tmp_path):
     assert (more.evaluation.top1, more.test_top1) == (found["top1"], found["test_top1"])
     data = open_recorded(more.data, "the export")
     network = load_network(tmp_path / "more")
-    assert evaluate(network, data, "test", batch_size=32).top1 == found["test_top1"]
+    assert evaluate(network, data, "test", batch_size=32).quality == found["test_top1"]
     assert document(capsys, "verify", tmp_path / "more")["ok"]
     # A link of a chain knows all epochs before it.
     options = ["--recipe", folder / "short.yaml", "--device", "cpu", "--dry-run"]

@@ -172,7 +172,7 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
         batch_size=256,
         num_images=shared.supernet.recipe.scored_images,
     )
-    assert whole.top1 == alone.top1
+    assert whole.top1 == alone.quality
     record = read_export(tmp_path / "best")
     assert record.starts_from == sha256
     assert verify_folder(tmp_path / "best")["ok"] is True

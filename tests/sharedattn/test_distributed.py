@@ -65,7 +65,7 @@ def assert_same(one, other, **tolerance):
     """Curves and weights agree, to the bit where no tolerance is given."""
     for ours, theirs in zip(one[0], other[0], strict=True):
         assert ours.train_loss == pytest.approx(theirs.train_loss, **tolerance or {"abs": 0})
-        assert ours.validation.top1 == theirs.validation.top1
+        assert ours.validation.quality == theirs.validation.quality
         assert ours.validation.num_images == theirs.validation.num_images == 23
         assert ours.validation.loss == pytest.approx(
             theirs.validation.loss, **tolerance or {"abs": 0}

@@ -47,7 +47,7 @@ from sharedattn.search.study.strategies.base import SearchStrategy, StudyParts
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, check_no_groups
-from sharedattn.training.trainer import Metrics
+from sharedattn.training.tasks.interface import Metrics
 
 SUPERNET_NOTE = "sharedattn:supernet"
 MAX_EXHAUSTIVE = 20_000  # largest space that is scored whole, unless fewer trials are requested
@@ -421,7 +421,7 @@ class Scorer:
         record = self.parts.context.spec_record(spec, placement)
         scored = Measurement(
             split=measured.split,
-            top1=metrics.top1,
+            top1=metrics.quality,
             loss=metrics.loss,
             num_images=metrics.num_images,
             wall_time_s=measured.wall_time_s / len(measured.metrics),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,25 @@ from sharedattn.data.samples import (
     FileSamples,
     Opened,
     Part,
+    Samples,
     hash_contents,
     hash_members,
     with_cuts,
 )
 from sharedattn.data.source import DataConfig, SplitName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What identifies labels that are no classes of whole images.
+
+    Attributes:
+        digest: a hash of them, without reading every file.
+        identity: computes a hash of all that they say; slow.
+    """
+
+    digest: str
+    identity: Callable[[], str]
 
 
 def open_folder(config: DataConfig) -> Opened:
@@ -29,7 +45,29 @@ def open_folder(config: DataConfig) -> Opened:
         split: FileSamples(listing.root, files.paths, files.labels)
         for split, files in listing.splits.items()
     }
-    parts, cuts = with_cuts(dict(given), config, listing.classes)
+    return open_listing(config, listing, dict(given))
+
+
+def open_listing(
+    config: DataConfig,
+    listing: Listing,
+    given: dict[SplitName, Samples],
+    labels: Labels | None = None,
+) -> Opened:
+    """Open the images of a listing, with missing splits cut from train.
+
+    Args:
+        config: gives the shares to cut.
+        listing: the images.
+        given: those of each split, with their labels.
+        labels: identity of labels that are no classes, or None.
+
+    Raises:
+        InputError: as in `with_cuts`.
+    """
+    # By which a split is cut: in proportion to classes, or of all images together.
+    groups = listing.classes if labels is None else ("images",)
+    parts, cuts = with_cuts(given, config, groups)
     folders = {
         split: f"{files.folder}/" if files.folder else "the folder"
         for split, files in listing.splits.items()
@@ -41,7 +79,8 @@ def open_folder(config: DataConfig) -> Opened:
         origins=folders | {s: f"{share:.0%} of {folders['train']}" for s, share in cuts.items()},
         cuts=frozenset(cuts),
         notes=listing.notes,
-        identity=lambda: _identity(listing, parts),
+        identity=lambda: _identity(listing, parts, labels),
+        label_digest="" if labels is None else labels.digest,
     )
 
 
@@ -59,7 +98,9 @@ def listing_of(config: DataConfig) -> Listing:
     )
 
 
-def _identity(listing: Listing, parts: dict[SplitName, Part]) -> dict[str, Any]:
+def _identity(
+    listing: Listing, parts: dict[SplitName, Part], labels: Labels | None
+) -> dict[str, Any]:
     # The folder's own name is not included: a moved or renamed copy holds the same data.
     sizes = {
         path: int(size)
@@ -72,9 +113,16 @@ def _identity(listing: Listing, parts: dict[SplitName, Part]) -> dict[str, Any]:
         "reader": 2,
         "classes": list(listing.classes),
         "images": {split: len(part) for split, part in parts.items()},
-        "class_counts": {
-            split: list(part.class_counts(len(listing.classes))) for split, part in parts.items()
-        },
+        **(
+            {
+                "class_counts": {
+                    split: list(part.class_counts(len(listing.classes)))
+                    for split, part in parts.items()
+                }
+            }
+            if labels is None
+            else {"labels": labels.identity()}
+        ),
         "files": {
             split: hash_members(
                 (path, sizes[path], int(label))

@@ -7,8 +7,12 @@ bits where `convert` would clip them.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +21,9 @@ from PIL import Image, UnidentifiedImageError
 # no decoder.
 _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _ORIENTATION = 0x0112  # EXIF tag
+_FIRST_TURNED = 5  # its values from here on exchange width and height
+T = TypeVar("T")
+R = TypeVar("R")
 _TRANSPOSED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,6 +90,31 @@ def check_header(path: str | Path) -> None:
             pass
     except Exception as error:
         raise ImageReadError(f"{shown(path)}: {_reason(error)}") from error
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file as `read_image` gives it, by its header.
+
+    Raises:
+        ImageReadError: it does not begin as an image.
+    """
+    try:
+        with Image.open(path, formats=image_formats()) as image:
+            is_turned = _orientation(image) >= _FIRST_TURNED
+            return image.size[::-1] if is_turned else image.size
+    except Exception as error:
+        raise ImageReadError(f"{shown(path)}: {_reason(error)}") from error
+
+
+def size_fault(what: str, size: tuple[int, int], own: tuple[int, int]) -> str:
+    """That a label is of another size than its image, both width and height."""
+    return f"has {own[0]} x {own[1]} pixels (width x height), {what} {size[0]} x {size[1]}"
+
+
+def in_threads(look: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What `look` says of each item, in order; threads suffice, as decoding frees the lock."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(look, items))
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -31,7 +31,7 @@ SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-_SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
+SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 # Files that systems write beside a user's own, apart from names that begin with a dot.
 _SYSTEM_NAMES = frozenset(
     {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "desktop.ini"}
@@ -75,6 +75,17 @@ class SplitFiles:
     sizes: npt.NDArray[np.int64]
     times_ns: npt.NDArray[np.int64]
 
+    @classmethod
+    def of(cls, folder: str, files: Sequence[File], labels: Sequence[int]) -> SplitFiles:
+        """The split of some files in their order, with the class of each."""
+        return cls(
+            folder=folder,
+            paths=tuple(file.path for file in files),
+            labels=np.array(labels, dtype=np.int64),
+            sizes=np.array([file.size for file in files], dtype=np.int64),
+            times_ns=np.array([file.time_ns for file in files], dtype=np.int64),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -115,12 +126,12 @@ def list_folder(
         InputError: the folder cannot be listed, its splits or classes are ambiguous, or a class
             has no training images; the message says what was found and what to do.
     """
-    walk = _Walk(root, frozenset(left_out))
+    walk = Walk(root, frozenset(left_out))
     top = walk.list_top()
     splits = _splits_of(top)
     if splits is None:
         _refuse_splits_below(top)
-        trees: dict[SplitName, _Tree] = {"train": _Tree("", top.folders, top.files)}
+        trees: dict[SplitName, Tree] = {"train": Tree("", top.folders, top.files)}
     else:
         trees = {split: splits[split] for split in SPLITS if split in splits}
         walk.note_beside_splits(top, splits)
@@ -144,21 +155,35 @@ def list_folder(
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class File:
+    """A file that may be an image.
+
+    Attributes:
+        path: path below the data's folder, with `/`.
+        size: bytes.
+        time_ns: modification time.
+    """
+
     path: str
     size: int
     time_ns: int
 
 
 @dataclass(slots=True)
-class _Tree:
-    """A folder: its subfolders by name, and its images."""
+class Tree:
+    """A folder: its subfolders by name, and its images.
+
+    Attributes:
+        path: path below the data's folder, with `/`.
+        folders: subfolders by name.
+        files: images in the folder itself, by name.
+    """
 
     path: str
-    folders: dict[str, _Tree] = field(default_factory=dict)
-    files: list[_File] = field(default_factory=list)
+    folders: dict[str, Tree] = field(default_factory=dict)
+    files: list[File] = field(default_factory=list)
 
-    def all_files(self) -> Iterator[_File]:
+    def all_files(self) -> Iterator[File]:
         """Yield every image below."""
         yield from self.files
         for folder in self.folders.values():
@@ -166,11 +191,22 @@ class _Tree:
 
     @property
     def num_images(self) -> int:
+        """Number of images below."""
         return len(self.files) + sum(folder.num_images for folder in self.folders.values())
 
 
-class _Walk:
-    """One pass over a folder, which records its findings."""
+class Walk:
+    """One pass over a folder, which records its findings.
+
+    Args:
+        root: the folder.
+        left_out: paths, as in `Problem.path`, to treat as absent.
+
+    Attributes:
+        problems: files that may be images and cannot be used.
+        left_out: the paths of `left_out` that were found.
+        said: remarks, one sentence each.
+    """
 
     def __init__(self, root: Path, left_out: frozenset[str]) -> None:
         self.root = root
@@ -183,28 +219,33 @@ class _Walk:
         self._other: Counter[str] = Counter()
         self.said: list[str] = []
 
-    def list_top(self) -> _Tree:
+    def list_top(self) -> Tree:
+        """The folder itself; once.
+
+        Raises:
+            InputError: it cannot be listed, or holds a folder twice by a link.
+        """
         return self._list("", (), os.stat(self.root))
 
     def notes(self) -> tuple[str, ...]:
         """Remarks on what was left out, one sentence each."""
         notes = list(self.said)
         if self._hidden:
-            notes.append(f"{_count(self._hidden, 'hidden file', 'hidden files')} left out")
+            notes.append(f"{counted(self._hidden, 'hidden file', 'hidden files')} left out")
         if self._other:
             kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in self._other.most_common(5))
-            files = _count(
+            files = counted(
                 self._other.total(), "file that is no image", "files that are no images"
             )
             notes.append(f"{files} left out: {kinds}")
         if self.left_out:
             notes.append(
-                f"{_count(len(self.left_out), 'image')} left out that cannot be used, such as "
+                f"{counted(len(self.left_out), 'image')} left out that cannot be used, such as "
                 f"{self.left_out[0]}"
             )
         return tuple(notes)
 
-    def note_beside_splits(self, top: _Tree, splits: dict[SplitName, _Tree]) -> None:
+    def note_beside_splits(self, top: Tree, splits: dict[SplitName, Tree]) -> None:
         """Report what lies beside the splits; refuse images there, which may belong to one."""
         used = {tree.path for tree in splits.values()}
         for name, tree in top.folders.items():
@@ -219,11 +260,11 @@ class _Walk:
             self.said.append(f"{shown(name)}/ has no images and was left out")
         if top.files:
             self.said.append(
-                f"{_count(len(top.files), 'image')} beside the splits left out, such as "
+                f"{counted(len(top.files), 'image')} beside the splits left out, such as "
                 f"{shown(top.files[0].path)}"
             )
 
-    def files_of(self, split: _Tree, classes: tuple[str, ...]) -> SplitFiles:
+    def files_of(self, split: Tree, classes: tuple[str, ...]) -> SplitFiles:
         """The labelled images of a split; an image outside the classes' folders is a problem."""
         for file in split.files:
             if self._is_left_out(file.path):
@@ -237,18 +278,13 @@ class _Walk:
             for file in folder.all_files()
         ]
         labelled.sort(key=lambda pair: pair[0].path)
-        return SplitFiles(
-            folder=split.path,
-            paths=tuple(file.path for file, _ in labelled),
-            labels=np.array([label for _, label in labelled], dtype=np.int64),
-            sizes=np.array([file.size for file, _ in labelled], dtype=np.int64),
-            times_ns=np.array([file.time_ns for file, _ in labelled], dtype=np.int64),
-        )
+        files = [file for file, _ in labelled]
+        return SplitFiles.of(split.path, files, [label for _, label in labelled])
 
-    def _list(self, path: str, above: tuple[tuple[int, int], ...], stat: os.stat_result) -> _Tree:
+    def _list(self, path: str, above: tuple[tuple[int, int], ...], stat: os.stat_result) -> Tree:
         identity = (stat.st_dev, stat.st_ino)
         self._seen[identity] = path
-        tree = _Tree(path)
+        tree = Tree(path)
         try:
             with os.scandir(self.root / path if path else self.root) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name)
@@ -292,12 +328,12 @@ class _Walk:
                     )
                     continue
                 self._files[key] = below
-                self._take(tree, _File(below, found.st_size, found.st_mtime_ns))
+                self._take(tree, File(below, found.st_size, found.st_mtime_ns))
             else:
                 self._other["of special kinds"] += 1
         return tree
 
-    def _take(self, tree: _Tree, file: _File) -> None:
+    def _take(self, tree: Tree, file: File) -> None:
         """Sort a file into the images, the problems, or what is left out."""
         suffix = Path(file.path).suffix.lower()
         if suffix in image_suffixes():
@@ -326,13 +362,13 @@ def _begins_as_image(path: Path, size: int) -> bool:
     return True
 
 
-def _splits_of(top: _Tree) -> dict[SplitName, _Tree] | None:
+def _splits_of(top: Tree) -> dict[SplitName, Tree] | None:
     """The top folders that are splits, or None if the top folders are classes.
 
     Raises:
         InputError: two folders for one split, or splits without class folders.
     """
-    named = {name: _SPLIT_OF[name.lower()] for name in top.folders if name.lower() in _SPLIT_OF}
+    named = {name: SPLIT_OF[name.lower()] for name in top.folders if name.lower() in SPLIT_OF}
     if not named:
         return None
     # For example, `train/`, `bus/` and `car/` with images in each are classes of vehicles.
@@ -342,7 +378,7 @@ def _splits_of(top: _Tree) -> dict[SplitName, _Tree] | None:
     others = [name for name, tree in top.folders.items() if name not in named and tree.num_images]
     if not with_classes and others:
         return None
-    splits: dict[SplitName, _Tree] = {}
+    splits: dict[SplitName, Tree] = {}
     for name, split in named.items():
         if split in splits:
             raise InputError(
@@ -359,14 +395,14 @@ def _splits_of(top: _Tree) -> dict[SplitName, _Tree] | None:
     return splits
 
 
-def _refuse_splits_below(top: _Tree) -> None:
+def _refuse_splits_below(top: Tree) -> None:
     """Refuse a folder without splits if one of its subfolders has them.
 
     Raises:
         InputError: there is such a subfolder.
     """
     for name, tree in top.folders.items():
-        below = [inner for inner in tree.folders if inner.lower() in _SPLIT_OF]
+        below = [inner for inner in tree.folders if inner.lower() in SPLIT_OF]
         if not below:
             continue
         if len([folder for folder in top.folders.values() if folder.num_images]) == 1:
@@ -381,7 +417,7 @@ def _refuse_splits_below(top: _Tree) -> None:
 
 
 def _class_names(
-    walk: _Walk, trees: dict[SplitName, _Tree], asked: Sequence[str] | None
+    walk: Walk, trees: dict[SplitName, Tree], asked: Sequence[str] | None
 ) -> tuple[str, ...]:
     """The classes: folders of train that hold images, in the given order or by code point.
 
@@ -402,7 +438,7 @@ def _class_names(
     missing = [name for name in found if name not in set(names)]
     if missing:
         raise InputError(
-            f"`--classes`: it does not name {_listed(missing)}, which {where} has; add them, or "
+            f"`--classes`: it does not name {listed(missing)}, which {where} has; add them, or "
             f"take their folders out"
         )
     if len(found) < 2:
@@ -410,20 +446,20 @@ def _class_names(
         inside = [n for n in (train.folders[found[0]].folders if found else {})]
         hint = ""
         if loose:
-            hint = f" ({_count(loose, 'image')} in {where} itself, in no class's folder)"
+            hint = f" ({counted(loose, 'image')} in {where} itself, in no class's folder)"
         elif len(inside) > 1:
             hint = (
-                f" (it holds {_listed(inside)}; if those are the classes, name {found[0]} itself)"
+                f" (it holds {listed(inside)}; if those are the classes, name {found[0]} itself)"
             )
         raise InputError(
-            f"`--data`: {shown(walk.root)} has {_count(len(found), 'class', 'classes')} with "
-            f"images in {where}: {_listed(found) or 'none'}{hint}; at least two are "
+            f"`--data`: {shown(walk.root)} has {counted(len(found), 'class', 'classes')} with "
+            f"images in {where}: {listed(found) or 'none'}{hint}; at least two are "
             f"needed, each a folder of its own"
         )
     unseen = [name for name in names if name not in set(found)]
     if unseen:
         walk.said.append(
-            f"{_count(len(unseen), 'class', 'classes')} without images: {_listed(unseen)}"
+            f"{counted(len(unseen), 'class', 'classes')} without images: {listed(unseen)}"
         )
     for split, tree in trees.items():
         if not tree.num_images:
@@ -434,19 +470,19 @@ def _class_names(
         unknown = [n for n, t in tree.folders.items() if t.num_images and n not in set(found)]
         if split != "train" and unknown:
             raise InputError(
-                f"`--data`: {tree.path}/ has {_listed(unknown)}, of which {where} has no images; "
+                f"`--data`: {tree.path}/ has {listed(unknown)}, of which {where} has no images; "
                 f"add training images, or take these folders out"
             )
         if split != "train" and (absent := [n for n in found if not _has_images(tree, n)]):
-            walk.said.append(f"{tree.path}/ has no images of {_listed(absent)}")
+            walk.said.append(f"{tree.path}/ has no images of {listed(absent)}")
     return names
 
 
-def _has_images(tree: _Tree, name: str) -> bool:
+def _has_images(tree: Tree, name: str) -> bool:
     return name in tree.folders and tree.folders[name].num_images > 0
 
 
-def _refuse_classes_without_images(walk: _Walk, train: _Tree, found: list[str]) -> None:
+def _refuse_classes_without_images(walk: Walk, train: Tree, found: list[str]) -> None:
     """Refuse a class that would vanish, since no file in its folder can be read as an image."""
     for name, tree in train.folders.items():
         if name in found:
@@ -463,10 +499,10 @@ def _refuse_classes_without_images(walk: _Walk, train: _Tree, found: list[str]) 
         walk.said.append(f"{shown(tree.path)}/ has no images and is no class")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
     return ", ".join(shown(name) for name in names[:MAX_NAMED]) + more
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
+def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"

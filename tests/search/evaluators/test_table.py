@@ -50,7 +50,7 @@ def test_a_curve_is_reported_at_its_rungs_and_returned_whole(tmp_path):
     measured = measure(staged, task_of(staged, "V2"))
     assert (measured.split, measured.top1) == ("table", 0.9)
     curve = [Epoch.from_json(dict(epoch)) for epoch in measured.learning_curve]
-    assert [(e.epoch, e.validation.top1) for e in curve] == [(1, 0.5), (2, 0.7), (3, 0.9)]
+    assert [(e.epoch, e.validation.quality) for e in curve] == [(1, 0.5), (2, 0.7), (3, 0.9)]
 
 
 def test_rungs_are_part_of_how_it_measures_and_not_of_the_data():
@@ -111,7 +111,7 @@ def test_a_replicate_is_the_seed_of_its_number_with_its_seconds(bench):
         assert measured.top1 == bench.top1[2, seed % 3, -1]
         assert measured.wall_time_s == bench.seconds[2, seed % 3] == 10 + 2 * 3 + seed % 3
         curve = [Epoch.from_json(dict(epoch)) for epoch in measured.learning_curve]
-        assert [e.validation.top1 for e in curve] == bench.top1[2, seed % 3].tolist()
+        assert [e.validation.quality for e in curve] == bench.top1[2, seed % 3].tolist()
     assert evaluator.fidelity == Fidelity(epochs=3, image_size=16)
 
 

@@ -43,14 +43,14 @@ def test_a_killed_search_does_not_measure_its_start_again(tmp_path, few_pairs):
     network = shared.supernet.pretrained_network(data)
     found = {s: evaluate(network, data, s, batch_size=32) for s in ("validation", "test")}
     params = sum(parameter.numel() for parameter in network.parameters())
-    assert (begun.start.top1, begun.start.num_images) == (found["validation"].top1, 400)
+    assert (begun.start.top1, begun.start.num_images) == (found["validation"].quality, 400)
     assert (begun.start.params, begun.start.test_top1) == (params, None)
     assert begun.rows == []
 
     ended = lab.run(num_trials=3)
     # The supernet, and the start on the test split.
     assert len(lab.executors[0].evaluated) == 2
-    tested = replace(begun.start, test_top1=found["test"].top1, num_test_images=400)
+    tested = replace(begun.start, test_top1=found["test"].quality, num_test_images=400)
     assert ended.start == tested
     again = lab.run(num_trials=5)
     assert lab.executors[0].evaluated == []

@@ -22,7 +22,8 @@ from sharedattn.supernet.placement_tree import Act, PlacementTree
 from sharedattn.supernet.prefix_statistics import PrefixStatistics
 from sharedattn.supernet.tree_evaluation import TreeEvaluation
 from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
-from sharedattn.training.trainer import Metrics, evaluate
+from sharedattn.training.tasks.interface import Metrics
+from sharedattn.training.trainer import evaluate
 
 DATA = open_data(DataConfig(name="digit-pairs"))
 SIZES: dict[str, Any] = {"batch_size": 7, "num_images": 11}

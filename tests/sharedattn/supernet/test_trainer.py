@@ -80,7 +80,7 @@ def test_it_learns_for_all_placements_and_equal_seeds_are_equal():
         for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True)
     )
     found = [
-        evaluate(one, Shades(), "validation", placement=p, batch_size=23).top1
+        evaluate(one, Shades(), "validation", placement=p, batch_size=23).quality
         for p in [LARGEST, SMALLEST, *OTHERS]
     ]
     assert min(found) > 0.7
@@ -93,7 +93,7 @@ def test_a_placement_by_shared_weights_is_its_own_network_with_a_copy_of_them():
         alone = extract(network, placement)
         shared = evaluate(network, Shades(), "validation", placement=placement, batch_size=23)
         own = evaluate(alone, Shades(), "validation", batch_size=23)
-        assert own.top1 == shared.top1
+        assert own.quality == shared.quality
         assert own.loss == pytest.approx(shared.loss, abs=1e-6)
     assert set(extract(network, LARGEST).state_dict()) == set(
         build(NetworkSpec(SPEC.backbone, LARGEST)).state_dict()
@@ -138,7 +138,7 @@ def test_a_step_with_layers_left_out_trains_the_others_alone():
     own = extract(trained, cut)
     assert {name.split(".")[1] for name in own.state_dict() if name.startswith("blocks.")} == {"1"}
     shared = evaluate(trained, Shades(), "validation", placement=cut, batch_size=23)
-    assert evaluate(own, Shades(), "validation", batch_size=23).top1 == shared.top1
+    assert evaluate(own, Shades(), "validation", batch_size=23).quality == shared.quality
 
 
 def test_micro_batches_change_nothing_but_the_order_of_sums():

@@ -59,7 +59,7 @@ def test_a_small_space_is_scored_whole_by_weights_that_were_trained_once(lab):
             batch_size=32,
             num_images=97,
         )
-        assert found[text] == alone.top1
+        assert found[text] == alone.quality
         own = evaluate(
             extract(network, Placement.parse(text)),
             data,
@@ -67,7 +67,7 @@ def test_a_small_space_is_scored_whole_by_weights_that_were_trained_once(lab):
             batch_size=32,
             num_images=97,
         )
-        assert own.top1 == pytest.approx(alone.top1, abs=1 / 97 + 1e-9)
+        assert own.quality == pytest.approx(alone.quality, abs=1 / 97 + 1e-9)
     # Its front is the exact one of the scores.
     best = -1.0
     expected = []

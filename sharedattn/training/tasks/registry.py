@@ -1,0 +1,24 @@
+"""The training of each task, by the head of a network."""
+
+from __future__ import annotations
+
+from sharedattn.networks.network import Network
+from sharedattn.tasks import head_kind
+from sharedattn.training.tasks.interface import TaskTraining
+
+
+def task_training(network: Network) -> TaskTraining:
+    """How a network is trained and measured, by the task of its head.
+
+    Args:
+        network: the network; also one without storage.
+    """
+    # Imported here, since torchvision's detectors take a second that classifiers do not need.
+    from sharedattn.training.tasks.classification import Classification
+    from sharedattn.training.tasks.segmentation import Segmentation
+
+    tasks: dict[str, type[TaskTraining]] = {
+        "classify": Classification,
+        "segment": Segmentation,
+    }
+    return tasks[head_kind(network.backbone.head).task](network)
