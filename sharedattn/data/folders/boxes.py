@@ -364,10 +364,10 @@ def _look(
     except OSError:
         return Problem(shown(path), f"is named by {shown(file.name)}, but is not there")
     document = file.images[image]
-    size = document.get("width"), document.get("height")
-    if not all(type(side) is int and side > 0 for side in size):
+    width, height = document.get("width"), document.get("height")
+    if type(width) is not int or type(height) is not int or min(width, height) < 1:
         return Problem(shown(path), f"has no width and height in {shown(file.name)}")
-    rows = []
+    size, rows = (width, height), []
     for one in file.annotations[image]:
         row = _row(one, size, number)
         if isinstance(row, str):

@@ -60,8 +60,9 @@ class MeanIoUAccumulator(MetricAccumulator):
     def _add(self, outputs: Tensor, targets: Tensor) -> Tensor:
         loss = torch.zeros((), dtype=torch.float64, device=outputs.device)
         # One by one: full-size logits of a batch with many classes would fill the memory.
-        for logits_1KYX, mask_1YX in zip(outputs.split(1), targets.split(1), strict=True):
-            logits_1KYX = resized(logits_1KYX, mask_1YX.shape[-2:])
+        for logits_Kyx, mask_YX in zip(outputs, targets, strict=True):
+            mask_1YX, grid = mask_YX[None], (mask_YX.shape[0], mask_YX.shape[1])
+            logits_1KYX = resized(logits_Kyx[None], grid)
             loss += _pixel_loss(logits_1KYX, mask_1YX).double() / mask_1YX.numel()
             counted = mask_1YX != IGNORED
             self._count(mask_1YX[counted].long(), logits_1KYX.argmax(dim=1)[counted])
@@ -89,7 +90,7 @@ def _pixel_loss(logits_BKyx: Tensor, mask_BYX: Tensor, label_smoothing: float = 
     of a batch then add up to the whole, and an image without any label is no division by 0.
     """
     return F.cross_entropy(
-        resized(logits_BKyx, mask_BYX.shape[-2:]),
+        resized(logits_BKyx, (mask_BYX.shape[1], mask_BYX.shape[2])),
         mask_BYX.long(),
         ignore_index=IGNORED,
         label_smoothing=label_smoothing,
