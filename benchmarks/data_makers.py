@@ -61,9 +61,7 @@ class Example(NamedTuple):
 Draw = Callable[[Material, int, int, np.random.Generator], Example]
 
 
-def make(
-    kind: str, folder: Path, count: int, size: int | tuple[int, int], seed: int = 0
-) -> None:
+def make(kind: str, folder: Path, count: int, size: int | tuple[int, int], seed: int = 0) -> None:
     """Write a folder.
 
     Args:
@@ -248,7 +246,10 @@ def _shape(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
 
 SCENE_DIGITS = 5  # the digits of scenes are 0 to 4
 MOST_IN_SCENE = 3
-CLEAR, FAINT = 0.5, 0.15  # opacities: from here on a pixel is the digit's, below it the background's
+CLEAR, FAINT = (
+    0.5,
+    0.15,
+)  # opacities: from here on a pixel is the digit's, below it the background's
 IGNORED = 255
 
 

@@ -365,6 +365,12 @@ RECIPES["small"] = replace(
     RECIPES["digit-pairs"], epochs=24, batch_size=100, warmup_epochs=1.0, crop_scale_min=0.8
 )
 
+# For at most some thousands of small images with masks or boxes, chosen on digits on clutter
+# (benchmarks/task_training.py).
+RECIPES["small-segment"] = replace(
+    RECIPES["digit-pairs"], epochs=8, batch_size=32, warmup_epochs=0.5
+)
+
 # Our recipes from trained weights: fewer epochs at lower rates. The embedded supernet is trained
 # so briefly that its members keep learning at the full rate.
 RECIPES |= {
@@ -377,5 +383,9 @@ RECIPES |= {
     "small-from-supernet": replace(RECIPES["small"], epochs=12, warmup_epochs=0.5),
     "small-fine-tuning": replace(RECIPES["small"], epochs=36, warmup_epochs=0.5, distillation=0.5),
     "deit-fine-tuning": replace(RECIPES["deit"], epochs=30, lr=2.5e-5, warmup_epochs=1.0),
+}
+RECIPES |= {
+    "small-segment-from-supernet": replace(RECIPES["small-segment"], epochs=4),
+    "small-segment-fine-tuning": RECIPES["small-segment"],
 }
 RECIPES["deit-from-supernet"] = RECIPES["deit-fine-tuning"]

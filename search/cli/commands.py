@@ -70,7 +70,7 @@ from sharedattn.search.recorded_data import open_recorded
 from sharedattn.search.run import Prepared, prepare, run_search, search_plan
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
-from sharedattn.tasks import HEADS
+from sharedattn.tasks import HEADS, QUALITIES, head_kind
 from sharedattn.units import format_quantity
 from sharedattn.weights.trained_start import TrainedStart, neutral
 
@@ -374,10 +374,11 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     if arguments.dry_run:
         return {"network": str(spec), "plan": plan}
     num_processes = processes_here(arguments.processes_per_trial, training.device)
+    quality = QUALITIES[head_kind(spec.backbone.head).task]
     before = None if training.start is None else training.before(seed=arguments.seed)
     if before is not None:
         errors.print(
-            f"start   top1 {before.quality:.4f} on {before.num_images:,} validation images",
+            f"start   {quality} {before.quality:.4f} on {before.num_images:,} validation images",
             highlight=False,
         )
     with TrainingDisplay(errors, "train", str(spec.placement)) as display:
@@ -394,13 +395,15 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         )
     console.print(str(spec), style="bold")
     console.print(
-        f"top1 {record.evaluation.top1:.4f} on {record.evaluation.num_images:,} validation "
+        f"{quality} {record.evaluation.top1:.4f} on {record.evaluation.num_images:,} validation "
         f"images after {record.evaluation.wall_time_s:.0f} s"
     )
     if before is not None:
-        console.print(f"top1 {before.quality:.4f} on them before this training")
+        console.print(f"{quality} {before.quality:.4f} on them before this training")
     if record.test_top1 is not None:
-        console.print(f"top1 {record.test_top1:.4f} on {record.num_test_images:,} test images")
+        console.print(
+            f"{quality} {record.test_top1:.4f} on {record.num_test_images:,} test images"
+        )
     curve = _curve(record, console) if arguments.curve else {}
     warnings = training_warnings(record)
     for warning in warnings:
@@ -409,9 +412,9 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     return {
         "network": str(spec),
         "warnings": warnings,
-        **({} if before is None else {"top1_before": before.quality}),
-        "top1": record.evaluation.top1,
-        "test_top1": record.test_top1,
+        **({} if before is None else {f"{quality}_before": before.quality}),
+        quality: record.evaluation.top1,
+        f"test_{quality}": record.test_top1,
         "macs": record.macs,
         "params": record.params,
         "exported": str(arguments.to),
@@ -425,7 +428,7 @@ def _curve(record: ExportRecord, console: Console) -> Document:
     curve = validated(record.evaluation.learning_curve)
     step = math.ceil(len(curve) / 8)
     shown = [*curve[step - 1 : -1 : step], curve[-1]]
-    console.print("curve   " + ", ".join(f"{epoch}: {top1:.3f}" for epoch, top1 in shown))
+    console.print("curve   " + ", ".join(f"{epoch}: {value:.3f}" for epoch, value in shown))
     length = trial_length_of(record)
     if length is not None:
         console.print(length.text)

@@ -8,6 +8,7 @@ from typing import Literal
 from sharedattn.data import EMBEDDED, DataSource
 from sharedattn.recipe import RECIPES, Recipe
 from sharedattn.supernet.trainer import SUPERNET_RECIPES, SupernetRecipe
+from sharedattn.tasks import CLASSIFY
 
 GENERAL_RECIPE = "deit"
 SMALL_RECIPE = "small"
@@ -93,7 +94,10 @@ def for_start(recipe: Recipe, *, keeps_head: bool) -> Recipe:
 
 
 def _own_name(source: DataSource, start: Start) -> str:
-    if source.name in EMBEDDED:
+    if source.task != CLASSIFY:
+        # There is none for many or large images yet.
+        own = f"{SMALL_RECIPE}-{source.task}"
+    elif source.name in EMBEDDED:
         own = source.name
     else:
         own = SMALL_RECIPE if _is_small(source) else GENERAL_RECIPE

@@ -28,6 +28,7 @@ from sharedattn.search.executors.process_group import in_processes
 from sharedattn.search.jobs.verify import evaluate_test
 from sharedattn.search.plan_text import Work, cost_plan, data_plan, start_plan
 from sharedattn.search.recorded_data import data_document
+from sharedattn.tasks import CLASSIFY
 from sharedattn.training.tasks.interface import Metrics
 from sharedattn.training.trainer import check_recipe, evaluate
 from sharedattn.weights.trained_start import TrainedStart
@@ -221,7 +222,9 @@ def training_plan(training: PlacementTraining) -> Document:
 
 
 def training_warnings(record: ExportRecord) -> list[str]:
-    """Warn if a training is no better than guessing, or if its data is unusual."""
+    """Warn if a classifier is no better than guessing, or if its data is unusual."""
+    if record.spec.backbone.head != CLASSIFY:
+        return []
     counts = known_class_counts(record.data)
     num_classes = record.spec.backbone.num_classes
     evaluation = record.evaluation

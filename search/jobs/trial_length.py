@@ -11,6 +11,7 @@ from sharedattn.data.balance import guessing_level
 from sharedattn.results.export.folder import ExportRecord
 from sharedattn.results.front.guessing import known_class_counts
 from sharedattn.results.records import Document
+from sharedattn.tasks import CLASSIFY
 from sharedattn.training.tasks.interface import Metrics
 
 GAIN = 0.8  # share of a training's gain over guessing that a trial should make
@@ -66,8 +67,8 @@ def trial_length(
     too long.
 
     Args:
-        curve: epochs and top-1 on validation data, ascending, the last of the whole training.
-        guessing: accuracy of guessing.
+        curve: epochs and quality on validation data, ascending, the last of the whole training.
+        guessing: accuracy of guessing, 0 of detectors and segmenters.
         num_images: validation images.
 
     Returns:
@@ -85,9 +86,13 @@ def trial_length(
 
 def trial_length_of(record: ExportRecord) -> TrialLength | None:
     """Propose the length of trials by the training of an export that was validated every epoch."""
-    num_classes = record.spec.backbone.num_classes
+    backbone = record.spec.backbone
     return trial_length(
         validated(record.evaluation.learning_curve),
-        guessing=guessing_level(num_classes, known_class_counts(record.data)),
+        guessing=(
+            guessing_level(backbone.num_classes, known_class_counts(record.data))
+            if backbone.head == CLASSIFY
+            else 0.0
+        ),
         num_images=record.evaluation.num_images,
     )

@@ -201,6 +201,7 @@ class Walk:
     Args:
         root: the folder.
         left_out: paths, as in `Problem.path`, to treat as absent.
+        read: paths of files that are read otherwise, and are nothing to remark on.
 
     Attributes:
         problems: files that may be images and cannot be used.
@@ -208,8 +209,11 @@ class Walk:
         said: remarks, one sentence each.
     """
 
-    def __init__(self, root: Path, left_out: frozenset[str]) -> None:
+    def __init__(
+        self, root: Path, left_out: frozenset[str], read: frozenset[str] = frozenset()
+    ) -> None:
         self.root = root
+        self._read = read
         self.problems: list[Problem] = []
         self._left_out = left_out
         self.left_out: list[str] = []
@@ -297,6 +301,8 @@ class Walk:
                 self._hidden += 1
                 continue
             below = f"{path}/{entry.name}" if path else entry.name
+            if below in self._read:
+                continue
             if self._is_left_out(below):
                 self.left_out.append(shown(below))
                 continue

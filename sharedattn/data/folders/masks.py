@@ -131,7 +131,7 @@ def list_masks(config: DataConfig) -> MaskListing:
             its classes cannot be read; the message says what was found and what to do.
     """
     root = Path(config.name)
-    walk = Walk(root, frozenset(config.left_out))
+    walk = Walk(root, frozenset(config.left_out), read=frozenset({CLASSES_FILE}))
     top = walk.list_top()
     image_splits = _splits(root, _only(root, top, _IMAGE_FOLDERS), config)
     mask_tree = _only(root, top, _MASK_FOLDERS)

@@ -234,10 +234,10 @@ def test_backbones_that_a_head_does_not_fit(text: str, message: str) -> None:
         describe(BackboneSpec.parse(text))
 
 
-def test_heads_of_other_tasks_are_not_trained_yet() -> None:
+def test_data_of_another_task_is_refused() -> None:
     data = open_data(DataConfig(name="digit-count"))
     backbone = BackboneSpec.parse("vit(head=eanet,in_chans=1,num_classes=4)@16")
-    with pytest.raises(InputError, match="`head` of the network is eanet.* leave it out"):
+    with pytest.raises(InputError, match="`head` .* is eanet, which is to segment, but"):
         check_fit(backbone, data)
 
 
