@@ -84,7 +84,8 @@ class SearchConfig:
         budget: bounds on a placement's closed-form costs.
         max_latency_ms: longest forward pass of a placement in milliseconds, or None for no bound.
         latency_batch_size: number of images in the timed forward pass.
-        objectives: names of the objectives; includes top1.
+        objectives: names of the objectives, the quality of the space's task first; empty for it
+            and MACs.
         searcher: nsga2, tpe, model, stratified, random, or a plug-in's.
         num_trials: total number of search trials; defaults to 24, to 12 on
             the embedded default, or to the supernet's number.
@@ -106,7 +107,7 @@ class SearchConfig:
     budget: Budget = field(default_factory=Budget)
     max_latency_ms: float | None = None
     latency_batch_size: int = 1
-    objectives: tuple[str, ...] = ("top1", "macs")
+    objectives: tuple[str, ...] = ()
     searcher: str = "nsga2"
     num_trials: int | None = None
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS

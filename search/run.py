@@ -12,7 +12,13 @@ from sharedattn.data import DataSource, open_data
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.mechanisms.registry import plugins_of, registry
-from sharedattn.objectives import ACCURACY, Objective, parse_objectives, shown_costs
+from sharedattn.objectives import (
+    Objective,
+    default_objectives,
+    parse_objectives,
+    shown_costs,
+)
+from sharedattn.placement import BackboneSpec
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writing import StudyWriter
 from sharedattn.results.records import (
@@ -53,6 +59,7 @@ from sharedattn.search.study.strategies.supernet import (
 from sharedattn.search.study_name import check_folder, made_name
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
+from sharedattn.tasks import CLASSIFY, head_kind
 
 REFERENCE_FACTOR = 1.1  # times the space's largest cost
 
@@ -99,8 +106,9 @@ def prepare(
         InputError: something is wrong; the message says what to do.
     """
     end_while_main_is_imported()
-    objectives = parse_objectives(config.objectives)
     space = config.space if isinstance(config.space, Space) else Space.load(config.space)
+    task = head_kind(space.backbone.head).task
+    objectives = parse_objectives(config.objectives or default_objectives(task), task)
     slots = find_slots(config.compute, config.evaluation.processes_per_trial)
     look = partial(look_at, memory=config.storage.scans, remember=remember, on_progress=on_scan)
     setup = config.evaluation.prepare(config, space, slots, look)
@@ -112,11 +120,10 @@ def prepare(
         if config.early_stopping is None
         else PRUNERS[config.early_stopping](rungs=setup.evaluator.rungs)
     )
-    record = _record(config, setup, objectives, _fingerprint(config, setup, stopping, slots))
+    choices = partial(_fingerprint, config, objectives, stopping=stopping, slots=slots)
+    record = _record(config, setup, objectives, choices(setup))
     if (earlier := setup.earlier) is not None:
-        before = _record(
-            config, earlier, objectives, _fingerprint(config, earlier, stopping, slots)
-        )
+        before = _record(config, earlier, objectives, choices(earlier))
         if _is_stored(config.storage.url, before):
             setup, record = earlier, before
     check_folder(
@@ -145,7 +152,12 @@ def _is_stored(storage: str, record: StudyRecord) -> bool:
 
 
 def _fingerprint(
-    config: SearchConfig, setup: Setup, stopping: Pruner | None, slots: Slots
+    config: SearchConfig,
+    objectives: tuple[Objective, ...],
+    setup: Setup,
+    *,
+    stopping: Pruner | None,
+    slots: Slots,
 ) -> Document:
     """Every choice that identifies a study."""
     space, evaluator = setup.space, setup.evaluator
@@ -154,7 +166,7 @@ def _fingerprint(
         "data": evaluator.data_fingerprint,
         "recipe": evaluator.recipe_key,
         "evaluator": config.evaluation.name,
-        "objectives": list(config.objectives),
+        "objectives": [objective.name for objective in objectives],
         **config.budget.to_document(),
         "searcher": config.searcher,
         "seed": config.seed,
@@ -198,7 +210,7 @@ def _record(
         space=space.space.to_document(),
         data=described,
         recipe={} if setup.recipe is None else setup.recipe.to_json(),
-        objectives=config.objectives,
+        objectives=tuple(objective.name for objective in objectives),
         searcher=config.searcher,
         seed=config.seed,
         reference_point=_reference_point(objectives, space),
@@ -289,18 +301,24 @@ def _changed_data(prepared: Prepared, source: DataSource) -> list[str]:
 
 
 def _reference_point(objectives: Sequence[Objective], space: BudgetedSpace) -> dict[str, float]:
-    """The worst value of each objective: chance accuracy, and above the space's largest cost.
+    """The worst value of each objective: that of guessing, and above the space's largest cost.
 
     The reference latency is measured once the study is created.
     """
     return {
-        ACCURACY: 1.0 / space.space.backbone.num_classes,
+        objectives[0].name: _chance(space.space.backbone),
         **{
             cost.name: REFERENCE_FACTOR * space.largest(cost)
             for cost in shown_costs(objectives)
             if cost.value_of is not None
         },
     }
+
+
+def _chance(backbone: BackboneSpec) -> float:
+    """The quality of guessing: the accuracy of a classifier; 0 for other tasks."""
+    is_classifier = head_kind(backbone.head).task == CLASSIFY
+    return 1.0 / backbone.num_classes if is_classifier else 0.0
 
 
 def _stopping_document(stopping: Pruner, space: BudgetedSpace) -> Document:

@@ -1,8 +1,8 @@
 """The registry of objectives that a search optimises.
 
 Fronts, hypervolumes, bounds, tables, reports and documents read this registry; `register` adds an
-objective. Accuracy (`top1`) is the only objective that is averaged over seeds; all others are
-costs of a placement, known in closed form or measured.
+objective. The first objective of a study is the quality of its task: `top1`, `miou` or `map50`. It
+alone is averaged over seeds; all others are costs of a placement, in closed form or measured.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from sharedattn.errors import InputError
+from sharedattn.tasks import CLASSIFY, QUALITIES
 from sharedattn.units import BYTES, COUNT, FRACTION, MILLISECONDS, Unit
 
 if TYPE_CHECKING:
     from sharedattn.costs.model import CostModel
     from sharedattn.placement import LayerChoice, Placement
-
-ACCURACY = "top1"
 
 
 class Direction(StrEnum):
@@ -105,13 +104,16 @@ def _attention_rule(costs: CostModel, stage: int, bound: float) -> StageRule:
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective(
-            name=ACCURACY,
-            label="top-1",
-            heading="top1",
-            unit=FRACTION,
-            direction=Direction.MAXIMIZE,
-            ideal=1.0,
+        *(
+            Objective(
+                name=name,
+                label=label,
+                heading=name,
+                unit=FRACTION,
+                direction=Direction.MAXIMIZE,
+                ideal=1.0,
+            )
+            for name, label in (("top1", "top-1"), ("miou", "mIoU"), ("map50", "mAP at 0.5"))
         ),
         Objective(
             name="macs",
@@ -148,7 +150,7 @@ OBJECTIVES: dict[str, Objective] = {
         ),
     )
 }
-"""By name, accuracy first."""
+"""By name, qualities first."""
 
 
 def register(objective: Objective) -> None:
@@ -174,8 +176,8 @@ def register(objective: Objective) -> None:
 
 
 def cost_objectives() -> tuple[Objective, ...]:
-    """Every objective except accuracy."""
-    return tuple(o for o in OBJECTIVES.values() if o.name != ACCURACY)
+    """Every objective except the qualities."""
+    return tuple(o for o in OBJECTIVES.values() if o.name not in QUALITIES.values())
 
 
 def cost_objective(name: str) -> Objective:
@@ -190,24 +192,43 @@ def cost_objective(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
-def parse_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
+def parse_objectives(names: Sequence[str], task: str | None = None) -> tuple[Objective, ...]:
     """Look up objectives by their names, in the given order.
 
+    Args:
+        names: of the objectives.
+        task: of the networks, whose quality comes first; defaults to that of the first name.
+
     Raises:
-        InputError: an unknown name, or not top1 followed by different costs.
+        InputError: an unknown name, or not the task's quality followed by different costs.
     """
+    task = task or next((t for t, name in QUALITIES.items() if name in names[:1]), CLASSIFY)
+    quality = QUALITIES[task]
+    costs = [objective.name for objective in cost_objectives()]
+    first, others = set(names[:1]), set(names[1:])
     for name in names:
         if name not in OBJECTIVES:
             raise InputError(
-                f"{name!r} is no objective; name top1 and then of "
-                f"{', '.join(o.name for o in cost_objectives())}"
+                f"{name!r} is no objective; name {quality} and then of {', '.join(costs)}"
             )
-    if len(set(names)) != len(names) or len(names) < 2 or names[0] != ACCURACY:
+    if not (first - set(costs) and others and others <= set(costs)) or len(set(names)) < len(
+        names
+    ):
         raise InputError(
-            f"the objectives are {','.join(names) or 'none'}; name top1 first, then at least one "
-            f"cost, each once"
+            f"the objectives are {','.join(names) or 'none'}; name {quality} first, then at least "
+            f"one cost, each once"
+        )
+    if names[0] != quality:
+        raise InputError(
+            f"the first of the objectives is {names[0]}, but networks that {task} are measured by "
+            f"{quality}; name {quality} first"
         )
     return tuple(OBJECTIVES[name] for name in names)
+
+
+def default_objectives(task: str) -> tuple[str, str]:
+    """Names of the objectives unless others are asked for: the task's quality, and MACs."""
+    return QUALITIES[task], "macs"
 
 
 def parse_bounds(texts: Iterable[str]) -> list[tuple[str, float]]:

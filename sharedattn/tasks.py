@@ -26,6 +26,11 @@ class HeadKind:
     title: str
     num_classes: int
 
+    @property
+    def quality(self) -> str:
+        """Name of what is measured of a network with it."""
+        return QUALITIES[self.task]
+
 
 HEADS = {
     head.name: head

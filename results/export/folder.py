@@ -23,7 +23,7 @@ from sharedattn.errors import InputError
 from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.registry import plugins_of, registry
 from sharedattn.networks.network import Network
-from sharedattn.objectives import cost_objectives
+from sharedattn.objectives import OBJECTIVES, cost_objectives
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
 from sharedattn.results.artifacts.weights import read_weights, write_weights
@@ -38,6 +38,7 @@ from sharedattn.results.records import (
     Origin,
     Start,
 )
+from sharedattn.tasks import head_kind
 from sharedattn.units import format_fraction, format_quantity
 from sharedattn.weights.pretrained import CONFIG_NAME, WEIGHTS_NAME
 from sharedattn.yaml_text import read_yaml, write_yaml
@@ -101,9 +102,14 @@ class ExportRecord:
     start: Start | None = None
     baselines: Sequence[Document] = ()
 
+    @property
+    def quality(self) -> str:
+        """Name of what was measured, such as top1."""
+        return head_kind(self.spec.backbone.head).quality
+
     def to_json(self) -> Document:
         """The document of config.yaml."""
-        evaluation = self.evaluation
+        evaluation, quality = self.evaluation, self.quality
         layers = self.spec.placement.layers
         plugins = {
             part: {"name": plugin.name, "version": plugin.version}
@@ -123,7 +129,7 @@ class ExportRecord:
             "data": self.data,
             "evaluation": {
                 "split": evaluation.split,
-                "top1": evaluation.top1,
+                quality: evaluation.top1,
                 "loss": evaluation.loss,
                 "num_images": evaluation.num_images,
                 "seed": evaluation.identity.seed,
@@ -138,10 +144,10 @@ class ExportRecord:
             "test": (
                 None
                 if self.test_top1 is None
-                else {"top1": self.test_top1, "num_images": self.num_test_images}
+                else {quality: self.test_top1, "num_images": self.num_test_images}
             ),
             "weights_sha256": evaluation.weights_sha256,
-            "top1_by_seed": dict(self.top1_by_seed),
+            f"{quality}_by_seed": dict(self.top1_by_seed),
             "study": self.study,
             "trial": self.trial,
             **({} if self.starts_from is None else {"starts_from": self.starts_from}),
@@ -176,11 +182,12 @@ class ExportRecord:
                     f"describe the same network, so edit neither alone"
                 )
             _check_types(document, _CONFIG_TYPES)
-            _check_types(document, {"top1_by_seed": dict})
+            quality = head_kind(spec.backbone.head).quality
+            _check_types(document, {f"{quality}_by_seed": dict})
             test = document["test"]
             if test is not None:
                 _check_types(document, {"test": dict})
-                _check_types(test, {"top1": float, "num_images": int})
+                _check_types(test, {quality: float, "num_images": int})
             return cls(
                 spec=spec,
                 params=document["params"],
@@ -188,9 +195,9 @@ class ExportRecord:
                 recipe=document["recipe"],
                 data=document["data"],
                 evaluation=_evaluation(document, spec),
-                test_top1=None if test is None else test["top1"],
+                test_top1=None if test is None else test[quality],
                 num_test_images=0 if test is None else test["num_images"],
-                top1_by_seed=document["top1_by_seed"],
+                top1_by_seed=document[f"{quality}_by_seed"],
                 study=document["study"],
                 trial=document["trial"],
                 starts_from=document.get("starts_from"),
@@ -263,8 +270,9 @@ def export(
                 in_chans=record.spec.backbone.in_chans,
                 pixels=recorded_pixels(record.data),
                 class_names=recorded_classes(record.data),
-                top1=record.evaluation.top1,
-                test_top1=record.test_top1,
+                quality=record.quality,
+                value=record.evaluation.top1,
+                test_value=record.test_top1,
             )
             write_onnx(made / ONNX_NAME, network, metadata)
 
@@ -391,6 +399,8 @@ def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
         num_classes_shown=NUM_CLASSES_SHOWN,
         onnx_name=ONNX_NAME,
         has_onnx=onnx,
+        quality=OBJECTIVES[record.quality].label,
+        quality_name=record.quality,
     )
 
 
@@ -407,7 +417,7 @@ def _evaluation(document: Document, spec: NetworkSpec) -> EvaluationRecord:
             seed=measured["seed"],
         ),
         split=measured["split"],
-        top1=measured["top1"],
+        top1=measured[head_kind(spec.backbone.head).quality],
         loss=measured["loss"],
         num_images=measured["num_images"],
         wall_time_s=measured["wall_time_s"],

@@ -47,8 +47,9 @@ def onnx_metadata(
     in_chans: int,
     pixels: Mapping[str, Any] | None,
     class_names: Sequence[str] | None,
-    top1: float,
-    test_top1: float | None = None,
+    quality: str,
+    value: float,
+    test_value: float | None = None,
 ) -> dict[str, str]:
     """The metadata that `write_onnx` writes into a file along with the network.
 
@@ -60,8 +61,9 @@ def onnx_metadata(
             channel, `interpolation`, `crop_pct` and `crop_mode`; or None if the data has no image
             files, whose pixels are used as they are.
         class_names: names of the outputs, in their order, or None.
-        top1: accuracy on the split that the search selected by, a fraction.
-        test_top1: accuracy on the test split, or None without such a split.
+        quality: name of what was measured, such as top1.
+        value: it on the split that the search selected by, a fraction.
+        test_value: it on the test split, or None without such a split.
 
     Returns:
         Texts by name; lists and numbers as JSON. None values have no entry.
@@ -74,7 +76,7 @@ def onnx_metadata(
         "input_channels": channels,
         "output_name": "logits",
         "image_size": ImageSize.of(image_size).to_json(),
-        "top1": top1,
+        quality: value,
         "sharedattn_version": importlib.metadata.version("sharedattn"),
     }
     if pixels is None:
@@ -83,8 +85,8 @@ def onnx_metadata(
         entries["input_range"] = f"{channels}, 0..1 before normalisation: (x - mean) / std"
         for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode"):
             entries[name] = pixels[name]
-    if test_top1 is not None:
-        entries["test_top1"] = test_top1
+    if test_value is not None:
+        entries[f"test_{quality}"] = test_value
     if class_names is not None:
         entries["class_names"] = list(class_names)
     return {

@@ -192,20 +192,21 @@ def baseline_warnings(baselines: Sequence[Baseline], members: Sequence[Candidate
     ]
 
 
-def baseline_document(baseline: Baseline, members: Sequence[Candidate]) -> Document:
+def baseline_document(baseline: Baseline, members: Sequence[Candidate], quality: str) -> Document:
     """An entry of `baselines` in the JSON of a front.
 
     Args:
         baseline: the baseline.
         members: the front's members.
+        quality: name of the study's measured objective.
     """
     candidate, found = baseline.candidate, difference(baseline, members)
     return {
         "kind": baseline.kind.value,
         "title": baseline.title,
         "network": str(baseline.spec),
-        "top1": candidate.top1,
-        "top1_standard_error": candidate.top1_standard_error,
+        quality: candidate.top1,
+        f"{quality}_standard_error": candidate.top1_standard_error,
         "macs": candidate.macs,
         "params": int(candidate.costs["params"]),
         "seeds": len(candidate.runs),

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sharedattn.errors import InputError
-from sharedattn.objectives import ACCURACY, Objective
+from sharedattn.objectives import Objective
 from sharedattn.results.database.bulk import gc_paused
 from sharedattn.results.front.pareto import FloatArray, non_dominated, to_losses
 from sharedattn.results.records import (
@@ -32,6 +32,7 @@ from sharedattn.results.records import (
     TrialRow,
     TrialState,
 )
+from sharedattn.tasks import QUALITIES
 
 _ALL_VANILLA = re.compile(r"V\d+( \| V\d+)*")
 MAX_RETRAINED = 12
@@ -231,7 +232,7 @@ def objective_values(
     """
     columns = []
     for objective in objectives:
-        if objective.name != ACCURACY:
+        if objective.name not in QUALITIES.values():
             column = [c.costs.get(objective.name) for c in pool]
         else:
             column = [

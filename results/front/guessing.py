@@ -11,6 +11,7 @@ from sharedattn.data.balance import guessing_level
 from sharedattn.placement import Placement
 from sharedattn.results.front.confirmation import Candidate, Front
 from sharedattn.results.records import Document, StudyRecord
+from sharedattn.tasks import CLASSIFY, QUALITIES
 from sharedattn.units import format_fraction
 
 CONFIDENCE = 0.95
@@ -69,10 +70,12 @@ def guessing_of(study: StudyRecord, num_images: int, num_tries: int = 1) -> Gues
         num_tries: trainings of which the best are judged.
 
     Returns:
-        None without images, or if the number of classes is not known.
+        None without images, if the number of classes is not known, or if networks do not classify.
     """
+    if study.quality != QUALITIES[CLASSIFY]:
+        return None
     counts = known_class_counts(study.data)
-    chance = study.reference_point.get("top1", 0.0)
+    chance = study.reference_point.get(study.quality, 0.0)
     num_classes = len(counts) if counts else round(1.0 / chance) if chance > 0 else 0
     if num_classes < 2 or not num_images:
         return None

@@ -84,6 +84,7 @@ class Inheritance:
 
     def to_json(self) -> Document:
         """The document under `inherited` in the output of `search --json`."""
+        quality = self.objectives[0].name
         return {
             "fidelity": self.fidelity.to_json(),
             "scored": self.num_scored,
@@ -91,7 +92,7 @@ class Inheritance:
                 {
                     "id": member.number,
                     "placement": member.placement,
-                    "top1": member.top1,
+                    quality: member.top1,
                     **{
                         cost.name: member.costs[cost.name]
                         for cost in shown_costs(self.objectives, member.costs)
@@ -105,8 +106,8 @@ class Inheritance:
                 {
                     "id": gap.trained.number,
                     "placement": gap.trained.placement,
-                    "inherited_top1": gap.inherited.top1,
-                    "trained_top1": gap.trained.top1,
+                    f"inherited_{quality}": gap.inherited.top1,
+                    f"trained_{quality}": gap.trained.top1,
                     "seeds": len(gap.trained.runs),
                 }
                 for gap in self.gaps

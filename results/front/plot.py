@@ -6,7 +6,6 @@ import io
 
 from matplotlib.figure import Figure
 
-from sharedattn.objectives import ACCURACY
 from sharedattn.results.front.summary import StudySummary
 
 _FRONT, _OTHERS, _START = "#0072B2", "#999999", "#D55E00"
@@ -28,10 +27,10 @@ def plot_front(summary: StudySummary) -> Figure:
         summary: the study.
 
     Returns:
-        A figure with one axes: the objectives' first cost on the x axis, top1 on the y axis, and
-        error bars (standard error) for members with several seeds.
+        A figure with one axes: the objectives' first cost on the x axis, the quality on the y
+        axis, and error bars (standard error) for members with several seeds.
     """
-    cost = next(o for o in summary.objectives if o.name != ACCURACY)
+    quality, cost = summary.objectives[:2]
     figure = FrontFigure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     members = summary.front.members
@@ -54,13 +53,13 @@ def plot_front(summary: StudySummary) -> Figure:
         color=_FRONT,
         label="front",
     )
-    start = None if summary.start is None else summary.start.summary()
+    start = None if summary.start is None else summary.start.summary(quality.name)
     if start is not None and cost.name in start:
         axes.scatter(
-            start[cost.name], start["top1"], s=40, marker="s", color=_START, label="start"
+            start[cost.name], start[quality.name], s=40, marker="s", color=_START, label="start"
         )
     axes.set_xlabel(cost.label)
-    axes.set_ylabel("top1")
+    axes.set_ylabel(quality.heading)
     axes.set_title(summary.study.record.name, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")

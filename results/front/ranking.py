@@ -126,8 +126,12 @@ class Ranking:
             f"{_shown(self.params_tau)}"
         )
 
-    def to_json(self) -> Document:
-        """The document under `ranking` in the output of `search --json`."""
+    def to_json(self, quality: str) -> Document:
+        """The document under `ranking` in the output of `search --json`.
+
+        Args:
+            quality: name of the study's measured objective.
+        """
         return {
             "trial_epochs": self.trial_epochs,
             "final_epochs": self.final_epochs,
@@ -136,7 +140,7 @@ class Ranking:
             "macs_tau": self.macs_tau,
             "params_tau": self.params_tau,
             "trial_front": [
-                {"id": c.number, "placement": c.placement, "top1": c.top1, "macs": c.macs}
+                {"id": c.number, "placement": c.placement, quality: c.top1, "macs": c.macs}
                 for c in self.trial_front
             ],
             "placements": [
@@ -144,8 +148,8 @@ class Ranking:
                     "id": one.trial.number,
                     "placement": one.trial.placement,
                     "macs": one.trial.macs,
-                    "trial_top1": one.trial.top1,
-                    "top1": one.top1,
+                    f"trial_{quality}": one.trial.top1,
+                    quality: one.top1,
                     "seeds": len(one.top1s),
                 }
                 for one in self.placements

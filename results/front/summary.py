@@ -349,14 +349,14 @@ def front_document(
         wall_time_s: wall time of this run; defaults to that of the whole study, from its start
             to its last finished trial, including pauses.
     """
-    front = summary.front
+    front, quality = summary.front, summary.study.record.quality
     if wall_time_s is None:
         ends = [row.finished_at for row in summary.rows if row.finished_at is not None]
         wall_time_s = (max(ends) - summary.study.created_at).total_seconds() if ends else 0.0
     return {
         "study": summary.study.record.name,
         "fingerprint": summary.study.record.fingerprint,
-        "start": None if summary.start is None else summary.start.summary(),
+        "start": None if summary.start is None else summary.start.summary(quality),
         "trials": summary.count(TrialRole.SEARCH),
         "failures": [failure.to_json() for failure in summary.failures],
         "warnings": list(summary.warnings),
@@ -364,9 +364,9 @@ def front_document(
         "confirmations": summary.count(TrialRole.CONFIRM),
         "objectives": list(summary.study.record.objectives),
         "front": [_member_document(member, summary.objectives) for member in front.members],
-        "baselines": [baseline_document(b, front.members) for b in summary.baselines],
+        "baselines": [baseline_document(b, front.members, quality) for b in summary.baselines],
         "confirmed": front.is_confirmed,
-        "ranking": None if summary.ranking is None else summary.ranking.to_json(),
+        "ranking": None if summary.ranking is None else summary.ranking.to_json(quality),
         "inherited": None if summary.inheritance is None else summary.inheritance.to_json(),
         "knee": None if summary.knee is None else summary.knee.number,
         "hypervolume": summary.hypervolume,
@@ -390,12 +390,13 @@ def _latency_document(study: Study) -> Document | None:
 
 
 def _member_document(member: Candidate, objectives: Sequence[Objective]) -> Document:
+    quality = objectives[0].name
     return {
         "id": member.number,
         "placement": member.placement,
-        "top1": member.top1,
-        "top1_standard_error": member.top1_standard_error,
-        "top1_by_seed": {
+        quality: member.top1,
+        f"{quality}_standard_error": member.top1_standard_error,
+        f"{quality}_by_seed": {
             str(run.seed): top1 for run, top1 in zip(member.runs, member.top1s, strict=True)
         },
         **{cost.name: member.costs.get(cost.name) for cost in shown_costs(objectives)},

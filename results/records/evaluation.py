@@ -125,7 +125,7 @@ class EvaluationRecord:
     Attributes:
         identity: the evaluation's identity.
         split: name of the split of the metrics.
-        top1: accuracy, a fraction.
+        top1: the quality of the task, a fraction: accuracy of a classifier, else its own.
         loss: mean cross-entropy, nats.
         num_images: number of images in the split.
         learning_curve: one document per epoch.

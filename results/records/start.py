@@ -68,7 +68,15 @@ class Start:
         """
         return cls(**document)
 
-    def summary(self) -> Document:
-        """The document that `search --json` prints under `start`."""
-        names = ("top1", "test_top1", "macs", "params")
-        return {name: getattr(self, name) for name in names}
+    def summary(self, quality: str) -> Document:
+        """The document that `search --json` prints under `start`.
+
+        Args:
+            quality: name of the study's measured objective.
+        """
+        return {
+            quality: self.top1,
+            f"test_{quality}": self.test_top1,
+            "macs": self.macs,
+            "params": self.params,
+        }

@@ -55,6 +55,11 @@ class StudyRecord:
         return document_key(self.fingerprint_document)
 
     @property
+    def quality(self) -> str:
+        """Name of the measured objective, such as top1."""
+        return self.objectives[0]
+
+    @property
     def retrains(self) -> bool:
         """Whether the front is trained for more epochs than the search's trials."""
         return "final_epochs" in self.fingerprint_document

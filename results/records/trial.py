@@ -73,7 +73,7 @@ class TrialRow(NamedTuple):
         evaluation_key: key of a COMPLETE trial's evaluation, else None, as in the next fields.
         fidelity_key: see `Fidelity.key`.
         seed: training seed.
-        top1: accuracy, a fraction.
+        top1: the quality of the task, a fraction: accuracy of a classifier, else its own.
         loss: mean cross-entropy, nats.
         wall_time_s: seconds of the evaluation.
         weights_sha256: hash of the weights' file, or None if none are kept.
@@ -190,7 +190,7 @@ class EpochMetrics:
 
     Attributes:
         epoch: epochs trained; > 0.
-        top1: accuracy, a fraction.
+        top1: the quality of the task, a fraction: accuracy of a classifier, else its own.
         loss: mean cross-entropy, nats.
 
     Raises:

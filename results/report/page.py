@@ -110,6 +110,7 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         missing_note=_missing_note(parts, summary.study.record),
         costs=_shown_costs(summary),
         objectives=OBJECTIVES,
+        quality=summary.objectives[0].label,
         convention=convention,
         written_at=utc_now(),
         style=Markup(style + style_of(parts)),
@@ -178,6 +179,7 @@ def _chart_data(summary: StudySummary) -> Document:
     numbers, volumes = hypervolume_rises(summary)
     costs = _shown_costs(summary)
     return {
+        "quality": summary.objectives[0].label,
         "objectives": list(summary.study.record.objectives),
         "costs": {cost.name: _described(cost) for cost in costs},
         "specs": {
@@ -246,7 +248,7 @@ def _point(candidate: Candidate, costs: Sequence[Objective]) -> Document:
 
 def _start(summary: StudySummary) -> Document | None:
     start = summary.start
-    return None if start is None else {**start.summary(), "text": str(start)}
+    return None if start is None else {**start.summary("top1"), "text": str(start)}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

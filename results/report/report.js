@@ -143,7 +143,7 @@
     const { svg, sx, sy, end } = frame(host, { ratio: 0.44, least: 280 },
       { low: Math.max(0, x0 - mx), high: x1 + mx, title: costs[name].label,
         label: costs[name].scaled ? short : (v) => String(+v.toPrecision(6)) },
-      { low: Math.max(0, y0 - my), high: Math.min(1, y1 + my), title: "top-1",
+      { low: Math.max(0, y0 - my), high: Math.min(1, y1 + my), title: data.quality,
         label: (v) => v.toFixed(3).replace(/0$/, "") });
 
     // One path for all trials; those that fall on one another's pixel are drawn once.
@@ -166,7 +166,7 @@
       element(svg, "path", { class: kind, d: `M${x} ${low}V${high}M${x - 6} ${low}h12M${x - 6} ${high}h12` });
     };
     const lines = (p, what) => [
-      p.placement, `top-1 ${accuracy(p)}`,
+      p.placement, `${data.quality} ${accuracy(p)}`,
       ...COSTS.map((c) => `${costs[c].label} ${cost(c, p[c])}`),
       `${what}${p.seeds} seed${p.seeds === 1 ? "" : "s"}, trial ${p.id}`,
     ];
@@ -224,7 +224,7 @@
       lit.setAttribute("cy", ys[nearest]);
       const i = points[nearest];
       showTip(event, [
-        specs.placement[trials.spec[i]], `top-1 ${trials.top1[i].toFixed(4)}, one run`,
+        specs.placement[trials.spec[i]], `${data.quality} ${trials.top1[i].toFixed(4)}, one run`,
         ...COSTS.map((c) => `${costs[c].label} ${cost(c, trialCost(c, i))}`), `trial ${trials.number[i]}`,
       ]);
     });
@@ -278,7 +278,7 @@
     const mx = (x1 - x0) * 0.06 || 1, my = (y1 - y0) * 0.06 || 0.02;
     const { svg, sx, sy } = frame(host, { ratio: 0.36, least: 260 },
       { low: Math.max(0, x0 - mx), high: x1 + mx, title: "MACs", label: short },
-      { low: Math.max(0, y0 - my), high: Math.min(1, y1 + my), title: "top-1",
+      { low: Math.max(0, y0 - my), high: Math.min(1, y1 + my), title: data.quality,
         label: (v) => v.toFixed(3).replace(/0$/, "") });
     const drawn = new Set(points.map((i) =>
       `M${sx(trialCost("macs", i)).toFixed(0)} ${sy(trials.top1[i]).toFixed(0)}h0`));
@@ -292,7 +292,7 @@
       const circle = element(svg, "circle", {
         class: `predicted-point${p.tried ? " tried" : ""}`, cx: sx(p.macs), cy: inside(p.top1[0]), r: 4 });
       circle.addEventListener("pointermove", (e) => showTip(e, [
-        p.placement, `top-1 ${p.top1[0].toFixed(3)}, ${p.top1[1].toFixed(3)} to ${p.top1[2].toFixed(3)}`,
+        p.placement, `${data.quality} ${p.top1[0].toFixed(3)}, ${p.top1[1].toFixed(3)} to ${p.top1[2].toFixed(3)}`,
         `${quantity(p.macs)} MACs, ${p.tried ? "tried" : "not tried"}`]));
       circle.addEventListener("pointerleave", hideTip);
     }
@@ -310,7 +310,7 @@
     { title: "replicate", value: column("replicate"), show: String, numeric: true },
     { title: "state", value: (i) => states[trials.state[i]] + (trials.reused[i] ? ", reused" : "") },
     { title: "placement", value: spec("placement"), code: true },
-    { title: "top-1", value: column("top1"), show: fixed(4), numeric: true },
+    { title: data.quality, value: column("top1"), show: fixed(4), numeric: true },
     { title: "loss", value: column("loss"), show: fixed(3), numeric: true },
     ...Object.keys(costs).map((name) => (
       { title: costs[name].heading, value: spec(name), show: (v) => cost(name, v), numeric: true })),

@@ -183,7 +183,8 @@ class Front:
             raise InputError(
                 "`to_dataframe` requires pandas; pip install 'sharedattn[notebook]'"
             ) from None
-        names = ["id", "placement", "top1", "top1_standard_error"]
+        quality = self.stored.summary.study.record.quality
+        names = ["id", "placement", quality, f"{quality}_standard_error"]
         names += [cost.name for cost in self._costs]
         return pandas.DataFrame(self.to_document()["front"], columns=[*names, "seeds"])
 
@@ -199,7 +200,8 @@ class Front:
 
     def _repr_html_(self) -> str:
         costs = self._costs
-        heads = ["id", "placement", "top1", *(cost.heading for cost in costs), "seeds"]
+        quality = self.stored.summary.objectives[0]
+        heads = ["id", "placement", quality.heading, *(cost.heading for cost in costs), "seeds"]
         rows = [
             [
                 str(member.id),

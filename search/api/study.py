@@ -49,7 +49,8 @@ class Study:
         storage: path or URL of the database; defaults to a file in `out`.
         name: the study's name; by default it is made of space, data and the other choices that
             identify the study.
-        objectives: names of the objectives, top1 among them.
+        objectives: names of the objectives, the quality first (top1 of classifiers); empty for it
+            and MACs.
         seed: seed of proposals and trainings.
         confirm_seeds: number of seeds of each front member.
         early_stopping: name of the rule that stops trials at rungs, or None to stop none.
@@ -73,7 +74,7 @@ class Study:
         searcher: str = "nsga2",
         storage: str | Path | None = None,
         name: str | None = None,
-        objectives: Sequence[str] = ("top1", "macs"),
+        objectives: Sequence[str] = (),
         seed: int = 0,
         confirm_seeds: int = DEFAULT_CONFIRM_SEEDS,
         early_stopping: str | None = None,

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from sharedattn.errors import InputError
 from sharedattn.objectives import cost_objectives
 from sharedattn.search.cli.output import StandardOutput
-from sharedattn.tasks import TASKS
+from sharedattn.tasks import QUALITIES, TASKS
 from sharedattn.units import parse_quantity
 
 _Add = Callable[[str, str], argparse.ArgumentParser]
@@ -163,8 +163,8 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         "--objectives",
         type=_names,
         metavar="NAME,NAME",
-        help=f"top1, then of {', '.join(cost.name for cost in cost_objectives())} "
-        f"(default: top1,macs)",
+        help=f"the quality ({', '.join(QUALITIES.values())}, by the task), then of "
+        f"{', '.join(cost.name for cost in cost_objectives())} (default: it and macs)",
     )
     search.add_argument(
         "--max-latency-ms",

@@ -315,7 +315,7 @@ def explain(arguments: argparse.Namespace, console: Console) -> Document:
         summary = StudySummary.read(store, _study(store, arguments.study))
     explanation = explanation_of(summary)
     console.print(explanation.study, style="bold")
-    print_explanation(explanation, console)
+    print_explanation(explanation, summary.objectives[0], console)
     return explanation.to_json()
 
 

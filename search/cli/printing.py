@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from sharedattn.objectives import Objective
 from sharedattn.results.explanation.explanation import LEVEL, Explanation
 from sharedattn.results.explanation.lines import (
     clear_effects,
@@ -106,17 +107,20 @@ def print_front(summary: StudySummary, console: Console) -> None:
         console.print(str(summary.ranking), markup=False)
     if summary.baselines:
         console.print("\nwhat one would try by hand, trained for as many seeds:")
-        console.print(baselines_table(summary.baselines, summary.front.members))
+        console.print(
+            baselines_table(summary.baselines, summary.front.members, summary.objectives[0])
+        )
         for line in comparison_lines(summary):
             console.print(line, markup=False)
     for warning in summary.warnings:
         console.print(f"warning: {warning}", style="yellow")
 
 
-def print_explanation(explanation: Explanation, console: Console) -> None:
+def print_explanation(explanation: Explanation, quality: Objective, console: Console) -> None:
     console.print(f"learned from {model_line(explanation)}", markup=False)
     console.print(
-        f"\nat equal MACs, in points of top-1, with {LEVEL:.0%} credible intervals:", markup=False
+        f"\nat equal MACs, in points of {quality.label}, with {LEVEL:.0%} credible intervals:",
+        markup=False,
     )
     clear = clear_effects(explanation)
     if clear:
@@ -128,5 +132,5 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
         found = [(one, one.top1) for one in explanation.interactions if one.top1 is not None]
         console.print(effects_table(explanation, found))
     if explanation.prices:
-        console.print("\nthe next point of top-1 from the front, by one edit:")
+        console.print(f"\nthe next point of {quality.label} from the front, by one edit:")
         console.print(prices_table(explanation))

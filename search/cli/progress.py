@@ -27,6 +27,7 @@ from sharedattn.results.front.confirmation import Candidate, study_front
 from sharedattn.results.records import StudyRecord, TrialRole
 from sharedattn.search.cli.tables import members_table
 from sharedattn.search.status import Failed, Progress, Running
+from sharedattn.tasks import CLASSIFY, QUALITIES
 
 REFRESHES_PER_S = 1.0
 FIRST_LINE_AFTER_S = 10.0
@@ -191,7 +192,10 @@ class StudyDisplay(Display):
         bar.add_row(texts[0], ProgressBar(total, progress.num_ended, width=width), *texts[1:])
         parts: list[RenderableType] = [bar]
         if progress.running:
-            parts += [Text(""), slots_table(progress.running, now, overflow=self._overflow)]
+            parts += [
+                Text(""),
+                slots_table(progress.running, now, self._record.quality, overflow=self._overflow),
+            ]
         if self._front:
             room = self._console.height - 5 - len(progress.running) - 3
             parts += [Text(""), self._drawn_front(max(_MIN_FRONT_ROWS, room))]
@@ -234,7 +238,7 @@ class StudyDisplay(Display):
             f"{self._record.num_trials:,} trials finished{self._left(progress, 0.0)}"
         )
         for running in progress.running:
-            yield f"  {slot_line(running, now)}"
+            yield f"  {slot_line(running, now, self._record.quality)}"
 
 
 class TrainingDisplay(Display):
@@ -272,21 +276,33 @@ class TrainingDisplay(Display):
 
 
 def slots_table(
-    running: Sequence[Running], now: float, *, overflow: OverflowMethod = "ellipsis"
+    running: Sequence[Running],
+    now: float,
+    quality: str = QUALITIES[CLASSIFY],
+    *,
+    overflow: OverflowMethod = "ellipsis",
 ) -> Table:
     """A table of running work, one row each; placements too long for a row are cut.
 
     Args:
         running: running work.
         now: current `time.monotonic`.
+        quality: name of what is reported.
         overflow: rich's overflow method.
     """
     table = Table(box=None, header_style="dim", pad_edge=False, expand=False)
-    has_top1 = any(one.top1 is not None for one in running)
+    has_quality = any(one.top1 is not None for one in running)
     table.add_column("running", no_wrap=True, overflow=overflow)
     # Only this column may be narrower than its texts, which are cut, not wrapped.
     table.add_column("placement")
-    for name in ("epoch", "images/s", "loss", *(("top1",) if has_top1 else ()), "time", "left"):
+    for name in (
+        "epoch",
+        "images/s",
+        "loss",
+        *((quality,) if has_quality else ()),
+        "time",
+        "left",
+    ):
         table.add_column(name, justify="right", no_wrap=True, overflow=overflow)
     for one in running:
         epoch, speed, loss, left = _cells(one.progress)
@@ -298,19 +314,20 @@ def slots_table(
             epoch,
             speed,
             loss,
-            *((top1,) if has_top1 else ()),
+            *((top1,) if has_quality else ()),
             clock(now - one.started_at),
             left,
         )
     return table
 
 
-def slot_line(running: Running, now: float) -> str:
+def slot_line(running: Running, now: float, quality: str = QUALITIES[CLASSIFY]) -> str:
     """One log line for the work in one slot.
 
     Args:
         running: the work.
         now: current `time.monotonic`.
+        quality: name of what is reported.
     """
     progress = running.progress
     parts = [running.name, running.placement]
@@ -326,7 +343,7 @@ def slot_line(running: Running, now: float) -> str:
     else:
         parts.append(f"for {clock(now - running.started_at)}")
     if running.top1 is not None:
-        parts.append(f"top1 {running.top1:.3f}")
+        parts.append(f"{quality} {running.top1:.3f}")
     return "  ".join(filter(None, parts))
 
 

@@ -55,7 +55,7 @@ def members_table(
     columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("id", "right"),
         ("placement", "left"),
-        ("top1", "left"),
+        (objectives[0].heading, "left"),
         *((cost.heading, _RIGHT) for cost in costs),
         ("seeds", "right"),
     )
@@ -78,17 +78,20 @@ def members_table(
     return table
 
 
-def baselines_table(baselines: Sequence[Baseline], members: Sequence[Candidate]) -> Table:
+def baselines_table(
+    baselines: Sequence[Baseline], members: Sequence[Candidate], quality: Objective
+) -> Table:
     """Networks made by hand, with the front's best within the MACs of each.
 
     Args:
         baselines: the networks.
         members: the front's members.
+        quality: the study's measured objective.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
     columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("by hand", "left"),
-        ("top1", "left"),
+        (quality.heading, "left"),
         ("MACs", "right"),
         ("params", "right"),
         ("seeds", "right"),

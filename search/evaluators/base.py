@@ -46,7 +46,7 @@ class Measurement:
 
     Attributes:
         split: name of the split of the metrics.
-        top1: accuracy, a fraction.
+        top1: the quality of the task, a fraction: accuracy of a classifier, else its own.
         loss: mean cross entropy, nats.
         num_images: number of images in the split.
         wall_time_s: seconds of training and evaluation.

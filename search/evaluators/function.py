@@ -28,9 +28,10 @@ from sharedattn.image_size import AnySize
 from sharedattn.progress import OnProgress
 from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators.base import Evaluator, Measurement, Task
+from sharedattn.tasks import head_kind
 
-STORED = ("top1", "loss", "num_images", "wall_time_s")
-"""Metrics that the database can store."""
+FURTHER = ("loss", "num_images", "wall_time_s")
+"""Metrics that the database can store beside the quality."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,11 @@ class FunctionEvaluator(Evaluator):
                 returned = self.function(task.spec.placement)
             else:
                 returned = self.function(build(task.spec).to(self.device))
-        metrics = _checked(returned)
+        quality = head_kind(task.spec.backbone.head).quality
+        metrics = _checked(returned, quality)
         return Measurement(
             split="evaluator",
-            top1=metrics["top1"],
+            top1=metrics[quality],
             loss=metrics.get("loss", 0.0),
             num_images=int(metrics.get("num_images", 0)),
             wall_time_s=metrics.get("wall_time_s", time.perf_counter() - begun),
@@ -120,21 +122,28 @@ def _takes(function: Callable[..., Any]) -> str:
     return "placement" if first.name == "placement" else "network"
 
 
-def _checked(returned: Any) -> dict[str, float]:
+def _checked(returned: Any, quality: str) -> dict[str, float]:
     """Convert a function's result to metrics.
 
+    Args:
+        returned: what the function returned.
+        quality: name of what is measured of the network.
+
     Raises:
-        InputError: it is not a mapping of names to metrics, lacks top1, or has an unknown metric.
+        InputError: it is not a mapping of names to metrics, lacks the quality, or has an unknown
+            metric.
     """
-    if not isinstance(returned, Mapping) or "top1" not in returned:
+    if not isinstance(returned, Mapping) or quality not in returned:
         raise InputError(
-            f'the evaluator returns metrics by name, such as {{"top1": 0.7}}, but got {returned!r}'
+            f'the evaluator returns metrics by name, such as {{"{quality}": 0.7}}, but got '
+            f"{returned!r}"
         )
-    unknown = [str(name) for name in returned if name not in STORED]
+    stored = (quality, *FURTHER)
+    unknown = [str(name) for name in returned if name not in stored]
     if unknown:
         raise InputError(
             f"the evaluator returned {', '.join(unknown)}, and there is no place for it; return "
-            f"of {', '.join(STORED)}"
+            f"of {', '.join(stored)}"
         )
     try:
         return {name: float(value) for name, value in returned.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from sharedattn.backbones import resolve
 from sharedattn.costs.model import CostModel
-from sharedattn.objectives import ACCURACY, Objective, costs_of
+from sharedattn.objectives import Objective, costs_of
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.results.database.store import Store
 from sharedattn.results.database.writing import StudyWriter
@@ -95,11 +95,10 @@ class StudyContext:
         """A trial's values in the order of the objectives.
 
         Args:
-            top1: accuracy, a fraction.
+            top1: the quality, a fraction.
             costs: costs by name.
         """
-        by_name = {**costs, ACCURACY: top1}
-        return tuple(float(by_name[objective.name]) for objective in self.objectives)
+        return (top1, *(float(costs[objective.name]) for objective in self.objectives[1:]))
 
 
 def _spec_record(costs: CostModel, spec: ResolvedSpec, placement: Placement) -> SpecRecord:

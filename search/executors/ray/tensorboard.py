@@ -1,4 +1,4 @@
-"""TensorBoard logs of a search: one folder per trial, with accuracy and loss by epoch."""
+"""TensorBoard logs of a search: one folder per trial, with quality and loss by epoch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tensorboardX.summary import scalar, text
 
 from sharedattn.search.evaluators import Task
 from sharedattn.search.executors.base import Event, Finished, Reported
+from sharedattn.tasks import head_kind
 
 
 class TensorBoardLog:
@@ -41,7 +42,8 @@ class TensorBoardLog:
         else:
             return
         folder = self.folder / trial_name(task)
-        summaries = [(epoch, scalar("top1", top1)), (epoch, scalar("loss", loss))]
+        quality = head_kind(task.spec.backbone.head).quality
+        summaries = [(epoch, scalar(quality, top1)), (epoch, scalar("loss", loss))]
         if not folder.exists():
             folder.mkdir(parents=True)
             summaries.insert(0, (0, text("network", str(task.spec))))

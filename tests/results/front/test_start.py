@@ -44,7 +44,7 @@ def test_a_supernet_below_the_start_says_by_how_much(scored: StudySummary) -> No
         "the supernet's best score is 4.3 points below the start: 0.810, 15.4 k MACs (id 1); it "
         "was measured on 100 of the 300 validation images",
     ]
-    assert front_document(scored)["start"] == START.summary()
+    assert front_document(scored)["start"] == START.summary("top1")
     assert front_document(replace(scored, start=None))["start"] is None
     assert start_lines(replace(scored, start=None)) == []
 

@@ -27,6 +27,7 @@ class Record:
     num_trials = 40
     confirm_seeds = 3
     retrains = False
+    quality = "top1"
 
 
 class Terminal(io.StringIO):

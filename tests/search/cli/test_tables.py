@@ -1,6 +1,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from sharedattn.objectives import OBJECTIVES
 from sharedattn.results.front.confirmation import Candidate, Front
 from sharedattn.results.records import TrialRow
 from sharedattn.search.cli.tables import checks_table, front_table
@@ -40,7 +41,7 @@ def run(placement: str, top1: float, replicate: int = 0) -> TrialRow:
 def test_brackets_in_placements_are_text() -> None:
     one = Candidate(7, (run("E1/dia[1011]", 0.75),))
     two = Candidate(7, (run("[/V1]", 0.5), run("[/V1]", 0.75, replicate=1)))
-    table = front_table(Front((one, two), is_confirmed=True, fidelity=None), ())
+    table = front_table(Front((one, two), is_confirmed=True, fidelity=None), (OBJECTIVES["top1"],))
     assert [line.split() for line in shown(table).splitlines()] == [
         ["id", "placement", "top1", "MACs", "params", "seeds"],
         ["7", "E1/dia[1011]", "0.750", "1.01", "k", "101", "1"],

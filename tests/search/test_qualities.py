@@ -1,0 +1,93 @@
+"""Segmenters and detectors are searched by the quality of their task, under its own name."""
+
+import json
+
+import pytest
+
+from sharedattn.objectives import parse_objectives
+from sharedattn.search.cli.main import main
+from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.space import Space
+from sharedattn.tasks import QUALITIES
+
+SPACE = """\
+name: {task}
+backbone: pvt_v2_b0(head={head},num_classes=3)@64x96
+order: any
+stages:
+  - {{depth: 1..2, counts: {{V: 0..2, N: 0..1}}}}
+  - {{depth: 1..1, counts: {{V: 1..1}}}}
+  - {{depth: 1..1, counts: {{V: 1..1}}}}
+  - {{depth: 1..1, counts: {{V: 1..1}}}}
+"""
+HEADS = {"segment": "semantic_fpn", "detect": "retinanet"}
+
+
+@pytest.fixture(params=HEADS)
+def searched(request, tmp_path):
+    """The task, and the arguments of a search through a table of 5 placements."""
+    task = request.param
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE.format(task=task, head=HEADS[task]))
+    members = BudgetedSpace(Space.load(str(space))).enumerate()
+    # A vanilla layer more costs more, and is better.
+    table = {
+        str(member): 0.1 * (1 + sum(layer.kind == "V" for layer in member.layers))
+        for member in members
+    }
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    asked = f"search {space} --evaluator table --table {tmp_path / 'table.json'} --trials 5"
+    return task, [*asked.split(), "--workers", "1", "--confirm-seeds", "1"]
+
+
+def test_a_search_says_its_quality_by_name(searched, tmp_path, capsys):
+    task, arguments = searched
+    quality = QUALITIES[task]
+    out = tmp_path / "out"
+    assert main([*arguments, "--out", str(out), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["objectives"] == [quality, "macs"]
+    assert document["reference_point"][quality] == 0.0
+    best = document["front"][-1]
+    assert (best["placement"], best[quality]) == ("V2 | V1 | V1 | V1", pytest.approx(0.6))
+    assert best[f"{quality}_by_seed"] == {"0": best[quality]}
+    assert not [name for member in document["front"] for name in member if "top1" in name]
+    # Nothing is said of guessing, which is a classifier's.
+    assert document["warnings"] == []
+    report = (out / document["study"] / "report.html").read_text()
+    label = parse_objectives([quality, "macs"])[0].label
+    assert f"best {label}, " in report and f'"quality":"{label}"' in report.replace(": ", ":")
+    assert "top-1" not in report
+    assert main(["front", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"  {quality} " in printed and "top1" not in printed
+
+
+def test_another_tasks_quality_is_refused(searched, capsys):
+    task, arguments = searched
+    assert main([*arguments, "--objectives", "top1,macs"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"networks that {task} are measured by {QUALITIES[task]}" in message
+
+
+def test_a_function_returns_the_tasks_quality(tmp_path):
+    import sharedattn as sa
+
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE.format(task="segment", head="semantic_fpn"))
+
+    def by_depth(placement):
+        return {"miou": 0.1 * len(placement.layers)}
+
+    study = sa.Study(sa.Space.load(space), by_depth, out=tmp_path / "out")
+    study.run(trials=3, workers=1, progress=False)
+    document = study.front().to_document()
+    assert document["objectives"] == ["miou", "macs"]
+    assert max(one["miou"] for one in document["front"]) == pytest.approx(0.5)
+
+    def by_accuracy(placement):
+        return {"top1": 0.5}
+
+    other = sa.Study(sa.Space.load(space), by_accuracy, out=tmp_path / "other")
+    other.run(trials=1, workers=1, progress=False)
+    assert '{"miou": 0.7}' in other.front().to_document()["failures"][0]["reason"]
