@@ -48,6 +48,13 @@ QUALITIES = {CLASSIFY: "top1", "detect": "map50", "segment": "miou"}
 """What is measured of a network, 0 to 1, by its task: accuracy, mean average precision at an
 intersection over union of 0.5, or mean intersection over union."""
 
+NETWORKS = {
+    CLASSIFY: "An image classifier",
+    "detect": "An object detector",
+    "segment": "An image segmenter",
+}
+"""What a network of a task is, to begin a sentence."""
+
 TASKS = tuple(dict.fromkeys(head.task for head in HEADS.values()))
 
 

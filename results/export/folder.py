@@ -38,7 +38,7 @@ from sharedattn.results.records import (
     Origin,
     Start,
 )
-from sharedattn.tasks import head_kind
+from sharedattn.tasks import NETWORKS, head_kind
 from sharedattn.units import format_fraction, format_quantity
 from sharedattn.weights.pretrained import CONFIG_NAME, WEIGHTS_NAME
 from sharedattn.yaml_text import read_yaml, write_yaml
@@ -401,6 +401,7 @@ def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
         has_onnx=onnx,
         quality=OBJECTIVES[record.quality].label,
         quality_name=record.quality,
+        what=NETWORKS[head_kind(record.spec.backbone.head).task],
     )
 
 
