@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from sharedattn.results.report.page import embedded_json, render_report, write_report
+from sharedattn.results.report.page import (
+    embedded_json,
+    pictures_path,
+    render_report,
+    write_report,
+)
 
 __all__ = [
     "embedded_json",
+    "pictures_path",
     "render_report",
     "write_report",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,8 @@ def write_report(path: Path, summary: StudySummary, *, convention: str) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    html = render_report(summary, convention=convention)
+    pictures = None if summary.knee is None else pictures_path(path, summary.knee)
+    html = render_report(summary, convention=convention, pictures=pictures)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, html.encode())
@@ -70,12 +72,13 @@ def write_report(path: Path, summary: StudySummary, *, convention: str) -> None:
         ) from error
 
 
-def render_report(summary: StudySummary, *, convention: str) -> str:
+def render_report(summary: StudySummary, *, convention: str, pictures: Path | None = None) -> str:
     """Render the report as HTML, with every name escaped.
 
     Args:
         summary: the study.
         convention: the convention of the cost figures.
+        pictures: PNG file of what the knee says of images; it need not be there.
     """
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined
@@ -106,6 +109,7 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         num_reused=sum(row.reused for row in summary.rows),
         fraction=lambda member: format_fraction(member.top1, member.top1_standard_error),
         provenance=list(_flat(summary.study.record.provenance)),
+        pictures=_embedded(pictures),
         parts=parts,
         missing_note=_missing_note(parts, summary.study.record),
         costs=_shown_costs(summary),
@@ -117,6 +121,18 @@ def render_report(summary: StudySummary, *, convention: str) -> str:
         script=Markup((_FOLDER / "report.js").read_text(encoding="utf-8")),
         data=embedded_json({**_chart_data(summary), "predicted": _predicted(explanation)}),
     )
+
+
+def pictures_path(report: Path, member: Candidate) -> Path:
+    """The file of a member's pictures, beside a report."""
+    return report.with_name(f"predictions-{member.spec_key[:12]}.png")
+
+
+def _embedded(pictures: Path | None) -> str | None:
+    """A PNG file as the address of an image, or None if it is not there."""
+    if pictures is None or not pictures.is_file():
+        return None
+    return f"data:image/png;base64,{base64.b64encode(pictures.read_bytes()).decode()}"
 
 
 def _explanation(summary: StudySummary) -> tuple[Explanation | None, str]:

@@ -14,17 +14,22 @@ from rich.console import Console
 from sharedattn.backbones import build, resolve
 from sharedattn.costs.break_even import less_attention_economics
 from sharedattn.costs.model import CONVENTION, CostModel, convention_of
-from sharedattn.data import DataSource
+from sharedattn.data import DataSource, open_data
 from sharedattn.errors import InputError
 from sharedattn.placement import NetworkSpec
 from sharedattn.recipe import Recipe
 from sharedattn.results.database.store import Store
 from sharedattn.results.explanation.explanation import explain as explanation_of
-from sharedattn.results.export.folder import ExportRecord, check_target, read_export
+from sharedattn.results.export.folder import (
+    ExportRecord,
+    check_target,
+    load_network,
+    read_export,
+)
 from sharedattn.results.export.verify import verify_document
 from sharedattn.results.front.summary import StudySummary, front_document
 from sharedattn.results.records import Document, Study, TrialRole
-from sharedattn.results.report import write_report
+from sharedattn.results.report import pictures_path, write_report
 from sharedattn.search.checks import MAX_COUNT, MAX_SEED, MAX_WORKERS, check_whole
 from sharedattn.search.cli.options import budget_of, cost_bounds, data_options, search_config
 from sharedattn.search.cli.printing import (
@@ -70,7 +75,7 @@ from sharedattn.search.recorded_data import open_recorded
 from sharedattn.search.run import Prepared, prepare, run_search, search_plan
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
-from sharedattn.tasks import HEADS, QUALITIES, head_kind
+from sharedattn.tasks import CLASSIFY, HEADS, QUALITIES, head_kind
 from sharedattn.units import format_quantity
 from sharedattn.weights.trained_start import TrainedStart, neutral
 
@@ -110,6 +115,8 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         report_path = folder / "report.html"
         write_report(report_path, summary, convention=CONVENTION)
         exported = _export_knee(prepared, store, summary, folder / "knee", console)
+        if exported is not None and _draw_knee(prepared, summary, exported, report_path):
+            write_report(report_path, summary, convention=CONVENTION)
     document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
     print_front(summary, console)
     # A search without a result is an error, also with --json.
@@ -167,6 +174,19 @@ def _export_knee(
     if message is not None:
         console.print(message)
     return folder
+
+
+def _draw_knee(prepared: Prepared, summary: StudySummary, exported: Path, report: Path) -> bool:
+    """Draw what the exported knee says of images, and return whether this is a new picture."""
+    assert summary.knee is not None and prepared.data is not None
+    path = pictures_path(report, summary.knee)
+    if head_kind(prepared.space.space.backbone.head).task == CLASSIFY or path.is_file():
+        return False
+    # Imported here, since classifiers do not need torchvision's detectors.
+    from sharedattn.results.report.pictures import write_pictures
+
+    write_pictures(path, load_network(exported), open_data(prepared.data))
+    return True
 
 
 def _print_ending(prepared: Prepared, summary: StudySummary, console: Console) -> None:
