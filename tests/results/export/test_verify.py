@@ -155,7 +155,8 @@ def test_another_number_of_images_is_found(folder: Path) -> None:
     evaluate = as_recorded(num_images=3999, top1=3499 / 3999)
     assert failures(folder, evaluate) == ["images of validation", "top-1 on validation, exactly"]
     assert failures(folder, as_recorded(test_top1=2000 / 3989, num_test_images=3989)) == [
-        "images of test"
+        "images of test",
+        "top-1 on test, exactly",
     ]
 
 

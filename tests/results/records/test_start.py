@@ -13,7 +13,7 @@ def test_a_start_is_told_in_one_line() -> None:
     tested = replace(START, test_top1=0.84, num_test_images=150)
     assert str(tested) == line.replace("validation,", "validation, 0.840 on test,")
     assert Start.from_json(tested.to_json()) == tested
-    assert tested.summary() == {
+    assert tested.summary("top1") == {
         "top1": 0.853,
         "test_top1": 0.84,
         "macs": 23_600_000,
@@ -28,4 +28,4 @@ def test_a_start_with_a_new_head_says_so_and_another_lacks_the_field() -> None:
     assert str(fitted) == f"{line} 23.6 M MACs"
     assert fitted.to_json() == {**START.to_json(), "head_images": 4_093}
     assert Start.from_json(fitted.to_json()) == fitted
-    assert fitted.summary() == START.summary()
+    assert fitted.summary("top1") == START.summary("top1")

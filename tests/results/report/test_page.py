@@ -168,7 +168,7 @@ def test_a_start_is_a_point_and_a_line_beside_the_front(summary: StudySummary) -
     assert Page(render_report(summary, convention="")).data["start"] is None
     start = Start(weights_sha256="w", macs=1_200, params=7, top1=0.9, num_images=40)
     page = Page(render_report(replace(summary, start=start), convention=""))
-    assert page.data["start"] == {**start.summary(), "text": str(start)}
+    assert page.data["start"] == {**start.summary("top1"), "text": str(start)}
     assert "0.900the start, 1.20 k MACs" in page.text
     assert "The start, as it came: 0.900 on validation, 1.20 k MACs." in page.text
     assert "The front's best is 5.0 points below the start: 0.850, 1.00 k MACs" in page.text
