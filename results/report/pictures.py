@@ -21,6 +21,8 @@ from sharedattn.training.tasks.registry import task_training
 NUM_IMAGES = 6
 LEAST_WIDTH = 192  # of a drawn image in pixels; smaller ones are enlarged by a whole factor
 GAP = 6
+LEGEND_HEIGHT = 24
+MAX_NAMED = 20  # classes of the legend
 LEAST_SCORE = 0.3  # of a box that is drawn
 COLOURS = (
     *((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)),
@@ -62,8 +64,11 @@ def write_pictures(path: Path, network: Network, data: DataSource) -> None:
         labels = torch.nn.functional.interpolate(outputs, size=size, mode="bilinear").argmax(1)
         truth = [_masked(one, mask) for one, mask in zip(shown, targets.numpy(), strict=True)]
         found = [_masked(one, mask) for one, mask in zip(shown, labels.numpy(), strict=True)]
+    sheet = _sheet([truth, found])
+    if not isinstance(task, Detection):
+        sheet = _with_legend(sheet, data.class_names or tuple(map(str, range(data.num_classes))))
     file = io.BytesIO()
-    _sheet([truth, found]).save(file, format="PNG", optimize=True)
+    sheet.save(file, format="PNG", optimize=True)
     atomic_write(path, file.getvalue())
 
 
@@ -89,7 +94,7 @@ def _masked(pixels: Pixels, mask_YX: npt.NDArray[np.integer]) -> Image.Image:
     coloured = pixels.astype(float)
     for label in np.unique(mask_YX):
         if label not in (0, IGNORED):
-            colour = np.array(COLOURS[(int(label) - 1) % len(COLOURS)])
+            colour = np.array(_colour(int(label)))
             is_of = mask_YX == label
             coloured[is_of] = 0.4 * coloured[is_of] + 0.6 * colour
     return _enlarged(np.rint(coloured).astype(np.uint8))[0]
@@ -124,6 +129,25 @@ def _boxes(
         draw.rectangle(box, fill=colour)
         draw.text(box[:2], text, fill="white", anchor="la")
     return image
+
+
+def _with_legend(sheet: Image.Image, names: Sequence[str]) -> Image.Image:
+    """A sheet with the names of the classes, which have colours, below it."""
+    above = Image.new("RGBA", (sheet.width, sheet.height + LEGEND_HEIGHT))
+    above.paste(sheet)
+    draw, x = ImageDraw.Draw(above), 0.0
+    for label, name in enumerate(names[1 : MAX_NAMED + 1], start=1):
+        place = (x + 4, sheet.height + GAP + 2)
+        box = draw.textbbox(place, name)
+        draw.rectangle((box[0] - 4, box[1] - 2, box[2] + 4, box[3] + 3), fill=_colour(label))
+        draw.text(place, name, fill="white")
+        x = box[2] + 4 + GAP
+    return above
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    """The colour of a class of masks, whose class 0 is the background."""
+    return COLOURS[(label - 1) % len(COLOURS)]
 
 
 def _sheet(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
