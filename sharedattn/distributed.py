@@ -62,6 +62,14 @@ class Rank:
         if self.world_size > 1:
             dist.all_reduce(tensor)
 
+    def gathered(self, items: list[T]) -> list[T]:
+        """The items of all processes in the order of their ranks; each gets all."""
+        if self.world_size == 1:
+            return items
+        found: list[list[T]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(found, items)
+        return [item for of_rank in found for item in of_rank]
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Give every process the mean of their gradients.
 

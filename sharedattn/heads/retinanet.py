@@ -28,6 +28,7 @@ from sharedattn.shape import FeatureShape
 
 NUM_ANCHORS = 9
 NUM_MAPS = 3
+NUM_FURTHER = 2  # levels beyond the maps, each by a convolution of stride 2
 
 
 class RetinaNet(PyramidHead):
@@ -36,6 +37,7 @@ class RetinaNet(PyramidHead):
     Attributes:
         pyramid: the feature pyramid network, with levels P3 to P7.
         heads: the two heads, shared by all levels.
+        levels: by level, P3 first, the pixels between two of its pixels, and its grid.
     """
 
     def __init__(self, features: Sequence[FeatureShape], num_classes: int) -> None:
@@ -51,6 +53,10 @@ class RetinaNet(PyramidHead):
         further.use_P5 = False
         self.pyramid = FeaturePyramidNetwork(channels, PYRAMID_DIM, extra_blocks=further)
         self.heads = RetinaNetHead(PYRAMID_DIM, NUM_ANCHORS, num_classes)
+        self.levels = [(feature.reduction, feature.grid) for feature in self._features]
+        for _ in range(NUM_FURTHER):
+            reduction, (rows, columns) = self.levels[-1]
+            self.levels.append((2 * reduction, (-(-rows // 2), -(-columns // 2))))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """(B, A, K + 4): class logits, then offsets of the box, level by level, P3 first.

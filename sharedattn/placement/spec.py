@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -16,6 +17,9 @@ from sharedattn.shape import BackboneShape
 from sharedattn.tasks import CLASSIFY, HEADS, default_head, head_kind
 
 SPEC_FORMAT_VERSION = 2
+
+ANCHOR_SCALE = 4.0
+"""`BackboneSpec.anchor_scale` of RetinaNet's paper: anchors of 32 pixels at every 8 pixels."""
 
 _NAME = r"[A-Za-z][\w.]*"
 _SPEC = re.compile(rf"\s*({_NAME})\s*(?:\(([^()]*)\))?\s*(?:@\s*(\d{{1,9}}(?:x\d{{1,9}})?))?\s*")
@@ -36,6 +40,8 @@ class BackboneSpec:
         num_classes: number of classes.
         options: options of the mechanisms.
         head: name of the head, one of `sharedattn.tasks.HEADS`.
+        anchor_scale: of a detector, the side of a level's smallest square anchor over the pixels
+            between two of them, 4 in RetinaNet's paper; less suits small objects.
     """
 
     name: str
@@ -45,6 +51,7 @@ class BackboneSpec:
     num_classes: int = 1000
     options: MechanismOptions = field(default_factory=MechanismOptions)
     head: str = CLASSIFY
+    anchor_scale: float = ANCHOR_SCALE
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
@@ -57,7 +64,8 @@ class BackboneSpec:
                     f"`{key}` is {value!r}; a keyword is true, false, a number or a text"
                 )
         object.__setattr__(self, "keywords", tuple(sorted(self.keywords)))
-        head_kind(self.head)
+        task = head_kind(self.head).task
+        object.__setattr__(self, "anchor_scale", _checked_scale(self.anchor_scale, task))
         numbers = {"in_chans": self.in_chans, "num_classes": self.num_classes}
         for name, number in numbers.items():
             if type(number) is not int or number < 1:
@@ -69,8 +77,9 @@ class BackboneSpec:
     def parse(cls, text: str, *, task: str | None = None) -> BackboneSpec:
         """Parse `backbone(key=value,...)@image_size`.
 
-        Besides the backbone's own, the keys include `in_chans`, `num_classes`, `head` and the
-        names of `MechanismOptions`. A number of classes that is not given is the head's default.
+        Besides the backbone's own, the keys include `in_chans`, `num_classes`, `head`,
+        `anchor_scale` and the names of `MechanismOptions`. A number of classes that is not given is
+        the head's default.
 
         Args:
             text: the text.
@@ -103,7 +112,7 @@ class BackboneSpec:
                 f"or name one that is to {task}"
             )
         own: dict[str, Any] = {"head": head, "num_classes": head_kind(head).num_classes}
-        for key in ("in_chans", "num_classes"):
+        for key in ("in_chans", "num_classes", "anchor_scale"):
             if key in keywords:
                 own[key] = keywords.pop(key)
         return cls(
@@ -117,9 +126,9 @@ class BackboneSpec:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of all fields, the options as in `MechanismOptions.to_json`.
 
-        `head` is left out at its default.
+        `head` and `anchor_scale` are left out at their defaults.
         """
-        document = {
+        document: dict[str, Any] = {
             "name": self.name,
             "keywords": dict(self.keywords),
             "image_size": (
@@ -129,8 +138,12 @@ class BackboneSpec:
             "num_classes": self.num_classes,
             "options": self.options.to_json(),
         }
-        # Left out at its default, since specs of before have none.
-        return document if self.head == CLASSIFY else {**document, "head": self.head}
+        # Left out at their defaults, since specs of before have none.
+        if self.head != CLASSIFY:
+            document["head"] = self.head
+        if self.anchor_scale != ANCHOR_SCALE:
+            document["anchor_scale"] = self.anchor_scale
+        return document
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> BackboneSpec:
@@ -161,9 +174,34 @@ class BackboneSpec:
             keys["num_classes"] = self.num_classes
         if self.head != CLASSIFY:
             keys["head"] = self.head
+        if self.anchor_scale != ANCHOR_SCALE:
+            keys["anchor_scale"] = f"{self.anchor_scale:g}"
         inside = ",".join(f"{key}={_keyword_text(keys[key])}" for key in sorted(keys))
         size = "" if self.image_size is None else f"@{ImageSize.of(self.image_size)}"
         return f"{self.name}{f'({inside})' if inside else ''}{size}"
+
+
+def _checked_scale(scale: Any, task: str) -> float:
+    """The scale of anchors as a number that its text tells exactly.
+
+    Raises:
+        InputError: it is no positive number of up to six digits, or the task has no anchors.
+    """
+    if (
+        not isinstance(scale, int | float)
+        or isinstance(scale, bool)
+        or not 0 < scale < math.inf
+        or float(f"{scale:g}") != scale
+    ):
+        raise InputError(
+            f"`anchor_scale` is {scale!r}; it is a number above 0 with up to six digits"
+        )
+    if task != "detect" and scale != ANCHOR_SCALE:
+        raise InputError(
+            f"`anchor_scale` is {scale:g}, but a head that is to {task} has no anchors; leave it "
+            f"out"
+        )
+    return float(scale)
 
 
 def _parse_keyword(value: str) -> Keyword:

@@ -285,6 +285,7 @@ class SupernetTrainer(EpochTrainer):
             rank=rank,
             on_progress=on_progress,
         )
+        self._task.check_distillation(recipe.distillation)
         network.compile_layers = recipe.training.compile
         self._of_largest = [
             parameter

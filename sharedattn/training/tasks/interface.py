@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sharedattn.distributed import ALONE, Rank
+from sharedattn.errors import InputError
 from sharedattn.networks.network import Network
 from sharedattn.recipe import Recipe
 from sharedattn.tasks import CLASSIFY, QUALITIES
@@ -111,7 +112,14 @@ class TaskTraining(ABC):
 
     Args:
         network: the network; also one without storage.
+
+    Attributes:
+        num_classes: number of classes.
+        image_size: height and width of images.
+        is_taught: whether a teacher's outputs can stand for targets.
     """
+
+    is_taught = True
 
     def __init__(self, network: Network) -> None:
         self.num_classes = network.backbone.num_classes
@@ -129,7 +137,7 @@ class TaskTraining(ABC):
 
     @abstractmethod
     def taught_loss(self, outputs: Tensor, teacher: Tensor) -> Tensor:
-        """The loss on a batch whose targets are a teacher's outputs, a scalar.
+        """The loss on a batch whose targets are a teacher's outputs, a scalar; if `is_taught`.
 
         Args:
             outputs: (B, ...), what the network says.
@@ -144,7 +152,7 @@ class TaskTraining(ABC):
     def random_targets(self, num_images: int, device: torch.device) -> Tensor:
         """Targets (B, ...) to time a training step with; draws from torch's generator."""
 
-    def check_recipe(self, recipe: Recipe) -> None:  # noqa: B027  # most tasks serve every recipe
+    def check_recipe(self, recipe: Recipe) -> None:
         """Check that the recipe has nothing that the task does not serve.
 
         Augmentation is the data's to check.
@@ -152,3 +160,16 @@ class TaskTraining(ABC):
         Raises:
             InputError: it has.
         """
+        self.check_distillation(recipe.distillation)
+
+    def check_distillation(self, share: float) -> None:
+        """Check that a share of the loss can come from a teacher.
+
+        Raises:
+            InputError: it cannot.
+        """
+        if share and not self.is_taught:
+            raise InputError(
+                f"`distillation` of the recipe is {share:g}, but detectors are not taught by a "
+                f"teacher's outputs here; set it to 0"
+            )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sharedattn.networks.network import Network
-from sharedattn.tasks import head_kind
+from sharedattn.tasks import CLASSIFY, head_kind
+from sharedattn.training.tasks.classification import Classification
 from sharedattn.training.tasks.interface import TaskTraining
 
 
@@ -13,12 +14,12 @@ def task_training(network: Network) -> TaskTraining:
     Args:
         network: the network; also one without storage.
     """
+    task = head_kind(network.backbone.head).task
+    if task == CLASSIFY:
+        return Classification(network)
     # Imported here, since torchvision's detectors take a second that classifiers do not need.
-    from sharedattn.training.tasks.classification import Classification
+    from sharedattn.training.tasks.detection import Detection
     from sharedattn.training.tasks.segmentation import Segmentation
 
-    tasks: dict[str, type[TaskTraining]] = {
-        "classify": Classification,
-        "segment": Segmentation,
-    }
-    return tasks[head_kind(network.backbone.head).task](network)
+    tasks: dict[str, type[TaskTraining]] = {"segment": Segmentation, "detect": Detection}
+    return tasks[task](network)
