@@ -371,6 +371,17 @@ RECIPES["small-segment"] = replace(
     RECIPES["digit-pairs"], epochs=8, batch_size=32, warmup_epochs=0.5
 )
 
+# Muon's rate, by which those above learn fast, makes anchors' losses diverge.
+RECIPES["small-detect"] = replace(
+    RECIPES["small-segment"],
+    epochs=10,
+    batch_size=16,
+    optimizer="adamw",
+    optimizer_options=(),
+    lr=1e-3,
+    clip_grad_norm=1.0,
+)
+
 # Our recipes from trained weights: fewer epochs at lower rates. The embedded supernet is trained
 # so briefly that its members keep learning at the full rate.
 RECIPES |= {
@@ -387,5 +398,7 @@ RECIPES |= {
 RECIPES |= {
     "small-segment-from-supernet": replace(RECIPES["small-segment"], epochs=4),
     "small-segment-fine-tuning": RECIPES["small-segment"],
+    "small-detect-from-supernet": replace(RECIPES["small-detect"], epochs=5),
+    "small-detect-fine-tuning": replace(RECIPES["small-detect"], lr=5e-4),
 }
 RECIPES["deit-from-supernet"] = RECIPES["deit-fine-tuning"]

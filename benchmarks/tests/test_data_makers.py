@@ -1,5 +1,7 @@
 """The makers of data sets: splits, classes, and labels that are true of the pictures."""
 
+import json
+
 import data_makers
 import numpy as np
 import pytest
@@ -96,3 +98,35 @@ def test_shapes_are_labelled_by_how_many_are_of_the_coloured_ones_kind(material,
         redness = example.picture[..., 0].astype(int) - example.picture[..., 2]
         assert redness.max() > 90
         shown.clear()
+
+
+def test_masks_and_boxes_are_of_the_same_scenes(tmp_path):
+    make("masks", tmp_path / "masks", 20, (32, 64), seed=3)
+    make("boxes", tmp_path / "boxes", 20, (32, 64), seed=3)
+    for split, count in (("train", 14), ("val", 3), ("test", 3)):
+        file = tmp_path / "boxes" / "annotations" / f"instances_{split}.json"
+        document = json.loads(file.read_text())
+        assert len(document["images"]) == count
+        for image in document["images"]:
+            assert (image["height"], image["width"]) == (32, 64)
+            places = ("masks/images", "masks/masks", "boxes")
+            picture, mask, other = (
+                np.asarray(Image.open(tmp_path / place / split / image["file_name"]))
+                for place in places
+            )
+            assert np.array_equal(picture, other)
+            own = [a for a in document["annotations"] if a["image_id"] == image["id"]]
+            assert 1 <= len(own) <= 3
+            labels = {1 + annotation["category_id"] for annotation in own}
+            assert set(np.unique(mask)) == {0, 255, *labels}
+            # The boxes hold every labelled pixel, and touch some at each side.
+            inside = np.zeros_like(mask, dtype=bool)
+            for annotation in own:
+                x, y, width, height = annotation["bbox"]
+                part = mask[y : y + height, x : x + width] == 1 + annotation["category_id"]
+                inside[y : y + height, x : x + width] = True
+                assert part[0].any() and part[-1].any()
+                assert part[:, 0].any() and part[:, -1].any()
+            assert not ((mask > 0) & (mask < 255) & ~inside).any()
+    with pytest.raises(SystemExit, match="makes square pictures"):
+        make("clutter", tmp_path / "clutter", 20, (32, 64))

@@ -78,8 +78,8 @@ class BackboneSpec:
         """Parse `backbone(key=value,...)@image_size`.
 
         Besides the backbone's own, the keys include `in_chans`, `num_classes`, `head`,
-        `anchor_scale` and the names of `MechanismOptions`. A number of classes that is not given is
-        the head's default.
+        `anchor_scale` and the names of `MechanismOptions`. A number of classes that is not given
+        is the head's default.
 
         Args:
             text: the text.

@@ -431,8 +431,6 @@ SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
     "small": replace(
         _DIGIT_PAIRS, training=replace(RECIPES["small"], epochs=48, warmup_epochs=0.5)
     ),
-    # Not chosen by a measurement of its own yet.
-    "small-segment": replace(_DIGIT_PAIRS, training=replace(RECIPES["small-segment"], epochs=16)),
     "deit": SupernetRecipe(training=RECIPES["deit"]),
     "digit-pairs-fine-tuning": SupernetRecipe(
         training=replace(RECIPES["digit-pairs"], epochs=4, lr=5e-3, warmup_epochs=0.2),
@@ -449,10 +447,19 @@ SUPERNET_RECIPES: dict[str, SupernetRecipe] = {
         alone_epochs=2,
         scored_images=1000,
     ),
-    "small-segment-fine-tuning": SupernetRecipe(
-        training=replace(RECIPES["small-segment"], lr=5e-3),
-        alone_epochs=2,
-        scored_images=1000,
-    ),
     "deit-fine-tuning": SupernetRecipe(training=RECIPES["deit-fine-tuning"], alone_epochs=5),
+    # Those of masks and boxes are not chosen by measurements of their own yet.
+    **{
+        name: replace(_DIGIT_PAIRS, training=replace(RECIPES[name], epochs=16))
+        for name in ("small-segment", "small-detect")
+    },
+    **{
+        f"{name}-fine-tuning": SupernetRecipe(
+            training=RECIPES[f"{name}-fine-tuning"],
+            distillation=0.0,
+            alone_epochs=2,
+            scored_images=1000,
+        )
+        for name in ("small-segment", "small-detect")
+    },
 }

@@ -22,6 +22,7 @@ class Source:
     name: str
     side: int = 64
     total: int = 20_000
+    task: str = "classify"
 
     @property
     def image_size(self):

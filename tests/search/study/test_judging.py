@@ -132,7 +132,8 @@ def test_a_reused_evaluation_passes_the_rungs_of_its_curve():
     judge, driver = judge_of(BelowBest())
     judge_at(judge, 0, 1, 0.5)
     curve = [
-        {"epoch": epoch, "validation": {"top1": epoch / 8, "loss": 0.5}} for epoch in (1, 2, 3)
+        {"epoch": epoch, "validation": {"top1": epoch / 8, "loss": 0.5, "num_images": 7}}
+        for epoch in (1, 2, 3)
     ]
     known = SimpleNamespace(learning_curve=curve)
     judge.let_pass(1, PLACEMENT, known, trial_id=11, attempt=1)
