@@ -15,7 +15,7 @@ from sharedattn.data import DataSource
 from sharedattn.data.labels import CLASS_COLUMN, IGNORED
 from sharedattn.networks.network import Network
 from sharedattn.results.artifacts.atomic import atomic_write
-from sharedattn.training.tasks.detection import Detection
+from sharedattn.training.tasks.detection import Detection, Detections
 from sharedattn.training.tasks.registry import task_training
 
 NUM_IMAGES = 6
@@ -105,7 +105,7 @@ def _true_boxes(rows_M6: torch.Tensor) -> list[tuple[list[float], int, float | N
     return [(row[:4], int(row[CLASS_COLUMN]), None) for row in rows]
 
 
-def _found_boxes(found: object) -> list[tuple[list[float], int, float | None]]:
+def _found_boxes(found: Detections) -> list[tuple[list[float], int, float | None]]:
     boxes, scores, labels = (values.tolist() for values in found)
     together = zip(boxes, labels, scores, strict=True)
     return [one for one in together if one[2] >= LEAST_SCORE]

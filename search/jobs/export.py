@@ -87,7 +87,10 @@ def export_placement(
         record,
         latency=latency,
         start=summary.start,
-        baselines=[baseline_document(b, summary.front.members) for b in summary.baselines],
+        baselines=[
+            baseline_document(b, summary.front.members, summary.study.record.quality)
+            for b in summary.baselines
+        ],
     )
     export(folder, record, state_dict, onnx=onnx)
     return message
