@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import sys
@@ -195,21 +196,29 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Means over seeds, and differences from the plain networks, paired by seed."""
-    plain = {row.seed: row.hypervolume for row in rows if row.way == PLAIN}
-    print("| way | trials | seeds | hypervolume | over the plain networks | CPU s |")
-    print("|" + "---|" * 6)
+    """Means over seeds, and differences from the controls, paired by seed."""
+    print("| way | trials | seeds | hypervolume | over plain | over nsga2 | CPU s |")
+    print("|" + "---|" * 7)
     for way, trials in dict.fromkeys((row.way, row.trials) for row in rows):
         own = [row for row in rows if (row.way, row.trials) == (way, trials)]
-        volumes = [row.hypervolume for row in own]
-        over = [row.hypervolume - plain[row.seed] for row in own if row.seed in plain]
-        compared = (
-            f"{statistics.mean(over):+.4f} ± {interval(over):.4f}" if over and way != PLAIN else ""
-        )
+        compared = [
+            _mean_of([row.hypervolume - of[row.seed] for row in own if row.seed in of], "+")
+            for control in (PLAIN, "nsga2")
+            for of in ({row.seed: row.hypervolume for row in rows if row.way == control != way},)
+        ]
         print(
-            f"| {way} | {trials:,} | {len(own)} | {statistics.mean(volumes):.4f} ± "
-            f"{interval(volumes):.4f} | {compared} | {statistics.mean(r.cpu_s for r in own):.0f} |"
+            f"| {way} | {trials:,} | {len(own)} | {_mean_of([r.hypervolume for r in own])} | "
+            f"{' | '.join(compared)} | {statistics.mean(r.cpu_s for r in own):.0f} |"
         )
+
+
+def _mean_of(values: Sequence[float], sign: str = "") -> str:
+    """A mean with half its 95 % interval, if there is one."""
+    if not values:
+        return ""
+    half_width = interval(values)
+    shown = "" if math.isnan(half_width) else f" ± {half_width:.4f}"
+    return f"{statistics.mean(values):{sign}.4f}{shown}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
