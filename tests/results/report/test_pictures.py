@@ -9,6 +9,9 @@ from sharedattn.backbones import build, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.data.labels import IGNORED
 from sharedattn.placement import NetworkSpec
+from sharedattn.results.database.store import Store
+from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.report import pictures_path
 from sharedattn.results.report.pictures import (
     COLOURS,
     GAP,
@@ -18,6 +21,7 @@ from sharedattn.results.report.pictures import (
     _masked,
     write_pictures,
 )
+from sharedattn.search.cli.main import main
 
 NETWORKS = {
     "segment": (
@@ -78,3 +82,26 @@ def test_six_images_are_drawn_twice(task, tmp_path):
             for own, over in (((200, 40, 40), COLOURS[0]), ((40, 60, 220), COLOURS[1]))
         ]
         assert set(drawn) <= colours
+
+
+def test_a_report_shows_the_pictures_beside_it(tmp_path, capsys):
+    space, table = tmp_path / "space.yaml", tmp_path / "table.json"
+    space.write_text(
+        f"name: s\nbackbone: {NETWORKS['segment'].split(':')[0]}\norder: any\nstages:\n"
+        "  - {depth: 1..1, counts: {V: 0..1, N: 0..1}}\n"
+    )
+    table.write_text('{"V1": 0.5, "N1": 0.25}')
+    asked = f"search {space} --evaluator table --table {table} --trials 2 --workers 1"
+    out = tmp_path / "out"
+    assert main([*asked.split(), "--confirm-seeds", "1", "--out", str(out)]) == 0
+    capsys.readouterr()
+    (report,) = out.glob("*/report.html")
+    # The page may fetch nothing at all, and shows no empty frame.
+    assert "img-src" not in report.read_text() and "<img" not in report.read_text()
+    with Store.open(f"sqlite:///{out}/sharedattn.db", read_only=True) as store:
+        summary = StudySummary.read(store, store.studies()[0])
+    assert summary.knee is not None
+    Image.new("RGB", (7, 5)).save(pictures_path(report, summary.knee), format="PNG")
+    assert main(["report", "--out", str(out)]) == 0
+    page = report.read_text()
+    assert "; img-src data:" in page and 'src="data:image/png;base64,' in page
