@@ -156,8 +156,15 @@ def test_logits_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
 
 def test_metadata_of_data_without_image_files() -> None:
     found = onnx_metadata(
-        network="vit: V1", image_size=16, in_chans=1, pixels=None, class_names=None, top1=0.5
+        network="vit: V1",
+        image_size=16,
+        in_chans=1,
+        pixels=None,
+        class_names=None,
+        quality="top1",
+        value=0.5,
     )
+    assert found["top1"] == "0.5"
     assert found["input_range"] == "L, normalised as the data set gives it"
     assert not {"mean", "std", "class_names", "test_top1"} & set(found)
     assert all(isinstance(value, str) for value in found.values())
@@ -204,7 +211,8 @@ def test_the_example_prepares_images_as_timm_does(
             crop_mode=crop_mode,
         ),
         class_names=None,
-        top1=0.5,
+        quality="top1",
+        value=0.5,
     )
     rng = np.random.default_rng(0)
     for shape in ((40, 60), (97, 53), (20, 20), (31, 31), (200, 33)):
