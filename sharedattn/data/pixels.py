@@ -103,7 +103,7 @@ class PixelChanges:
             numbers = getattr(self, name)
             if numbers is None:
                 continue
-            if not isinstance(numbers, tuple) or not numbers or not all(map(_is_finite, numbers)):
+            if not isinstance(numbers, tuple) or not numbers or not all(map(is_finite, numbers)):
                 raise InputError(
                     f"`{name}` is {numbers!r}; give finite numbers, one a channel, of images "
                     f"scaled to 0..1"
@@ -124,9 +124,7 @@ class PixelChanges:
             raise InputError(
                 f"`crop_mode` is {self.crop_mode!r}; choose one of {', '.join(CROP_MODES)}"
             )
-        if self.crop_pct is not None and not (
-            _is_finite(self.crop_pct) and 0 < self.crop_pct <= 1
-        ):
+        if self.crop_pct is not None and not (is_finite(self.crop_pct) and 0 < self.crop_pct <= 1):
             raise InputError(
                 f"`crop_pct` is {self.crop_pct!r}; give the share of the resized image's side "
                 f"that is kept, above 0 and at most 1"
@@ -179,5 +177,6 @@ def _tuple_of(name: str, value: Any) -> Any:
     return value
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
+    """Whether a value that was read is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -42,6 +41,7 @@ from sharedattn.data.folders.listing import (
     listed,
 )
 from sharedattn.data.labels import BOX_COLUMNS
+from sharedattn.data.pixels import is_finite
 from sharedattn.data.samples import FileSamples, Opened
 from sharedattn.data.source import LAYOUTS, DataConfig, SplitName
 from sharedattn.errors import InputError
@@ -382,7 +382,7 @@ def _row(
 ) -> list[float] | str:
     """A row of `Boxes`, or what is wrong with a box."""
     box = document.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite, box)):
         return f"`bbox` is {box!r}, not [x, y, width, height]"
     x, y, width, height = box
     if width <= 0 or height <= 0:
@@ -397,10 +397,6 @@ def _row(
     if x1 <= x0 or y1 <= y0:
         return f"the box {box} has no area in the image of {size[0]} x {size[1]} pixels"
     return [x0, y0, x1, y1, number[int(document["category_id"])], bool(document.get("iscrowd"))]
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _notes(read: Mapping[SplitName, _Annotations]) -> tuple[str, ...]:

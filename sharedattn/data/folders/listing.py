@@ -506,9 +506,11 @@ def _refuse_classes_without_images(walk: Walk, train: Tree, found: list[str]) ->
 
 
 def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
     return ", ".join(shown(name) for name in names[:MAX_NAMED]) + more
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with the word for one or for many, by default with an s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

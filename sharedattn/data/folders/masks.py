@@ -284,8 +284,9 @@ def _paired(
 ) -> list[tuple[File, File]]:
     """The images of a split with their masks, by path; an image without one is a problem."""
     by_stem: dict[str, File] = {}
-    for mask in masks.all_files() if masks is not None else ():
-        stem = _stem(mask.path, masks.path if masks is not None else "")
+    masks = masks if masks is not None else Tree(where)
+    for mask in masks.all_files():
+        stem = _stem(mask.path, masks.path)
         if stem in by_stem:
             other = shown(by_stem[stem].path)
             walk.problems.append(Problem(shown(mask.path), f"is a second mask beside {other}"))
@@ -296,7 +297,7 @@ def _paired(
         stem = _stem(image.path, images.path)
         if stem in by_stem:
             paired.append((image, by_stem.pop(stem)))
-        elif f"{masks.path if masks is not None else where}/{stem}" not in gone:
+        elif f"{masks.path}/{stem}" not in gone:
             walk.problems.append(Problem(shown(image.path), f"has no mask in {where}/"))
     if by_stem:
         one = next(iter(by_stem.values()))

@@ -81,7 +81,9 @@ class Detection(TaskTraining):
         return total
 
     def taught_loss(self, outputs: Tensor, teacher: Tensor) -> Tensor:
-        raise NotImplementedError  # refused by `check_distillation`
+        # Never called: `check_recipe` refuses distillation, since a teacher's outputs give anchors
+        # no objects to be matched with.
+        raise NotImplementedError
 
     def accumulator(self, device: torch.device) -> MetricAccumulator:
         return AveragePrecisionAccumulator(self, device)
