@@ -46,6 +46,7 @@ from sharedattn.units import format_fraction, format_quantity
 
 _FOLDER = Path(__file__).parent
 _MAX_DRAWN = 200  # members of a front that are drawn; thousands would be a cloud
+LEAST_SCORE = 0.3  # of a box that is drawn
 _ROLES = FRONT_ROLES
 _STATES = tuple(TrialState)
 
@@ -110,6 +111,7 @@ def render_report(summary: StudySummary, *, convention: str, pictures: Path | No
         fraction=lambda member: format_fraction(member.top1, member.top1_standard_error),
         provenance=list(_flat(summary.study.record.provenance)),
         pictures=_embedded(pictures),
+        least_score=LEAST_SCORE,
         parts=parts,
         missing_note=_missing_note(parts, summary.study.record),
         costs=_shown_costs(summary),
@@ -124,8 +126,10 @@ def render_report(summary: StudySummary, *, convention: str, pictures: Path | No
 
 
 def pictures_path(report: Path, member: Candidate) -> Path:
-    """The file of a member's pictures, beside a report."""
-    return report.with_name(f"predictions-{member.spec_key[:12]}.png")
+    """The file of the pictures of a member's exported run, beside a report."""
+    # By the weights, since more seeds may change which run is exported.
+    key = member.best_run.weights_sha256 or member.spec_key
+    return report.with_name(f"predictions-{key[:12]}.png")
 
 
 def _embedded(pictures: Path | None) -> str | None:
@@ -264,6 +268,7 @@ def _point(candidate: Candidate, costs: Sequence[Objective]) -> Document:
 
 def _start(summary: StudySummary) -> Document | None:
     start = summary.start
+    # The script reads the quality of any task under this name, as of trials and members.
     return None if start is None else {**start.summary("top1"), "text": str(start)}
 
 

@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw
 
 from sharedattn.data import DataSource
 from sharedattn.data.labels import CLASS_COLUMN, IGNORED
+from sharedattn.heads.interface import resized
 from sharedattn.networks.network import Network
 from sharedattn.results.artifacts.atomic import atomic_write
+from sharedattn.results.report.page import LEAST_SCORE
 from sharedattn.training.tasks.detection import Detection, Detections
 from sharedattn.training.tasks.registry import task_training
 
@@ -23,12 +25,11 @@ LEAST_WIDTH = 192  # of a drawn image in pixels; smaller ones are enlarged by a 
 GAP = 6
 LEGEND_HEIGHT = 24
 MAX_NAMED = 20  # classes of the legend
-LEAST_SCORE = 0.3  # of a box that is drawn
 COLOURS = (
     *((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)),
     *((213, 94, 0), (86, 180, 233), (240, 228, 66), (150, 90, 200)),
 )
-"""Of classes, repeated: those of Okabe and Ito, which colour-blind readers tell apart."""
+"""Of classes, repeated: seven of Okabe and Ito, told apart by colour-blind readers, and purple."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -50,8 +51,8 @@ def write_pictures(path: Path, network: Network, data: DataSource) -> None:
     outputs = network(images)
     task = task_training(network)
     shown = [_pixels(image, data) for image in images.numpy()]
+    names = data.class_names or tuple(map(str, range(data.num_classes)))
     if isinstance(task, Detection):
-        names = data.class_names
         truth = [
             _boxes(one, _true_boxes(rows), names) for one, rows in zip(shown, targets, strict=True)
         ]
@@ -59,14 +60,12 @@ def write_pictures(path: Path, network: Network, data: DataSource) -> None:
             _boxes(one, _found_boxes(boxes), names)
             for one, boxes in zip(shown, task.detections(outputs), strict=True)
         ]
+        sheet = _sheet([truth, found])
     else:
-        size = tuple(targets.shape[1:])
-        labels = torch.nn.functional.interpolate(outputs, size=size, mode="bilinear").argmax(1)
+        labels = resized(outputs, (targets.shape[1], targets.shape[2])).argmax(dim=1)
         truth = [_masked(one, mask) for one, mask in zip(shown, targets.numpy(), strict=True)]
         found = [_masked(one, mask) for one, mask in zip(shown, labels.numpy(), strict=True)]
-    sheet = _sheet([truth, found])
-    if not isinstance(task, Detection):
-        sheet = _with_legend(sheet, data.class_names or tuple(map(str, range(data.num_classes))))
+        sheet = _with_legend(_sheet([truth, found]), names)
     file = io.BytesIO()
     sheet.save(file, format="PNG", optimize=True)
     atomic_write(path, file.getvalue())
@@ -114,7 +113,7 @@ def _found_boxes(found: Detections) -> list[tuple[list[float], int, float | None
 def _boxes(
     pixels: Pixels,
     boxes: Sequence[tuple[list[float], int, float | None]],
-    names: Sequence[str] | None,
+    names: Sequence[str],
 ) -> Image.Image:
     """An image with boxes, their classes, and scores where there are any."""
     image, factor = _enlarged(pixels)
@@ -123,8 +122,7 @@ def _boxes(
         colour = COLOURS[label % len(COLOURS)]
         x0, y0, x1, y1 = (factor * corner for corner in corners)
         draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=2)
-        name = str(label) if names is None else names[label]
-        text = name if score is None else f"{name} {score:.2f}"
+        text = names[label] if score is None else f"{names[label]} {score:.2f}"
         box = draw.textbbox((x0 + 1, max(0, y0 - 11)), text)
         draw.rectangle(box, fill=colour)
         draw.text(box[:2], text, fill="white", anchor="la")
