@@ -246,10 +246,8 @@ def _shape(kind: str, side: int, rng: np.random.Generator) -> np.ndarray:
 
 SCENE_DIGITS = 5  # the digits of scenes are 0 to 4
 MOST_IN_SCENE = 3
-CLEAR, FAINT = (
-    0.5,
-    0.15,
-)  # opacities: from here on a pixel is the digit's, below it the background's
+CLEAR = 0.5  # opacity from which on a pixel is the digit's
+FAINT = 0.15  # opacity below which it is the background's; those between are ignored
 IGNORED = 255
 
 

@@ -204,12 +204,18 @@ def print_table(rows: Sequence[Row]) -> None:
         compared = [
             _mean_of([row.hypervolume - of[row.seed] for row in own if row.seed in of], "+")
             for control in (PLAIN, "nsga2")
-            for of in ({row.seed: row.hypervolume for row in rows if row.way == control != way},)
+            for of in (_by_seed(rows, control, trials) if control != way else {},)
         ]
         print(
             f"| {way} | {trials:,} | {len(own)} | {_mean_of([r.hypervolume for r in own])} | "
             f"{' | '.join(compared)} | {statistics.mean(r.cpu_s for r in own):.0f} |"
         )
+
+
+def _by_seed(rows: Sequence[Row], control: str, trials: int) -> dict[int, float]:
+    """Hypervolumes of a control, of a searcher after as many trials."""
+    own = [row for row in rows if row.way == control]
+    return {row.seed: row.hypervolume for row in own if control == PLAIN or row.trials == trials}
 
 
 def _mean_of(values: Sequence[float], sign: str = "") -> str:
