@@ -86,7 +86,8 @@ class SearchConfig:
         latency_batch_size: number of images in the timed forward pass.
         objectives: names of the objectives, the quality of the space's task first; empty for it
             and MACs.
-        searcher: nsga2, tpe, model, stratified, random, or a plug-in's.
+        searcher: model, tpe, nsga2, stratified, random, or a plug-in's; None: model, or nsga2 if
+            that began this study when it was the default.
         num_trials: total number of search trials; defaults to 24, to 12 on
             the embedded default, or to the supernet's number.
         confirm_seeds: total seeds of each front member; 1 to confirm none, 0 (only with a
@@ -108,7 +109,7 @@ class SearchConfig:
     max_latency_ms: float | None = None
     latency_batch_size: int = 1
     objectives: tuple[str, ...] = ()
-    searcher: str = "nsga2"
+    searcher: str | None = None
     num_trials: int | None = None
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
     baselines: Literal["naive", "none"] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -45,7 +46,7 @@ from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placem
 from sharedattn.search.provenance import provenance
 from sharedattn.search.pruners import PRUNERS, Pruner
 from sharedattn.search.recorded_data import content_differences
-from sharedattn.search.searchers import searchers
+from sharedattn.search.searchers import DEFAULT_SEARCHER, FORMER_DEFAULT, searchers
 from sharedattn.search.status import Progress
 from sharedattn.search.study.latency import Latencies, check_setting, with_latencies
 from sharedattn.search.study.loop import StudyLoop
@@ -120,12 +121,15 @@ def prepare(
         if config.early_stopping is None
         else PRUNERS[config.early_stopping](rungs=setup.evaluator.rungs)
     )
-    choices = partial(_fingerprint, config, objectives, stopping=stopping, slots=slots)
-    record = _record(config, setup, objectives, choices(setup))
-    if (earlier := setup.earlier) is not None:
-        before = _record(config, earlier, objectives, choices(earlier))
-        if _is_stored(config.storage.url, before):
-            setup, record = earlier, before
+    choices = partial(_fingerprint, objectives=objectives, stopping=stopping, slots=slots)
+    names = (DEFAULT_SEARCHER, FORMER_DEFAULT) if config.searcher is None else (config.searcher,)
+    candidates = [
+        (made, _record(config, made, objectives, choices(config, made, name), name))
+        for name in names
+        for made in (setup, setup.earlier)
+        if made is not None
+    ]
+    setup, record = _first_stored(config.storage.url, candidates)
     check_folder(
         config.storage.out / record.name,
         config.storage.database,
@@ -141,21 +145,28 @@ def prepare(
     )
 
 
-def _is_stored(storage: str, record: StudyRecord) -> bool:
-    """Whether a database has a study of this name and fingerprint."""
-    try:
-        with Store.open(storage, read_only=True) as store:
-            found = store.find_study(record.name)
-    except InputError:
-        return False
-    return found is not None and found.record.fingerprint == record.fingerprint
+def _first_stored(
+    storage: str, candidates: Sequence[tuple[Setup, StudyRecord]]
+) -> tuple[Setup, StudyRecord]:
+    """The first study that the database has, by name and fingerprint, or else the first of all.
+
+    Thus a study that an earlier version began goes on by the same command.
+    """
+    if len(candidates) > 1:
+        with suppress(InputError), Store.open(storage, read_only=True) as store:
+            for setup, record in candidates:
+                found = store.find_study(record.name)
+                if found is not None and found.record.fingerprint == record.fingerprint:
+                    return setup, record
+    return candidates[0]
 
 
 def _fingerprint(
     config: SearchConfig,
-    objectives: tuple[Objective, ...],
     setup: Setup,
+    searcher: str,
     *,
+    objectives: tuple[Objective, ...],
     stopping: Pruner | None,
     slots: Slots,
 ) -> Document:
@@ -168,7 +179,7 @@ def _fingerprint(
         "evaluator": config.evaluation.name,
         "objectives": [objective.name for objective in objectives],
         **config.budget.to_document(),
-        "searcher": config.searcher,
+        "searcher": searcher,
         "seed": config.seed,
         "early_stopping": None if stopping is None else _stopping_document(stopping, space),
         **setup.fingerprint,
@@ -195,6 +206,7 @@ def _record(
     setup: Setup,
     objectives: tuple[Objective, ...],
     fingerprint: Document,
+    searcher: str,
 ) -> StudyRecord:
     """The study's database record."""
     space, described, weights = setup.space, setup.data_document, setup.weights
@@ -211,7 +223,7 @@ def _record(
         data=described,
         recipe={} if setup.recipe is None else setup.recipe.to_json(),
         objectives=tuple(objective.name for objective in objectives),
-        searcher=config.searcher,
+        searcher=searcher,
         seed=config.seed,
         reference_point=_reference_point(objectives, space),
         provenance=provenance(),
@@ -415,7 +427,7 @@ def _drive(
 ) -> None:
     if prepared.weights is not None:
         prepared.weights.sweep()
-    searcher = searchers()[prepared.config.searcher](
+    searcher = searchers()[prepared.record.searcher](
         prepared.space,
         prepared.objectives,
         seed=prepared.config.seed,

@@ -45,7 +45,7 @@ class Study:
         evaluator: how placements are evaluated: `FromScratch`, `FromSupernet`, `FromTable`, or a
             callable that takes the built network (or the placement, if its parameter is named
             `placement`) and returns metrics by name, such as {"top1": 0.7}.
-        searcher: nsga2, tpe, model, stratified, random, or a plug-in's.
+        searcher: model, tpe, nsga2, stratified, random, or a plug-in's; defaults to model.
         storage: path or URL of the database; defaults to a file in `out`.
         name: the study's name; by default it is made of space, data and the other choices that
             identify the study.
@@ -71,7 +71,7 @@ class Study:
         space: Space | DeclaredSpace | str | Path,
         evaluator: Evaluation | Evaluator | Callable[..., Any] | None = None,
         *,
-        searcher: str = "nsga2",
+        searcher: str | None = None,
         storage: str | Path | None = None,
         name: str | None = None,
         objectives: Sequence[str] = (),

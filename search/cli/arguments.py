@@ -176,7 +176,7 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         "--latency-batch-size", type=int, metavar="N", help="images of that forward (default: 1)"
     )
     search.add_argument(
-        "--searcher", help="nsga2, model, tpe, stratified or random (default: nsga2)"
+        "--searcher", help="model, tpe, nsga2, stratified or random (default: model)"
     )
     _add_evaluation(search)
     search.add_argument("--executor", choices=("local", "ray"), default="local")

@@ -14,8 +14,14 @@ from sharedattn.search.searchers.stratified_search import StratifiedSearcher
 # The built-in ones; `searchers` adds those of plug-ins.
 SEARCHERS: dict[str, type[Searcher]] = {
     searcher.name: searcher
-    for searcher in (NSGA2Searcher, TPESearcher, ModelSearcher, StratifiedSearcher, RandomSearcher)
+    for searcher in (ModelSearcher, TPESearcher, NSGA2Searcher, StratifiedSearcher, RandomSearcher)
 }
+
+DEFAULT_SEARCHER = ModelSearcher.name
+"""On real trainings and on most tables its fronts are the best: docs/guide/searchers.md."""
+
+FORMER_DEFAULT = NSGA2Searcher.name
+"""The default before: studies that it began go on without `--searcher`."""
 
 
 @cache

@@ -195,6 +195,25 @@ def test_another_evaluator_is_another_study(space, tmp_path):
     assert study_of(space, tmp_path, one).name != study_of(space, tmp_path, other).name
 
 
+def test_the_model_searches_unless_named_and_a_study_of_the_former_default_goes_on(
+    space, tmp_path
+):
+    former = study_of(space, tmp_path, searcher="nsga2").run(trials=3)
+    chosen = study_of(space, tmp_path, searcher="model").run(trials=3)
+    assert former.name != chosen.name
+    alone = study_of(space, tmp_path, storage=tmp_path / "new.db").run(trials=3)
+    assert alone.name == chosen.name
+    # A database that has both goes on with what is the default now.
+    assert study_of(space, tmp_path).name == chosen.name
+    old = study_of(space, tmp_path, searcher="nsga2", storage=tmp_path / "old.db").run(trials=3)
+    again = study_of(space, tmp_path, storage=tmp_path / "old.db").run(trials=5)
+    assert again.name == old.name == former.name
+    with Store.open(again.storage) as store:
+        (study,) = store.studies()
+        assert study.record.searcher == "nsga2"
+        assert len(store.trials.of(study)) > 3
+
+
 def test_studies_show_themselves(space, tmp_path):
     study = study_of(space, tmp_path, name="shown")
     assert "not run yet" in study._repr_html_()

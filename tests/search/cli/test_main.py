@@ -242,7 +242,7 @@ def bad(capsys, tmp_path, *arguments):
         (("search", "--study", "../mine"), "`--study` is '../mine'; give up to 200 ASCII letters"),
         (
             ("search", "--searcher", "magic"),
-            "`--searcher` is one of nsga2, tpe, model,",
+            "`--searcher` is one of model, tpe, nsga2,",
         ),
         (("search", "--objectives", "top1,speed"), "is no objective; name top1 and then of macs"),
         (("search", "--objectives", "latency_ms,macs"), "name top1 first, then at least"),
