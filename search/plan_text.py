@@ -22,7 +22,7 @@ from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.results.records import Document
 from sharedattn.search.evaluators.started import ExportStart
-from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.budget import Budget, BudgetedSpace, published_costs
 from sharedattn.training.tasks.registry import task_training
 from sharedattn.training.trainer import training_loss
 from sharedattn.units import format_quantity
@@ -197,6 +197,34 @@ def _measure_loading(work: Work, source: DataSource) -> float:
 def start_plan(start: TrainedStart | ExportStart) -> Document:
     """The weights that are started from, and what becomes of them."""
     return {**start.to_json(), "text": start.text}
+
+
+def budget_plan(asked: Budget, space: BudgetedSpace) -> list[Document]:
+    """What the bounds that are shares come to, on the backbone that is evaluated.
+
+    Args:
+        asked: the budget as it was given.
+        space: the space inside it.
+    """
+    if not (asked.shares or asked.min_share):
+        return []
+    published, budget = published_costs(space.space.backbone), space.budget
+    bounds = [("max", name, share, dict(budget.bounds)[name]) for name, share in asked.shares]
+    if asked.min_share is not None and budget.min_macs is not None:
+        bounds.append(("min", "macs", asked.min_share, budget.min_macs))
+    return [
+        {"bound": f"{side}_{name}", "share": str(share), "of": published[name], "value": value}
+        for side, name, share, value in bounds
+    ]
+
+
+def budget_lines(bounds: Sequence[Document]) -> list[str]:
+    """The `budget_plan` as lines of text."""
+    return [
+        f"budget  {bound['bound']} is {format_quantity(bound['value'])}: {bound['share']} of the "
+        f"{format_quantity(bound['of'])} of the backbone as published"
+        for bound in bounds
+    ]
 
 
 def plan_lines(

@@ -42,7 +42,14 @@ from sharedattn.search.executors.local import LocalExecutor
 from sharedattn.search.executors.process_group import in_processes
 from sharedattn.search.executors.simulated import SimulatedExecutor
 from sharedattn.search.executors.worker_process import end_while_main_is_imported
-from sharedattn.search.plan_text import Work, cost_plan, data_plan, drawn_placements, start_plan
+from sharedattn.search.plan_text import (
+    Work,
+    budget_plan,
+    cost_plan,
+    data_plan,
+    drawn_placements,
+    start_plan,
+)
 from sharedattn.search.provenance import provenance
 from sharedattn.search.pruners import PRUNERS, Pruner
 from sharedattn.search.recorded_data import content_differences
@@ -178,7 +185,7 @@ def _fingerprint(
         "recipe": evaluator.recipe_key,
         "evaluator": config.evaluation.name,
         "objectives": [objective.name for objective in objectives],
-        **config.budget.to_document(),
+        **space.budget.to_document(),
         "searcher": searcher,
         "seed": config.seed,
         "early_stopping": None if stopping is None else _stopping_document(stopping, space),
@@ -250,11 +257,14 @@ def search_plan(prepared: Prepared) -> Document:
 
     Returns:
         `data` and `cost` as in `data_plan` and `cost_plan`; both are None if nothing is trained.
-        `weights` as in `start_plan`, only if a supernet starts from a trained model.
+        `weights` as in `start_plan`, only if a supernet starts from a trained model. `budget` as
+        in `budget_plan`, only if a bound is a share.
     """
     config, shared = prepared.config, prepared.shared
+    bounds = budget_plan(config.budget, prepared.space)
+    budget = {"budget": bounds} if bounds else {}
     if prepared.data is None or prepared.recipe is None:
-        return {"data": None, "cost": None}
+        return {"data": None, "cost": None, **budget}
     source, space, slots = open_data(prepared.data), prepared.space, prepared.slots
     work = Work(
         backbone=space.space.backbone,
@@ -285,7 +295,7 @@ def search_plan(prepared: Prepared) -> Document:
     data["warnings"] += _changed_data(prepared, source)
     start = None if shared is None else shared.supernet.start
     weights = {} if start is None else {"weights": start_plan(start)}
-    return {"data": data, "cost": cost_plan(work, source), **weights}
+    return {"data": data, "cost": cost_plan(work, source), **weights, **budget}
 
 
 def _changed_data(prepared: Prepared, source: DataSource) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sharedattn.errors import InputError
 from sharedattn.tasks import CLASSIFY, QUALITIES
-from sharedattn.units import BYTES, COUNT, FRACTION, MILLISECONDS, Unit
+from sharedattn.units import BYTES, COUNT, FRACTION, MILLISECONDS, Share, Unit, parse_bound
 
 if TYPE_CHECKING:
     from sharedattn.costs.model import CostModel
@@ -231,8 +231,8 @@ def default_objectives(task: str) -> tuple[str, str]:
     return QUALITIES[task], "macs"
 
 
-def parse_bounds(texts: Iterable[str]) -> list[tuple[str, float]]:
-    """Read bounds from texts such as `macs=1.2G` or `attention_bytes=64M`.
+def parse_bounds(texts: Iterable[str]) -> list[tuple[str, float | Share]]:
+    """Read bounds from texts such as `macs=1.2G`, `macs=67%` or `attention_bytes=64M`.
 
     Raises:
         InputError: not NAME=VALUE, an unknown cost, or a value that its unit cannot read.
@@ -242,7 +242,7 @@ def parse_bounds(texts: Iterable[str]) -> list[tuple[str, float]]:
         name, is_given, value = text.partition("=")
         if not is_given:
             raise InputError(f"--max is {text!r}; write NAME=VALUE, for example macs=1.2G")
-        bounds.append((name.strip(), cost_objective(name.strip()).unit.parse(value)))
+        bounds.append((name.strip(), parse_bound(value, cost_objective(name.strip()).unit)))
     return bounds
 
 

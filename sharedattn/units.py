@@ -10,6 +10,7 @@ from decimal import Decimal
 from sharedattn.errors import InputError
 
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([kKMGT]?)\s*")
+_SHARE = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*%\s*")
 _FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -86,6 +87,38 @@ class Unit:
     @property
     def _of_symbol(self) -> str:
         return f" of {self.symbol}" if self.symbol else ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Share:
+    """A share of what the backbone costs as published, such as 67 %.
+
+    Attributes:
+        percent: above 0.
+    """
+
+    percent: Decimal
+
+    def of(self, whole: float) -> Decimal:
+        """The share of a cost, exactly."""
+        return Decimal(whole) * self.percent / 100
+
+    def __str__(self) -> str:
+        return f"{self.percent.normalize():f}%"
+
+
+def parse_bound(text: str, unit: Unit) -> float | Share:
+    """Read a bound on a cost: a figure of its unit, or a share such as `67%`.
+
+    Raises:
+        InputError: neither of them, or a share of 0 %.
+    """
+    match = _SHARE.fullmatch(text)
+    if match is None:
+        return unit.parse(text)
+    if not (share := Share(Decimal(match[1]))).percent:
+        raise InputError(f"{text!r} leaves nothing; give a share above 0%")
+    return share
 
 
 COUNT = Unit()

@@ -16,12 +16,19 @@ from typing import Any
 
 from sharedattn.costs.model import CostModel
 from sharedattn.errors import InputError
-from sharedattn.objectives import OBJECTIVES, Objective, cost_objective, cost_objectives
-from sharedattn.placement import Placement
+from sharedattn.objectives import (
+    OBJECTIVES,
+    Objective,
+    cost_objective,
+    cost_objectives,
+    costs_of,
+)
+from sharedattn.placement import BackboneSpec, Placement
 from sharedattn.spaces.automaton import Automaton, Path, of_paths
 from sharedattn.spaces.counting import CostBox, CostTables, RankedMembers
 from sharedattn.spaces.pricing import LayerCosts, PricedAutomaton, macs_of, params_of
 from sharedattn.spaces.space import Space
+from sharedattn.units import Share
 
 _BINS_KEPT = 64
 
@@ -30,9 +37,15 @@ _BINS_KEPT = 64
 class Budget:
     """Bounds on what a placement may cost; every bound is inclusive.
 
+    A bound may be a share of what the backbone costs as published. Classes are the data's, so that
+    it is a number only on the backbone that is evaluated: `BudgetedSpace` has it `resolved`.
+
     Attributes:
         bounds: the upper bound on each cost, by name in the order of the registry.
         min_macs: the lower bound on MACs per image, or None.
+        shares: the upper bounds that are shares, by name in the same order; of a cost either this
+            or a number is given.
+        min_share: the lower bound on MACs as a share, or None.
 
     Raises:
         InputError: a bound on a cost without a closed form, one that is not above 0, or a lower
@@ -41,14 +54,16 @@ class Budget:
 
     bounds: tuple[tuple[str, float], ...]
     min_macs: int | None
+    shares: tuple[tuple[str, Share], ...]
+    min_share: Share | None
 
     def __init__(
         self,
-        max_macs: int | None = None,
-        max_params: int | None = None,
-        bounds: Mapping[str, float] | None = None,
+        max_macs: int | Share | None = None,
+        max_params: int | Share | None = None,
+        bounds: Mapping[str, float | Share] | None = None,
         *,
-        min_macs: int | None = None,
+        min_macs: int | Share | None = None,
     ) -> None:
         """Take bounds by name; `max_macs` and `max_params` are shorthands for two of them."""
         given = {"macs": max_macs, "params": max_params, **(bounds or {})}
@@ -57,23 +72,42 @@ class Budget:
                 continue
             if cost_objective(name).value_of is None:
                 raise InputError(f"{name} is measured: no space can bound it")
-            if bound < 1 if OBJECTIVES[name].unit.scaled else bound <= 0:
+            if isinstance(bound, Share):
+                if not OBJECTIVES[name].is_counted:
+                    raise InputError(f"the bound on {name} is {bound}; give a number")
+            elif bound < 1 if OBJECTIVES[name].unit.scaled else bound <= 0:
                 raise InputError(f"the bound on {name} is {bound:g}; give at least 1")
-        kept = (o.name for o in cost_objectives())
-        ordered = tuple((n, b) for n in kept if (b := given.get(n)) is not None)
-        if min_macs is not None and min_macs < 1:
-            raise InputError(f"min_macs is {min_macs:g}; give at least 1, or leave it out")
-        if min_macs is not None and (most := dict(ordered).get("macs", min_macs)) < min_macs:
-            raise InputError(
-                f"min_macs is {min_macs}, more than max_macs, {most:g}; lower it or raise max_macs"
-            )
-        object.__setattr__(self, "bounds", ordered)
-        object.__setattr__(self, "min_macs", min_macs)
+        ordered = [(o.name, b) for o in cost_objectives() if (b := given.get(o.name)) is not None]
+        numbers = tuple((name, b) for name, b in ordered if not isinstance(b, Share))
+        shares = tuple((name, b) for name, b in ordered if isinstance(b, Share))
+        least = None if isinstance(min_macs, Share) else min_macs
+        least_share = min_macs if isinstance(min_macs, Share) else None
+        _check_order(least, dict(numbers).get("macs"))
+        _check_order(least_share, dict(shares).get("macs"))
+        object.__setattr__(self, "bounds", numbers)
+        object.__setattr__(self, "min_macs", least)
+        object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "min_share", least_share)
+
+    def resolved(self, published: Mapping[str, float]) -> Budget:
+        """The budget with numbers where it has shares.
+
+        Args:
+            published: what the backbone costs as published, by name; all costs that are shares.
+
+        Raises:
+            InputError: a share is less than 1, or the lower bound is above the upper one.
+        """
+        of_shares = {name: int(share.of(published[name])) for name, share in self.shares}
+        least: int | None = self.min_macs
+        if self.min_share is not None:
+            least = math.ceil(self.min_share.of(published["macs"]))
+        return Budget(bounds={**dict(self.bounds), **of_shares}, min_macs=least)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no bound."""
-        return not self.bounds and self.min_macs is None
+        return self == Budget()
 
     @property
     def max_macs(self) -> int | None:
@@ -138,8 +172,38 @@ class Budget:
 
     def __str__(self) -> str:
         least = [] if self.min_macs is None else [f"macs >= {self.min_macs}"]
-        texts = [*least, *(f"{name} <= {bound}" for name, bound in self.bounds)]
+        if self.min_share is not None:
+            least = [f"macs >= {self.min_share} of the backbone's"]
+        texts = [
+            *least,
+            *(f"{name} <= {bound}" for name, bound in self.bounds),
+            *(f"{name} <= {share} of the backbone's" for name, share in self.shares),
+        ]
         return " and ".join(texts) or "no bound"
+
+
+def _check_order(least: int | Share | None, most: float | Share | None) -> None:
+    """Raise InputError unless a lower bound on MACs is at least 1 and at most the upper one.
+
+    Bounds of which one alone is a share are compared once both are numbers.
+    """
+    low = least.percent if isinstance(least, Share) else least
+    high = most.percent if isinstance(most, Share) else most
+    if low is None:
+        return
+    if not isinstance(least, Share) and low < 1:
+        raise InputError(f"min_macs is {least}; give at least 1, or leave it out")
+    if high is not None and high < low:
+        raise InputError(
+            f"min_macs is {least}, more than max_macs, {most}; lower it or raise max_macs"
+        )
+
+
+def published_costs(backbone: BackboneSpec) -> dict[str, float]:
+    """What a backbone costs with its own branch in every layer, by name."""
+    model = CostModel(backbone)
+    published = Placement.all_vanilla(model.shape.depths)
+    return costs_of(model, published, cost_objectives())
 
 
 class BudgetedSpace:
@@ -157,7 +221,7 @@ class BudgetedSpace:
 
     Attributes:
         space: as given.
-        budget: as given; the caller checks its `uncounted` bounds.
+        budget: as given, with numbers for shares; the caller checks its `uncounted` bounds.
         box: the bounds on MACs and params, on packed costs.
         priced: the members with their costs, without those that a `stage_rule` excludes.
         size: number of distinct placements of the whole space.
@@ -180,6 +244,8 @@ class BudgetedSpace:
     ) -> None:
         self.space = space
         self.budget = budget or Budget()
+        if self.budget.shares or self.budget.min_share is not None:
+            self.budget = self.budget.resolved(published_costs(space.backbone))
         costs = costs or CostModel(space.backbone)
         self._whole = PricedAutomaton(space.automaton, costs)
         self.size = space.automaton.size

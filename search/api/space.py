@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -15,7 +15,20 @@ from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.search.api.networks import spec_of
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.space import Space as DeclaredSpace
-from sharedattn.units import format_quantity
+from sharedattn.units import Share, format_quantity, parse_bound
+
+Bound = float | Share
+
+
+def _tighter(choose: Callable[..., Any], argument: str, new: Bound, old: Bound | None) -> Any:
+    """The lower or higher of two bounds, which are both numbers or both shares."""
+    if old is None:
+        return new
+    if isinstance(new, Share) is not isinstance(old, Share):
+        raise InputError(
+            f"`{argument}` is {new}, and {old} before; give both as numbers, or both as shares"
+        )
+    return choose(new, old)
 
 
 class Space:
@@ -53,12 +66,14 @@ class Space:
 
         Args:
             **bounds: `max_` and the name of a cost, such as max_macs="1.1G", max_params=3e6 or
-                max_attention_bytes="64M", and `min_macs`; K, M and G are powers of 1000.
+                max_attention_bytes="64M", and `min_macs`; K, M and G are powers of 1000, and
+                "67%" is of the backbone as published, with the classes of the data.
 
         Raises:
-            InputError: an unknown cost, or an invalid bound.
+            InputError: an unknown cost, an invalid bound, or a share where there is a number.
         """
-        own, min_macs = dict(self.budget.bounds), self.budget.min_macs
+        own: dict[str, Bound] = {**dict(self.budget.bounds), **dict(self.budget.shares)}
+        least: Bound | None = self.budget.min_share or self.budget.min_macs
         for argument, bound in bounds.items():
             prefix, _, name = argument.partition("_")
             if prefix != "max" and argument != "min_macs":
@@ -66,12 +81,14 @@ class Space:
                     f"`{argument}` is no bound; write max_macs, max_params, ..., or min_macs"
                 )
             unit = cost_objective(name).unit
-            value = unit.parse(bound) if isinstance(bound, str) else bound
+            value = parse_bound(bound, unit) if isinstance(bound, str) else bound
             if prefix == "max":
-                own[name] = min(value, own.get(name, value))
+                own[name] = _tighter(min, argument, value, own.get(name))
             else:
-                min_macs = max(int(value), min_macs or 0)
-        return Space(self.declared, Budget(bounds=own, min_macs=min_macs))
+                least = _tighter(max, argument, value, least)
+        if least is not None and not isinstance(least, Share):
+            least = int(least)
+        return Space(self.declared, Budget(bounds=own, min_macs=least))
 
     @property
     def name(self) -> str:

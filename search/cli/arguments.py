@@ -11,7 +11,7 @@ from sharedattn.errors import InputError
 from sharedattn.objectives import cost_objectives
 from sharedattn.search.cli.output import StandardOutput
 from sharedattn.tasks import QUALITIES, TASKS
-from sharedattn.units import parse_quantity
+from sharedattn.units import COUNT, Share, parse_bound
 
 _Add = Callable[[str, str], argparse.ArgumentParser]
 
@@ -295,16 +295,17 @@ def _add_budget(command: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME=VALUE",
         help=f"the most that a placement may cost, once for each of {names}: such as "
-        f"attention_bytes=64M; K, M and G are powers of 1000, of bytes as well",
+        f"attention_bytes=64M, or macs=67%% of the backbone as published; K, M and G are powers "
+        f"of 1000, of bytes as well",
     )
     for cost in ("macs", "params"):
         command.add_argument(
-            f"--max-{cost}", type=_quantity, metavar="N", help=f"short for --max {cost}=N"
+            f"--max-{cost}", type=_count_or_share, metavar="N|N%", help=f"short for --max {cost}=N"
         )
     command.add_argument(
         "--min-macs",
-        type=_quantity,
-        metavar="N",
+        type=_count_or_share,
+        metavar="N|N%",
         help="the fewest MACs, so that nothing is spent on placements far below a budget",
     )
 
@@ -388,9 +389,9 @@ def _amounts(text: str) -> dict[str, float]:
     return amounts
 
 
-def _quantity(text: str) -> int:
+def _count_or_share(text: str) -> float | Share:
     # argparse would replace a ValueError's message with its own, which omits the rule.
     try:
-        return parse_quantity(text)
+        return parse_bound(text, COUNT)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error

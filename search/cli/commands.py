@@ -194,7 +194,7 @@ def _print_ending(prepared: Prepared, summary: StudySummary, console: Console) -
     config, record, space = prepared.config, prepared.record, prepared.space
     num_begun = sum(summary.count(TrialRole.SEARCH).values())
     checked = [
-        f"{cost.name} <= {cost.unit.format(bound)}" for cost, bound in config.budget.uncounted
+        f"{cost.name} <= {cost.unit.format(bound)}" for cost, bound in space.budget.uncounted
     ]
     if config.max_latency_ms is not None:
         checked.append(f"{config.max_latency_ms:g} ms")

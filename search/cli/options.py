@@ -15,6 +15,7 @@ from sharedattn.search.data_plan import DataOptions
 from sharedattn.search.evaluation import EVALUATIONS, functions_of_plugins
 from sharedattn.search.paths import StorageConfig
 from sharedattn.spaces.budget import Budget
+from sharedattn.units import Share
 
 
 def search_config(arguments: argparse.Namespace, **changes: Any) -> SearchConfig:
@@ -53,7 +54,7 @@ def data_options(arguments: argparse.Namespace) -> DataOptions:
     )
 
 
-def budget_of(arguments: argparse.Namespace, bounds: Mapping[str, float]) -> Budget:
+def budget_of(arguments: argparse.Namespace, bounds: Mapping[str, float | Share]) -> Budget:
     """The budget of upper bounds by name and of `--min-macs`.
 
     Raises:
@@ -62,7 +63,7 @@ def budget_of(arguments: argparse.Namespace, bounds: Mapping[str, float]) -> Bud
     return Budget(bounds=bounds, min_macs=arguments.min_macs)
 
 
-def cost_bounds(arguments: argparse.Namespace) -> dict[str, float]:
+def cost_bounds(arguments: argparse.Namespace) -> dict[str, float | Share]:
     """Cost bounds by name, from `--max` and the options that abbreviate it.
 
     Raises:
@@ -71,7 +72,7 @@ def cost_bounds(arguments: argparse.Namespace) -> dict[str, float]:
     short = {"macs": arguments.max_macs, "params": arguments.max_params}
     if "max_latency_ms" in arguments:
         short["latency_ms"] = arguments.max_latency_ms
-    bounds: dict[str, float] = {name: bound for name, bound in short.items() if bound is not None}
+    bounds: dict[str, float | Share] = {n: b for n, b in short.items() if b is not None}
     for name, bound in parse_bounds(arguments.bounds or ()):
         if name in bounds:
             raise InputError(f"--max bounds {name} twice; leave one of them out")

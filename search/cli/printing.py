@@ -27,7 +27,7 @@ from sharedattn.search.cli.tables import (
     members_table,
     prices_table,
 )
-from sharedattn.search.plan_text import plan_lines
+from sharedattn.search.plan_text import budget_lines, plan_lines
 
 SCAN_LINE_EVERY_S = 5.0
 
@@ -38,9 +38,10 @@ def progress_console() -> Console:
 
 
 def print_plan(plan: Document, errors: Console) -> None:
-    if plan["data"] is None:
-        return
-    for line in plan_lines(plan["data"], plan["cost"], plan.get("weights")):
+    lines = budget_lines(plan.get("budget", ()))
+    if plan["data"] is not None:
+        lines = [*plan_lines(plan["data"], plan["cost"], plan.get("weights")), *lines]
+    for line in lines:
         # Keep log lines whole, so that they can be searched.
         folded = (
             textwrap.wrap(line, errors.width, subsequent_indent=" " * 8)

@@ -147,7 +147,7 @@ class FromSupernet(FromScratch):
         if config.budget.is_empty:
             return setup
         # Earlier versions trained a supernet for each budget.
-        own = replace(shared, supernet=replace(supernet, budget=config.budget))
+        own = replace(shared, supernet=replace(supernet, budget=setup.space.budget))
         return replace(
             setup,
             fingerprint={**setup.fingerprint, "supernet_of": WHOLE_SPACE},

@@ -72,7 +72,7 @@ def test_a_document_of_a_folder_from_before_means_what_it_meant(before, key, nam
 
 
 def test_the_main_jobs_keep_their_fingerprints(tmp_path):
-    given = {"space": "digit-pairs-vit", "out": tmp_path, "num_workers": 1}
+    given = {"space": "digit-pairs-vit", "out": tmp_path, "num_workers": 1, "searcher": "nsga2"}
     main_job = SearchConfig.of(**given)
     supernet = SearchConfig.of(**given, evaluator="supernet")
     assert prepare(main_job).record.fingerprint == KEYS["studies"]["main job"]

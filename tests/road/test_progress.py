@@ -174,7 +174,7 @@ def test_real_workers_tell_a_real_terminal(tiny, tmp_path):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "sharedattn", "search", tiny, "--epochs", "12",
+            sys.executable, "-m", "sharedattn", "search", tiny, "--epochs", "40",
             "--trials", "2", "--workers", "2", "--confirm-seeds", "1", "--out", tmp_path / "out",
             # The two-layer networks: N1 can be trained within a second, between two drawings.
             "--min-macs", "10k",
@@ -193,5 +193,5 @@ def test_real_workers_tell_a_real_terminal(tiny, tmp_path):
     assert process.wait(30) == 0, text.decode()
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode())
     for number in range(2):
-        row = rf"search {number} +\S+ +\d+/12 +(?:[\d,]+|validating) +\d\.\d{{3}} +\d+:\d\d"
+        row = rf"search {number} +\S+ +\d+/40 +(?:[\d,]+|validating) +\d\.\d{{3}} +\d+:\d\d"
         assert re.search(row, plain), plain

@@ -10,6 +10,7 @@ from commands import document, refusal, run
 from digit_folders import BACKBONE, FOUR, TEN, write_digits
 from safetensors.torch import load_file
 
+import sharedattn as sa
 from sharedattn.data import open_data
 from sharedattn.results.export.folder import load_network, read_export
 from sharedattn.search.config import SearchConfig
@@ -95,6 +96,12 @@ def test_a_search_starts_with_a_head_of_its_own_classes(folder, capsys, tmp_path
     assert code == 0, err
     said = "the head of 10 classes is replaced by one of 4, fitted to 700 training images"
     assert f"weights {folder / 'model'}: {said}" in err
+    # A share is of the backbone with the data's four classes.
+    macs = sa.cost(f"{BACKBONE.format(classes=4)}: V2").macs
+    budget = document(capsys, *search(folder, tmp_path, "--dry-run", "--max-macs", "90%"))["plan"][
+        "budget"
+    ]
+    assert budget == [{"bound": "max_macs", "share": "90%", "of": macs, "value": 9 * macs // 10}]
     message = refusal(capsys, *search(folder, tmp_path, "--head", "keep"))
     assert "which has 10 classes, but four has 4; leave --head out to replace it" in message
 

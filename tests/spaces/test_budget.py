@@ -3,6 +3,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from sharedattn.spaces.encoding import Encoding
 from sharedattn.spaces.pricing import pack
 from sharedattn.spaces.space import Space
 from sharedattn.spaces.stages import ListedStage
+from sharedattn.units import Share
 
 Small = tuple[Space, set[Placement]]
 
@@ -58,6 +61,38 @@ def test_a_lower_bound_on_macs() -> None:
         Budget(max_macs=7, min_macs=8)
     with pytest.raises(InputError, match="min_macs is 0; give at least 1"):
         Budget(min_macs=0)
+
+
+def test_shares_are_of_the_backbone_as_published() -> None:
+    space = Space.load("digit-count-vit")
+    # V4: 4 layers, stem and head, by `sharedattn cost`.
+    total = CostModel(space.backbone).totals(Placement.parse("V4"))
+    whole, params = total.macs, total.params
+    two_thirds, least = Share(Decimal("66.7")), Share(Decimal("33.3"))
+    budget = Budget(max_macs=two_thirds, max_params=Share(Decimal(50)), min_macs=least)
+    assert not budget.is_empty and budget.bounds == ()
+    assert str(budget) == (
+        "macs >= 33.3% of the backbone's and macs <= 66.7% of the backbone's and "
+        "params <= 50% of the backbone's"
+    )
+    numbers = Budget(
+        max_macs=667 * whole // 1000,
+        max_params=params // 2,
+        min_macs=-(-333 * whole // 1000),
+    )
+    found = BudgetedSpace(space, budget)
+    assert found.budget == numbers == budget.resolved({"macs": whole, "params": params})
+    assert found.in_budget == BudgetedSpace(space, numbers).in_budget
+    # The same share of a backbone with other classes is another number.
+    wider = BudgetedSpace(
+        replace(space, backbone=replace(space.backbone, num_classes=1009)),
+        Budget(max_macs=two_thirds),
+    )
+    assert wider.budget.max_macs == 667 * (whole + 1005 * 24) // 1000
+    with pytest.raises(InputError, match=r"min_macs is 67%, more than max_macs, 66.7%; lower it"):
+        Budget(max_macs=two_thirds, min_macs=Share(Decimal(67)))
+    with pytest.raises(InputError, match="more than max_macs, 667"):
+        Budget(max_macs=two_thirds, min_macs=668).resolved({"macs": 1000})
 
 
 def test_a_budget_inside_another() -> None:

@@ -216,7 +216,11 @@ def of_data(name: str) -> str:
 
 def of_study(name: str, out: Path) -> dict[str, object]:
     """What a study's identity is made of, in the folder that holds its files."""
-    given = {"num_workers": 1, "device": "cpu", "out": out, **STUDIES[name]}
+    given = {
+        **{"num_workers": 1, "device": "cpu", "out": out},
+        "searcher": "nsga2",  # the default then
+        **STUDIES[name],
+    }
     record = prepare(SearchConfig.of(**given), remember=False).record
     return {
         "name": record.name,

@@ -27,6 +27,12 @@ def test_bounds_are_numbers_or_texts_and_add_up(space):
     between = inside.within(min_macs="45k").within(min_macs=40_000)
     assert 0 < between.size < inside.size
     assert all(45_000 <= sa.cost(space.network(p)).macs <= 50_000 for p in between.sample(20))
+    # Shares of the backbone as published narrow as numbers do, but not together with them.
+    half = space.within(max_macs="50.5%").within(max_macs="75%")
+    whole = sa.cost(space.network("V4")).macs
+    assert half.size == space.within(max_macs=505 * whole // 1000).size < space.size
+    with pytest.raises(sa.InputError, match="`max_macs` is 60%, and 50000 before; give both as"):
+        inside.within(max_macs="60%")
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,8 @@ def test_bounds_are_numbers_or_texts_and_add_up(space):
         ({"max_joules": 3}, "joules"),
         ({"max_macs": "much"}, "much"),
         ({"max_macs": 0}, "the bound on macs is 0"),
+        ({"max_macs": "0%"}, "leaves nothing; give a share above 0%"),
+        ({"max_macs": "5%", "min_macs": "6 %"}, "min_macs is 6%, more than max_macs, 5%"),
     ],
 )
 def test_bounds_are_checked(space, bounds, rule):

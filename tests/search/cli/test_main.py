@@ -234,6 +234,8 @@ def bad(capsys, tmp_path, *arguments):
         (("search", "--max-macs", "1k"), "the fewest macs of any member are 45144"),
         (("search", "--min-macs", "1G"), "lower min_macs to "),
         (("search", "--max-macs", "100k", "--min-macs", "200k"), "min_macs is 200000, more than"),
+        (("search", "--max-macs", "5%"), "the fewest macs of any member are 45144"),
+        (("search", "--max-macs", "67%%"), "is no quantity; write a number, with k, M, G or T"),
         (("search", "--max-macs", "fast"), "is no quantity; write a number, with k, M, G or T"),
         (("search", "--trials", "0"), "`--trials` is a whole number from 1"),
         (("search", "--confirm-seeds", "0"), "`--confirm-seeds` is a whole number from 1"),
