@@ -72,7 +72,8 @@ class StageShape:
     """One stage: equal blocks on the same number of tokens of the same width.
 
     In a stage of convolutions, the pixels of its feature maps stand for tokens, and a layer is a
-    residual block: it has no attention and no MLP, whose sizes do not matter.
+    residual block: it has no attention and no MLP, whose sizes do not matter. In a UNet, a layer
+    is a residual block, in the place of the MLP, and attention over its pixels.
 
     Attributes:
         max_depth: number of layers in the backbone; a placement has from 1 to this number.
@@ -93,6 +94,8 @@ class StageShape:
         frame_macs: multiply-accumulates of the frame per image.
         frame_norm_macs: the part of `frame_macs` in norms.
         convolution: sizes of the blocks of a stage of convolutions, or None in a transformer.
+        is_whole: whether a placement has all layers of the backbone and keeps what stands in the
+            place of an MLP in each, since other stages take what they give.
         reduction: pixels of the image per token along a side of the grid, or None for tokens that
             do not lie on the image's grid, of which there is no feature map.
     """
@@ -114,6 +117,7 @@ class StageShape:
     frame_macs: int = 0
     frame_norm_macs: int = 0
     convolution: ConvolutionShape | None = None
+    is_whole: bool = False
     reduction: int | None = None
 
     @property

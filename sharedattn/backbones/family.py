@@ -20,6 +20,7 @@ from sharedattn.mechanisms.spatial_reduction import SpatialReductionAttention
 from sharedattn.networks.network import Network
 from sharedattn.placement import Keyword, LayerEnvelope
 from sharedattn.shape import BackboneShape, StageShape, layer_norm_macs
+from sharedattn.tasks import CLASSIFY
 
 MAX_NUMBER = 10**6
 """Largest value of a keyword, unless its rule sets another; no real network is wider."""
@@ -163,6 +164,8 @@ class Family:
         seen_pixels: for keywords and the length of a side of the image, the number of leading
             pixels along it that affect the all-vanilla network's logits: grids that are rounded
             down ignore the last rows and columns.
+        own_head: name of the head that is part of the model; one that is no classifier is the only
+            one, and is in `sharedattn.tasks.OWN_HEADS` by the family's names.
     """
 
     base_name: str
@@ -173,6 +176,7 @@ class Family:
     names: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     default_image_size: int | None = None
     seen_pixels: Callable[[Keywords, int], int] = lambda _, side: side
+    own_head: str = CLASSIFY
 
     def read_keywords(self, model: Any) -> dict[str, Keyword]:
         """Read the value of every keyword from a built model."""

@@ -27,6 +27,7 @@ from sharedattn.backbones.resnet import RESNET
 from sharedattn.backbones.resnet_cifar import RESNET_CIFAR
 from sharedattn.backbones.swin import SWIN
 from sharedattn.backbones.t2t import T2T
+from sharedattn.backbones.unet import UNET
 from sharedattn.backbones.vit import VIT
 from sharedattn.errors import InputError
 from sharedattn.heads.registry import head_sizes, make_head
@@ -38,6 +39,7 @@ from sharedattn.networks.legality import (
     check_broadcasting,
     check_options,
     check_placement,
+    check_whole,
     used_options,
 )
 from sharedattn.networks.network import Network, NetworkPlan
@@ -51,7 +53,7 @@ from sharedattn.placement import (
 )
 from sharedattn.plugins import added
 from sharedattn.shape import BackboneShape
-from sharedattn.tasks import CLASSIFY
+from sharedattn.tasks import CLASSIFY, HEADS, head_kind
 
 # Built-in families; those of plug-ins follow them, see `families`.
 FAMILIES: tuple[Family, ...] = (
@@ -65,6 +67,7 @@ FAMILIES: tuple[Family, ...] = (
     HVT,
     RESNET,
     RESNET_CIFAR,
+    UNET,
 )
 
 
@@ -83,13 +86,16 @@ def describe(backbone: BackboneSpec, *, recorded: bool = False) -> BackboneShape
     Raises:
         InputError: a name or keyword is unknown, a value builds no model, the model's blocks
             are not supported, the image size would drop pixels, or options have no meaning on
-            this backbone; or the head needs feature maps that it does not have.
+            this backbone; or the head needs feature maps that it does not have, or belongs to
+            other backbones.
     """
+    family, _ = _plain(backbone.name)
+    _check_head(backbone, family)
     (shape, values), options = _read(backbone), backbone.options
     if not recorded:
         _check_seen(backbone, shape.image_size, values)
     check_options(shape, options)
-    if backbone.head != CLASSIFY:
+    if backbone.head != family.own_head:
         head = head_sizes(backbone.head, shape.features, backbone.num_classes)
         shape = replace(
             shape,
@@ -120,7 +126,10 @@ def canonical(backbone: BackboneSpec) -> BackboneSpec:
         InputError: as for `describe`, except that every image size is accepted.
     """
     shape, values = _read(backbone)
-    _, own_values = _plain(backbone.name)
+    family, own_values = _plain(backbone.name)
+    if family.own_head != CLASSIFY:
+        # Of a network without a classifier, the number of classes says nothing.
+        backbone = replace(backbone, num_classes=HEADS[family.own_head].num_classes)
     kept = {key: value for key, value in values.items() if value != own_values[key]}
     # A keyword's default may depend on the others; then give it explicitly.
     if not _builds_the_same(replace(backbone, keywords=tuple(kept.items())), shape, values):
@@ -240,7 +249,7 @@ def _network(plan: NetworkPlan) -> Network:
     family, _ = _plain(plan.backbone.name)
     model = _make(plan.backbone, family, drop_path_rate=plan.drop_path_rate)
     network = family.make_network(model, plan)
-    if plan.backbone.head != CLASSIFY:
+    if plan.backbone.head != family.own_head:
         features, num_classes = plan.shape.features, plan.backbone.num_classes
         network.replace_classifier(make_head(plan.backbone.head, features, num_classes))
     return network
@@ -303,6 +312,28 @@ def timm_weights(backbone: BackboneSpec, *, with_head: bool = True) -> dict[str,
     return state
 
 
+def _check_head(backbone: BackboneSpec, family: Family) -> None:
+    """Check that a backbone can have its head.
+
+    Raises:
+        InputError: the family has another, or the head is another family's own.
+    """
+    if backbone.head == family.own_head:
+        return
+    if family.own_head != CLASSIFY:
+        raise InputError(
+            f"`head` is {backbone.head}, but {backbone.name} is to "
+            f"{head_kind(family.own_head).task} and takes no other head; leave it out, or name "
+            f"another backbone"
+        )
+    having = [f.base_name for f in families() if f.own_head == backbone.head]
+    if having:
+        raise InputError(
+            f"`head` is {backbone.head}, which is part of {' and '.join(having)}; leave it out, "
+            f"or name such a backbone"
+        )
+
+
 def _check_depths(
     backbone: BackboneSpec, shape: BackboneShape, what: str, depths: tuple[int, ...]
 ) -> None:
@@ -343,6 +374,7 @@ def _check_envelope(
                 check_branch(stage, network_options, branch, options)
             if position.cb:
                 check_broadcasting(stage)
+        check_whole(stage, len(positions))
 
 
 def _make(backbone: BackboneSpec, family: Family, **arguments: Any) -> Any:

@@ -24,7 +24,9 @@ from sharedattn.networks.network import Network
 FREE_OPERATORS = frozenset(
     {
         "aten::add",
+        "aten::cos",
         "aten::div",
+        "aten::exp",
         "aten::eye",
         "aten::feature_dropout",
         "aten::gelu",
@@ -41,6 +43,8 @@ FREE_OPERATORS = frozenset(
         "aten::roll",
         "aten::rsub",
         "aten::sigmoid",
+        "aten::silu",
+        "aten::sin",
         "aten::softmax",
         "aten::sub",
         "aten::sum",

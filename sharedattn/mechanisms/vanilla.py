@@ -73,8 +73,13 @@ class ScoredAttention(nn.Module, ABC):
             Tokens (B, N, D), and the maps (B, H, N, M) if requested, else None.
         """
         out_BHNK, maps_BHNM = attend(scores, v_BHMK, fused=self.fused and not with_maps)
-        out_BND = self.proj(out_BHNK.transpose(1, 2).flatten(2))
+        out_BND = self.project(out_BHNK.transpose(1, 2).flatten(2))
         return out_BND, maps_BHNM if with_maps else None
+
+    def project(self, out_BND: Tensor) -> Tensor:
+        """Apply the output projection to tokens (B, N, D), heads concatenated."""
+        projected_BND: Tensor = self.proj(out_BND)
+        return projected_BND
 
     def attend_own(
         self, scores: Scores, v_BHMK: Tensor, *, with_maps: bool = False

@@ -125,6 +125,20 @@ def _sources(
     return sources
 
 
+def check_whole(stage: StageShape, num_layers: int) -> None:
+    """Check that a stage has all layers of the backbone, if its layers cannot be left out.
+
+    Raises:
+        InputError: it has fewer; the message says how many it has.
+    """
+    if stage.is_whole and num_layers < stage.max_depth:
+        raise InputError(
+            f"a stage has {num_layers} of its {stage.max_depth} layers, but the decoder of a UNet "
+            f"takes what each layer of the encoder gives; write all {stage.max_depth}, those "
+            f"without attention as N"
+        )
+
+
 def canonical_placement(shape: BackboneShape, placement: Placement) -> Placement:
     """The placement without its stages' defaults, such as a default form given by name.
 
@@ -176,13 +190,17 @@ def check_placement(shape: BackboneShape, options: MechanismOptions, placement: 
     """Check that a backbone supports a placement whose stages and depths fit.
 
     Raises:
-        InputError: a layer has nothing to take in its group; one is left out that changes the
-            shape; a branch (such as maps that are too
+        InputError: a stage lacks layers that others take from; a layer has nothing to take in its
+            group; one is left out that changes the shape; a branch (such as maps that are too
             large) or a gate does not fit its stage; or no layer of a stage takes the attention
             residual. The message names the layer or stage, and what fits.
     """
     for i, (stage, choices) in enumerate(zip(shape.stages, placement.stages, strict=True)):
         left: set[Key] = set()
+        try:
+            check_whole(stage, len(choices))
+        except InputError as error:
+            raise InputError(f"stage {i + 1} of {str(placement)!r}: {error}") from error
         for j, choice in enumerate(choices):
             where = f"layer {j + 1} of stage {i + 1} of {str(placement)!r}"
             if choice.is_absent and j < stage.num_kept:
@@ -255,6 +273,12 @@ def check_branch(
         raise InputError(
             f"kind {branch.letter} ({branch.title}) takes the place of attention, which a "
             f"residual block of convolutions does not have; write {' or '.join(fitting)}"
+        )
+    if stage.is_whole and not branch.feeds_forward:
+        raise InputError(
+            f"kind {branch.letter} ({branch.title}) leaves out more than attention, but the "
+            f"decoder of a UNet takes what each layer of the encoder gives; write N for a "
+            f"residual block without attention"
         )
     branch.check(options, stage, network_options)
 

@@ -109,6 +109,9 @@ class Network(nn.Module, ABC):
         pyramid_head: the head on the maps of all stages in the classifier's place, or None.
     """
 
+    takes_timesteps: ClassVar[bool] = False
+    """Whether it denoises: its layers take the timestep of each image."""
+
     classifier_parts: ClassVar[tuple[str, ...]] = ()
     """Names of the modules and parameters that `classify` alone uses; empty in a family that
     serves classification alone."""
@@ -245,18 +248,26 @@ class Network(nn.Module, ABC):
         check_placement(self.shape, self.backbone.options, placement)
         return placement
 
-    def begin(self, images_BCYX: Tensor) -> tuple[Tensor, State]:
+    def begin(
+        self, images_BCYX: Tensor, timesteps_B: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Tokens and state before the first layer.
 
         Args:
             images_BCYX: (B, C, Y, X).
+            timesteps_B: (B,), of a denoiser; zeros by default.
 
         Returns:
-            Tokens (B, N, D) and an empty state.
+            Tokens (B, N, D) and a state without values of layers.
 
         Raises:
-            InputError: the images are not of the network's size.
+            InputError: the images are not of the network's size; or there are timesteps, and the
+                network does not denoise.
         """
+        if timesteps_B is not None and not self.takes_timesteps:
+            raise InputError(
+                f"`timesteps_B` is given, but {self.backbone.name} does not denoise; leave it out"
+            )
         size = self.shape.image_size
         if tuple(images_BCYX.shape[-2:]) != (size.height, size.width):
             raise InputError(
@@ -297,7 +308,8 @@ class Network(nn.Module, ABC):
             residual = self.residuals[str(stage)](state.values[SCORES.name, 0])
         left = self.leave_stage(stage - 1, tokens)
         maps = self._feature_maps(stage - 1, left, state)
-        return self.enter_stage(stage, left), State(residual=residual, feature_maps=maps)
+        after = State(residual=residual, feature_maps=maps, condition=state.condition)
+        return self.enter_stage(stage, left), after
 
     def _feature_maps(self, stage: int, left: Tensor, state: State) -> tuple[Tensor, ...]:
         """The maps up to the end of a stage, whose `leave_stage` gave `left`, for the head."""
@@ -336,6 +348,7 @@ class Network(nn.Module, ABC):
         images_BCYX: Tensor,
         placement: Placement | None = None,
         *,
+        timesteps_B: Tensor | None = None,
         collect: Collection[str] = frozenset(),
     ) -> RunResult:
         """Run a placement, collecting the requested values.
@@ -343,6 +356,7 @@ class Network(nn.Module, ABC):
         Args:
             images_BCYX: (B, C, Y, X).
             placement: the placement; optional if the network was built for one.
+            timesteps_B: as for `begin`.
             collect: names among `attention`, `gates` and `diagonality`. Layers whose maps are
                 needed compute their attention explicitly.
 
@@ -352,13 +366,13 @@ class Network(nn.Module, ABC):
         Raises:
             InputError: the placement lies outside the envelope, or is missing although the network
                 was built for an envelope; a name in `collect` is unknown; maps without a diagonal
-                have no diagonality; or the images have another size.
+                have no diagonality; or as for `begin`.
         """
         placement = self._asked(placement)
         recorder = Recorder(collect)
         if "diagonality" in collect:
             check_diagonality(self.shape, Envelope.of(placement))
-        tokens, state = self.begin(images_BCYX)
+        tokens, state = self.begin(images_BCYX, timesteps_B)
         for stage, choices in enumerate(placement.stages):
             tokens, state = self._run_stage(stage, choices, tokens, state, recorder)
         logits = self.finish(tokens, state)

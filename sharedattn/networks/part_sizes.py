@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from sharedattn.shape import batch_norm_macs
+from sharedattn.shape import batch_norm_macs, layer_norm_macs
 
 Grid = tuple[int, int]
 """Rows and columns of a map."""
@@ -17,7 +17,7 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PartSizes:
-    """Costs of convolutions and batch norms.
+    """Costs of convolutions and norms.
 
     Attributes:
         params: number of parameters.
@@ -45,7 +45,7 @@ class PartSizes:
 
 
 def sizes_of(modules: Iterable[nn.Module], grid: Grid) -> tuple[PartSizes, Grid]:
-    """Costs of convolutions and batch norms in sequence, and the grid after them.
+    """Costs of convolutions, batch and group norms in sequence, and the grid after them.
 
     Args:
         modules: modules in the order in which they run; others cost nothing.
@@ -58,6 +58,9 @@ def sizes_of(modules: Iterable[nn.Module], grid: Grid) -> tuple[PartSizes, Grid]
             found += PartSizes(num_params(module), math.prod(grid) * module.weight.numel())
         elif isinstance(module, nn.BatchNorm2d):
             macs = batch_norm_macs(math.prod(grid), module.num_features)
+            found += PartSizes(num_params(module), macs, macs)
+        elif isinstance(module, nn.GroupNorm):
+            macs = layer_norm_macs(math.prod(grid), module.num_channels)
             found += PartSizes(num_params(module), macs, macs)
     return found, grid
 

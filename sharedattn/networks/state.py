@@ -49,12 +49,15 @@ class State:
         values: the last value left, by channel and group, or by gate and cell.
         residual: (B, H, N, M), added by the previous stage to the scores that this stage's layers
             compute themselves, or None.
-        feature_maps: (B, C, Y, X) each, those of the stages before, for a head that takes them.
+        feature_maps: (B, C, Y, X) each, those of the stages before, for a head that takes them, or
+            of an encoder's layers, the last of which a decoder's next layer takes.
+        condition: (B, T), what all layers of a denoiser take, made of its timesteps, or None.
     """
 
     values: Mapping[Key, Any] = field(default_factory=dict)
     residual: Tensor | None = None
     feature_maps: tuple[Tensor, ...] = ()
+    condition: Tensor | None = None
 
     def with_values(self, values: Mapping[Key, Any]) -> State:
         """This state with `values` that a layer left."""
@@ -66,6 +69,7 @@ class State:
             values={key: value for key, value in self.values.items() if key in held.keys},
             residual=self.residual if held.residual else None,
             feature_maps=self.feature_maps,
+            condition=self.condition,
         )
 
     def tensors(self) -> Iterator[Tensor]:
@@ -75,6 +79,8 @@ class State:
         if self.residual is not None:
             yield self.residual
         yield from self.feature_maps
+        if self.condition is not None:
+            yield self.condition
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -99,6 +105,7 @@ class StartedLayer:
         state: state after the attention branch.
         maps: attention maps, if collected.
         passthrough_tokens: (B, ..., D) tokens that the layer passes on unchanged, or None.
+        taken: the state that its attention takes from, if the layer attends as it is completed.
     """
 
     tokens: Tensor
@@ -106,6 +113,7 @@ class StartedLayer:
     state: State
     maps: Tensor | None = None
     passthrough_tokens: Tensor | None = None
+    taken: State | None = None
 
 
 class Recorder:

@@ -14,7 +14,7 @@ from sharedattn.mechanisms.options import MechanismOptions
 from sharedattn.placement.named import LAVIT_LIKE
 from sharedattn.placement.placement import Placement
 from sharedattn.shape import BackboneShape
-from sharedattn.tasks import CLASSIFY, HEADS, default_head, head_kind
+from sharedattn.tasks import CLASSIFY, HEADS, default_head, head_kind, own_head
 
 SPEC_FORMAT_VERSION = 2
 
@@ -39,7 +39,7 @@ class BackboneSpec:
         in_chans: number of image channels.
         num_classes: number of classes.
         options: options of the mechanisms.
-        head: name of the head, one of `sharedattn.tasks.HEADS`.
+        head: name of the head, one of `sharedattn.tasks.HEADS`; by default the backbone's own.
         anchor_scale: of a detector, the side of a level's smallest square anchor over the pixels
             between two of them, 4 in RetinaNet's paper; less suits small objects.
     """
@@ -64,6 +64,8 @@ class BackboneSpec:
                     f"`{key}` is {value!r}; a keyword is true, false, a number or a text"
                 )
         object.__setattr__(self, "keywords", tuple(sorted(self.keywords)))
+        if self.head == CLASSIFY:
+            object.__setattr__(self, "head", own_head(self.name))
         task = head_kind(self.head).task
         object.__setattr__(self, "anchor_scale", _checked_scale(self.anchor_scale, task))
         numbers = {"in_chans": self.in_chans, "num_classes": self.num_classes}
@@ -105,22 +107,30 @@ class BackboneSpec:
         options: dict[str, Any] = {
             key: keywords.pop(key) for key in list(keywords) if key in option_names
         }
-        head = str(keywords.pop("head", default_head(task or CLASSIFY).name))
+        own, is_named = own_head(match[1]), "head" in keywords
+        default = own if task in (None, head_kind(own).task) else default_head(str(task)).name
+        head = str(keywords.pop("head", default))
         if task is not None and head_kind(head).task != task:
             raise InputError(
                 f"`head` is {head} in {text!r}, which is to {head_kind(head).task}; leave it out, "
                 f"or name one that is to {task}"
             )
-        own: dict[str, Any] = {"head": head, "num_classes": head_kind(head).num_classes}
+        if head == CLASSIFY != own:
+            given = "`head`" if is_named else "the task"
+            raise InputError(
+                f"{given} is {CLASSIFY}, but {match[1]} is to {head_kind(own).task}; leave it "
+                f"out, or name another backbone"
+            )
+        said: dict[str, Any] = {"head": head, "num_classes": head_kind(head).num_classes}
         for key in ("in_chans", "num_classes", "anchor_scale"):
             if key in keywords:
-                own[key] = keywords.pop(key)
+                said[key] = keywords.pop(key)
         return cls(
             name=match[1],
             keywords=tuple(keywords.items()),
             image_size=ImageSize.parse(match[3]) if match[3] else None,
             options=MechanismOptions(**options),
-            **own,
+            **said,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -139,7 +149,7 @@ class BackboneSpec:
             "options": self.options.to_json(),
         }
         # Left out at their defaults, since specs of before have none.
-        if self.head != CLASSIFY:
+        if self.head != own_head(self.name):
             document["head"] = self.head
         if self.anchor_scale != ANCHOR_SCALE:
             document["anchor_scale"] = self.anchor_scale
@@ -172,7 +182,7 @@ class BackboneSpec:
             keys["in_chans"] = self.in_chans
         if self.num_classes != HEADS[self.head].num_classes:
             keys["num_classes"] = self.num_classes
-        if self.head != CLASSIFY:
+        if self.head != own_head(self.name):
             keys["head"] = self.head
         if self.anchor_scale != ANCHOR_SCALE:
             keys["anchor_scale"] = f"{self.anchor_scale:g}"
