@@ -85,14 +85,16 @@ def naive_networks(
         Distinct networks, by kind in the order of `NaiveKind`, then by ascending MACs.
     """
     backbone = space.space.backbone
-    depths = describe(backbone).depths
+    shape = describe(backbone)
+    # A UNet has no blocks to leave out.
+    depths, is_whole = shape.depths, any(stage.is_whole for stage in shape.stages)
     vanilla = Placement.all_vanilla(depths)
     found = [(NaiveKind.UNCUT, backbone, vanilla)]
     uniform = cheapest_uniform(space)
     if uniform is not None:
         found.append((NaiveKind.CHEAPEST, backbone, uniform))
     for most in sorted(set(most_macs)):
-        cut = _largest_cut(backbone, depths, most)
+        cut = None if is_whole else _largest_cut(backbone, depths, most)
         if cut is not None:
             first, even = first_blocks(cut), even_blocks(depths, cut)
             found.append((NaiveKind.SHALLOW, backbone, first))

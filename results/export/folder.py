@@ -27,6 +27,7 @@ from sharedattn.objectives import OBJECTIVES, cost_objectives
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.artifacts.folders import check_replaceable, folder_in_place_of, write_text
 from sharedattn.results.artifacts.weights import read_weights, write_weights
+from sharedattn.results.export.diffusers import write_diffusers
 from sharedattn.results.export.drawing import drawing_key, placement_drawing
 from sharedattn.results.export.onnx import check_extra, onnx_metadata, write_onnx
 from sharedattn.results.records import (
@@ -262,7 +263,8 @@ def export(
         sha256 = write_weights(made / WEIGHTS_NAME, state_dict)
         document = record.to_json() | {"weights_sha256": sha256}
         write_text(made / CONFIG_NAME, write_yaml(document))
-        write_text(made / CARD_NAME, model_card(record, onnx=onnx))
+        diffusers = write_diffusers(made, network)
+        write_text(made / CARD_NAME, model_card(record, onnx=onnx, diffusers=diffusers))
         if onnx:
             metadata = onnx_metadata(
                 network=str(record.spec),
@@ -362,12 +364,13 @@ def _other_costs(record: ExportRecord) -> list[tuple[str, float, str]]:
     ]
 
 
-def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
+def model_card(record: ExportRecord, *, onnx: bool = False, diffusers: str | None = None) -> str:
     """The model card: description, figures, loading and retraining, in Markdown.
 
     Args:
         record: the network's record.
         onnx: whether the folder has a model.onnx.
+        diffusers: result of `write_diffusers`.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -399,6 +402,7 @@ def model_card(record: ExportRecord, *, onnx: bool = False) -> str:
         num_classes_shown=NUM_CLASSES_SHOWN,
         onnx_name=ONNX_NAME,
         has_onnx=onnx,
+        diffusers=diffusers,
         quality=OBJECTIVES[record.quality].label,
         quality_name=record.quality,
         what=NETWORKS[head_kind(record.spec.backbone.head).task],

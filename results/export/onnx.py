@@ -98,6 +98,8 @@ def onnx_metadata(
 def write_onnx(path: Path, network: Network, metadata: Mapping[str, str] | None = None) -> None:
     """Write a network for any batch size, and compare its logits with torch's.
 
+    Inputs are `images` and, of a denoiser, `timesteps`; the output, `logits`, is then noise.
+
     Args:
         path: the file.
         network: a network of one placement, in eval mode on the CPU.
@@ -109,9 +111,9 @@ def write_onnx(path: Path, network: Network, metadata: Mapping[str, str] | None 
     """
     check_extra()
     onnxruntime: Any = importlib.import_module("onnxruntime")
-    images_BCYX = _random_images(network, 3)
+    inputs = _random_inputs(network, 3)
     with torch.inference_mode():
-        expected = network(images_BCYX)
+        expected = network(*inputs.values())
     if not expected.isfinite().all():
         raise InputError(
             "the network's logits are not finite numbers, so its ONNX file would be of no use; "
@@ -119,19 +121,20 @@ def write_onnx(path: Path, network: Network, metadata: Mapping[str, str] | None 
         )
     # A batch of 2, since the exporter treats a batch of 1 as constant. Traced here, since
     # `torch.onnx.export` would silently fall back to a fixed batch.
+    batch = torch.export.Dim(BATCH_AXIS)
     traced = torch.export.export(
         network,
-        (_random_images(network, 2),),
-        dynamic_shapes={"images_BCYX": {0: torch.export.Dim(BATCH_AXIS)}},
+        tuple(_random_inputs(network, 2).values()),
+        dynamic_shapes=[{0: batch} for _ in inputs],
     )
     program = torch.onnx.export(
-        traced, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
+        traced, dynamo=True, input_names=list(inputs), output_names=["logits"], verbose=False
     )
     assert program is not None
     program.save(path)
     _describe(path, metadata or {})
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images_BCYX.numpy()})
+    (logits,) = session.run(None, {name: given.numpy() for name, given in inputs.items()})
     difference = (expected - torch.from_numpy(logits)).abs().max().item()
     # Written so that it also catches NaN.
     if not difference <= MAX_DIFFERENCE:
@@ -160,7 +163,11 @@ def _describe(path: Path, metadata: Mapping[str, str]) -> None:
     onnx.checker.check_model(str(path))
 
 
-def _random_images(network: Network, batch_size: int) -> torch.Tensor:
+def _random_inputs(network: Network, batch_size: int) -> dict[str, torch.Tensor]:
+    """Images (B, C, Y, X) and, of a denoiser, timesteps (B,), by name."""
     generator = torch.Generator().manual_seed(0)
     shape = (batch_size, network.backbone.in_chans, *network.shape.image_size)
-    return torch.randn(shape, generator=generator)
+    inputs = {"images": torch.randn(shape, generator=generator)}
+    if network.takes_timesteps:
+        inputs["timesteps"] = torch.randint(1000, (batch_size,), generator=generator)
+    return inputs

@@ -20,12 +20,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharedattn.backbones.family import Family, KeywordRule, per_stage
 from sharedattn.errors import InputError
 from sharedattn.image_size import ImageSize
+from sharedattn.mechanisms.nothing import NOTHING
+from sharedattn.mechanisms.vanilla import VANILLA
 from sharedattn.networks.network import Network, NetworkPlan, RunResult
 from sharedattn.networks.part_sizes import Grid, PartSizes, num_params, sizes_of
 from sharedattn.networks.state import State
@@ -155,6 +158,8 @@ class UNetNetwork(Network):
     """A UNet over an envelope; what it says is the noise in images, (B, C, Y, X).
 
     Attributes:
+        config: as in `UNet`.
+        num_resolutions: number of stages of the encoder, and of the decoder.
         conv_in: the stem's convolution.
         time_proj: sines and cosines of timesteps.
         time_embedding: the embedding of time, (B, T), of these.
@@ -171,6 +176,7 @@ class UNetNetwork(Network):
         """Take the parts of `model` that the envelope needs; see `Family`."""
         super().__init__(plan)
         parts: Any = model
+        self.config = model.config
         self.num_resolutions = len(model.widths)
         self.conv_in = parts.conv_in
         self.time_proj = parts.time_proj
@@ -288,6 +294,54 @@ class UNetNetwork(Network):
         )
 
 
+def to_diffusers(network: UNetNetwork) -> Any:
+    """The network as diffusers' `UNet2DModel`, on the CPU, in eval mode.
+
+    A resolution of N alone has diffusers' blocks without attention. Where V and N are mixed, an N
+    is attention whose output projection is zero: it says the same and costs as much as a V.
+
+    Args:
+        network: a network of one placement.
+
+    Returns:
+        The model, with copies of the weights.
+
+    Raises:
+        InputError: a layer is of another kind than V and N, has a gate or broadcasts context, or
+            the network was built for an envelope.
+    """
+    placement = network.only_placement
+    if placement is None:
+        raise InputError("a network for several placements has no form in diffusers; extract one")
+    own = {VANILLA.letter, NOTHING.letter}
+    for i, choices in enumerate(placement.stages):
+        for j, choice in enumerate(choices):
+            if choice.kind not in own or choice.gate is not None or choice.cb:
+                raise InputError(
+                    f"layer {j + 1} of stage {i + 1} is {choice}, and diffusers has only "
+                    f"{' and '.join(sorted(own, reverse=True))}, without gates and broadcasting"
+                )
+    num = network.num_resolutions
+    attends = [any(c.branch.attends for c in choices) for choices in placement.stages]
+    size = network.shape.image_size
+    model = unet2d_model()(
+        **network.config
+        | {
+            "sample_size": size.given,
+            "down_block_types": tuple(
+                "AttnDownBlock2D" if here else "DownBlock2D" for here in attends[:num]
+            ),
+            "add_attention": attends[num],
+            "up_block_types": tuple(
+                "AttnUpBlock2D" if here else "UpBlock2D" for here in attends[num + 1 :]
+            ),
+        }
+    )
+    weights = {name: torch.zeros_like(weight) for name, weight in model.state_dict().items()}
+    model.load_state_dict(weights | network.state_dict())
+    return model.eval()
+
+
 def _parts(model: Any) -> list[Any]:
     """diffusers' part of each stage."""
     return [*model.down_blocks, model.mid_block, *model.up_blocks]
@@ -393,7 +447,7 @@ def _of_config(name: str, **changes: Any) -> KeywordRule:
     return KeywordRule(lambda model: model.config[name], **changes)
 
 
-DDPM_CIFAR10 = {
+DDPM_CIFAR10: dict[str, Any] = {
     "widths": (128, 256, 256, 256),
     "head_dim": 0,
     "norm_groups": 32,

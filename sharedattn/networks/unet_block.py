@@ -90,7 +90,8 @@ class PixelAttention(ScoredAttention):
         return projected_BND
 
     def _heads(self, x_BND: Tensor) -> Tensor:
-        return x_BND.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        B, N, _ = x_BND.shape
+        return x_BND.view(B, N, self.num_heads, -1).transpose(1, 2)
 
 
 class UNetBlock(LayerBlock):

@@ -36,14 +36,14 @@ from sharedattn.placement import (
 from sharedattn.supernet.placement_tree import PlacementTree, Step
 from sharedattn.supernet.tree_evaluation import compute, held_after_steps
 from sharedattn.testing.placements import random_placements
-from sharedattn.testing.tiny_backbones import TINY, tiny_backbone
+from sharedattn.testing.tiny_backbones import tiny_backbone, tiny_backbones
 from sharedattn.weights.extract import extract
 
 
 def check_mechanism(
     part: Branch | Gate,
     *,
-    backbones: Sequence[str] = tuple(TINY),
+    backbones: Sequence[str] | None = None,
     num_placements: int = 4,
     seed: int = 0,
 ) -> None:
@@ -57,7 +57,8 @@ def check_mechanism(
 
     Args:
         part: a registered branch or gate.
-        backbones: base names of families in `sharedattn.testing.tiny_backbones.TINY`.
+        backbones: base names of families in `sharedattn.testing.tiny_backbones.TINY`, by default
+            all that are installed.
         num_placements: number of placements with the part, on each backbone.
         seed: seed of the placements, weights and images.
 
@@ -71,7 +72,7 @@ def check_mechanism(
         check_resuming,
         check_tree,
     )
-    reached = False
+    reached, backbones = False, tiny_backbones() if backbones is None else backbones
     for name in backbones:
         backbone = tiny_backbone(name)
         placements = _placements_with(part, backbone, num_placements, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from sharedattn.backbones import describe
@@ -20,6 +21,7 @@ TINY = {
     "resnet": "resnet(block=bottleneck,depths=3-2,widths=6-10",
     "resnet_cifar": "resnet_cifar(block=bottleneck,depths=3-2,inner_widths=5-7,"
     "pre_activation=true,stem_width=6,widths=14-22",
+    "unet2d": "unet2d(head_dim=3,layers_per_block=1,norm_groups=3,widths=6-15",
 }
 """Specs without options by base name; each family has an entry."""
 
@@ -34,6 +36,7 @@ RECTANGLES = {
     "hvt": ("20x28", "52x12"),
     "resnet": ("28x20", "45x61"),
     "resnet_cifar": ("13x19", "17x7"),
+    "unet2d": ("10x14", "22x6"),
 }
 """Image sizes with sides of unequal numbers of tokens, mostly prime, by base name."""
 
@@ -50,6 +53,11 @@ def tiny_backbone(base_name: str, options: str = "", size: str = "16") -> Backbo
     return BackboneSpec.parse(TINY[base_name] + ending)
 
 
+def tiny_backbones() -> tuple[str, ...]:
+    """Base names of the families whose extra, if they need one, is installed."""
+    return tuple(name for name in TINY if name != "unet2d" or find_spec("diffusers") is not None)
+
+
 def tiny_space(base_name: str) -> dict[str, Any]:
     """The document of a space with every mechanism and form on the tiny backbone."""
     backbone = tiny_backbone(base_name)
@@ -58,7 +66,7 @@ def tiny_space(base_name: str) -> dict[str, Any]:
         return _tiny_space_of_convolutions(base_name, [stage.max_depth for stage in sizes])
     stages = [
         {
-            "depth": f"1..{stage.max_depth}",
+            "depth": stage.max_depth if stage.is_whole else f"1..{stage.max_depth}",
             "counts": dict.fromkeys("EVLN", f"0..{stage.max_depth}"),
             "slots": [3, 7],
             "external_form": ["single", "mea"],

@@ -78,14 +78,20 @@ def check_numbers(name: str, numbers: tuple[int, ...], least: int) -> None:
 
 
 def check_depth(depth: tuple[int, ...], shape: StageShape, path: DocumentPath) -> None:
-    """Check that a stage has at most as many layers as the backbone's.
+    """Check that a stage has at most as many layers as the backbone's, or as many if it is whole.
 
     Raises:
-        DocumentError: it has more; the message gives both depths.
+        DocumentError: it has not; the message gives both depths.
     """
     if max(depth) > shape.max_depth:
         raise DocumentError(
             path,
             f"`depth` is up to {max(depth)}, but the backbone has {shape.max_depth} layers in "
             f"this stage; give at most as many",
+        )
+    if shape.is_whole and depth != (shape.max_depth,):
+        raise DocumentError(
+            path,
+            f"`depth` is {', '.join(map(str, depth))}, but no layer of a UNet is left out, since "
+            f"its decoder takes what each layer of the encoder gives; give {shape.max_depth}",
         )

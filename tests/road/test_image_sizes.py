@@ -46,11 +46,12 @@ TINY = {
     "pvt_v2": "pvt_v2(depths=1-1,embed_dims=4-4,mlp_ratios=1-1,num_heads=1-1,sr_ratios=2-1",
     "resnet": "resnet(depths=1-1,widths=6-10",
     "resnet_cifar": "resnet_cifar(depths=1-1,inner_widths=6-10,widths=6-10",
+    "unet2d": "unet2d(head_dim=3,layers_per_block=1,norm_groups=3,widths=6-9-12",
 }
 """Each with the sizes of `SIZES`; every family has an entry."""
 
-SEE_ALL = ("pvt_v2", "ceit, small patches", "resnet", "resnet_cifar")
-"""Those that no size cuts pixels off."""
+SEE_ALL = ("pvt_v2", "ceit, small patches", "resnet", "resnet_cifar", "unet2d")
+"""Those that no size cuts pixels off; a UNet cannot run at one that is not halved evenly."""
 
 SIZES = (16, 17, 18, 19, 20, 21, 22, 24, 27, 28, 31, 36, 40)
 
@@ -63,7 +64,8 @@ def seen_pixels(backbone: BackboneSpec, size: int) -> int:
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
     images = torch.randn(24, 1, size, size, dtype=torch.float64, requires_grad=True)
-    (network(images) * torch.randn(24, 3)).sum().backward()
+    said = network(images)
+    (said * torch.randn(said.shape)).sum().backward()
     assert images.grad is not None
     seen = images.grad.abs().sum((0, 1)) > 0
     side = int(seen.any(1).nonzero().max()) + 1

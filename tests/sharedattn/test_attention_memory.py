@@ -93,6 +93,7 @@ BACKBONES = (
     "hvt(embed_dim=22,depth=6,num_heads=2,patch_size=5,mlp_ratio=1.5,pool_block_width=3,"
     "num_classes=3)@35",
     "t2t_ea(embed_dim=22,depth=5,num_heads=2,mlp_ratio=1.5,token_dim=7,num_classes=3)@45",
+    "unet2d(head_dim=3,layers_per_block=2,norm_groups=3,widths=6-15)@6x10",
     # Without attention.
     "resnet(depths=2-3,widths=6-10,num_classes=3)@35",
     "resnet_cifar(depths=2-3,inner_widths=6-10,widths=6-10,num_classes=3)@13",

@@ -309,13 +309,17 @@ def test_members_are_what_the_backbone_accepts(
     every = choices("V", "L", "L/full", "L/keys", "E/s3/mea")
     if base_name.startswith("resnet"):
         every = choices("V", "V/d0", "V/u0", "V/u1", "X")
-    depths = [stage.max_depth for stage in describe(backbone).stages]
+    shapes = describe(backbone).stages
+    depths = [stage.max_depth for stage in shapes]
     space = Space(
         name="tiny",
         backbone=backbone,
         stages=tuple(
-            ListedStage(layers=(every,) * depth, depth=tuple(range(1, depth + 1)))
-            for depth in depths
+            ListedStage(
+                layers=(every,) * stage.max_depth,
+                depth=tuple(range(stage.max_depth if stage.is_whole else 1, stage.max_depth + 1)),
+            )
+            for stage in shapes
         ),
     )
     accepted = set()

@@ -45,6 +45,7 @@ LATER = {  # presets after these draws
     "digit-count-resnet",
     "digit-count-vit",
     "digit-pairs-cut",
+    "digits-unet",
     "resnet164-cifar",
     "resnet50",
     "resnet50-ean",

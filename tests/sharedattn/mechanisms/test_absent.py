@@ -33,7 +33,8 @@ class Skipped(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("name", TINY)
+# No layer of a UNet is left out: see the tests of its family.
+@pytest.mark.parametrize("name", [name for name in TINY if name != "unet2d"])
 def test_it_passes_the_contract_on_every_family(name: str) -> None:
     check_mechanism(ABSENT, backbones=(name,), num_placements=3)
 
@@ -52,7 +53,7 @@ CUT = {
 }
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", CUT)
 def test_it_costs_nothing_by_both_referees(name: str) -> None:
     spec = NetworkSpec(tiny_backbone(name), Placement.parse(CUT[name]))
     model, network = CostModel(spec.backbone), build(spec)
