@@ -75,7 +75,7 @@ from sharedattn.search.recorded_data import open_recorded
 from sharedattn.search.run import Prepared, prepare, run_search, search_plan
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
-from sharedattn.tasks import CLASSIFY, HEADS, QUALITIES, head_kind
+from sharedattn.tasks import CLASSIFY, DENOISE, HEADS, QUALITIES, head_kind
 from sharedattn.units import format_quantity
 from sharedattn.weights.trained_start import TrainedStart, neutral
 
@@ -225,7 +225,8 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
         console.print(f"  its macs  {format_quantity(inside[0])} to {format_quantity(inside[1])}")
     for name, (least, most) in costs.items():
         console.print(f"{name:11} {format_quantity(least)} to {format_quantity(most)}")
-    console.print(f"for {counted.space.backbone.num_classes:,} classes", style="dim")
+    if head_kind(counted.space.backbone.head).task != DENOISE:
+        console.print(f"for {counted.space.backbone.num_classes:,} classes", style="dim")
     convention = convention_of(counted.space.backbone)
     console.print(convention, style="dim")
     return {
@@ -255,9 +256,10 @@ def cost(arguments: argparse.Namespace, console: Console) -> Document:
     }
     console.print(f"{spec} at {figures.image_size} pixels", style="bold")
     console.print(cost_table(figures))
+    classes = "" if head.task == DENOISE else f"{spec.backbone.num_classes:,} classes, "
     console.print(
-        f"head {head.title}, {spec.backbone.num_classes:,} classes, in rest: "
-        f"{of_head['params']:,} params, {of_head['macs']:,} MACs"
+        f"head {head.title}, {classes}in rest: {of_head['params']:,} params, "
+        f"{of_head['macs']:,} MACs"
     )
     console.print(f"attention memory {figures.attention_bytes:,} bytes an image")
     document["less_attention"] = []
