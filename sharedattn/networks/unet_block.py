@@ -91,7 +91,7 @@ class PixelAttention(ScoredAttention):
 
     def _heads(self, x_BND: Tensor) -> Tensor:
         B, N, _ = x_BND.shape
-        return x_BND.view(B, N, self.num_heads, -1).transpose(1, 2)
+        return x_BND.reshape(B, N, self.num_heads, -1).transpose(1, 2)
 
 
 class UNetBlock(LayerBlock):
