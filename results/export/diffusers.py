@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from sharedattn.backbones.unet import UNetNetwork, to_diffusers
@@ -29,6 +30,8 @@ def write_diffusers(folder: Path, network: Network) -> str | None:
     except InputError as error:
         return f"There are no files for diffusers: {error}."
     model.save_pretrained(folder)
+    # Written for its owner alone, unlike all other files.
+    shutil.copymode(folder / CONFIG_NAME, folder / WEIGHTS_NAME)
     return (
         f"`{CONFIG_NAME}` and `{WEIGHTS_NAME}` are the same network for diffusers: "
         f"`UNet2DModel.from_pretrained(folder)`."

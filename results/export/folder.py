@@ -39,7 +39,7 @@ from sharedattn.results.records import (
     Origin,
     Start,
 )
-from sharedattn.tasks import NETWORKS, head_kind
+from sharedattn.tasks import DENOISE, NETWORKS, head_kind
 from sharedattn.units import format_fraction, format_quantity
 from sharedattn.weights.pretrained import CONFIG_NAME, WEIGHTS_NAME
 from sharedattn.yaml_text import read_yaml, write_yaml
@@ -380,6 +380,7 @@ def model_card(record: ExportRecord, *, onnx: bool = False, diffusers: str | Non
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    task = head_kind(record.spec.backbone.head).task
     accuracies = list(record.top1_by_seed.values())
     count, mean = len(accuracies), sum(accuracies) / max(len(accuracies), 1)
     squares = sum((top1 - mean) ** 2 for top1 in accuracies)
@@ -405,7 +406,8 @@ def model_card(record: ExportRecord, *, onnx: bool = False, diffusers: str | Non
         diffusers=diffusers,
         quality=OBJECTIVES[record.quality].label,
         quality_name=record.quality,
-        what=NETWORKS[head_kind(record.spec.backbone.head).task],
+        what=NETWORKS[task],
+        takes_timesteps=task == DENOISE,
     )
 
 

@@ -144,3 +144,13 @@ def test_nothing_fits_within_no_macs():
         NaiveKind.UNCUT,
         NaiveKind.CHEAPEST,
     }
+
+
+def test_a_unet_is_not_cut():
+    """Its decoder takes what each layer of the encoder gives: no attention is what is cheaper."""
+    spaced = BudgetedSpace(Space.load("digits-unet"))
+    found = naive_networks(spaced, [25_000_000, 30_000_000], has_weights=True)
+    assert [(one.kind, str(one.spec.placement)) for one in found] == [
+        (NaiveKind.UNCUT, "V2 | V2 | V1 | V3 | V3"),
+        (NaiveKind.CHEAPEST, "N2 | N2 | N1 | N3 | N3"),
+    ]

@@ -7,6 +7,7 @@ import pathlib
 import random
 import re
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from sharedattn.spaces.space import Space, presets
 from sharedattn.spaces.stages import CountedStage, ListedStage
 from sharedattn.spaces.variation import Variation
 from sharedattn.testing import registered
-from sharedattn.testing.tiny_backbones import tiny_backbone
+from sharedattn.testing.tiny_backbones import tiny_backbone, tiny_space
 
 Small = tuple[Space, set[Placement]]
 Choices = Callable[..., tuple[LayerChoice, ...]]
@@ -425,3 +426,18 @@ def test_a_residual_asks_for_a_kind_that_adds_it(
     stage = ListedStage(layers=(choices("N", "E/s5"),), depth=(1,))
     with pytest.raises(InputError, match="attention_residual=true needs a layer of kind V$"):
         make_space(stage, options=options).envelope()
+
+
+def test_the_layers_of_a_unet_are_all_there() -> None:
+    """Nor is one left out, which no stage may offer."""
+    document = tiny_space("unet2d")
+    document["stages"][1]["depth"] = 1
+    Space.from_document(document)
+    for stage, change, message in (
+        (3, {"depth": "1..2"}, "`depth` is 1, 2, but no layer of a UNet is left out, .*; give 2"),
+        (0, {"counts": {"V": 1, "X": "0..1"}}, "kind X .* leaves out more than attention"),
+    ):
+        changed = deepcopy(document)
+        changed["stages"][stage] |= change
+        with pytest.raises(InputError, match=message):
+            Space.from_document(changed)

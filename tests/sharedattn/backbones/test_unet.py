@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import contract
@@ -18,6 +19,7 @@ from sharedattn.costs.model import CostModel, convention_of
 from sharedattn.errors import InputError
 from sharedattn.networks.state import Recorder
 from sharedattn.placement import BackboneSpec, Envelope, LayerChoice, NetworkSpec, Placement
+from sharedattn.weights.pretrained import load_pretrained
 
 KEYS = "head_dim=3,in_chans=2,norm_groups=3,widths=6-15"
 TINY = f"unet2d({KEYS})@10x14"
@@ -304,3 +306,44 @@ def test_what_has_no_form_in_diffusers(placement: str, what: str) -> None:
     assert isinstance(network, UNetNetwork)
     with pytest.raises(InputError, match=f"{what} and diffusers has only V and N"):
         to_diffusers(network)
+
+
+def test_a_file_of_diffusers_starts_a_training(tmp_path: Path) -> None:
+    text = f"unet2d({KEYS})@10x14"
+    model = unet_of(text)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    state = load_pretrained(path, BackboneSpec.parse(text))
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
+    with pytest.raises(InputError, match="conv_in.weight is .6, 2, 3, 3. there"):
+        load_pretrained(path, BackboneSpec.parse(text.replace("6-15", "9-15")))
+
+
+def test_recomputing_gives_the_same_gradients() -> None:
+    text = f"{TINY}: V1L1/dia1 | E1V1/s3 | V1 | V1N1L1/cb | V1E2/s3/dia2"
+    network = contract.randomised(build(NetworkSpec.parse(text))).train()
+    images, timesteps = noisy(network.backbone)
+    gradients = []
+    for network.grad_checkpointing in (False, True):
+        network.zero_grad()
+        (network(images, timesteps) ** 2).sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    for kept, recomputed in zip(*gradients, strict=True):
+        assert kept is not None and recomputed is not None and torch.equal(kept, recomputed)
+
+
+def test_the_layers_of_a_copy_are_apart() -> None:
+    """Attention stands beside the residual blocks that run it, in a copy too."""
+    network = build(NetworkSpec.parse(f"{TINY}: {VANILLA}"))
+    copied = deepcopy(network)
+    for own in (network, copied):
+        assert isinstance(own, UNetNetwork)
+        assert own.block(0, 1).attention is own.down_blocks[0].get_submodule("attentions.1")
+    images, timesteps = noisy(network.backbone)
+    with torch.no_grad():
+        before = network(images.float(), timesteps)
+        for parameter in copied.parameters():
+            parameter.zero_()
+        assert not copied(images.float(), timesteps).any()
+        assert torch.equal(network(images.float(), timesteps), before)
