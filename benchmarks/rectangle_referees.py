@@ -27,6 +27,7 @@ FURTHER = {
     "pvt_v2": ("attention_residual=true",),
     "resnet": ("bn=shared",),
     "resnet_cifar": ("gate_norm=true",),
+    "unet2d": ("dia_reduction=2,downsample_padding=0",),
 }
 """Options beside none, by base name."""
 
