@@ -82,8 +82,8 @@ class UNet(nn.Module):
 
         Raises:
             InputError: diffusers is not installed; or the rate is not 0.
-            ValueError: there are fewer than two widths, a head's channels do not divide them, or a
-                padding is neither 0 nor 1.
+            ValueError: there are fewer than two widths, a head's channels do not divide them, a
+                padding is neither 0 nor 1, or a shift leaves no frequency.
         """
         super().__init__()
         del num_classes
@@ -92,12 +92,7 @@ class UNet(nn.Module):
                 f"`drop_path_rate` is {drop_path_rate:g}, but a UNet has no stochastic depth; set "
                 f"it to 0"
             )
-        if len(widths) < 2:
-            raise ValueError("`widths` has fewer than two resolutions; write for example 16-32")
-        if head_dim and any(width % head_dim for width in widths):
-            raise ValueError(f"`head_dim`={head_dim} does not divide all of {tuple(widths)}")
-        if downsample_padding not in (0, 1):
-            raise ValueError(f"`downsample_padding` is {downsample_padding}; it is 0 or 1")
+        _check_sizes(widths, head_dim, downsample_padding, freq_shift)
         self.widths = tuple(widths)
         self.config: dict[str, Any] = {
             "in_channels": in_chans,
@@ -115,6 +110,23 @@ class UNet(nn.Module):
         }
         for name, part in unet2d_model()(**self.config).named_children():
             self.add_module(name, part)
+
+
+def _check_sizes(
+    widths: Sequence[int], head_dim: int, downsample_padding: int, freq_shift: int
+) -> None:
+    """Check what diffusers does not check; errors as of `UNet`."""
+    if len(widths) < 2:
+        raise ValueError("`widths` has fewer than two resolutions; write for example 16-32")
+    if head_dim and any(width % head_dim for width in widths):
+        raise ValueError(f"`head_dim`={head_dim} does not divide all of {tuple(widths)}")
+    if downsample_padding not in (0, 1):
+        raise ValueError(f"`downsample_padding` is {downsample_padding}; it is 0 or 1")
+    if freq_shift >= widths[0] // 2:
+        raise ValueError(
+            f"`freq_shift` is {freq_shift}, which leaves none of {widths[0] // 2} frequencies; "
+            f"lower it"
+        )
 
 
 def unet2d_model() -> Any:

@@ -215,6 +215,7 @@ def test_less_attention_takes_the_scores_of_its_stage() -> None:
         ("unet2d(widths=16-20)@16: V1", "`head_dim`=8 does not divide all of .16, 20"),
         ("unet2d(downsample_padding=2)@16: V1", "`downsample_padding` is 2; it is 0 or 1"),
         ("unet2d(norm_groups=5)@16: V1", "divisible by num_groups"),
+        ("unet2d(freq_shift=8)@16: V1", "`freq_shift` is 8, which leaves none of 8 frequencies"),
         ("unet2d(attention_residual=true)@16: V1", "whose grids divide"),
         ("unet2d(head=retinanet)@16: V1", "unet2d is to denoise and takes no other head"),
         ("unet2d(head=classify)@16: V1", "`head` is classify, but unet2d is to denoise"),
