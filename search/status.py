@@ -57,6 +57,8 @@ class Progress:
         num_ended: number of search trials that are complete, pruned or failed.
         num_confirmed: number of trainings of the confirmation that are complete or failed.
         num_baselines: number of trainings of baselines that are complete or failed.
+        num_asked: number of trainings that the phase consists of as far as is known: confirmed
+            seeds may change the front, and ask for more; 0 during the search.
         running: what runs, in the order of its start.
         failed: the trials that failed in this run so far, in the order of their ends.
         search_left_s: estimated seconds until the last search trial ends, or None if not known
@@ -69,6 +71,7 @@ class Progress:
     num_ended: int
     num_confirmed: int
     num_baselines: int
+    num_asked: int
     running: tuple[Running, ...]
     failed: Sequence[Failed]
     search_left_s: float | None

@@ -222,9 +222,9 @@ class StudyDisplay(Display):
 
     def _left(self, progress: Progress, since: float) -> str:
         if progress.phase is TrialRole.CONFIRM:
-            return f", confirming: {_runs(progress.num_confirmed)} finished"
+            return f", confirming: {_runs(progress.num_confirmed, progress.num_asked)} finished"
         if progress.phase is TrialRole.BASELINE:
-            return f", baselines: {_runs(progress.num_baselines)} finished"
+            return f", baselines: {_runs(progress.num_baselines, progress.num_asked)} finished"
         if progress.search_left_s is None:
             return ""
         return f", {about(max(0.0, progress.search_left_s - since))} left"
@@ -386,5 +386,5 @@ def _cells(progress: WorkProgress | None) -> tuple[str, str, str, str]:
     )
 
 
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
+def _runs(count: int, asked: int) -> str:
+    return f"{count} of {asked} run" if asked == 1 else f"{count} of {asked} runs"

@@ -43,7 +43,8 @@ class BaselineTrainer:
             has_weights=context.evaluator.cuts_weights,
         )
         due = ((network, replicate) for network in networks for replicate in range(seeds))
-        missing = (one for one in due if one not in known)
+        missing = [one for one in due if one not in known]
+        self._runner.expect(TrialRole.BASELINE, len(rows) + len(missing))
         for number, (network, replicate) in enumerate(missing, len(rows)):
             self._runner.wait_for_slot(TrialRole.BASELINE)
             self._starter.begin_baseline(number, network, replicate)

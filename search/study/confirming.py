@@ -49,6 +49,7 @@ class Confirmer:
             if not due and self._runner.is_idle:
                 break
             first = sum(row.role is TrialRole.CONFIRM for row in rows)
+            self._runner.expect(TrialRole.CONFIRM, first + len(due))
             for number, confirmation in enumerate(due, first):
                 self._runner.wait_for_slot(TrialRole.CONFIRM)
                 self._starter.begin_confirmation(

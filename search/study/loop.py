@@ -144,6 +144,7 @@ class StudyLoop:
         for role in (TrialRole.CONFIRM, TrialRole.BASELINE):
             rows += context.store.trials.parameters(context.study, role, [TrialState.RUNNING])
             counts = context.store.trials.counts(context.study, role)
+            parts.board.num_asked[role] = sum(counts.values())
             parts.board.num_ended[role] = sum(counts.values()) - counts[TrialState.RUNNING]
         restarted = [parts.starter.restart(row) for row in rows]
         kept = {t.task.checkpoint for t in restarted if t.task.checkpoint is not None}

@@ -37,6 +37,7 @@ class ProgressBoard:
 
     Attributes:
         num_ended: number of confirmations and baselines that are complete or failed, by role.
+        num_asked: number of them that were asked for so far, by role.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ProgressBoard:
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self.num_ended: Counter[TrialRole] = Counter()
+        self.num_asked: Counter[TrialRole] = Counter()
         self._context = context
         self._num_slots = num_slots
         self._counts = counts
@@ -96,6 +98,7 @@ class ProgressBoard:
                 num_ended=counts.num_ended,
                 num_confirmed=self.num_ended[TrialRole.CONFIRM],
                 num_baselines=self.num_ended[TrialRole.BASELINE],
+                num_asked=self.num_asked[phase],
                 running=(*shared, *self._running.values()),
                 failed=self._failed,
                 search_left_s=(

@@ -87,6 +87,10 @@ class TrialRunner:
         while self.deferred:
             self._launch(self.deferred.pop(0))
 
+    def expect(self, role: TrialRole, num_trials: int) -> None:
+        """Tell the display how many trials of a role are asked for in all."""
+        self._board.num_asked[role] = num_trials
+
     def wait_for_slot(self, phase: TrialRole) -> None:
         """Block until a slot is free."""
         while not self._executor.num_free:

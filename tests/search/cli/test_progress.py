@@ -61,6 +61,7 @@ def progress(**changes):
         "num_ended": 4,
         "num_confirmed": 0,
         "num_baselines": 0,
+        "num_asked": 0,
         "running": (running(),),
         "failed": [],
         "search_left_s": 731.0,
@@ -184,10 +185,14 @@ def test_the_picture_fits_its_terminal(width):
     assert max(map(len, lines)) <= width
     assert "4/40" in lines[0]
     assert lines[0].rstrip().endswith("1:02, about 12 min left")
-    display.update(progress(phase=TrialRole.CONFIRM, num_confirmed=1, search_left_s=None))
-    assert "confirming: 1 run finished" in drawn(display._picture(), width)[0]
-    display.update(progress(phase=TrialRole.BASELINE, num_baselines=2, search_left_s=None))
-    assert "baselines: 2 runs finished" in drawn(display._picture(), width)[0]
+    display.update(
+        progress(phase=TrialRole.CONFIRM, num_confirmed=1, num_asked=8, search_left_s=None)
+    )
+    assert "confirming: 1 of 8 runs finished" in drawn(display._picture(), width)[0]
+    display.update(
+        progress(phase=TrialRole.BASELINE, num_baselines=2, num_asked=3, search_left_s=None)
+    )
+    assert "baselines: 2 of 3 runs finished" in drawn(display._picture(), width)[0]
 
 
 def test_durations():
