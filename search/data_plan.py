@@ -82,7 +82,7 @@ def data_for(
 
     Args:
         backbone: the backbone, with its timm weight tag if it has one.
-        name: `digit-pairs` or `digit-count`, a folder, or a name known to timm.
+        name: of embedded data, a folder, or a name known to timm.
         root: folder of a named data set.
         val_fraction: share of the training split used for validation; defaults to a tenth.
         options: further options, or None.
@@ -129,7 +129,9 @@ def default_data(backbone: BackboneSpec) -> str:
     Args:
         backbone: as declared; `DEFAULT_DATA` serves it if its number of classes is no data's.
     """
-    by_classes = {open_data(DataConfig(name=name)).num_classes: name for name in EMBEDDED}
+    task = head_kind(backbone.head).task
+    names = [name for name, own in EMBEDDED.items() if own == task]
+    by_classes = {open_data(DataConfig(name=name, task=task)).num_classes: name for name in names}
     return by_classes.get(backbone.num_classes, DEFAULT_DATA)
 
 

@@ -165,11 +165,11 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
         shape = (size, source.in_chans, *source.image_size)
         images = torch.randn(shape, device=device)
         task = task_training(network)
-        targets = task.random_targets(size, device)
+        example = task.training_example(images, task.random_targets(size, device))
         times = []
         for _ in range(3):
             started = time.perf_counter()
-            loss, _ = training_loss(task, network.run, images, targets, recipe)
+            loss, _ = training_loss(task, network.run, example, recipe)
             loss.backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

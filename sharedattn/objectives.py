@@ -1,8 +1,8 @@
 """The registry of objectives that a search optimises.
 
 Fronts, hypervolumes, bounds, tables, reports and documents read this registry; `register` adds an
-objective. The first objective of a study is the quality of its task: `top1`, `miou` or `map50`. It
-alone is averaged over seeds; all others are costs of a placement, in closed form or measured.
+objective. The first objective of a study is the quality of its task: `top1`, `miou`, `map50` or
+`denoise_r2`. It alone is averaged over seeds; all others are costs of a placement, in closed form or measured.
 """
 
 from __future__ import annotations
@@ -113,7 +113,12 @@ OBJECTIVES: dict[str, Objective] = {
                 direction=Direction.MAXIMIZE,
                 ideal=1.0,
             )
-            for name, label in (("top1", "top-1"), ("miou", "mIoU"), ("map50", "mAP at 0.5"))
+            for name, label in (
+                ("top1", "top-1"),
+                ("miou", "mIoU"),
+                ("map50", "mAP at 0.5"),
+                ("denoise_r2", "R² of the noise"),
+            )
         ),
         Objective(
             name="macs",

@@ -382,6 +382,18 @@ RECIPES["small-detect"] = replace(
     clip_grad_norm=1.0,
 )
 
+# Averaged weights draw better than the last ones, and noise is drawn anew for each image, so that
+# nothing needs to be held back (benchmarks/denoising.py).
+RECIPES["small-denoise"] = Recipe(
+    epochs=100,
+    batch_size=32,
+    lr=2e-3,
+    weight_decay=0.0,
+    warmup_epochs=1.0,
+    clip_grad_norm=1.0,
+    ema_decay=0.995,
+)
+
 # Our recipes from trained weights: fewer epochs at lower rates. The embedded supernet is trained
 # so briefly that its members keep learning at the full rate.
 RECIPES |= {
@@ -400,5 +412,6 @@ RECIPES |= {
     "small-segment-fine-tuning": RECIPES["small-segment"],
     "small-detect-from-supernet": replace(RECIPES["small-detect"], epochs=5),
     "small-detect-fine-tuning": replace(RECIPES["small-detect"], lr=5e-4),
+    "small-denoise-fine-tuning": replace(RECIPES["small-denoise"], epochs=50, lr=5e-4),
 }
 RECIPES["deit-from-supernet"] = RECIPES["deit-fine-tuning"]

@@ -27,6 +27,7 @@ from sharedattn.search.executors.process_group import in_processes, processes_pe
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.space import Space
 from sharedattn.supernet.trainer import SupernetRecipe, shared_backbone
+from sharedattn.tasks import DENOISE, head_kind
 from sharedattn.training.trainer import check_recipe
 from sharedattn.weights.trained_start import HeadChoice, TrainedStart, neutral
 
@@ -105,6 +106,11 @@ class FromSupernet(FromScratch):
         return "supernet" if self._fine_tunes else "scratch"
 
     def prepare(self, config: SearchConfig, space: Space, slots: Slots, look: Look) -> Setup:
+        if head_kind(space.backbone.head).task == DENOISE:
+            raise InputError(
+                f"`--evaluator` supernet scores placements by shared weights, which networks that "
+                f"{DENOISE} cannot be yet; leave it out to train each placement"
+            )
         training = self._open(
             config,
             space.backbone,

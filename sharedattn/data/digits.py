@@ -36,19 +36,24 @@ class DigitImages(NamedTuple):
     size: npt.NDArray[np.int64]  # (10,), images of each digit
 
 
+def split_indices(num_images: int) -> dict[SplitName, npt.NDArray[np.int64]]:
+    """Numbers of the images of each split, shuffled; equal in every process."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(num_images)
+    train_end, validation_end = int(0.6 * num_images), int(0.8 * num_images)
+    return {
+        "train": order[:train_end],
+        "validation": order[train_end:validation_end],
+        "test": order[validation_end:],
+    }
+
+
 @cache
 def digit_splits() -> dict[SplitName, DigitImages]:
     """The digits by split; equal in every process."""
     digits = load_digits()
     images = (digits.images / 16.0).astype(np.float32)
     labels = digits.target.astype(np.int64)
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
-    train_end, validation_end = int(0.6 * len(labels)), int(0.8 * len(labels))
-    parts: dict[SplitName, npt.NDArray[np.int64]] = {
-        "train": order[:train_end],
-        "validation": order[train_end:validation_end],
-        "test": order[validation_end:],
-    }
+    parts = split_indices(len(labels))
     mean, std = images[parts["train"]].mean(), images[parts["train"]].std()
     splits: dict[SplitName, DigitImages] = {}
     for name, part in parts.items():
@@ -73,6 +78,7 @@ class EmbeddedData(DataSource):
     """
 
     in_chans = 1
+    transform = "standardised"  # what has been done to pixels, in the identity
 
     def __init__(self, config: DataConfig) -> None:
         size = self.image_size
@@ -96,7 +102,7 @@ class EmbeddedData(DataSource):
             "split_seed": SPLIT_SEED,
             "eval_seeds": EVAL_SEEDS,
             **self._sizes(),
-            "transform": "standardised",
+            "transform": self.transform,
         }
         self._eval: dict[Split, Batch] = {}
         _refuse_choices(config)
@@ -107,7 +113,7 @@ class EmbeddedData(DataSource):
 
     @abstractmethod
     def _draw(self, split: SplitName, count: int, rng: np.random.Generator) -> Batch:
-        """Draw `count` examples: canvases (count, 1, Y, X), and labels (count,), int64."""
+        """Draw `count` examples: images (count, 1, Y, X), and labels (count,), int64."""
 
     def train_batches(
         self,

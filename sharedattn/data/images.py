@@ -316,12 +316,14 @@ class ImageData(DataSource):
         return ImageItems(self._read, self._train_transform(recipe), recipe.random_erasing)
 
     def _eval_data(self) -> ImageItems:
-        transform = self._transform(
+        return ImageItems(self._read, self._eval_transform())
+
+    def _eval_transform(self) -> Any:
+        return self._transform(
             is_training=False,
             crop_pct=self._pixels.crop_pct,
             crop_mode=self._pixels.crop_mode,
         )
-        return ImageItems(self._read, transform)
 
     def _train_transform(self, recipe: Recipe) -> Any:
         # Of width to height, so that a crop is no more distorted than a square one.

@@ -13,7 +13,7 @@ from timm.data import create_dataset
 from sharedattn.data.folders.decode import ImageReadError, as_mode
 from sharedattn.data.folders.listing import SPLITS
 from sharedattn.data.samples import HASH_CONTENTS_BELOW_BYTES, Indices, Opened, Samples, with_cuts
-from sharedattn.data.source import DataConfig, SplitName, hash_files
+from sharedattn.data.source import EMBEDDED, DataConfig, SplitName, hash_files
 from sharedattn.errors import InputError
 
 _ITERABLE_PREFIXES = ("tfds/", "wds/", "hfids/")
@@ -115,8 +115,8 @@ def open_splits(config: DataConfig) -> dict[SplitName, LibrarySamples]:
     library, _, rest = name.partition("/")
     if library not in ("torch", "hfds") or not rest:
         raise InputError(
-            f"`--data` {name!r} is no folder here; give digit-pairs, digit-count, a folder "
-            f"of images, torch/NAME or hfds/NAME"
+            f"`--data` {name!r} is no folder here; give {', '.join(EMBEDDED)}, a "
+            f"folder of images, torch/NAME or hfds/NAME"
         )
     splits: tuple[SplitName, ...] = SPLITS
     if library == "torch":

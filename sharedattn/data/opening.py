@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from sharedattn.data.source import DataConfig, DataSource
-from sharedattn.tasks import CLASSIFY
+from sharedattn.tasks import CLASSIFY, DENOISE
 
 
 @lru_cache(maxsize=4)
@@ -30,6 +30,14 @@ def open_data(config: DataConfig) -> DataSource:
         from sharedattn.data.digit_count import DigitCount
 
         return DigitCount(config)
+    if config.name == "digits":
+        from sharedattn.data.whole_digits import Digits
+
+        return Digits(config)
+    if config.task == DENOISE:
+        from sharedattn.data.unlabelled import UnlabelledData
+
+        return UnlabelledData(config)
     if config.task != CLASSIFY:
         from sharedattn.data.dense import DenseData
 

@@ -17,7 +17,7 @@ from sharedattn.distributed import ALONE, Rank
 from sharedattn.errors import InputError
 from sharedattn.hashing import document_key
 from sharedattn.image_size import AnySize, ImageSize
-from sharedattn.tasks import CLASSIFY, TASKS
+from sharedattn.tasks import CLASSIFY, DENOISE, TASKS
 
 if TYPE_CHECKING:
     from sharedattn.recipe import Recipe
@@ -27,11 +27,14 @@ SplitName = Literal["train", "validation", "test"]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-EMBEDDED = ("digit-pairs", "digit-count")  # the data sets that need no files
+EMBEDDED = {"digit-pairs": CLASSIFY, "digit-count": CLASSIFY, "digits": DENOISE}
+"""The data sets that need no files, each with its task."""
+
 LAYOUTS = {
     CLASSIFY: "train/ with one folder for each class, and val/ or test/ beside it",
     "detect": "annotations/instances_train.json in COCO's format, and its images in train/",
     "segment": "images/train/ and masks/train/, where each image has a mask of the same name",
+    DENOISE: "images, in any folders below it",
 }
 """What a folder has to hold to serve a task."""
 
@@ -43,8 +46,8 @@ class DataConfig:
     """Configuration of a data set: small, picklable, and enough to open it on any machine.
 
     Attributes:
-        name: `digit-pairs` or `digit-count`, a folder, or a name that timm's `create_dataset`
-            opens with random access (`torch/cifar10`, `hfds/...`).
+        name: `digit-pairs`, `digit-count` or `digits`, a folder, or a name that timm's
+            `create_dataset` opens with random access (`torch/cifar10`, `hfds/...`).
         root: folder that holds a named data set, required for `torch/`; defaults to that of the
             library.
         image_size: pixels on a side of square images, or their height and width; defaults to the
@@ -59,7 +62,7 @@ class DataConfig:
             train, sorted by code point.
         left_out: unusable files of a folder, to be treated as absent.
         pixels: changes to `default_pixels`.
-        task: what the labels are read for: `classify`, `detect` or `segment`.
+        task: what the data is read for: `classify`, `detect`, `segment` or `denoise`.
 
     Raises:
         InputError: a value is out of its range, or the data cannot serve the task.
@@ -177,7 +180,12 @@ def _check_task(config: DataConfig) -> None:
     """
     if config.task not in TASKS:
         raise InputError(f"`task` of data is {config.task!r}; it is one of {', '.join(TASKS)}")
-    if config.task != CLASSIFY and (config.name in EMBEDDED or config.reader != READER):
+    if (own := EMBEDDED.get(config.name, config.task)) != config.task and own != CLASSIFY:
+        raise InputError(
+            f"`--data` is {config.name}, which is to {own}, but this network is to {config.task}; "
+            f"name other data"
+        )
+    if own != config.task or (config.task != CLASSIFY and config.reader != READER):
         raise InputError(
             f"`--data` is {config.name}, whose images are labelled as a whole, but this network "
             f"is to {config.task}; name a folder that holds {LAYOUTS[config.task]}"
@@ -201,7 +209,7 @@ class DataSource(ABC):
         image_size: height and width in pixels.
         in_chans: number of image channels.
         num_classes: number of classes.
-        task: what the labels are for: `classify`, `detect` or `segment`.
+        task: what it is for: `classify`, `detect`, `segment` or `denoise`.
         identity: the data's identity as a JSON document; its hash is the fingerprint.
     """
 
@@ -277,7 +285,7 @@ class DataSource(ABC):
 
         Targets are those of the task, on the images as they are: labels (B,), int64, or
         (B, classes) if mixed; masks (B, Y, X), uint8; boxes (B, most boxes of an image, 6), see
-        `sharedattn.data.labels`.
+        `sharedattn.data.labels`; or, where nothing is labelled, numbers of the images (B,), int64.
 
         Args:
             recipe: gives the batch size and the augmentation.

@@ -326,6 +326,7 @@ class SupernetTrainer(EpochTrainer):
         total = torch.zeros((), device=images.device)
         for part_images, part_labels, _ in parts_of(images, labels, self._num_parts):
             share = len(part_images) / (len(images) * len(placements))
+            example = self._task.training_example(part_images, part_labels)
             teacher = None
             for placement in placements:
                 is_teacher = placement == self._largest
@@ -333,8 +334,7 @@ class SupernetTrainer(EpochTrainer):
                     loss, outputs = training_loss(
                         self._task,
                         self.network.run,
-                        part_images,
-                        part_labels,
+                        example,
                         self._recipe,
                         placement,
                         teacher=None if is_teacher else teacher,

@@ -38,7 +38,7 @@ from sharedattn.training.acceleration import (
     training_settings,
 )
 from sharedattn.training.micro_batches import out_of_memory, parts_of
-from sharedattn.training.tasks.interface import Metrics, TaskTraining
+from sharedattn.training.tasks.interface import Example, Metrics, TaskTraining
 from sharedattn.training.tasks.registry import task_training
 
 
@@ -431,14 +431,14 @@ class Trainer(EpochTrainer):
     def _accumulate(self, images: torch.Tensor, labels: torch.Tensor, update: int) -> torch.Tensor:
         total = torch.zeros((), device=self._device)
         for part_images, part_labels, share in parts_of(images, labels, self._num_parts):
+            example = self._task.training_example(part_images, part_labels)
             with autocast(self._recipe, self._device):
                 loss, _ = training_loss(
                     self._task,
                     self._run,
-                    part_images,
-                    part_labels,
+                    example,
                     self._recipe,
-                    teacher=self._taught(part_images),
+                    teacher=self._taught(example),
                     distillation=self._recipe.distillation,
                 )
             loss = loss * share
@@ -447,9 +447,9 @@ class Trainer(EpochTrainer):
         return total
 
     @torch.no_grad()
-    def _taught(self, images: torch.Tensor) -> torch.Tensor | None:
-        """The teacher's outputs (B, ...) on images (B, C, Y, X), or None without a teacher."""
-        return None if self._teacher is None else self._teacher(images)
+    def _taught(self, example: Example) -> torch.Tensor | None:
+        """The teacher's outputs (B, ...) on an example's inputs, or None without a teacher."""
+        return None if self._teacher is None else self._teacher(*example.inputs)
 
 
 def check_teacher(recipe: Recipe, *, has_teacher: bool) -> None:
@@ -529,12 +529,14 @@ def evaluate(
     """
     device = torch.device(device)
     network.eval()
-    tally = task_training(network).accumulator(device)
+    task = task_training(network)
+    tally = task.accumulator(device)
     batches = data.eval_batches(
         split, batch_size=batch_size, device=device, at_most=num_images, rank=rank
     )
     for images, targets in batches:
-        tally.add(network(images, placement), targets)
+        example = task.evaluation_example(images, targets)
+        tally.add(network(*example.inputs, placement), example.targets)
     return tally.metrics(split, rank)
 
 
@@ -660,8 +662,7 @@ def check_fit(backbone: BackboneSpec, data: DataSource) -> None:
 def training_loss(
     task: TaskTraining,
     run: Callable[..., RunResult],
-    images: torch.Tensor,
-    targets: torch.Tensor,
+    example: Example,
     recipe: Recipe,
     placement: Placement | None = None,
     *,
@@ -673,8 +674,7 @@ def training_loss(
     Args:
         task: the network's task.
         run: `Network.run` of the network to train, which may be compiled.
-        images: (B, C, Y, X).
-        targets: (B, ...) as the task has them, such as labels (B,).
+        example: the batch, as the task makes it of images and targets.
         recipe: gives label smoothing and the weight of the diagonality term.
         placement: the placement to run, or None for the network's only one.
         teacher: outputs of a teacher, of the network's shape, or None.
@@ -684,9 +684,9 @@ def training_loss(
         A scalar with a graph, and outputs (B, ...) without one.
     """
     collect = frozenset({"diagonality"}) if recipe.diagonality_weight else frozenset[str]()
-    result = run(images, placement, collect=collect)
+    result = run(*example.inputs, placement, collect=collect)
     outputs = result.logits.to(sums_dtype(result.logits))
-    loss = task.loss(outputs, targets, recipe)
+    loss = task.loss(outputs, example.targets, recipe)
     if teacher is not None and distillation:
         taught = task.taught_loss(outputs, teacher)
         loss = (1.0 - distillation) * loss + distillation * taught

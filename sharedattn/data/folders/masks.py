@@ -133,9 +133,9 @@ def list_masks(config: DataConfig) -> MaskListing:
     root = Path(config.name)
     walk = Walk(root, frozenset(config.left_out), read=frozenset({CLASSES_FILE}))
     top = walk.list_top()
-    image_splits = _splits(root, _only(root, top, _IMAGE_FOLDERS), config)
+    image_splits = splits_below(root, _only(root, top, _IMAGE_FOLDERS), config)
     mask_tree = _only(root, top, _MASK_FOLDERS)
-    mask_splits = _splits(root, mask_tree, config)
+    mask_splits = splits_below(root, mask_tree, config)
     if "train" not in image_splits:
         raise InputError(
             f"`--data`: {shown(root)} has no training split in images/; add a folder images/train/"
@@ -244,8 +244,8 @@ def _only(root: Path, top: Tree, names: Sequence[str]) -> Tree:
     return found[0]
 
 
-def _splits(root: Path, tree: Tree, config: DataConfig) -> dict[SplitName, Tree]:
-    """The folders of splits below images or masks; the whole is training data without any.
+def splits_below(root: Path, tree: Tree, config: DataConfig) -> dict[SplitName, Tree]:
+    """The folders of splits below a folder; the whole is training data without any.
 
     Raises:
         InputError: two folders are of one split, or some of splits and some not.
@@ -271,7 +271,7 @@ def _splits(root: Path, tree: Tree, config: DataConfig) -> dict[SplitName, Tree]
     if others or tree.files:
         one = others[0] if others else tree.files[0].path
         raise InputError(
-            f"`--data`: {tree.path}/ of {shown(root)} has images beside its splits, such as "
+            f"`--data`: {shown(root / tree.path)} has images beside its splits, such as "
             f"{shown(one)}; put them into a split, or take them out"
         )
     if config.test_fraction == 0.0:

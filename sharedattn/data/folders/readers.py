@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sharedattn.data.folders.boxes import image_size_problems, list_boxes, open_boxes
-from sharedattn.data.folders.data import listing_of, open_folder
+from sharedattn.data.folders.data import listing_of, open_folder, open_listing
 from sharedattn.data.folders.listing import Listing, Problem
 from sharedattn.data.folders.masks import list_masks, mask_problems, open_masks
 from sharedattn.data.folders.scan import refuse_problems
-from sharedattn.data.samples import Opened
+from sharedattn.data.folders.unlabelled import list_images
+from sharedattn.data.samples import FileSamples, Opened
 from sharedattn.data.source import LAYOUTS, DataConfig
 from sharedattn.errors import InputError
-from sharedattn.tasks import CLASSIFY
+from sharedattn.tasks import CLASSIFY, DENOISE
 
 
 class FolderReader(Protocol):
@@ -82,6 +83,26 @@ class BoxFolders:
         return open_boxes(config, listing)
 
 
+@dataclass(frozen=True, slots=True)
+class AnyFolders:
+    """Images that nothing is said of."""
+
+    def listing(self, config: DataConfig) -> Listing:
+        return list_images(config)
+
+    def label_problems(self, config: DataConfig) -> tuple[Problem, ...]:
+        return ()
+
+    def open(self, config: DataConfig) -> Opened:
+        listing = list_images(config)
+        refuse_problems(listing.problems)
+        given = {
+            split: FileSamples(listing.root, files.paths, files.labels)
+            for split, files in listing.splits.items()
+        }
+        return open_listing(config, listing, dict(given))
+
+
 def folder_reader(config: DataConfig) -> FolderReader:
     """The reader of a folder for the config's task.
 
@@ -97,5 +118,6 @@ def folder_reader(config: DataConfig) -> FolderReader:
         CLASSIFY: ClassFolders(),
         "segment": MaskFolders(),
         "detect": BoxFolders(),
+        DENOISE: AnyFolders(),
     }
     return readers[config.task]

@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class Metrics:
 
     Attributes:
         quality: how good the network is, 0 to 1: `top1` of a classifier, `miou` of a segmenter,
-            `map50` of a detector.
+            `map50` of a detector, `denoise_r2` of a generator.
         loss: mean loss over images.
         num_images: number of images evaluated.
         name: which of these `quality` is.
@@ -61,6 +61,18 @@ class Metrics:
             name,
             {other: value for other, value in document.items() if other not in known},
         )
+
+
+class Example(NamedTuple):
+    """What a network is given, and what it is to say.
+
+    Attributes:
+        inputs: the network's arguments before the placement, (B, ...) each.
+        targets: (B, ...), as losses and metrics of the task take them.
+    """
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
 
 
 class MetricAccumulator(ABC):
@@ -125,13 +137,26 @@ class TaskTraining(ABC):
         self.num_classes = network.backbone.num_classes
         self.image_size = network.shape.image_size
 
+    def training_example(self, images: Tensor, targets: Tensor) -> Example:
+        """What to train on for a batch of data; may draw from torch's generator.
+
+        Args:
+            images: (B, C, Y, X).
+            targets: (B, ...), as the data gives them.
+        """
+        return Example((images,), targets)
+
+    def evaluation_example(self, images: Tensor, targets: Tensor) -> Example:
+        """What to measure by for a batch of data, always the same; as `training_example`."""
+        return Example((images,), targets)
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
         """The loss on a batch, a scalar.
 
         Args:
             outputs: (B, ...), what the network says, float32 or float64.
-            targets: (B, ...), as the data gives them.
+            targets: (B, ...), those of `training_example`.
             recipe: gives label smoothing.
         """
 
@@ -150,7 +175,7 @@ class TaskTraining(ABC):
 
     @abstractmethod
     def random_targets(self, num_images: int, device: torch.device) -> Tensor:
-        """Targets (B, ...) to time a training step with; draws from torch's generator."""
+        """Targets (B, ...) like the data's to time a step with; draws from torch's generator."""
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Check that the recipe has nothing that the task does not serve.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sharedattn.networks.network import Network
-from sharedattn.tasks import CLASSIFY, head_kind
+from sharedattn.tasks import CLASSIFY, DENOISE, head_kind
 from sharedattn.training.tasks.classification import Classification
+from sharedattn.training.tasks.denoising import Denoising
 from sharedattn.training.tasks.interface import TaskTraining
 
 
@@ -17,6 +18,8 @@ def task_training(network: Network) -> TaskTraining:
     task = head_kind(network.backbone.head).task
     if task == CLASSIFY:
         return Classification(network)
+    if task == DENOISE:
+        return Denoising(network)
     # Imported here, since torchvision's detectors take a second that classifiers do not need.
     from sharedattn.training.tasks.detection import Detection
     from sharedattn.training.tasks.segmentation import Segmentation
