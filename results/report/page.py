@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from sharedattn.errors import InputError
 from sharedattn.objectives import OBJECTIVES, Objective, shown_costs
@@ -47,6 +48,7 @@ from sharedattn.units import format_fraction, format_quantity
 _FOLDER = Path(__file__).parent
 _MAX_DRAWN = 200  # members of a front that are drawn; thousands would be a cloud
 LEAST_SCORE = 0.3  # of a box that is drawn
+NOTE = "note"  # name of a text in files of pictures
 _ROLES = FRONT_ROLES
 _STATES = tuple(TrialState)
 
@@ -111,6 +113,7 @@ def render_report(summary: StudySummary, *, convention: str, pictures: Path | No
         fraction=lambda member: format_fraction(member.top1, member.top1_standard_error),
         provenance=list(_flat(summary.study.record.provenance)),
         pictures=_embedded(pictures),
+        pictures_note=_note(pictures),
         least_score=LEAST_SCORE,
         parts=parts,
         missing_note=_missing_note(parts, summary.study.record),
@@ -137,6 +140,14 @@ def _embedded(pictures: Path | None) -> str | None:
     if pictures is None or not pictures.is_file():
         return None
     return f"data:image/png;base64,{base64.b64encode(pictures.read_bytes()).decode()}"
+
+
+def _note(pictures: Path | None) -> str:
+    """What a file of pictures says of them, or ""."""
+    if pictures is None or not pictures.is_file():
+        return ""
+    with Image.open(pictures) as image:
+        return str(image.info.get(NOTE, ""))
 
 
 def _explanation(summary: StudySummary) -> tuple[Explanation | None, str]:

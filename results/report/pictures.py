@@ -1,4 +1,4 @@
-"""Pictures of what a segmenter or a detector says of validation images, beside the truth."""
+"""Pictures of what a segmenter or a detector says of images, and of what a generator draws."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from sharedattn.data import DataSource
 from sharedattn.data.labels import CLASS_COLUMN, IGNORED
+from sharedattn.generation.frechet import NUM_DRAWN, digit_distances
+from sharedattn.generation.sampling import draw_images
 from sharedattn.heads.interface import resized
 from sharedattn.networks.network import Network
 from sharedattn.results.artifacts.atomic import atomic_write
-from sharedattn.results.report.page import LEAST_SCORE
+from sharedattn.results.report.page import LEAST_SCORE, NOTE
+from sharedattn.training.tasks.denoising import Denoising
 from sharedattn.training.tasks.detection import Detection, Detections
 from sharedattn.training.tasks.registry import task_training
 
 NUM_IMAGES = 6
 LEAST_WIDTH = 192  # of a drawn image in pixels; smaller ones are enlarged by a whole factor
+NUM_COLUMNS, LEAST_COLUMN_WIDTH = 12, 96  # the same of generators' images
+NUM_ROWS = 3  # of images that a generator draws, below one of real ones
 GAP = 6
 LEGEND_HEIGHT = 24
 MAX_NAMED = 20  # classes of the legend
@@ -34,16 +40,52 @@ COLOURS = (
 Pixels = npt.NDArray[np.uint8]
 
 
-@torch.inference_mode()
-def write_pictures(path: Path, network: Network, data: DataSource) -> None:
+def write_pictures(path: Path, network: Network, data: DataSource) -> str:
     """Draw some validation images, the truth above, what the network says below.
+
+    Of a generator, images that it draws are below, which are of no image above.
 
     Args:
         path: the PNG file; its folder exists.
-        network: a trained segmenter or detector, on the CPU.
+        network: a trained segmenter, detector or generator, on the CPU.
         data: its data.
+
+    Returns:
+        A note on the pictures, which the file holds as well: of a generator of digits, its
+        Fréchet distance from real ones; of others "".
     """
     network.eval()
+    if isinstance(task_training(network), Denoising):
+        sheet, note = _drawn_sheet(network, data)
+    else:
+        sheet, note = _judged_sheet(network, data), ""
+    file, texts = io.BytesIO(), PngInfo()
+    if note:
+        texts.add_itxt(NOTE, note)
+    sheet.save(file, format="PNG", optimize=True, pnginfo=texts)
+    atomic_write(path, file.getvalue())
+    return note
+
+
+def _drawn_sheet(network: Network, data: DataSource) -> tuple[Image.Image, str]:
+    """A row of real images above rows of drawn ones, and how near these are if they are digits."""
+    batches = data.eval_batches(
+        "validation", batch_size=NUM_COLUMNS, device=torch.device("cpu"), at_most=NUM_COLUMNS
+    )
+    real, _ = next(iter(batches))
+    of_digits = data.name == "digits"
+    drawn = draw_images(network, NUM_DRAWN if of_digits else NUM_ROWS * NUM_COLUMNS)
+    shown = [real, *drawn[: NUM_ROWS * NUM_COLUMNS].split(NUM_COLUMNS)]
+    rows = [
+        [_enlarged(_pixels(image, data), LEAST_COLUMN_WIDTH)[0] for image in row.numpy()]
+        for row in shown
+    ]
+    return _sheet(rows), str(digit_distances(drawn)) if of_digits else ""
+
+
+@torch.inference_mode()
+def _judged_sheet(network: Network, data: DataSource) -> Image.Image:
+    """Images with the truth, above, and with what the network says of them, below."""
     batches = data.eval_batches(
         "validation", batch_size=NUM_IMAGES, device=torch.device("cpu"), at_most=NUM_IMAGES
     )
@@ -60,30 +102,26 @@ def write_pictures(path: Path, network: Network, data: DataSource) -> None:
             _boxes(one, _found_boxes(boxes), names)
             for one, boxes in zip(shown, task.detections(outputs), strict=True)
         ]
-        sheet = _sheet([truth, found])
-    else:
-        labels = resized(outputs, (targets.shape[1], targets.shape[2])).argmax(dim=1)
-        truth = [_masked(one, mask) for one, mask in zip(shown, targets.numpy(), strict=True)]
-        found = [_masked(one, mask) for one, mask in zip(shown, labels.numpy(), strict=True)]
-        sheet = _with_legend(_sheet([truth, found]), names)
-    file = io.BytesIO()
-    sheet.save(file, format="PNG", optimize=True)
-    atomic_write(path, file.getvalue())
+        return _sheet([truth, found])
+    labels = resized(outputs, (targets.shape[1], targets.shape[2])).argmax(dim=1)
+    truth = [_masked(one, mask) for one, mask in zip(shown, targets.numpy(), strict=True)]
+    found = [_masked(one, mask) for one, mask in zip(shown, labels.numpy(), strict=True)]
+    return _with_legend(_sheet([truth, found]), names)
 
 
 def _pixels(image_CYX: npt.NDArray[np.float32], data: DataSource) -> Pixels:
-    """An image as it was before it was normalised, (Y, X, 3)."""
+    """An image as it was before it was normalised, (Y, X, 3); embedded ones go from -1 to 1."""
     pixels = data.pixels
-    assert pixels is not None
-    mean, std = np.array(pixels.mean)[:, None, None], np.array(pixels.std)[:, None, None]
+    means, stds = ((0.5,), (0.5,)) if pixels is None else (pixels.mean, pixels.std)
+    mean, std = np.array(means)[:, None, None], np.array(stds)[:, None, None]
     raw = np.clip(np.rint(255 * (image_CYX * std + mean)), 0, 255).astype(np.uint8)
     return np.broadcast_to(raw.transpose(1, 2, 0), (*raw.shape[1:], 3)).copy()
 
 
-def _enlarged(pixels: Pixels) -> tuple[Image.Image, int]:
+def _enlarged(pixels: Pixels, least_width: int = LEAST_WIDTH) -> tuple[Image.Image, int]:
     """An image at a whole factor that makes it wide enough, and the factor."""
     height, width = pixels.shape[:2]
-    factor = max(1, -(-LEAST_WIDTH // width))
+    factor = max(1, -(-least_width // width))
     image = Image.fromarray(pixels)
     return image.resize((width * factor, height * factor), Image.Resampling.NEAREST), factor
 

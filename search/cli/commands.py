@@ -115,7 +115,8 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
         report_path = folder / "report.html"
         write_report(report_path, summary, convention=CONVENTION)
         exported = _export_knee(prepared, store, summary, folder / "knee", console)
-        if exported is not None and _draw_knee(prepared, summary, exported, report_path):
+        drawn = None if exported is None else _draw_knee(prepared, summary, exported, report_path)
+        if drawn is not None:
             write_report(report_path, summary, convention=CONVENTION)
     document = front_document(summary, report=report_path, wall_time_s=time.monotonic() - started)
     print_front(summary, console)
@@ -123,6 +124,8 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     print_failures(summary, console if summary.candidates else errors)
     _print_ending(prepared, summary, console)
     console.print(f"report   {report_path}")
+    if drawn:
+        console.print(f"knee     {drawn}")
     if exported is not None:
         console.print(f"exported {exported}")
     return {
@@ -176,17 +179,22 @@ def _export_knee(
     return folder
 
 
-def _draw_knee(prepared: Prepared, summary: StudySummary, exported: Path, report: Path) -> bool:
-    """Draw what the exported knee says of images, and return whether this is a new picture."""
+def _draw_knee(
+    prepared: Prepared, summary: StudySummary, exported: Path, report: Path
+) -> str | None:
+    """Draw what the exported knee says of images, or the images that it generates.
+
+    Returns:
+        A note on a new picture, or None if there is none.
+    """
     assert summary.knee is not None and prepared.data is not None
     path = pictures_path(report, summary.knee)
     if head_kind(prepared.space.space.backbone.head).task == CLASSIFY or path.is_file():
-        return False
+        return None
     # Imported here, since classifiers do not need torchvision's detectors.
     from sharedattn.results.report.pictures import write_pictures
 
-    write_pictures(path, load_network(exported), open_data(prepared.data))
-    return True
+    return write_pictures(path, load_network(exported), open_data(prepared.data))
 
 
 def _print_ending(prepared: Prepared, summary: StudySummary, console: Console) -> None:

@@ -23,6 +23,7 @@ from sharedattn.data.whole_digits import whole_digits
 from sharedattn.errors import InputError
 
 NUM_FEATURES = 32
+NUM_DRAWN = 539  # drawn digits that are as many as a half of the real ones
 NUM_CUTS = 10  # of the real images in halves, over which distances are averaged
 EPOCHS = 12
 _SEED = 20_264
@@ -83,8 +84,8 @@ def digit_distances(drawn_N1YX: Tensor) -> DigitDistances:
     """Distances of drawn digits, averaged over ten cuts of the training images in halves.
 
     Args:
-        drawn_N1YX: (N, 1, 16, 16), from -1 to 1. For each cut as many of them are taken as a half
-            of the real images has, 539; if they are fewer, halves are as small.
+        drawn_N1YX: (N, 1, 16, 16), from -1 to 1. For each cut `NUM_DRAWN` of them are taken, as many as a
+            half of the real images has; if they are fewer, halves are as small.
 
     Raises:
         InputError: they have another size, or are fewer than there are features.
@@ -95,7 +96,7 @@ def digit_distances(drawn_N1YX: Tensor) -> DigitDistances:
             f"`drawn_N1YX` has the shape {tuple(drawn_N1YX.shape)}; give more than {NUM_FEATURES} "
             f"images of {' x '.join(map(str, real_N1YX.shape[1:]))}"
         )
-    num = min(len(real_N1YX) // 2, len(drawn_N1YX))
+    num = min(NUM_DRAWN, len(drawn_N1YX))
     drawn, real = digit_features(drawn_N1YX), digit_features(real_N1YX)
     found = []
     for cut in range(NUM_CUTS):

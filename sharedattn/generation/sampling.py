@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 from sharedattn.errors import InputError
-from sharedattn.image_size import ImageSize
+from sharedattn.networks.network import Network
 from sharedattn.training.tasks.diffusion import BETA_SCHEDULE, NUM_STEPS
 
 SAMPLING_STEPS = 50
 BATCH = 64
 
 
-class Denoiser(Protocol):
-    """A network that predicts noise."""
-
-    def __call__(self, noisy_BCYX: Tensor, steps_B: Tensor, /) -> Tensor:
-        """The noise (B, C, Y, X) in images after steps (B,), int64."""
-
-
 @torch.inference_mode()
 def draw_images(
-    network: Denoiser,
-    count: int,
-    *,
-    in_chans: int,
-    image_size: ImageSize,
-    seed: int = 0,
-    num_steps: int = SAMPLING_STEPS,
+    network: Network, count: int, *, seed: int = 0, num_steps: int = SAMPLING_STEPS
 ) -> Tensor:
     """Draw images by DDIM without noise of its own (eta = 0), on the CPU.
 
@@ -38,10 +23,8 @@ def draw_images(
     to its range. Equal seeds start all networks from equal noise.
 
     Args:
-        network: predicts noise; in eval mode.
+        network: predicts noise, on the CPU.
         count: number of images.
-        in_chans: channels of an image.
-        image_size: its height and width.
         seed: of the noise that images begin as.
         num_steps: evaluations of the network for an image, at most 1,000.
 
@@ -55,12 +38,14 @@ def draw_images(
         from diffusers import DDIMScheduler  # here, since it is an extra and takes a second
     except ImportError as error:
         raise InputError(
-            'drawing images requires diffusers; install it by pip install "sharedattn[diffusion]"'
+            'drawing images requires diffusers; install it by pip install "sharedattn[unet]"'
         ) from error
     scheduler = DDIMScheduler(num_train_timesteps=NUM_STEPS, beta_schedule=BETA_SCHEDULE)
     scheduler.set_timesteps(num_steps)
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn((count, in_chans, *image_size), generator=generator)
+    shape = (count, network.backbone.in_chans, *network.shape.image_size)
+    images = torch.randn(shape, generator=generator)
+    network.eval()
     drawn = []
     for part in images.split(BATCH):
         for step in scheduler.timesteps:

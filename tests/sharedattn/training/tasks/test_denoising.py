@@ -45,9 +45,7 @@ def test_the_schedule_is_nichols_and_dhariwals() -> None:
 
 def test_noisy_images_are_those_of_diffusers() -> None:
     diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.DDPMScheduler(
-        num_train_timesteps=NUM_STEPS, beta_schedule=BETA_SCHEDULE
-    )
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=NUM_STEPS, beta_schedule=BETA_SCHEDULE)
     torch.testing.assert_close(scheduler.alphas_cumprod, signal_shares(CPU), atol=1e-6, rtol=0)
     torch.manual_seed(1)
     images = torch.randn(11, 3, 5, 7)
