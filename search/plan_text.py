@@ -235,11 +235,13 @@ def plan_lines(
     total = sum(split["images"] for split in splits.values())
     where = f" in {data['path']}" if data["path"] else ""
     names = data["classes"]
-    classes = f"{data['num_classes']:,} classes"
+    # Unlabelled images are of one class, without a name.
+    is_labelled = names is not None or data["num_classes"] > 1
+    classes = f" of {data['num_classes']:,} classes" if is_labelled else ""
     if names is not None:
         more = ", ..." if len(names) > MAX_CLASSES_NAMED else ""
         classes += f" ({', '.join(names[:MAX_CLASSES_NAMED])}{more})"
-    lines = [f"data    {data['name']}{where}: {total:,} images of {classes}"]
+    lines = [f"data    {data['name']}{where}: {total:,} images{classes}"]
     lines.append(
         "        "
         + "; ".join(

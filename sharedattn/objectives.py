@@ -2,7 +2,8 @@
 
 Fronts, hypervolumes, bounds, tables, reports and documents read this registry; `register` adds an
 objective. The first objective of a study is the quality of its task: `top1`, `miou`, `map50` or
-`denoise_r2`. It alone is averaged over seeds; all others are costs of a placement, in closed form or measured.
+`denoise_r2`. It alone is averaged over seeds; all others are costs of a placement, in closed form
+or measured.
 """
 
 from __future__ import annotations

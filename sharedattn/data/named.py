@@ -114,9 +114,10 @@ def open_splits(config: DataConfig) -> dict[SplitName, LibrarySamples]:
         )
     library, _, rest = name.partition("/")
     if library not in ("torch", "hfds") or not rest:
+        embedded = "".join(f"{own}, " for own, task in EMBEDDED.items() if task == config.task)
         raise InputError(
-            f"`--data` {name!r} is no folder here; give {', '.join(EMBEDDED)}, a "
-            f"folder of images, torch/NAME or hfds/NAME"
+            f"`--data` {name!r} is no folder here; give {embedded}a folder of images, torch/NAME "
+            f"or hfds/NAME"
         )
     splits: tuple[SplitName, ...] = SPLITS
     if library == "torch":

@@ -54,7 +54,8 @@ class Digits(EmbeddedData):
 
     def _draw(self, split: SplitName, count: int, rng: np.random.Generator) -> Batch:
         images_N1YX, _ = whole_digits()[split]
-        numbers = np.arange(count)
-        order = rng.permutation(numbers) if split == "train" else numbers
-        numbers_N = torch.from_numpy(order)
-        return images_N1YX[numbers_N % len(images_N1YX)], numbers_N
+        if split == "train":
+            numbers_N = torch.from_numpy(rng.permutation(count))
+            return images_N1YX[numbers_N], numbers_N
+        numbers_N = torch.arange(count)
+        return images_N1YX[numbers_N // NOISES], numbers_N

@@ -84,8 +84,8 @@ def digit_distances(drawn_N1YX: Tensor) -> DigitDistances:
     """Distances of drawn digits, averaged over ten cuts of the training images in halves.
 
     Args:
-        drawn_N1YX: (N, 1, 16, 16), from -1 to 1. For each cut `NUM_DRAWN` of them are taken, as many as a
-            half of the real images has; if they are fewer, halves are as small.
+        drawn_N1YX: (N, 1, 16, 16), from -1 to 1. For each cut `NUM_DRAWN` of them are taken, as
+            many as a half of the real images has; if they are fewer, halves are as small.
 
     Raises:
         InputError: they have another size, or are fewer than there are features.

@@ -1,4 +1,4 @@
-"""Segmenters and detectors are searched by the quality of their task, under its own name."""
+"""Networks of all tasks are searched by the quality of the task, under its own name."""
 
 import json
 
@@ -61,6 +61,49 @@ def test_a_search_says_its_quality_by_name(searched, tmp_path, capsys):
     assert main(["front", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert f"  {quality} " in printed and "top1" not in printed
+
+
+UNETS = """\
+name: unets
+backbone: unet2d(in_chans=1,head_dim=4,layers_per_block=1,norm_groups=4,widths=4-8)@16
+order: any
+stages:
+  - {depth: 1, counts: {V: 0..1, N: 0..1}}
+  - {depth: 1, counts: {V: 0..1, N: 0..1}}
+  - {depth: 1, counts: {N: 1}}
+  - {depth: 2, counts: {N: 2}}
+  - {depth: 2, counts: {N: 2}}
+"""
+
+
+def test_generators_are_searched_by_r2_and_draw_digits_in_the_report(tmp_path, capsys):
+    pytest.importorskip("diffusers")
+    space, out = tmp_path / "space.yaml", tmp_path / "out"
+    space.write_text(UNETS)
+    # Without --data, these backbones are trained on the embedded digits.
+    asked = f"search {space} --trials 2 --epochs 1 --workers 1 --confirm-seeds 1 --searcher random"
+    assert main([*asked.split(), "--out", str(out), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["objectives"] == ["denoise_r2", "macs"]
+    assert document["reference_point"]["denoise_r2"] == 0.0
+    assert all(0.0 < one["denoise_r2"] < 1.0 for one in document["front"])
+    assert document["warnings"] == []
+    page = (out / document["study"] / "report.html").read_text()
+    assert "What the knee draws" in page and "between halves of the real ones" in page
+    assert "best R² of the noise, " in page and "top-1" not in page
+    assert main(["verify", document["exported"], "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert [c["ok"] for c in checks if c["name"].startswith("R² of the noise")] == [True, True]
+
+
+def test_a_supernet_of_generators_is_refused(tmp_path, capsys):
+    pytest.importorskip("diffusers")
+    space = tmp_path / "space.yaml"
+    space.write_text(UNETS)
+    arguments = ["search", str(space), "--evaluator", "supernet", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "`--evaluator` supernet scores placements by shared weights" in message
 
 
 def test_another_tasks_quality_is_refused(searched, capsys):

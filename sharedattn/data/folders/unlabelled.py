@@ -30,8 +30,8 @@ def list_images(config: DataConfig) -> Listing:
     trees = splits_below(root, walk.list_top(), config)
     if "train" not in trees:
         raise InputError(
-            f"`--data`: {shown(root)} has {', '.join(f'{t.path}/' for t in trees.values())} and no "
-            f"training split; add a folder train/"
+            f"`--data`: {shown(root)} has {', '.join(f'{t.path}/' for t in trees.values())} and "
+            f"no training split; add a folder train/"
         )
     splits = {}
     for split in (split for split in SPLITS if split in trees):

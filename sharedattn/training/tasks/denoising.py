@@ -1,9 +1,9 @@
-"""Denoising: the squared error of predicted noise, and the share of noise predicted (`denoise_r2`).
+"""Denoising: the squared error of predicted noise, and the share that is predicted (`denoise_r2`).
 
-Ho et al. 2020 (arXiv 2006.11239), their simple loss, eq. 14: of an image x_0 with noise eps at step
-t, the mean over pixels and channels of (eps - eps'(x_t, t))^2. In training, eps and t are drawn for
-each image and update. In evaluation they are fixed by the image's number, so that all networks see
-the same, and differences between them are of the networks alone.
+Ho et al. 2020 (arXiv 2006.11239), their simple loss, eq. 14: of an image x_0 with noise eps at
+step t, the mean over pixels and channels of (eps - eps'(x_t, t))^2. In training, eps and t are
+drawn for each image and update. In evaluation they are fixed by the image's number, so that all
+networks see the same, and differences between them are of the networks alone.
 
 Shape letters: B batch, C channels, Y x X pixels.
 """

@@ -1,13 +1,16 @@
-"""Pictures of what segmenters and detectors say: their pixels, by hand."""
+"""Pictures of what segmenters and detectors say, and of what generators draw, by hand."""
 
 import numpy as np
 import pytest
+import torch
+from denoisers import TinyDenoiser
 from PIL import Image
 from scenes import write_boxes, write_masks
 
 from sharedattn.backbones import build, resolve
 from sharedattn.data import DataConfig, open_data
 from sharedattn.data.labels import IGNORED
+from sharedattn.data.whole_digits import whole_digits
 from sharedattn.placement import NetworkSpec
 from sharedattn.results.database.store import Store
 from sharedattn.results.front.summary import StudySummary
@@ -16,12 +19,15 @@ from sharedattn.results.report.pictures import (
     COLOURS,
     GAP,
     LEGEND_HEIGHT,
+    NUM_COLUMNS,
     NUM_IMAGES,
+    NUM_ROWS,
     _boxes,
     _masked,
     write_pictures,
 )
 from sharedattn.search.cli.main import main
+from sharedattn.training.tasks.diffusion import signal_shares
 
 NETWORKS = {
     "segment": (
@@ -84,6 +90,31 @@ def test_six_images_are_drawn_twice(task, tmp_path):
         assert set(drawn) <= colours
 
 
+def test_a_generators_digits_stand_below_real_ones(tmp_path):
+    pytest.importorskip("diffusers")
+    data = open_data(DataConfig(name="digits", task="denoise"))
+    # Predicts no noise at all.
+    network = TinyDenoiser()
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    note = write_pictures(tmp_path / "pictures.png", network, data)
+    assert note.startswith("Fréchet distance ") and "of 539 images each" in note
+    with Image.open(tmp_path / "pictures.png") as sheet:
+        assert sheet.info["note"] == note
+        side = 6 * 16 + GAP  # 16 pixels are at least 96 six times over
+        assert sheet.size == (NUM_COLUMNS * side - GAP, (1 + NUM_ROWS) * side - GAP)
+        pixels = np.asarray(sheet.convert("RGB"))[..., 0]
+    # The second of twelve spread over 359 images, with four noises each: 119 of the latter.
+    real = whole_digits()["validation"][0][29, 0].numpy()
+    own = np.rint(255 * (real + 1) / 2)
+    np.testing.assert_array_equal(pixels[:96:6, side : side + 96 : 6], own)
+    # Then each image is what it begins as over the image's share there, cut to its range.
+    begun = torch.randn((539, 1, 16, 16), generator=torch.Generator().manual_seed(0))[0, 0]
+    share = signal_shares(torch.device("cpu"))[980]
+    drawn = np.rint(255 * ((begun / share.sqrt()).clamp(-1, 1).numpy() + 1) / 2)
+    np.testing.assert_allclose(pixels[side : side + 96 : 6, :96:6], drawn, atol=1)
+
+
 def test_a_report_shows_the_pictures_beside_it(tmp_path, capsys):
     space, table = tmp_path / "space.yaml", tmp_path / "table.json"
     space.write_text(
@@ -105,3 +136,4 @@ def test_a_report_shows_the_pictures_beside_it(tmp_path, capsys):
     assert main(["report", "--out", str(out)]) == 0
     page = report.read_text()
     assert "; img-src data:" in page and 'src="data:image/png;base64,' in page
+    assert "What the knee says" in page and "above the truth" in page

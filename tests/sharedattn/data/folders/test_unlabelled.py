@@ -46,7 +46,8 @@ def test_pixels_go_from_minus_1_to_1_and_targets_are_numbers(tmp_path):
     recipe = Recipe(epochs=1, batch_size=13, loader_workers=0)
     [(images, numbers)] = data.train_batches(recipe, seed=0, epoch=0, device=CPU)
     assert sorted(numbers.tolist()) == list(range(13)) != numbers.tolist()
-    seen = {int(n): round(float((i[0, 0, 0] + 1) * 127.5)) for i, n in zip(images, numbers)}
+    values = ((images[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+    seen = dict(zip(numbers.tolist(), values, strict=True))
     files = sorted(f"{i}.png" for i in range(13))
     assert seen == {n: 10 * int(files[n].removesuffix(".png")) for n in range(13)}
 
