@@ -75,7 +75,7 @@ def _drawn_sheet(network: Network, data: DataSource) -> tuple[Image.Image, str]:
     real, _ = next(iter(batches))
     of_digits = data.name == "digits"
     drawn = draw_images(network, NUM_DRAWN if of_digits else NUM_ROWS * NUM_COLUMNS)
-    shown = [real, *drawn[: NUM_ROWS * NUM_COLUMNS].split(NUM_COLUMNS)]
+    shown = [real, *torch.split(drawn[: NUM_ROWS * NUM_COLUMNS], NUM_COLUMNS)]
     rows = [
         [_enlarged(_pixels(image, data), LEAST_COLUMN_WIDTH)[0] for image in row.numpy()]
         for row in shown

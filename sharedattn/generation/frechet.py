@@ -118,7 +118,8 @@ def digit_features(images_N1YX: Tensor) -> Floats:
 def digit_classes(images_N1YX: Tensor) -> Tensor:
     """The digit (N,) that the classifier of the features sees in images (N, 1, 16, 16)."""
     with torch.inference_mode():
-        return _classifier()(images_N1YX).argmax(dim=1)
+        classes_N: Tensor = _classifier()(images_N1YX).argmax(dim=1)
+        return classes_N
 
 
 class _Classifier(nn.Module):
@@ -142,7 +143,8 @@ class _Classifier(nn.Module):
     def features(self, images_N1YX: Tensor) -> Tensor:
         """(N, 32), before they are cut at 0."""
         narrow_NF: Tensor = self.narrow(self.maps(images_N1YX).flatten(1))
-        return narrow_NF / self.scale
+        scaled_NF: Tensor = narrow_NF / self.scale
+        return scaled_NF
 
     def forward(self, images_N1YX: Tensor) -> Tensor:
         """Logits (N, 10)."""
@@ -159,7 +161,7 @@ def _classifier() -> _Classifier:
         network = _Classifier()
         optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
         for _ in range(EPOCHS):
-            for part in torch.randperm(len(labels_N)).split(49):
+            for part in torch.split(torch.randperm(len(labels_N)), 49):
                 loss = F.cross_entropy(network(images_N1YX[part]), labels_N[part])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,22 +36,32 @@ def draw_images(
     Raises:
         InputError: diffusers is not installed.
     """
-    try:
-        from diffusers import DDIMScheduler  # here, since it is an extra and takes a second
-    except ImportError as error:
-        raise InputError(
-            'drawing images requires diffusers; install it by pip install "sharedattn[unet]"'
-        ) from error
-    scheduler = DDIMScheduler(num_train_timesteps=NUM_STEPS, beta_schedule=BETA_SCHEDULE)
+    scheduler = _scheduler()
     scheduler.set_timesteps(num_steps)
     generator = torch.Generator().manual_seed(seed)
     shape = (count, network.backbone.in_chans, *network.shape.image_size)
     images = torch.randn(shape, generator=generator)
     network.eval()
     drawn = []
-    for part in images.split(BATCH):
+    for part in torch.split(images, BATCH):
         for step in scheduler.timesteps:
             noise = network(part, step.expand(len(part)))
             part = scheduler.step(noise, step, part).prev_sample
         drawn.append(part.clamp(-1.0, 1.0))
     return torch.cat(drawn)
+
+
+def _scheduler() -> Any:
+    """diffusers' DDIM by the training's schedule.
+
+    Raises:
+        InputError: diffusers is not installed.
+    """
+    try:
+        from diffusers import DDIMScheduler  # here, since it is an extra and takes a second
+    except ImportError as error:
+        raise InputError(
+            "images are drawn by diffusers, which is not installed; install sharedattn[unet]"
+        ) from error
+    make: Any = DDIMScheduler  # not typed
+    return make(num_train_timesteps=NUM_STEPS, beta_schedule=BETA_SCHEDULE)
