@@ -391,7 +391,7 @@ RECIPES["small-denoise"] = Recipe(
     weight_decay=0.0,
     warmup_epochs=1.0,
     clip_grad_norm=1.0,
-    ema_decay=0.995,
+    ema_decay=0.99,
 )
 
 # Our recipes from trained weights: fewer epochs at lower rates. The embedded supernet is trained
