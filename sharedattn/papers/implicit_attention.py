@@ -7,14 +7,16 @@ compared with the networks that are built here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
-from sharedattn.papers.counting import params_rows
+from sharedattn.papers.counting import WHOLE, params_rows
 from sharedattn.papers.figures import Figure, Row
 
 PAPER = "DIA"
 CODE = "counted on the paper's published code"
 PYTORCHCV = "pytorchcv, an implementation of others"
 EAN = "experiments of the same authors on ImageNet"
+DEFINITION = "not printed, computed apart from this library, from the published definitions"
 
 _BIASES = "its convolutions have biases, 26,560 parameters"
 _WITH_NORM = "norm before gates"
@@ -139,12 +141,63 @@ NETWORKS = (
         _gated("resnet50", _50, "sge1"),
         _BIASES,
     ),
+    *(
+        ConvolutionalNetwork(
+            f"ResNet-164, C100, r = {r}",
+            total,
+            DEFINITION,
+            _gated(f"resnet164_cifar(dia_reduction={r},num_classes=100)", _18, "dia1"),
+        )
+        for r, total in (
+            (1, "2,591,924"),
+            (2, "2,161,396"),
+            (8, "1,838,500"),
+            (16, "1,784,684"),
+            (32, "1,757,776"),
+        )
+    ),
+    *(
+        ConvolutionalNetwork(
+            f"ResNet-50, r = {r}",
+            total,
+            DEFINITION,
+            _gated(f"resnet50(dia_reduction={r})", _50, "dia1"),
+        )
+        for r, total in (
+            (8, "32,551,912"),
+            (16, "29,069,832"),
+            (20, "28,358,052"),
+            (32, "27,328,792"),
+        )
+    ),
+    ConvolutionalNetwork(
+        "ResNet-101, r = 20",
+        "47,350,180",
+        DEFINITION,
+        _gated("resnet101(dia_reduction=20)", _101, "dia1"),
+    ),
+    ConvolutionalNetwork(
+        "ResNet-50, one SE unit a stage", "26,257,432", DEFINITION, _gated("resnet50", _50, "se1")
+    ),
+    ConvolutionalNetwork(
+        "ResNet-101, SE", "49,326,872", DEFINITION, _gated("resnet101", _101, "se")
+    ),
 )
+
+ADDITIONS = (
+    ("ResNet-50, r = 4", "50.299 M", "resnet50", _50, "dia1"),
+    ("ResNet-50, r = 20", "10.004 M", "resnet50(dia_reduction=20)", _50, "dia1"),
+    ("ResNet-50, SE", "2.515 M", "resnet50", _50, "se"),
+    ("ResNet-101, r = 20", "18.883 M", "resnet101(dia_reduction=20)", _101, "dia1"),
+    ("ResNet-164, r = 4", "3.871 M", _RESNET_164.format(10), _18, "dia1"),
+    ("ResNet-164, SE", "0.19 M", _RESNET_164.format(10), _18, "se"),
+)
+"""MACs that gates add: model, figure, backbone, depths and text of the gates."""
 
 
 def rows() -> list[Row]:
-    """Published totals compared with our networks."""
-    return [
+    """Totals, and MACs that gates add, compared with our networks."""
+    totals = [
         row
         for network in NETWORKS
         for row in params_rows(
@@ -159,3 +212,18 @@ def rows() -> list[Row]:
             reason=network.reason,
         )
     ]
+    return totals + [_addition(*addition) for addition in ADDITIONS]
+
+
+def _addition(model: str, printed: str, backbone: str, depths: tuple[int, ...], gate: str) -> Row:
+    """MACs that a gate on every block adds to a network."""
+    network = _gated(backbone, depths, gate)
+    added = WHOLE.count(network).macs - WHOLE.count(_gated(backbone, depths)).macs
+    return Row(
+        figure=Figure(
+            paper=PAPER, source=DEFINITION, model=model, metric="MACs added", printed=printed
+        ),
+        ours=Fraction(added),
+        convention=str(WHOLE),
+        network=network,
+    )
