@@ -2,7 +2,8 @@
 
     python benchmarks/gate_referees.py [--placements 100] [--seed 0] [--size 16]
 
-For each tiny family and option of batch norms, draws placements of all gates, builds each, and
+For each tiny family, with either option of batch norms and with the light DIA unit, draws
+placements of all gates, with EANet's external attention after some blocks, builds each, and
 compares its params, MACs and products with fvcore's and torch's counts. Each also passes through a
 safetensors file: shared units stand there once, and the logits are equal. Exits with 1 if anything
 differs.
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from sharedattn.backbones import build
 from sharedattn.costs.flop_counters import fvcore_macs, matmul_macs
 from sharedattn.costs.model import CostModel
-from sharedattn.placement import BackboneSpec, NetworkSpec
+from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 from sharedattn.testing.placements import random_placements
 
 SIZES = "cbam_reduction=3,gc_reduction=3,in_chans=2,num_classes=3,se_reduction=3,sge_groups=2"
@@ -36,14 +37,15 @@ FAMILIES = {
     "resnext_cifar": "resnet_cifar(block=bottleneck,cardinality=3,depths=3-3,inner_widths=6-9,"
     f"stem_width=5,widths=14-22,{SIZES}",
 }
+OPTIONS = ("bn=per_site", "bn=shared", "bn=per_site,dia_form=light")
 
 
-def differences(backbone: BackboneSpec, num: int, seed: int) -> dict[str, int]:
+def differences(backbone: BackboneSpec, placements: list[Placement]) -> dict[str, int]:
     """Number of placements for which a counter, the parameters or the file disagree."""
     model = CostModel(backbone)
     found = {"params": 0, "fvcore": 0, "flop_counter": 0, "file": 0}
     images = torch.randn(2, backbone.in_chans, *model.shape.image_size)
-    for placement in random_placements(backbone, seed, num + 1)[1:]:
+    for placement in placements:
         cost = model.cost(placement)
         network, other = (build(NetworkSpec(backbone, placement)).eval() for _ in range(2))
         found["params"] += cost.params != sum(p.numel() for p in network.parameters())
@@ -57,6 +59,14 @@ def differences(backbone: BackboneSpec, num: int, seed: int) -> dict[str, int]:
     return found
 
 
+def have_external_and_dia(placement: Placement) -> bool:
+    """Whether a placement has external attention and a DIA unit."""
+    layers = [layer for stage in placement.stages for layer in stage]
+    return any(layer.kind == "E" for layer in layers) and any(
+        layer.gate is not None and layer.gate.gate == "dia" for layer in layers
+    )
+
+
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -67,13 +77,17 @@ def main() -> None:
     torch.set_num_threads(1)
     total = 0
     for name, text in FAMILIES.items():
-        for option in ("per_site", "shared"):
-            backbone = BackboneSpec.parse(f"{text},bn={option})@{asked.size}")
-            found = differences(backbone, asked.placements, asked.seed)
+        for option in OPTIONS:
+            backbone = BackboneSpec.parse(f"{text},{option})@{asked.size}")
+            placements = random_placements(backbone, asked.seed, asked.placements + 1)[1:]
+            found = differences(backbone, placements)
             total += sum(found.values())
+            both = sum(map(have_external_and_dia, placements))
             said = ", ".join(f"{what} {count}" for what, count in found.items())
             print(
-                f"{name}, bn={option}: {asked.placements} placements, unequal: {said}", flush=True
+                f"{name}, {option}: {asked.placements} placements, {both} with external attention "
+                f"and DIA, unequal: {said}",
+                flush=True,
             )
     if total:
         raise SystemExit(1)
