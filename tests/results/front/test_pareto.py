@@ -200,6 +200,7 @@ def test_objectives_say_which_way_is_better() -> None:
         "top1": "maximize",
         "miou": "maximize",
         "map50": "maximize",
+        "denoise_r2": "maximize",
         "macs": "minimize",
         "params": "minimize",
         "latency_ms": "minimize",
