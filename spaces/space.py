@@ -217,10 +217,10 @@ class Space:
             if not build([language], self._asked_by_options).size
         ]
         return (
-            f"{self.name} has no placement in stage {', '.join(empty)}: its counts never add up "
-            f"to an allowed depth, its options fit no depth, every layer is left out, a layer "
-            f"reuses what no earlier layer of equal shift computed, or attention_residual=true "
-            f"needs a layer of kind {listed(_residual_kinds())}"
+            f"{self.name} has no placement in stage {', '.join(empty)}: every layer is left out, "
+            f"no option fits a depth, a layer reuses what no earlier layer of equal shift "
+            f"computed, or attention_residual=true needs a layer of kind "
+            f"{listed(_residual_kinds())}"
         )
 
     def __contains__(self, placement: Placement) -> bool:

@@ -62,6 +62,20 @@ class Baseline:
             NaiveKind.SHALLOW: f"its first {blocks} blocks, from scratch",
         }[self.kind].replace("first 1 blocks", "first block")
 
+    @property
+    def short_title(self) -> str:
+        """What it is, in a chart's few letters."""
+        blocks = sum(map(num_present, self.spec.placement.stages))
+        width = dict(self.spec.backbone.keywords).get("embed_dim")
+        return {
+            NaiveKind.UNCUT: "uncut",
+            NaiveKind.FIRST: f"first {blocks}",
+            NaiveKind.EVEN: f"{blocks} spread",
+            NaiveKind.CHEAPEST: f"{self.spec.placement}",
+            NaiveKind.NARROW: f"{width} channels",
+            NaiveKind.SHALLOW: f"first {blocks} anew",
+        }[self.kind]
+
 
 class Difference(NamedTuple):
     """By how much the front's best is more accurate than a baseline, within its MACs.

@@ -242,7 +242,12 @@ def _chart_data(summary: StudySummary) -> Document:
         "baseline": None if summary.baseline is None else _point(summary.baseline, costs),
         "start": _start(summary),
         "baselines": [
-            {**_point(b.candidate, costs), "kind": b.kind.value, "text": b.title}
+            {
+                **_point(b.candidate, costs),
+                "kind": b.kind.value,
+                "text": b.title,
+                "label": b.short_title,
+            }
             for b in summary.baselines
         ],
         "hypervolume": {"number": numbers, "value": np.round(volumes, 6).tolist()},

@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const { specs, trials, states, roles } = data;
   const SVG = "http://www.w3.org/2000/svg";
-  const PAD = { left: 56, right: 20, top: 20, bottom: 48 };
+  const PAD = { left: 56, right: 20, top: 30, bottom: 48 };
   const COSTS = data.objectives.slice(1);
   const { costs } = data;  // by name: how each is titled and written
   const COMPLETE = states.indexOf("COMPLETE"), SEARCH = roles.indexOf("search");
@@ -80,8 +80,39 @@
     element(svg, "text", {
       class: "title", x: end, y: height - 8, "text-anchor": "end",
     }, x.title);
-    element(svg, "text", { class: "title", x: 0, y: PAD.top - 8 }, y.title);
+    element(svg, "text", { class: "title", x: 0, y: 10 }, y.title);
     return { svg, sx, sy, end };
+  }
+
+  // Labels beside marks
+
+  // Puts each label where it covers no mark and no other label; earlier ones choose first. One that has no
+  // such place is left to the tip, unless it must be read.
+  function placeLabels(svg, labels, marks, end) {
+    const bottom = svg.viewBox.baseVal.height - PAD.bottom;
+    const taken = marks.map(({ x, y, r }) => [x - r, y - r, x + r, y + r]);
+    const overlap = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0]))
+      * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
+    for (const { x, y, text, must } of labels) {
+      const node = element(svg, "text", { class: "mark" }, text);
+      const wide = node.getComputedTextLength();
+      let best = null;
+      for (const [left, base] of [
+        [x + 12, y + 4], [x - 12 - wide, y + 4], [x - wide / 2, y - 13], [x - wide / 2, y + 22],
+        [x + 9, y - 9], [x - 9 - wide, y - 9], [x + 9, y + 18], [x - 9 - wide, y + 18],
+      ]) {
+        const box = [left - 2, base - 11, left + wide + 2, base + 4];
+        const outside = Math.max(0, PAD.left - box[0]) + Math.max(0, box[2] - end)
+          + Math.max(0, 2 - box[1]) + Math.max(0, box[3] - bottom);
+        const covered = 1000 * outside + taken.reduce((sum, other) => sum + overlap(box, other), 0);
+        if (best === null || covered < best.covered) best = { left, base, box, covered };
+        if (covered === 0) break;
+      }
+      if (best.covered > 0 && !must) { node.remove(); continue; }
+      node.setAttribute("x", best.left);
+      node.setAttribute("y", best.base);
+      taken.push(best.box);
+    }
   }
 
   // The tip
@@ -170,30 +201,27 @@
       ...COSTS.map((c) => `${costs[c].label} ${cost(c, p[c])}`),
       `${what}${p.seeds} seed${p.seeds === 1 ? "" : "s"}, trial ${p.id}`,
     ];
-    const mark = (p, kind, shape, text, below, tipLines) => {
-      const x = sx(p[name]), y = sy(p.top1), right = x < end - 100;
+    const labels = [], marks = [];
+    const mark = (p, kind, shape, label, tipLines) => {
+      const x = sx(p[name]), y = sy(p.top1);
       bar(p, `${kind}-bar`);
       const path = element(svg, "path", { class: kind, d: `M${x} ${y}${shape}` });
       path.addEventListener("pointermove", (e) => { e.stopPropagation(); showTip(e, tipLines); });
       path.addEventListener("pointerleave", hideTip);
-      element(svg, "text", {
-        class: "mark", x: x + (right ? 12 : -12), y: y + below, "text-anchor": right ? "start" : "end",
-      }, text);
+      marks.push({ x, y, r: 8 });
+      labels.push({ x, y, ...label });
     };
     if (baseline) {
-      mark(baseline, "baseline", "m0 -8l8 8l-8 8l-8 -8z", "all vanilla", 18, lines(baseline, "all vanilla, "));
+      mark(baseline, "baseline", "m0 -8l8 8l-8 8l-8 -8z", { text: "all vanilla", must: true },
+        lines(baseline, "all vanilla, "));
     }
+    if (start) mark(start, "start", "m-7 -7h14v14h-14z", { text: "start", must: true }, [start.text]);
     for (const p of byHand) {
-      bar(p, "hand-bar");
-      const path = element(svg, "path", { class: "hand", d: `M${sx(p[name])} ${sy(p.top1)}m-6 5h12l-6 -11z` });
-      path.addEventListener("pointermove", (e) => {
-        e.stopPropagation();
-        showTip(e, [p.text, ...lines(p, "").slice(1, -1), `${p.seeds} seed${p.seeds === 1 ? "" : "s"}`]);
-      });
-      path.addEventListener("pointerleave", hideTip);
+      mark(p, "hand", "m-6 5h12l-6 -11z", { text: p.label },
+        [p.text, ...lines(p, "").slice(1, -1), `${p.seeds} seed${p.seeds === 1 ? "" : "s"}`]);
     }
-    if (start) mark(start, "start", "m-7 -7h14v14h-14z", "start", -10, [start.text]);
     for (const p of front) {
+      marks.push({ x: sx(p[name]), y: sy(p.top1), r: 5 });
       bar(p, "bar");
       const circle = element(svg, "circle", {
         class: "point", cx: sx(p[name]), cy: sy(p.top1), r: front.length > 100 ? 3.5 : 5,
@@ -202,11 +230,10 @@
       circle.addEventListener("click", () => showMember(p.id));
       if (p.id === data.knee) {
         element(svg, "circle", { class: "knee", cx: sx(p[name]), cy: sy(p.top1), r: 10 });
-        element(svg, "text", {
-          class: "mark", x: sx(p[name]) - 14, y: sy(p.top1) - 12, "text-anchor": "end",
-        }, "knee");
+        labels.unshift({ x: sx(p[name]), y: sy(p.top1), text: "knee", must: true });
       }
     }
+    placeLabels(svg, labels, marks, end);
 
     // The trial nearest to the pointer, within reach.
     const lit = element(svg, "circle", { class: "lit", r: 6, visibility: "hidden" });

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -150,10 +150,11 @@ class CountedStage:
             path: place of the stage in a space's document.
 
         Raises:
-            DocumentError: more layers than the backbone has, or branches or gates that do not fit
-                it.
+            DocumentError: more layers than the backbone has, counts that add up to no allowed
+                depth, or branches or gates that do not fit the backbone.
         """
         check_depth(self.depth, shape, path)
+        self._check_sums(path)
         for branch in self.branches:
             with located((*path, *_place_of(branch))):
                 for choice in self.choices_of(branch):
@@ -182,6 +183,17 @@ class CountedStage:
                 )
         return stage
 
+    def _check_sums(self, path: DocumentPath) -> None:
+        sums = {0}
+        for numbers in self.counts.values():
+            sums = {total + number for total in sums for number in numbers}
+        if sums.isdisjoint(self.depth):
+            raise DocumentError(
+                (*path, "counts"),
+                f"the counts add up to {_numbers(sums)} layers, but `depth` is "
+                f"{_numbers(self.depth)}; allow other counts of a kind, or another depth",
+            )
+
     def language(self, ordered: bool) -> StageLanguage:
         """The stage's members, with kinds in the order of their ranks if `ordered`."""
         return CountedLanguage(
@@ -195,6 +207,14 @@ class CountedStage:
             last_layers=self.cb,
             ordered=ordered,
         )
+
+
+def _numbers(numbers: Collection[int]) -> str:
+    """Whole numbers for people: `2`, `2, 4`, or `2 to 4` where none between is missing."""
+    least, most = min(numbers), max(numbers)
+    if len(numbers) > 2 and len(numbers) == most - least + 1:
+        return f"{least} to {most}"
+    return ", ".join(map(str, sorted(numbers)))
 
 
 def _whole_counts(counts: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

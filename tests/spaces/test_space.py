@@ -285,9 +285,30 @@ def test_no_member_names_the_stage_at_fault(
 ) -> None:
     fine = ListedStage(layers=(choices("V"),), depth=(1,))
     reuse = ListedStage(layers=(choices("N"), choices("L")), depth=(2,))
-    counts = CountedStage(depth=(5,), counts={"E": (0, 1), "V": (0, 1), "L": (0, 1), "N": (0, 1)})
-    with pytest.raises(InputError, match="made-up has no placement in stage 2, 3: its counts"):
-        make_space(fine, reuse, counts, constraints=(MixingLayer(per="stage"),)).envelope()
+    with pytest.raises(InputError, match="made-up has no placement in stage 2: every layer"):
+        make_space(fine, reuse, fine, constraints=(MixingLayer(per="stage"),)).envelope()
+
+
+@pytest.mark.parametrize(
+    ("counts", "depth", "message"),
+    [
+        ("{E: 0..1, V: 0..1, L: 0..1}", "4", "add up to 0 to 3 layers, but `depth` is 4;"),
+        ("{V: [0, 4]}", "2..3", "add up to 0, 4 layers, but `depth` is 2, 3;"),
+        ("{V: 5}", "3", "add up to 5 layers, but `depth` is 3;"),
+    ],
+)
+def test_counts_that_add_up_to_no_depth_give_their_line(
+    counts: str, depth: str, message: str
+) -> None:
+    text = f"""name: empty
+backbone: vit(depth=5,embed_dim=6,num_heads=2,patch_size=4)@8
+stages:
+  - depth: {depth}
+    counts: {counts}
+"""
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        Space.from_yaml(text, "empty.yaml")
+    assert str(caught.value).startswith("empty.yaml, line 5 ")
 
 
 @pytest.mark.parametrize(
