@@ -1,12 +1,13 @@
 """The training step of a network of convolutions with gates, in steps of the plain network.
 
     python benchmarks/gate_step.py [--gates dia1,se,eca,cbam,gc,srm,sge] [--batch 32] [--rounds 7]
+        [--give-back]
 
 Each network takes a step of SGD on one random batch of 32 x 32 pixels per round, in turn, in one
 process on one thread. Shown is the median of the rounds' ratios of CPU seconds with the smallest
-and largest; the first round of each is left out. With them stand the medians of page faults: where
-an allocator returns each large map to the system, they cost more than the arithmetic of a gate.
-With glibc, MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 keeps the memory.
+and largest; the first round of each is left out. With them stand the medians of page faults. Freed
+memory is kept, as in all trainings of the command line; with `--give-back` the allocator returns
+each large map to the system, which costs more than the arithmetic of a gate.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from sharedattn.backbones import build, resolve
 from sharedattn.networks.network import Network
 from sharedattn.placement import NetworkSpec
+from sharedattn.search.executors.host_memory import keep_freed_memory
 
 BACKBONE = "resnet164_cifar(num_classes=100)"
 DEPTH, NUM_STAGES = 18, 3
@@ -45,7 +47,10 @@ def main() -> None:
     parser.add_argument("--gates", default="dia1,se,eca,cbam,gc,srm,sge", help="codes, by commas")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--give-back", action="store_true", help="freed memory, as glibc does")
     asked = parser.parse_args()
+    if not asked.give_back:
+        keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     stages = {"plain": f"V{DEPTH}"}

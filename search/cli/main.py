@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         # Imported here: torch and timm take seconds, which --help and a typo need not wait for.
         commands: Any = import_module("sharedattn.search.cli.commands")
+        import_module("sharedattn.search.executors.host_memory").keep_freed_memory()
         document: dict[str, Any] = getattr(commands, parsed.command)(parsed, console)
         if parsed.json:
             json.dump(document, output, indent=2)

@@ -160,9 +160,11 @@ def _work(
     import torch
 
     from sharedattn.search.executors.gpu_memory import limit_gpu_memory
+    from sharedattn.search.executors.host_memory import keep_freed_memory
 
     torch.set_num_threads(threads)
     limit_gpu_memory(gpus)
+    keep_freed_memory()
     measures: Evaluator = pickle.loads(evaluator)
 
     def tell(progress: WorkProgress) -> None:

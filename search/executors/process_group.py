@@ -31,6 +31,7 @@ from sharedattn.search.executors import (
     TrialResources,
     advance,
 )
+from sharedattn.search.executors.host_memory import keep_freed_memory
 from sharedattn.search.executors.worker_process import Child, offer
 
 # A dying process breaks the connections of the others, whose errors may arrive first.
@@ -189,6 +190,7 @@ def _evaluate(
 ) -> None:
     """Main function of a process: events out, decisions in, until it is ended."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
 
     def tell(progress: WorkProgress) -> None:
         offer(pipe, Progressed(progress))

@@ -37,6 +37,7 @@ from sharedattn.search.executors.base import (
     advance,
 )
 from sharedattn.search.executors.gpu_memory import limit_gpu_memory
+from sharedattn.search.executors.host_memory import keep_freed_memory
 from sharedattn.search.executors.ray.bridge import ClosedError, Handover
 from sharedattn.search.executors.ray.errors import death, first_line
 
@@ -389,6 +390,7 @@ class _Evaluation(tune.Trainable):
     ) -> None:
         torch.set_num_threads(threads)
         limit_gpu_memory(gpus)
+        keep_freed_memory()
         self._threads = threads
         self._board = board
         self._pickled = evaluator
