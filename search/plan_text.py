@@ -227,6 +227,12 @@ def budget_lines(bounds: Sequence[Document]) -> list[str]:
     ]
 
 
+def of_classes(num_classes: int, names: Sequence[str] | None) -> str:
+    """` of 6 classes`, or nothing for unlabelled images, which are of one class without a name."""
+    is_labelled = names is not None or num_classes > 1
+    return f" of {num_classes:,} classes" if is_labelled else ""
+
+
 def plan_lines(
     data: Document, cost: Document | None, weights: Document | None = None
 ) -> list[str]:
@@ -235,9 +241,7 @@ def plan_lines(
     total = sum(split["images"] for split in splits.values())
     where = f" in {data['path']}" if data["path"] else ""
     names = data["classes"]
-    # Unlabelled images are of one class, without a name.
-    is_labelled = names is not None or data["num_classes"] > 1
-    classes = f" of {data['num_classes']:,} classes" if is_labelled else ""
+    classes = of_classes(data["num_classes"], names)
     if names is not None:
         more = ", ..." if len(names) > MAX_CLASSES_NAMED else ""
         classes += f" ({', '.join(names[:MAX_CLASSES_NAMED])}{more})"

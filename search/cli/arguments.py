@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from sharedattn.errors import InputError
 from sharedattn.objectives import cost_objectives
 from sharedattn.search.cli.output import StandardOutput
-from sharedattn.tasks import QUALITIES, TASKS
+from sharedattn.tasks import CLASSIFY, QUALITIES, TASKS
 from sharedattn.units import COUNT, Share, parse_bound
 
 _Add = Callable[[str, str], argparse.ArgumentParser]
@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto")
     doctor.add_argument("--data", metavar="NAME|DIR", help="data set (default: embedded)")
     doctor.add_argument("--data-root", metavar="DIR", help="folder of a named data set")
+    doctor.add_argument(
+        "--task", choices=TASKS, default=CLASSIFY, help="what the data is for (default: classify)"
+    )
     _add_storage(doctor)
     doctor.add_argument("--weights-dir", metavar="DIR|URL", help="of weights and checkpoints")
     _add_resources(doctor)

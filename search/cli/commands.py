@@ -608,7 +608,11 @@ def doctor(arguments: argparse.Namespace, console: Console) -> Document:
     config = search_config(arguments, executor="local" if arguments.address is None else "ray")
     assert isinstance(config.evaluation, FromScratch)
     checks = diagnose(
-        config.evaluation, config.compute, config.storage, contracts=arguments.plugins
+        config.evaluation,
+        config.compute,
+        config.storage,
+        task=arguments.task,
+        contracts=arguments.plugins,
     )
     document = verify_document(list(checks))
     console.print(checks_table(document["checks"]))

@@ -30,7 +30,9 @@ from sharedattn.search.data_plan import DEFAULT_DATA, DataOptions
 from sharedattn.search.data_plan import look_at as look_at_data
 from sharedattn.search.evaluation import FromScratch
 from sharedattn.search.paths import StorageConfig
+from sharedattn.search.plan_text import of_classes
 from sharedattn.search.provenance import NOT_INSTALLED, library_versions, provenance
+from sharedattn.tasks import CLASSIFY
 
 MIN_FREE_GIB = 1
 MAX_CLOCK_DIFFERENCE_S = 60  # far below the age at which other hosts' temporary files are deleted
@@ -44,6 +46,7 @@ def diagnose(
     compute: ComputeConfig,
     storage: StorageConfig,
     *,
+    task: str = CLASSIFY,
     contracts: bool = False,
 ) -> Iterator[Check]:
     """What a search would find, one thing after the other.
@@ -53,10 +56,14 @@ def diagnose(
         compute: where trials run; with the executor `ray` every node of its cluster is asked as
             well.
         storage: where the search keeps things.
+        task: what the data is read for.
         contracts: whether the mechanisms of plug-ins are held to their contract, which takes some
             seconds for each.
+
+    Raises:
+        InputError: the named data cannot serve the task.
     """
-    data = DataConfig(name=training.data or DEFAULT_DATA, root=training.data_root)
+    data = DataConfig(name=training.data or DEFAULT_DATA, root=training.data_root, task=task)
 
     def blobs() -> BlobStore:
         return storage.weights(training.weights_dir).blobs
@@ -237,8 +244,8 @@ def _data(data: DataConfig, options: DataOptions, storage: StorageConfig) -> str
         source.num_images(split) for split in ("train", "validation", "test")
     )
     return (
-        f"{source.name}: {train:,} training, {validation:,} validation and {test:,} test images "
-        f"of {source.num_classes} classes"
+        f"{source.name}: {train:,} training, {validation:,} validation and {test:,} test "
+        f"images{of_classes(source.num_classes, source.class_names)}"
     )
 
 

@@ -66,6 +66,18 @@ def failing(checks):
     return {name: check["found"] for name, check in checks.items() if not check["ok"]}
 
 
+def test_unlabelled_images_have_no_classes(examine, tmp_path):
+    for i in range(23):
+        pixels = np.random.default_rng(i).integers(0, 256, (7, 7, 3)).astype(np.uint8)
+        (tmp_path / "plain").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "plain" / f"{i}.png")
+    plain = ("--data", str(tmp_path / "plain"))
+    assert not examine(*plain)["data"]["ok"]
+    found = examine(*plain, "--task", "denoise")["data"]
+    assert found["ok"]
+    assert re.fullmatch(r"plain: \d+ training, \d+ validation and \d+ test images", found["found"])
+
+
 def test_this_machine_is_ready_and_nothing_is_made(examine, tmp_path):
     checks = examine()
     assert failing(checks) == {}
