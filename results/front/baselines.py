@@ -136,10 +136,18 @@ def difference(baseline: Baseline, members: Sequence[Candidate]) -> Difference |
     Returns:
         None if no member has at most the baseline's MACs.
     """
-    within = [member for member in members if member.macs <= baseline.macs]
-    if not within:
-        return None
-    best = max(within, key=lambda member: (member.top1, -member.macs))
+    best = _best_within(members, baseline.macs)
+    return None if best is None else _paired(best, baseline)
+
+
+def _best_within(candidates: Iterable[Candidate], macs: int) -> Candidate | None:
+    """The most accurate candidate of at most so many MACs, of equals the cheapest."""
+    within = [candidate for candidate in candidates if candidate.macs <= macs]
+    return max(within, key=lambda c: (c.top1, -c.macs), default=None)
+
+
+def _paired(best: Candidate, baseline: Baseline) -> Difference:
+    """By how much a member is more accurate than a baseline, paired by seed."""
     ours, theirs = (
         {run.seed: top1 for run, top1 in zip(c.runs, c.top1s, strict=True)}
         for c in (best, baseline.candidate)
@@ -163,12 +171,40 @@ def best_by_hand(baselines: Sequence[Baseline]) -> tuple[Baseline, ...]:
     return tuple(found)
 
 
-def baseline_lines(baselines: Sequence[Baseline], members: Sequence[Candidate]) -> list[str]:
+def in_budget(
+    baselines: Sequence[Baseline], members: Sequence[Candidate], max_macs: int
+) -> tuple[Baseline, Difference] | None:
+    """Compare the front's best inside a budget with the best made by hand inside it.
+
+    Both may have fewer MACs than the budget.
+
+    Args:
+        baselines: result of `baselines_of`.
+        members: the front's members.
+        max_macs: the budget.
+
+    Returns:
+        The best made by hand, the uncut backbone aside, and the difference; None if either side
+        has none inside the budget.
+    """
+    cut = {id(b.candidate): b for b in baselines if b.kind is not NaiveKind.UNCUT}
+    theirs = _best_within([b.candidate for b in cut.values()], max_macs)
+    ours = _best_within(members, max_macs)
+    if ours is None or theirs is None:
+        return None
+    by_hand = cut[id(theirs)]
+    return by_hand, _paired(ours, by_hand)
+
+
+def baseline_lines(
+    baselines: Sequence[Baseline], members: Sequence[Candidate], max_macs: int | None = None
+) -> list[str]:
     """Sentences that compare a front with the best networks made by hand, the cheapest first.
 
     Args:
         baselines: result of `baselines_of`.
         members: the front's members.
+        max_macs: the study's budget; its sentence comes last.
     """
     lines = []
     uncut = [b for b in baselines if b.kind is NaiveKind.UNCUT]
@@ -185,25 +221,67 @@ def baseline_lines(baselines: Sequence[Baseline], members: Sequence[Candidate]) 
             f"{at}: {found} over {one.title} ({top1}), by id {member.number} with "
             f"{format_quantity(member.macs)} MACs{same}"
         )
+    found_inside = None if max_macs is None else in_budget(baselines, members, max_macs)
+    if max_macs is not None and found_inside is not None:
+        one, found = found_inside
+        top1 = format_fraction(one.candidate.top1, one.candidate.top1_standard_error)
+        lines.append(
+            f"inside the budget of {format_quantity(max_macs)} MACs: {found} between the front's "
+            f"best, id {found.member.number} with {format_quantity(found.member.macs)}, and the "
+            f"best made by hand, {one.title} with {format_quantity(one.macs)} ({top1})"
+        )
     return lines
 
 
-def baseline_warnings(baselines: Sequence[Baseline], members: Sequence[Candidate]) -> list[str]:
+def baseline_warnings(
+    baselines: Sequence[Baseline], members: Sequence[Candidate], max_macs: int | None = None
+) -> list[str]:
     """Warn of networks made by hand that are better than the front by more than the interval.
 
     Args:
         baselines: result of `baselines_of`.
         members: the front's members.
+        max_macs: the study's budget.
     """
-    compared = ((one, difference(one, members)) for one in best_by_hand(baselines))
+    compared = [
+        (one, found, "within its MACs")
+        for one in best_by_hand(baselines)
+        if (found := difference(one, members)) is not None
+    ]
+    inside = None if max_macs is None else in_budget(baselines, members, max_macs)
+    if inside is not None and inside not in [(one, found) for one, found, _ in compared]:
+        compared.append((*inside, "inside the budget"))
     return [
-        f"a network made by hand is better than the front's best within its MACs: {one.title} has "
+        f"a network made by hand is better than the front's best {where}: {one.title} has "
         f"{format_fraction(one.candidate.top1, one.candidate.top1_standard_error)} at "
         f"{format_quantity(one.macs)} MACs, id {found.member.number} differs by {found}; "
         f"train it by sharedattn train, or search for longer"
-        for one, found in compared
-        if found is not None and found.half_width is not None and found.top1 + found.half_width < 0
+        for one, found, where in compared
+        if found.half_width is not None and found.top1 + found.half_width < 0
     ]
+
+
+def in_budget_document(
+    baselines: Sequence[Baseline], members: Sequence[Candidate], max_macs: int | None
+) -> Document | None:
+    """`in_budget` in the JSON of a front; None without a budget, or if a side has none inside it.
+
+    Args:
+        baselines: result of `baselines_of`.
+        members: the front's members.
+        max_macs: the study's budget.
+    """
+    found = None if max_macs is None else in_budget(baselines, members, max_macs)
+    if found is None:
+        return None
+    by_hand, compared = found
+    return {
+        "max_macs": max_macs,
+        "network": str(by_hand.spec),
+        "front_id": compared.member.number,
+        "front_difference": compared.top1,
+        "front_difference_half_width": compared.half_width,
+    }
 
 
 def baseline_document(baseline: Baseline, members: Sequence[Candidate], quality: str) -> Document:

@@ -29,6 +29,7 @@ from sharedattn.results.front.baselines import (
     baseline_lines,
     baseline_warnings,
     baselines_of,
+    in_budget_document,
 )
 from sharedattn.results.front.confirmation import (
     Candidate,
@@ -183,7 +184,7 @@ class StudySummary:
             found += guessing_warnings(self.front, self.guessers, self.guessing)
         if self.ranking is not None:
             found += self.ranking.warnings
-        found += baseline_warnings(self.baselines, self.front.members)
+        found += baseline_warnings(self.baselines, self.front.members, record.max_macs)
         names = record.data.get("classes") or ()
         return (*found, *imbalance_warnings(known_class_counts(record.data) or (), names))
 
@@ -318,7 +319,7 @@ def start_lines(summary: StudySummary) -> list[str]:
 
 def comparison_lines(summary: StudySummary) -> list[str]:
     """How the front compares with networks made by hand; none without any."""
-    return baseline_lines(summary.baselines, summary.front.members)
+    return baseline_lines(summary.baselines, summary.front.members, summary.study.record.max_macs)
 
 
 def most_accurate(candidates: Sequence[Candidate]) -> Candidate | None:
@@ -365,6 +366,9 @@ def front_document(
         "objectives": list(summary.study.record.objectives),
         "front": [_member_document(member, summary.objectives) for member in front.members],
         "baselines": [baseline_document(b, front.members, quality) for b in summary.baselines],
+        "in_budget": in_budget_document(
+            summary.baselines, front.members, summary.study.record.max_macs
+        ),
         "confirmed": front.is_confirmed,
         "ranking": None if summary.ranking is None else summary.ranking.to_json(quality),
         "inherited": None if summary.inheritance is None else summary.inheritance.to_json(),

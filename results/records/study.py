@@ -60,6 +60,12 @@ class StudyRecord:
         return self.objectives[0]
 
     @property
+    def max_macs(self) -> int | None:
+        """The budget's most MACs, or None without such a bound."""
+        found: int | None = self.fingerprint_document.get("max_macs")
+        return found
+
+    @property
     def retrains(self) -> bool:
         """Whether the front is trained for more epochs than the search's trials."""
         return "final_epochs" in self.fingerprint_document

@@ -13,6 +13,8 @@ from sharedattn.results.front.baselines import (
     baseline_warnings,
     best_by_hand,
     difference,
+    in_budget,
+    in_budget_document,
 )
 from sharedattn.results.front.confirmation import Candidate
 from sharedattn.results.front.summary import StudySummary, front_document
@@ -95,6 +97,40 @@ def test_the_sentences_compare_at_equal_cost(candidate, baseline):
     ]
 
 
+def test_the_bests_inside_a_budget_are_compared_though_their_costs_differ(candidate, baseline):
+    front = [
+        candidate(3, [0.80, 0.82], 14_000_000),
+        candidate(4, [0.83, 0.83], 15_000_000),
+        candidate(5, [0.99, 0.99], 17_000_000),
+    ]
+    networks = [
+        baseline("uncut", "V6", [0.95, 0.95], 16_000_000),
+        baseline("first", "V3", [0.81, 0.80], 12_400_000),
+        baseline("shallow", "V3", [0.82, 0.80], 12_400_000),
+        baseline("first", "V5", [0.90, 0.90], 16_600_000),
+    ]
+    # Differences 0.01 and 0.03: standard error 0.01, t of one degree 12.7062.
+    assert baseline_lines(networks, front, 16_500_000)[-1] == (
+        "inside the budget of 16.5 M MACs: +2.0 ± 12.7 points between the front's best, id 4 "
+        "with 15.0 M, and the best made by hand, its first 3 blocks, from scratch with 12.4 M "
+        "(0.810 ± 0.010)"
+    )
+    by_hand, found = in_budget(networks, front, 16_600_000)
+    assert (by_hand.title, found.member.number) == ("its first 5 blocks", 4)
+    assert found.top1 == pytest.approx(-0.07)
+    assert in_budget_document(networks, front, 16_600_000) == {
+        "max_macs": 16_600_000,
+        "network": str(networks[3].spec),
+        "front_id": 4,
+        "front_difference": pytest.approx(-0.07),
+        "front_difference_half_width": pytest.approx(0.0),
+    }
+    assert in_budget_document(networks, front, None) is None
+    assert in_budget(networks, front, 12_399_999) is None
+    assert in_budget(networks, front, 13_999_999) is None
+    assert "budget" not in " ".join(baseline_lines(networks, front, 13_999_999))
+
+
 def test_the_same_placement_trained_in_another_way_is_named(candidate, baseline):
     member = candidate(3, [0.86, 0.87], 15_900_000)
     same = replace(baseline("first", "V4", [0.84, 0.83], 15_900_000), candidate=member)
@@ -118,6 +154,12 @@ def test_a_network_by_hand_that_is_better_is_warned_of(candidate, baseline):
     assert "its first 4 blocks has 0.810 ± 0.006 at 1.00 k MACs" in warning
     assert "id 12 differs by -10.0 ± 2.5 points" in warning
     assert baseline_warnings(networks[1:2], front) == []
+    # A cheaper one that no member undercuts counts inside a budget alone.
+    cheaper = [baseline("first", "V3", [0.80, 0.82, 0.81], 900)]
+    assert baseline_warnings(cheaper, front) == []
+    [warning] = baseline_warnings(cheaper, front, 1000)
+    assert "better than the front's best inside the budget: its first 3 blocks" in warning
+    assert len(baseline_warnings(networks[:1], front, 1000)) == 1
 
 
 def test_the_document_names_kind_network_and_costs(
