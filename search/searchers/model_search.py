@@ -45,8 +45,12 @@ from sharedattn.spaces.stratified import StratifiedSampler
 
 FloatArray = NDArray[np.float64]
 
-NUM_FIRST = 8
-"""Trials before the model proposes: the backbone as published, then one of each band of MACs."""
+NUM_BANDS = 7
+BAND_STEP = 3
+"""Trials before the model proposes: the backbone as published, then draws from bands of MACs.
+
+Every third band comes next, the cheapest first, so that few draws are spread as many are.
+"""
 FIT_FACTOR = 1.2
 """Scales are fitted again when there are this many times as many results."""
 NUM_CLIMBED = 3  # best candidates of a large space whose neighbours are considered as well
@@ -100,12 +104,13 @@ class ModelSearcher(Searcher):
 
     @cached_property
     def _first_bands(self) -> StratifiedSampler:
-        return StratifiedSampler(self.space, NUM_FIRST - 1, shared_edges=True)
+        return StratifiedSampler(self.space, NUM_BANDS, shared_edges=True)
 
     def ask(self, number: int, attempt: int) -> Proposal:
         rng = self.generator(number, attempt)
-        if number < NUM_FIRST or len(self._told) < LEAST_RESULTS:
-            return Proposal(placement=self._first_bands.sample_from(rng, number + attempt - 1))
+        if len(self._told) < LEAST_RESULTS:
+            band = BAND_STEP * (number + attempt - 1)
+            return Proposal(placement=self._first_bands.sample_from(rng, band))
         ranked = self._ranked(number, len(self._told))
         # What was refused is out of a bound that only the study can check. Drawn from ever more
         # of the best, it is not proposed again and again at the trials to come.

@@ -13,7 +13,7 @@ from sharedattn.results.accuracy_model.fitting import LEAST_RESULTS
 from sharedattn.results.front.pareto import hypervolume
 from sharedattn.search.searchers import SEARCHERS, PastTrial, candidates
 from sharedattn.search.searchers.candidates import DrawnCandidates, candidates_of
-from sharedattn.search.searchers.model_search import NUM_FIRST, ModelSearcher, _fitted_size
+from sharedattn.search.searchers.model_search import NUM_BANDS, ModelSearcher, _fitted_size
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.encoding import Encoding
 from sharedattn.spaces.space import Space
@@ -70,18 +70,25 @@ def searched(searcher, space, num_trials, objectives=OBJECTIVES, begin=0):
 
 def test_after_the_first_trials_nothing_is_proposed_twice(space):
     found = searched(make(space), space, 40)
-    assert len(set(found[NUM_FIRST:])) == len(found) - NUM_FIRST
-    assert not set(found[:NUM_FIRST]) & set(found[NUM_FIRST:])
+    assert len(set(found[LEAST_RESULTS:])) == len(found) - LEAST_RESULTS
+    assert not set(found[:LEAST_RESULTS]) & set(found[LEAST_RESULTS:])
     assert all(placement in space for placement in found)
 
 
 def test_the_first_trials_cover_the_costs(space):
     costs = CostModel(space.space.backbone)
-    found = searched(make(space), space, NUM_FIRST)
-    macs = [costs.totals(placement).macs for placement in found[1:]]
+    searcher = make(space)
+    found = [searcher.ask(number, 0).placement for number in range(1, 1 + NUM_BANDS)]
     least, most = space.macs_span
-    bands = [(macs - least) * (NUM_FIRST - 1) / (most - least) for macs in macs]
-    assert all(i <= band <= i + 1 for i, band in enumerate(bands))
+    bands = [(costs.totals(p).macs - least) * NUM_BANDS / (most - least) for p in found]
+    for expected, band in zip((0, 3, 6, 2, 5, 1, 4), bands, strict=True):
+        assert expected <= band <= expected + 1
+
+
+def test_a_few_results_suffice_for_the_model(space):
+    searcher = make(space)
+    searched(searcher, space, LEAST_RESULTS)
+    assert searcher.ask(LEAST_RESULTS, 0).placement == searcher._ranked(4, 4)[0]
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -159,7 +166,7 @@ def test_more_costs_and_measured_ones_are_served(space, names):
     objectives = parse_objectives(names)
     searcher = make(space, objectives=objectives)
     found = searched(searcher, space, 13, objectives)
-    assert len(set(found[NUM_FIRST:])) == 5
+    assert len(set(found[LEAST_RESULTS:])) == 9
     again = make(space, objectives=objectives)
     for number, placement in enumerate(found[:11]):
         trial = trial_of(space, number, placement, objectives)
