@@ -6,3 +6,10 @@ class InputError(ValueError):
 
     The message names the argument and its value, says what is wrong, and what to do.
     """
+
+
+class StartChangedError(InputError):
+    """Trained weights that work starts from are not, or no longer, those that it began with.
+
+    Every other part of the work would fail alike, until the weights are put back.
+    """

@@ -416,7 +416,8 @@ class Explainer:
 
     def _front(self, others: Sequence[Placement]) -> tuple[Predicted, ...]:
         """The predicted front among the members asked about, the tried ones and `others`."""
-        tried = set(self._tried)
+        # Of many observations the model keeps some, but all were tried.
+        tried = set(map(Placement.parse, set(self._observations.placements)))
         placements = list(dict.fromkeys([*self._tried, *others, *self._contrasts.members]))
         mean, sd = self.posterior.predict(self._contrasts.features.of(placements))
         macs = np.array([self._macs(placement) for placement in placements])

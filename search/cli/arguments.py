@@ -22,6 +22,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
 
+    # By a command, whose own help is the one to see.
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise InputError(
+                f"unrecognized arguments: {' '.join(unknown)}; see {self.prog} {parsed.command} "
+                f"--help"
+            )
+        return parsed
+
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse ignores errors of writing its help.
         output = StandardOutput()

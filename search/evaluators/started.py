@@ -10,7 +10,7 @@ from typing import Protocol
 from sharedattn.backbones import build
 from sharedattn.data import DataSource
 from sharedattn.distributed import ALONE, Rank
-from sharedattn.errors import InputError
+from sharedattn.errors import StartChangedError
 from sharedattn.networks.network import Network
 from sharedattn.placement import ResolvedSpec
 from sharedattn.progress import OnProgress
@@ -119,7 +119,7 @@ class ExportStart:
     ) -> Network:
         record = read_export(Path(self.folder))
         if record.evaluation.weights_sha256 != self.sha256:
-            raise InputError(
+            raise StartChangedError(
                 f"{self.folder} holds other weights than when this training began; begin it again"
             )
         network = build(spec, drop_path_rate=recipe.drop_path_rate)

@@ -15,6 +15,7 @@ from sharedattn.search.executors.base import (
     Progressed,
     Raised,
     Reported,
+    StartChanged,
     TrialResources,
     advance,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Progressed",
     "Raised",
     "Reported",
+    "StartChanged",
     "TrialResources",
     "advance",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from sharedattn.errors import InputError
+from sharedattn.errors import InputError, StartChangedError
 from sharedattn.progress import WorkProgress
 from sharedattn.results.records import EpochMetrics
 from sharedattn.search.evaluators.base import Measurement, Task
@@ -71,15 +71,22 @@ class DiskFull:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class StartChanged:
+    """The weights to start from are others now, for every other trial too; `reason` says which."""
+
+    reason: str
+
+
 class EvaluationEndedError(Exception):
     """An evaluation in processes of its own has ended by `event`."""
 
-    def __init__(self, event: Raised | Lost | Preempted | DiskFull) -> None:
+    def __init__(self, event: Raised | Lost | Preempted | DiskFull | StartChanged) -> None:
         super().__init__(event.traceback if isinstance(event, Raised) else event.reason)
         self.event = event
 
 
-Event = Reported | Finished | Raised | Lost | Preempted | DiskFull
+Event = Reported | Finished | Raised | Lost | Preempted | DiskFull | StartChanged
 """Something that happened to a task and needs an answer or a record."""
 Message = Event | Progressed
 """Any message of an executor about a task."""
@@ -179,6 +186,8 @@ def advance(evaluation: Generator[EpochMetrics, None, Measurement], threads: int
         return Finished(end.value, threads)
     except EvaluationEndedError as error:
         return error.event
+    except StartChangedError as error:
+        return StartChanged(str(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskFull(str(error))

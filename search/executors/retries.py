@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from sharedattn.errors import InputError
 from sharedattn.results.database.errors import StorageError
 from sharedattn.results.failures import reason_of, shown_reason
 from sharedattn.search.errors import SharedWorkError
@@ -24,6 +25,7 @@ from sharedattn.search.executors import (
     Preempted,
     Progressed,
     Reported,
+    StartChanged,
 )
 from sharedattn.search.status import Running
 
@@ -57,12 +59,15 @@ class Retries:
         return self.num_deaths >= MAX_DEATHS or self.num_preemptions >= MAX_PREEMPTIONS
 
 
-def check_room(event: Event) -> None:
-    """Stop the run if the disk is full.
+def check_can_go_on(event: Event) -> None:
+    """Stop the run if no other trial can be measured either.
 
     Raises:
         StorageError: the event is `DiskFull`.
+        InputError: the event is `StartChanged`.
     """
+    if isinstance(event, StartChanged):
+        raise InputError(f"{event.reason}; the same command goes on, all finished trials are kept")
     if isinstance(event, DiskFull):
         raise StorageError(
             f"weights and checkpoints cannot be written, since the disk is full: {event.reason}; "
@@ -91,6 +96,7 @@ def run_tasks(
     Raises:
         SharedWorkError: a task raised, or lost its workers too often.
         StorageError: the disk is full.
+        InputError: the weights that the tasks start from have changed.
     """
     tickets = itertools.count()
     waiting = [(task, Retries()) for task in reversed(tasks)]
@@ -107,7 +113,7 @@ def run_tasks(
             if isinstance(event, Progressed):
                 running[ticket] = replace(running[ticket], progress=event.progress)
                 continue
-            check_room(event)
+            check_can_go_on(event)
             if isinstance(event, Reported):
                 running[ticket] = replace(running[ticket], top1=event.metrics.top1)
                 executor.go_on(ticket)
@@ -119,7 +125,7 @@ def run_tasks(
             elif isinstance(event, Lost | Preempted) and not retries.after(event).exhausted:
                 waiting.append((task, retries.after(event)))
             else:
-                assert not isinstance(event, DiskFull)
+                assert not isinstance(event, DiskFull | StartChanged)
                 if isinstance(event, Lost | Preempted):
                     raise SharedWorkError(f"{name} failed: {shown_reason(event.reason)}")
                 # The traceback is for a debugging caller: users are shown its last line.

@@ -21,7 +21,7 @@ from sharedattn.search.executors import (
     Raised,
     Reported,
 )
-from sharedattn.search.executors.retries import TICK_S, check_room
+from sharedattn.search.executors.retries import TICK_S, check_can_go_on
 from sharedattn.search.status import Running
 from sharedattn.search.study.context import StudyContext, naive_network_of, placement_of
 from sharedattn.search.study.judging import RungJudge
@@ -149,8 +149,8 @@ class TrialRunner:
         return self._in_slots.pop(ticket)
 
     def _record(self, trial: RunningTrial, event: Event) -> None:
-        # The trial stays recorded as running: once there is room, it is retried by its number.
-        check_room(event)
+        # The trial stays recorded as running: once that is mended, it is retried by its number.
+        check_can_go_on(event)
         if isinstance(event, Lost | Preempted):
             self._launch_again(trial, event)
         elif isinstance(event, Raised):

@@ -9,7 +9,7 @@ import torch
 
 from sharedattn.backbones import build, build_network, describe, resolve
 from sharedattn.data import DataSource
-from sharedattn.errors import InputError
+from sharedattn.errors import InputError, StartChangedError
 from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.recipe import Recipe
@@ -97,14 +97,20 @@ class TrainedStart:
             device: device that computes their features.
 
         Raises:
-            InputError: the weights are not those that were looked at.
+            StartChangedError: the weights are not those that were looked at, or are gone.
             FloatingPointError: the model's features of training images are not finite.
         """
-        model = load_trained(self.source, self.backbone)
+        try:
+            model = load_trained(self.source, self.backbone)
+        except InputError as error:
+            raise StartChangedError(
+                f"{self.source} cannot be read any more: {error}; put back the weights that the "
+                f"search began with"
+            ) from error
         if weights_digest(model.state, self.head) != self.sha256:
-            raise InputError(
-                f"{self.source} holds other weights than those that the search began with; "
-                f"begin another study with them"
+            raise StartChangedError(
+                f"{self.source} holds other weights than those that the search began with; put "
+                f"those back, or begin another study with the new ones"
             )
         state = model.state
         if self.head is not None:

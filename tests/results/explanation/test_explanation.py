@@ -139,6 +139,15 @@ def test_the_predicted_front_rises_and_knows_what_was_tried(found, space):
     assert all(Placement.parse(one.placement) in space for one in found.front)
 
 
+def test_what_was_tried_counts_though_the_model_keeps_few_of_many(space, contrasts):
+    observations = trainings(space, 61, seed=5)
+    explainer = Explainer(space, observations, contrasts)
+    whole = explainer._front(())
+    assert any(one.tried for one in whole)
+    explainer._tried = []  # as if none of them had been kept
+    assert explainer._front(list(map(Placement.parse, observations.placements))) == whole
+
+
 def test_the_document_is_json_and_counts_from_1(found):
     document = json.loads(json.dumps(found.to_json()))
     assert {effect["stage"] for effect in document["effects"]} == {1}

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sharedattn.backbones import build, build_network, resolve
 from sharedattn.data import DataConfig, open_data
-from sharedattn.errors import InputError
+from sharedattn.errors import InputError, StartChangedError
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.testing.tiny_backbones import tiny_backbone
@@ -97,7 +97,10 @@ def test_other_weights_than_those_looked_at_and_other_shapes(tmp_path, data) -> 
     start = TrainedStart.of(path, TWO, data)
     network = build_network(TWO, Envelope.of(Placement.parse("V3")))
     written(Path(path), replace(SEVEN, num_classes=5))
-    with pytest.raises(InputError, match="holds other weights than"):
+    with pytest.raises(StartChangedError, match="holds other weights than"):
+        start.load_into(network, data, seed=3)
+    Path(path).rename(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(StartChangedError, match="cannot be read any more: "):
         start.load_into(network, data, seed=3)
     deeper = BackboneSpec.parse(str(SEVEN).replace("depth=3", "depth=2"))
     written(Path(path), deeper)
