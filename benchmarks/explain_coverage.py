@@ -31,14 +31,8 @@ warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
 import numpy as np  # noqa: E402 (the warning is timm's, at import)
 
-from benchmarks.searchers import (  # noqa: E402
-    OBJECTIVES,
-    SPACE,
-    TABLES,
-    RuleTable,
-    Tried,
-    tried,
-)
+from benchmarks.searcher_tables import OBJECTIVES, RULES, SPACE, RuleTable  # noqa: E402
+from benchmarks.searchers import Tried, tried  # noqa: E402
 from sharedattn.errors import InputError  # noqa: E402
 from sharedattn.placement import Placement  # noqa: E402
 from sharedattn.results.explanation.contrasts import SpaceContrasts  # noqa: E402
@@ -104,29 +98,30 @@ class Truth:
 
     Args:
         contrasts: of its space, all of whose members they have.
+        table: the table.
     """
 
-    def __init__(self, contrasts: SpaceContrasts) -> None:
-        self._members = contrasts.members
+    def __init__(self, contrasts: SpaceContrasts, table: RuleTable) -> None:
+        self._top1 = table.points(contrasts.members)[:, 0]
         self._weights = {
             (c.topic, c.stage, c.text): c.weights
             for c in (*contrasts.main, *contrasts.layers, *contrasts.interactions)
         }
 
-    def of(self, table: RuleTable, effect: Effect) -> float | None:
+    def of(self, effect: Effect) -> float | None:
         """The true value of an effect, or None if it has none over all members."""
         weights = self._weights.get((effect.topic, effect.stage, effect.text))
         if weights is None:
             return None
-        return float(weights @ table.top1[[table.place(member) for member in self._members]])
+        return float(weights @ self._top1)
 
 
 def explained(
     table: RuleTable, trials: Tried, contrasts: SpaceContrasts
 ) -> tuple[Explanation, Explainer, list[Placement]]:
     """The explanation of some trials on a table, with their front."""
-    members = [table.members[place] for place in trials.places]
-    macs = [int(table.macs[place]) for place in trials.places]
+    members = trials.placements
+    macs = [table.macs_of(member) for member in members]
     observations = Observations(
         tuple(map(str, members)), tuple(macs), tuple(trials.top1), "accuracies"
     )
@@ -144,7 +139,7 @@ def count(
     explanation, explainer, front = explained(table, trials, contrasts)
     for group, effects in (("effects", explanation.effects), ("layers", explanation.layers)):
         for effect in effects:
-            true = truth.of(table, effect)
+            true = truth.of(effect)
             tally.num_asked += 1
             tally.num_said += effect.verdict in (Verdict.CLEAR, Verdict.NEGLIGIBLE)
             if effect.top1 is None or true is None:
@@ -153,11 +148,11 @@ def count(
             if effect.verdict is Verdict.CLEAR:
                 tally.wrong_sign.append(true * effect.top1.mean < 0.0)
     for effect in explanation.interactions:
-        true = truth.of(table, effect)
+        true = truth.of(effect)
         if effect.top1 is not None and true is not None:
             tally.false.append(not effect.top1.low <= true <= effect.top1.high)
     for price, edits in zip(explanation.prices, explainer.edits(front).values(), strict=True):
-        gains = [table.top1[table.place(b)] - table.top1[table.place(a)] for a, b in edits]
+        gains = [table.top1_of(b) - table.top1_of(a) for a, b in edits]
         tally.add("prices", float(np.mean(gains)), price.top1.low, price.top1.high)
 
 
@@ -165,17 +160,17 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Coverage of each table, design and number of trials."""
     space = BudgetedSpace(Space.load(SPACE))
     contrasts = SpaceContrasts(space)
-    truth = Truth(contrasts)
     tallies: dict[tuple[str, str, int], Tally] = defaultdict(Tally)
     for kind in options.tables:
         for seed in range(max(options.seeds, options.model_seeds)):
             table = RuleTable(space, kind, seed)
+            truth = Truth(contrasts, table)
             for design, seeds in zip(DESIGNS, (options.seeds, options.model_seeds), strict=True):
                 if seed >= seeds:
                     continue
                 trials = tried(table, design, seed, num_trials=max(options.trials), slots=1)
                 for num in options.trials:
-                    first = Tried(trials.places[:num], trials.top1[:num], 0, 0.0)
+                    first = Tried(trials.placements[:num], trials.top1[:num], 0, 0.0)
                     count(tallies[kind, design, num], table, first, contrasts, truth)
     return [
         {"table": kind, "design": design, "trials": num, **tally.to_json()}
@@ -215,14 +210,14 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=16, help="of stratified trials")
     parser.add_argument("--model-seeds", type=int, default=3, help="of model-based trials")
     parser.add_argument("--trials", default="24,60")
-    parser.add_argument("--tables", default=",".join(TABLES))
+    parser.add_argument("--tables", default=",".join(RULES))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     options.trials = [int(number) for number in options.trials.split(",")]
     options.tables = options.tables.split(",")
-    if unknown := set(options.tables) - set(TABLES):
+    if unknown := set(options.tables) - set(RULES):
         raise InputError(
-            f"`--tables` has {', '.join(sorted(unknown))}; name some of {', '.join(TABLES)}"
+            f"`--tables` has {', '.join(sorted(unknown))}; name some of {', '.join(RULES)}"
         )
     if min(options.seeds, *options.trials) < 1 or options.model_seeds < 0:
         raise InputError("`--seeds` and `--trials` are numbers from 1; raise them")

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import optuna
+import torch
 from numpy.typing import NDArray
 
 from sharedattn.errors import InputError
@@ -271,7 +272,14 @@ class SyneEHVISearcher(_SyneSearcher):
         return module.ExpectedHyperVolumeImprovement(self._config_space, random_seed=self.seed)
 
     def _suggested(self) -> dict[str, str]:
-        config = super()._suggested()
+        # Its models are float64 and its tensors of torch's default type, and BoTorch 0.18 refuses
+        # to mix them.
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            config = super()._suggested()
+        finally:
+            torch.set_default_dtype(default)
         # It notes what it suggests as a trial that runs. What runs is the repaired placement, and
         # only once it has been accepted.
         number = len(self._searcher.trial_configs) - 1

@@ -8,8 +8,8 @@ A rule is a sum over the symbols of a member's path through the space's automato
 rule remembers of the symbols before. So a dynamic program over (state, memory, exact MACs) finds
 the best accuracy at each number of MACs, and with it the best front, of spaces that cannot be
 listed: 948,584,016 members take a second. Options of branches and broadcasting belong to a symbol.
-DIA units are counted by the automaton's edges, which say where a symbol begins a unit of its stage:
-the k-th one adds what k units are worth beyond k - 1.
+DIA units are counted by the automaton's edges, which say where a symbol begins a unit of its
+stage: the k-th one adds what k units are worth beyond k - 1.
 """
 
 from __future__ import annotations
@@ -396,23 +396,24 @@ class TableName:
 
 
 class Tables:
-    """The tables by name; spaces and the file of PlacementBench are opened once.
+    """The tables by name and seed; spaces and the file of PlacementBench are opened once.
 
     Args:
         bench: the file of PlacementBench.
+
+    Attributes:
+        table: the table of a name and seed; errors are those of `TableName.parse`, `Space.load`,
+            `PlacementBench.load` and of the tables.
     """
 
     def __init__(self, bench: Path = SHIPPED) -> None:
         self._path = bench
         self._space = lru_cache(None)(self._opened)
         self._bench = lru_cache(None)(PlacementBench.load)
+        # All searchers search a table before the next one is made.
+        self.table = lru_cache(1)(self._table)
 
-    def table(self, text: str, seed: int) -> Table:
-        """The table of a name and seed.
-
-        Raises:
-            InputError: as of `TableName.parse`, `Space.load`, `PlacementBench.load` and tables.
-        """
+    def _table(self, text: str, seed: int) -> Table:
         name = TableName.parse(text)
         if name.kind in PARTS:
             return BenchTable(self._bench(self._path), name.kind, seed, Budget(name.share))

@@ -12,8 +12,8 @@ The true accuracy of every member follows a rule, and a search sees it with nois
 - interacting: pairs of kinds in sequence and the place of the first vanilla layer count as well.
 
 The numbers of a rule are drawn anew for each seed. A rule is over the embedded space, or over the
-one after a colon, however large: its best front is found by dynamic programming. After an @ comes a
-budget. `measured`, `surrogate` and `inherited` are parts of PlacementBench (`--bench FILE`); see
+one after a colon, however large: its best front is found by dynamic programming. After an @ comes
+a budget. `measured`, `surrogate` and `inherited` are parts of PlacementBench (`--bench FILE`); see
 `searcher_tables.py`.
 
 Trials are proposed as in a study, by the same code; with W slots a trial sees the results of those
