@@ -324,7 +324,8 @@ class BenchTable(Table):
         budget: what members may cost.
 
     Raises:
-        InputError: no member has an inherited accuracy, or none is inside the budget.
+        InputError: no member has an inherited accuracy, none is inside the budget, or none is
+            better than chance.
     """
 
     def __init__(
@@ -337,6 +338,8 @@ class BenchTable(Table):
         self._bench, self._part, self._seed = bench, part, seed
         self._truth = dict(zip(members, truth.items(), strict=True))
         self.full = self.hypervolume(self.points(self.space.enumerate()))
+        if not self.full:
+            raise InputError(f"no accuracy of the table `{part}` is above chance; leave it out")
 
     def top1_of(self, placement: Placement) -> float:
         return self._truth[placement][1]
