@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 import matplotlib
 import numpy as np
@@ -86,11 +87,24 @@ class SearchRow:
 
 
 def read_rows(path: Path) -> list[SearchRow]:
-    """The rows of a file; none if there is no file."""
+    """The rows of a file, compressed if it ends in .gz; none if there is no file."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [SearchRow.of_line(line) for line in lines if line]
+    with _opened(path, "rt") as file:
+        return [SearchRow.of_line(line) for line in file if line.strip()]
+
+
+def append_row(path: Path, row: SearchRow) -> None:
+    """Add a row to a file, which is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _opened(path, "at") as file:
+        file.write(row.to_line() + "\n")
+
+
+def _opened(path: Path, mode: Literal["rt", "at"]) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, mode, encoding="utf-8")
+    return path.open(mode, encoding="utf-8")
 
 
 def mean_interval(values: FloatArray) -> tuple[float, float, float]:
@@ -253,7 +267,8 @@ def write_curves(path: Path, rows: Sequence[SearchRow]) -> None:
     num_rows = -(-len(groups) // columns)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.4 * columns, 2.6 * num_rows + 0.5), layout="constrained")
-        panels = figure.subplots(num_rows, columns, squeeze=False).ravel()
+        panels = figure.subplots(num_rows, columns, squeeze=False, sharex=True, sharey=True)
+        panels = panels.ravel()
         for axes in panels[len(groups) :]:
             axes.set_axis_off()
         for axes, ((table, slots), by_searcher) in zip(panels, groups.items(), strict=False):
@@ -261,8 +276,10 @@ def write_curves(path: Path, rows: Sequence[SearchRow]) -> None:
             for name, of_one in by_searcher.items():
                 _draw(axes, name, of_one, {**colours, **_FIXED_COLOURS}[name])
             axes.set_yscale("log")
-            axes.set_xlabel("trials")
-            axes.set_ylabel("regret")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.tick_params(labelbottom=True)
+        figure.supxlabel("trials", fontsize=9)
+        figure.supylabel("regret", fontsize=9)
         handles = {
             label: handle
             for axes in panels[: len(groups)]

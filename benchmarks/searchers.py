@@ -47,6 +47,7 @@ from benchmarks.searcher_rows import (  # noqa: E402
     DIGITS,
     OURS,
     SearchRow,
+    append_row,
     comparison,
     print_comparison,
     read_rows,
@@ -193,9 +194,7 @@ def run(options: argparse.Namespace) -> list[SearchRow]:
                 continue
             table = tables.table(one.table, one.seed)
             known[one] = search(table, *one[:3], num_trials=options.trials, slots=one.slots)
-            options.rows.parent.mkdir(parents=True, exist_ok=True)
-            with options.rows.open("a", encoding="utf-8") as file:
-                file.write(known[one].to_line() + "\n")
+            append_row(options.rows, known[one])
         chosen.append(known[one])
     return chosen
 

@@ -12,6 +12,7 @@ from tiny import SPACE_WITH_CB
 from benchmarks import ask_time
 from benchmarks.searcher_rows import (
     SearchRow,
+    append_row,
     comparison,
     mean_interval,
     print_comparison,
@@ -77,10 +78,12 @@ def test_a_search_of_all_members_has_no_regret(tmp_path):
     assert found[0].regrets[5] == 0.0 < found[0].regrets[0]
 
 
-def test_rows_are_read_as_they_were_written(tmp_path):
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_rows_are_read_as_they_were_written(tmp_path, name):
     rows = [row(regrets=[0.5, 0.5, 0.25, 0.25, 0.25]), row("tpe", 3, [0.1] * 7, table="a@67%")]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(one.to_line() + "\n" for one in rows))
+    path = tmp_path / "new" / name
+    for one in rows:
+        append_row(path, one)
     assert read_rows(path) == rows and read_rows(tmp_path / "none.jsonl") == []
     line = json.loads(rows[0].to_line())
     assert line["regrets"] == {"1": 0.5, "3": 0.25} and line["trials"] == 5
