@@ -278,8 +278,10 @@ def write_curves(path: Path, rows: Sequence[SearchRow]) -> None:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.tick_params(labelbottom=True)
-        figure.supxlabel("trials", fontsize=9)
-        figure.supylabel("regret", fontsize=9)
+        for axes in panels[::columns]:
+            axes.set_ylabel("regret")
+        for axes in panels[-columns:]:
+            axes.set_xlabel("trials")
         handles = {
             label: handle
             for axes in panels[: len(groups)]
