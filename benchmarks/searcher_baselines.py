@@ -36,7 +36,7 @@ from sharedattn.spaces.variation import Variation
 FloatArray = NDArray[np.float64]
 
 NUM_FIRST = 8
-"""First trials of the samplers with a model, as many as of `model`."""
+"""First trials of the samplers with a model."""
 
 
 class GPSearcher(OptunaSearcher):
