@@ -22,17 +22,17 @@
 
   // Numbers
 
-  function quantity(count) {
+  function quantity(count, more = 0) {
     for (const [suffix, factor] of [["", 1], [" k", 1e3], [" M", 1e6], [" G", 1e9], [" T", 1e12]]) {
       const value = count / factor;
       if (value < 999.5 || suffix === " T") {
         const digits = suffix === "" ? 0 : value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
-        return value.toFixed(digits) + suffix;
+        return value.toFixed(digits + more) + suffix;
       }
     }
   }
   // Tick labels drop the zeros that a table keeps: 1.5 M, not 1.50 M.
-  const short = (count) => quantity(count).replace(/(\.\d*?)0+(?= |$)/, "$1").replace(/\.(?= |$)/, "");
+  const short = (count, more = 0) => quantity(count, more).replace(/(\.\d*?)0+(?= |$)/, "$1").replace(/\.(?= |$)/, "");
   function cost(name, value) {
     if (value === null) return "";
     const { symbol, scaled } = costs[name];
@@ -53,6 +53,14 @@
     return found;
   }
 
+  // Labels with as many more digits as tell them apart.
+  function tickLabels(values, label) {
+    for (let more = 0; more < 9; more++) {
+      const found = values.map((value) => label(value, more));
+      if (more === 8 || new Set(found).size === found.length) return found;
+    }
+  }
+
   // A frame with axes; gives back the svg, the scales and its right end.
   function frame(host, shape, x, y) {
     host.replaceChildren();
@@ -66,17 +74,17 @@
       from + (value - axis.low) / (axis.high - axis.low || 1) * (to - from);
     const sx = scale(x, PAD.left, end);
     const sy = scale(y, height - PAD.bottom, PAD.top);
-    for (const tick of ticks(y.low, y.high, 5)) {
+    const rows = ticks(y.low, y.high, 5), beside = tickLabels(rows, y.label);
+    rows.forEach((tick, i) => {
       element(svg, "line", {
         class: "grid", x1: PAD.left, x2: end, y1: sy(tick), y2: sy(tick),
       });
-      element(svg, "text", { x: PAD.left - 8, y: sy(tick) + 4, "text-anchor": "end" }, y.label(tick));
-    }
-    for (const tick of ticks(x.low, x.high, width / 130)) {
-      element(svg, "text", {
-        x: sx(tick), y: height - PAD.bottom + 20, "text-anchor": "middle",
-      }, x.label(tick));
-    }
+      element(svg, "text", { x: PAD.left - 8, y: sy(tick) + 4, "text-anchor": "end" }, beside[i]);
+    });
+    const columns = ticks(x.low, x.high, width / 130), below = tickLabels(columns, x.label);
+    columns.forEach((tick, i) => element(svg, "text", {
+      x: sx(tick), y: height - PAD.bottom + 20, "text-anchor": "middle",
+    }, below[i]));
     element(svg, "text", {
       class: "title", x: end, y: height - 8, "text-anchor": "end",
     }, x.title);
@@ -175,7 +183,7 @@
       { low: Math.max(0, x0 - mx), high: x1 + mx, title: costs[name].label,
         label: costs[name].scaled ? short : (v) => String(+v.toPrecision(6)) },
       { low: Math.max(0, y0 - my), high: Math.min(1, y1 + my), title: data.quality,
-        label: (v) => v.toFixed(3).replace(/0$/, "") });
+        label: (v, more) => v.toFixed(3 + more).replace(/0$/, "") });
 
     // One path for all trials; those that fall on one another's pixel are drawn once.
     const drawn = new Set();
@@ -306,7 +314,7 @@
     const { svg, sx, sy } = frame(host, { ratio: 0.36, least: 260 },
       { low: Math.max(0, x0 - mx), high: x1 + mx, title: "MACs", label: short },
       { low: Math.max(0, y0 - my), high: Math.min(1, y1 + my), title: data.quality,
-        label: (v) => v.toFixed(3).replace(/0$/, "") });
+        label: (v, more) => v.toFixed(3 + more).replace(/0$/, "") });
     const drawn = new Set(points.map((i) =>
       `M${sx(trialCost("macs", i)).toFixed(0)} ${sy(trials.top1[i]).toFixed(0)}h0`));
     element(svg, "path", { class: "cloud", d: [...drawn].join("") });
