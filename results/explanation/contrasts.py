@@ -357,6 +357,9 @@ class SpaceContrasts:
             if words[0] == "log":
                 option = next(o for o in branch_of(letter).options if o.name == words[1])
                 assert isinstance(option, NumberOption)
+                has_some = np.asarray(True if held is None else held(self.every.raw) > 0.0)
+                if len(np.unique(count(self.every.raw)[has_some])) < 2:
+                    continue  # the space has one number alone
                 text = f"twice the {option.title or option.name} of {title}"
             else:
                 text = f"the {words[0]} {words[1]} in one more layer of {title}"

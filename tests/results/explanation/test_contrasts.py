@@ -80,6 +80,20 @@ def test_depths_slots_and_layers_compare_the_members_that_have_them(contrasts):
     assert second.weights @ second.count(members.raw) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("slots", "asked"), [("[8]", False), ("[8, 16]", True)])
+def test_slots_are_asked_of_only_where_a_space_has_several(slots, asked):
+    text = f"""name: slots
+backbone: vit(depth=3,embed_dim=6,num_heads=2,patch_size=4)@8
+order: any
+stages:
+  - depth: 3
+    counts: {{V: 0..3, E: 0..2}}
+    slots: {slots}
+"""
+    contrasts = SpaceContrasts(BudgetedSpace(Space.from_yaml(text, "slots.yaml")))
+    assert any("memory slots" in one.text for one in contrasts.main) == asked
+
+
 def test_what_macs_decide_has_no_weights():
     rng = np.random.default_rng(3)
     macs = np.sort(rng.uniform(size=97))
