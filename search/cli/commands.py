@@ -401,6 +401,9 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
     spec = training.spec
     plan = training_plan(training)
     print_plan(plan, errors)
+    # It was checked above to be an export, or empty.
+    if arguments.to.is_dir() and any(arguments.to.iterdir()):
+        errors.print(f"to      {arguments.to}: the export there is replaced", highlight=False)
     if arguments.dry_run:
         return {"network": str(spec), "plan": plan}
     num_processes = processes_here(arguments.processes_per_trial, training.device)

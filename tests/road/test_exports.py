@@ -69,6 +69,7 @@ def test_an_export_goes_where_a_link_leads_each_time(lab, monkeypatch, kind) -> 
         arguments = ("train", f"{BACKBONE}: V2", "--to", link, "--epochs", 1, "--seed", seed)
         code, _, err = lab.run(*arguments)
         assert code == 0, err
+        assert (f"to      {link}: the export there is replaced" in err) == (seed > 0)
         assert link.is_symlink() == (kind != "folder")
         config = yaml.safe_load((place / "config.yaml").read_text())
         assert config["evaluation"]["seed"] == seed
