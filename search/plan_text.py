@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -167,15 +166,16 @@ def measure_step(work: Work, source: DataSource) -> tuple[Placement, float]:
         task = task_training(network)
         example = task.training_example(images, task.random_targets(size, device))
         times = []
-        for _ in range(3):
+        for _ in range(4):
             started = time.perf_counter()
             loss, _ = training_loss(task, network.run, example, recipe)
             loss.backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - started)
-    # The first step includes one-time set-up.
-    step_s = statistics.median(times[1:]) / size
+    # The first step includes one-time set-up. What else runs on the machine only adds to a step,
+    # and most to several threads that wait for each other.
+    step_s = min(times[1:]) / size
     load_s = _measure_loading(work, source)
     if device.type == "cpu":
         return placement, step_s * work.placements_per_step + load_s / work.threads
