@@ -181,9 +181,10 @@ def _check_task(config: DataConfig) -> None:
     if config.task not in TASKS:
         raise InputError(f"`task` of data is {config.task!r}; it is one of {', '.join(TASKS)}")
     if (own := EMBEDDED.get(config.name, config.task)) != config.task and own != CLASSIFY:
+        folder = f", or ./{config.name} for the folder" if Path(config.name).is_dir() else ""
         raise InputError(
-            f"`--data` is {config.name}, which is to {own}, but this network is to {config.task}; "
-            f"name other data"
+            f"`--data` is the embedded {config.name}, which is to {own}, but this network is to "
+            f"{config.task}; name other data{folder}"
         )
     if own != config.task or (config.task != CLASSIFY and config.reader != READER):
         raise InputError(

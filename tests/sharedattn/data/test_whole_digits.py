@@ -74,3 +74,13 @@ def test_its_identity_and_its_task(data):
         DataConfig(name="digit-pairs", task="denoise")
     with pytest.raises(InputError, match="images of 16x16 pixels and 1 channel"):
         open_data(DataConfig(name="digits", task="denoise", image_size=32))
+
+
+def test_a_folder_of_its_name_is_told_apart(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="name other data$"):
+        DataConfig(name="digits")
+    (tmp_path / "digits").mkdir()
+    with pytest.raises(InputError, match=r"name other data, or \./digits for the folder$"):
+        DataConfig(name="digits")
+    assert DataConfig(name="./digits").is_folder
