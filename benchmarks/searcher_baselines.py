@@ -12,6 +12,7 @@ and their first trials are the backbone as published and draws from bands of MAC
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -28,7 +29,6 @@ from sharedattn.results.front.pareto import non_dominated, to_losses
 from sharedattn.search.run import REFERENCE_FACTOR
 from sharedattn.search.searchers import PastTrial, Proposal, Searcher
 from sharedattn.search.searchers.optuna_search import JUMP_PROBABILITY, OptunaSearcher
-from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.nearest import NearestMembers
 from sharedattn.spaces.stratified import StratifiedSampler
 from sharedattn.spaces.variation import Variation
@@ -37,6 +37,11 @@ FloatArray = NDArray[np.float64]
 
 NUM_FIRST = 8
 """First trials of the samplers with a model."""
+
+
+def population_size(num_trials: int) -> int:
+    """Members of an evolution's population: a quarter of the trials, from 8 to 100."""
+    return min(100, max(NUM_FIRST, num_trials // 4))
 
 
 class GPSearcher(OptunaSearcher):
@@ -57,24 +62,6 @@ class GPSearcher(OptunaSearcher):
 
 class _BandedSearcher(Searcher):
     """A searcher whose first trials are drawn from bands of MACs; takes `Searcher`'s arguments."""
-
-    def __init__(
-        self,
-        space: BudgetedSpace,
-        objectives: Sequence[Objective],
-        *,
-        seed: int,
-        num_trials: int,
-        study_attributes: Mapping[str, Any],
-    ) -> None:
-        super().__init__(
-            space,
-            objectives,
-            seed=seed,
-            num_trials=num_trials,
-            study_attributes=study_attributes,
-        )
-        self.num_trials = num_trials
 
     @property
     def num_first(self) -> int:
@@ -109,27 +96,13 @@ class EvolutionSearcher(_BandedSearcher):
 
     name: ClassVar[str] = "evolution"
 
-    def __init__(
-        self,
-        space: BudgetedSpace,
-        objectives: Sequence[Objective],
-        *,
-        seed: int,
-        num_trials: int,
-        study_attributes: Mapping[str, Any],
-    ) -> None:
-        super().__init__(
-            space,
-            objectives,
-            seed=seed,
-            num_trials=num_trials,
-            study_attributes=study_attributes,
-        )
-        self._told: list[tuple[Placement, tuple[float, ...]]] = []
+    @cached_property
+    def _told(self) -> list[tuple[Placement, tuple[float, ...]]]:
+        return []
 
     @property
     def num_first(self) -> int:
-        return min(100, max(NUM_FIRST, self.num_trials // 4))
+        return population_size(self.num_trials)
 
     @cached_property
     def _variation(self) -> Variation:
@@ -200,9 +173,10 @@ class _SyneSearcher(_BandedSearcher):
     def _choices(self) -> dict[str, tuple[Any, ...]]:
         return {name: tuple(values) for name, values in self.encoding.dimensions.items()}
 
-    @cached_property
+    @property
+    @abstractmethod
     def _searcher(self) -> Any:
-        raise NotImplementedError
+        """Syne Tune's searcher, made when it is first asked for."""
 
     @property
     def _config_space(self) -> dict[str, Any]:
@@ -252,7 +226,7 @@ class SyneEvolutionSearcher(_SyneSearcher):
     @cached_property
     def _searcher(self) -> Any:
         module = _syne("multiobjective.multi_objective_regularized_evolution")
-        size = min(100, max(NUM_FIRST, self.num_trials // 4))
+        size = population_size(self.num_trials)
         return module.MultiObjectiveRegularizedEvolution(
             self._config_space,
             population_size=size,

@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sharedattn.results.analysis.plots import PLOT_STYLE
+
 FloatArray = NDArray[np.float64]
 
 MARKS = (24, 60, 200)  # numbers of trials at which regrets are compared
@@ -28,15 +30,6 @@ DIGITS = 5  # of a regret in a file
 
 # The palette of Okabe and Ito, safe for colour-blind readers, and grey for the control.
 _COLOURS = ("#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "svg.hashsalt": "sharedattn",  # makes equal figures give equal files
-}
 _FIXED_COLOURS = {OURS: "#0072B2", "stratified": "#777777"}
 _COLUMNS = 3  # of panels
 
@@ -265,7 +258,7 @@ def write_curves(path: Path, rows: Sequence[SearchRow]) -> None:
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(others)}
     columns = min(_COLUMNS, len(groups))
     num_rows = -(-len(groups) // columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(3.4 * columns, 2.6 * num_rows + 0.5), layout="constrained")
         panels = figure.subplots(num_rows, columns, squeeze=False, sharex=True, sharey=True)
         panels = panels.ravel()

@@ -24,7 +24,7 @@ from sharedattn.results.analysis.measuring import (
 _NETWORK, _TRAINED, _CONTROL = "#0072B2", "#D55E00", "#777777"
 _MAX_ANNOTATED = 8  # largest matrix, in layers, with its entries written out
 _MAX_CHOICES = 12  # most layers whose choices are written below the axis
-_STYLE: Any = {
+PLOT_STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,6 +33,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "svg.hashsalt": "sharedattn",  # makes equal figures give equal files
 }
+"""Settings of matplotlib for every figure of the project."""
 
 
 def write_plots(folder: Path, analysis: Analysis) -> list[str]:
@@ -46,7 +47,7 @@ def write_plots(folder: Path, analysis: Analysis) -> list[str]:
         Names of the .svg files.
     """
     written = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         for name, draw in _PLOTS.items():
             canvas = draw(analysis)
             if canvas is not None:

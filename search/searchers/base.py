@@ -71,6 +71,7 @@ class Searcher(ABC):
         study_attributes: notes on the study from an earlier run.
 
     Attributes:
+        num_trials: as given.
         encoding: the flat parameters of placements, as the database stores them.
     """
 
@@ -88,6 +89,7 @@ class Searcher(ABC):
         self.space = space
         self.objectives = tuple(objectives)
         self.seed = seed
+        self.num_trials = num_trials
         self.encoding = Encoding(space)
 
     @abstractmethod

@@ -46,11 +46,9 @@ from sharedattn.spaces.stratified import StratifiedSampler
 FloatArray = NDArray[np.float64]
 
 NUM_BANDS = 7
+"""Bands of MACs that trials are drawn from, after the published backbone, until the model can."""
 BAND_STEP = 3
-"""Trials before the model proposes: the backbone as published, then draws from bands of MACs.
-
-Every third band comes next, the cheapest first, so that few draws are spread as many are.
-"""
+"""From a trial's band to the next one's, so that few draws, too, are spread over all MACs."""
 FIT_FACTOR = 1.2
 """Scales are fitted again when there are this many times as many results."""
 NUM_CLIMBED = 3  # best candidates of a large space whose neighbours are considered as well
