@@ -5,6 +5,7 @@ import hashlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from sharedattn.distributed import ALONE, Rank
-from sharedattn.errors import InputError
+from sharedattn.errors import InputError, StartChangedError
 from sharedattn.progress import TrainingProgress
 from sharedattn.results.records import EpochMetrics, Fidelity
 from sharedattn.search.evaluators import Evaluator, Measurement
@@ -172,16 +173,25 @@ def progress_at(step, steps, epoch=1, epochs=1):
     )
 
 
+def disk_full():
+    return OSError(errno.ENOSPC, "No space left on device", "weights")
+
+
+def start_changed():
+    return StartChangedError("weights holds other weights; put those back")
+
+
 @dataclass(frozen=True)
-class DiskFilling(Fake):
-    """Has room for a few evaluations, counted in `folder`, and for no more."""
+class Blocked(Fake):
+    """Evaluates a few tasks, counted in `folder`, and then makes and raises `error` for all."""
 
     folder: str = ""
+    error: Callable[[], Exception] = disk_full
     room: int = 5
 
     def evaluate(self, task, on_progress=None):
         if len(os.listdir(self.folder)) >= self.room:
-            raise OSError(errno.ENOSPC, "No space left on device", "weights")
+            raise self.error()
         open(os.path.join(self.folder, task.identity.key), "x").close()
         return (yield from super().evaluate(task))
 

@@ -2,15 +2,24 @@
 
 import random
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
-from fakes import DiskFilling, DriverKilledError, Dying, Fake, Inline, Raising, Staged
+from fakes import (
+    Blocked,
+    DriverKilledError,
+    Dying,
+    Fake,
+    Inline,
+    Raising,
+    Staged,
+    disk_full,
+    start_changed,
+)
 from lab import SPACE, Lab
 
 from sharedattn.backbones import resolve
-from sharedattn.errors import InputError, StartChangedError
+from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, MechanismOptions, NetworkSpec, Placement
 from sharedattn.results.artifacts.blobs import BlobStore
 from sharedattn.results.artifacts.weights import WeightsStore
@@ -373,36 +382,21 @@ def test_a_rung_that_is_no_number_makes_a_failed_trial(lab):
     assert rungs_of(lab) == []
 
 
-def test_a_full_disk_stops_the_search_and_loses_nothing(lab, other_lab, tmp_path):
-    folder = tmp_path / "room"
-    folder.mkdir()
-    with pytest.raises(StorageError, match="the disk is full: .*No space left on device"):
-        lab.run(searcher="nsga2", num_trials=12, executor=Inline(DiskFilling(folder=str(folder))))
-    counts = lab.summary().count(TrialRole.SEARCH)
-    assert counts == {"complete": 5, "running": 1, "failed": 0, "pruned": 0}
-    lab.run(searcher="nsga2", num_trials=12)
-    other_lab.run(searcher="nsga2", num_trials=12)
-    assert lab.history() == other_lab.history()
-
-
-@dataclass(frozen=True)
-class Exchanging(Fake):
-    """Starts from weights that others replace after a few evaluations, counted in `folder`."""
-
-    folder: str = ""
-
-    def evaluate(self, task, on_progress=None):
-        if len(list(Path(self.folder).iterdir())) >= 5:
-            raise StartChangedError("weights holds other weights; put those back")
-        Path(self.folder, task.identity.key).touch()
-        return (yield from super().evaluate(task))
-
-
-def test_weights_that_were_exchanged_stop_the_search_and_lose_nothing(lab, other_lab, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (disk_full, StorageError, "the disk is full: .*No space left on device"),
+        (start_changed, InputError, "put those back; the same command goes on, all finished"),
+    ],
+)
+def test_what_blocks_every_trial_stops_the_search_and_loses_nothing(
+    lab, other_lab, tmp_path, error, raised, message
+):
     folder = tmp_path / "begun"
     folder.mkdir()
-    with pytest.raises(InputError, match="put those back; the same command goes on, all finished"):
-        lab.run(searcher="nsga2", num_trials=12, executor=Inline(Exchanging(folder=str(folder))))
+    executor = Inline(Blocked(folder=str(folder), error=error))
+    with pytest.raises(raised, match=message):
+        lab.run(searcher="nsga2", num_trials=12, executor=executor)
     counts = lab.summary().count(TrialRole.SEARCH)
     assert counts == {"complete": 5, "running": 1, "failed": 0, "pruned": 0}
     lab.run(searcher="nsga2", num_trials=12)
