@@ -172,7 +172,7 @@ def best_by_hand(baselines: Sequence[Baseline]) -> tuple[Baseline, ...]:
 
 
 def in_budget(
-    baselines: Sequence[Baseline], members: Sequence[Candidate], max_macs: int
+    baselines: Sequence[Baseline], members: Sequence[Candidate], max_macs: int | None
 ) -> tuple[Baseline, Difference] | None:
     """Compare the front's best inside a budget with the best made by hand inside it.
 
@@ -181,19 +181,18 @@ def in_budget(
     Args:
         baselines: result of `baselines_of`.
         members: the front's members.
-        max_macs: the budget.
+        max_macs: the budget, or None without one.
 
     Returns:
-        The best made by hand, the uncut backbone aside, and the difference; None if either side
-        has none inside the budget.
+        The best made by hand, the uncut backbone aside, and the difference; None without a budget,
+        or if either side has none inside it.
     """
-    cut = {id(b.candidate): b for b in baselines if b.kind is not NaiveKind.UNCUT}
-    theirs = _best_within([b.candidate for b in cut.values()], max_macs)
-    ours = _best_within(members, max_macs)
-    if ours is None or theirs is None:
+    if max_macs is None:
         return None
-    by_hand = cut[id(theirs)]
-    return by_hand, _paired(ours, by_hand)
+    inside = [one for one in best_by_hand(baselines) if one.macs <= max_macs]
+    ours = _best_within(members, max_macs)
+    # The dearest of those that no other beats is the most accurate.
+    return (inside[-1], _paired(ours, inside[-1])) if inside and ours is not None else None
 
 
 def baseline_lines(
@@ -221,9 +220,9 @@ def baseline_lines(
             f"{at}: {found} over {one.title} ({top1}), by id {member.number} with "
             f"{format_quantity(member.macs)} MACs{same}"
         )
-    found_inside = None if max_macs is None else in_budget(baselines, members, max_macs)
-    if max_macs is not None and found_inside is not None:
-        one, found = found_inside
+    inside = in_budget(baselines, members, max_macs)
+    if max_macs is not None and inside is not None:
+        one, found = inside
         top1 = format_fraction(one.candidate.top1, one.candidate.top1_standard_error)
         lines.append(
             f"inside the budget of {format_quantity(max_macs)} MACs: {found} between the front's "
@@ -248,7 +247,7 @@ def baseline_warnings(
         for one in best_by_hand(baselines)
         if (found := difference(one, members)) is not None
     ]
-    inside = None if max_macs is None else in_budget(baselines, members, max_macs)
+    inside = in_budget(baselines, members, max_macs)
     if inside is not None and inside not in [(one, found) for one, found, _ in compared]:
         compared.append((*inside, "inside the budget"))
     return [
@@ -271,7 +270,7 @@ def in_budget_document(
         members: the front's members.
         max_macs: the study's budget.
     """
-    found = None if max_macs is None else in_budget(baselines, members, max_macs)
+    found = in_budget(baselines, members, max_macs)
     if found is None:
         return None
     by_hand, compared = found

@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, where its C library is glibc.
 
     Otherwise glibc returns large tensors to the system and takes them again in each step, page by
-    page: a step of ResNet-164 with DIA units on 128 images takes 1.7 times as long. What a process
-    needs at most stays the same. Other C libraries, and GPUs, are left as they are.
+    page, which can cost more than the arithmetic of a gate (`benchmarks/gate_step.py`). Other C
+    libraries, and GPUs, are left as they are.
 
     Returns:
         Whether it is so from now on.
