@@ -1,10 +1,12 @@
-"""How long a segmenter and a detector take to learn digits on clutter, from random weights.
+"""How long a segmenter and a detector take to learn digits on clutter.
 
     python benchmarks/task_training.py DIR [--images 1000] [--threads 1] [--epochs N]
+        [--weights EXPORT]
 
 Makes the data of `data_makers.py masks` and `boxes` in DIR, 64 x 96 pixels, where it is not there
 yet; trains PVTv2-B0 with each head by the default recipe; and prints the validation quality after
-every epoch with the CPU seconds until then, and the test quality at the end.
+every epoch with the CPU seconds until then, and the test quality at the end. With `--weights`, all
+but the head starts from a trained classifier, by the recipe for that.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from sharedattn.backbones import resolve
 from sharedattn.data import DataSource, open_data
 from sharedattn.placement import NetworkSpec
 from sharedattn.search.data_plan import data_for, for_data
-from sharedattn.search.evaluation.recipes import recipe_for
+from sharedattn.search.evaluation.recipes import Start, recipe_for
 from sharedattn.training.tasks.interface import Metrics
 from sharedattn.training.trainer import Trainer, evaluate
+from sharedattn.weights.trained_start import TrainedStart
 
 NETWORKS = {
     "masks": "pvt_v2_b0(head=semantic_fpn)@64x96: V2 | V2 | V2 | V2",
@@ -49,14 +52,24 @@ class Point:
 
 
 def training(
-    network: str, folder: Path, *, seed: int, epochs: int | None = None
+    network: str,
+    folder: Path,
+    *,
+    seed: int,
+    epochs: int | None = None,
+    weights: str | None = None,
 ) -> tuple[Trainer, DataSource]:
     """A training of a network, written with any number of classes, on a folder."""
     parsed = NetworkSpec.parse(network)
-    data = open_data(data_for(parsed.backbone, str(folder), None))
+    data = open_data(data_for(parsed.backbone, str(folder), None, weights=weights))
     spec = resolve(replace(parsed, backbone=for_data(parsed.backbone, data)))
-    recipe = replace(recipe_for(None, data, epochs), loader_workers=0)
-    return Trainer(spec, data, recipe, seed=seed), data
+    begins: Start = "scratch" if weights is None else "weights"
+    recipe = replace(recipe_for(None, data, epochs, start=begins), loader_workers=0)
+    started = None
+    if weights is not None:
+        start = TrainedStart.of(weights, spec.backbone, data)
+        started = start.network(spec, recipe, data, seed=seed)
+    return Trainer(spec, data, recipe, seed=seed, network=started), data
 
 
 def curve(trainer: Trainer) -> Iterator[Point]:
@@ -77,6 +90,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights")
     parser.add_argument("--only", choices=tuple(NETWORKS))
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -84,7 +98,9 @@ def main() -> None:
         place = asked.folder / kind
         if not place.exists():
             make(kind, place, asked.images, SIZE)
-        trainer, data = training(NETWORKS[kind], place, seed=asked.seed, epochs=asked.epochs)
+        trainer, data = training(
+            NETWORKS[kind], place, seed=asked.seed, epochs=asked.epochs, weights=asked.weights
+        )
         print(f"{NETWORKS[kind]}, {data.num_images('train')} training images", flush=True)
         for point in curve(trainer):
             found = point.metrics

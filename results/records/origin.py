@@ -19,7 +19,8 @@ class Origin:
             origin included; or None for a trained model.
         trained_classes: classes of the head that was replaced, 0 if there was none, or None if it
             was kept.
-        head_images: training images that the new head was fitted to, or None if it was kept.
+        head_images: training images that the new head was fitted to, 0 if it began untrained, or
+            None if it was kept.
     """
 
     source: str
@@ -33,9 +34,10 @@ class Origin:
             return f"the weights of an export, after {self.epochs:,} epoch{plural}"
         if self.head_images is None:
             return "the weights of a trained model"
+        of_classes = f" of {self.trained_classes:,} classes" * bool(self.trained_classes)
         return (
-            f"the weights of a trained model of {self.trained_classes:,} classes, with a new head "
-            f"fitted to {self.head_images:,} training images"
+            f"the weights of a trained model{of_classes}, with a new head"
+            + f" fitted to {self.head_images:,} training images" * bool(self.head_images)
         )
 
     def to_json(self) -> Document:

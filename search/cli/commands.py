@@ -408,7 +408,7 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
         return {"network": str(spec), "plan": plan}
     num_processes = processes_here(arguments.processes_per_trial, training.device)
     quality = QUALITIES[head_kind(spec.backbone.head).task]
-    before = None if training.start is None else training.before(seed=arguments.seed)
+    before = training.before(seed=arguments.seed)
     if before is not None:
         errors.print(
             f"start   {quality} {before.quality:.4f} on {before.num_images:,} validation images",

@@ -144,7 +144,9 @@ class FromSupernet(FromScratch):
         )
         setup = replace(
             training.setup(
-                BudgetedSpace(space, config.budget), shared, has_teacher=self.weights is not None
+                BudgetedSpace(space, config.budget),
+                shared,
+                has_teacher=supernet.start is not None and supernet.start.has_trained_head,
             ),
             shared=shared,
             training_processes=self._training_processes(shared, config.compute.executor, slots),

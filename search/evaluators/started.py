@@ -29,6 +29,10 @@ class NetworkStart(Protocol):
     def sha256(self) -> str:
         """Identifies the weights."""
 
+    @property
+    def has_trained_head(self) -> bool:
+        """Whether their network says something of the data before it is trained."""
+
     def network(
         self, spec: ResolvedSpec, recipe: Recipe, data: DataSource, *, seed: int, device: str
     ) -> Network:
@@ -70,6 +74,8 @@ class SharedStart:
     supernet: SupernetEvaluator
     sha256: str
 
+    has_trained_head = True
+
     def network(
         self, spec: ResolvedSpec, recipe: Recipe, data: DataSource, *, seed: int, device: str
     ) -> Network:
@@ -92,6 +98,8 @@ class ExportStart:
     folder: str
     sha256: str
     epochs: int
+
+    has_trained_head = True
 
     @classmethod
     def of(cls, folder: Path, record: ExportRecord) -> ExportStart:

@@ -342,16 +342,21 @@ class SupernetEvaluator(ThroughScratch):
         total = len(task.placements)
         meter = None if on_progress is None else ScoringMeter(on_progress, placements=total)
         network, recipe = self._trained_network(task.weights_sha256), self.supernet.recipe
+        data = self.scratch.opened()
+        num_train = data.num_images("train")
+        # Twice the batch, since no activations are kept for a backward pass; few images may not
+        # fill it, nor as many batches as the recipe calibrates on.
+        batch_size = min(2 * recipe.training.batch_size, num_train)
+        calibration = min(recipe.calibration_batches, num_train // batch_size)
         tree = TreeEvaluation(
             network,
             task.placements,
-            self.scratch.opened(),
+            data,
             "validation",
-            # Twice the batch, since no activations are kept for a backward pass.
-            batch_size=2 * recipe.training.batch_size,
+            batch_size=batch_size,
             device=self.device,
             num_images=recipe.scored_images,
-            calibration=recipe.calibration_batches if statistics_of(network) else None,
+            calibration=calibration if statistics_of(network) else None,
             calibration_seed=self.supernet.seed,
         )
         found = tree.run(None if meter is None else meter.tell)

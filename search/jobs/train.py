@@ -58,6 +58,11 @@ class PlacementTraining:
     shows_curve: bool = False
     on_progress: OnProgress | None = None
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a trained model can teach it by distillation."""
+        return isinstance(self.start, TrainedStart) and self.start.has_trained_head
+
     def run(
         self, folder: Path, *, seed: int, threads: int
     ) -> tuple[EvaluationRecord, dict[str, torch.Tensor]]:
@@ -118,17 +123,21 @@ class PlacementTraining:
             origin=_origin(self.start),
         )
 
-    def before(self, *, seed: int) -> Metrics:
+    def before(self, *, seed: int) -> Metrics | None:
         """The network on the validation split, with the weights that its training starts from.
 
         Args:
             seed: training seed, which parts depend on that the weights lack.
 
+        Returns:
+            Its metrics, or None without such weights, or with a head that was never trained.
+
         Raises:
             InputError: the weights are gone, or others than before.
             FloatingPointError: its logits are not finite.
         """
-        assert self.start is not None
+        if self.start is None or not self.start.has_trained_head:
+            return None
         source = open_data(self.data)
         network = self.start.network(self.spec, self.recipe, source, seed=seed, device=self.device)
         return evaluate(
@@ -179,7 +188,7 @@ def train_placement(
         training.recipe,
         device=training.device,
         num_processes=training.num_processes,
-        has_teacher=isinstance(training.start, TrainedStart),
+        has_teacher=training.has_teacher,
     )
     evaluation, state_dict = training.run(folder, seed=seed, threads=torch.get_num_threads())
     record = training.record(evaluation, state_dict)
@@ -199,7 +208,7 @@ def training_plan(training: PlacementTraining) -> Document:
         source,
         training.recipe,
         device=training.device,
-        has_teacher=isinstance(training.start, TrainedStart),
+        has_teacher=training.has_teacher,
     )
     macs = CostModel(spec.backbone).totals(spec.placement).macs
     work = Work(

@@ -22,7 +22,8 @@ class StartEvaluation:
     """Evaluates the trained model of a supernet once on each split, and stores what it finds.
 
     Attributes:
-        shared: has the trained weights, or none; without them nothing is evaluated.
+        shared: has the trained weights, or none; without them, or where their head is a new one
+            that is not trained yet, nothing is evaluated.
         executor: opens what evaluates them.
         on_start: called with the start before anything is trained, or None.
     """
@@ -34,13 +35,13 @@ class StartEvaluation:
     def validate(self, context: StudyContext, board: ProgressBoard) -> None:
         """Evaluate on the validation split unless that was done, and tell what it gave."""
         supernet = self.shared.supernet
-        if supernet.pretrained_sha256 is None:
+        if supernet.start is None or not supernet.start.has_trained_head:
             return
         if START_NOTE not in context.notes:
             measured = self._measured("validation", board)
             cost = context.costs.totals(supernet.largest)
             start = Start(
-                weights_sha256=supernet.pretrained_sha256,
+                weights_sha256=supernet.start.sha256,
                 macs=cost.macs,
                 params=cost.params,
                 top1=measured.top1,

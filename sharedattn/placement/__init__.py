@@ -15,6 +15,7 @@ from sharedattn.placement.layer import (
 )
 from sharedattn.placement.placement import Placement, makers_of
 from sharedattn.placement.spec import (
+    ANCHOR_SCALE,
     SPEC_FORMAT_VERSION,
     BackboneSpec,
     Keyword,
@@ -24,6 +25,7 @@ from sharedattn.placement.spec import (
 from sharedattn.placement.text import parse_layer
 
 __all__ = [
+    "ANCHOR_SCALE",
     "SPEC_FORMAT_VERSION",
     "BackboneSpec",
     "Envelope",

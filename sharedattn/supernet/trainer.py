@@ -67,7 +67,7 @@ class SupernetRecipe:
             way, and equal cost.
         scored_images: number of validation images that placements are scored on, spread evenly
             over the split, or None for all of them.
-        calibration_batches: number of training batches on which batch norms are recalibrated for
+        calibration_batches: most training batches on which batch norms are recalibrated for
             each placement before it is scored; no effect without batch norms.
 
     Raises:

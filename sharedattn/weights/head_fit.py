@@ -51,15 +51,24 @@ class NewHead:
     Attributes:
         trained_classes: classes of the head that it replaces, or 0 if there is none.
         num_classes: its classes.
-        num_images: training images that it is fitted to.
+        num_images: training images that it is fitted to, or 0 for a detector's or segmenter's,
+            which begins as it is built.
     """
 
     trained_classes: int
     num_classes: int
     num_images: int
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it is fitted before it is trained."""
+        return self.num_images > 0
+
     def __str__(self) -> str:
         new = f"one of {self.num_classes:,}"
+        if not self.is_fitted:
+            old = f" of {self.trained_classes:,} classes" * bool(self.trained_classes)
+            return f"its head{old} is left out; {new} begins untrained"
         return (
             f"the head of {self.trained_classes:,} classes is replaced by {new}"
             if self.trained_classes

@@ -32,12 +32,27 @@ from sharedattn.data import DataSource
 from sharedattn.errors import InputError
 from sharedattn.hashing import canonical_json
 from sharedattn.networks.network import Network
-from sharedattn.placement import BackboneSpec, Envelope, MechanismOptions, NetworkSpec
+from sharedattn.placement import (
+    ANCHOR_SCALE,
+    BackboneSpec,
+    Envelope,
+    MechanismOptions,
+    NetworkSpec,
+)
+from sharedattn.tasks import CLASSIFY, head_kind, own_head
 from sharedattn.weights.extract import own_weight
 from sharedattn.weights.files import NUM_NAMED, read_state_dict
 from sharedattn.weights.head_fit import NewHead, fitted_head
 from sharedattn.weights.interpolate import at_image_size
-from sharedattn.weights.published import Shapes, head_name, published, shapes_of, state_shapes
+from sharedattn.weights.published import (
+    Shapes,
+    head_name,
+    of_pyramid_head,
+    published,
+    shapes_of,
+    state_shapes,
+    without_pyramid_head,
+)
 from sharedattn.yaml_text import read_yaml
 
 TIMM = "timm"
@@ -91,14 +106,17 @@ class TrainedModel:
 
     Attributes:
         backbone: the backbone, with as many classes as the weights' head.
-        num_classes: classes of the weights' head, or 0 if they have none; then the state dict has
-            a head of zeros for the classes that were asked for.
+        num_classes: classes of the weights' head, or 0 if they have none or do not say; of a
+            classifier, the state dict then has a head of zeros for the classes asked for.
         state: tensors by name, as of `load_pretrained`.
+        has_head: whether a detector's or segmenter's own head is among them; else they are those
+            of its backbone alone. Always true of a classifier.
     """
 
     backbone: BackboneSpec
     num_classes: int
     state: dict[str, Tensor]
+    has_head: bool = True
 
 
 def load_trained(source: str | Path, backbone: BackboneSpec) -> TrainedModel:
@@ -106,11 +124,15 @@ def load_trained(source: str | Path, backbone: BackboneSpec) -> TrainedModel:
 
     Args:
         source: as of `load_pretrained`.
-        backbone: the backbone; its number of classes matters only where the head is no linear map.
+        backbone: the backbone; its number of classes matters only where a classifier's head is no
+            linear map. If it is a detector or segmenter, the weights may be of a classifier, or
+            of any other head, on the same backbone.
 
     Raises:
         InputError: as in `load_pretrained`, except that the number of classes may differ.
     """
+    if backbone.head != own_head(backbone.name):
+        return _load_under_pyramid_head(source, backbone)
     head = head_name(backbone)
     if head is None:
         state = load_pretrained(source, backbone)
@@ -135,6 +157,53 @@ def load_trained(source: str | Path, backbone: BackboneSpec) -> TrainedModel:
     fitted = _fitted(state, own, name)
     check_finite(fitted, name)
     return TrainedModel(backbone=own, num_classes=num_classes, state=fitted)
+
+
+def _load_under_pyramid_head(source: str | Path, backbone: BackboneSpec) -> TrainedModel:
+    """Load the weights that a detector or segmenter starts from; arguments as `load_trained`."""
+    path, name = Path(source), str(source)
+    classifier = replace(
+        backbone,
+        head=CLASSIFY,
+        num_classes=head_kind(own_head(backbone.name)).num_classes,
+        anchor_scale=ANCHOR_SCALE,
+    )
+    if name != TIMM and os.path.isdir(path):
+        exported = _read_config(path)[0].backbone
+        if exported.head != classifier.head:
+            own = replace(
+                backbone,
+                head=exported.head,
+                num_classes=exported.num_classes,
+                anchor_scale=exported.anchor_scale,
+            )
+            state = _of_export(path, own)[0]
+            return _for_pyramid_head(state, own.num_classes, backbone, has_head=own == backbone)
+    elif name != TIMM:
+        state = _of_file(path, shapes_of(backbone))
+        of_head = state_shapes(of_pyramid_head(state))
+        if of_head:
+            own_head_shapes = of_pyramid_head(shapes_of(backbone))
+            has_head = of_head == own_head_shapes
+            if not has_head:
+                # Zeros in its place, so that the rest is checked and resampled like any network.
+                zeros = {part: torch.zeros(shape) for part, shape in own_head_shapes.items()}
+                state = without_pyramid_head(state) | zeros
+            fitted = _fitted(state, backbone, name)
+            check_finite(fitted, name)
+            num_classes = backbone.num_classes if has_head else 0
+            return _for_pyramid_head(fitted, num_classes, backbone, has_head=has_head)
+    model = load_trained(source, classifier)
+    return _for_pyramid_head(model.state, model.num_classes, backbone, has_head=False)
+
+
+def _for_pyramid_head(
+    state: dict[str, Tensor], num_classes: int, backbone: BackboneSpec, *, has_head: bool
+) -> TrainedModel:
+    """The trained model of a detector or segmenter, with no more of a state dict than it uses."""
+    if not has_head:
+        state = {name: state[name] for name in without_pyramid_head(shapes_of(backbone))}
+    return TrainedModel(backbone=backbone, num_classes=num_classes, state=state, has_head=has_head)
 
 
 def with_new_head(
@@ -206,14 +275,16 @@ def start_from(network: Network, state: Mapping[str, Tensor]) -> None:
     Args:
         network: any network over the model's backbone. Its all-vanilla placement at full depth
             then gives the model's logits; parts that the model lacks keep their values.
-        state: result of `load_pretrained`; copied to the network's device and dtype.
+        state: result of `load_pretrained`, or a `TrainedModel`'s, where a detector's or
+            segmenter's head may be absent; copied to the network's device and dtype.
 
     Raises:
         InputError: the weights are not those of the network's backbone.
     """
-    _check_fit(
-        state_shapes(state), shapes_of(network.backbone), network.backbone, "the state dict"
-    )
+    wanted = shapes_of(network.backbone)
+    if not of_pyramid_head(state):
+        wanted = without_pyramid_head(wanted)
+    _check_fit(state_shapes(state), wanted, network.backbone, "the state dict")
     own = network.state_dict()
     for name, weight in own.items():
         of_model = own_weight(state, name, weight.shape)
@@ -276,24 +347,8 @@ def _of_export(
     Raises:
         InputError: not an export, of another network, or weights other than the recorded ones.
     """
-    try:
-        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
-        document = read_yaml(text, {}, number_keys=True)
-        spec = NetworkSpec.from_json(document["spec"])
-        sha256, recorded = _sha256_of(folder / WEIGHTS_NAME), document["weights_sha256"]
-    except InputError:
-        raise
-    except (OSError, UnicodeDecodeError, KeyError, TypeError) as error:
-        files = [path for path in sorted(folder.glob("*")) if path.suffix in _SUFFIXES]
-        if not (folder / CONFIG_NAME).exists() and files:
-            raise InputError(
-                f"the folder {folder} is no export: it has no {CONFIG_NAME}; name the file of "
-                f"weights itself, such as {files[0]}"
-            ) from error
-        raise InputError(
-            f"the folder {folder} cannot be read as an export ({type(error).__name__}: {error}); "
-            f"name one with {CONFIG_NAME} and {WEIGHTS_NAME}"
-        ) from error
+    spec, recorded = _read_config(folder)
+    sha256 = _sha256_of(folder / WEIGHTS_NAME)
     if sha256 != recorded:
         raise InputError(
             f"the file {folder / WEIGHTS_NAME} was changed: its sha256 is {sha256}, but "
@@ -321,6 +376,33 @@ def _of_export(
     check_finite(state, str(folder))
     _check_fit(state_shapes(state), shapes, spec.backbone, str(folder))
     return _resampled(state, spec.backbone, backbone), backbone
+
+
+def _read_config(folder: Path) -> tuple[NetworkSpec, str]:
+    """The network of an export, and the recorded sha256 of its weights.
+
+    Raises:
+        InputError: not an export.
+    """
+    try:
+        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+        document = read_yaml(text, {}, number_keys=True)
+        if not (folder / WEIGHTS_NAME).is_file():
+            raise FileNotFoundError(f"there is no {WEIGHTS_NAME}")
+        return NetworkSpec.from_json(document["spec"]), document["weights_sha256"]
+    except InputError:
+        raise
+    except (OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+        files = [path for path in sorted(folder.glob("*")) if path.suffix in _SUFFIXES]
+        if not (folder / CONFIG_NAME).exists() and files:
+            raise InputError(
+                f"the folder {folder} is no export: it has no {CONFIG_NAME}; name the file of "
+                f"weights itself, such as {files[0]}"
+            ) from error
+        raise InputError(
+            f"the folder {folder} cannot be read as an export ({type(error).__name__}: {error}); "
+            f"name one with {CONFIG_NAME} and {WEIGHTS_NAME}"
+        ) from error
 
 
 def _sha256_of(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -17,7 +18,12 @@ from sharedattn.placement import (
     ResolvedSpec,
 )
 
+T = TypeVar("T")
+
 Shapes = Mapping[str, tuple[int, ...]]
+
+_PYRAMID_HEAD = "pyramid_head."
+"""What the names of the weights of a detector's or segmenter's head begin with."""
 
 
 def published(backbone: BackboneSpec) -> ResolvedSpec:
@@ -41,6 +47,17 @@ def shapes_of(backbone: BackboneSpec) -> Shapes:
     with without_storage():
         network = build(published(backbone))
     return state_shapes(network.state_dict())
+
+
+def of_pyramid_head(weights: Mapping[str, T]) -> dict[str, T]:
+    """The entries by name that belong to a detector's or segmenter's head."""
+    return {name: weight for name, weight in weights.items() if name.startswith(_PYRAMID_HEAD)}
+
+
+def without_pyramid_head(weights: Mapping[str, T]) -> dict[str, T]:
+    """The entries by name that do not belong to a detector's or segmenter's head."""
+    of_head = of_pyramid_head(weights)
+    return {name: weight for name, weight in weights.items() if name not in of_head}
 
 
 def head_name(backbone: BackboneSpec) -> str | None:

@@ -13,6 +13,7 @@ from sharedattn.errors import InputError, StartChangedError
 from sharedattn.networks.network import Network
 from sharedattn.placement import BackboneSpec, Envelope, NetworkSpec, Placement, ResolvedSpec
 from sharedattn.recipe import Recipe
+from sharedattn.tasks import head_kind, own_head
 from sharedattn.weights.branch_fit import fit_branches
 from sharedattn.weights.extract import extract
 from sharedattn.weights.head_fit import NewHead, num_fitted_images
@@ -22,7 +23,7 @@ from sharedattn.weights.pretrained import (
     weights_digest,
     with_new_head,
 )
-from sharedattn.weights.published import head_name
+from sharedattn.weights.published import head_name, without_pyramid_head
 
 FITTED_IMAGES = 256  # training images to which external memories are fitted
 
@@ -59,11 +60,18 @@ class TrainedStart:
             choice: what becomes of the head.
 
         Raises:
-            InputError: as in `load_trained`; or a head of other classes is to be kept, or one that
-                is no linear map is to be replaced.
+            InputError: as in `load_trained`; or another head, or one of other classes, is to be
+                kept; or a classifier's that is no linear map is to be replaced.
         """
         model = load_trained(source, backbone)
-        is_same = model.num_classes == data.num_classes
+        has_own_classifier = backbone.head == own_head(backbone.name)
+        is_same = model.has_head and model.num_classes == data.num_classes
+        if choice == "keep" and not is_same and not has_own_classifier:
+            raise InputError(
+                f"--head keep keeps the head of {source}, which is no "
+                f"{head_kind(backbone.head).title} of {data.num_classes:,} classes; leave --head "
+                f"out to begin with a new one"
+            )
         if choice == "keep" and not is_same:
             raise InputError(
                 f"--head keep keeps the head of {source}, which has {model.num_classes:,} "
@@ -72,7 +80,7 @@ class TrainedStart:
             )
         head = None
         if choice == "replace" or not is_same:
-            if head_name(backbone) is None:
+            if has_own_classifier and head_name(backbone) is None:
                 raise InputError(
                     f"--head replace cannot fit the head of {backbone.name}, which is no linear "
                     f"map with a bias; leave it out"
@@ -80,7 +88,7 @@ class TrainedStart:
             head = NewHead(
                 trained_classes=model.num_classes,
                 num_classes=data.num_classes,
-                num_images=num_fitted_images(data),
+                num_images=num_fitted_images(data) if has_own_classifier else 0,
             )
         sha256 = weights_digest(model.state, head)
         return cls(source=source, backbone=backbone, sha256=sha256, head=head)
@@ -92,7 +100,8 @@ class TrainedStart:
 
         Args:
             network: the network, with as many classes as the data.
-            data: a new head is fitted to its training images.
+            data: a classifier's new head is fitted to its training images; that of a detector or
+                segmenter stays as the network has it.
             seed: seed of their choice.
             device: device that computes their features.
 
@@ -114,7 +123,11 @@ class TrainedStart:
             )
         state = model.state
         if self.head is not None:
-            state = with_new_head(model, data, seed=seed, device=device)
+            state = (
+                with_new_head(model, data, seed=seed, device=device)
+                if self.head.is_fitted
+                else without_pyramid_head(state)
+            )
         start_from(network, state)
 
     def network(
@@ -155,6 +168,8 @@ class TrainedStart:
     ) -> Network:
         """The model itself, all-vanilla at full depth: as it came, or with its new head.
 
+        It says something only if `has_trained_head`.
+
         Args:
             data: as of `load_into`, as are the others.
             seed: seed of a new head's images.
@@ -168,6 +183,11 @@ class TrainedStart:
         network = build(resolve(NetworkSpec(self.backbone, vanilla)))
         self.load_into(network, data, seed=seed, device=device)
         return network
+
+    @property
+    def has_trained_head(self) -> bool:
+        """Whether the model says anything of the data: not with a head that was never trained."""
+        return self.head is None or self.head.is_fitted
 
     @property
     def text(self) -> str:
