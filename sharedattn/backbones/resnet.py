@@ -2,15 +2,18 @@
 
 "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), "Aggregated Residual
 Transformations for Deep Neural Networks" (arXiv:1611.05431), as built by timm's `ResNet` with the
-plain stem: `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnext50_32x4d`, `resnext101_32x4d`
-and their like. A bottleneck halves the grid in its 3 x 3 convolution. Parts keep their names in
-timm, so that the all-plain placement (V everywhere) has timm's state dict and timm's logits.
+plain or the deep stem: `resnet18`, `resnet34`, `resnet50`, `resnet50c`, `resnet101`,
+`resnext50_32x4d`, `resnext101_32x4d` and their like. A bottleneck halves the grid in its 3 x 3
+convolution. With `output_stride` 8 or 16, the last stages dilate their convolutions instead of
+halving the grid, as segmenters do. Parts keep their names in timm, so that the all-plain placement
+(V everywhere) has timm's state dict and timm's logits.
 
 Shape letters: B batch, C channels, Y x X grid.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -31,6 +34,15 @@ from sharedattn.placement import LayerEnvelope
 from sharedattn.shape import BackboneShape
 
 _BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+_STEMS = {"plain": "", "deep": "deep"}
+"""The stems by name, and by timm's: one 7 x 7 convolution, or three of 3 x 3."""
+
+_STEM_WIDTH = 64
+"""Channels of a stem's first convolution; a plain stem has no others."""
+
+_OUTPUT_STRIDES = (8, 16, 32)
+_STEM_STRIDE = 4
+
 _BASE_WIDTH = 64
 """Channels of the first stage to which timm's `base_width` refers."""
 
@@ -75,8 +87,21 @@ def _check_block(block: Any) -> None:
         elif name == "downsample":
             for part in module:
                 require_type("a part of its skip", part, nn.Conv2d, nn.BatchNorm2d)
-    if block.dilation != 1:
-        raise refuse("its convolutions are dilated")
+
+
+def _stem(model: Any) -> list[nn.Module]:
+    """The modules of a model's stem, in order, without its pooling.
+
+    Raises:
+        InputError: a part is not supported.
+    """
+    parts = [*model.conv1] if isinstance(model.conv1, nn.Sequential) else [model.conv1]
+    for part in parts:
+        require_type("the stem", part, nn.Conv2d, nn.BatchNorm2d, nn.ReLU)
+    require_type("the stem's norm", model.bn1, nn.BatchNorm2d)
+    require_type("the stem's activation", model.act1, nn.ReLU)
+    require_type("the stem's pooling", model.maxpool, nn.MaxPool2d)
+    return [*parts, model.bn1]
 
 
 def _describe(model: Any, image_size: ImageSize | None) -> BackboneShape:
@@ -86,18 +111,13 @@ def _describe(model: Any, image_size: ImageSize | None) -> BackboneShape:
         InputError: a part is not supported, or there are more widths than stages.
     """
     assert image_size is not None
-    require_type("the stem", model.conv1, nn.Conv2d)
-    require_type("the stem's norm", model.bn1, nn.BatchNorm2d)
-    require_type("the stem's activation", model.act1, nn.ReLU)
-    require_type("the stem's pooling", model.maxpool, nn.MaxPool2d)
+    stem = _stem(model)
     for blocks in stages_of(model):
         for block in blocks:
             _check_block(block)
     if model.global_pool.pool_type != "avg":
         raise refuse(f"it pools by {model.global_pool.pool_type!r}, understood is avg")
-    shape = conv_shape(
-        model, image_size, stem=(model.conv1, model.bn1), pooling=2, pre_activated=False
-    )
+    shape = conv_shape(model, image_size, stem=stem, pooling=2, pre_activated=False)
     if shape.stages[-1].embed_dim != model.fc.in_features:
         raise InputError(
             f"`depths` gives {len(shape.stages)} stages, and `widths` another number of them; "
@@ -129,6 +149,44 @@ def _base_width(model: Any) -> int:
     return max(map(int, least))
 
 
+def _stem_type(model: Any) -> str:
+    return "deep" if isinstance(model.conv1, nn.Sequential) else "plain"
+
+
+def _to_stem_type(value: str) -> str:
+    if value not in _STEMS:
+        raise ValueError(f"`stem_type` is {value!r}; it is one of {', '.join(_STEMS)}")
+    return _STEMS[value]
+
+
+def _stem_width(model: Any) -> int:
+    deep = isinstance(model.conv1, nn.Sequential)
+    width: int = model.conv1[0].out_channels if deep else _STEM_WIDTH
+    return width
+
+
+def _output_stride(model: Any) -> int:
+    """The stride of the last stage where convolutions are dilated instead; else the most."""
+    firsts = [blocks[0] for blocks in stages_of(model)]
+    if all(conv.dilation == (1, 1) for conv in _convolutions(model)):
+        return _OUTPUT_STRIDES[-1]
+    strides = (conv.stride[0] for first in firsts for conv in _convolutions(first.downsample))
+    return _STEM_STRIDE * math.prod(strides)
+
+
+def _convolutions(module: nn.Module | None) -> list[nn.Conv2d]:
+    """The convolutions in a module, of which there may be none."""
+    modules = [] if module is None else module.modules()
+    return [part for part in modules if isinstance(part, nn.Conv2d)]
+
+
+def _to_output_stride(value: int) -> int:
+    if value not in _OUTPUT_STRIDES:
+        known = ", ".join(map(str, _OUTPUT_STRIDES))
+        raise ValueError(f"`output_stride` is {value}; it is one of {known}")
+    return value
+
+
 def _resnet(
     *,
     block: type[nn.Module] = BasicBlock,
@@ -151,6 +209,9 @@ RESNET = Family(
         ),
         "cardinality": KeywordRule(_cardinality),
         "base_width": KeywordRule(_base_width),
+        "stem_type": KeywordRule(_stem_type, to_argument=_to_stem_type),
+        "stem_width": KeywordRule(_stem_width),
+        "output_stride": KeywordRule(_output_stride, to_argument=_to_output_stride),
     },
     describe=_describe,
     make_network=ResNetNetwork,

@@ -66,9 +66,11 @@ def sizes_of(modules: Iterable[nn.Module], grid: Grid) -> tuple[PartSizes, Grid]
 
 
 def conv_grid(grid: tuple[int, int], conv: Any) -> tuple[int, int]:
-    """Rows and columns of a grid after a square convolution."""
-    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
-    Y, X = ((size + 2 * padding - kernel) // stride + 1 for size in grid)
+    """Rows and columns of a grid after a square convolution, or what unfolds as one."""
+    stride, padding = conv.stride[0], conv.padding[0]
+    dilation = conv.dilation if isinstance(conv.dilation, int) else conv.dilation[0]
+    reach = dilation * (conv.kernel_size[0] - 1) + 1
+    Y, X = ((size + 2 * padding - reach) // stride + 1 for size in grid)
     return Y, X
 
 

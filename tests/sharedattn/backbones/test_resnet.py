@@ -15,23 +15,34 @@ from sharedattn.errors import InputError
 from sharedattn.placement import BackboneSpec, NetworkSpec, Placement
 
 TINY = "resnet(block={},depths=3-2,widths=6-10,in_chans=2,num_classes=3)@35"
-SHAPES = ("basic", "bottleneck", "bottleneck,base_width=32,cardinality=2")
+SHAPES = (
+    "basic",
+    "bottleneck",
+    "bottleneck,base_width=32,cardinality=2",
+    "bottleneck,output_stride=8,stem_type=deep,stem_width=3",
+)
 
 NAMES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnext50_32x4d",
-    "resnext101_32x4d",
+    ("resnet18", {}),
+    ("resnet34", {}),
+    ("resnet50", {}),
+    ("resnet50c", {}),
+    ("resnet101", {}),
+    ("resnext50_32x4d", {}),
+    ("resnext101_32x4d", {}),
+    ("resnet18", {"output_stride": 8}),
+    ("resnet50", {"output_stride": 16}),
+    ("resnet50", {"output_stride": 8, "stem_type": "deep", "stem_width": 48}),
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_timms_weights_give_timms_logits(name: str) -> None:
+@pytest.mark.parametrize(("name", "keywords"), NAMES)
+def test_timms_weights_give_timms_logits(name: str, keywords: dict[str, object]) -> None:
     image_size = 33
-    backbone = BackboneSpec.parse(f"{name}(num_classes=7)@{image_size}")
-    model = with_statistics(timm.create_model(name, num_classes=7)).double().eval()
+    text = "".join(f",{keyword}={value}" for keyword, value in keywords.items())
+    backbone = BackboneSpec.parse(f"{name}(num_classes=7{text})@{image_size}")
+    model = timm.create_model(name, num_classes=7, **keywords)
+    model = with_statistics(model).double().eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             # timm's last norms of blocks start at zero, which would hide them.
@@ -95,12 +106,29 @@ def test_canonical_keywords() -> None:
     )
     text = "resnext50_32x4d(widths=24-40-56-88)@35"
     assert str(canonical(BackboneSpec.parse(text))) == text
+    # A plain stem has one width, and nothing is dilated at the usual stride.
+    plain = "resnet50(output_stride=32,stem_type=plain,stem_width=32)"
+    assert str(canonical(BackboneSpec.parse(plain))) == "resnet50"
+    text = "resnet50(output_stride=8,stem_type=deep)"
+    assert str(canonical(BackboneSpec.parse(text))) == text
+
+
+@pytest.mark.parametrize(
+    ("stride", "reductions"), [(32, (4, 8, 16, 32)), (16, (4, 8, 16, 16)), (8, (4, 8, 8, 8))]
+)
+def test_dilated_stages_keep_their_grid(stride: int, reductions: tuple[int, ...]) -> None:
+    backbone = BackboneSpec.parse(f"resnet18(output_stride={stride})@64x96")
+    assert tuple(f.reduction for f in describe(backbone).features) == reductions
+    timms = timm.create_model("resnet18", features_only=True, output_stride=stride)
+    assert tuple(timms.feature_info.reduction()[1:]) == reductions
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("resnet50d: V3|V4|V6|V3", "the stem is a Sequential, understood is Conv2d"),
+        ("resnet50d: V3|V4|V6|V3", "a part of its skip is a .*, understood is Conv2d"),
+        ("resnet18(output_stride=4): V2|V2|V2|V2", "`output_stride` is 4; it is one of 8, 16, 32"),
+        ("resnet18(stem_type=wide): V2|V2|V2|V2", "`stem_type` is 'wide'; it is one of plain, d"),
         ("seresnet50: V3|V4|V6|V3", "its se is a SEModule, understood is Identity"),
         ("resnet18: V1L1|V2|V2|V2", "kind L .*does not have; write V .* or X"),
         (

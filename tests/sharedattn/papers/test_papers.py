@@ -106,6 +106,8 @@ SA of T2T-ViT-14: params of the layer 590,208, all parameters
 EAMLP-7: params 6,096,206, trainable parameters
 EAMLP-14: params 29,801,422, trainable parameters
 EAMLP-19: params 54,470,798, trainable parameters
+EANet, dilated ResNet-101: MACs 230,764,314,624, whole
+EANet, dilated ResNet-101: params 53,839,061, all parameters
 EAMLP-14: params 30 M, trainable parameters
 EAMLP-19: params 55 M, all parameters
 DeiT-T: params added 0, all parameters
@@ -347,6 +349,14 @@ def test_detectors_leave_no_room_for_the_printed_backbones(table: list[Row]) -> 
     # A segmenter's do: 22.4 M less a classifier of 1,000 classes.
     [row] = named(table, "LaViT-S, UperNet", "params", "detection")
     assert "leave 22.288 M for a backbone of 22.4 M" in row.note
+    # By hand: (151.52 G of the head and) 3.3 G * 800 * 1280 / 224^2 = 67.3 G, not 138.48 G.
+    [row] = named(table, "LaViT-S, RetinaNet", "MACs", "detection")
+    assert "whose 3.3 G at 224 pixels come to about 67.35 G here" in row.note
+    # UperNet: 920 / (843.26 + 68.97) * 1.0486; Semantic FPN: 122 / (21.49 + 17.24) * 0.2621.
+    [row] = named(table, "LaViT-S, UperNet", "MACs", "detection")
+    assert "of about 1.06 million pixels, where 512 x 2048 are 1.05" in row.note
+    [row] = named(table, "LaViT-S, Semantic FPN", "MACs", "detection")
+    assert "of about 0.83 million pixels, where 512 x 512 are 0.26" in row.note
 
 
 def test_networks_of_convolutions_are_the_published_ones(table: list[Row]) -> None:
