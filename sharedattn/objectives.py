@@ -215,13 +215,14 @@ def parse_objectives(names: Sequence[str], task: str | None = None) -> tuple[Obj
     for name in names:
         if name not in OBJECTIVES:
             raise InputError(
-                f"{name!r} is no objective; name {quality} and then of {', '.join(costs)}"
+                f"`objectives` names {name!r}, which is none; name {quality} and then of "
+                f"{', '.join(costs)}"
             )
     if not (first - set(costs) and others and others <= set(costs)) or len(set(names)) < len(
         names
     ):
         raise InputError(
-            f"the objectives are {','.join(names) or 'none'}; name {quality} first, then at least "
+            f"`objectives` is {','.join(names) or 'empty'}; name {quality} first, then at least "
             f"one cost, each once"
         )
     if names[0] != quality:
@@ -248,7 +249,11 @@ def parse_bounds(texts: Iterable[str]) -> list[tuple[str, float | Share]]:
         name, is_given, value = text.partition("=")
         if not is_given:
             raise InputError(f"--max is {text!r}; write NAME=VALUE, for example macs=1.2G")
-        bounds.append((name.strip(), parse_bound(value, cost_objective(name.strip()).unit)))
+        try:
+            bound = parse_bound(value, cost_objective(name.strip()).unit)
+        except InputError as error:
+            raise InputError(f"--max {text}: {error}") from error
+        bounds.append((name.strip(), bound))
     return bounds
 
 

@@ -5,6 +5,7 @@ Optimisers, schedules, augmentation, mixup and EMA are timm's, under timm's name
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -206,7 +207,7 @@ class Recipe:
         Raises:
             InputError: no such recipe or file, or the file holds no valid recipe.
         """
-        return load_named(name, RECIPES, "a recipe", cls.from_json)
+        return load_named(name, RECIPES, "`recipe`", cls.from_json)
 
     def with_changes(self, **changes: Any) -> Recipe:
         """The recipe with some fields replaced; warm-up shrinks with fewer epochs."""
@@ -233,7 +234,7 @@ def load_named(
     Args:
         name: name of the recipe or path of the file.
         known: the built-in recipes.
-        what: name of the kind in messages.
+        what: name of the argument in messages.
         from_json: reads a recipe.
 
     Raises:
@@ -242,7 +243,11 @@ def load_named(
     if name in known:
         return known[name]
     if not os.path.isfile(name):  # `Path.is_file` raises on a text too long for a name
-        raise InputError(f"{what} is one of {', '.join(known)} or a YAML file, but got {name!r}")
+        near = difflib.get_close_matches(name, known)
+        raise InputError(
+            f"{what} is {name!r}, but there is no such file, and no recipe but {', '.join(known)}"
+            + (f"; did you mean {' or '.join(near)}?" if near else "; name one of these or a file")
+        )
     try:
         text = Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

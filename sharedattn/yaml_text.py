@@ -119,7 +119,7 @@ def read_yaml(text: str, lines: dict[DocumentPath, int], *, number_keys: bool = 
         loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
-            raise DocumentError((), "the document is empty; write one")
+            raise InputError("the document is empty; write one")
         keys = (str, int) if number_keys else (str,)
         return _plain(loader, root, (), root.start_mark.line + 1, lines, keys)
     except yaml.YAMLError as error:

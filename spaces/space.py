@@ -5,6 +5,7 @@ docs/reference/spaces.md describes the format with examples.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -100,9 +101,11 @@ class Space:
             try:
                 text = Path(name_or_path).read_text(encoding="utf-8")
             except (OSError, ValueError) as error:
+                near = difflib.get_close_matches(source, presets())
                 raise InputError(
                     f"{source!r} is neither a preset nor a YAML file that can be read ({error}); "
                     f"presets: {', '.join(presets())}"
+                    + (f"; did you mean {' or '.join(near)}?" if near else "")
                 ) from error
         return cls.from_yaml(text, source)
 

@@ -152,7 +152,8 @@ class BlobStore:
             self._files.probe(temporary_name("probe"))
         except OSError as error:
             raise InputError(
-                f"files cannot be written to {self.shown()}: {error.strerror or error}"
+                f"files cannot be written to {self.shown()}: {error.strerror or error}; name "
+                f"another folder by --out or --weights-dir"
             ) from error
 
     @contextmanager

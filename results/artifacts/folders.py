@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from sharedattn.results.artifacts.atomic import orphans, temporary_beside
 
 
 def check_replaceable(folder: Path, what: str, is_one: Callable[[Path], bool]) -> None:
-    """Check that a folder can be written, before any work and without writing anything.
+    """Check that a folder can be written, before any work and without leaving anything.
 
     Args:
         folder: the folder to write; for a link, the folder that it points to.
@@ -33,11 +34,14 @@ def check_replaceable(folder: Path, what: str, is_one: Callable[[Path], bool]) -
         )
     place = _place_of(folder)
     above = next(parent for parent in place.parents if os.path.lexists(parent))
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+    try:
+        # Permissions do not tell: root may write everywhere, but not below /proc.
+        os.rmdir(tempfile.mkdtemp(prefix=".writable-", dir=above))
+    except OSError as error:
         raise InputError(
-            f"the folder {folder} cannot be written: nothing can be created in {above}; give "
-            f"another folder"
-        )
+            f"the folder {folder} cannot be written: nothing can be created in {above}: "
+            f"{error.strerror}; give another folder"
+        ) from error
 
 
 @contextmanager

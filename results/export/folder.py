@@ -222,7 +222,7 @@ class ExportRecord:
 
 
 def check_target(folder: Path, *, onnx: bool = False) -> None:
-    """Check that an export can be written, before any work and without writing anything.
+    """Check that an export can be written, before any work and without leaving anything.
 
     Args:
         folder: the folder to export to.

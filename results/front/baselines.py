@@ -212,10 +212,12 @@ def baseline_lines(
         top1 = format_fraction(one.candidate.top1, one.candidate.top1_standard_error)
         found = difference(one, members)
         if found is None:
-            lines.append(f"{at}: the front has no member, {one.title} has {top1}")
+            lines.append(f"{at}: the front has no member, {one.title} reached {top1}")
             continue
         member = found.member
-        same = ", the same placement" if one.is_placement_of(member) else ""
+        same = (
+            ", the same placement, trained in another way" if one.is_placement_of(member) else ""
+        )
         lines.append(
             f"{at}: {found} over {one.title} ({top1}), by id {member.number} with "
             f"{format_quantity(member.macs)} MACs{same}"
@@ -251,7 +253,7 @@ def baseline_warnings(
     if inside is not None and inside not in [(one, found) for one, found, _ in compared]:
         compared.append((*inside, "inside the budget"))
     return [
-        f"a network made by hand is better than the front's best {where}: {one.title} has "
+        f"a network made by hand is better than the front's best {where}: {one.title} reached "
         f"{format_fraction(one.candidate.top1, one.candidate.top1_standard_error)} at "
         f"{format_quantity(one.macs)} MACs, id {found.member.number} differs by {found}; "
         f"train it by sharedattn train, or search for longer"

@@ -51,6 +51,7 @@ class Worth:
     """An explanation as the page shows it.
 
     Attributes:
+        what: what is predicted, such as "accuracies after 6 epochs".
         model: what it is learned from.
         level: of its intervals, in percent.
         effects: rows of what, worth, interval.
@@ -63,6 +64,7 @@ class Worth:
             none if the data cannot say anything of any layer.
     """
 
+    what: str
     model: str
     level: str
     effects: tuple[tuple[str, str, str], ...]
@@ -82,6 +84,7 @@ def worth_of(explanation: Explanation) -> Worth:
     ]
     interactions = [(e, e.top1) for e in explanation.interactions if e.top1 is not None]
     return Worth(
+        what=explanation.what,
         model=model_line(explanation),
         level=f"{LEVEL:.0%}".replace("%", " %"),
         effects=_rows(explanation, clear_effects(explanation)),

@@ -438,7 +438,7 @@ def train(arguments: argparse.Namespace, console: Console) -> Document:
             f"{quality} {record.test_top1:.4f} on {record.num_test_images:,} test images"
         )
     curve = _curve(record, console) if arguments.curve else {}
-    warnings = training_warnings(record)
+    warnings = training_warnings(record, before)
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow")
     console.print(f"exported {arguments.to}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,10 +231,32 @@ def training_plan(training: PlacementTraining) -> Document:
     return {"data": data_plan(training.data, source), "cost": cost_plan(work, source), **weights}
 
 
-def training_warnings(record: ExportRecord) -> list[str]:
-    """Warn if a classifier is no better than guessing, or if its data is unusual."""
+def training_warnings(record: ExportRecord, before: Metrics | None = None) -> list[str]:
+    """Warn of a network that a training made worse, or that guesses, and of unusual data.
+
+    Args:
+        record: the trained network.
+        before: the same network before this training, or None if that says nothing.
+    """
+    warnings = [] if before is None else _worse(record, before)
     if record.spec.backbone.head != CLASSIFY:
+        return warnings
+    return warnings + _classifier_warnings(record)
+
+
+def _worse(record: ExportRecord, before: Metrics) -> list[str]:
+    after, quality = record.evaluation.top1, before.quality
+    # A standard error of the difference, as if the two had nothing in common.
+    error = math.sqrt((after * (1 - after) + quality * (1 - quality)) / max(1, before.num_images))
+    if quality - after <= error:
         return []
+    return [
+        f"this training made the network worse: {before.name} {quality:.3f} before it, "
+        f"{after:.3f} after; train for more epochs, or by a recipe with a lower `lr`"
+    ]
+
+
+def _classifier_warnings(record: ExportRecord) -> list[str]:
     counts = known_class_counts(record.data)
     num_classes = record.spec.backbone.num_classes
     evaluation = record.evaluation

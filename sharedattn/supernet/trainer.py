@@ -191,7 +191,7 @@ class SupernetRecipe:
         Raises:
             InputError: no such recipe or file, or the file holds no valid recipe.
         """
-        return load_named(name, SUPERNET_RECIPES, "a supernet's recipe", cls._of_fields)
+        return load_named(name, SUPERNET_RECIPES, "`supernet_recipe`", cls._of_fields)
 
     def with_epochs(self, epochs: int) -> SupernetRecipe:
         """The recipe with another number of epochs; fewer epochs shorten the warm-up."""

@@ -216,6 +216,14 @@ def test_going_on_from_an_export(folder, capsys, tmp_path):
     network = load_network(tmp_path / "more")
     assert evaluate(network, data, "test", batch_size=32).quality == found["test_top1"]
     assert document(capsys, "verify", tmp_path / "more")["ok"]
+    assert found["warnings"] == []
+    # One that forgets what was learnt says so.
+    (tmp_path / "steep.yaml").write_text("epochs: 1\nbatch_size: 32\nlr: 0.3\n")
+    steep = ["train", source, "--more", 1, "--recipe", tmp_path / "steep.yaml", "--device", "cpu"]
+    worse = document(capsys, *steep, "--to", tmp_path / "worse")
+    assert worse["top1"] < worse["top1_before"] - 0.2
+    [warning] = [text for text in worse["warnings"] if "made the network worse" in text]
+    assert f"top1 {worse['top1_before']:.3f} before it, {worse['top1']:.3f} after" in warning
     # A link of a chain knows all epochs before it.
     options = ["--recipe", folder / "short.yaml", "--device", "cpu", "--dry-run"]
     rest = document(

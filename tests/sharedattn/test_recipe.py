@@ -115,6 +115,7 @@ def test_bad_recipes(text, rule, tmp_path):
 
 def test_an_unknown_recipe():
     with pytest.raises(
-        InputError, match="a recipe is one of digit-pairs, deit, .* or a YAML file"
+        InputError,
+        match="`recipe` is '.*', but there is no such file, and no recipe but digit-pairs",
     ):
         Recipe.load("imagenet")

@@ -219,6 +219,12 @@ class _Annotations:
         """
         try:
             document = json.loads((root / name).read_text(encoding="utf-8"))
+            if not isinstance(document, dict):
+                raise InputError(
+                    f"`--data`: {shown(root / name)} is not in COCO's format: it holds no object, "
+                    f"with images, annotations and categories, but a JSON "
+                    f"{'list' if isinstance(document, list) else 'value'}"
+                )
             categories = {int(one["id"]): str(one["name"]) for one in document["categories"]}
             images = {int(one["id"]): one for one in document["images"]}
             of_image: dict[int, list[Mapping[str, Any]]] = {image: [] for image in images}

@@ -1,4 +1,5 @@
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -154,9 +155,18 @@ def test_a_target_is_checked_without_writing(
     for name in ("file/knee", "link/deep/knee"):
         with pytest.raises(InputError, match="cannot be written: nothing can be created in"):
             check_target(tmp_path / name)
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    real = tempfile.mkdtemp
+
+    def refused(*, prefix: str, dir: Path) -> str:
+        if dir == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        return real(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
     check_target(folder)
-    with pytest.raises(InputError, match="cannot be written: nothing can be created in"):
+    with pytest.raises(
+        InputError, match="be created in .*: Permission denied; give another folder"
+    ):
         check_target(tmp_path / "new" / "knee")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="ONNX files require"):

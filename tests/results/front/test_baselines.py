@@ -89,7 +89,8 @@ def test_the_sentences_compare_at_equal_cost(candidate, baseline):
         baseline("shallow", "V1", [0.5, 0.5], 4_100_000),
     ]
     assert baseline_lines(networks, front) == [
-        "at 4.10 M MACs: the front has no member, its first block, from scratch has 0.500 ± 0.000",
+        "at 4.10 M MACs: the front has no member, its first block, from scratch reached "
+        "0.500 ± 0.000",
         "at 15.9 M MACs: +3.0 ± 12.7 points over its first 4 blocks (0.835 ± 0.005), by id 12 "
         "with 15.4 M MACs",
         "at 23.6 M MACs: +1.0 ± 0.0 points over the backbone uncut (0.855 ± 0.005), by id 12 "
@@ -135,7 +136,7 @@ def test_the_same_placement_trained_in_another_way_is_named(candidate, baseline)
     member = candidate(3, [0.86, 0.87], 15_900_000)
     same = replace(baseline("first", "V4", [0.84, 0.83], 15_900_000), candidate=member)
     [line] = baseline_lines([same], [member])
-    assert line.endswith("by id 3 with 15.9 M MACs, the same placement")
+    assert line.endswith("by id 3 with 15.9 M MACs, the same placement, trained in another way")
 
 
 def test_a_network_by_hand_that_is_better_is_warned_of(candidate, baseline):
@@ -151,7 +152,7 @@ def test_a_network_by_hand_that_is_better_is_warned_of(candidate, baseline):
     ]
     # Differences -0.10, -0.11 and -0.09: standard error 0.01 / sqrt(3), t of 2 degrees 4.30265.
     [warning] = baseline_warnings(networks, front)
-    assert "its first 4 blocks has 0.810 ± 0.006 at 1.00 k MACs" in warning
+    assert "its first 4 blocks reached 0.810 ± 0.006 at 1.00 k MACs" in warning
     assert "id 12 differs by -10.0 ± 2.5 points" in warning
     assert baseline_warnings(networks[1:2], front) == []
     # A cheaper one that no member undercuts counts inside a budget alone.

@@ -45,7 +45,7 @@ def points(dimensions: int, cells: int, most: int) -> st.SearchStrategy[FloatArr
 def test_parse_objectives() -> None:
     assert [o.name for o in THREE] == ["top1", "macs", "params"]
     with pytest.raises(
-        InputError, match="'accuracy' is no objective; name top1 and then of macs, params"
+        InputError, match="`objectives` names 'accuracy', which is none; name top1 and then"
     ):
         parse_objectives(["accuracy", "macs"])
     for names in ([], ["top1"], ["macs", "top1"], ["top1", "macs", "macs"]):

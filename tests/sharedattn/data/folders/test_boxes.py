@@ -179,6 +179,12 @@ def test_annotation_files_that_are_refused(folder: Path, change: Change, message
         reopen_data(config(folder))
 
 
+def test_an_annotation_file_that_is_a_list_is_refused(folder: Path) -> None:
+    (folder / "annotations" / "instances_val2017.json").write_text("[]")
+    with pytest.raises(InputError, match="it holds no object, with images, .* but a JSON list"):
+        reopen_data(config(folder))
+
+
 def test_folders_of_another_layout(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no annotations/.*; to detect, it is to hold annot"):
         reopen_data(config(tmp_path))
