@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 from sharedattn.backbones import canonical, describe
 from sharedattn.errors import InputError
+from sharedattn.image_size import ImageSize
 from sharedattn.mechanisms.registry import registry
 from sharedattn.objectives import StageRule
 from sharedattn.placement import BackboneSpec, Envelope, Placement
@@ -86,28 +87,52 @@ class Space:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> Space:
+    def load(cls, name_or_path: str | Path, *, task: str | None = None) -> Space:
         """Load a preset by its name, or a space from a YAML file.
 
+        Args:
+            name_or_path: a preset's name, also with an image size as in `pvt-tiny@64x96`, or a
+                file.
+            task: as of `for_task`; by default the space's own.
+
         Raises:
-            InputError: neither a preset nor a readable file, or an invalid document; the message
-                gives the line.
+            InputError: neither a preset nor a readable file, an invalid document (the message
+                gives the line), or as of `for_task`.
         """
-        if str(name_or_path) in presets():
-            source = f"preset {name_or_path}"
-            text = _preset_folder().joinpath(f"{name_or_path}.yaml").read_text(encoding="utf-8")
-        else:
-            source = str(name_or_path)
-            try:
-                text = Path(name_or_path).read_text(encoding="utf-8")
-            except (OSError, ValueError) as error:
-                near = difflib.get_close_matches(source, presets())
-                raise InputError(
-                    f"{source!r} is neither a preset nor a YAML file that can be read ({error}); "
-                    f"presets: {', '.join(presets())}"
-                    + (f"; did you mean {' or '.join(near)}?" if near else "")
-                ) from error
+        if task is not None:
+            return cls.load(name_or_path).for_task(task)
+        preset, at, size = str(name_or_path).partition("@")
+        if preset in presets():
+            source = f"preset {preset}"
+            text = _preset_folder().joinpath(f"{preset}.yaml").read_text(encoding="utf-8")
+            space = cls.from_yaml(text, source)
+            if not at:
+                return space
+            backbone = replace(space.backbone, image_size=ImageSize.parse(size))
+            return replace(space, backbone=canonical(backbone))
+        source = str(name_or_path)
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            near = difflib.get_close_matches(source, presets())
+            raise InputError(
+                f"{source!r} is neither a preset nor a YAML file that can be read ({error}); "
+                f"presets: {', '.join(presets())}"
+                + (f"; did you mean {' or '.join(near)}?" if near else "")
+            ) from error
         return cls.from_yaml(text, source)
+
+    def for_task(self, task: str) -> Space:
+        """The space of networks for a task, with its default head unless they have one for it.
+
+        Args:
+            task: one of `sharedattn.tasks.TASKS`.
+
+        Raises:
+            InputError: the backbone names a head of another task, or cannot have one of this.
+        """
+        backbone = BackboneSpec.parse(str(self.backbone), task=task)
+        return replace(self, backbone=canonical(backbone))
 
     @classmethod
     def from_yaml(cls, text: str, source: str) -> Space:

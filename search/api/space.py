@@ -44,13 +44,20 @@ class Space:
         self.budget = budget or Budget()
 
     @classmethod
-    def load(cls, name_or_path: str | Path) -> Space:
+    def load(cls, name_or_path: str | Path, *, task: str | None = None) -> Space:
         """Load a preset by its name, or a space from a YAML file.
 
+        Args:
+            name_or_path: a preset's name, also with an image size as in `pvt-tiny@64x96`, or a
+                file.
+            task: `detect`, for example, to give the backbone that task's default head; by default
+                it keeps the one that it has.
+
         Raises:
-            InputError: neither, or an invalid document; the message gives the line.
+            InputError: neither, an invalid document (the message gives the line), or a backbone
+                that does not serve the task.
         """
-        return cls(DeclaredSpace.load(name_or_path))
+        return cls(DeclaredSpace.load(name_or_path, task=task))
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Space:

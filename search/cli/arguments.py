@@ -15,6 +15,8 @@ from sharedattn.units import COUNT, Share, parse_bound
 
 _Add = Callable[[str, str], argparse.ArgumentParser]
 
+_SPACE = "a preset's name, also with an image size as in pvt-tiny@64x96, or a YAML file"
+
 
 class _Parser(argparse.ArgumentParser):
     """Argument parser that reports errors in the form of all our commands."""
@@ -76,21 +78,26 @@ def parser() -> argparse.ArgumentParser:
 def _add_figures(add: _Add) -> None:
     """Add the commands that print figures of spaces and networks and need no data."""
     space = add("space", "a space's size, its ranges of cost, its share in a budget")
-    space.add_argument("space", metavar="SPACE", help="a preset's name or a YAML file")
+    space.add_argument("space", metavar="SPACE", help=_SPACE)
+    _add_task(space, "a network", "the space")
     _add_budget(space)
 
     cost = add("cost", "params, MACs and attention memory of one network")
     cost.add_argument("network", metavar="PLACEMENT", help='"backbone: placement"')
     cost.add_argument("--check", action="store_true", help="count the built network as well")
-    cost.add_argument(
-        "--task",
-        choices=TASKS,
-        help="what the network says of an image, by the head of that task (default: the one that "
-        "the network names, or classify)",
-    )
+    _add_task(cost, "the network", "the network")
 
     papers = add("papers", "the papers' published figures beside ours, with what explains them")
     papers.add_argument("--to", type=Path, metavar="FILE", help="write a Markdown page as well")
+
+
+def _add_task(command: argparse.ArgumentParser, what: str, named_by: str) -> None:
+    command.add_argument(
+        "--task",
+        choices=TASKS,
+        help=f"what {what} says of an image, by the head of that task (default: the one that "
+        f"{named_by} names, or classify)",
+    )
 
 
 def _add_studies(add: _Add) -> None:
@@ -158,9 +165,8 @@ def _add_networks(add: _Add) -> None:
 
 
 def _add_search(search: argparse.ArgumentParser) -> None:
-    search.add_argument(
-        "space", metavar="SPACE", nargs="?", default=None, help="a preset's name or a YAML file"
-    )
+    search.add_argument("space", metavar="SPACE", nargs="?", default=None, help=_SPACE)
+    _add_task(search, "each network", "the space")
     _add_training(search)
     _add_budget(search)
     _add_storage(search)

@@ -51,6 +51,7 @@ from sharedattn.search.cli.tables import (
     papers_tables,
 )
 from sharedattn.search.cluster.resources import processes_here, resolve_device
+from sharedattn.search.config import DEFAULT_SPACE
 from sharedattn.search.data_plan import (
     data_for,
     default_data,
@@ -85,6 +86,8 @@ def search(arguments: argparse.Namespace, console: Console) -> Document:
     started = time.monotonic()
     errors = progress_console()
     bounds = cost_bounds(arguments)
+    if arguments.task is not None:
+        arguments.space = Space.load(arguments.space or DEFAULT_SPACE, task=arguments.task)
     config = search_config(
         arguments,
         max_latency_ms=bounds.pop("latency_ms", None),
@@ -222,7 +225,7 @@ def space(arguments: argparse.Namespace, console: Console) -> Document:
             f"no space counts with a bound on {budget.uncounted[0][0].name}: a search checks it "
             f"once a placement was drawn; leave it out"
         )
-    counted = BudgetedSpace(Space.load(arguments.space), budget)
+    counted = BudgetedSpace(Space.load(arguments.space, task=arguments.task), budget)
     costs = {"macs": counted.macs_range, "params": counted.params_range}
     inside = counted.macs_range_in_budget
     console.print(f"{counted.space.name}  {counted.space.backbone}", style="bold")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from scenes import write_boxes
 
 from sharedattn.objectives import parse_objectives
 from sharedattn.search.cli.main import main
@@ -134,3 +135,36 @@ def test_a_function_returns_the_tasks_quality(tmp_path):
     other = sa.Study(sa.Space.load(space), by_accuracy, out=tmp_path / "other")
     other.run(trials=1, workers=1, progress=False)
     assert '{"miou": 0.7}' in other.front().to_document()["failures"][0]["reason"]
+
+
+def test_a_preset_is_searched_for_another_task_and_image_size(capsys, tmp_path):
+    space = Space.load("pvt-tiny@64x96", task="detect")
+    assert str(space.backbone) == "pvt_tiny(head=retinanet)@64x96"
+    assert Space.load("pvt-tiny@224") == Space.load("pvt-tiny")
+    assert space.for_task("detect") == space
+    assert main(["space", "pvt-tiny@64x96", "--task", "segment", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["backbone"] == "pvt_tiny(head=semantic_fpn)@64x96"
+    write_boxes(tmp_path / "made")
+    asked = f"search pvt-tiny@64x96 --task detect --data {tmp_path / 'made'} --dry-run --json"
+    assert main(asked.split()) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["study"].startswith("pvt-tiny-")
+    assert "64 x 96, both edges resized" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("space pvt-tiny@wide", "'wide'"),
+        ("space pvt-tiny@7", "leaves no patch"),
+        ("space pvt-tini@64", "did you mean pvt-tiny"),
+        ("space deit-tiny --task detect", "RetinaNet needs 3 feature maps"),
+        ("space digits-unet --task segment", "takes no other head"),
+        ("search pvt-tiny --task denoise", "`head` is noise, which is part of unet2d"),
+    ],
+)
+def test_presets_that_do_not_serve_a_task(capsys, arguments, message):
+    if "unet" in arguments:
+        pytest.importorskip("diffusers")
+    assert main(arguments.split()) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
