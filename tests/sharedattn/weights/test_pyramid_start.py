@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def test_a_trained_classifier_serves_train_and_search_of_segmenters(tmp_path, da
     asked = ["--epochs", "1", "--json"]
     assert main(["train", network, "--data", str(folder), "--to", classifier, *asked]) == 0
     capsys.readouterr()
-    wanted = f"vit({SIZES},head=eanet)@22x34: V1N1"
+    wanted = f"vit({SIZES},head=eanet)@22x34: V2"
     masks = ["--data", str(tmp_path / "made")]
     assert main(["train", wanted, *masks, "--weights", classifier, "--to", segmenter, *asked]) == 0
     printed = capsys.readouterr()
@@ -143,6 +144,14 @@ def test_a_trained_classifier_serves_train_and_search_of_segmenters(tmp_path, da
     assert "miou_before" not in printed.out
     card = " ".join((tmp_path / "segmenter" / "README.md").read_text().split())
     assert "the weights of a trained model of 2 classes, with a new head" in card
+    # The export of a segmenter gives another one its head, unless it is to be replaced.
+    again = ["train", wanted.replace("V2", "V1N1"), *masks, "--weights", segmenter, *asked]
+    to = ["--to", str(tmp_path / "again")]
+    assert main([*again, *to]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["plan"]["weights"]["text"], "miou_before" in found) == ("its head is kept", True)
+    assert main([*again, *to, "--head", "replace", "--dry-run"]) == 0
+    assert "its head of 3 classes is left out" in capsys.readouterr().out
     (tmp_path / "space.yaml").write_text(SPACE)
     search = f"search {tmp_path / 'space.yaml'} --evaluator supernet --weights {classifier}"
     options = "--epochs 1 --supernet-epochs 1 --workers 1 --confirm-seeds 1"
