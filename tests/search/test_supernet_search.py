@@ -192,7 +192,7 @@ def test_a_search_from_a_trained_model_keeps_it_and_fine_tunes_its_front(
             {"evaluator": "scratch"},
             "--supernet-epochs requires --evaluator supernet",
         ),
-        ({"supernet_recipe": "nothing"}, "a supernet's recipe is one of"),
+        ({"supernet_recipe": "nothing"}, "`supernet_recipe` is 'nothing', but there is no such"),
         ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
         (
             {"weights": "model.safetensors", "front_training": "retrain"},

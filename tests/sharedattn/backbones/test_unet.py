@@ -62,7 +62,8 @@ def test_noise_is_that_of_diffusers(form: str, fused: bool) -> None:
     with torch.no_grad():
         expected = model(images.float(), timesteps).sample
         found = network(images.float(), timesteps)
-        assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+        # Some epsilons of float32: sums have another order on another processor.
+        assert (found - expected).abs().max() <= 4e-6 * expected.abs().max()
         model.load_state_dict(network.state_dict())  # and back
         exact = network.double()(images, timesteps)
         torch.testing.assert_close(exact, model.double()(images, timesteps).sample)

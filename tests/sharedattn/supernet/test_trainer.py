@@ -258,9 +258,7 @@ def test_documents_that_are_no_recipe_are_refused(tmp_path):
         SupernetRecipe.from_json({"epochs": 3})
     with pytest.raises(InputError, match="needs `training`"):
         SupernetRecipe.from_json({"strata": 3})
-    with pytest.raises(
-        InputError, match="is one of digit-pairs, digit-count, small, deit, .* or a YAML file"
-    ):
+    with pytest.raises(InputError, match="no recipe but digit-pairs, digit-count, small, deit, "):
         SupernetRecipe.load("nothing")
     path = tmp_path / "broken.yaml"
     path.write_text("a: [")
