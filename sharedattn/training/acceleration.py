@@ -1,6 +1,7 @@
-"""What makes training faster and changes its results by rounding only: a recipe's options for it.
+"""What makes training faster and changes its results by rounding only.
 
-Each is off by default. The optimiser's fused kernels are chosen where the optimiser is made.
+A recipe's options for it are off by default. The optimiser's fused kernels are chosen where the
+optimiser is made.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from sharedattn.errors import InputError
 from sharedattn.networks.network import Network, RunResult
@@ -21,6 +24,10 @@ from sharedattn.recipe import Recipe
 # The layers of a supernet have more choices than the 8 that torch compiles by default; beyond the
 # limit it silently runs them uncompiled.
 _MOST_COMPILED = 256
+
+_SLOW_BFLOAT16 = ("NO AVX", "DEFAULT", "AVX2")
+"""Torch's words for processors on which it multiplies matrices of bfloat16 in a plain loop."""
+_LEAST_ROWS = 32  # of a matrix, below which its products take no time worth the detour
 
 
 @contextmanager
@@ -31,6 +38,46 @@ def autocast(recipe: Recipe, device: torch.device) -> Iterator[None]:
     else:
         with torch.autocast(device.type, dtype=torch.bfloat16):
             yield
+
+
+class _Float32Products(TorchFunctionMode):
+    """Computes products of bfloat16 matrices in float32, and rounds them to bfloat16 then.
+
+    That is what such a product is defined as, but for the order of its sums.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func not in (torch.addmm, torch.baddbmm) or args[0].dtype != torch.bfloat16:
+            return func(*args, **options)
+        out = options.pop("out", None)
+        product = func(*(matrix.float() for matrix in args), **options)
+        return product.bfloat16() if out is None else out.copy_(product)
+
+
+def update_products(parameters: Iterable[torch.Tensor]) -> AbstractContextManager[Any]:
+    """A context for an optimiser's update, in which products of bfloat16 matrices are fast.
+
+    Muon's Newton-Schulz iteration multiplies in bfloat16, for which torch has a plain loop on
+    processors without AVX-512: there it took most of the time of a training.
+
+    Args:
+        parameters: what is updated; if it is not on a CPU, or all of it is small, nothing changes.
+    """
+    is_slow = torch.backends.cpu.get_cpu_capability() in _SLOW_BFLOAT16
+    if is_slow and any(map(_is_large, parameters)):
+        return _Float32Products()
+    return nullcontext()
+
+
+def _is_large(parameter: torch.Tensor) -> bool:
+    """Whether a parameter is on the CPU and, as a matrix, large in both directions."""
+    if parameter.ndim < 2 or parameter.device.type != "cpu" or not parameter.numel():
+        return False
+    num_rows = len(parameter)
+    return min(num_rows, parameter.numel() // num_rows) >= _LEAST_ROWS
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from sharedattn.training.acceleration import (
     compiled_whole,
     memory_format,
     training_settings,
+    update_products,
 )
 from sharedattn.training.micro_batches import out_of_memory, parts_of
 from sharedattn.training.tasks.interface import Example, Metrics, TaskTraining
@@ -342,7 +343,8 @@ class EpochTrainer(ABC):
             self._rank.average_gradients(self.network.parameters())
             if self._recipe.clip_grad_norm is not None:
                 nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.clip_grad_norm)
-            self._optimizer.step()
+            with update_products(self.network.parameters()):
+                self._optimizer.step()
             return loss
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, len(images), self._num_parts) from error

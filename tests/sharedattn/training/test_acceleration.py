@@ -7,6 +7,7 @@ import pytest
 import torch
 from shades import RECIPE, SPEC, Shades
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sharedattn.backbones import build, resolve
 from sharedattn.errors import InputError
@@ -14,7 +15,11 @@ from sharedattn.networks import network as networks
 from sharedattn.placement import Envelope, NetworkSpec, Placement
 from sharedattn.recipe import Recipe
 from sharedattn.supernet.trainer import SupernetRecipe, SupernetTrainer, supernet_network
-from sharedattn.training.acceleration import check_compiler, training_settings
+from sharedattn.training.acceleration import (
+    check_compiler,
+    training_settings,
+    update_products,
+)
 from sharedattn.training.trainer import Trainer, check_recipe, train
 
 
@@ -176,3 +181,42 @@ def test_a_machine_without_a_compiler_is_told_so_before_training(monkeypatch):
         check_compiler(torch.device("cuda"))
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     check_compiler(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("shape", [(37, 53), (3, 41, 37)])
+def test_products_of_bfloat16_are_those_of_torch_but_for_the_order_of_sums(monkeypatch, shape):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    one, other = (torch.randn(shape).bfloat16() for _ in range(2))
+    product = torch.addmm if len(shape) == 2 else torch.baddbmm
+    square = one @ one.mT
+    expected = product(square, one, other.mT, beta=0.5, alpha=-2.0)
+    with update_products([torch.zeros(32, 4, 8)]):
+        found = product(square, one, other.mT, beta=0.5, alpha=-2.0)
+        out = torch.empty_like(square)
+        assert product(square, one, other.mT, beta=0.5, alpha=-2.0, out=out) is out
+    assert found.dtype == torch.bfloat16 and torch.equal(found, out)
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=2**-5)
+    exact = 0.5 * square.double() - 2.0 * one.double() @ other.double().mT
+    assert ((found.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("capability", "shape", "is_replaced"),
+    [
+        ("AVX512", (61, 67), False),
+        ("AVX2", (61, 67), True),
+        ("AVX2", (31, 67), False),
+        ("AVX2", (61, 3, 3), False),
+        ("AVX2", (61, 5, 7), True),
+        ("AVX2", (61,), False),
+        ("AVX2", (61, 0), False),
+    ],
+)
+def test_only_large_updates_of_slow_processors_are_replaced(
+    monkeypatch, capability, shape, is_replaced
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    context = update_products([torch.zeros(3, 5), torch.zeros(shape)])
+    assert isinstance(context, TorchFunctionMode) == is_replaced
+    on_another_device = update_products([torch.zeros(shape, device="meta")])
+    assert not isinstance(on_another_device, TorchFunctionMode)
