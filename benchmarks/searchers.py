@@ -32,7 +32,7 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,12 +106,24 @@ class Tried:
     ask_s: float
 
 
-def tried(table: Table, searcher: str, seed: int, *, num_trials: int, slots: int) -> Tried:
+def tried(
+    table: Table,
+    searcher: str,
+    seed: int,
+    *,
+    num_trials: int,
+    slots: int,
+    notes: Mapping[str, Any] | None = None,
+) -> Tried:
     """Search a table as a study would; of fewer members than trials, all are tried."""
     num_trials = min(num_trials, table.space.in_budget)
     counted = _Counted(
         KNOWN[searcher](
-            table.space, OBJECTIVES, seed=seed, num_trials=num_trials, study_attributes={}
+            table.space,
+            OBJECTIVES,
+            seed=seed,
+            num_trials=num_trials,
+            study_attributes=notes or {},
         )
     )
     context = StudyContext(
@@ -137,10 +149,27 @@ def tried(table: Table, searcher: str, seed: int, *, num_trials: int, slots: int
 
 
 def search(
-    table: Table, name: str, searcher: str, seed: int, *, num_trials: int, slots: int
+    table: Table,
+    name: str,
+    searcher: str,
+    seed: int,
+    *,
+    num_trials: int,
+    slots: int,
+    notes: Mapping[str, Any] | None = None,
 ) -> SearchRow:
-    """Search a table as a study would, and return the regret after each trial."""
-    trials = tried(table, searcher, seed, num_trials=num_trials, slots=slots)
+    """Search a table as a study would, and return the regret after each trial.
+
+    Args:
+        table: the table.
+        name: its name.
+        searcher: name of the searcher.
+        seed: of the search.
+        num_trials: their number.
+        slots: trials at once.
+        notes: notes on the study that the searcher begins with, by key.
+    """
+    trials = tried(table, searcher, seed, num_trials=num_trials, slots=slots, notes=notes)
     points = table.points(trials.placements)
     reached = hypervolume_history(points, OBJECTIVES, table.reference)
     regrets = (1.0 - reached / table.full).round(DIGITS)

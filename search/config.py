@@ -21,7 +21,7 @@ from sharedattn.search.evaluation import EVALUATIONS, Evaluation, FromScratch
 from sharedattn.search.executors.base import TrialResources
 from sharedattn.search.paths import StorageConfig
 from sharedattn.search.pruners import PRUNERS
-from sharedattn.search.searchers import searchers
+from sharedattn.search.searchers import DEFAULT_SEARCHER, searchers
 from sharedattn.search.study_name import check_name
 from sharedattn.spaces.budget import Budget
 from sharedattn.spaces.space import Space
@@ -88,6 +88,8 @@ class SearchConfig:
             and MACs.
         searcher: model, tpe, nsga2, stratified, random, or a plug-in's; None: model, or nsga2 if
             that began this study when it was the default.
+        prior: name of an earlier study of the database whose accuracies the searcher begins with,
+            or None.
         num_trials: total number of search trials; defaults to 24, to 12 on
             the embedded default, or to the supernet's number.
         confirm_seeds: total seeds of each front member; 1 to confirm none, 0 (only with a
@@ -110,6 +112,7 @@ class SearchConfig:
     latency_batch_size: int = 1
     objectives: tuple[str, ...] = ()
     searcher: str | None = None
+    prior: str | None = None
     num_trials: int | None = None
     confirm_seeds: int = DEFAULT_CONFIRM_SEEDS
     baselines: Literal["naive", "none"] | None = None
@@ -165,6 +168,13 @@ class SearchConfig:
             self.measures_latency,
         )
         self._check_latency()
+        check_applies(
+            self, ("prior",), "--searcher model", (self.searcher or DEFAULT_SEARCHER) == "model"
+        )
+        if self.prior is not None and self.prior == self.study:
+            raise InputError(
+                f"`--prior` is {self.prior!r}, which is this study itself; name an earlier one"
+            )
         if self.baselines == "naive" and self.confirm_seeds == 0:
             raise InputError(
                 "--baselines naive requires --confirm-seeds of at least 1, since baselines are "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -50,10 +50,12 @@ from sharedattn.search.plan_text import (
     drawn_placements,
     start_plan,
 )
+from sharedattn.search.prior import earlier_accuracies
 from sharedattn.search.provenance import provenance
 from sharedattn.search.pruners import PRUNERS, Pruner
 from sharedattn.search.recorded_data import content_differences
 from sharedattn.search.searchers import DEFAULT_SEARCHER, FORMER_DEFAULT, searchers
+from sharedattn.search.searchers.prior import PRIOR_NOTE
 from sharedattn.search.status import Progress
 from sharedattn.search.study.latency import Latencies, check_setting, with_latencies
 from sharedattn.search.study.loop import StudyLoop
@@ -82,6 +84,7 @@ class Prepared(Setup):
         stopping: stops trials at rungs, or None.
         slots: resources for trials.
         record: the study's database record.
+        prior: accuracies of an earlier study by placement, or None to begin without.
     """
 
     config: SearchConfig
@@ -89,6 +92,7 @@ class Prepared(Setup):
     stopping: Pruner | None
     slots: Slots
     record: StudyRecord
+    prior: Mapping[str, float] | None
 
     @property
     def storage(self) -> str:
@@ -117,6 +121,9 @@ def prepare(
     space = config.space if isinstance(config.space, Space) else Space.load(config.space)
     task = head_kind(space.backbone.head).task
     objectives = parse_objectives(config.objectives or default_objectives(task), task)
+    prior = None
+    if config.prior is not None:
+        prior = earlier_accuracies(config.storage.url, config.prior, space, objectives[0].name)
     slots = find_slots(config.compute, config.evaluation.processes_per_trial)
     look = partial(look_at, memory=config.storage.scans, remember=remember, on_progress=on_scan)
     setup = config.evaluation.prepare(config, space, slots, look)
@@ -149,6 +156,7 @@ def prepare(
         stopping=stopping,
         slots=slots,
         record=record,
+        prior=prior,
     )
 
 
@@ -199,6 +207,8 @@ def _fingerprint(
             "max_ms": config.max_latency_ms,
             "batch_size": config.latency_batch_size,
         }
+    if config.prior is not None:
+        fingerprint["prior"] = config.prior
     if plugins := _plugins_of(space.space):
         fingerprint["plugins"] = plugins
     return fingerprint
@@ -437,12 +447,17 @@ def _drive(
 ) -> None:
     if prepared.weights is not None:
         prepared.weights.sweep()
+    notes = store.searcher_attributes(study)
+    if prepared.prior is not None and PRIOR_NOTE not in notes:
+        # Kept as they are now, so that a resumed study proposes as if never interrupted.
+        notes[PRIOR_NOTE] = prepared.prior
+        driver.save_searcher_attributes({PRIOR_NOTE: prepared.prior})
     searcher = searchers()[prepared.record.searcher](
         prepared.space,
         prepared.objectives,
         seed=prepared.config.seed,
         num_trials=prepared.record.num_trials,
-        study_attributes=store.searcher_attributes(study),
+        study_attributes=notes,
     )
     latencies = None
     if prepared.config.measures_latency:

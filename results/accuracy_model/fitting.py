@@ -37,7 +37,12 @@ def kept_rows(values: FloatArray) -> list[int]:
 
 def fitted_rows(num_results: int) -> NDArray[np.intp]:
     """The results that scales are fitted to, evenly thinned if they are many."""
-    return np.unique(np.linspace(0, num_results - 1, min(num_results, MAX_FITTED)).astype(int))
+    return evenly(num_results, MAX_FITTED)
+
+
+def evenly(num_results: int, most: int = MAX_ROWS) -> NDArray[np.intp]:
+    """All of some results, or of more than `most` as many, evenly spread over their order."""
+    return np.unique(np.linspace(0, num_results - 1, min(num_results, most)).astype(int))
 
 
 def mean_and_spread(outputs: FloatArray) -> tuple[float, float]:

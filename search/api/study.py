@@ -46,6 +46,8 @@ class Study:
             callable that takes the built network (or the placement, if its parameter is named
             `placement`) and returns metrics by name, such as {"top1": 0.7}.
         searcher: model, tpe, nsga2, stratified, random, or a plug-in's; defaults to model.
+        prior: name of an earlier study of the database whose accuracies the searcher `model`
+            begins with, or None.
         storage: path or URL of the database; defaults to a file in `out`.
         name: the study's name; by default it is made of space, data and the other choices that
             identify the study.
@@ -72,6 +74,7 @@ class Study:
         evaluator: Evaluation | Evaluator | Callable[..., Any] | None = None,
         *,
         searcher: str | None = None,
+        prior: str | None = None,
         storage: str | Path | None = None,
         name: str | None = None,
         objectives: Sequence[str] = (),
@@ -99,6 +102,7 @@ class Study:
             storage=StorageConfig(storage=url, out=folder),
             budget=self.space.budget,
             searcher=searcher,
+            prior=prior,
             study=name,
             objectives=tuple(objectives),
             seed=seed,

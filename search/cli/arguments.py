@@ -197,6 +197,12 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--searcher", help="model, tpe, nsga2, stratified or random (default: model)"
     )
+    search.add_argument(
+        "--prior",
+        metavar="STUDY",
+        help="begin with what a study of the same database says of accuracies: of a supernet, of "
+        "shorter trials, of other data",
+    )
     _add_evaluation(search)
     search.add_argument("--executor", choices=("local", "ray"), default="local")
     search.add_argument("--address", metavar="HOST:PORT", help="Ray cluster (default: one here)")

@@ -15,6 +15,7 @@ from sharedattn.costs.model import CostModel
 from sharedattn.hashing import derived_seed
 from sharedattn.objectives import Objective
 from sharedattn.placement import Placement
+from sharedattn.search.searchers.prior import PriorFeatures
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.encoding import Encoding
 from sharedattn.spaces.features import PlacementFeatures
@@ -84,17 +85,23 @@ class Candidates(ABC):
     Args:
         space: the legal placements inside the budget.
         costs: the objectives in closed form.
+        features: of the placements.
 
     Attributes:
-        features: of the placements.
+        features: as given.
     """
 
-    def __init__(self, space: BudgetedSpace, costs: Sequence[Objective]) -> None:
+    def __init__(
+        self,
+        space: BudgetedSpace,
+        costs: Sequence[Objective],
+        features: PlacementFeatures | PriorFeatures,
+    ) -> None:
         self._space = space
         self._objectives = costs
         self._largest = [COST_FACTOR * space.largest(objective) for objective in costs]
         self._model = CostModel(space.space.backbone)
-        self.features = PlacementFeatures(space)
+        self.features = features
 
     @abstractmethod
     def of(self, placements: Sequence[Placement]) -> CandidateTable:
@@ -157,14 +164,20 @@ class DrawnCandidates(Candidates):
     Args:
         space: the legal placements inside the budget.
         costs: the objectives in closed form.
+        features: of the placements.
         encoding: the space's encoding.
         seed: the study's seed.
     """
 
     def __init__(
-        self, space: BudgetedSpace, costs: Sequence[Objective], encoding: Encoding, seed: int
+        self,
+        space: BudgetedSpace,
+        costs: Sequence[Objective],
+        features: PlacementFeatures | PriorFeatures,
+        encoding: Encoding,
+        seed: int,
     ) -> None:
-        super().__init__(space, costs)
+        super().__init__(space, costs, features)
         self._seed = seed
         self._strata = StratifiedSampler(space, NUM_BINS)
         self._block = lru_cache(NUM_BLOCKS)(self._drawn)
@@ -201,9 +214,13 @@ class DrawnCandidates(Candidates):
 
 
 def candidates_of(
-    space: BudgetedSpace, costs: Sequence[Objective], encoding: Encoding, seed: int
+    space: BudgetedSpace,
+    costs: Sequence[Objective],
+    features: PlacementFeatures | PriorFeatures,
+    encoding: Encoding,
+    seed: int,
 ) -> Candidates:
     """All members of a space that can be listed, or else draws; the arguments as for both."""
     if space.in_budget <= MAX_LISTED:
-        return WholeSpace(space, costs)
-    return DrawnCandidates(space, costs, encoding, seed)
+        return WholeSpace(space, costs, features)
+    return DrawnCandidates(space, costs, features, encoding, seed)

@@ -40,7 +40,9 @@ from sharedattn.search.searchers.candidates import (
     joined,
 )
 from sharedattn.search.searchers.improvement import KnownFront
+from sharedattn.search.searchers.prior import PRIOR_NOTE, PriorFeatures
 from sharedattn.spaces.budget import BudgetedSpace
+from sharedattn.spaces.features import PlacementFeatures
 from sharedattn.spaces.stratified import StratifiedSampler
 
 FloatArray = NDArray[np.float64]
@@ -81,6 +83,7 @@ class ModelSearcher(Searcher):
             study_attributes=study_attributes,
         )
         # Accuracy is the first objective of a study.
+        self._prior: Mapping[str, float] = study_attributes.get(PRIOR_NOTE, {})
         self._measured = tuple(
             i for i, objective in enumerate(self.objectives) if i and objective.value_of is None
         )
@@ -94,7 +97,10 @@ class ModelSearcher(Searcher):
     @cached_property
     def _candidates(self) -> Candidates:
         known = [objective for objective in self.objectives if objective.value_of is not None]
-        return candidates_of(self.space, known, self.encoding, self.seed)
+        results = {Placement.parse(text): top1 for text, top1 in self._prior.items()}
+        plain = PlacementFeatures(self.space)
+        features = PriorFeatures(plain, results) if results else plain
+        return candidates_of(self.space, known, features, self.encoding, self.seed)
 
     @cached_property
     def _kernel(self) -> GroupKernel:

@@ -16,6 +16,7 @@ from sharedattn.search.searchers.candidates import DrawnCandidates, candidates_o
 from sharedattn.search.searchers.model_search import NUM_BANDS, ModelSearcher, _fitted_size
 from sharedattn.spaces.budget import Budget, BudgetedSpace
 from sharedattn.spaces.encoding import Encoding
+from sharedattn.spaces.features import PlacementFeatures
 from sharedattn.spaces.space import Space
 
 OBJECTIVES = parse_objectives(("top1", "macs"))
@@ -196,7 +197,7 @@ def test_scales_are_fitted_at_fixed_numbers_of_results():
 
 def test_drawn_candidates_are_draws_and_neighbours_of_the_front(space, drawn):
     encoding = Encoding(space)
-    found = candidates_of(space, OBJECTIVES[1:], encoding, 3)
+    found = candidates_of(space, OBJECTIVES[1:], PlacementFeatures(space), encoding, 3)
     seen = found.of([space[5], space[6]])
     table = found.unseen(4, seen, [space[5]])
     assert len(set(table.placements)) == len(table.placements) > 13
