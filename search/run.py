@@ -268,13 +268,16 @@ def search_plan(prepared: Prepared) -> Document:
     Returns:
         `data` and `cost` as in `data_plan` and `cost_plan`; both are None if nothing is trained.
         `weights` as in `start_plan`, only if a supernet starts from a trained model. `budget` as
-        in `budget_plan`, only if a bound is a share.
+        in `budget_plan`, only if a bound is a share. `prior` (`study`, `accuracies`, their
+        number), only if it begins with those of an earlier study.
     """
     config, shared = prepared.config, prepared.shared
     bounds = budget_plan(config.budget, prepared.space)
-    budget = {"budget": bounds} if bounds else {}
+    more: Document = {"budget": bounds} if bounds else {}
+    if prepared.prior is not None:
+        more["prior"] = {"study": config.prior, "accuracies": len(prepared.prior)}
     if prepared.data is None or prepared.recipe is None:
-        return {"data": None, "cost": None, **budget}
+        return {"data": None, "cost": None, **more}
     source, space, slots = open_data(prepared.data), prepared.space, prepared.slots
     work = Work(
         backbone=space.space.backbone,
@@ -305,7 +308,7 @@ def search_plan(prepared: Prepared) -> Document:
     data["warnings"] += _changed_data(prepared, source)
     start = None if shared is None else shared.supernet.start
     weights = {} if start is None else {"weights": start_plan(start)}
-    return {"data": data, "cost": cost_plan(work, source), **weights, **budget}
+    return {"data": data, "cost": cost_plan(work, source), **weights, **more}
 
 
 def _changed_data(prepared: Prepared, source: DataSource) -> list[str]:

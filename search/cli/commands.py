@@ -150,12 +150,7 @@ def _print_beginning(prepared: Prepared, study: Study, console: Console) -> None
             if prepared.shared is None
             else f", {record.num_trials:,} to score by shared weights, trainings "
         )
-        + f"{prepared.slots.num_slots} at a time"
-        + (
-            f", after {len(prepared.prior)} accuracies of {prepared.config.prior}"
-            if prepared.prior is not None
-            else ""
-        ),
+        + f"{prepared.slots.num_slots} at a time",
     )
 
 

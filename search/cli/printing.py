@@ -41,6 +41,8 @@ def print_plan(plan: Document, errors: Console) -> None:
     lines = budget_lines(plan.get("budget", ()))
     if plan["data"] is not None:
         lines = [*plan_lines(plan["data"], plan["cost"], plan.get("weights")), *lines]
+    if prior := plan.get("prior"):
+        lines.append(f"prior   begins with {prior['accuracies']} accuracies of {prior['study']}")
     for line in lines:
         # Keep log lines whole, so that they can be searched.
         folded = (

@@ -48,9 +48,11 @@ def test_the_earlier_accuracies_are_kept_with_the_study(capsys, search, tmp_path
     assert known is None
     begun = ("--study", "after", "--prior", "before", "--trials")
     after = search(TOP1, *begun, 6)
+    plan = document(capsys, *after, "--dry-run")["plan"]
+    assert plan["prior"] == {"study": "before", "accuracies": 7}
     said = run(capsys, *after)
     assert said.code == 0, said.err
-    assert "1 at a time, after 7 accuracies of before" in " ".join(said.out.split())
+    assert "prior   begins with 7 accuracies of before\n" in said.err
     kept, _ = note(tmp_path, "after")
     assert kept == {text: EARLIER[text] for text in order}
 
