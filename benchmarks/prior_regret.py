@@ -1,11 +1,16 @@
-"""What a supernet's scores are worth to a search of trainings that begins with them.
+"""What the accuracies of an earlier study are worth to a search that begins with them.
 
-    python -m benchmarks.prior_regret [--bench FILE] [--seeds 20] [--trials 24] [--known 400]
+    python -m benchmarks.prior_regret [--bench FILE] [--seeds 20] [--trials 24] [--json]
 
-Searches the measured and the predicted trainings of PlacementBench by `model`, with nothing known,
-and with the inherited accuracies of `--known` members as `sharedattn search --prior` keeps them.
-Regret is that of `searchers.py`. Besides, Kendall's tau of inherited with trained accuracies says
-how much there is to know.
+Searches the measured trainings of PlacementBench by `model`, with nothing known, and with what
+`sharedattn search --prior` would keep of an earlier study:
+
+- inherited: accuracies of 400 members by a supernet's weights;
+- short: those of 60 measured placements after a third of the epochs, other ones for each seed.
+  Who has none can have as many whole trials more for their epochs, which is the control.
+
+Regret is that of `searchers.py`. Besides, Kendall's tau of what is known with the whole trainings
+says how much there is to know.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,45 +37,91 @@ from sharedattn.search.searchers.prior import PRIOR_NOTE
 from sharedattn.search.tables import SHIPPED
 from sharedattn.search.tables.placement_bench import PlacementBench
 
+PART = "measured"
+NONE, INHERITED, SHORT = "none", "inherited", "short"
+NUM_SHORT = 60
 MARKS = (8, 12, 24, 60)
 
 
-def entry(
-    bench: PlacementBench, part: str, *, num_seeds: int, num_trials: int, num_known: int
-) -> dict[str, Any]:
-    """Regrets of one part of the table, with and without a prior, and what a supernet says of it.
+def known(bench: PlacementBench, prior: str, seed: int) -> dict[str, float]:
+    """The accuracies that a search begins with, by placement."""
+    if prior == INHERITED:
+        rows = evenly(len(bench.placements))
+        return {bench.placements[i]: float(bench.inherited[i]) for i in rows}
+    if prior == SHORT:
+        texts = list(bench.truth(PART))
+        rows = np.random.default_rng(seed).choice(len(texts), NUM_SHORT, replace=False)
+        epoch = bench.epochs // 3
+        return {texts[i]: float(bench.curve(PART, texts[i], seed)[epoch - 1]) for i in rows}
+    return {}
+
+
+def entries_of(bench: PlacementBench, *, num_seeds: int, num_trials: int) -> list[dict[str, Any]]:
+    """Mean regrets of each prior after some numbers of trials, and what it adds to none.
 
     Returns:
-        `tau`, and by number of trials in `regrets` the means `without` and `with`, and the mean
-        difference of the same seeds with half its 95 % interval.
+        For each prior its `tau` with the whole trainings, and by number of trials in `regrets` the
+        mean, and the mean difference from no prior of the same seeds with half its 95 % interval,
+        after as many trials, and of `short` after as many epochs.
     """
-    known = dict(zip(bench.placements, map(float, bench.inherited), strict=True))
-    texts = list(known)
-    notes = {PRIOR_NOTE: {texts[i]: known[texts[i]] for i in evenly(len(texts), num_known)}}
-    truth = bench.truth(part)  # type: ignore[arg-type]
-    found: dict[str, list[tuple[float, ...]]] = {"without": [], "with": []}
+    truth = bench.truth(PART)
+    more = round(NUM_SHORT * (bench.epochs // 3) / bench.epochs)
+    regrets: dict[str, list[tuple[float, ...]]] = {}
+    taus: dict[str, list[float]] = {}
     for seed in range(num_seeds):
-        table = BenchTable(bench, part, seed)
-        for name, given in (("without", None), ("with", notes)):
-            row = search(table, part, "model", seed, num_trials=num_trials, slots=1, notes=given)
-            found[name].append(row.regrets)
-            print(f"{part} seed {seed} {name}: {row.regrets[-1]:.4f}", file=sys.stderr)
-    without, with_prior = (np.array(found[name]) for name in ("without", "with"))
-    differences = with_prior - without
+        for prior in (NONE, INHERITED, SHORT):
+            found = known(bench, prior, seed)
+            row = search(
+                BenchTable(bench, PART, seed),
+                PART,
+                "model",
+                seed,
+                num_trials=num_trials + (more if prior == NONE else 0),
+                slots=1,
+                notes={PRIOR_NOTE: found},
+            )
+            regrets.setdefault(prior, []).append(row.regrets)
+            taus.setdefault(prior, []).append(_tau(found, truth))
+            print(f"seed {seed} {prior}: {row.regrets[-1]:.4f}", file=sys.stderr, flush=True)
+    without = np.array(regrets[NONE])
+    return [
+        {
+            "prior": prior,
+            "seeds": num_seeds,
+            "tau": None if prior == NONE else round(float(np.mean(taus[prior])), 2),
+            "regrets": {
+                mark: {
+                    "mean": round(float(np.mean([row[mark - 1] for row in rows])), DIGITS),
+                    "over_none": _difference(rows, without, mark, mark),
+                    "at_equal_cost": _difference(rows, without, mark, mark + more)
+                    if prior == SHORT
+                    else None,
+                }
+                for mark in MARKS
+                if mark <= num_trials
+            },
+        }
+        for prior, rows in regrets.items()
+    ]
+
+
+def _tau(found: Mapping[str, float], truth: Mapping[str, float]) -> float:
+    both = [text for text in found if text in truth]
+    if len(both) < 2:
+        return 0.0
+    return kendall_tau(
+        np.array([found[text] for text in both]), np.array([truth[text] for text in both])
+    )
+
+
+def _difference(
+    rows: Sequence[tuple[float, ...]], without: np.ndarray, mark: int, mark_without: int
+) -> dict[str, float]:
+    """The mean difference of regrets after some numbers of trials, with half its interval."""
+    differences = np.array([row[mark - 1] for row in rows]) - without[:, mark_without - 1]
     return {
-        "part": part,
-        "seeds": num_seeds,
-        "tau": round(kendall_tau([known[text] for text in truth], list(truth.values())), 2),
-        "regrets": {
-            mark: {
-                "without": round(float(without[:, mark - 1].mean()), DIGITS),
-                "with": round(float(with_prior[:, mark - 1].mean()), DIGITS),
-                "difference": round(float(differences[:, mark - 1].mean()), DIGITS),
-                "half_width": round(interval(differences[:, mark - 1].tolist()), DIGITS),
-            }
-            for mark in MARKS
-            if mark <= num_trials
-        },
+        "mean": round(float(differences.mean()), DIGITS),
+        "half_width": round(interval(differences.tolist()), DIGITS),
     }
 
 
@@ -81,24 +132,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bench", type=Path, default=SHIPPED, help="the file of PlacementBench")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--known", type=int, default=400, help="inherited accuracies")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     bench = PlacementBench.load(asked.bench)
-    entries = [
-        entry(bench, part, num_seeds=asked.seeds, num_trials=asked.trials, num_known=asked.known)
-        for part in ("measured", "surrogate")
-    ]
+    entries = entries_of(bench, num_seeds=asked.seeds, num_trials=asked.trials)
     if asked.json:
-        print(json.dumps({"entries": entries, "provenance": provenance()}, indent=2))
+        print(json.dumps({"priors": entries, "provenance": provenance()}, indent=2))
         return
-    print("| table | tau | trials | without | with | difference |")
+    print("| prior | tau | trials | regret | over none | over none at equal cost |")
     print("|" + "---|" * 6)
     for one in entries:
+        tau = "" if one["tau"] is None else f"{one['tau']:.2f}"
         for mark, row in one["regrets"].items():
+            compared = [
+                f"{found['mean']:+.4f} ± {found['half_width']:.4f}"
+                if found is not None and one["prior"] != NONE
+                else ""
+                for found in (row["over_none"], row["at_equal_cost"])
+            ]
             print(
-                f"| `{one['part']}` | {one['tau']} | {mark} | {row['without']:.4f} | "
-                f"{row['with']:.4f} | {row['difference']:+.4f} ± {row['half_width']:.4f} |"
+                f"| {one['prior']} | {tau} | {mark} | {row['mean']:.4f} | {' | '.join(compared)} |"
             )
 
 

@@ -18,7 +18,7 @@ in a page, and the tests compare with scikit-learn where both can.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,15 +76,19 @@ class GroupKernel:
 
     Args:
         groups: the columns of each group, by its name.
+        strong: names of groups each of which is expected to say as much as all others together.
     """
 
-    def __init__(self, groups: Mapping[str, NDArray[np.intp]]) -> None:
+    def __init__(
+        self, groups: Mapping[str, NDArray[np.intp]], *, strong: Collection[str] = ()
+    ) -> None:
         self.groups = tuple(groups.values())
         self._group_of = np.empty(sum(map(len, self.groups)), dtype=int)
         for number, columns in enumerate(self.groups):
             self._group_of[columns] = number
         num = len(self.groups)
-        medians = [*[_LINEAR / num] * num, *[_LENGTH] * num, _SMOOTH, _NOISE]
+        linear = [_LINEAR if name in strong else _LINEAR / num for name in groups]
+        medians = [*linear, *[_LENGTH] * num, _SMOOTH, _NOISE]
         self.prior_mean = np.log(medians)
         self.prior_sd = np.array([*[_PRIOR_SD] * (2 * num + 1), _NOISE_SD])
 

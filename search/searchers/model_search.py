@@ -40,7 +40,7 @@ from sharedattn.search.searchers.candidates import (
     joined,
 )
 from sharedattn.search.searchers.improvement import KnownFront
-from sharedattn.search.searchers.prior import PRIOR_NOTE, PriorFeatures
+from sharedattn.search.searchers.prior import GROUP, PRIOR_NOTE, PriorFeatures
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.features import PlacementFeatures
 from sharedattn.spaces.stratified import StratifiedSampler
@@ -104,7 +104,7 @@ class ModelSearcher(Searcher):
 
     @cached_property
     def _kernel(self) -> GroupKernel:
-        return GroupKernel(self._candidates.features.groups)
+        return GroupKernel(self._candidates.features.groups, strong={GROUP})
 
     @cached_property
     def _first_bands(self) -> StratifiedSampler:

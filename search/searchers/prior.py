@@ -25,7 +25,9 @@ class PriorFeatures:
     """Features of placements, and one more: the score that an earlier study's results predict.
 
     Those results are of other trainings, so how much they say of this study's accuracies is
-    learned, as of any other group of features, and so is their sign.
+    learned, as of any other group of features, and so is their sign. Before any result they are
+    expected to say as much as all other groups together: with an even share, what shorter trials
+    knew hardly showed within 24 trials (docs/measurements/searchers.md).
 
     Args:
         features: of the placements alone.
