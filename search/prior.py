@@ -11,6 +11,8 @@ from sharedattn.results.accuracy_model.fitting import LEAST_RESULTS, evenly
 from sharedattn.results.database.store import Store
 from sharedattn.results.explanation.observations import observations_of
 from sharedattn.results.front.summary import StudySummary
+from sharedattn.results.records import StudyRecord
+from sharedattn.search.searchers.prior import PRIOR_NOTE
 from sharedattn.spaces.space import Space
 
 
@@ -57,6 +59,21 @@ def earlier_accuracies(storage: str, name: str, space: Space, quality: str) -> d
             f"{LEAST_RESULTS}; name another study, or leave --prior out"
         )
     return {members[i]: fmean(found[members[i]]) for i in evenly(len(members))}
+
+
+def kept_accuracies(storage: str, record: StudyRecord) -> dict[str, float] | None:
+    """The accuracies that a stored study began with, by placement, or None of a new one.
+
+    Args:
+        storage: URL of the database.
+        record: the study; one of its name that is another search began with nothing of it.
+    """
+    with Store.open(storage, read_only=True) as store:
+        study = store.find_study(record.name)
+        if study is None or study.record.fingerprint != record.fingerprint:
+            return None
+        kept: dict[str, float] | None = store.note(study, PRIOR_NOTE)
+        return kept
 
 
 def _is_member(text: str, space: Space) -> bool:

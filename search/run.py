@@ -50,7 +50,7 @@ from sharedattn.search.plan_text import (
     drawn_placements,
     start_plan,
 )
-from sharedattn.search.prior import earlier_accuracies
+from sharedattn.search.prior import earlier_accuracies, kept_accuracies
 from sharedattn.search.provenance import provenance
 from sharedattn.search.pruners import PRUNERS, Pruner
 from sharedattn.search.recorded_data import content_differences
@@ -144,6 +144,9 @@ def prepare(
         if made is not None
     ]
     setup, record = _first_stored(config.storage.url, candidates)
+    if prior is not None:
+        # The earlier study may have more trials by now.
+        prior = kept_accuracies(config.storage.url, record) or prior
     check_folder(
         config.storage.out / record.name,
         config.storage.database,

@@ -58,13 +58,14 @@ def test_the_earlier_accuracies_are_kept_with_the_study(capsys, search, tmp_path
 
     # More trials of the earlier study are nothing to a study that has begun.
     document(capsys, *search(EARLIER, "--study", "before", "--trials", 11))
+    assert document(capsys, *after, "--dry-run")["plan"] == plan
     document(capsys, *after[:-1], 9)
     assert note(tmp_path, "after")[0] == kept
     document(capsys, *search(EARLIER, "--study", "seven", "--trials", 7))
     whole = search(TOP1, "--study", "whole", "--prior", "seven", "--trials", 9)
     document(capsys, *whole)
     assert note(tmp_path, "whole") == note(tmp_path, "after")
-    # One of the larger study's accuracies is another study, and so is one without any.
+    # A study that begins with nothing is another one.
     message = refusal(capsys, *after[:-6], "--study", "after", "--trials", 9)
     assert "prior was 'before' and is now absent" in message
 
