@@ -82,8 +82,8 @@ class ModelSearcher(Searcher):
             num_trials=num_trials,
             study_attributes=study_attributes,
         )
-        # Accuracy is the first objective of a study.
         self._prior: Mapping[str, float] = study_attributes.get(PRIOR_NOTE, {})
+        # Accuracy is the first objective of a study.
         self._measured = tuple(
             i for i, objective in enumerate(self.objectives) if i and objective.value_of is None
         )

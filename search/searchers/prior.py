@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharedattn.placement import Placement
-from sharedattn.results.accuracy_model.fitting import evenly, fitted_rows, mean_and_spread
+from sharedattn.results.accuracy_model.fitting import fitted_rows, mean_and_spread
 from sharedattn.results.accuracy_model.gaussian_process import GaussianProcess, GroupKernel
 from sharedattn.results.accuracy_model.scores import scores_of
 from sharedattn.spaces.features import PlacementFeatures
@@ -26,13 +26,13 @@ class PriorFeatures:
 
     Those results are of other trainings, so how much they say of this study's accuracies is
     learned, as of any other group of features, and so is their sign. Before any result they are
-    expected to say as much as all other groups together: with an even share, what shorter trials
-    knew hardly showed within 24 trials (docs/measurements/searchers.md).
+    expected to say as much as all other groups together, a choice made on the trainings of
+    docs/measurements/searchers.md.
 
     Args:
         features: of the placements alone.
-        results: accuracies by placement, which need not be inside the budget; at least
-            `LEAST_RESULTS`.
+        results: accuracies by placement, which need not be inside the budget; from
+            `LEAST_RESULTS` to `MAX_ROWS`.
 
     Attributes:
         groups: the columns of each group, by its name.
@@ -45,12 +45,10 @@ class PriorFeatures:
             **features.groups,
             GROUP: np.array([num_columns]),
         }
-        placements, top1 = list(results), np.array(list(results.values()))
-        rows = evenly(len(top1))
-        inputs = features.of([placements[i] for i in rows])
-        scores = scores_of(top1[rows])
+        inputs = features.of(list(results))
+        scores = scores_of(np.array(list(results.values())))
         mean, spread = mean_and_spread(scores)
-        kernel, fitted = GroupKernel(features.groups), fitted_rows(len(rows))
+        kernel, fitted = GroupKernel(features.groups), fitted_rows(len(scores))
         scales = kernel.fitted(inputs[fitted], (scores[fitted] - mean) / spread)
         self._process = GaussianProcess.of(
             kernel, scales, inputs, scores, mean=mean, spread=spread
