@@ -61,7 +61,7 @@ def update_products(parameters: Iterable[torch.Tensor]) -> AbstractContextManage
     """A context for an optimiser's update, in which products of bfloat16 matrices are fast.
 
     Muon's Newton-Schulz iteration multiplies in bfloat16, for which torch has a plain loop on
-    processors without AVX-512: there it took most of the time of a training.
+    processors without AVX-512 (benchmarks/muon_products.py measures both).
 
     Args:
         parameters: what is updated; if it is not on a CPU, or all of it is small, nothing changes.
