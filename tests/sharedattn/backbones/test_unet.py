@@ -62,8 +62,8 @@ def test_noise_is_that_of_diffusers(form: str, fused: bool) -> None:
     with torch.no_grad():
         expected = model(images.float(), timesteps).sample
         found = network(images.float(), timesteps)
-        # Some epsilons of float32: sums have another order on another processor.
-        assert (found - expected).abs().max() <= 4e-6 * expected.abs().max()
+        # 1.04e-6 with AVX2, below 1e-6 with AVX-512: sums have another order. Below, exactly.
+        assert (found - expected).abs().max() <= 1.5e-6 * expected.abs().max()
         model.load_state_dict(network.state_dict())  # and back
         exact = network.double()(images, timesteps)
         torch.testing.assert_close(exact, model.double()(images, timesteps).sample)
