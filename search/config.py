@@ -168,9 +168,6 @@ class SearchConfig:
             self.measures_latency,
         )
         self._check_latency()
-        check_applies(
-            self, ("prior",), "--searcher model", (self.searcher or DEFAULT_SEARCHER) == "model"
-        )
         if self.prior is not None and self.prior == self.study:
             raise InputError(
                 f"`--prior` is {self.prior!r}, which is this study itself; name an earlier one"
@@ -187,6 +184,9 @@ class SearchConfig:
         ):
             if chosen is not None and chosen not in known:
                 raise InputError(f"`{what}` is one of {', '.join(known)}, but got {chosen!r}")
+        able = [name for name, searcher in searchers().items() if searcher.uses_prior]
+        asked = f"--searcher {' or '.join(able)}"
+        check_applies(self, ("prior",), asked, (self.searcher or DEFAULT_SEARCHER) in able)
 
     @property
     def trains_baselines(self) -> bool:

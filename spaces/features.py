@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,19 @@ NUM_SCALING = 1024
 _Row = dict[tuple[str, ...], float]
 _Named = Iterator[tuple[str, float]]
 """Names of columns within a stage, with what to add to each."""
+
+
+class Features(Protocol):
+    """What a model learns from placements.
+
+    Attributes:
+        groups: the columns of each group, by its name.
+    """
+
+    groups: Mapping[str, NDArray[np.intp]]
+
+    def of(self, placements: Sequence[Placement]) -> FloatArray:
+        """The scaled features (n, f) of n placements."""
 
 
 class PlacementFeatures:

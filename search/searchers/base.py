@@ -71,11 +71,13 @@ class Searcher(ABC):
         study_attributes: notes on the study from an earlier run.
 
     Attributes:
+        uses_prior: whether it begins with the note of an earlier study's accuracies.
         num_trials: as given.
         encoding: the flat parameters of placements, as the database stores them.
     """
 
     name: ClassVar[str]
+    uses_prior: ClassVar[bool] = False
 
     def __init__(
         self,

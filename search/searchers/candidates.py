@@ -15,10 +15,9 @@ from sharedattn.costs.model import CostModel
 from sharedattn.hashing import derived_seed
 from sharedattn.objectives import Objective
 from sharedattn.placement import Placement
-from sharedattn.search.searchers.prior import PriorFeatures
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.encoding import Encoding
-from sharedattn.spaces.features import PlacementFeatures
+from sharedattn.spaces.features import Features
 from sharedattn.spaces.stratified import StratifiedSampler
 from sharedattn.spaces.variation import Variation
 
@@ -95,7 +94,7 @@ class Candidates(ABC):
         self,
         space: BudgetedSpace,
         costs: Sequence[Objective],
-        features: PlacementFeatures | PriorFeatures,
+        features: Features,
     ) -> None:
         self._space = space
         self._objectives = costs
@@ -173,7 +172,7 @@ class DrawnCandidates(Candidates):
         self,
         space: BudgetedSpace,
         costs: Sequence[Objective],
-        features: PlacementFeatures | PriorFeatures,
+        features: Features,
         encoding: Encoding,
         seed: int,
     ) -> None:
@@ -216,7 +215,7 @@ class DrawnCandidates(Candidates):
 def candidates_of(
     space: BudgetedSpace,
     costs: Sequence[Objective],
-    features: PlacementFeatures | PriorFeatures,
+    features: Features,
     encoding: Encoding,
     seed: int,
 ) -> Candidates:

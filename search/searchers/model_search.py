@@ -65,6 +65,7 @@ class ModelSearcher(Searcher):
     """
 
     name: ClassVar[str] = "model"
+    uses_prior: ClassVar[bool] = True
 
     def __init__(
         self,
