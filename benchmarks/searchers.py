@@ -117,6 +117,31 @@ def tried(
 ) -> Tried:
     """Search a table as a study would; of fewer members than trials, all are tried."""
     num_trials = min(num_trials, table.space.in_budget)
+    counted, history, proposer = parts_of(
+        table, searcher, seed, num_trials=num_trials, slots=slots, notes=notes
+    )
+    placements, found, ask_s = [], [], 0.0
+    for number in range(num_trials):
+        history.tell_before(number)
+        begun = time.perf_counter()
+        proposal = proposer.accept_next()
+        ask_s += time.perf_counter() - begun
+        placements.append(proposal.placement)
+        found.append(table.seen(proposal.placement))
+        history.end(number, (found[-1], float(table.macs_of(proposal.placement))))
+    return Tried(placements, found, counted.num_asked - num_trials, ask_s / num_trials)
+
+
+def parts_of(
+    table: Table,
+    searcher: str,
+    seed: int,
+    *,
+    num_trials: int,
+    slots: int,
+    notes: Mapping[str, Any] | None = None,
+) -> tuple[_Counted, SearchHistory, Proposer]:
+    """The parts of a study that propose its trials; the arguments are those of `search`."""
     counted = _Counted(
         KNOWN[searcher](
             table.space,
@@ -136,16 +161,7 @@ def tried(
     )
     history = SearchHistory(counted, Visibility(waits=True, lag=slots))
     proposer = Proposer(context, counted, history, CheckedBounds(context, None, lambda: None))
-    placements, found, ask_s = [], [], 0.0
-    for number in range(num_trials):
-        history.tell_before(number)
-        begun = time.perf_counter()
-        proposal = proposer.accept_next()
-        ask_s += time.perf_counter() - begun
-        placements.append(proposal.placement)
-        found.append(table.seen(proposal.placement))
-        history.end(number, (found[-1], float(table.macs_of(proposal.placement))))
-    return Tried(placements, found, counted.num_asked - num_trials, ask_s / num_trials)
+    return counted, history, proposer
 
 
 def search(

@@ -290,8 +290,13 @@ class GaussianProcess:
 
     def predict_mean(self, features: FloatArray) -> FloatArray:
         """The posterior mean (m,) of what features (m, f) give without noise."""
+        return self.mean + self.spread * self.predict_scaled(features)
+
+    def predict_scaled(self, features: FloatArray) -> FloatArray:
+        """The posterior mean (m,), less the outputs' mean and in units of their spread."""
         between = self.kernel.between(features, self.features, self.scales)
-        return self.mean + self.spread * (between @ self.weights)
+        scaled: FloatArray = between @ self.weights
+        return scaled
 
     def predict_joint(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Posterior mean (m,) and covariance (m, m) of what features (m, f) give without noise."""

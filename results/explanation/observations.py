@@ -1,4 +1,4 @@
-"""The trainings of a study that its explanation learns from: those that its searcher learns from.
+"""The trainings of a study that its explanation learns from: those of one fidelity that all share.
 
 These are all search trials of one fidelity: complete ones, with weights trained for them or
 inherited from the supernet; and with early stopping complete and pruned ones, by their accuracy at

@@ -47,6 +47,8 @@ class PastTrial:
         attributes: the sampler's notes on it.
         values: one value per objective, or None while the trial runs.
         failed: whether it ended without values.
+        accuracies: with early stopping, those at the rungs that it reached, and the final one if
+            it is complete; the first of them is among `values`.
     """
 
     number: int
@@ -54,6 +56,7 @@ class PastTrial:
     attributes: Mapping[str, Any]
     values: tuple[float, ...] | None = None
     failed: bool = False
+    accuracies: tuple[float, ...] = ()
 
 
 class Searcher(ABC):

@@ -6,6 +6,9 @@ most expected improvement of the front's hypervolume along the cost axes. The fr
 model's means, so that a lucky accuracy does not hide what is better. Placements that still run
 count as if they had given what the model expects (kriging believer, Ginsbourger et al. 2010).
 
+With early stopping, accuracy is that at a training's end, of which stopped trials tell as well
+(`sharedattn.search.searchers.fidelities`). A stopped trial is on no front.
+
 Nothing is kept but what was told: scales are fitted to the first results, at numbers of results
 that are fixed, in float64 on one thread. So a resumed study goes on as if never interrupted.
 """
@@ -13,8 +16,8 @@ that are fixed, in float64 on one thread. So a resumed study goes on as if never
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property, lru_cache
-from typing import Any, ClassVar
+from functools import cache, cached_property, lru_cache, partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ from sharedattn.objectives import Objective
 from sharedattn.placement import Placement
 from sharedattn.results.accuracy_model.fitting import (
     LEAST_RESULTS,
+    evenly,
     fitted_rows,
     kept_rows,
     mean_and_spread,
@@ -39,6 +43,7 @@ from sharedattn.search.searchers.candidates import (
     candidates_of,
     joined,
 )
+from sharedattn.search.searchers.fidelities import Fidelities, kernel_above
 from sharedattn.search.searchers.improvement import KnownFront
 from sharedattn.search.searchers.prior import GROUP, PRIOR_NOTE, PriorFeatures
 from sharedattn.spaces.budget import BudgetedSpace
@@ -55,6 +60,25 @@ FIT_FACTOR = 1.2
 """Scales are fitted again when there are this many times as many results."""
 NUM_CLIMBED = 3  # best candidates of a large space whose neighbours are considered as well
 MAX_RANKED = 512  # best candidates of a large space beside those
+
+
+class _Result(NamedTuple):
+    """What a trial has told.
+
+    Attributes:
+        placement: what it measured.
+        scores: of its accuracies, at the rungs that it reached, and the final one.
+        costs: its values beside accuracy.
+    """
+
+    placement: Placement
+    scores: tuple[float, ...]
+    costs: tuple[float, ...]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The score that all trials have, and the costs."""
+        return (self.scores[0], *self.costs)
 
 
 class ModelSearcher(Searcher):
@@ -90,10 +114,9 @@ class ModelSearcher(Searcher):
         )
         self._seen: dict[Placement, None] = {}
         self._pending: dict[int, Placement] = {}  # by trial number
-        # With the accuracy's score in place of the accuracy.
-        self._told: list[tuple[Placement, tuple[float, ...]]] = []
+        self._told: list[_Result] = []
         self._ranked = lru_cache(1)(self._rank)
-        self._scales = lru_cache(4)(self._fit)
+        self._scales = lru_cache(32)(self._fit)
 
     @cached_property
     def _candidates(self) -> Candidates:
@@ -106,6 +129,11 @@ class ModelSearcher(Searcher):
     @cached_property
     def _kernel(self) -> GroupKernel:
         return GroupKernel(self._candidates.features.groups, strong={GROUP})
+
+    @cached_property
+    def _kernel_above(self) -> GroupKernel:
+        groups = self._candidates.features.groups
+        return kernel_above(groups, sum(map(len, groups.values())))
 
     @cached_property
     def _first_bands(self) -> StratifiedSampler:
@@ -130,8 +158,8 @@ class ModelSearcher(Searcher):
         self._pending.pop(trial.number, None)
         if trial.values is not None and not trial.failed:
             top1, *costs = trial.values
-            score = float(scores_of(np.array(top1)))
-            self._told.append((trial.placement, (score, *costs)))
+            scores = scores_of(np.array(trial.accuracies or (top1,)))
+            self._told.append(_Result(trial.placement, tuple(scores.tolist()), tuple(costs)))
 
     def _rank(self, number: int, num_told: int) -> tuple[Placement, ...]:
         """The candidates of a trial after some results, the best first."""
@@ -141,17 +169,20 @@ class ModelSearcher(Searcher):
             return self._rank_on_one_thread(number)
 
     def _rank_on_one_thread(self, number: int) -> tuple[Placement, ...]:
-        every = np.array([values for _, values in self._told])
+        every = np.array([result.values for result in self._told])
         rows = kept_rows(every)
         values = every[rows]
-        told = self._candidates.of([self._told[i][0] for i in rows])
+        told = self._candidates.of([self._told[i].placement for i in rows])
         waiting = self._candidates.of(list(self._pending.values()))
-        models = {i: self._model(i, told, waiting, values[:, i]) for i in (0, *self._measured)}
+        models = {i: self._model(i, rows, waiting) for i in (0, *self._measured)}
         both = joined([told, waiting])
         top1 = top1_of(models[0].predict_mean(both.features))
         costs = self._costs(both, models, values)
-        is_member = non_dominated(np.column_stack([-top1, costs]))
-        members = sorted(np.flatnonzero(is_member), key=lambda i: (*costs[i], i))
+        reached = np.array([len(self._told[i].scores) for i in rows])
+        may_be = np.append(reached == reached.max(), np.ones(len(waiting.placements), dtype=bool))
+        able = np.flatnonzero(may_be)
+        is_member = non_dominated(np.column_stack([-top1, costs])[able])
+        members = sorted(able[is_member], key=lambda i: (*costs[i], i))
         chance = 1.0 / self.space.space.backbone.num_classes
         front = KnownFront(top1[members], costs[members], chance)
 
@@ -173,7 +204,7 @@ class ModelSearcher(Searcher):
         return tuple(table.placements[i] for i in order)
 
     def _costs(
-        self, table: CandidateTable, models: Mapping[int, GaussianProcess], values: FloatArray
+        self, table: CandidateTable, models: Mapping[int, Fidelities], values: FloatArray
     ) -> FloatArray:
         """The costs (n, d) as shares of the largest that count; expected where measured."""
         if not self._measured:
@@ -184,32 +215,80 @@ class ModelSearcher(Searcher):
         ]
         return np.column_stack([table.costs, *columns])
 
-    def _model(
-        self, objective: int, told: CandidateTable, waiting: CandidateTable, outputs: FloatArray
-    ) -> GaussianProcess:
-        """The model of an objective, with what runs as it is expected to end."""
-        scales = self._scales(objective, _fitted_size(len(self._told)))
-        mean, spread = mean_and_spread(outputs)
+    def _model(self, objective: int, rows: Sequence[int], waiting: CandidateTable) -> Fidelities:
+        """The model of an objective by some results, with what runs as it is expected to end."""
+        num = 1
+        while len(self._reached(objective, num, rows)) >= LEAST_RESULTS:
+            num += 1
+        return self._fidelities(objective, num, rows, len(self._told), waiting)
 
-        def given(features: FloatArray, outputs: FloatArray) -> GaussianProcess:
-            return GaussianProcess.of(
-                self._kernel, scales, features, outputs, mean=mean, spread=spread
+    def _fidelities(
+        self,
+        objective: int,
+        num: int,
+        rows: Sequence[int],
+        num_told: int,
+        waiting: CandidateTable | None = None,
+    ) -> Fidelities:
+        """The processes of an objective's first fidelities.
+
+        Args:
+            objective: which one; all but accuracy have one fidelity.
+            num: number of fidelities.
+            rows: the results to learn from.
+            num_told: number of results by which the scales are chosen.
+            waiting: what counts as if it had given what is expected.
+        """
+        model = Fidelities(())
+        for fidelity in range(num):
+            reached = self._reached(objective, fidelity, rows)
+            num_reached = len(self._reached(objective, fidelity, range(num_told)))
+            scales = self._scales(objective, fidelity, _fitted_size(num_reached))
+            inputs = model.above(self._features(reached))
+            outputs = self._outputs(objective, fidelity, reached)
+            mean, spread = mean_and_spread(outputs)
+            given = partial(
+                GaussianProcess.of,
+                self._kernel_above if fidelity else self._kernel,
+                scales,
+                mean=mean,
+                spread=spread,
             )
+            process = given(inputs, outputs)
+            if waiting is not None and waiting.placements and fidelity == num - 1:
+                more = model.above(waiting.features)
+                expected = np.concatenate([outputs, process.predict_mean(more)])
+                process = given(np.concatenate([inputs, more]), expected)
+            model = Fidelities((*model.processes, process))
+        return model
 
-        model = given(told.features, outputs)
-        if not waiting.placements:
-            return model
-        expected = model.predict_mean(waiting.features)
-        features = np.concatenate([told.features, waiting.features])
-        return given(features, np.concatenate([outputs, expected]))
-
-    def _fit(self, objective: int, num_told: int) -> Scales:
-        """The scales of an objective by the first results, evenly thinned if they are many."""
-        rows = [self._told[i] for i in fitted_rows(num_told)]
-        outputs = np.array([values[objective] for _, values in rows])
+    def _fit(self, objective: int, fidelity: int, size: int) -> Scales:
+        """The scales of a fidelity by the first results there, evenly thinned if they are many."""
+        reached = self._reached(objective, fidelity, range(len(self._told)))[:size]
+        num_told = reached[-1] + 1
+        # By what was known with the last of them, so that scales do not depend on when they are
+        # asked for.
+        below = self._fidelities(objective, fidelity, evenly(num_told).tolist(), num_told)
+        rows = [reached[i] for i in fitted_rows(size)]
+        outputs = self._outputs(objective, fidelity, rows)
         mean, spread = mean_and_spread(outputs)
-        table = self._candidates.of([placement for placement, _ in rows])
-        return self._kernel.fitted(table.features, (outputs - mean) / spread)
+        kernel = self._kernel_above if fidelity else self._kernel
+        return kernel.fitted(below.above(self._features(rows)), (outputs - mean) / spread)
+
+    def _reached(self, objective: int, fidelity: int, rows: Sequence[int]) -> list[int]:
+        """Those of some results that have a fidelity of an objective."""
+        if objective:
+            return list(rows) if fidelity == 0 else []
+        return [i for i in rows if len(self._told[i].scores) > fidelity]
+
+    def _features(self, rows: Sequence[int]) -> FloatArray:
+        return self._candidates.of([self._told[i].placement for i in rows]).features
+
+    def _outputs(self, objective: int, fidelity: int, rows: Sequence[int]) -> FloatArray:
+        results = [self._told[i] for i in rows]
+        return np.array(
+            [r.costs[objective - 1] if objective else r.scores[fidelity] for r in results]
+        )
 
 
 def _fitted_size(num_told: int) -> int:

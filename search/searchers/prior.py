@@ -11,6 +11,7 @@ from sharedattn.placement import Placement
 from sharedattn.results.accuracy_model.fitting import fitted_rows, mean_and_spread
 from sharedattn.results.accuracy_model.gaussian_process import GaussianProcess, GroupKernel
 from sharedattn.results.accuracy_model.scores import scores_of
+from sharedattn.search.searchers.fidelities import Fidelities
 from sharedattn.spaces.features import PlacementFeatures
 
 FloatArray = NDArray[np.float64]
@@ -50,13 +51,9 @@ class PriorFeatures:
         mean, spread = mean_and_spread(scores)
         kernel, fitted = GroupKernel(features.groups), fitted_rows(len(scores))
         scales = kernel.fitted(inputs[fitted], (scores[fitted] - mean) / spread)
-        self._process = GaussianProcess.of(
-            kernel, scales, inputs, scores, mean=mean, spread=spread
-        )
+        process = GaussianProcess.of(kernel, scales, inputs, scores, mean=mean, spread=spread)
+        self._earlier = Fidelities((process,))
 
     def of(self, placements: Sequence[Placement]) -> FloatArray:
         """The scaled features (n, f) of n placements, the prior's the last."""
-        features, process = self._features.of(placements), self._process
-        # Scores' own spread, so that results that are all noise make a column that hardly varies.
-        column = (process.predict_mean(features) - process.mean) / process.spread
-        return np.column_stack([features, column])
+        return self._earlier.above(self._features.of(placements))

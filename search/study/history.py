@@ -75,15 +75,25 @@ class SearchHistory:
         self._unfinished.add(trial.number)
         self._searcher.accept(trial, parameters)
 
-    def end(self, number: int, values: tuple[float, ...] | None, *, failed: bool = False) -> None:
+    def end(
+        self,
+        number: int,
+        values: tuple[float, ...] | None,
+        *,
+        failed: bool = False,
+        accuracies: tuple[float, ...] = (),
+    ) -> None:
         """Record the end of a trial.
 
         Args:
             number: the trial's number.
             values: the values to tell, one per objective, or None if it failed.
             failed: whether it failed.
+            accuracies: as in `PastTrial`.
         """
-        self.trials[number] = replace(self.trials[number], values=values, failed=failed)
+        self.trials[number] = replace(
+            self.trials[number], values=values, failed=failed, accuracies=accuracies
+        )
         self._unfinished.discard(number)
         self._pending_tells.append(number)
 

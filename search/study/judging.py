@@ -1,10 +1,11 @@
-"""Rungs: whether a trial continues from one, and which accuracy the searcher is told.
+"""Rungs: whether a trial continues from one, and which accuracies the searcher is told.
 
 A trial is judged against the peers that its proposal could use and that have reached the rung.
 
 With a pruner, the searcher is told every trial, complete or pruned, with its accuracy at the first
-rung, the only fidelity that all have reached. Told complete trials alone, NSGA-II would never
-fill its generations; told final accuracies, it would compare different fidelities.
+rung as its value, the only fidelity that all have reached. Told complete trials alone, NSGA-II
+would never fill its generations; told final accuracies, it would compare different fidelities. A
+searcher that can compare them is told the later ones besides.
 """
 
 from __future__ import annotations
@@ -100,8 +101,10 @@ class RungJudge:
                 self._context.driver.report_rung(trial_id, metrics, attempt=attempt)
                 self._note(RungRow(number, metrics, self._macs(placement), goes_on=True))
 
-    def told_top1(self, number: int, state: TrialState, top1: float | None) -> float | None:
-        """The accuracy of a trial that the searcher is told.
+    def told_accuracies(
+        self, number: int, state: TrialState, top1: float | None
+    ) -> tuple[float, ...]:
+        """The accuracies of a trial that the searcher is told, as in `PastTrial`.
 
         Args:
             number: the search trial's number.
@@ -109,11 +112,20 @@ class RungJudge:
             top1: final accuracy, if it is complete.
 
         Returns:
-            A fraction, or None while the trial runs and if it failed.
+            Fractions; none while the trial runs and if it failed, the final one alone without a
+            pruner.
         """
-        if self._pruner is not None and state in (TrialState.COMPLETE, TrialState.PRUNED):
-            return self._judged[number, self._context.evaluator.rungs[0]].metrics.top1
-        return top1
+        if state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            return ()
+        final = () if top1 is None else (top1,)
+        if self._pruner is None:
+            return final
+        reached = [
+            row.metrics.top1
+            for rung in self._context.evaluator.rungs
+            if (row := self._judged.get((number, rung))) is not None
+        ]
+        return (*reached, *final)
 
     def _macs(self, placement: Placement) -> int:
         return self._context.costs.totals(placement).macs

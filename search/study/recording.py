@@ -227,9 +227,9 @@ class TrialRecorder:
             self._board.num_ended[trial.role] += 1
             return None
         costs = self._context.costs_of(self._history.trials[trial.number].placement)
-        told = self._judge.told_top1(trial.number, state, top1)
-        values = None if told is None else self._context.values(told, costs)
-        self._history.end(trial.number, values, failed=state is TrialState.FAILED)
+        told = self._judge.told_accuracies(trial.number, state, top1)
+        values = self._context.values(told[0], costs) if told else None
+        self._history.end(trial.number, values, failed=state is TrialState.FAILED, accuracies=told)
         if top1 is None:
             return None
         return self._front.add(

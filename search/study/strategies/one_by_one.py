@@ -72,13 +72,14 @@ class OneByOne(SearchStrategy):
 
 
 def _past_trial(parts: StudyParts, row: TrialParameters) -> PastTrial:
-    told = parts.judge.told_top1(row.number, row.state, row.top1)
+    told = parts.judge.told_accuracies(row.number, row.state, row.top1)
     return PastTrial(
         number=row.number,
         placement=placement_of(row),
         attributes=row.sampler_attributes,
-        values=None if told is None else parts.context.values(told, row.costs),
+        values=parts.context.values(told[0], row.costs) if told else None,
         failed=row.state is TrialState.FAILED,
+        accuracies=told,
     )
 
 

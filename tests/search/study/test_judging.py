@@ -113,19 +113,20 @@ def test_without_a_pruner_all_go_on_and_their_own_accuracy_is_told():
     assert judge_at(judge, 0, 1, 0.5)
     assert judge_at(judge, 1, 1, 0.25)
     assert [kind for kind, *_ in driver.written] == ["goes on"] * 2
-    assert judge.told_top1(0, TrialState.COMPLETE, 0.75) == 0.75
-    assert judge.told_top1(1, TrialState.FAILED, None) is None
+    assert judge.told_accuracies(0, TrialState.COMPLETE, 0.75) == (0.75,)
+    assert judge.told_accuracies(1, TrialState.FAILED, None) == ()
 
 
-def test_with_a_pruner_the_first_rung_is_told_of_every_trial():
+def test_with_a_pruner_the_rungs_that_it_reached_are_told_of_every_trial():
     judge, _ = judge_of(BelowBest())
     judge_at(judge, 0, 1, 0.5)
     judge_at(judge, 0, 2, 0.625)
     judge_at(judge, 1, 1, 0.25)
-    assert judge.told_top1(0, TrialState.COMPLETE, 0.75) == 0.5
-    assert judge.told_top1(1, TrialState.PRUNED, None) == 0.25
-    assert judge.told_top1(2, TrialState.RUNNING, None) is None
-    assert judge.told_top1(3, TrialState.FAILED, None) is None
+    judge_at(judge, 2, 1, 0.75)
+    assert judge.told_accuracies(0, TrialState.COMPLETE, 0.875) == (0.5, 0.625, 0.875)
+    assert judge.told_accuracies(1, TrialState.PRUNED, None) == (0.25,)
+    assert judge.told_accuracies(2, TrialState.RUNNING, None) == ()
+    assert judge.told_accuracies(2, TrialState.FAILED, None) == ()
 
 
 def test_a_reused_evaluation_passes_the_rungs_of_its_curve():
@@ -141,4 +142,4 @@ def test_a_reused_evaluation_passes_the_rungs_of_its_curve():
         ("goes on", 11, 1, EpochMetrics(1, 0.125, 0.5)),
         ("goes on", 11, 1, EpochMetrics(2, 0.25, 0.5)),
     ]
-    assert judge.told_top1(1, TrialState.COMPLETE, 0.375) == 0.125
+    assert judge.told_accuracies(1, TrialState.COMPLETE, 0.375) == (0.125, 0.25, 0.375)
