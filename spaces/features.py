@@ -11,14 +11,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby, pairwise
-from typing import Protocol
+from operator import attrgetter
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sharedattn.costs.model import CostModel, distinct_cells
-from sharedattn.placement import LayerChoice, Placement, num_present
+from sharedattn.costs.model import CostModel
+from sharedattn.mechanisms.interface import Options
+from sharedattn.mechanisms.registry import branch_of
+from sharedattn.placement import GateCell, LayerChoice, Placement
 from sharedattn.spaces.budget import BudgetedSpace
 from sharedattn.spaces.stratified import StratifiedSampler
 
@@ -26,6 +30,10 @@ FloatArray = NDArray[np.float64]
 
 NUM_SCALING = 1024
 """Members by which columns are scaled: all of a smaller space, else draws from bins of MACs."""
+MAX_DESCRIBED = 2**14
+"""Most descriptions of an aspect of a stage's layers that are kept."""
+COST = "cost"
+"""Name of the group that says what a placement costs."""
 
 _Row = dict[tuple[str, ...], float]
 _Named = Iterator[tuple[str, float]]
@@ -61,7 +69,8 @@ class PlacementFeatures:
 
     def __init__(self, space: BudgetedSpace) -> None:
         self._costs = CostModel(space.space.backbone)
-        rows = [self._row(placement) for placement in _reference(space)]
+        reference = _reference(space)
+        rows = [self._row(placement) for placement in reference]
         keys = list(dict.fromkeys(key for row in rows for key in row))
         raw = np.array([[row.get(key, 0.0) for key in keys] for row in rows])
         spread = raw.std(axis=0)
@@ -77,6 +86,16 @@ class PlacementFeatures:
         self._mean = raw.mean(axis=0)[kept]
         sizes = np.array([len(self.groups[key[0]]) for key in self.keys])
         self._scale = spread[kept] * np.sqrt(sizes)
+        self._columns = {
+            (stage, aspect): [
+                i
+                for i, key in enumerate(self.keys)
+                if key[0] in aspect.groups and key[1] == _name_of(stage)
+            ]
+            for stage in range(len(reference[0].stages))
+            for aspect in _ASPECTS
+        }
+        self._described = lru_cache(MAX_DESCRIBED)(self._describe)
 
     def of(self, placements: Sequence[Placement]) -> FloatArray:
         """The scaled features of members of the space.
@@ -88,82 +107,134 @@ class PlacementFeatures:
 
     def raw(self, placements: Sequence[Placement]) -> FloatArray:
         """The features (n, f) of n placements as they are counted."""
-        rows = (self._row(placement) for placement in placements)
-        raw = np.array([[row.get(key, 0.0) for key in self.keys] for row in rows])
-        return raw.reshape(-1, len(self.keys))
+        raw = np.zeros((len(placements), len(self.keys)))
+        if not placements:
+            return raw
+        for (stage, aspect), columns in self._columns.items():
+            raw[:, columns] = [
+                self._described(stage, aspect, aspect.of(placement.stages[stage]))
+                for placement in placements
+            ]
+        costs = [_cost_row(self._costs, placement) for placement in placements]
+        for i, key in enumerate(self.keys):
+            if key[0] == COST:
+                raw[:, i] = [row[key] for row in costs]
+        return raw
 
     def scaled(self, raw: FloatArray) -> FloatArray:
         """The scaled features (n, f) of raw ones."""
         scaled: FloatArray = (raw - self._mean) / self._scale
         return scaled
 
+    def _describe(self, stage: int, aspect: _Aspect, said: tuple[Any, ...]) -> FloatArray:
+        """What is counted of an aspect of a stage's layers, in the order of its columns."""
+        row = aspect.row(stage, said)
+        return np.array([row.get(self.keys[i], 0.0) for i in self._columns[stage, aspect]])
+
     def _row(self, placement: Placement) -> _Row:
         row: _Row = {}
         for stage, layers in enumerate(placement.stages):
-            at = f"stage {stage + 1}"
-            for group, describe in _GROUPS.items():
-                for name, value in describe(layers):
-                    row[group, at, name] = row.get((group, at, name), 0.0) + value
-        cost = self._costs.totals(placement)
-        row["cost", "macs"] = math.log(cost.macs)
-        row["cost", "params"] = math.log(cost.params)
+            for aspect in _ASPECTS:
+                row |= aspect.row(stage, aspect.of(layers))
+        return row | _cost_row(self._costs, placement)
+
+
+class _Aspect:
+    """What some groups of features say of a stage's layers.
+
+    Many placements are alike in each aspect, so what is said of it is kept.
+
+    Args:
+        attributes: of a layer, all that the groups look at.
+        groups: by name, what is counted by these attributes of a stage's layers.
+    """
+
+    def __init__(
+        self, attributes: Sequence[str], groups: Mapping[str, Callable[[Sequence[Any]], _Named]]
+    ) -> None:
+        self.groups = groups
+        self._of_layer = attrgetter(*attributes)
+
+    def of(self, layers: Sequence[LayerChoice]) -> tuple[Any, ...]:
+        """The aspect of a stage's layers, by layer."""
+        return tuple(map(self._of_layer, layers))
+
+    def row(self, stage: int, said: tuple[Any, ...]) -> _Row:
+        """What is counted of it, by key."""
+        row: _Row = {}
+        for group, describe in self.groups.items():
+            for name, value in describe(said):
+                key = (group, _name_of(stage), name)
+                row[key] = row.get(key, 0.0) + value
         return row
 
 
-def _kinds(layers: Sequence[LayerChoice]) -> _Named:
-    for position, layer in enumerate(layers, start=1):
-        yield f"layer {position} {layer.kind}", 1.0
+def _name_of(stage: int) -> str:
+    return f"stage {stage + 1}"
 
 
-def _counts(layers: Sequence[LayerChoice]) -> _Named:
-    yield "depth", num_present(layers)
-    for layer in layers:
-        yield layer.kind, 1.0
+def _cost_row(costs: CostModel, placement: Placement) -> _Row:
+    cost = costs.totals(placement)
+    return {(COST, "macs"): math.log(cost.macs), (COST, "params"): math.log(cost.params)}
 
 
-def _order(layers: Sequence[LayerChoice]) -> _Named:
-    kinds = [layer.kind for layer in layers if not layer.is_absent]
-    yield "runs", sum(1 for _ in groupby(kinds))
-    for kind in dict.fromkeys(kinds):
-        yield f"first {kind}", 1.0 - kinds.index(kind) / len(kinds)
-        yield f"last {kind}", 1.0 - kinds[::-1].index(kind) / len(kinds)
-    for one, other in pairwise(kinds):
+def _kinds(kinds: Sequence[str]) -> _Named:
+    for position, kind in enumerate(kinds, start=1):
+        yield f"layer {position} {kind}", 1.0
+
+
+def _counts(kinds: Sequence[str]) -> _Named:
+    yield "depth", len(_present(kinds))
+    for kind in kinds:
+        yield kind, 1.0
+
+
+def _order(kinds: Sequence[str]) -> _Named:
+    present = _present(kinds)
+    yield "runs", sum(1 for _ in groupby(present))
+    for kind in dict.fromkeys(present):
+        yield f"first {kind}", 1.0 - present.index(kind) / len(present)
+        yield f"last {kind}", 1.0 - present[::-1].index(kind) / len(present)
+    for one, other in pairwise(present):
         yield f"{one} then {other}", 1.0
 
 
-def _options(layers: Sequence[LayerChoice]) -> _Named:
-    for layer in layers:
-        for name, value in layer.options:
+def _present(kinds: Sequence[str]) -> list[str]:
+    return [kind for kind in kinds if not branch_of(kind).is_absent]
+
+
+def _options(layers: Sequence[tuple[str, Options]]) -> _Named:
+    for kind, options in layers:
+        for name, value in options:
             if isinstance(value, int):
-                alike = sum(other.option(name) is not None for other in layers)
-                yield f"{layer.kind} log {name}", math.log2(value) / alike
+                alike = sum(name in dict(others) for _, others in layers)
+                yield f"{kind} log {name}", math.log2(value) / alike
             else:
-                yield f"{layer.kind} {name} {value}", 1.0
+                yield f"{kind} {name} {value}", 1.0
 
 
-def _gates(layers: Sequence[LayerChoice]) -> _Named:
-    for cell in distinct_cells(tuple(layers)):
-        yield f"{cell.gate} cells", 1.0
-    for layer in layers:
-        if layer.gate is not None:
-            yield f"{layer.gate.gate} layers", 1.0
+def _gates(gates: Sequence[GateCell | None]) -> _Named:
+    for cell in dict.fromkeys(gates):
+        if cell is not None:
+            yield f"{cell.gate} cells", 1.0
+    for gate in gates:
+        if gate is not None:
+            yield f"{gate.gate} layers", 1.0
 
 
-def _broadcasting(layers: Sequence[LayerChoice]) -> _Named:
-    for position, layer in enumerate(layers, start=1):
-        if layer.cb:
+def _broadcasting(broadcasts: Sequence[bool]) -> _Named:
+    for position, cb in enumerate(broadcasts, start=1):
+        if cb:
             yield "layers", 1.0
             yield f"layer {position}", 1.0
 
 
-_GROUPS: dict[str, Callable[[Sequence[LayerChoice]], _Named]] = {
-    "kinds": _kinds,
-    "counts": _counts,
-    "order": _order,
-    "options": _options,
-    "gates": _gates,
-    "broadcasting": _broadcasting,
-}
+_ASPECTS = (
+    _Aspect(("kind",), {"kinds": _kinds, "counts": _counts, "order": _order}),
+    _Aspect(("kind", "options"), {"options": _options}),
+    _Aspect(("gate",), {"gates": _gates}),
+    _Aspect(("cb",), {"broadcasting": _broadcasting}),
+)
 
 
 def _reference(space: BudgetedSpace) -> list[Placement]:

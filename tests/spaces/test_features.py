@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sharedattn.costs.model import CostModel
-from sharedattn.placement import Placement
+from sharedattn.placement import GateCell, Placement
 from sharedattn.spaces.budget import Budget, BudgetedSpace
-from sharedattn.spaces.features import NUM_SCALING, PlacementFeatures
+from sharedattn.spaces.features import NUM_SCALING, PlacementFeatures, _gates
 from sharedattn.spaces.space import Space
 
 
@@ -78,3 +78,19 @@ def test_equal_spaces_have_equal_features():
     some = [space[i] for i in range(0, space.in_budget, 997)]
     one, other = (PlacementFeatures(space).of(some) for _ in range(2))
     assert np.array_equal(one, other)
+
+
+def test_gates_are_named_in_the_order_of_the_layers():
+    """In the order of a set, columns would differ between processes, and so would last digits."""
+    gates = [GateCell("se", 1), GateCell("dia", 0), None, GateCell("cbam", 0), GateCell("se", 1)]
+    names = [name for name, _ in _gates(gates)]
+    assert names[:3] == ["se cells", "dia cells", "cbam cells"]
+    assert names[3:] == ["se layers", "dia layers", "cbam layers", "se layers"]
+
+
+def test_placements_alike_in_an_aspect_have_the_same_features_of_it(space, features):
+    members = list(space.enumerate())
+    whole = features.raw(members)
+    again = PlacementFeatures(space)
+    one_by_one = np.concatenate([again.raw([member]) for member in members[::-1]])[::-1]
+    assert np.array_equal(whole, one_by_one)
