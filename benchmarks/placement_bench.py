@@ -4,10 +4,11 @@
         [--workers 2] [--print-only] [--json]
 
 Trains every placement from scratch with every seed, by the task's recipe, and validates after
-every epoch; then the first `--long` placements for four times as long, which shows whether the
-ranks hold. All of a seed comes before the next seed, so that a part is a usable table. Then a
-supernet of the space is trained, and every member of the space gets its inherited accuracy. Every
-finished training is a line of a file; run again, it goes on where it was.
+every epoch; with the first seed, the first `--long` placements for four times as long as well,
+which shows whether the ranks hold. All of a seed comes before the next seed, so that a part is a
+usable table. Then a supernet of the space is trained, and every member of the space gets its
+inherited accuracy. Every finished training is a line of a file; run again, it goes on where it
+was.
 
 `placement_strata.py` chooses the placements, without chance.
 """
@@ -66,7 +67,7 @@ class BenchTrainings(EmbeddedTrainings):
         epochs: of a training; None: of the recipe, a search's trial.
         num_placements: of the table.
         seeds: of every placement.
-        num_long: how many of the placements are trained for longer as well.
+        num_long: how many of the placements are trained for longer as well, with the first seed.
 
     Attributes:
         placements: of the table, in the order of their choice.
@@ -106,19 +107,20 @@ class BenchTrainings(EmbeddedTrainings):
 
     def jobs(self) -> list[Job]:
         """Every training; all of a seed before the next."""
+        first, *others = self.seeds
         return [
-            Job(placement=placement, seed=seed, epochs=epochs)
-            for seed in self.seeds
-            for epochs, placements in (
-                (self.epochs, self.placements),
-                (self.long_epochs, self.long),
-            )
-            for placement in placements
+            *_jobs(self.placements, first, self.epochs),
+            *_jobs(self.long, first, self.long_epochs),
+            *(job for seed in others for job in _jobs(self.placements, seed, self.epochs)),
         ]
 
     def validated_epochs(self, job: Job) -> range:
         """Every epoch."""
         return range(1, job.epochs)
+
+
+def _jobs(placements: Iterable[str], seed: int, epochs: int) -> list[Job]:
+    return [Job(placement=placement, seed=seed, epochs=epochs) for placement in placements]
 
 
 class Inherited:
@@ -266,16 +268,13 @@ def seeds_tau(top1: npt.NDArray[np.float64]) -> float | None:
 def long_tau(
     bench: BenchTrainings, rows: Rows, seeds: Sequence[int], rng: np.random.Generator
 ) -> Estimate | None:
-    """Kendall's tau of means over seeds with those of the longer trainings; None of too few."""
+    """Kendall's tau of means over seeds with the longer trainings; None of too few."""
     short = top1_of(rows, bench.long, seeds, bench.epochs)
-    long = top1_of(rows, bench.long, seeds, bench.long_epochs)
-    # The seeds that all have; of the first seed, the placements that have it.
-    whole = [i for i in range(len(seeds)) if not np.isnan(long[:, i]).any()] or [0][: len(seeds)]
-    short, long = short[:, whole], long[:, whole]
-    both = ~np.isnan(short + long).any(axis=1)
-    if not whole or both.sum() < 3:
+    long = top1_of(rows, bench.long, bench.seeds[:1], bench.long_epochs)[:, 0]
+    there = ~np.isnan(short.sum(axis=1) + long)
+    if not seeds or there.sum() < 3:
         return None
-    return estimate_tau(short[both].mean(axis=1), long[both].mean(axis=1), rng)
+    return estimate_tau(short[there].mean(axis=1), long[there], rng)
 
 
 def front_of(
